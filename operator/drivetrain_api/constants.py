@@ -1,0 +1,56 @@
+"""Names that appear on Kubernetes objects and in process environments. Changing one breaks running jobs."""
+
+from typing import Final
+
+GROUP: Final = "drivetrain.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "TrainingJob"
+PLURAL: Final = "trainingjobs"
+SHORT_NAME: Final = "tj"
+
+LABEL_JOB: Final = f"{GROUP}/job"
+LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
+LABEL_ROLE: Final = f"{GROUP}/role"
+LABEL_INDEX: Final = f"{GROUP}/index"
+LABEL_INCARNATION: Final = f"{GROUP}/incarnation"
+LABEL_ATTEMPT: Final = f"{GROUP}/attempt"
+LABEL_TERM: Final = f"{GROUP}/term"
+
+ROLE_WORKER: Final = "worker"
+ROLE_COORDINATOR: Final = "coordinator"
+
+WORKER_CONTAINER: Final = "worker"
+COORDINATOR_CONTAINER: Final = "coordinator"
+COORDINATOR_PORT: Final = 7070
+METRICS_PORT: Final = 7071
+REPORTS_PORT: Final = 7443
+
+# Environment of the launcher (worker pods) and of the coordinator. `PREFIX` is reserved: a podTemplate may not set it.
+ENV_PREFIX: Final = "DRIVETRAIN_"
+ENV_JOB: Final = "DRIVETRAIN_JOB"
+ENV_JOB_UID: Final = "DRIVETRAIN_JOB_UID"
+ENV_NAMESPACE: Final = "DRIVETRAIN_NAMESPACE"
+ENV_POD_NAME: Final = "DRIVETRAIN_POD_NAME"
+ENV_POD_UID: Final = "DRIVETRAIN_POD_UID"
+ENV_POD_IP: Final = "DRIVETRAIN_POD_IP"
+ENV_INDEX: Final = "DRIVETRAIN_INDEX"
+ENV_ATTEMPT: Final = "DRIVETRAIN_ATTEMPT"
+ENV_TERM: Final = "DRIVETRAIN_TERM"
+ENV_COORDINATOR: Final = "DRIVETRAIN_COORDINATOR"
+"""`address:port` of the job's coordinator Service; stable for the life of the job."""
+ENV_REPORTS: Final = "DRIVETRAIN_REPORTS"
+"""Base URL (https://host:port) that the coordinator reports to."""
+ENV_CREDENTIALS: Final = "DRIVETRAIN_CREDENTIALS"
+"""Folder with `token` and `ca.crt`, and for the coordinator also `tls.crt`, `tls.key`, `worker-token`."""
+ENV_SPEC: Final = "DRIVETRAIN_SPEC"
+"""JSON of `drivetrain_api.runtime.RuntimeSpec`: what launcher, ranks and coordinator need of the job."""
+ENV_POD_ROOT: Final = "DRIVETRAIN_POD_ROOT"
+"""Set only where pods run as plain processes (`drivetrain_local`): prefix of every mount path."""
+
+CREDENTIALS_MOUNT: Final = "/var/run/drivetrain"
+SCRIPT_MOUNT: Final = "/etc/drivetrain/script"
+
+COORDINATOR_SERVER_NAME: Final = "coordinator.drivetrain.internal"
+"""Name in the coordinator's certificate: clients verify it whatever address they dialled."""
+REPORTS_SERVER_NAME: Final = "reports.drivetrain.internal"

@@ -1,0 +1,29 @@
+"""Exit codes of the launcher, which become the worker container's exit code. Documented; never renumbered.
+
+A rank process's own exit code never becomes the container's: it is reported in `status.failures[]`.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Why a launcher ended."""
+
+    COMPLETE = 0
+    """The coordinator said that every member has finished. One such pod proves that the job succeeded."""
+    INTERNAL = 70
+    """A defect of the launcher itself; its traceback is in the log."""
+    USAGE = 64
+    """The launcher was started with arguments or an environment that it cannot use."""
+    INCOMPATIBLE = 65
+    """Launcher and coordinator share no protocol version: condition `IncompatibleWorkerImage`."""
+    REFUSED = 66
+    """The coordinator refused the pod: wrong token, wrong job, or a slot that belongs to another pod."""
+    FENCED = 67
+    """No coordinator and no finished collective for `recovery.fenceSeconds`: the ranks were killed."""
+    COMMAND = 68
+    """The job's command could not be started (not found, not executable)."""
+    STOPPED = 69
+    """The operator ended the job (failed, suspended, deleted)."""
+    LEFT = 143
+    """Told to go (SIGTERM: drain, scale-down) and left after all others acknowledged. Not a failure."""

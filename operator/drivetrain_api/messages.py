@@ -1,0 +1,346 @@
+"""Everything that goes over a wire between operator, coordinator and launcher. See docs/protocol.md for the story.
+
+Messages carry full state, not changes: losing, repeating or reordering one is harmless, because each sender numbers
+its messages (`seq`) and the receiver keeps the highest. JSON, snake_case, a `type` field on every launcher message.
+Unknown fields are ignored, so that version N can talk to N-1.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+PROTOCOL_MIN: Final = 1
+PROTOCOL_MAX: Final = 1
+
+
+class EpochId(NamedTuple):
+    """Number of a membership epoch: ordered, never reused. `term` is the coordinator's, `n` counts within it."""
+
+    term: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.term}.{self.n}"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# --- launcher -> coordinator ------------------------------------------------------------------------------------
+
+
+class Hello(_Message):
+    """First message of a launcher on a new connection. The bearer token travels in the HTTP header."""
+
+    type: Literal["hello"] = "hello"
+    protocol_min: int = PROTOCOL_MIN
+    protocol_max: int = PROTOCOL_MAX
+    job_uid: str
+    pod_uid: str
+    pod_name: str
+    index: int
+    boot: str
+    """Random id of this launcher's life: a restarted launcher in the same pod is another one."""
+    highest_term: int = 0
+    """Highest coordinator term that this launcher ever saw; a coordinator of a lower term must go away."""
+    version: str = ""
+
+
+class ProcessPhase(StrEnum):
+    """Life of one rank process."""
+
+    STARTING = "starting"
+    """Spawned; the user's script has not asked for its first batch."""
+    READY = "ready"
+    """Waits for a membership epoch: a candidate or a spare."""
+    MEMBER = "member"
+    """Belongs to `epoch`: forming it, or training in it."""
+    DONE = "done"
+    """Finished its steps and keeps its state for the others until all have finished."""
+    DEAD = "dead"
+    """Reaped by waitpid: the only proof of death that a launcher can give."""
+
+
+class ProcessState(_Message):
+    """One rank process as its launcher knows it."""
+
+    id: str
+    """Unique in the job for ever: `<pod uid>/<boot>/<counter>`."""
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: together with pid it proves that a process is still the same one."""
+    phase: ProcessPhase
+    epoch: EpochId | None = None
+    """Highest epoch that this process entered (its acknowledgement); it takes part in no lower one ever again."""
+    formed: bool = False
+    """The process group of `epoch` stands and members have compared their steps."""
+    has_state: bool = False
+    """Holds the job's training state (took part in a formed epoch); False for newcomers."""
+    step: int = -1
+    """Last step that this process committed; -1 before the first."""
+    fault: str | None = None
+    """Why communication in `epoch` failed, as this process saw it (a peer's connection closed, a time-out)."""
+    waiting: bool = False
+    """Blocked in a collective. One that is not, while all others are, is the one that holds them up."""
+    exit_code: int | None = None
+    signal: int | None = None
+    log_tail: str = ""
+    """DEAD only: traceback, or the last lines that the process printed."""
+
+
+class Progress(_Message):
+    """How far the job is, as the member with rank 0 sees it. Only steps that every member holds are told."""
+
+    step: int
+    steps: int | None = None
+    loss: float | None = None
+    samples_per_second: float | None = None
+    step_seconds: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class LauncherState(_Message):
+    """All that a launcher knows; sent on every change and as heartbeat. Dead processes stay listed for 60 s."""
+
+    type: Literal["state"] = "state"
+    seq: int
+    processes: list[ProcessState]
+    leaving: bool = False
+    """The pod was told to go (SIGTERM): take its processes out at the next step boundary, then say `released`."""
+    progress: Progress | None = None
+    counters: dict[str, float] = Field(default_factory=dict)
+    """Monotonic counts for /metrics, such as recomputed_steps, redone_steps, joins, leaked_threads."""
+
+
+class Put(_Message):
+    """One key that a rank set in the rendezvous store of `epoch`. Value is base64."""
+
+    type: Literal["put"] = "put"
+    epoch: EpochId
+    process: str
+    key: str
+    value: str
+
+
+# --- coordinator -> launcher ------------------------------------------------------------------------------------
+
+
+class Welcome(_Message):
+    """The launcher may stay. `protocol` is the version that both will speak."""
+
+    type: Literal["welcome"] = "welcome"
+    protocol: int
+    term: int
+    heartbeat_seconds: float = 0.5
+
+
+class RejectReason(StrEnum):
+    """Why a launcher is turned away."""
+
+    TOKEN = "token"
+    PROTOCOL = "protocol"
+    JOB = "job"
+    ROSTER = "roster"
+    """Not (yet) on the operator's list: try again with back-off."""
+    SLOT = "slot"
+    """Another pod holds this index."""
+    TERM = "term"
+    """This coordinator's term is lower than one that the launcher saw: look for the new coordinator."""
+
+
+class Reject(_Message):
+    """The connection ends after this message."""
+
+    type: Literal["reject"] = "reject"
+    reason: RejectReason
+    message: str
+    protocol_min: int = PROTOCOL_MIN
+    protocol_max: int = PROTOCOL_MAX
+
+
+class Member(_Message):
+    """One seat of an epoch. The position in `Form.members` is the rank."""
+
+    process: str
+    pod_uid: str
+    new: bool
+    """Brings no state: gets it from a peer before it counts."""
+
+
+class Boundary(StrEnum):
+    """When members move to the new epoch."""
+
+    NOW = "now"
+    """A member is gone: abandon what is in flight."""
+    STEP = "step"
+    """A join or a leave: finish the current step first; the flag travels on the step's own collective."""
+
+
+class Form(_Message):
+    """Move to this epoch. Obeyed only if `epoch` is higher than any that the process entered."""
+
+    type: Literal["form"] = "form"
+    epoch: EpochId
+    members: list[Member]
+    boundary: Boundary
+    fresh: bool = False
+    """Nobody holds state (first epoch of a job, or all holders are proven dead): start from `resume` or step 0."""
+    deadline_seconds: float = 10.0
+    reason: str = ""
+
+
+class Table(_Message):
+    """All keys that members of `epoch` put so far. The first one means: every member acknowledged the epoch."""
+
+    type: Literal["table"] = "table"
+    epoch: EpochId
+    entries: dict[str, str]
+
+
+class Kill(_Message):
+    """Kill this rank process with SIGKILL and report it DEAD: it was silent while a group formed, or stands still."""
+
+    type: Literal["kill"] = "kill"
+    process: str
+    reason: str
+
+
+class Released(_Message):
+    """The epoch without this leaving launcher is formed: exit now with `ExitCode.LEFT`."""
+
+    type: Literal["released"] = "released"
+
+
+class Complete(_Message):
+    """All members are done and every state was kept until now: end the ranks, exit 0."""
+
+    type: Literal["complete"] = "complete"
+
+
+class Stop(_Message):
+    """The operator ends the job: end the ranks, exit `ExitCode.STOPPED`."""
+
+    type: Literal["stop"] = "stop"
+    reason: str
+
+
+FromLauncher = Annotated[Hello | LauncherState | Put, Field(discriminator="type")]
+ToLauncher = Annotated[Welcome | Reject | Form | Table | Kill | Released | Complete | Stop, Field(discriminator="type")]
+from_launcher: Final[TypeAdapter[Hello | LauncherState | Put]] = TypeAdapter(FromLauncher)
+to_launcher: Final[TypeAdapter[Welcome | Reject | Form | Table | Kill | Released | Complete | Stop]] = TypeAdapter(
+    ToLauncher
+)
+
+
+# --- coordinator -> operator, and the answer --------------------------------------------------------------------
+
+
+class JobState(StrEnum):
+    """What the coordinator is doing."""
+
+    WAITING = "waiting"
+    """For its first roster, or for enough ready processes."""
+    FORMING = "forming"
+    TRAINING = "training"
+    COMPLETING = "completing"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+
+
+class MemberReport(_Message):
+    """One member of the current epoch."""
+
+    rank: int
+    process: str
+    pod_uid: str
+    pid: int
+    start_ticks: int
+    step: int
+
+
+class Failure(_Message):
+    """One rank process that ended when it should not have. Numbered within the term, oldest first."""
+
+    seq: int
+    incident: int
+    """Failures with one cause share it (all ranks raise at once): an incident costs one restart of the budget."""
+    process: str
+    pod_uid: str
+    pod_name: str
+    rank: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    log_tail: str = ""
+
+
+class Incompatible(_Message):
+    """A launcher that shares no protocol version with this coordinator."""
+
+    pod_name: str
+    protocol_min: int
+    protocol_max: int
+
+
+class Report(_Message):
+    """Everything the coordinator knows, POSTed to `<reports>/v1/report` at least once a second and on change."""
+
+    protocol: int = PROTOCOL_MAX
+    job_uid: str
+    namespace: str
+    job: str
+    term: int
+    seq: int
+    roster_seen: int = -1
+    """`Roster.revision` of the last roster applied; the operator may hold its answer (up to 1 s) until it has news."""
+    state: JobState
+    message: str = ""
+    """What it waits for, in words: shown in the Running condition."""
+    epoch: EpochId | None = None
+    world: int = 0
+    members: list[MemberReport] = Field(default_factory=list)
+    joined: list[str] = Field(default_factory=list)
+    """Pod uids whose launcher is connected."""
+    ready: list[str] = Field(default_factory=list)
+    """Pod uids with all their processes READY, MEMBER or DONE."""
+    released: list[str] = Field(default_factory=list)
+    progress: Progress | None = None
+    failures: list[Failure] = Field(default_factory=list)
+    """The last 20 of this term."""
+    incompatible: list[Incompatible] = Field(default_factory=list)
+    state_lost: int = 0
+    """How often all holders of the training state were lost and training started over."""
+    recoveries: int = 0
+    last_recovery_seconds: float | None = None
+    """From the first sign of a loss to the first step that every member of the new epoch finished."""
+
+
+class RosterPod(_Message):
+    """A worker pod as Kubernetes knows it."""
+
+    uid: str
+    name: str
+    index: int
+    draining: bool = False
+    """Deleted or on its way out by the operator's wish: do not seat it in new epochs."""
+
+
+class Roster(_Message):
+    """The operator's answer to a report: Kubernetes' word on which pods exist and what the user wants."""
+
+    protocol: int = PROTOCOL_MAX
+    revision: int
+    """Grows with every change of content, for one operator process; a new leader starts anew at a higher number."""
+    term: int
+    """Highest term of the job: a coordinator that sees a higher one than its own stops for good."""
+    target: int
+    """Workers wanted."""
+    minimum: int
+    """Workers below which training waits."""
+    pods: list[RosterPod]
+    proven_dead: list[str] = Field(default_factory=list)
+    """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
+    stop: str | None = None

@@ -1,0 +1,38 @@
+"""What a running job's processes need to know of its spec: resolved, small, and stable while the job runs.
+
+The operator renders it into `DRIVETRAIN_SPEC`; launcher, ranks and coordinator parse it. Unknown fields are ignored,
+because an older image may run under a newer operator.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Runtime(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RuntimeTraining(_Runtime):
+    """`spec.training`, with defaults resolved."""
+
+    steps: int | None = None
+    """Steps after which `run.batches()` ends; None leaves it to the script."""
+    seed: int = 0
+    global_batch: int | None = None
+    """Samples a step over all ranks; None: the script's own, from `drivetrain.start(defaults=...)`."""
+    microbatches: int = 1
+    """Parts that each rank cuts its share of a batch into (gradient accumulation)."""
+    clip_norm: float | None = None
+    deterministic: bool = False
+    virtual_shards: int = 8
+    """Deterministic mode: parts that every global batch is cut into, whatever the world size."""
+
+
+class RuntimeSpec(_Runtime):
+    """One job's runtime settings."""
+
+    workers: int = 1
+    min_workers: int = 1
+    processes_per_worker: int = 1
+    spares: int = 1
+    fence_seconds: float = 60.0
+    training: RuntimeTraining = RuntimeTraining()
