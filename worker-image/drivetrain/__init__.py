@@ -1,0 +1,1 @@
+"""Elastic, loss-free distributed PyTorch training. Importing this never imports torch by itself."""
