@@ -1,0 +1,182 @@
+"""TrainingJob.spec: what a user asks for. The CRD is generated from these models (`drivetrain_api.crd`).
+
+Every field has a description and a bound, because the API server prices CEL rules by bounds and `kubectl explain` shows
+descriptions. A field is here only with the code that reads it. Rules that span fields are in `rules.py`; the values that
+follow from several fields are in `resolve.py`. Parsing is strict where the API server is: `workers: "3"` is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+MAX_WORKERS: Final = 4096
+MAX_PROCESSES: Final = 64
+INT32_MAX: Final = 2**31 - 1
+
+Word = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class SpecModel(BaseModel):
+    """Base of all spec models: camelCase on the wire, frozen, unknown fields ignored (the API server prunes them)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class Script(SpecModel):
+    """A Python script in a ConfigMap of the job's namespace, run in place of a command."""
+
+    config_map: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="Name of the ConfigMap, in the job's namespace.",
+    )
+    key: str = Field(
+        min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key of the script in the ConfigMap."
+    )
+
+
+class Elastic(SpecModel):
+    """Training goes on with any number of workers between these bounds. Without it, every worker is needed."""
+
+    min_workers: int = Field(
+        ge=1, le=MAX_WORKERS, description="Training goes on while at least this many workers are members."
+    )
+    max_workers: int = Field(ge=1, le=MAX_WORKERS, description="Upper bound of spec.workers, which scaling may set.")
+
+
+class Batch(SpecModel):
+    """How a step's samples are cut."""
+
+    global_: int | None = Field(
+        default=None,
+        alias="global",
+        ge=1,
+        le=INT32_MAX,
+        description="Samples a step over all workers; it does not change with their number. Default: the script's own.",
+    )
+    microbatches: int = Field(
+        default=1,
+        ge=1,
+        le=65536,
+        description="Parts that each rank cuts its share of a batch into (gradient accumulation).",
+    )
+
+
+class Training(SpecModel):
+    """What the training script learns from `drivetrain.start()`."""
+
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Steps after which `run.batches()` ends. Default: the script decides.",
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="Seed of data order, initial weights and random numbers."
+    )
+    batch: Batch = Field(default=Batch(), description="How a step's samples are cut.")
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="Clip the global norm of the gradient to this value. Default: no clipping.",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Make the result bitwise independent of how many workers there were and when they died. Slower.",
+    )
+
+
+class Recovery(SpecModel):
+    """What the job survives."""
+
+    max_restarts: int = Field(
+        default=10,
+        ge=0,
+        le=1_000_000,
+        description="Incidents (a crash, an exception, a worker out of memory) that the job survives; one more fails it. "
+        "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count.",
+    )
+    spares: int = Field(
+        default=1,
+        ge=0,
+        le=16,
+        description="Warm rank processes that each worker keeps, to take a dead one's place at once. Each costs memory.",
+    )
+    fence_seconds: int = Field(
+        default=60,
+        ge=5,
+        le=86400,
+        description="A worker with neither its coordinator nor a finished step for this long kills its processes.",
+    )
+
+
+class TrainingJobSpec(SpecModel):
+    """What to train, with how many workers, and what to do when things fail."""
+
+    image: str = Field(
+        min_length=1, max_length=512, pattern=r"^\S+$", description="Image of the workers: your code and drivetrain."
+    )
+    command: list[Word] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Command of each rank process, e.g. [python, train.py]. Exactly one of command and script is set.",
+    )
+    script: Script | None = Field(
+        default=None, description="A Python script in a ConfigMap. Exactly one of command and script is set."
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_WORKERS,
+        description="Worker pods wanted; `kubectl scale` writes it. To stop the job for a while, set suspend.",
+    )
+    elastic: Elastic | None = Field(
+        default=None,
+        description="Bounds between which training goes on. Default: it waits until all workers are there.",
+    )
+    gpus_per_worker: int = Field(default=0, ge=0, le=MAX_PROCESSES, description="GPUs that each worker pod requests.")
+    gpu_resource: str = Field(
+        default="nvidia.com/gpu",
+        min_length=3,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$",
+        description="Name of the extended resource that gpusPerWorker counts.",
+    )
+    processes_per_worker: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_PROCESSES,
+        description="Rank processes in each worker. Default: gpusPerWorker, at least 1.",
+    )
+    pod_template: dict[str, Any] = Field(
+        default_factory=dict,
+        description="PodTemplateSpec merged over the generated worker pod by Kubernetes' strategic merge keys; our "
+        "container is `worker`. A change holds for pods created afterwards.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+    training: Training = Field(default=Training(), description="What the training script learns from the job.")
+    recovery: Recovery = Field(default=Recovery(), description="What the job survives.")
+    suspend: bool = Field(
+        default=False,
+        description="Stop the job and delete its pods. Training state in memory is lost; the last run.save is kept.",
+    )
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=INT32_MAX,
+        description="The job fails when it has been active for longer. Time suspended does not count.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=INT32_MAX,
+        description="The job is deleted this long after it has finished. Default: it is kept.",
+    )

@@ -1,0 +1,202 @@
+"""TrainingJob.status: what the operator says, and all that it must remember across its own death.
+
+Written by the operator only, at most once a pass, with the resourceVersion as precondition. What is used up (a worker's
+incarnation, a coordinator's term, the restart budget, the attempt) stands here *before* anything is done with it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from drivetrain_api.spec import MAX_WORKERS
+
+MAX_FAILURES: Final = 10
+MAX_LOG_TAIL: Final = 2048
+
+Time = Annotated[datetime, PlainSerializer(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str)]
+Text = Annotated[str, Field(max_length=4096)]
+Reason = Annotated[str, Field(max_length=64)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class StatusModel(BaseModel):
+    """Base of all status models: camelCase on the wire, frozen, tolerant of fields that a newer operator wrote."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+class Phase(StrEnum):
+    """One word for `kubectl get`; conditions say more."""
+
+    PENDING = "Pending"
+    """No step was trained yet in this attempt: pods start, or cannot."""
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    """Training has begun and stands still: for replacements, or while the membership forms."""
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class ConditionType(StrEnum):
+    """Condition types, in the order in which they are listed."""
+
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+    RUNNING = "Running"
+    """True while the membership trains."""
+    READY = "Ready"
+    """True while every wanted worker takes part; else its reason names what is missing, the most useful cause first."""
+    STATE_LOST = "StateLost"
+    """True once training had to start over, because no process that held its state was left."""
+
+
+class Condition(StatusModel):
+    """metav1.Condition."""
+
+    type: str = Field(max_length=64, description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    observed_generation: Count = Field(default=0, description="metadata.generation that this was decided for.")
+    last_transition_time: Time = Field(description="When status changed last.")
+    reason: Reason = Field(description="Why, in one CamelCase word.")
+    message: Text = Field(default="", description="Why, for a person.")
+
+
+class Membership(StatusModel):
+    """Who leads the job's membership, and how often that changed."""
+
+    term: Count = Field(default=0, description="Raised before each coordinator pod is created; the highest one rules.")
+    epoch: Count = Field(default=0, description="Number of the membership within the term, as last reported.")
+    since: Time | None = Field(default=None, description="When the term was raised.")
+    replaced: Count = Field(
+        default=0, description="Coordinators replaced in a row without a healthy minute between; sets the back-off."
+    )
+    avoid_node: str | None = Field(
+        default=None, max_length=253, description="Node of the coordinator before, where the next one does not go."
+    )
+
+
+class Workers(StatusModel):
+    """Worker pods, counted."""
+
+    target: Count = Field(default=0, description="Workers wanted: spec.workers, clamped by elastic's bounds.")
+    current: Count = Field(default=0, description="Live worker pods; the scale subresource's replicas.")
+    ready: Count = Field(default=0, description="Workers whose processes are all ready or training.")
+    world: Count = Field(default=0, description="Rank processes in the current membership.")
+    indices: str = Field(
+        default="", max_length=8192, description="Slots in use, e.g. 0-2,5. Indices may have holes; rank is not index."
+    )
+    summary: str = Field(default="", max_length=16, description="ready/target, for kubectl get.")
+
+
+class ProgressStatus(StatusModel):
+    """How far training is. Written when a percent passes, at least every 60 s and at most every 10 s."""
+
+    step: Count = Field(default=0, description="Steps that every member has committed.")
+    steps: Count | None = Field(default=None, description="Steps in all, where known.")
+    percent: int | None = Field(default=None, ge=0, le=100, description="step in percent of steps.")
+    summary: str = Field(default="", max_length=16, description="percent with its sign, for kubectl get.")
+    eta_seconds: Count | None = Field(default=None, description="Seconds that the rest will take at this pace.")
+    eta: str = Field(default="", max_length=16, description="etaSeconds as a person writes it, for kubectl get.")
+    loss: float | None = Field(default=None, description="Loss of the last step told.")
+    samples_per_second: float | None = Field(default=None, description="Samples a second over all ranks.")
+    last_update_time: Time | None = Field(default=None, description="When this was written.")
+
+
+class FailureStatus(StatusModel):
+    """One failure, kept after its pod is gone."""
+
+    time: Time = Field(description="When the operator saw it.")
+    reason: Reason = Field(description="What kind of failure, in one CamelCase word.")
+    pod: str = Field(default="", max_length=253, description="Pod in which it happened.")
+    node: str = Field(default="", max_length=253, description="Node on which it happened.")
+    rank: Count | None = Field(default=None, description="Rank of the process, where it had one.")
+    exit_code: int | None = Field(default=None, description="Exit code of the process or container.")
+    signal: int | None = Field(default=None, description="Signal that ended the process.")
+    counted: bool = Field(default=True, description="Whether it cost one restart of the budget.")
+    log_tail: str = Field(
+        default="", max_length=MAX_LOG_TAIL, description="Traceback, or the last lines that the process printed."
+    )
+
+
+class Counted(StatusModel):
+    """How much of the current coordinator's reports is already counted, so that nothing counts twice."""
+
+    failure: int = Field(default=-1, ge=-1, description="Highest failure number that was taken over.")
+    incident: int = Field(default=-1, ge=-1, description="Highest incident number that cost a restart.")
+    state_lost: Count = Field(default=0, description="Losses of all state that were taken over.")
+    recoveries: Count = Field(default=0, description="Recoveries that were taken over.")
+
+
+class Resolved(StatusModel):
+    """Defaults that follow from other fields, frozen when the job starts."""
+
+    processes_per_worker: int = Field(default=1, ge=1, description="Rank processes in each worker.")
+    virtual_shards: int = Field(
+        default=8, ge=1, description="Deterministic mode: parts that every global batch is cut into."
+    )
+    coordinator_address: str | None = Field(
+        default=None, max_length=64, description="Address of the coordinator's Service, which workers were given."
+    )
+
+
+class TrainingJobStatus(StatusModel):
+    """What the operator observed and decided."""
+
+    phase: Phase | None = Field(default=None, description="One word for kubectl get.")
+    reason: Reason = Field(default="", description="Why the job is in this phase, in one CamelCase word.")
+    message: Text = Field(default="", description="Why the job is in this phase, for a person.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Complete, Failed, Suspended, Running, Ready, StateLost.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    observed_generation: Count = Field(default=0, description="metadata.generation that this status is about.")
+    start_time: Time | None = Field(
+        default=None,
+        description="When the job became active. Cleared while suspended; most of spec is immutable while set.",
+    )
+    completion_time: Time | None = Field(default=None, description="When the job succeeded or failed.")
+    attempt: Count = Field(
+        default=0, description="How often training had to start over because all its state was lost."
+    )
+    membership: Membership = Field(default=Membership(), description="Who leads the membership.")
+    workers: Workers = Field(default=Workers(), description="Worker pods, counted.")
+    progress: ProgressStatus | None = Field(default=None, description="How far training is.")
+    restarts: Count = Field(default=0, description="Incidents that counted against recovery.maxRestarts.")
+    recoveries: Count = Field(default=0, description="How often survivors went on without a lost member.")
+    last_recovery_seconds: float | None = Field(
+        default=None, description="From the last loss to the first step that all members finished."
+    )
+    failures: list[FailureStatus] = Field(
+        default_factory=list, max_length=MAX_FAILURES, description="The last failures, oldest first."
+    )
+    counted: Counted = Field(default=Counted(), description="How much of the coordinator's reports is already counted.")
+    incarnations: dict[int, int] = Field(
+        default_factory=dict,
+        max_length=MAX_WORKERS,
+        description="Pods that each slot has used up, where not 0. The pod of slot i is named JOB-i-INCARNATION.",
+    )
+    selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
+    resolved: Resolved | None = Field(default=None, description="Computed defaults, frozen when the job starts.")
+
+    def condition(self, type_: ConditionType) -> Condition | None:
+        """The condition of this type, if it was ever set."""
+        return next((c for c in self.conditions if c.type == type_), None)
+
+    def is_true(self, type_: ConditionType) -> bool:
+        """Whether the condition of this type holds."""
+        found = self.condition(type_)
+        return found is not None and found.status == "True"
+
+    @property
+    def finished(self) -> bool:
+        """Succeeded or failed: nothing is created any more, ever."""
+        return self.is_true(ConditionType.COMPLETE) or self.is_true(ConditionType.FAILED)

@@ -1,0 +1,125 @@
+"""PURE: what `plan` asks for, as frozen values. `act/executor.py` carries them out, `render` says what objects look like.
+
+Order of one pass, safe to be killed between any two lines:
+1. If `plan.status != view.job.status`: write it (merge patch of /status with the job's resourceVersion). On a conflict
+   stop: none of the effects may happen, and the job is planned again from a newer view.
+2. The effects, in their order. Each may already be done (by a pass that was killed, or unseen by a lagging view):
+   creates take 409 as success if the object has our owner uid, these labels and no deletionTimestamp; deletes carry the
+   uid as precondition and take 404 and 409 as success. A refused create does not stop the others; it is remembered as
+   `view.Refusal` and the job is planned again at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from drivetrain_api.status import TrainingJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class CreateService:
+    """`<job>-coordinator`, selecting the coordinator of this term. Render: `render.service.coordinator_service`."""
+
+    name: str
+    term: int
+    cluster_ip: str | None = None
+    """The address to ask for, if workers were already given one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchServiceSelector:
+    """Point the Service at the coordinator of this term. Render: `render.service.selector_patch`."""
+
+    name: str
+    uid: str
+    term: int
+
+
+class SecretKind(StrEnum):
+    """What a Secret carries."""
+
+    WORKER = "worker"
+    """`token` (per job) and `ca.crt`."""
+    COORDINATOR = "coordinator"
+    """`token` (job uid, term), `ca.crt`, `tls.crt`, `tls.key`, `worker-token`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSecret:
+    """One immutable, owned Secret. Its name contains the job's uid, because we may create but not read Secrets."""
+
+    name: str
+    kind: SecretKind
+    term: int
+    """COORDINATOR: the term; WORKER: 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCoordinator:
+    """The coordinator pod of a term that status already holds. Render: `render.coordinator.coordinator_pod`."""
+
+    name: str
+    term: int
+    avoid_node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateWorker:
+    """A worker pod of an incarnation that status already holds. Render: `render.pod.worker_pod`."""
+
+    name: str
+    index: int
+    incarnation: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete one pod, by uid. `grace_seconds` None: the pod's own grace period."""
+
+    name: str
+    uid: str
+    reason: str
+    """For the log."""
+    grace_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvent:
+    """An Event on the job. Follows from a change of status, so it is recorded once, after that was written."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteJob:
+    """The job's time to live is over: delete it (uid as precondition, background propagation)."""
+
+    uid: str
+
+
+Effect = (
+    CreateService
+    | PatchServiceSelector
+    | CreateSecret
+    | CreateCoordinator
+    | CreateWorker
+    | DeletePod
+    | RecordEvent
+    | DeleteJob
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of one pass."""
+
+    status: TrainingJobStatus
+    """What status should be; equal to the view's when nothing is to be written."""
+    effects: tuple[Effect, ...] = ()
+    requeue_after: float | None = None
+    """Seconds until something becomes due by time alone; None: only a change of the view can matter."""

@@ -1,0 +1,174 @@
+"""PURE: what is seen of one job, as frozen values. The reconciler builds a `View`; `plan`, `roster` and render read it.
+
+`observe.py` makes `PodView`, `ServiceView` and `JobView` from the API server's dicts. Views may lag behind the API server:
+whatever is decided from them is safe, because status is written with the job's resourceVersion as precondition, creates
+use names that status reserved, and deletes carry the uid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from drivetrain_api.messages import Report
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import TrainingJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A TrainingJob."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    created: datetime
+    spec: TrainingJobSpec | None
+    """None when the stored spec cannot be used; `invalid` says why."""
+    status: TrainingJobStatus
+    deleting: bool = False
+    """metadata.deletionTimestamp is set: the job is being stopped, nothing is created."""
+    invalid: tuple[str, ...] = ()
+
+
+class PodPhase(StrEnum):
+    """pod.status.phase."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """state.terminated of our container."""
+
+    exit_code: int
+    signal: int | None = None
+    reason: str = ""
+    """Such as Error, OOMKilled, StartError, ContainerCannotRun."""
+    message: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod of the job: worker or coordinator, of any incarnation. Only pods whose controller is the job's uid."""
+
+    name: str
+    uid: str
+    role: str
+    """`constants.ROLE_WORKER` or `ROLE_COORDINATOR`."""
+    phase: PodPhase
+    created: datetime
+    index: int = -1
+    """Worker: its slot."""
+    incarnation: int = -1
+    attempt: int = 0
+    term: int = -1
+    """Coordinator: the term it was created for."""
+    node: str = ""
+    """"" until scheduled."""
+    ready: bool = False
+    deleting: bool = False
+    """metadata.deletionTimestamp is set: on its way out, or hanging on a lost node. Replaced without waiting for it."""
+    started: datetime | None = None
+    """When our container began to run."""
+    terminated: Terminated | None = None
+    """Our container has ended."""
+    waiting_reason: str = ""
+    """state.waiting.reason of our container, such as ImagePullBackOff, CreateContainerConfigError."""
+    waiting_message: str = ""
+    unschedulable: str = ""
+    """Message of PodScheduled=False with reason Unschedulable (or SchedulingGated)."""
+    disruption: str = ""
+    """Reason of DisruptionTarget=True (eviction, preemption, taint, node shutdown)."""
+    reason: str = ""
+    """pod.status.reason, such as Evicted, NodeLost, Shutdown, UnexpectedAdmissionError."""
+    message: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Its container has ended for good: it runs nothing any more (restartPolicy is Never)."""
+        return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED) or self.terminated is not None
+
+    @property
+    def live(self) -> bool:
+        """Runs or will run, and nobody asked it to go."""
+        return not self.over and not self.deleting
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """The job's coordinator Service. Only one whose controller is the job's uid."""
+
+    name: str
+    uid: str
+    cluster_ip: str
+    """"" until assigned."""
+    term: int
+    """Term that the selector names; -1 if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """The newest report of any coordinator of this job (highest (term, seq)), whose token was checked."""
+
+    report: Report
+    age_seconds: float
+    """Since it arrived here, on the monotonic clock."""
+
+
+class RefusalKind(StrEnum):
+    """Why the API server refused an effect, in the executor's words."""
+
+    INVALID = "InvalidTemplate"
+    """422 on a pod: its template cannot work. Not tried again before spec changes."""
+    NAME_CONFLICT = "NameConflict"
+    """409 and the existing object belongs to somebody else."""
+    QUOTA = "QuotaExceeded"
+    """403 that names a quota."""
+    FORBIDDEN = "Forbidden"
+    """Any other 403: admission (such as Pod Security), or missing RBAC."""
+    OTHER = "CreateFailed"
+    """Anything else that is not simply retried by the executor itself (5xx, 429, time-outs are)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last create of this name failed. Kept in memory by the executor until it succeeds or generation changes."""
+
+    name: str
+    kind: RefusalKind
+    message: str
+    """The server's message, for a person."""
+    generation: int
+    """metadata.generation of the job when it was refused."""
+    age_seconds: float
+    """Since the last try."""
+    count: int = 1
+    """Tries refused in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that one pass decides from."""
+
+    job: JobView
+    now: datetime
+    """Aware, UTC."""
+    pods: tuple[PodView, ...] = ()
+    """All pods of the job, both roles."""
+    service: ServiceView | None = None
+    secrets: frozenset[str] = field(default_factory=frozenset)
+    """Names of Secrets of this job that this process created or found to exist (409): it cannot read Secrets."""
+    report: ReportView | None = None
+    refusals: tuple[Refusal, ...] = ()
+    serving_seconds: float = 1e9
+    """For how long this process has been leader and answered reports: silence before that is nobody's fault."""
