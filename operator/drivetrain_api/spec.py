@@ -1,8 +1,8 @@
 """TrainingJob.spec: what a user asks for. The CRD is generated from these models (`drivetrain_api.crd`).
 
-Every field has a description and a bound, because the API server prices CEL rules by bounds and `kubectl explain` shows
-descriptions. A field is here only with the code that reads it. Rules that span fields are in `rules.py`; the values that
-follow from several fields are in `resolve.py`. Parsing is strict where the API server is: `workers: "3"` is refused.
+Every field has a description and a bound, because the API server prices CEL rules by bounds and `kubectl explain`
+shows descriptions. A field is here only with the code that reads it. Rules that span fields are in `rules.py`; values
+that follow from several fields are in `resolve.py`. Parsing is as strict as the API server: `workers: "3"` is refused.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ class Recovery(SpecModel):
         default=10,
         ge=0,
         le=1_000_000,
-        description="Incidents (a crash, an exception, a worker out of memory) that the job survives; one more fails it. "
+        description="Incidents (a crash, an exception, a worker out of memory) that the job survives. "
         "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count.",
     )
     spares: int = Field(
         default=1,
         ge=0,
         le=16,
-        description="Warm rank processes that each worker keeps, to take a dead one's place at once. Each costs memory.",
+        description="Warm rank processes that each worker keeps, to take a dead one's place. Each costs memory.",
     )
     fence_seconds: int = Field(
         default=60,

@@ -1,4 +1,4 @@
-"""PURE: what `plan` asks for, as frozen values. `act/executor.py` carries them out, `render` says what objects look like.
+"""PURE: what `plan` asks for, as frozen values. `act/executor.py` carries them out; `render` makes the objects.
 
 Order of one pass, safe to be killed between any two lines:
 1. If `plan.status != view.job.status`: write it (merge patch of /status with the job's resourceVersion). On a conflict

@@ -1,6 +1,6 @@
 """PURE: what is seen of one job, as frozen values. The reconciler builds a `View`; `plan`, `roster` and render read it.
 
-`observe.py` makes `PodView`, `ServiceView` and `JobView` from the API server's dicts. Views may lag behind the API server:
+`observe.py` makes `PodView`, `ServiceView` and `JobView` from the API server's dicts. Views may lag behind the server:
 whatever is decided from them is safe, because status is written with the job's resourceVersion as precondition, creates
 use names that status reserved, and deletes carry the uid.
 """
