@@ -30,6 +30,41 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+# --- membership, told by the coordinator and handed back to its successor ----------------------------------------
+
+
+class Member(_Message):
+    """One seat of an epoch. The position in `Form.members` is the rank."""
+
+    process: str
+    pod_uid: str
+    new: bool
+    """Brings no state that counts (a stale one neither): `has_state` is false from entering until `formed`."""
+
+
+class Boundary(StrEnum):
+    """When members move to the new epoch."""
+
+    NOW = "now"
+    """A member is gone: abandon what is in flight."""
+    STEP = "step"
+    """A join or a leave: finish the current step first; the flag travels on the step's own collective."""
+
+
+class Form(_Message):
+    """Move to this epoch. Obeyed only if `epoch` is higher than any that the process entered."""
+
+    type: Literal["form"] = "form"
+    epoch: EpochId
+    members: list[Member]
+    boundary: Boundary
+    fresh: bool = False
+    """Permission: if, on comparing, no member holds state, start from `resume` or step 0. Without it such an epoch is a
+    fault, because somebody outside may hold state. Given when nobody outside can (first epoch, holders proven dead)."""
+    deadline_seconds: float = 10.0
+    reason: str = ""
+
+
 # --- launcher -> coordinator ------------------------------------------------------------------------------------
 
 
@@ -111,6 +146,11 @@ class LauncherState(_Message):
     processes: list[ProcessState]
     leaving: bool = False
     """The pod was told to go (SIGTERM): take its processes out at the next step boundary, then say `released`."""
+    tabled: EpochId | None = None
+    """Highest epoch whose `table` this launcher received."""
+    forms: list[Form] | None = None
+    """In the first state of every connection (None later: unchanged): all forms received, whether they name this pod or
+    not, from that of `tabled` on, lowest first. A coordinator of a new term learns from them whom it may not drop."""
     progress: Progress | None = None
     counters: dict[str, float] = Field(default_factory=dict)
     """Monotonic counts for /metrics, such as recomputed_steps, redone_steps, joins, leaked_threads."""
@@ -160,37 +200,6 @@ class Reject(_Message):
     message: str
     protocol_min: int = PROTOCOL_MIN
     protocol_max: int = PROTOCOL_MAX
-
-
-class Member(_Message):
-    """One seat of an epoch. The position in `Form.members` is the rank."""
-
-    process: str
-    pod_uid: str
-    new: bool
-    """Brings no state: gets it from a peer before it counts."""
-
-
-class Boundary(StrEnum):
-    """When members move to the new epoch."""
-
-    NOW = "now"
-    """A member is gone: abandon what is in flight."""
-    STEP = "step"
-    """A join or a leave: finish the current step first; the flag travels on the step's own collective."""
-
-
-class Form(_Message):
-    """Move to this epoch. Obeyed only if `epoch` is higher than any that the process entered."""
-
-    type: Literal["form"] = "form"
-    epoch: EpochId
-    members: list[Member]
-    boundary: Boundary
-    fresh: bool = False
-    """Nobody holds state (first epoch of a job, or all holders are proven dead): start from `resume` or step 0."""
-    deadline_seconds: float = 10.0
-    reason: str = ""
 
 
 class Table(_Message):
