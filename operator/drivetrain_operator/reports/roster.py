@@ -1,0 +1,59 @@
+"""Which roster does each job's coordinator get, and is it news to the one that asks?
+
+The reconciler publishes what the plan decided; the reports server hands it out. A roster's revision grows with its
+content and never otherwise, so a coordinator can keep one request open until something changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from drivetrain_api.messages import Roster
+
+
+class RosterBoard:
+    """Current roster of every job, by the job's uid."""
+
+    def __init__(self, started: datetime) -> None:
+        """Revisions begin at `started` in milliseconds, so those of a new leader are higher than its predecessor's."""
+        self._revision = int(started.timestamp() * 1000)
+        self._rosters: dict[str, Roster] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+
+    def publish(self, job_uid: str, roster: Roster) -> None:
+        """Make `roster` the current one; its own `revision` is ignored. Wakes those who wait if the content changed."""
+        before = self._rosters.get(job_uid)
+        if before is not None and roster.model_copy(update={"revision": before.revision}) == before:
+            return
+        self._revision += 1
+        self._rosters[job_uid] = roster.model_copy(update={"revision": self._revision})
+        self._wake(job_uid)
+
+    def current(self, job_uid: str) -> Roster | None:
+        """The roster of a job, or None for a job that this process does not know (yet, or any more)."""
+        return self._rosters.get(job_uid)
+
+    async def news(self, job_uid: str, seen: int, timeout: float) -> Roster | None:
+        """The roster once its revision is not `seen`, or the unchanged one after `timeout` seconds."""
+        current = self._rosters.get(job_uid)
+        if current is None or current.revision != seen:
+            return current
+        event = self._changed.setdefault(job_uid, asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            pass
+        return self._rosters.get(job_uid)
+
+    def forget(self, job_uid: str) -> None:
+        """The job is gone; whoever waits is answered at once."""
+        self._rosters.pop(job_uid, None)
+        self._wake(job_uid)
+
+    def _wake(self, job_uid: str) -> None:
+        # The event is replaced, never cleared: everybody who waited on it is released exactly once.
+        event = self._changed.pop(job_uid, None)
+        if event is not None:
+            event.set()

@@ -1,0 +1,144 @@
+"""What an operator process is told at its start: flags, or environment variables of the same name. Read by `main` only.
+
+`--reports-url` may be given by `DRIVETRAIN_OPERATOR_REPORTS_URL`, and so on: flags for people, variables for charts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
+from drivetrain_operator.logs import LogFormat
+
+ENV_PREFIX: Final = "DRIVETRAIN_OPERATOR_"
+DEFAULT_NAMESPACE: Final = "drivetrain-system"
+REPORTS_SERVICE: Final = "drivetrain-reports"
+SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One operator process. Names are those of the flags."""
+
+    kubeconfig: str | None
+    context: str | None
+    namespaces: tuple[str, ...]
+    """Namespaces whose jobs are looked after; empty means all."""
+    own_namespace: str
+    identity: str
+    """Holder of the Lease: differs for every process that ever ran."""
+    image: str
+    """Image of coordinator pods: the operator's own."""
+    reports_host: str
+    reports_port: int
+    reports_url: str | None
+    """Base URL that coordinators report to; None: the reports Service's cluster IP is looked up."""
+    reports_service: str | None
+    """Selectorless Service whose EndpointSlice the leader writes; None where coordinators dial the address itself."""
+    pod_ip: str | None
+    metrics_host: str
+    metrics_port: int
+    leader_election: bool
+    lease_name: str
+    workers: int
+    resync_seconds: float
+    log_format: LogFormat
+    log_level: str
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags, then environment, then defaults. Exits with a usage message that names the flag."""
+    env = os.environ if environ is None else environ
+    parser = _parser(env)
+    given = parser.parse_args(arguments)
+    namespaces = tuple(name for item in given.namespace for name in item.split(",") if name)
+    if given.reports_service and not given.pod_ip:
+        parser.error("--reports-service needs --pod-ip: the address that its EndpointSlice shall name")
+    if not given.reports_url and not given.reports_service:
+        parser.error(
+            "give --reports-url (what coordinators dial) or --reports-service (a Service that the leader fills)"
+        )
+    if given.reports_url and not given.reports_url.startswith("https://"):
+        parser.error(f"--reports-url must start with https://, not {given.reports_url!r}")
+    return Settings(
+        kubeconfig=given.kubeconfig,
+        context=given.context,
+        namespaces=namespaces,
+        own_namespace=given.own_namespace,
+        identity=f"{given.identity}_{uuid.uuid4().hex[:8]}",
+        image=given.image,
+        reports_host=given.reports_host,
+        reports_port=given.reports_port,
+        reports_url=given.reports_url.rstrip("/") if given.reports_url else None,
+        reports_service=given.reports_service,
+        pod_ip=given.pod_ip,
+        metrics_host=given.metrics_host,
+        metrics_port=given.metrics_port,
+        leader_election=given.leader_election,
+        lease_name=given.lease_name,
+        workers=given.workers,
+        resync_seconds=given.resync_seconds,
+        log_format=LogFormat(given.log_format),
+        log_level=given.log_level,
+    )
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="drivetrain-operator",
+        description="Runs TrainingJobs: watches them and their pods, and creates what is missing.",
+        epilog=f"Every flag can be given as {ENV_PREFIX}<FLAG> in the environment; the flag wins.",
+    )
+
+    def option(
+        flag: str, help_text: str, default: str | None = None, *, kind: type = str, choices: object = None
+    ) -> None:
+        given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"), default)
+        parser.add_argument(f"--{flag}", default=given, type=kind, help=help_text, choices=choices)  # type: ignore[arg-type]
+
+    option("kubeconfig", "kubeconfig file (default: $KUBECONFIG, in-cluster account, ~/.kube/config)")
+    option("context", "context of the kubeconfig (default: its current one)")
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        default=[item for item in [env.get(ENV_PREFIX + "NAMESPACE")] if item],
+        help="look after jobs of this namespace only; may be repeated (default: all namespaces)",
+    )
+    option("own-namespace", "namespace of the Lease and of the root Secret", _own_namespace(env))
+    option("identity", "name in the Lease; made unique by a suffix", env.get("POD_NAME") or socket.gethostname())
+    option("image", "image of coordinator pods", "drivetrain-operator")
+    option("reports-host", "address that the reports server listens on", "0.0.0.0")
+    option("reports-port", "its port; 0 picks a free one", str(REPORTS_PORT), kind=int)
+    option("reports-url", "https URL that coordinators report to (default: the reports Service's address)")
+    option("reports-service", "selectorless Service whose EndpointSlice the leader writes")
+    option("pod-ip", "this pod's address, for the EndpointSlice", env.get("POD_IP"))
+    option("metrics-host", "address of /metrics, /healthz and /readyz", "0.0.0.0")
+    option("metrics-port", "their port; 0 picks a free one", str(METRICS_PORT), kind=int)
+    parser.add_argument(
+        "--leader-election",
+        action=argparse.BooleanOptionalAction,
+        default=env.get(ENV_PREFIX + "LEADER_ELECTION", "true").lower() not in ("false", "0", "no"),
+        help="take the Lease before acting; without it, run one replica only",
+    )
+    option("lease-name", "name of the Lease", "drivetrain-operator")
+    option("workers", "jobs that are looked at at the same time", "8", kind=int)
+    option("resync-seconds", "every job is looked at again after about this long", "300", kind=float)
+    option("log-format", "auto: text on a terminal, else json", "auto", choices=[str(item) for item in LogFormat])
+    option("log-level", "debug, info, warning or error", "info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _own_namespace(env: Mapping[str, str]) -> str:
+    if env.get("POD_NAMESPACE"):
+        return env["POD_NAMESPACE"]
+    try:
+        return SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or DEFAULT_NAMESPACE
+    except OSError:
+        return DEFAULT_NAMESPACE
