@@ -1,0 +1,199 @@
+"""Does a custom object fit the structural schema of its CRD?
+
+Three passes, in the server's order: prune unknown fields, fill in defaults, validate. CEL rules
+(`x-kubernetes-validations`) are NOT evaluated: the operator has a Python twin of each rule, and both are held to one
+table of cases on a real API server.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from drivetrain_local.apiserver import errors
+from drivetrain_local.apiserver.errors import FieldError
+from drivetrain_local.objects import Obj
+
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
+_INT_OR_STRING = "x-kubernetes-int-or-string"
+_ROOT_FIELDS = {"apiVersion", "kind", "metadata"}
+
+
+def prune(value: Any, schema: Obj, path: str = "") -> list[str]:
+    """Remove, in place, what the schema does not name. Returns the paths removed, as `fieldValidation` reports them."""
+    dropped: list[str] = []
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        rest = schema.get("additionalProperties")
+        for name in sorted(value):
+            where = f"{path}.{name}" if path else name
+            if not path and name in _ROOT_FIELDS:
+                continue
+            if name in properties:
+                dropped += prune(value[name], properties[name], where)
+            elif isinstance(rest, dict):
+                dropped += prune(value[name], rest, where)
+            elif not (rest is True or schema.get(_PRESERVE)):
+                del value[name]
+                dropped.append(where)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            dropped += prune(item, schema["items"], f"{path}[{index}]")
+    return dropped
+
+
+def fill_defaults(value: Any, schema: Obj) -> None:
+    """Set defaults, in place; a null is replaced where the field has a default and is not nullable."""
+    if isinstance(value, dict):
+        for name, child in schema.get("properties", {}).items():
+            missing = name not in value or (value[name] is None and not child.get("nullable"))
+            if missing and "default" in child:
+                value[name] = copy.deepcopy(child["default"])
+            if name in value:
+                fill_defaults(value[name], child)
+        rest = schema.get("additionalProperties")
+        if isinstance(rest, dict):
+            for item in value.values():
+                fill_defaults(item, rest)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            fill_defaults(item, schema["items"])
+
+
+def drop_nulls(value: Any, schema: Obj) -> None:
+    """Remove, in place, nulls of fields that are not nullable: the server prunes them before it validates."""
+    if isinstance(value, dict):
+        for name, child in schema.get("properties", {}).items():
+            if name in value and value[name] is None and not child.get("nullable"):
+                del value[name]
+            elif name in value:
+                drop_nulls(value[name], child)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            drop_nulls(item, schema["items"])
+
+
+def validate(obj: Obj, schema: Obj) -> list[FieldError]:
+    """All violations, in the order of the schema. Metadata is checked elsewhere."""
+    found: list[FieldError] = []
+    for name, child in schema.get("properties", {}).items():
+        if name not in _ROOT_FIELDS and name in obj:
+            found += _check(obj[name], child, name)
+    found += [errors.required(name) for name in schema.get("required", []) if name not in obj]
+    return found
+
+
+def _check(value: Any, schema: Obj, path: str) -> Iterator[FieldError]:
+    if value is None and schema.get("nullable"):
+        return
+    expected = schema.get("type", "")
+    actual = _type_of(value)
+    if schema.get(_INT_OR_STRING):
+        if actual not in ("integer", "string"):
+            yield errors.bad_type(path, actual, "integer,string")
+            return
+    elif expected and actual != expected and not (expected == "number" and actual == "integer"):
+        yield errors.bad_type(path, actual, expected)
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        yield errors.not_supported(path, value, schema["enum"])
+    match value:
+        case str():
+            yield from _check_string(value, schema, path)
+        case bool():
+            pass
+        case int() | float():
+            yield from _check_number(value, schema, path)
+        case list():
+            yield from _check_list(value, schema, path)
+        case dict():
+            yield from _check_object(value, schema, path)
+
+
+def _check_string(value: str, schema: Obj, path: str) -> Iterator[FieldError]:
+    if "maxLength" in schema and len(value) > schema["maxLength"]:
+        yield errors.too_long(path, schema["maxLength"])
+    if "minLength" in schema and len(value) < schema["minLength"]:
+        yield errors.bad_value(path, value, f"{path} in body should be at least {schema['minLength']} chars long")
+    if "pattern" in schema and not _pattern(schema["pattern"]).search(value):
+        yield errors.bad_value(path, value, f"{path} in body should match '{schema['pattern']}'")
+
+
+def _check_number(value: float, schema: Obj, path: str) -> Iterator[FieldError]:
+    if "maximum" in schema and (
+        value >= schema["maximum"] if schema.get("exclusiveMaximum") else value > schema["maximum"]
+    ):
+        words = "less than" if schema.get("exclusiveMaximum") else "less than or equal to"
+        yield errors.bad_value(path, value, f"{path} in body should be {words} {schema['maximum']}")
+    if "minimum" in schema and (
+        value <= schema["minimum"] if schema.get("exclusiveMinimum") else value < schema["minimum"]
+    ):
+        words = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
+        yield errors.bad_value(path, value, f"{path} in body should be {words} {schema['minimum']}")
+    if "multipleOf" in schema and value % schema["multipleOf"]:
+        yield errors.bad_value(path, value, f"{path} in body should be a multiple of {schema['multipleOf']}")
+
+
+def _check_list(value: list[Any], schema: Obj, path: str) -> Iterator[FieldError]:
+    if "maxItems" in schema and len(value) > schema["maxItems"]:
+        yield errors.too_many(path, len(value), schema["maxItems"])
+    if "minItems" in schema and len(value) < schema["minItems"]:
+        yield errors.bad_value(path, len(value), f"{path} in body should have at least {schema['minItems']} items")
+    if schema.get("x-kubernetes-list-type") == "set":
+        for index, item in enumerate(value):
+            if item in value[:index]:
+                yield errors.duplicate(f"{path}[{index}]", item)
+    keys = schema.get("x-kubernetes-list-map-keys") if schema.get("x-kubernetes-list-type") == "map" else None
+    seen: list[Obj] = []
+    for index, item in enumerate(value):
+        if isinstance(schema.get("items"), dict):
+            yield from _check(item, schema["items"], f"{path}[{index}]")
+        if keys and isinstance(item, dict):
+            identity = {key: item.get(key) for key in keys}
+            if identity in seen:
+                yield errors.duplicate(f"{path}[{index}]", identity)
+            seen.append(identity)
+
+
+def _check_object(value: Obj, schema: Obj, path: str) -> Iterator[FieldError]:
+    if "maxProperties" in schema and len(value) > schema["maxProperties"]:
+        yield errors.too_many(path, len(value), schema["maxProperties"])
+    if "minProperties" in schema and len(value) < schema["minProperties"]:
+        detail = f"{path} in body should have at least {schema['minProperties']} properties"
+        yield errors.bad_value(path, len(value), detail)
+    for name in schema.get("required", []):
+        if name not in value:
+            yield errors.required(f"{path}.{name}")
+    properties = schema.get("properties", {})
+    rest = schema.get("additionalProperties")
+    for name, item in value.items():
+        child = properties.get(name, rest)
+        if isinstance(child, dict):
+            yield from _check(item, child, f"{path}.{name}")
+
+
+def _type_of(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "integer" if value.is_integer() else "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+@functools.cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """RE2 and Python agree on what our patterns use, but for `$`, which must not match before a newline."""
+    return re.compile(re.sub(r"(?<!\\)\$$", r"\\Z", text))
