@@ -1,0 +1,223 @@
+"""The reports server over real TLS: who is answered, with what, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import io
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+
+from drivetrain_api.constants import REPORTS_SERVER_NAME
+from drivetrain_api.messages import JobState, Progress, Report, Roster, RosterPod
+from drivetrain_operator.clock import SystemClock
+from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.credentials import Authority
+from drivetrain_operator.reports.roster import RosterBoard
+from drivetrain_operator.reports.server import BODY_LIMIT, REPORT_PATH, ReportsServer
+
+NOW = dt.datetime.now(dt.UTC)
+ROOT = Authority.generate(NOW)
+UID = "uid-a"
+HOLD = 0.4
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+def a_report(**changes: Any) -> Report:
+    given: dict[str, Any] = {
+        "job_uid": UID,
+        "namespace": "team",
+        "job": "charlm",
+        "term": 2,
+        "seq": 1,
+        "state": JobState.TRAINING,
+    }
+    return Report(**{**given, **changes})
+
+
+def a_roster(**changes: Any) -> Roster:
+    given: dict[str, Any] = {"revision": 0, "term": 2, "target": 3, "minimum": 2, "pods": []}
+    return Roster(**{**given, **changes})
+
+
+@dataclass
+class Running:
+    book: ReportBook
+    rosters: RosterBoard
+    url: str
+    session: aiohttp.ClientSession
+    context: ssl.SSLContext
+    news: list[Report]
+    leading: list[bool] = field(default_factory=lambda: [True])
+
+    def seq(self) -> int | None:
+        kept = self.book.latest(UID)
+        return kept.report.seq if kept is not None else None
+
+    async def post(self, body: str | Report, token: str | None = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {token or ROOT.coordinator_token(UID, 2)}"}
+        async with self.session.post(
+            self.url + REPORT_PATH,
+            data=io.BytesIO((body if isinstance(body, str) else body.model_dump_json()).encode()),
+            headers=headers,
+            ssl=self.context,
+            server_hostname=REPORTS_SERVER_NAME,
+        ) as response:
+            return response.status, await response.json(content_type=None) if response.status != 413 else None
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Running]:
+    news: list[Report] = []
+    leading = [True]
+    book = ReportBook(SystemClock(), news.append)
+    rosters = RosterBoard(NOW)
+    running = ReportsServer(book, rosters, leading=lambda: leading[0], hold=HOLD)
+    port = await running.start(ROOT, ROOT.serving_pair(NOW), "127.0.0.1", 0)
+    context = ssl.create_default_context(cadata=ROOT.root.cert_pem.decode())
+    async with aiohttp.ClientSession() as session:
+        yield Running(book, rosters, f"https://127.0.0.1:{port}", session, context, news, leading)
+    await running.stop()
+
+
+async def test_a_report_is_answered_with_the_roster_and_kept(server: Running) -> None:
+    server.rosters.publish(UID, a_roster(pods=[RosterPod(uid="p0", name="charlm-0-0", index=0)]))
+    status, answer = await server.post(a_report())
+    assert status == 200
+    roster = Roster.model_validate(answer)
+    assert (roster.term, roster.target, [pod.uid for pod in roster.pods]) == (2, 3, ["p0"])
+    assert roster.revision > 0
+    kept = server.book.latest(UID)
+    assert kept is not None
+    assert kept.report.seq == 1
+
+
+async def test_an_answer_without_news_is_held_and_released_by_news(server: Running, until: Until) -> None:
+    server.rosters.publish(UID, a_roster())
+    _, first = await server.post(a_report(seq=1))
+
+    began = time.monotonic()
+    _, second = await server.post(a_report(seq=2, roster_seen=first["revision"]))
+    assert time.monotonic() - began >= HOLD
+    assert second == first
+
+    waiting = asyncio.create_task(server.post(a_report(seq=3, roster_seen=first["revision"])))
+    await until(lambda: server.seq() == 3)
+    began = time.monotonic()
+    server.rosters.publish(UID, a_roster(target=4))
+    _, third = await waiting
+    assert time.monotonic() - began < HOLD / 2
+    assert third["target"] == 4
+    assert third["revision"] > first["revision"]
+
+
+async def test_the_same_roster_published_again_is_no_news(server: Running) -> None:
+    server.rosters.publish(UID, a_roster())
+    before = server.rosters.current(UID)
+    server.rosters.publish(UID, a_roster())
+    assert server.rosters.current(UID) == before
+
+
+async def test_a_new_leader_numbers_its_rosters_higher() -> None:
+    old, new = RosterBoard(NOW), RosterBoard(NOW + dt.timedelta(seconds=1))
+    for target in range(20):
+        old.publish(UID, a_roster(target=target))
+    new.publish(UID, a_roster())
+    last, first = old.current(UID), new.current(UID)
+    assert last is not None
+    assert first is not None
+    assert first.revision > last.revision
+
+
+async def test_an_old_term_learns_of_the_higher_one_and_is_not_kept(server: Running) -> None:
+    server.rosters.publish(UID, a_roster(term=3))
+    status, answer = await server.post(a_report(term=2))
+    assert (status, answer["term"]) == (200, 3)
+    assert server.book.latest(UID) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "token", "status"),
+    [
+        ("another operator's token", a_report(), Authority.generate(NOW).coordinator_token(UID, 2), 401),
+        ("garbage token", a_report(), "x", 401),
+        ("a worker's token", a_report(), ROOT.worker_token(UID), 403),
+        ("token of another job", a_report(), ROOT.coordinator_token("uid-b", 2), 403),
+        ("token of another term", a_report(term=2), ROOT.coordinator_token(UID, 1), 403),
+        ("a job that nobody knows", a_report(job_uid="uid-z"), ROOT.coordinator_token("uid-z", 2), 404),
+        ("no JSON", "{", None, 400),
+        ("a report without term", '{"job_uid": "uid-a"}', None, 400),
+        ("a protocol from the future", a_report(protocol=99), None, 400),
+        ("too long", " " * (BODY_LIMIT + 1), None, 413),
+    ],
+)
+async def test_what_is_refused(server: Running, name: str, body: str | Report, token: str | None, status: int) -> None:
+    server.rosters.publish(UID, a_roster())
+    got, _ = await server.post(body, token)
+    assert got == status
+    assert server.book.latest(UID) is None
+
+
+async def test_a_replica_that_does_not_lead_answers_503(server: Running) -> None:
+    server.rosters.publish(UID, a_roster())
+    server.leading[0] = False
+    assert (await server.post(a_report()))[0] == 503
+
+
+async def test_a_deleted_job_releases_the_held_request(server: Running, until: Until) -> None:
+    server.rosters.publish(UID, a_roster())
+    seen = server.rosters.current(UID)
+    assert seen is not None
+    waiting = asyncio.create_task(server.post(a_report(roster_seen=seen.revision)))
+    await until(lambda: server.seq() == 1)
+    server.rosters.forget(UID)
+    assert (await waiting)[0] == 404
+
+
+class Ticking(SystemClock):
+    """Monotonic time that the test moves."""
+
+    time = 0.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+NEWS_CASES = [
+    ("a heartbeat", {}, 1.0, False),
+    ("the next step", {"progress": Progress(step=11, steps=1000)}, 1.0, False),
+    ("the next percent", {"progress": Progress(step=20, steps=1000)}, 1.0, True),
+    ("a pod joined", {"joined": ["p0"]}, 1.0, True),
+    ("another state", {"state": JobState.FORMING}, 1.0, True),
+    ("a new term", {"term": 3, "seq": 1}, 1.0, True),
+    ("a heartbeat after silence", {}, 4.0, True),
+    ("one that was overtaken", {"seq": 0, "state": JobState.FORMING}, 1.0, False),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "later", "wakes"), NEWS_CASES)
+def test_what_wakes_the_reconciler(name: str, change: dict[str, Any], later: float, wakes: bool) -> None:
+    clock, news = Ticking(), list[Report]()
+    book = ReportBook(clock, news.append)
+    book.store(a_report(progress=Progress(step=10, steps=1000)))
+    news.clear()
+    clock.time += later
+    book.store(a_report(**{"seq": 2, "progress": Progress(step=10, steps=1000), **change}))
+    assert bool(news) is wakes
+
+
+def test_a_repeated_report_still_proves_life() -> None:
+    clock = Ticking()
+    book = ReportBook(clock, lambda _: None)
+    book.store(a_report(seq=5))
+    clock.time = 2.0
+    assert not book.store(a_report(seq=4))
+    kept = book.latest(UID)
+    assert kept is not None
+    assert (kept.report.seq, kept.at) == (5, 2.0)
