@@ -1,0 +1,63 @@
+"""Which values follow from a spec without standing in it? Frozen into `status.resolved` when the job starts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.constants import SCRIPT_MOUNT
+from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import Resolved
+
+MIN_VIRTUAL_SHARDS: Final = 8
+
+
+def resolve(spec: TrainingJobSpec) -> Resolved:
+    """Computed defaults, for a job that starts now."""
+    processes = spec.processes_per_worker or max(1, spec.gpus_per_worker)
+    most = max(spec.workers, spec.elastic.max_workers if spec.elastic is not None else 0)
+    shards = MIN_VIRTUAL_SHARDS
+    while shards < most * processes:  # every rank needs at least one shard, or it would only watch
+        shards *= 2
+    return Resolved(processes_per_worker=processes, virtual_shards=shards)
+
+
+def target_workers(spec: TrainingJobSpec) -> int:
+    """spec.workers within elastic's bounds: an autoscaler may write anything."""
+    if spec.elastic is None:
+        return spec.workers
+    return max(spec.elastic.min_workers, min(spec.workers, spec.elastic.max_workers))
+
+
+def minimum_workers(spec: TrainingJobSpec) -> int:
+    """Workers below which training waits; without elastic, all of them."""
+    return min(spec.elastic.min_workers, target_workers(spec)) if spec.elastic is not None else spec.workers
+
+
+def user_command(spec: TrainingJobSpec) -> list[str]:
+    """What each rank process runs."""
+    if spec.script is not None:
+        return ["python", f"{SCRIPT_MOUNT}/{spec.script.key}"]
+    return list(spec.command or ())
+
+
+def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> RuntimeSpec:
+    """What launcher, ranks and coordinator need of the job. `resolved` is what was frozen when it started."""
+    frozen = resolved or resolve(spec)
+    training = spec.training
+    return RuntimeSpec(
+        workers=target_workers(spec),
+        min_workers=minimum_workers(spec),
+        processes_per_worker=frozen.processes_per_worker,
+        spares=spec.recovery.spares,
+        fence_seconds=float(spec.recovery.fence_seconds),
+        training=RuntimeTraining(
+            steps=training.steps,
+            seed=training.seed,
+            global_batch=training.batch.global_,
+            microbatches=training.batch.microbatches,
+            clip_norm=training.clip_norm,
+            deterministic=training.deterministic,
+            virtual_shards=frozen.virtual_shards,
+        ),
+    )

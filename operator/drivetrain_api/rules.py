@@ -1,0 +1,150 @@
+"""Which rules does the API server enforce beyond types and bounds? CEL in the CRD, each with its twin in Python.
+
+The twin is for places without CEL: the operator before it trusts an object, the embedded control plane, the CLI. Both
+see the object as the API server does, with defaults filled in. tests/unit/api/cases.py holds the cases that both must
+decide alike.
+
+Immutable once started: whatever running processes were started with or agreed on (image, command, script, training,
+processes, GPUs, spares, fenceSeconds). A change would make members disagree, or be ignored by survivors, which never
+restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while suspended, and in
+the same update that resumes the job. Mutable at any time: workers and elastic (the point of being elastic), suspend,
+the deadlines, maxRestarts (only the operator reads them), podTemplate (holds for pods created afterwards, such as those
+that replace workers out of memory).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from drivetrain_api.spec import TrainingJobSpec
+
+Json = Mapping[str, Any]
+MAX_NAME: Final = 50
+"""`<job>-coordinator` is a Service, and its name is a DNS label: 63 characters at most."""
+
+_NAME: Final = re.compile(rf"[a-z]([-a-z0-9]{{0,{MAX_NAME - 2}}}[a-z0-9])?")
+_STARTED: Final = "has(oldSelf.status) && has(oldSelf.status.startTime)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One CEL rule. `path` is the schema node that carries it: self and oldSelf are what stands there."""
+
+    name: str
+    path: str
+    """"" for the object itself, else such as `spec.training.batch`."""
+    cel: str
+    message: str
+    check: Callable[[Json, Json], bool]
+    """The twin: (self, oldSelf) → accepted. oldSelf is {} for rules without transition."""
+    transition: bool = False
+    """Judged on updates only, because it names oldSelf."""
+
+
+def _immutable(field: str, why: str, optional: bool = False) -> Rule:
+    """`spec.<field>` stays as it is while status.startTime is set."""
+    steps = field.split(".")
+    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    same = f"{new} == {old}"
+    if optional:
+        same = f"has({new}) == has({old}) && (!has({new}) || {same})"
+
+    def check(self: Json, before: Json) -> bool:
+        if not (before.get("status") or {}).get("startTime"):
+            return True
+        return bool(_get(self["spec"], steps) == _get(before["spec"], steps))
+
+    return Rule(
+        name=f"immutable-{field}",
+        path="",
+        cel=f"!({_STARTED}) || ({same})",
+        message=f"spec.{field} cannot change once the job has started ({why}); suspend the job first",
+        check=check,
+        transition=True,
+    )
+
+
+def _get(value: Any, steps: list[str]) -> Any:
+    for step in steps:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        name="name",
+        path="",
+        cel=f"self.metadata.name.matches('^{_NAME.pattern}$')",
+        message=f"metadata.name must be a DNS label of at most {MAX_NAME} characters that begins with a letter, "
+        "because NAME-coordinator becomes a Service",
+        check=lambda self, _: _NAME.fullmatch(self["metadata"]["name"]) is not None,
+    ),
+    Rule(
+        name="command-or-script",
+        path="spec",
+        cel="has(self.command) != has(self.script)",
+        message="exactly one of spec.command and spec.script must be set",
+        check=lambda self, _: ("command" in self) != ("script" in self),
+    ),
+    Rule(
+        name="processes-fit-gpus",
+        path="spec",
+        cel="self.gpusPerWorker == 0 || !has(self.processesPerWorker) || self.processesPerWorker <= self.gpusPerWorker",
+        message="spec.processesPerWorker must not exceed spec.gpusPerWorker: two processes cannot share a GPU",
+        check=lambda self, _: (
+            self["gpusPerWorker"] == 0
+            or "processesPerWorker" not in self
+            or self["processesPerWorker"] <= self["gpusPerWorker"]
+        ),
+    ),
+    Rule(
+        name="elastic-bounds",
+        path="spec.elastic",
+        cel="self.minWorkers <= self.maxWorkers",
+        message="spec.elastic.minWorkers must not exceed spec.elastic.maxWorkers",
+        check=lambda self, _: self["minWorkers"] <= self["maxWorkers"],
+    ),
+    Rule(
+        name="microbatches-fit-batch",
+        path="spec.training.batch",
+        cel="!has(self.global) || self.microbatches <= self.global",
+        message="spec.training.batch.microbatches must not exceed spec.training.batch.global",
+        check=lambda self, _: "global" not in self or self["microbatches"] <= self["global"],
+    ),
+    _immutable("image", "survivors keep the image they run"),
+    _immutable("command", "survivors keep running theirs", optional=True),
+    _immutable("script", "survivors keep running theirs", optional=True),
+    _immutable("gpusPerWorker", "pods cannot be resized"),
+    _immutable("gpuResource", "pods cannot be resized"),
+    _immutable("processesPerWorker", "launchers keep their number of processes", optional=True),
+    _immutable("training", "all members must agree on it for the whole run"),
+    _immutable("recovery.spares", "launchers keep their number of spares"),
+    _immutable("recovery.fenceSeconds", "all launchers must agree on it"),
+)
+
+
+def violations(job: Json, old: Json | None = None) -> list[str]:
+    """Messages of the rules that `job` breaks; `old` is what it replaces, None on create.
+
+    Both are whole objects whose spec passed `TrainingJobSpec`; defaults are filled in here.
+    """
+    new = with_defaults(job)
+    before = with_defaults(old) if old is not None else None
+    broken: list[str] = []
+    for rule in RULES:
+        steps = rule.path.split(".") if rule.path else []
+        node = _get(new, steps)
+        if node is None or (rule.transition and before is None):
+            continue
+        if not rule.check(node, _get(before, steps) if rule.transition else {}):
+            broken.append(rule.message)
+    return broken
+
+
+def with_defaults(job: Json) -> Json:
+    """The object as the API server sees it when it judges: spec's defaults filled in, absent fields absent."""
+    spec = TrainingJobSpec.model_validate(job.get("spec") or {})
+    return {**job, "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True)}

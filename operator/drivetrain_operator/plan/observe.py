@@ -1,0 +1,144 @@
+"""PURE: how do the API server's dicts become views? Reads only what decisions need; everything may be missing.
+
+Owner checks are the caller's index: it hands over only objects whose controller is the job's uid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from drivetrain_api.constants import (
+    COORDINATOR_CONTAINER,
+    LABEL_ATTEMPT,
+    LABEL_INCARNATION,
+    LABEL_INDEX,
+    LABEL_ROLE,
+    LABEL_TERM,
+    WORKER_CONTAINER,
+)
+from drivetrain_api.rules import violations
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.view import JobView, PodPhase, PodView, ServiceView, Terminated
+
+Json = Mapping[str, Any]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def job_view(job: Json) -> JobView:
+    """A TrainingJob. Raises pydantic.ValidationError if *status*, which only we write, cannot be read."""
+    meta = job.get("metadata") or {}
+    spec: TrainingJobSpec | None = None
+    invalid: tuple[str, ...] = ()
+    try:
+        spec = TrainingJobSpec.model_validate(job.get("spec") or {})
+        invalid = tuple(violations(job))
+    except ValidationError as error:
+        invalid = tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return JobView(
+        namespace=meta.get("namespace", ""),
+        name=meta.get("name", ""),
+        uid=meta.get("uid", ""),
+        resource_version=meta.get("resourceVersion", ""),
+        generation=meta.get("generation", 0),
+        created=_time(meta.get("creationTimestamp")) or EPOCH,
+        spec=spec if not invalid else None,
+        status=TrainingJobStatus.model_validate(job.get("status") or {}),
+        deleting=meta.get("deletionTimestamp") is not None,
+        invalid=invalid,
+    )
+
+
+def pod_view(pod: Json) -> PodView:
+    """A pod that carries our labels."""
+    meta, status = pod.get("metadata") or {}, pod.get("status") or {}
+    labels = meta.get("labels") or {}
+    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    ours: Json = next(
+        (
+            c
+            for c in status.get("containerStatuses") or ()
+            if c.get("name") in (WORKER_CONTAINER, COORDINATOR_CONTAINER)
+        ),
+        {},
+    )
+    state = ours.get("state") or {}
+    running, waiting, terminated = (state.get(k) or {} for k in ("running", "waiting", "terminated"))
+    scheduled = conditions.get("PodScheduled") or {}
+    disrupted = conditions.get("DisruptionTarget") or {}
+    # A sandbox or image that cannot be set up shows in the container's state, an init container's in its own.
+    if not waiting.get("reason") or waiting.get("reason") == "PodInitializing":
+        waiting = _failing_init(status) or waiting
+    return PodView(
+        name=meta.get("name", ""),
+        uid=meta.get("uid", ""),
+        role=labels.get(LABEL_ROLE, ""),
+        phase=_phase(status.get("phase")),
+        created=_time(meta.get("creationTimestamp")) or EPOCH,
+        index=_number(labels.get(LABEL_INDEX), -1),
+        incarnation=_number(labels.get(LABEL_INCARNATION), -1),
+        attempt=_number(labels.get(LABEL_ATTEMPT), 0),
+        term=_number(labels.get(LABEL_TERM), -1),
+        node=(pod.get("spec") or {}).get("nodeName") or "",
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        deleting=meta.get("deletionTimestamp") is not None,
+        started=_time(running.get("startedAt")) or _time(terminated.get("startedAt")),
+        terminated=_terminated(terminated) if terminated else None,
+        waiting_reason=waiting.get("reason") or "",
+        waiting_message=waiting.get("message") or "",
+        unschedulable=(scheduled.get("message") or scheduled.get("reason") or "")
+        if scheduled.get("status") == "False"
+        else "",
+        disruption=(disrupted.get("reason") or "DisruptionTarget") if disrupted.get("status") == "True" else "",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+    )
+
+
+def service_view(service: Json) -> ServiceView:
+    """The job's Service."""
+    meta, spec = service.get("metadata") or {}, service.get("spec") or {}
+    address = spec.get("clusterIP") or ""
+    return ServiceView(
+        name=meta.get("name", ""),
+        uid=meta.get("uid", ""),
+        cluster_ip="" if address == "None" else address,
+        term=_number((spec.get("selector") or {}).get(LABEL_TERM), -1),
+    )
+
+
+def _failing_init(status: Json) -> Json | None:
+    for container in status.get("initContainerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") and waiting["reason"] != "PodInitializing":
+            return dict(waiting)
+    return None
+
+
+def _terminated(state: Json) -> Terminated:
+    return Terminated(
+        exit_code=state.get("exitCode", -1),
+        signal=state.get("signal") or None,
+        reason=state.get("reason") or "",
+        message=state.get("message") or "",
+        started=_time(state.get("startedAt")),
+        finished=_time(state.get("finishedAt")),
+    )
+
+
+def _phase(text: str | None) -> PodPhase:
+    if not text:
+        return PodPhase.PENDING
+    return PodPhase(text) if text in list(PodPhase) else PodPhase.UNKNOWN
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdecimal() else default
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

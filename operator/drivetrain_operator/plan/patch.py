@@ -1,0 +1,33 @@
+"""PURE: what is the smallest write that turns one status into another? A JSON merge patch (RFC 7386)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drivetrain_api.status import StatusModel, TrainingJobStatus
+
+Json = dict[str, Any]
+
+
+def status_json(status: StatusModel) -> Json:
+    """The status as the API server stores it: camelCase, absent where there is nothing to say."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def status_patch(old: TrainingJobStatus, new: TrainingJobStatus) -> Json:
+    """`{"status": …}` for a merge patch, {} if nothing changes. Add metadata.resourceVersion as the precondition."""
+    changes = merge_patch(status_json(old), status_json(new))
+    return {"status": changes} if changes else {}
+
+
+def merge_patch(old: Json, new: Json) -> Json:
+    """What to merge into `old` to get `new`; null removes a key, lists are replaced whole."""
+    patch: Json = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            if inner := merge_patch(before, value):
+                patch[key] = inner
+        elif before != value:
+            patch[key] = value
+    return patch

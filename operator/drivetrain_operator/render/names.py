@@ -1,0 +1,99 @@
+"""PURE: what is each child object called? Names are deterministic, so that creating one twice is harmless."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from drivetrain_api.constants import (
+    API_VERSION,
+    KIND,
+    LABEL_ATTEMPT,
+    LABEL_INCARNATION,
+    LABEL_INDEX,
+    LABEL_JOB,
+    LABEL_JOB_UID,
+    LABEL_ROLE,
+    LABEL_TERM,
+    ROLE_COORDINATOR,
+    ROLE_WORKER,
+)
+from drivetrain_operator.plan.view import JobView
+
+Json = dict[str, Any]
+
+MANAGED_BY: Final = "drivetrain-operator"
+
+
+def worker(job: str, index: int, incarnation: int) -> str:
+    """Pod of one slot; the incarnation counts the pods that the slot has used."""
+    return f"{job}-{index}-{incarnation}"
+
+
+def coordinator(job: str, term: int) -> str:
+    """Coordinator pod of one term."""
+    return f"{job}-coordinator-{term}"
+
+
+def service(job: str) -> str:
+    """The one Service of a job. This name is what bounds a job's: 63 characters at most."""
+    return f"{job}-coordinator"
+
+
+def worker_secret(job: str, uid: str) -> str:
+    """Carries a piece of the uid: we cannot read Secrets, so one that a job of the same name left must not be taken."""
+    return f"{job}-worker-{uid[:8]}"
+
+
+def coordinator_secret(job: str, uid: str, term: int) -> str:
+    """See `worker_secret`."""
+    return f"{job}-coordinator-{term}-{uid[:8]}"
+
+
+def job_labels(job: JobView, role: str) -> dict[str, str]:
+    """Labels that every child of one role carries."""
+    return {
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        LABEL_JOB: job.name,
+        LABEL_JOB_UID: job.uid,
+        LABEL_ROLE: role,
+    }
+
+
+def worker_labels(job: JobView, index: int, incarnation: int, attempt: int) -> dict[str, str]:
+    """Labels of one worker pod."""
+    return {
+        **job_labels(job, ROLE_WORKER),
+        LABEL_INDEX: str(index),
+        LABEL_INCARNATION: str(incarnation),
+        LABEL_ATTEMPT: str(attempt),
+    }
+
+
+def coordinator_labels(job: JobView, term: int) -> dict[str, str]:
+    """Labels of one coordinator pod."""
+    return {**job_labels(job, ROLE_COORDINATOR), LABEL_TERM: str(term)}
+
+
+def worker_selector(uid: str) -> str:
+    """Label selector of a job's worker pods, never its coordinator: an autoscaler divides by what it finds."""
+    return f"{LABEL_JOB_UID}={uid},{LABEL_ROLE}={ROLE_WORKER}"
+
+
+def metadata(job: JobView, name: str, labels: Mapping[str, str]) -> Json:
+    """Metadata of a child: in the job's namespace, owned by it, gone with it."""
+    return {
+        "name": name,
+        "namespace": job.namespace,
+        "labels": dict(labels),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": job.name,
+                "uid": job.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }

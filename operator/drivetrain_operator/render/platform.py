@@ -1,0 +1,15 @@
+"""PURE: what pods need to know of the operator that made them. Comes from the operator's settings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Where coordinators come from, and whom they report to."""
+
+    operator_image: str
+    """Image of the coordinator: the operator's own."""
+    reports_url: str
+    """`https://host:port` of the operator's reports Service."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """For the coordinator's image, in the job's namespace."""

@@ -1,0 +1,121 @@
+"""PURE: what does a worker pod look like? The generated pod, with spec.podTemplate merged over it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.constants import (
+    COORDINATOR_PORT,
+    ENV_ATTEMPT,
+    ENV_COORDINATOR,
+    ENV_INDEX,
+    SCRIPT_MOUNT,
+    WORKER_CONTAINER,
+)
+from drivetrain_api.resolve import user_command
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_operator.plan.effects import CreateWorker
+from drivetrain_operator.plan.view import JobView
+from drivetrain_operator.render import common, names
+from drivetrain_operator.render.errors import InvalidTemplate
+from drivetrain_operator.render.merge import merge
+from drivetrain_operator.render.names import Json
+from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_reserved
+
+LAUNCHER: Final = "drivetrain-launcher"
+GRACE_SECONDS: Final = 30
+STAY_ON_LOST_NODE: Final = {"unreachable": 10, "not-ready": 30}
+"""Seconds. A node that is unreachable was so for 40 s before Kubernetes says it; one that itself says that it is not
+ready may still train, so its pods get longer."""
+
+
+def worker_pod(job: JobView, effect: CreateWorker) -> Json:
+    """Body of the POST. `job.status` must be the status that was just written: it holds the coordinator's address.
+
+    Raises `InvalidTemplate` if spec.podTemplate touches a reserved field or cannot be merged.
+    """
+    spec = job.spec
+    address = job.status.resolved.coordinator_address if job.status.resolved is not None else None
+    if spec is None or address is None:
+        raise ValueError(f"TrainingJob {job.namespace}/{job.name} is not ready for worker pods")
+    check_reserved(spec)
+    env = [
+        *common.identity_env(job),
+        common.variable(ENV_INDEX, str(effect.index)),
+        common.variable(ENV_ATTEMPT, str(effect.attempt)),
+        common.variable(ENV_COORDINATOR, _host_port(address)),
+    ]
+    pod: Json = {
+        "metadata": {"labels": names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": common.pod_security(),
+            "containers": [_container(spec, env)],
+            "volumes": [
+                common.credentials_volume(names.worker_secret(job.name, job.uid)),
+                # No size of its own: kubelets size it by the pod's memory limit. 64 MiB, the runtime's default, is too
+                # little for the batches that DataLoader processes hand over.
+                {"name": "dshm", "emptyDir": {"medium": "Memory"}},
+                {"name": "tmp", "emptyDir": {}},
+                *_script_volumes(spec),
+            ],
+        },
+    }
+    merged: Json = merge(pod, spec.pod_template)
+    stays = merged["spec"].get("tolerations") or []
+    if not isinstance(stays, list):
+        raise InvalidTemplate("spec.tolerations", "must be a list")
+    merged["spec"]["tolerations"] = [*stays, *common.leave_lost_nodes(stays, STAY_ON_LOST_NODE)]
+    labels = merged["metadata"].get("labels") or {}
+    metadata = names.metadata(job, effect.name, labels)
+    if annotations := merged["metadata"].get("annotations"):
+        metadata["annotations"] = annotations
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": merged["spec"]}
+
+
+def template_problem(spec: TrainingJobSpec) -> str | None:
+    """Why no pod can be made from spec.podTemplate, as far as that shows without the API server."""
+    try:
+        check_reserved(spec)
+        merge({"metadata": {"labels": {}}, "spec": {"containers": [], "volumes": []}}, spec.pod_template)
+    except InvalidTemplate as error:
+        return str(error)
+    return None
+
+
+def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:
+    container: Json = {
+        "name": WORKER_CONTAINER,
+        "image": spec.image,
+        # The name in the smallest job has no tag, which would mean Always: a local image would be pulled in vain.
+        "imagePullPolicy": "IfNotPresent",
+        "command": [LAUNCHER, "--", *user_command(spec)],
+        "env": env,
+        "securityContext": common.container_security(),
+        # The last lines of a launcher that died reach status.failures by way of the pod's status.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            common.credentials_mount(),
+            {"name": "dshm", "mountPath": "/dev/shm"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    if spec.gpus_per_worker:
+        count = {spec.gpu_resource: str(spec.gpus_per_worker)}
+        container["resources"] = {"limits": dict(count), "requests": dict(count)}
+    if spec.script is not None:
+        container["volumeMounts"].append({"name": SCRIPT_VOLUME, "mountPath": SCRIPT_MOUNT, "readOnly": True})
+    return container
+
+
+def _script_volumes(spec: TrainingJobSpec) -> list[Json]:
+    if spec.script is None:
+        return []
+    return [{"name": SCRIPT_VOLUME, "configMap": {"name": spec.script.config_map}}]
+
+
+def _host_port(address: str) -> str:
+    return f"[{address}]:{COORDINATOR_PORT}" if ":" in address else f"{address}:{COORDINATOR_PORT}"
