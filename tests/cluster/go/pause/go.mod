@@ -1,0 +1,3 @@
+module drivetrain.dev/cluster/pause
+
+go 1.26

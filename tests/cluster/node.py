@@ -1,0 +1,126 @@
+"""Starting one node: its disk and mount namespace, then containerd, kubelet and kube-proxy inside it.
+
+A sleeping process, the holder, keeps the mount namespace alive. In it the node's folders lie over the usual places, so
+that every node has its own /var/lib/kubelet, /var/lib/containerd and /run/netns at the usual path.
+"""
+
+import json
+import shlex
+from pathlib import Path
+
+from cluster import node_config
+from cluster.binaries import binary
+from cluster.cgroups import create as create_cgroup
+from cluster.command import run, succeeds
+from cluster.errors import ClusterError
+from cluster.layout import Node, run_dir
+from cluster.network import in_network
+from cluster.pki import Authority
+from cluster.processes import Daemon, marked, start, wait_until
+
+# Place in the node: folder on the node's disk. Every one of them becomes a shared mount of its own.
+PLACES = {
+    "/var/lib/kubelet": "kubelet",
+    "/var/lib/containerd": "containerd",
+    "/run/containerd": "run-containerd",
+    "/run/netns": "netns",
+    "/etc/cni/net.d": "cni-config",
+    "/var/lib/cni": "cni-state",
+    "/var/log/pods": "pod-logs",
+    "/var/log/containers": "container-logs",
+}
+_START_SECONDS = 60
+
+
+def prepare(node: Node) -> None:
+    """Make its disk and its cgroups, and start the holder."""
+    for folder in PLACES.values():
+        (node.folder / folder).mkdir(parents=True, exist_ok=True)
+    _make_mount_points()
+    create_cgroup(node.cgroup)
+    ready = node.folder / "mounted"
+    lines = ["set -e", "mount --make-rprivate /"]
+    for place, folder in PLACES.items():
+        lines.append(f"mount --bind {shlex.quote(str(node.folder / folder))} {place}")
+        lines.append(f"mount --make-rshared {place}")
+    lines += [f"touch {shlex.quote(str(ready))}", "exec sleep infinity"]
+    daemon = start(_holder_name(node), ["unshare", "--mount", "sh", "-c", "\n".join(lines)])
+    wait_until(ready.exists, f"{node.name} has its mounts", daemon, _START_SECONDS)
+
+
+def start_containerd(node: Node) -> Daemon:
+    """Start its container runtime and wait until it answers."""
+    config = node.folder / "containerd.toml"
+    config.write_text(node_config.containerd())
+    (node.folder / "cni-config" / "10-pods.conflist").write_text(node_config.pod_network(node))
+    daemon = start(f"{node.name}-containerd", [*inside(node), "containerd", "--config", str(config)])
+    wait_until(lambda: succeeds([*ctr(node), "version"]), f"{node.name}'s containerd answers", daemon, _START_SECONDS)
+    return daemon
+
+
+def start_kubelet(node: Node, authority: Authority) -> Daemon:
+    """Start the kubelet; it registers the node."""
+    user = f"system:node:{node.name}"
+    credentials = authority.kubeconfig(node.folder / f"{node.name}-kubelet.kubeconfig", user, "system:nodes")
+    serving = authority.issue(f"{node.name}-serving", user, names=[node.name], addresses=[node.address])
+    config, resolv_conf = node.folder / "kubelet.json", node.folder / "resolv.conf"
+    resolv_conf.write_text("")  # the machine's search domains are no business of the pods
+    config.write_text(node_config.kubelet(node, authority, serving, resolv_conf))
+    return start(
+        f"{node.name}-kubelet",
+        [
+            *inside(node),
+            str(binary("kubelet")),
+            f"--config={config}",
+            f"--kubeconfig={credentials}",
+            f"--hostname-override={node.name}",
+            f"--node-ip={node.address}",
+            "--root-dir=/var/lib/kubelet",
+        ],
+    )
+
+
+def start_kube_proxy(node: Node, authority: Authority) -> Daemon:
+    """Start kube-proxy; it makes ClusterIPs work in this node's network namespace."""
+    credentials = authority.kubeconfig(node.folder / f"{node.name}-kube-proxy.kubeconfig", "system:kube-proxy")
+    config = node.folder / "kube-proxy.json"
+    config.write_text(node_config.kube_proxy(node, credentials))
+    return start(f"{node.name}-kube-proxy", [*inside(node), str(binary("kube-proxy")), f"--config={config}"])
+
+
+def inside(node: Node) -> list[str]:
+    """The prefix that runs a command with the node's mounts and network."""
+    name = _holder_name(node)
+    holder = next((process for process in marked() if process.daemon == name), None)
+    if holder is None:
+        raise ClusterError(f"{node.name} is not up; run: python -m cluster up")
+    return [*in_network(node), "nsenter", f"--target={holder.pid}", "--mount"]
+
+
+def ctr(node: Node) -> list[str]:
+    """The prefix of a containerd client that sees what Kubernetes sees."""
+    return [*inside(node), "ctr", "--namespace", "k8s.io"]
+
+
+def _holder_name(node: Node) -> str:
+    return f"{node.name}-holder"
+
+
+def _make_mount_points() -> None:
+    """Mounts need folders to lie on; those that the machine lacks are noted before they are made, for `down`."""
+    absent = [
+        str(path) for place in PLACES for path in [*reversed(Path(place).parents), Path(place)] if not path.exists()
+    ]
+    if absent:
+        note = run_dir() / "made-folders.json"
+        known = json.loads(note.read_text()) if note.exists() else []
+        note.write_text(json.dumps([*known, *dict.fromkeys(absent)]))
+        for folder in absent:
+            Path(folder).mkdir(exist_ok=True)
+
+
+def remove_mount_points() -> None:
+    """Remove the folders that were made on the machine, if they are still empty."""
+    note = run_dir() / "made-folders.json"
+    for folder in reversed(json.loads(note.read_text()) if note.exists() else []):
+        run(["rmdir", "--ignore-fail-on-non-empty", folder])
