@@ -98,7 +98,7 @@ class Authority:
     def to_secret(self) -> dict[str, str]:
         """The `data` of the Secret that keeps this authority."""
         parts = {"hmac.key": self.hmac_key, "ca.key": self.root.key_pem, "ca.crt": self.root.cert_pem}
-        return encode(parts)
+        return {name: base64.b64encode(value).decode() for name, value in parts.items()}
 
     def coordinator_token(self, job_uid: str, term: int) -> str:
         """Bearer token with which the coordinator of one term reports."""
@@ -119,24 +119,20 @@ class Authority:
             return TokenClaim(job_uid, None)
         return TokenClaim(job_uid, int(role.removeprefix("term-")))
 
-    def coordinator_secret(self, job_uid: str, term: int, now: dt.datetime) -> dict[str, str]:
-        """`data` of a term's coordinator Secret: see `ENV_CREDENTIALS`. `ca.crt` verifies the reports server."""
-        issuer = self._job_root(job_uid, now)
-        serving = _issue(issuer, COORDINATOR_SERVER_NAME, (), now, JOB_LIFETIME)
-        return encode(
-            {
-                "token": self.coordinator_token(job_uid, term).encode(),
-                "worker-token": self.worker_token(job_uid).encode(),
-                "tls.crt": serving.cert_pem,
-                "tls.key": serving.key_pem,
-                "ca.crt": self.root.cert_pem,
-            }
-        )
+    def coordinator_files(self, job_uid: str, term: int, now: dt.datetime) -> dict[str, bytes]:
+        """What a term's coordinator Secret carries: see `ENV_CREDENTIALS`. `ca.crt` verifies the reports server."""
+        serving = _issue(self._job_root(job_uid, now), COORDINATOR_SERVER_NAME, (), now, JOB_LIFETIME)
+        return {
+            "token": self.coordinator_token(job_uid, term).encode(),
+            "worker-token": self.worker_token(job_uid).encode(),
+            "tls.crt": serving.cert_pem,
+            "tls.key": serving.key_pem,
+            "ca.crt": self.root.cert_pem,
+        }
 
-    def worker_secret(self, job_uid: str, now: dt.datetime) -> dict[str, str]:
-        """`data` of the job's worker Secret; `ca.crt` verifies this job's coordinators and nobody else's."""
-        issuer = self._job_root(job_uid, now)
-        return encode({"token": self.worker_token(job_uid).encode(), "ca.crt": issuer.cert_pem})
+    def worker_files(self, job_uid: str, now: dt.datetime) -> dict[str, bytes]:
+        """What the job's worker Secret carries; `ca.crt` verifies this job's coordinators and nobody else's."""
+        return {"token": self.worker_token(job_uid).encode(), "ca.crt": self._job_root(job_uid, now).cert_pem}
 
     def serving_pair(self, now: dt.datetime, addresses: tuple[str, ...] = ()) -> KeyPair:
         """A certificate for the reports server."""
@@ -156,11 +152,6 @@ class Authority:
         key = ec.derive_private_key(number % (CURVE_ORDER - 1) + 1, CURVE)
         certificate = _authority_certificate(f"drivetrain job {job_uid}", key, now, JOB_LIFETIME)
         return KeyPair(_key_pem(key), _cert_pem(certificate))
-
-
-def encode(parts: Mapping[str, bytes]) -> dict[str, str]:
-    """Bytes as a Secret's `data` carries them."""
-    return {name: base64.b64encode(value).decode() for name, value in parts.items()}
 
 
 def _authority_certificate(

@@ -97,16 +97,12 @@ async def _handshake(tmp_path: Path, cert: bytes, key: bytes, ca: bytes, name: s
         await writer.wait_closed()
 
 
-def _decoded(secret: dict[str, str]) -> dict[str, bytes]:
-    return {name: base64.b64decode(value) for name, value in secret.items()}
-
-
 async def test_workers_trust_every_term_of_their_coordinator(tmp_path: Path) -> None:
-    worker = _decoded(ROOT.worker_secret("uid-a", NOW))
+    worker = ROOT.worker_files("uid-a", NOW)
     for term in (1, 2):
         # As a later leader makes it, from the stored root.
         later = Authority.from_secret(ROOT.to_secret())
-        coordinator = _decoded(later.coordinator_secret("uid-a", term, NOW + dt.timedelta(minutes=term)))
+        coordinator = later.coordinator_files("uid-a", term, NOW + dt.timedelta(minutes=term))
         await _handshake(
             tmp_path, coordinator["tls.crt"], coordinator["tls.key"], worker["ca.crt"], COORDINATOR_SERVER_NAME
         )
@@ -114,14 +110,14 @@ async def test_workers_trust_every_term_of_their_coordinator(tmp_path: Path) -> 
 
 
 async def test_a_job_does_not_trust_the_coordinator_of_another(tmp_path: Path) -> None:
-    worker = _decoded(ROOT.worker_secret("uid-a", NOW))
-    stranger = _decoded(ROOT.coordinator_secret("uid-b", 1, NOW))
+    worker = ROOT.worker_files("uid-a", NOW)
+    stranger = ROOT.coordinator_files("uid-b", 1, NOW)
     with pytest.raises(ssl.SSLCertVerificationError):
         await _handshake(tmp_path, stranger["tls.crt"], stranger["tls.key"], worker["ca.crt"], COORDINATOR_SERVER_NAME)
 
 
 async def test_coordinators_trust_the_reports_server_only(tmp_path: Path) -> None:
-    coordinator = _decoded(ROOT.coordinator_secret("uid-a", 1, NOW))
+    coordinator = ROOT.coordinator_files("uid-a", 1, NOW)
     pair = ROOT.serving_pair(NOW)
     await _handshake(tmp_path, pair.cert_pem, pair.key_pem, coordinator["ca.crt"], REPORTS_SERVER_NAME)
     with pytest.raises(ssl.SSLCertVerificationError):

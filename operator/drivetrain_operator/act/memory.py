@@ -1,0 +1,113 @@
+"""What does this process remember of a job that stands neither in its status nor in any object we may read?
+
+All of it can be lost at any moment: after a restart, a create is simply tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.plan.view import Refusal, RefusalKind
+
+
+@dataclass(slots=True)
+class _Refused:
+    kind: RefusalKind
+    message: str
+    generation: int
+    at: float
+    count: int
+
+
+@dataclass(slots=True)
+class _Remembered:
+    refused: dict[str, _Refused] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    tried_generation: int = -1
+    unseen: dict[str, float] = field(default_factory=dict)
+
+
+class JobMemory:
+    """Refused creates, Secrets that exist, and pods that we created and have not seen yet; by the job's uid."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._jobs: dict[str, _Remembered] = {}
+
+    def refused(self, job_uid: str, name: str, kind: RefusalKind, message: str, generation: int) -> None:
+        """The create of `name` was refused. Refusals of one kind and generation are counted."""
+        known = self._of(job_uid).refused
+        before = known.get(name)
+        again = before is not None and (before.kind, before.generation) == (kind, generation)
+        count = before.count + 1 if before is not None and again else 1
+        known[name] = _Refused(kind, message, generation, self._clock.monotonic(), count)
+
+    def succeeded(self, job_uid: str, name: str) -> None:
+        """The create of `name` went through: an earlier refusal is history."""
+        self._of(job_uid).refused.pop(name, None)
+
+    def refusals(self, job_uid: str, generation: int) -> tuple[Refusal, ...]:
+        """What was refused for this generation of the job. Refusals of an older one are dropped: the spec changed."""
+        job = self._jobs.get(job_uid)
+        if job is None:
+            return ()
+        job.refused = {name: item for name, item in job.refused.items() if item.generation == generation}
+        now = self._clock.monotonic()
+        return tuple(
+            Refusal(name, item.kind, item.message, item.generation, now - item.at, item.count)
+            for name, item in sorted(job.refused.items())
+        )
+
+    def secret_exists(self, job_uid: str, name: str) -> None:
+        """A Secret of the job was created, or found to exist: we may not read it to see."""
+        self._of(job_uid).secrets.add(name)
+
+    def secrets(self, job_uid: str) -> frozenset[str]:
+        """Names of the job's Secrets that are known to exist."""
+        job = self._jobs.get(job_uid)
+        return frozenset(job.secrets) if job is not None else frozenset()
+
+    def template_tried(self, job_uid: str, generation: int) -> None:
+        """The API server accepted a worker pod of this generation in a dry run."""
+        self._of(job_uid).tried_generation = generation
+
+    def is_template_tried(self, job_uid: str, generation: int) -> bool:
+        """Whether `template_tried` was said of this generation."""
+        job = self._jobs.get(job_uid)
+        return job is not None and job.tried_generation == generation
+
+    def pod_created(self, job_uid: str, pod_uid: str) -> None:
+        """A pod was created; until the informer shows it, a view of the job is older than what we did."""
+        self._of(job_uid).unseen[pod_uid] = self._clock.monotonic()
+
+    def pod_seen(self, job_uid: str, pod_uid: str) -> None:
+        """The informer delivered an event of this pod (even of its deletion)."""
+        job = self._jobs.get(job_uid)
+        if job is not None:
+            job.unseen.pop(pod_uid, None)
+
+    def oldest_unseen(self, job_uid: str) -> float | None:
+        """Seconds since the oldest create that the informer has not shown yet, or None if it has shown all."""
+        job = self._jobs.get(job_uid)
+        if job is None or not job.unseen:
+            return None
+        return self._clock.monotonic() - min(job.unseen.values())
+
+    def all_seen(self, job_uid: str) -> None:
+        """A live list was read: nothing that we did can be missing from it."""
+        job = self._jobs.get(job_uid)
+        if job is not None:
+            job.unseen.clear()
+
+    def forget(self, job_uid: str) -> None:
+        """The job is gone."""
+        self._jobs.pop(job_uid, None)
+
+    def known(self) -> Iterable[str]:
+        """Uids of the jobs that something is remembered of."""
+        return self._jobs.keys()
+
+    def _of(self, job_uid: str) -> _Remembered:
+        return self._jobs.setdefault(job_uid, _Remembered())
