@@ -16,7 +16,11 @@ def status_json(status: StatusModel) -> Json:
 
 def status_patch(old: TrainingJobStatus, new: TrainingJobStatus) -> Json:
     """`{"status": …}` for a merge patch, {} if nothing changes. Add metadata.resourceVersion as the precondition."""
-    changes = merge_patch(status_json(old), status_json(new))
+    if old == new:
+        return {}
+    # The first write is whole: zeros that are merely defaults here would show as blanks in kubectl's columns.
+    before = status_json(old) if old.phase is not None else {}
+    changes = merge_patch(before, status_json(new))
     return {"status": changes} if changes else {}
 
 
