@@ -1,1 +1,40 @@
-"""Elastic, loss-free distributed PyTorch training. Importing this never imports torch by itself."""
+"""Elastic, loss-free distributed PyTorch training: what a training script imports.
+
+    run = drivetrain.start()
+    run.prepare(model=…, optimizer=…, data=…)
+    for batch in run.batches():
+        result = run.step(batch, forward)
+        run.log(loss=result.loss)
+
+Importing the package does not import torch: the launcher, which supervises the ranks, lives in it too.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drivetrain.errors import DrivetrainError, StateMismatch, UsageError
+    from drivetrain.parallel.data import Loss
+    from drivetrain.position import StepResult
+    from drivetrain.run import Evaluation, Run, start
+
+__all__ = ["DrivetrainError", "Evaluation", "Loss", "Run", "StateMismatch", "StepResult", "UsageError", "start"]
+
+_HOME = {
+    "DrivetrainError": "errors",
+    "Evaluation": "run",
+    "Loss": "parallel.data",
+    "Run": "run",
+    "StateMismatch": "errors",
+    "StepResult": "position",
+    "UsageError": "errors",
+    "start": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'drivetrain' has no attribute {name!r}")
+    return getattr(import_module(f"drivetrain.{_HOME[name]}"), name)

@@ -1,0 +1,150 @@
+"""How do gradients become the sum over all ranks while backward still runs?
+
+Buckets of consecutive gradients are all-reduced as soon as backward has produced them, always in the same order. torch's
+DDP is not used: after a failed backward it keeps a stale divisor, and a newcomer's buckets do not match a survivor's.
+
+Collectives touch only the staging vector, which belongs to one membership epoch. Parameters' `.grad` are views of it. When
+an epoch ends in mid-flight the vector is quarantined and the next epoch gets a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from drivetrain import faults
+from drivetrain.comm.transport import Pending, Transport
+from drivetrain.parallel.layout import Layout, Slot
+
+BUCKET_BYTES: Final = 4 << 20
+
+
+@dataclass(slots=True)
+class _Bucket:
+    start: int
+    stop: int
+    slots: list[Slot]
+    missing: int = 0
+
+
+class Reducer:
+    """Sums the gradients of one model over the ranks of a transport, bucket by bucket, during backward."""
+
+    def __init__(self, layout: Layout, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self._layout = layout
+        self._buckets = self._cut(layout, bucket_bytes)
+        self._bucket_of = {slot.index: bucket for bucket in self._buckets for slot in bucket.slots}
+        self._transport: Transport | None = None
+        self._staging: torch.Tensor | None = None
+        self._views: list[torch.Tensor] = []
+        self._last = False
+        self._launched = 0
+        self._pending: list[Pending] = []
+        self._seen: list[bool] = []
+        self._step = -1
+        for slot in layout.slots:
+            slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
+
+    @staticmethod
+    def _cut(layout: Layout, bucket_bytes: int) -> list[_Bucket]:
+        limit = max(1, bucket_bytes // layout.dtype.itemsize)
+        buckets: list[_Bucket] = []
+        for slot in layout.slots:
+            if not buckets or slot.stop - buckets[-1].start > limit:
+                buckets.append(_Bucket(slot.start, slot.stop, []))
+            buckets[-1].slots.append(slot)
+            buckets[-1].stop = slot.stop
+        buckets[-1].stop = layout.total  # the tail rides in the last bucket
+        return buckets
+
+    def begin(self, transport: Transport | None, step: int) -> None:
+        """Start a step. None: one rank only, gradients stay where autograd puts them."""
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        if transport is not None and (transport is not self._transport or self._staging is None):
+            self._staging = torch.empty(self._layout.total, dtype=self._layout.dtype, device=self._layout.device)
+            self._views = [
+                self._staging[slot.start : slot.stop].view(slot.parameter.shape) for slot in self._layout.slots
+            ]
+        self._transport = transport
+        self._step = step
+        self._launched = 0
+        self._pending = []
+        self._last = False
+        self._seen = [False] * len(self._layout.slots)
+        for bucket in self._buckets:
+            bucket.missing = len(bucket.slots)
+
+    def arm(self) -> None:
+        """The next backward is the last of this step: send buckets as they fill."""
+        self._last = True
+
+    def _arrived(self, slot: Slot) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        transport.interrupt.check()
+        view = self._views[slot.index]
+        if slot.parameter.grad is not view:
+            # Autograd made a tensor of its own (first micro-batch): move it to the staging vector, once.
+            assert slot.parameter.grad is not None
+            view.copy_(slot.parameter.grad)
+            slot.parameter.grad = view
+            self._seen[slot.index] = True
+        if self._last:
+            bucket = self._bucket_of[slot.index]
+            bucket.missing -= 1
+            if bucket.missing == 0:
+                self._launch_ready()
+
+    def _launch_ready(self) -> None:
+        # The last bucket waits for `finish`, which writes the tail; all others go in order, the same on every rank.
+        while self._launched < len(self._buckets) - 1 and self._buckets[self._launched].missing <= 0:
+            self._launch()
+
+    def _launch(self) -> None:
+        assert self._transport is not None
+        assert self._staging is not None
+        bucket = self._buckets[self._launched]
+        self._launched += 1
+        for slot in bucket.slots:
+            if not self._seen[slot.index]:
+                self._views[slot.index].zero_()
+        self._pending.append(self._transport.all_reduce(self._staging[bucket.start : bucket.stop]))
+        faults.point("bucket", self._step)
+
+    @property
+    def used(self) -> list[int]:
+        """Slot indices of the parameters that got a gradient here."""
+        if self._transport is None:
+            return [slot.index for slot in self._layout.slots if slot.parameter.grad is not None]
+        return [index for index, seen in enumerate(self._seen) if seen]
+
+    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+        """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one).
+
+        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
+        """
+        if self._transport is None:
+            return tail
+        assert self._staging is not None
+        self._staging[self._layout.gradients :] = tail
+        while self._launched < len(self._buckets):
+            self._launch()
+        for pending in self._pending:
+            pending.wait()
+        faults.point("reduced", self._step)
+        total = self._staging[self._layout.gradients :]
+        for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
+            slot.parameter.grad = self._views[slot.index] if used else None
+        return total
+
+    def abandon(self) -> None:
+        """The epoch ended in the middle of a step: never use its staging vector again."""
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        self._staging = None
+        self._views = []
+        self._transport = None

@@ -1,0 +1,206 @@
+"""One membership epoch's way to move tensors between its ranks: gloo or NCCL below, every wait abandonable above.
+
+The reducer, the state transfer and the torch backend of the same name all go through this. Nothing else in the package
+touches a torch process group.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import AllgatherOptions, AllreduceOptions, AllToAllOptions, BroadcastOptions
+
+from drivetrain.comm.quarantine import Quarantine
+from drivetrain.comm.store import LinkStore
+from drivetrain.comm.wait import Interrupt
+from drivetrain.errors import CommFault
+
+_FOR_EVER: Final = timedelta(hours=24)
+"""gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
+
+WAIT_SECONDS: Final = 24 * 3600.0
+"""Bound on one collective. Detecting a stuck job is the coordinator's business, not a rank's guess."""
+
+
+class Pending:
+    """One operation in flight."""
+
+    def __init__(self, transport: Transport, work: Any, tensors: Sequence[torch.Tensor], what: str) -> None:
+        self._transport = transport
+        self._work = work
+        self._tensors = tensors
+        self._what = what
+        self._done = threading.Event()
+        self._notify: Callable[[], None] | None = None
+        self._future = work.get_future()
+        self._future.add_done_callback(self._completed)
+
+    def _completed(self, _: object) -> None:
+        # Runs on one of gloo's threads.
+        self._done.set()
+        notify = self._notify
+        if notify is not None:
+            notify()
+
+    def _arm(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        if self._done.is_set():
+            notify()
+
+    def wait(self) -> None:
+        """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`; the tensors are then lost."""
+        if not self._done.is_set():
+            self._transport.blocked(True)
+            try:
+                self._transport.interrupt.wait(self._arm, WAIT_SECONDS, self._what)
+            finally:
+                self._transport.blocked(False)
+        else:
+            self._transport.interrupt.check()
+        try:
+            self._future.value()
+        except RuntimeError as error:
+            raise CommFault(f"{self._what}: {error}") from error
+
+    def abandon(self, quarantine: Quarantine) -> None:
+        """Hand the tensors over to `quarantine` unless the operation is over."""
+        if not self._done.is_set():
+            quarantine.hold(self._done, self._tensors, self._work, self._transport.process_group)
+
+
+class Transport:
+    """The ranks of one membership epoch, connected.
+
+    `interrupt` ends the epoch; after that every operation raises, and `abandon()` must be called once.
+    `blocked` is told whenever the calling thread enters and leaves a wait.
+    """
+
+    def __init__(
+        self,
+        process_group: Any,
+        rank: int,
+        world: int,
+        interrupt: Interrupt,
+        blocked: Callable[[bool], None] = lambda waiting: None,
+    ) -> None:
+        self.process_group: Any = process_group
+        self.rank = rank
+        self.world = world
+        self.interrupt = interrupt
+        self.blocked = blocked
+        self._pending: list[Pending] = []
+
+    def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
+        pending = Pending(self, work, tensors, what)
+        if len(self._pending) >= 64:
+            self._pending = [each for each in self._pending if not each._done.is_set()]
+        self._pending.append(pending)
+        return pending
+
+    def _guarded(self, start: Callable[[], Any], what: str) -> Any:
+        """Start an operation; gloo raises at once when a connection is known to be broken."""
+        self.interrupt.check()
+        try:
+            return start()
+        except RuntimeError as error:
+            raise CommFault(f"{what}: {error}") from error
+
+    def all_reduce(self, tensor: torch.Tensor) -> Pending:
+        """Start summing `tensor` (contiguous) over all ranks, in place."""
+        work = self._guarded(lambda: self.process_group.allreduce([tensor], AllreduceOptions()), "all-reduce")
+        return self._start(work, [tensor], "all-reduce")
+
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Return the tensors of all ranks, by rank. Same shape and dtype everywhere."""
+        outputs = [torch.empty_like(tensor) for _ in range(self.world)]
+        source = tensor.clone()
+        work = self._guarded(
+            lambda: self.process_group.allgather([outputs], [source], AllgatherOptions()), "all-gather"
+        )
+        self._start(work, [*outputs, source], "all-gather").wait()
+        return outputs
+
+    def broadcast(self, tensor: torch.Tensor, root: int) -> None:
+        """Copy `tensor` from rank `root` to all. The receiving tensor must be staging memory, never live state."""
+        options = BroadcastOptions()
+        options.rootRank = root
+        options.rootTensor = 0
+        work = self._guarded(lambda: self.process_group.broadcast([tensor], options), "broadcast")
+        self._start(work, [tensor], "broadcast").wait()
+
+    def all_to_all(
+        self, output: torch.Tensor, source: torch.Tensor, output_splits: list[int], source_splits: list[int]
+    ) -> Pending:
+        """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
+        work = self._guarded(
+            lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits, AllToAllOptions()),
+            "all-to-all",
+        )
+        return self._start(work, [output, source], "all-to-all")
+
+    def send(self, tensor: torch.Tensor, peer: int, tag: int = 0) -> None:
+        """Send `tensor`; returns when it is on its way. The tensor is only read, also when the wait is abandoned."""
+        work = self._guarded(lambda: self.process_group.send([tensor], peer, tag), f"send to rank {peer}")
+        self._point_to_point(work, tensor, f"send to rank {peer}")
+
+    def receive(self, tensor: torch.Tensor, peer: int, tag: int = 0) -> None:
+        """Receive into `tensor`, which must be staging memory, never live state."""
+        work = self._guarded(lambda: self.process_group.recv([tensor], peer, tag), f"receive from rank {peer}")
+        self._point_to_point(work, tensor, f"receive from rank {peer}")
+
+    def _point_to_point(self, work: Any, tensor: torch.Tensor, what: str) -> None:
+        # gloo's point-to-point work has no future, and is_completed() stays False: only a blocking wait in a helper
+        # thread tells. That thread's frame keeps work and tensor alive, which is the quarantine they need.
+        def body() -> torch.Tensor:
+            work.wait()
+            return tensor
+
+        self.blocked(True)
+        try:
+            self.interrupt.call(body, WAIT_SECONDS, what)
+        finally:
+            self.blocked(False)
+
+    def barrier(self) -> None:
+        """Return when all ranks have called this."""
+        self.all_reduce(torch.zeros(1)).wait()
+
+    def abandon(self, quarantine: Quarantine) -> None:
+        """End all use of this transport; what is still in flight goes to `quarantine`."""
+        for pending in self._pending:
+            pending.abandon(quarantine)
+        self._pending.clear()
+
+
+def connect_gloo(
+    store: dist.Store,
+    rank: int,
+    world: int,
+    interrupt: Interrupt,
+    deadline_seconds: float,
+    address: str | None,
+) -> Any:
+    """Connect all ranks of `store` by gloo, listening on `address` (default: what gloo finds for the host name).
+
+    Blocks at most `deadline_seconds` once the rendezvous is complete. Raises `MembershipOver`, or `CommFault` when a
+    peer does not turn up.
+    """
+
+    def connect() -> Any:
+        options = dist.ProcessGroupGloo._Options()
+        # The type stubs of torch do not know these names; they are what torchrun's own initialisation uses.
+        device = dist.ProcessGroupGloo.create_device(hostname=address) if address else None
+        options._devices = [device or dist.ProcessGroupGloo.create_default_device()]
+        options._timeout = timedelta(seconds=deadline_seconds)
+        group = dist.ProcessGroupGloo(store, rank, world, options)
+        group._set_default_timeout(_FOR_EVER)
+        if isinstance(store, LinkStore):
+            store.wait_tabled()
+        return group
+
+    return interrupt.call(connect, None, f"forming a group of {world}")

@@ -1,0 +1,63 @@
+"""Which samples make up step k? A pure function of (seed, step): no state, no memory, the same on every rank.
+
+Steps draw from an endless sequence of passes; each pass visits every sample of the dataset exactly once, in an order of
+its own. The order is a Feistel network over the index (Luby & Rackoff 1988) with cycle walking (Black & Rogaway 2002),
+so a step costs time in proportion to its batch, not to the dataset, and needs no shuffled index in memory.
+"""
+
+from typing import Final
+
+import torch
+
+_ROUNDS: Final = 4
+_MASK32: Final = 0xFFFFFFFF
+
+
+def mix(*values: int) -> int:
+    """Hash integers into 63 bits (splitmix64's finaliser, Steele et al. 2014): seeds for independent streams."""
+    state = 0x9E3779B97F4A7C15
+    for value in values:
+        state = (state ^ (value & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state & 0x7FFFFFFFFFFFFFFF
+
+
+def _round(value: torch.Tensor, key: int) -> torch.Tensor:
+    value = (value ^ key) & _MASK32
+    value = (value ^ (value >> 16)) * 0x45D9F3B & _MASK32
+    value = (value ^ (value >> 16)) * 0x45D9F3B & _MASK32
+    return value ^ (value >> 16)
+
+
+def permute(index: torch.Tensor, size: int, key: int) -> torch.Tensor:
+    """Map int64 indices in [0, size) to [0, size), one to one, in an order that `key` chooses."""
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    keys = [mix(key, number) & _MASK32 for number in range(_ROUNDS)]
+    result = index.clone()
+    outside = torch.ones_like(result, dtype=torch.bool)
+    # The network permutes [0, 4**half); walking until the value is inside keeps it one to one (< 4 tries on average).
+    while bool(outside.any()):
+        left, right = result[outside] >> half, result[outside] & mask
+        for round_key in keys:
+            left, right = right, left ^ (_round(right, round_key) & mask)
+        result[outside] = (left << half) | right
+        outside = result >= size
+    return result
+
+
+def samples_of_step(step: int, batch: int, size: int, seed: int) -> torch.Tensor:
+    """Indices of the `batch` samples of a step, int64, shape (batch,). Over a pass every index occurs exactly once."""
+    position = torch.arange(step * batch, (step + 1) * batch, dtype=torch.int64)
+    number = position // size
+    result = torch.empty_like(position)
+    for each in range(int(number[0]), int(number[-1]) + 1):
+        chosen = number == each
+        result[chosen] = permute(position[chosen] % size, size, mix(seed, 0xDA7A, each))
+    return result
+
+
+def share(total: int, parts: int, part: int) -> range:
+    """The contiguous share of `part` when `total` things are spread over `parts` as evenly as possible."""
+    return range(part * total // parts, (part + 1) * total // parts)

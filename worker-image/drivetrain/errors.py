@@ -1,0 +1,33 @@
+"""What can go wrong in a training process.
+
+DrivetrainError
+├── UsageError            the script or its settings: the message names the argument or field to change
+├── StateMismatch         a peer's state does not fit this process's model or optimizer
+└── Interrupted           control flow: the current operation ends and is tried again in the next membership
+    ├── MembershipOver    the coordinator told us to move on
+    └── CommFault         a peer vanished, or the transport failed
+"""
+
+
+class DrivetrainError(Exception):
+    """Base of all errors that this package raises."""
+
+
+class UsageError(DrivetrainError):
+    """The script, or the job's spec, asks for something impossible."""
+
+
+class StateMismatch(DrivetrainError):
+    """State received from a peer, or read from a file, does not fit what `prepare` built here."""
+
+
+class Interrupted(DrivetrainError):
+    """An operation was cut short; nothing of it was applied."""
+
+
+class MembershipOver(Interrupted):
+    """The membership epoch of this operation is over."""
+
+
+class CommFault(Interrupted):
+    """Communication with a peer failed; the process reports it and waits for the next epoch."""

@@ -1,0 +1,223 @@
+"""The launcher at work: carries messages between coordinator and ranks, and decides when and how this pod ends.
+
+One asyncio loop, one thread. `run` returns when the pod's part is over and all its ranks have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from drivetrain.launch.channel import Channel, Command
+from drivetrain.launch.errors import CommandError, FencedError, LauncherError
+from drivetrain.launch.fence import Fence
+from drivetrain.launch.handover import Handover
+from drivetrain.launch.leave import SIGNALS, EarlySignals, Leave
+from drivetrain.launch.link import Finish, StopRank, ToRank
+from drivetrain.launch.output import Console
+from drivetrain.launch.process import RankProcess
+from drivetrain.launch.rank import Rank
+from drivetrain.launch.settings import Settings
+from drivetrain.launch.stopped import INTERVAL_SECONDS
+from drivetrain.launch.supervisor import Supervisor
+from drivetrain_api.exit_codes import ExitCode
+from drivetrain_api.messages import (
+    Complete,
+    Form,
+    Kill,
+    LauncherState,
+    Progress,
+    Put,
+    Released,
+    Stop,
+    Table,
+)
+
+log = logging.getLogger(__name__)
+
+FINISH_SECONDS: Final = 600.0
+"""After `complete` the script's last lines run (evaluate, save): so long at most."""
+STOP_SECONDS: Final = 1.0
+LAST_WORD_SECONDS: Final = 0.1
+
+
+class Agent:
+    """The parts of a launcher, wired. Implements `RankEvents`."""
+
+    def __init__(self, settings: Settings, console: Console, spawn: Callable[[str | None], RankProcess]) -> None:
+        self._settings = settings
+        self._supervisor = Supervisor(settings.spec, settings.spare_level, spawn, console, self, self._prefix)
+        self._channel = Channel(settings, state=self._state, deliver=self._deliver, contact=self._contact)
+        self._fence = Fence(settings.spec.fence_seconds, time.monotonic())
+        self._leave = Leave(settings.grace_seconds)
+        self._outcome: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
+        self._ending: asyncio.Task[None] | None = None
+        self._handover = Handover()
+        self._progress: Progress | None = None
+        self._progress_from: str | None = None
+
+    async def run(self, processes: Sequence[RankProcess], early: EarlySignals) -> ExitCode:
+        """Work until the pod's part is over. Raises LauncherError for the ways to end that nobody wished for."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._told_to_leave)
+        loop.add_signal_handler(signal.SIGCHLD, self._supervisor.reap)
+        for process in processes:
+            self._supervisor.adopt(process)
+        self._supervisor.reap()  # One may have died before there was a handler.
+        for _ in range(early.count):
+            self._told_to_leave()
+        tasks = [asyncio.create_task(self._channel.run()), asyncio.create_task(self._watch())]
+        for task in tasks:
+            task.add_done_callback(self._failed)
+        try:
+            return await self._outcome
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._supervisor.end(None, STOP_SECONDS)
+            loop.remove_signal_handler(signal.SIGCHLD)
+
+    # --- what ranks say (RankEvents) --------------------------------------------------------------------------------
+
+    def on_change(self, *, urgent: bool) -> None:
+        """Pass it on, and see whether processes are missing."""
+        self._channel.changed(urgent=urgent)
+        if urgent:
+            self._supervisor.fill()
+
+    def on_put(self, put: Put) -> None:
+        """Pass it on."""
+        self._channel.put(put)
+
+    def on_commit(self) -> None:
+        """A step was committed by all members, so nobody took this pod's place."""
+        self._fence.seen(time.monotonic())
+
+    def on_progress(self, rank: Rank, progress: Progress) -> None:
+        """Keep the newest."""
+        self._progress, self._progress_from = progress, rank.process.id
+        self._channel.changed(urgent=False)
+
+    def on_exec_failed(self, message: str) -> None:
+        """The command can never run here."""
+        self._fail(CommandError(f"{message} (spec.command)"))
+
+    # --- what the coordinator says ----------------------------------------------------------------------------------
+
+    def _deliver(self, command: Command) -> None:
+        match command:
+            case Form():
+                self._formed(command)
+            case Table():
+                self._handover.table(command.epoch)
+                for rank in self._supervisor.ranks:
+                    if self._seated_in(rank, command):
+                        rank.send(command)
+            case Kill():
+                self._supervisor.kill(command.process, command.reason)
+            case Released():
+                if self._leave.leaving:
+                    self._end(ExitCode.LEFT, StopRank(reason="left"), STOP_SECONDS)
+            case Complete():
+                self._end(ExitCode.COMPLETE, Finish(), FINISH_SECONDS)
+            case Stop():
+                log.info("the job is stopped", extra={"reason": command.reason})
+                self._end(ExitCode.STOPPED, StopRank(reason=command.reason), STOP_SECONDS)
+
+    def _formed(self, form: Form) -> None:
+        self._handover.formed(form)
+        seats = [member.process for member in form.members]
+        if self._progress_from is not None and (not seats or seats[0] != self._progress_from):
+            self._progress = self._progress_from = None  # Another rank 0 tells it from now on.
+        for rank in self._supervisor.ranks:
+            if rank.process.id in seats:
+                rank.promote()
+                rank.send(form)
+            elif rank.state.epoch is not None:
+                rank.send(form)  # Left out: it must not wait for its old epoch's members any more.
+
+    def _seated_in(self, rank: Rank, table: Table) -> bool:
+        form = self._handover.newest
+        if form is not None and form.epoch == table.epoch:
+            return any(member.process == rank.process.id for member in form.members)
+        return rank.state.epoch == table.epoch
+
+    # --- what this launcher says ------------------------------------------------------------------------------------
+
+    def _state(self, seq: int, first: bool) -> LauncherState:
+        return LauncherState(
+            seq=seq,
+            processes=self._supervisor.states(),
+            leaving=self._leave.leaving,
+            tabled=self._handover.tabled,
+            forms=self._handover.forms if first else None,
+            progress=self._progress,
+            counters=self._supervisor.counters(),
+        )
+
+    def _prefix(self, rank: Rank) -> str:
+        form = self._handover.newest
+        if form is not None and rank.state.epoch == form.epoch:
+            for number, member in enumerate(form.members):
+                if member.process == rank.process.id:
+                    return f"[rank {number}] "
+        return f"[worker {self._settings.index}] " if rank.needed else "[spare] "
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def _contact(self) -> None:
+        self._fence.seen(time.monotonic())
+
+    def _told_to_leave(self) -> None:
+        self._leave.told(time.monotonic())
+        log.info("told to leave (SIGTERM)", extra={"connected": self._channel.connected})
+        self._channel.changed(urgent=True)
+
+    async def _watch(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            now = time.monotonic()
+            self._supervisor.watch(now - last)
+            last = now
+            if self._leave.over(now):
+                self._end(ExitCode.LEFT, None, STOP_SECONDS, again=True)
+            elif self._leave.leaving and not self._supervisor.seated and not self._channel.connected:
+                self._end(ExitCode.LEFT, None, STOP_SECONDS)  # Nobody knows this pod: nobody can release it.
+            elif self._ending is None and self._fence.expired(now, seated=self._supervisor.seated):
+                seconds = self._settings.spec.fence_seconds
+                raise FencedError(f"no coordinator and no finished step for {seconds:g} s (recovery.fenceSeconds)")
+
+    def _end(self, code: ExitCode, message: ToRank | None, seconds: float, *, again: bool = False) -> None:
+        """Begin to end, once; `again` overrides an end that waits for its ranks."""
+        if self._outcome.done() or (self._ending is not None and not again):
+            return
+        if self._ending is not None:
+            self._outcome.set_result(code)
+            return
+        self._ending = asyncio.create_task(self._finish(code, message, seconds))
+
+    async def _finish(self, code: ExitCode, message: ToRank | None, seconds: float) -> None:
+        await self._supervisor.end(message, seconds)
+        if failed := [state for state in self._supervisor.states() if code is ExitCode.COMPLETE and state.exit_code]:
+            log.error("a rank failed after the job's last step", extra={"process": failed[-1].id})
+        if self._channel.connected:
+            await asyncio.sleep(LAST_WORD_SECONDS)  # The last `state` is on its way.
+        if not self._outcome.done():
+            self._outcome.set_result(code)
+
+    def _failed(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        # Once an end is decided, a coordinator that goes away, or refuses, changes nothing about it.
+        if error is not None and (self._ending is None or not isinstance(error, LauncherError)):
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(error)

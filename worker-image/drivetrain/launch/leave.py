@@ -1,0 +1,47 @@
+"""The pod was told to go: how long may it wait for the others to let it go?
+
+SIGTERM starts it. The launcher tells the coordinator, keeps its ranks training until an epoch without them is formed
+(`released`), and exits LEFT. It waits at most the pod's grace period less 2 s; a second SIGTERM ends the wait at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Final
+
+MARGIN_SECONDS: Final = 2.0
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Leave:
+    """Whether and until when this launcher is leaving; `now` is any monotonic clock in seconds."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._wait = max(0.0, grace_seconds - MARGIN_SECONDS)
+        self.deadline: float | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """SIGTERM came."""
+        return self.deadline is not None
+
+    def told(self, now: float) -> None:
+        """SIGTERM came, once more perhaps."""
+        self.deadline = now + self._wait if self.deadline is None else now
+
+    def over(self, now: float) -> bool:
+        """Leave without the others' consent."""
+        return self.deadline is not None and now >= self.deadline
+
+
+class EarlySignals:
+    """Keeps signals that arrive before the asyncio loop runs: process 1 would lose them, any other would just die."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1

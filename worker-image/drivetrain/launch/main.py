@@ -1,0 +1,93 @@
+"""drivetrain-launcher: process 1 of every worker pod. Starts the ranks first, then everything else, and ends with an
+`ExitCode` that says why. Whatever the way out, no process stays behind."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from drivetrain.launch.errors import LauncherError
+from drivetrain.launch.leave import EarlySignals
+from drivetrain.launch.process import RankProcess, become_subreaper, end_all_descendants
+from drivetrain.launch.settings import Settings, read_settings
+from drivetrain_api.exit_codes import ExitCode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the launcher; returns the exit code."""
+    early = EarlySignals()
+    try:
+        settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
+        become_subreaper()
+        return _launch(settings, early)
+    except LauncherError as error:
+        print(f"drivetrain-launcher: {error}", file=sys.stderr, flush=True)
+        return error.code
+    except Exception:  # noqa: BLE001  A defect: the exit code must say so, and its traceback must be in the pod's log.
+        traceback.print_exc()
+        return ExitCode.INTERNAL
+    finally:
+        if left := end_all_descendants():
+            print(f"drivetrain-launcher: processes that SIGKILL did not end: {left}", file=sys.stderr, flush=True)
+
+
+def _launch(settings: Settings, early: EarlySignals) -> int:
+    spawn = _spawner(settings)
+    processes = [spawn(None) for _ in range(settings.spec.processes_per_worker)]
+
+    # While the ranks import torch, which takes seconds, this process imports aiohttp, which takes tenths of one.
+    import asyncio
+
+    from drivetrain.launch.agent import Agent
+    from drivetrain.launch.output import Console
+
+    async def work() -> int:
+        return await Agent(settings, console, spawn).run(processes, early)
+
+    console = Console()
+    try:
+        _log_to(console.line)
+        return asyncio.run(work())
+    finally:
+        console.close()
+
+
+def _spawner(settings: Settings) -> Callable[[str | None], RankProcess]:
+    numbers = itertools.count(1)
+
+    def spawn(level: str | None) -> RankProcess:
+        process_id = f"{settings.pod_uid}/{settings.boot}/{next(numbers)}"
+        return RankProcess(settings.command, process_id=process_id, spare_level=level, environment=os.environ)
+
+    return spawn
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _ConsoleHandler(logging.Handler):
+    """Logs through the console's thread: a stalled stdout must not stop the launcher."""
+
+    def __init__(self, line: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `launcher: message key=value ...`."""
+        fields = [f" {key}={value}" for key, value in vars(record).items() if key not in _STANDARD]
+        text = f"launcher: {record.getMessage()}{''.join(fields)}"
+        if record.exc_info:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info))
+        self._line(text.encode(errors="replace"))
+
+
+def _log_to(line: Callable[[bytes], None]) -> None:
+    logging.basicConfig(level=logging.INFO, handlers=[_ConsoleHandler(line)], force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""All that the launcher knows of one rank process: its link, its output, its state as it goes to the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from drivetrain.launch import procfs
+from drivetrain.launch.link import (
+    Activate,
+    ExecFailed,
+    Link,
+    RankCounters,
+    RankError,
+    RankHello,
+    RankMessage,
+    RankPhase,
+    RankProgress,
+    RankPut,
+    ToRank,
+)
+from drivetrain.launch.output import Console, OutputPump
+from drivetrain.launch.process import ENV_PROCESS, RankProcess
+from drivetrain.launch.reaper import Death
+from drivetrain.launch.stopped import StopWatch
+from drivetrain_api.messages import EpochId, ProcessPhase, ProcessState, Progress, Put
+
+SEATED: Final = (ProcessPhase.MEMBER, ProcessPhase.DONE)
+
+
+class RankEvents(Protocol):
+    """Whom a rank's news concern."""
+
+    def on_change(self, *, urgent: bool) -> None:
+        """Some state changed; `urgent` is false for what only counts on (steps, progress, counters)."""
+
+    def on_put(self, put: Put) -> None:
+        """A rank published a rendezvous key."""
+
+    def on_commit(self) -> None:
+        """A rank committed a step."""
+
+    def on_progress(self, rank: Rank, progress: Progress) -> None:
+        """A rank told how far the job is."""
+
+    def on_exec_failed(self, message: str) -> None:
+        """The command cannot be started, now or ever."""
+
+
+class Rank:
+    """One live rank process."""
+
+    def __init__(
+        self, process: RankProcess, console: Console, events: RankEvents, prefix: Callable[[Rank], str]
+    ) -> None:
+        self.process: Final = process
+        self.state = ProcessState(
+            id=process.id, pid=process.pid, start_ticks=process.start_ticks, phase=ProcessPhase.STARTING
+        )
+        self.needed = process.spare_level is None
+        """One of `processes_per_worker`, not a spare (any more)."""
+        self.was_ready = False
+        self.counters: dict[str, float] = {}
+        self.watch: Final = StopWatch()
+        self._traceback = ""
+        self._events = events
+        self._link = Link(process.link, self._handle)
+        self._pump = OutputPump(process.output, console, lambda: prefix(self))
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start to listen."""
+        self._link.attach(loop)
+        self._pump.attach(loop)
+
+    def send(self, message: ToRank) -> None:
+        """Tell the rank."""
+        self._link.send(message)
+
+    def promote(self) -> None:
+        """A spare becomes one of the needed ones."""
+        if not self.needed:
+            self.needed = True
+            self._link.send(Activate())
+
+    def tick(self, elapsed: float) -> str | None:
+        """One poll of /proc; why this process must be killed, if so."""
+        states = [found.state for pid in {self.process.pid, self.state.pid} if (found := procfs.stat(pid)) is not None]
+        return self.watch.tick(elapsed, "T" if "T" in states else "")
+
+    def dead(self, death: Death) -> ProcessState:
+        """Read what it left, let go of it, and return its last state."""
+        self._link.drain()
+        self._pump.drain()
+        self._link.detach()
+        self._pump.detach()
+        self.process.close()
+        return self.state.model_copy(
+            update={
+                "phase": ProcessPhase.DEAD,
+                "exit_code": death.exit_code,
+                "signal": death.signal,
+                "log_tail": self._traceback or self._pump.tail(),
+            }
+        )
+
+    def _handle(self, message: RankMessage) -> None:
+        self.watch.beat()
+        match message:
+            case RankPhase():
+                self._phase(message)
+            case RankPut():
+                put = Put(epoch=message.epoch, process=self.process.id, key=message.key, value=message.value)
+                self._events.on_put(put)
+            case RankProgress():
+                self._events.on_progress(self, Progress.model_validate(message.model_dump(exclude={"type"})))
+            case RankCounters():
+                self.counters = message.counters
+                self._events.on_change(urgent=False)
+            case RankError():
+                self._traceback = message.traceback
+            case RankHello():
+                self._attached(message.pid)
+            case ExecFailed():
+                self._events.on_exec_failed(message.message)
+            case _:
+                pass
+
+    def _phase(self, message: RankPhase) -> None:
+        before = self.state
+        epoch = message.epoch
+        if before.epoch is not None and (epoch is None or epoch < before.epoch):
+            epoch = before.epoch  # An acknowledgement is never taken back.
+        self.state = before.model_copy(
+            update={
+                "phase": ProcessPhase(message.phase),
+                "epoch": None if epoch is None else EpochId(*epoch),
+                "formed": message.formed,
+                "has_state": message.has_state,
+                "step": message.step,
+                "fault": message.fault,
+                "waiting": message.waiting,
+            }
+        )
+        self.was_ready = self.was_ready or self.state.phase is not ProcessPhase.STARTING
+        if self.state.phase in SEATED:
+            self.promote()
+        if self.state.step > before.step:
+            self._events.on_commit()
+        if self.state != before:
+            calm = before.model_copy(update={"step": self.state.step, "waiting": self.state.waiting})
+            self._events.on_change(urgent=self.state != calm)
+
+    def _attached(self, pid: int) -> None:
+        """The process that runs the script, if it is not the spawned one itself."""
+        found = procfs.stat(pid)
+        if found is not None and procfs.environment_has(pid, ENV_PROCESS, self.process.id):
+            self.state = self.state.model_copy(update={"pid": pid, "start_ticks": found.start_ticks})
+            self._events.on_change(urgent=False)

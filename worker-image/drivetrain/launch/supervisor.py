@@ -1,0 +1,201 @@
+"""Which rank processes should this pod have, and what happens when one dies?
+
+`processes_per_worker` needed ones, and `spares` beside them. A spare takes a dead one's place at once; what is
+spawned then is the next spare. A needed process that has none to replace it is respawned at once if the dead one had
+been READY, else after a back-off (1 s doubling to 30 s): a script that fails at its start will fail again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from drivetrain.launch import reaper
+from drivetrain.launch.link import ToRank
+from drivetrain.launch.output import Console
+from drivetrain.launch.process import RankProcess
+from drivetrain.launch.rank import SEATED, Rank, RankEvents
+from drivetrain_api.messages import ProcessState
+from drivetrain_api.runtime import RuntimeSpec
+
+log = logging.getLogger(__name__)
+
+DEAD_KEPT_SECONDS: Final = 60.0
+BACKOFF_SECONDS: Final = 1.0
+BACKOFF_LIMIT_SECONDS: Final = 30.0
+SPARE_DELAY_SECONDS: Final = 0.5
+"""A new spare imports torch: it starts when the survivors have re-formed, not while they need the processors for it."""
+
+
+class Supervisor:
+    """The rank processes of this pod. `spawn(level)` starts one; everything runs in the asyncio loop's thread."""
+
+    def __init__(
+        self,
+        spec: RuntimeSpec,
+        spare_level: str,
+        spawn: Callable[[str | None], RankProcess],
+        console: Console,
+        events: RankEvents,
+        prefix: Callable[[Rank], str],
+    ) -> None:
+        self._spec = spec
+        self._spare_level = spare_level
+        self._spawn = spawn
+        self._console = console
+        self._events = events
+        self._prefix = prefix
+        self._loop = asyncio.get_running_loop()
+        self._ranks: dict[int, Rank] = {}
+        self._dead: deque[tuple[float, ProcessState]] = deque()
+        self._retired: Counter[str] = Counter()
+        self._failures = 0
+        self._not_before = 0.0
+        self._spare_not_before = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._ending = False
+        self._changed = asyncio.Event()
+
+    @property
+    def ranks(self) -> list[Rank]:
+        """The live ones, oldest first."""
+        return list(self._ranks.values())
+
+    @property
+    def seated(self) -> bool:
+        """Some process, dead or alive, ever belonged to an epoch."""
+        return any(state.epoch is not None for state in self.states()) or "seated" in self._retired
+
+    def states(self) -> list[ProcessState]:
+        """Live processes, and those that died in the last 60 s."""
+        horizon = time.monotonic() - DEAD_KEPT_SECONDS
+        while self._dead and self._dead[0][0] < horizon:
+            self._dead.popleft()
+        return [state for _, state in self._dead] + [rank.state for rank in self._ranks.values()]
+
+    def counters(self) -> dict[str, float]:
+        """Sums over all processes that ever ran here."""
+        total = Counter(self._retired)
+        for rank in self._ranks.values():
+            total.update(rank.counters)
+        total.pop("seated", None)
+        return {name: float(value) for name, value in total.items()}
+
+    def adopt(self, process: RankProcess) -> None:
+        """Take charge of a spawned process."""
+        rank = Rank(process, self._console, self._events, self._prefix)
+        self._ranks[process.pid] = rank
+        rank.attach(self._loop)
+
+    def fill(self) -> None:
+        """Make the live processes what they should be. Cheap; called after every change."""
+        if self._ending:
+            return
+        now = time.monotonic()
+        needed = [rank for rank in self.ranks if rank.needed]
+        while len(needed) < self._spec.processes_per_worker:
+            spares = [rank for rank in self.ranks if not rank.needed]
+            if spares:
+                best = max(spares, key=lambda rank: rank.was_ready)  # The oldest of the readiest.
+                best.promote()
+                needed.append(best)
+            elif now >= self._not_before:
+                self._start(None)
+                needed = [rank for rank in self.ranks if rank.needed]
+            else:
+                self._again(self._not_before - now)
+                return
+        # Spares wait until all needed ones are up: at a job's start they would only take processor time from them.
+        if all(rank.was_ready for rank in needed):
+            wanted = self._spec.processes_per_worker + self._spec.spares - len(self._ranks)
+            later = max(self._spare_not_before, self._not_before) - now
+            if wanted > 0 and later > 0:
+                self._again(later)
+            elif wanted > 0:
+                for _ in range(wanted):
+                    self._start(self._spare_level)
+
+    def reap(self) -> None:
+        """SIGCHLD came."""
+        reaper.reap(
+            lambda pid: pid in self._ranks,
+            lambda pid: self._ranks[pid].process.kill_group(),
+            self._died,
+        )
+
+    def kill(self, process_id: str, reason: str) -> None:
+        """SIGKILL to one process and all that is its. Unknown ids are ignored: it died already."""
+        for rank in self.ranks:
+            if rank.process.id == process_id:
+                log.warning("killing a rank process", extra={"process": process_id, "reason": reason})
+                rank.process.kill()
+
+    def watch(self, elapsed: float) -> None:
+        """One poll for processes that stand still."""
+        for rank in self.ranks:
+            if (reason := rank.tick(elapsed)) is not None:
+                self.kill(rank.process.id, reason)
+
+    async def end(self, message: ToRank | None, seconds: float) -> None:
+        """Start no more; tell seated ranks `message`, and kill them after `seconds`; kill the others now."""
+        self._ending = True
+        for rank in self.ranks:
+            if message is not None and rank.state.phase in SEATED:
+                rank.send(message)
+            else:
+                rank.process.kill()
+        try:
+            async with asyncio.timeout(seconds):
+                while self._ranks:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            for rank in self.ranks:
+                rank.process.kill()
+
+    def _died(self, death: reaper.Death) -> None:
+        rank = self._ranks.pop(death.pid)
+        state = rank.dead(death)
+        self._dead.append((time.monotonic(), state))
+        self._retired.update(rank.counters)
+        if state.epoch is not None:
+            self._retired["seated"] = 1
+        now = time.monotonic()
+        if rank.was_ready:
+            self._failures = 0
+            self._not_before = now
+        else:
+            self._failures += 1
+            self._not_before = now + min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2.0 ** (self._failures - 1))
+        self._spare_not_before = now + SPARE_DELAY_SECONDS
+        if not self._ending:
+            log.warning(
+                "a rank process died",
+                extra={"process": state.id, "exit_code": death.exit_code, "signal": death.signal, "step": state.step},
+            )
+        self._changed.set()
+        self._events.on_change(urgent=True)
+        self._loop.call_soon(self.fill)
+        # After the report: reading all of /proc takes milliseconds, and what is left behind proves nothing.
+        self._loop.call_later(0.01, rank.process.kill_strays)
+
+    def _start(self, level: str | None) -> None:
+        try:
+            self.adopt(self._spawn(level))
+        except OSError as error:  # No more processes or descriptors: another time may do.
+            log.error("cannot spawn a rank process", extra={"error": str(error)})
+            self._failures += 1
+            wait = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2.0 ** (self._failures - 1))
+            self._not_before = time.monotonic() + wait
+            if level is None:
+                self._again(wait)
+        self._events.on_change(urgent=True)
+
+    def _again(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self.fill)

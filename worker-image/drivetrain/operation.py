@@ -1,0 +1,202 @@
+"""How is an operation that all members share done exactly once, however often the membership changes under it?
+
+An operation (a step, or a reduction) is tried until it is committed. Interrupted, it is undone and tried again in the next
+membership; if it turns out there that a peer had committed it already, that peer's state has been taken over and its
+result is used. Nothing is applied twice and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+
+from drivetrain.comm.transport import Transport
+from drivetrain.errors import Interrupted, StateMismatch
+from drivetrain.position import Position, StepResult
+from drivetrain.state import Registry
+from drivetrain.world.base import World
+from drivetrain.world.heal import Doing, Healed, synchronise
+
+
+class _Kind(IntEnum):
+    STEP = 0
+    REDUCTION = 1
+
+
+@dataclass(slots=True)
+class Counts:
+    """What recovery cost so far, in this process."""
+
+    recomputed_steps: int = 0
+    """Steps that were interrupted here and tried again."""
+    redone_steps: int = 0
+    """Steps that a peer had committed and this member had not: taken over with the peer's state."""
+    joins: int = 0
+    """Newcomers that got the state of this membership (counted once, by the giver)."""
+    states_received: int = 0
+    memberships: int = 0
+
+
+class Operations:
+    """The sequence of shared operations of one process."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.position = Position()
+        self.counts = Counts()
+        self._registry = registry
+        self._world: World | None = None
+        self._bound = False
+        """This script's own place equals `position`: it asked for its first step, or it never was a newcomer."""
+        self._replayed = 0
+        self._guests: frozenset[int] = frozenset()
+        """Ranks that ask for the next step and take part in reductions without running the script's part."""
+        self._live: tuple[int, ...] = (0,)
+        self.on_first_state: Callable[[], None] = lambda: None
+        """Called when nobody had state: the place to load a saved one, before it is copied to all."""
+
+    def attach(self, world: World) -> None:
+        """Use this world from now on."""
+        self._world = world
+
+    @property
+    def world(self) -> World:
+        """The world of this process."""
+        assert self._world is not None
+        return self._world
+
+    @property
+    def live_ranks(self) -> tuple[int, ...]:
+        """Ranks that take part in the script's reductions: all but newcomers which wait for their first step."""
+        return self._live
+
+    def synchronise(self, transport: Transport | None, doing: Doing) -> Healed:
+        """Bring a new group to one state; the world calls this whenever a group has formed."""
+        self.counts.memberships += 1
+        if transport is None:
+            self.on_first_state()
+            self.position.has_state = True
+            return Healed(False, 0, 1, (doing,))
+        healed = synchronise(transport, self.position, self._registry, doing, self.on_first_state)
+        self.counts.states_received += healed.received
+        if healed.sent_to:
+            self.counts.joins += healed.joined
+        ranks = range(transport.world)
+        self._live = tuple(rank for rank in ranks if healed.doing[rank] is not Doing.BINDING) or tuple(ranks)
+        someone_reduces = Doing.REDUCTION in healed.doing
+        self._guests = frozenset(set(ranks) - set(self._live)) if someone_reduces else frozenset()
+        return healed
+
+    def bind(self, total: int) -> int:
+        """The number of the next step, for a script that asks for it. Waits for membership.
+
+        A newcomer's place jumps to the members'; until they reach their next step it takes part in their reductions
+        with nothing to add.
+        """
+        while not self._bound:
+            self.world.ensure(Doing.BINDING)
+            try:
+                while self._guests and self.position.step < total:
+                    transport = self.world.transport
+                    assert transport is not None
+                    if not self._serve_as_guest(transport):
+                        break
+                self._bound = True
+            except Interrupted as error:
+                self.world.interrupted(error)
+        return self.position.step
+
+    def _serve_as_guest(self, transport: Transport) -> bool:
+        """Take part in one operation of the members; False when it is a step, which this process then joins."""
+        kind, size = self._announce(transport, _Kind.STEP, 0)
+        if kind is _Kind.STEP:
+            self._guests = frozenset()
+            return False
+        values = torch.zeros(size, dtype=torch.float64)
+        transport.all_reduce(values).wait()
+        self.position.commit_reduction(values.tolist(), self.world.epoch)
+        return True
+
+    def _announce(self, transport: Transport, kind: _Kind, size: int) -> tuple[_Kind, int]:
+        """While there are guests: the first live rank says what comes next. All ranks call this."""
+        header = torch.tensor([int(kind), size], dtype=torch.int64)
+        transport.broadcast(header, root=self._live[0])
+        return _Kind(int(header[0])), int(header[1])
+
+    def step(
+        self,
+        number: int,
+        attempt: Callable[[Transport | None, bool], tuple[StepResult, bool]],
+        undo: Callable[[], None],
+    ) -> StepResult:
+        """Commit step `number`. `attempt(transport, change_pending)` returns its result and whether a change is due."""
+        while True:
+            if self.world.ensure(Doing.STEP) is not None and self.position.step != number:
+                break
+            if self.position.step != number:
+                break
+            transport = self.world.transport
+            try:
+                if self._guests and transport is not None:
+                    self._announce(transport, _Kind.STEP, 0)
+                    self._guests = frozenset()
+                    self._live = tuple(range(transport.world))
+                result, change_due = attempt(transport, self.world.change_pending)
+            except Interrupted as error:
+                undo()
+                self.counts.recomputed_steps += 1
+                self.world.interrupted(error)
+                continue
+            self.position.commit_step(result, self.world.epoch)
+            self.world.committed(result, number)
+            if change_due:
+                self.world.boundary()
+            return result
+        # A peer had committed it, and its state is ours now.
+        self.counts.redone_steps += 1
+        assert self.position.last is not None
+        return self.position.last
+
+    def reduce(self, size: int, contribute: Callable[[], list[float]]) -> list[float]:
+        """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed."""
+        while True:
+            known = self._known_result()
+            if known is not None:
+                return known
+            if not self._bound and self.position.step > 0:
+                raise StateMismatch("this script reduces more before its first step than the other members' did")
+            place = (self.position.step, len(self.position.since))
+            healed = self.world.ensure(Doing.REDUCTION)
+            if healed is not None and (self.position.step, len(self.position.since)) != place:
+                continue
+            transport = self.world.transport
+            try:
+                guest = transport is not None and transport.rank in self._guests
+                values = torch.tensor([0.0] * size if guest else contribute(), dtype=torch.float64)
+                if transport is not None:
+                    if self._guests:
+                        self._announce(transport, _Kind.REDUCTION, size)
+                    transport.all_reduce(values).wait()
+            except Interrupted as error:
+                self.world.interrupted(error)
+                continue
+            self.position.commit_reduction(values.tolist(), self.world.epoch)
+            self._replayed = len(self.position.since)
+            return self.position.since[-1]
+
+    def _known_result(self) -> list[float] | None:
+        """The result of this script's next reduction when the members have it already."""
+        journal = self.position.since
+        if not self._bound and self.position.step > 0:
+            # A newcomer's script before its first step: the members did this before theirs.
+            journal = self.position.before_first
+        if self._replayed < len(journal):
+            self._replayed += 1
+            return journal[self._replayed - 1]
+        return None
+
+    def stepped(self) -> None:
+        """The script has left a step: its next reduction is the first one after it."""
+        self._replayed = 0

@@ -1,0 +1,1 @@
+"""STEP: one module a way of spreading a step over ranks."""

@@ -1,0 +1,215 @@
+"""One step of data parallelism: cut the batch, run forward and backward, end with the same gradients on every rank.
+
+Nothing here changes parameters or optimizer: a step that is interrupted leaves only buffers and gradients to put back,
+which `restore` does. The caller (step.py) owns the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from drivetrain import rng
+from drivetrain.comm.ordered import OrderedSum
+from drivetrain.comm.reducer import Reducer
+from drivetrain.comm.transport import Transport
+from drivetrain.data.batch import Source
+from drivetrain.data.order import share
+from drivetrain.errors import UsageError
+from drivetrain.parallel.layout import DIRTY, FLAG, LOSS, METRIC_SLOTS, METRICS, NORMALISE, WEIGHT, Layout
+from drivetrain.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a forward function may return instead of a mean: a sum over its samples and the weight it stands for.
+
+    The step then minimises (sum over all ranks of `sum`) / (sum of `weight`). `metrics` are summed likewise and
+    reported divided by the total weight; the same names in every call, at most 16.
+    """
+
+    sum: torch.Tensor
+    weight: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+Forward = Callable[[nn.Module, Any], "torch.Tensor | Loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """What all ranks know after a step's exchange."""
+
+    loss: float
+    weight: float
+    metrics: dict[str, float]
+    change_pending: bool
+
+
+class DataParallel:
+    """Plain data parallelism for one model, elastic, with uneven shares weighted by their samples."""
+
+    def __init__(self, model: nn.Module, source: Source, settings: Settings) -> None:
+        self.layout = Layout(model)
+        self._model = model
+        self._source = source
+        self._settings = settings
+        self._metric_names: list[str] = []
+        self._before: list[torch.Tensor] = []
+        self._others_before: list[torch.Tensor] = []
+        training = settings.training
+        self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
+        # One or the other: the reducer's hooks would otherwise move deterministic mode's gradients.
+        self._reducer = None if training.deterministic else Reducer(self.layout)
+
+    def attempt(self, transport: Transport | None, step: int, forward: Forward, change_pending: bool) -> Reduced:
+        """Compute and exchange the gradients of a step. On return `.grad` holds the sum over the global batch.
+
+        Raises `Interrupted`; then call `restore`.
+        """
+        self._before = [buffer.clone() for buffer in self.layout.statistics]
+        self._others_before = [buffer.clone() for buffer in self.layout.other_buffers]
+        if self._ordered is not None:
+            tail = self._attempt_ordered(self._ordered, transport, step, forward, change_pending)
+        else:
+            assert self._reducer is not None
+            tail = self._attempt_reduced(self._reducer, transport, step, forward, change_pending)
+        return self._read(transport, tail)
+
+    def rehearse(self, step: int, forward: Forward) -> None:
+        """Run forward and backward on this step's first samples and forget the result: a spare warms up."""
+        before = [buffer.clone() for buffer in self._model.buffers()]
+        if self._reducer is not None:
+            self._reducer.begin(None, step)
+        part = range(max(1, self._source.batch // max(1, self._settings.training.virtual_shards)))
+        with rng.stream(self._settings.training.seed, step, 0):
+            loss = forward(self._model, self._source.read(step, part))
+            (loss.sum if isinstance(loss, Loss) else loss).backward()  # type: ignore[no-untyped-call]
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        for buffer, old in zip(self._model.buffers(), before, strict=True):
+            buffer.copy_(old)
+
+    def restore(self) -> None:
+        """Undo what an interrupted attempt left behind."""
+        self._restore_buffers()
+        if self._reducer is not None:
+            self._reducer.abandon()
+        for slot in self.layout.slots:
+            slot.parameter.grad = None
+
+    def _restore_buffers(self) -> None:
+        with torch.no_grad():
+            for buffer, old in zip(self.layout.statistics, self._before, strict=False):
+                buffer.copy_(old)
+            for buffer, old in zip(self.layout.other_buffers, self._others_before, strict=False):
+                buffer.copy_(old)
+
+    def _new_tail(self, change_pending: bool) -> torch.Tensor:
+        tail = torch.zeros(self.layout.tail, dtype=self.layout.dtype)
+        tail[FLAG] = float(change_pending)
+        return tail
+
+    def _attempt_reduced(
+        self, reducer: Reducer, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+    ) -> torch.Tensor:
+        rank, world = (transport.rank, transport.world) if transport else (0, 1)
+        mine = share(self._source.batch, world, rank)
+        parts = self._source.parts(mine, self._settings.training.microbatches)
+        tail = self._new_tail(change_pending)
+        reducer.begin(transport, step)
+        with rng.stream(self._settings.training.seed, step, rank):
+            for number, part in enumerate(parts):
+                if number == len(parts) - 1:
+                    reducer.arm()
+                self._run(forward, step, part, tail)
+        self.layout.write_used(tail, reducer.used)
+        self._write_buffers(tail, len(mine) / self._source.batch)
+        return reducer.finish(tail.to(self.layout.device))
+
+    def _attempt_ordered(
+        self, ordered: OrderedSum, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+    ) -> torch.Tensor:
+        rank, world = (transport.rank, transport.world) if transport else (0, 1)
+        shards = share(ordered.shards, world, rank)
+        if world > ordered.shards:
+            raise UsageError(
+                f"training.virtualShards is {ordered.shards}, but there are {world} ranks: some would have no work"
+            )
+        ordered.begin()
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        for shard in shards:
+            self._restore_buffers()
+            mine = share(self._source.batch, ordered.shards, shard)
+            tail = self._new_tail(change_pending)
+            with rng.stream(self._settings.training.seed, step, shard):
+                for part in self._source.parts(mine, self._settings.training.microbatches):
+                    if transport is not None:
+                        transport.interrupt.check()
+                    self._run(forward, step, part, tail)
+            row = ordered.new_row()
+            self.layout.write_used(tail, ordered.collect_gradients(row))
+            self._write_buffers(tail, len(mine) / self._source.batch)
+            row[self.layout.gradients :] = tail.to(self.layout.device)
+        return ordered.finish(transport, step)
+
+    def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor) -> None:
+        """Forward and backward of one micro-batch, and its numbers into the tail."""
+        result = forward(self._model, self._source.read(step, part))
+        if isinstance(result, Loss):
+            value, weight = float(result.sum.detach()), result.weight
+            tail[NORMALISE] = 1.0
+            self._write_metrics(tail, result)
+            result.sum.backward()  # type: ignore[no-untyped-call]
+        else:
+            if result.ndim != 0:
+                raise UsageError(
+                    f"forward must return a scalar loss or drivetrain.Loss, got shape {tuple(result.shape)}"
+                )
+            weight = float(len(part))
+            value = float(result.detach()) * weight
+            (result * (weight / self._source.batch)).backward()
+        tail[WEIGHT] += weight
+        tail[LOSS] += value
+
+    def _write_metrics(self, tail: torch.Tensor, loss: Loss) -> None:
+        if not loss.metrics:
+            return
+        self._metric_names = sorted(loss.metrics)
+        if len(self._metric_names) > METRIC_SLOTS:
+            raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self._metric_names)}")
+        for number, name in enumerate(self._metric_names):
+            tail[METRICS + number] += float(loss.metrics[name])
+
+    def _write_buffers(self, tail: torch.Tensor, weight: float) -> None:
+        self.layout.write_statistics(tail, self._before, weight)
+        changed = any(
+            not torch.equal(buffer, old)
+            for buffer, old in zip(self.layout.other_buffers, self._others_before, strict=True)
+        )
+        tail[DIRTY] = float(changed)
+
+    def _read(self, transport: Transport | None, tail: torch.Tensor) -> Reduced:
+        numbers = tail[: METRICS + METRIC_SLOTS].tolist()
+        with torch.no_grad():
+            self.layout.read_statistics(tail.cpu() if tail.is_cuda else tail, self._before)
+            if transport is not None and numbers[DIRTY] > 0:
+                # Rare: buffers that are no running statistics. Like DDP, the first rank's are everybody's.
+                for buffer in self.layout.other_buffers:
+                    staged = buffer.clone().contiguous()
+                    transport.broadcast(staged, root=0)
+                    buffer.copy_(staged)
+            weight = numbers[WEIGHT]
+            if numbers[NORMALISE] > 0:
+                if weight <= 0:
+                    raise UsageError("forward: the weights of Loss(sum, weight) add up to 0 over the whole batch")
+                for slot in self.layout.slots:
+                    if slot.parameter.grad is not None:
+                        slot.parameter.grad.div_(weight)
+        metrics = {name: numbers[METRICS + number] / weight for number, name in enumerate(self._metric_names)}
+        return Reduced(numbers[LOSS] / weight, weight, metrics, numbers[FLAG] > 0)

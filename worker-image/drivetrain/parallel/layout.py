@@ -1,0 +1,102 @@
+"""Where does each gradient lie in the flat vector that ranks exchange, and what else travels with it?
+
+The vector is all gradients, in reverse order of registration because backward produces them so, then a tail: a few
+numbers that every step must share anyway (the weight of the samples, the loss, a pending membership change, which
+parameters were used, batch-norm statistics). They cost no message of their own. The layout is a pure function of the
+model, so that a newcomer's equals a survivor's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import nn
+
+from drivetrain.errors import UsageError
+
+FLAG: Final = 0
+"""Above 0: a membership change is pending; all members see it in the same step."""
+WEIGHT: Final = 1
+LOSS: Final = 2
+NORMALISE: Final = 3
+"""Above 0: the script returned `Loss(sum, weight)`; divide by the total weight."""
+DIRTY: Final = 4
+"""Above 0: buffers other than normalisation statistics changed in forward."""
+METRICS: Final = 5
+METRIC_SLOTS: Final = 16
+_FIXED: Final = METRICS + METRIC_SLOTS
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One parameter's place: elements [start, stop) of the flat vector."""
+
+    parameter: nn.Parameter
+    start: int
+    stop: int
+    index: int
+
+
+class Layout:
+    """The flat vector of one model. All sizes in elements of `dtype`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = [each for each in model.parameters() if each.requires_grad]
+        if not parameters:
+            raise UsageError("prepare(model=...): no parameter requires a gradient")
+        kinds = {(each.dtype, each.device) for each in parameters}
+        if len(kinds) > 1 or parameters[0].dtype not in (torch.float32, torch.float64):
+            raise UsageError(
+                "prepare(model=...): all trainable parameters must be float32 (or all float64) on one device; "
+                f"found {sorted(str(dtype) + ' on ' + str(device) for dtype, device in kinds)}"
+            )
+        self.dtype, self.device = kinds.pop()
+        self.slots: list[Slot] = []
+        start = 0
+        for index, parameter in enumerate(reversed(parameters)):
+            self.slots.append(Slot(parameter, start, start + parameter.numel(), index))
+            start += parameter.numel()
+        self.gradients = start
+        self.model = model
+        self._used = _FIXED
+        self._statistics = _FIXED + len(self.slots)
+        self.statistics = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._NormBase)
+            for buffer in module.buffers(recurse=False)
+        ]
+        known = {id(buffer) for buffer in self.statistics}
+        self.other_buffers = [buffer for buffer in model.buffers() if id(buffer) not in known]
+        self.tail = self._statistics + sum(buffer.numel() for buffer in self.statistics)
+        self.total = self.gradients + self.tail
+
+    def write_used(self, tail: torch.Tensor, used: list[int]) -> None:
+        """Mark which parameters (by slot index) got a gradient here."""
+        if len(used) == len(self.slots):
+            tail[self._used : self._statistics] = 1.0
+        elif used:
+            tail[torch.tensor(used) + self._used] = 1.0
+
+    def read_used(self, tail: torch.Tensor) -> list[bool]:
+        """Which parameters got a gradient anywhere, by slot index."""
+        flags: list[bool] = (tail[self._used : self._statistics] > 0).tolist()
+        return flags
+
+    def write_statistics(self, tail: torch.Tensor, before: list[torch.Tensor], weight: float) -> None:
+        """Add this share's change of the normalisation statistics, weighted (the weights of a step sum to 1)."""
+        at = self._statistics
+        for buffer, old in zip(self.statistics, before, strict=True):
+            change = (buffer - old).flatten().to(self.dtype)
+            tail[at : at + buffer.numel()].add_(change, alpha=weight)
+            at += buffer.numel()
+
+    def read_statistics(self, tail: torch.Tensor, before: list[torch.Tensor]) -> None:
+        """Set the statistics to those before the step plus the weighted mean change of all shares."""
+        at = self._statistics
+        for buffer, old in zip(self.statistics, before, strict=True):
+            change = tail[at : at + buffer.numel()].view(buffer.shape)
+            buffer.copy_(old + (change if buffer.is_floating_point() else change.round().to(buffer.dtype)))
+            at += buffer.numel()

@@ -1,0 +1,80 @@
+"""How far has training come? The same on every member, and the first thing that members compare after a change.
+
+A run is a sequence of operations that all members take part in: steps, and between them reductions (`run.reduce`,
+`run.evaluate`, `run.save`). A position is the number of the next step and how many reductions followed the last one. Results
+of the few operations that a late or new member may still have to answer for are kept here and travel with the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from drivetrain_api.messages import EpochId
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What `run.step` returns: numbers over the whole global batch, the same on every rank."""
+
+    step: int
+    loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    grad_norm: float | None = None
+    """Norm of the gradient before clipping; None when `clipNorm` is not set."""
+
+
+@dataclass(slots=True)
+class Position:
+    """Where this member is."""
+
+    step: int = 0
+    """The next step to commit."""
+    lineage: EpochId = EpochId(0, 0)
+    """The membership epoch in which the last operation was committed: tells two states of the same step apart."""
+    has_state: bool = False
+    before_first: list[list[float]] = field(default_factory=list)
+    """Results of the reductions before step 0, for the scripts of newcomers, which ask for them again."""
+    since: list[list[float]] = field(default_factory=list)
+    """Results of the reductions since the last step."""
+    last: StepResult | None = None
+
+    def order(self) -> tuple[int, int, int, EpochId]:
+        """Compares members: the greatest one has seen everything that any member has."""
+        return (int(self.has_state), self.step, len(self.since), self.lineage)
+
+    def commit_step(self, result: StepResult, epoch: EpochId) -> None:
+        """A step is done."""
+        self.step += 1
+        self.since = []
+        self.last = result
+        self.lineage = epoch
+        self.has_state = True
+
+    def commit_reduction(self, result: list[float], epoch: EpochId) -> None:
+        """A reduction is done."""
+        self.since.append(result)
+        if self.step == 0:
+            self.before_first.append(result)
+        self.lineage = epoch
+        self.has_state = True
+
+    def dump(self) -> dict[str, Any]:
+        """What travels to a peer or into a file."""
+        return {
+            "step": self.step,
+            "lineage": tuple(self.lineage),
+            "before_first": self.before_first,
+            "since": self.since,
+            "last": None if self.last is None else dataclasses.asdict(self.last),
+        }
+
+    def load(self, data: dict[str, Any]) -> None:
+        """Take over a peer's position."""
+        self.step = data["step"]
+        self.lineage = EpochId(*data["lineage"])
+        self.before_first = [list(each) for each in data["before_first"]]
+        self.since = [list(each) for each in data["since"]]
+        self.last = None if data["last"] is None else StepResult(**data["last"])
+        self.has_state = True

@@ -1,0 +1,338 @@
+"""The API of a training script: `start()`, and the `Run` that it returns.
+
+The loop is the script's; one call, `run.step`, owns everything from forward to update. The same script runs alone
+(`python train.py`), under torchrun, and as a TrainingJob whose membership changes under it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from drivetrain.checkpoint import load_checkpoint, save_checkpoint
+from drivetrain.comm.transport import Transport
+from drivetrain.data.batch import Batch, MapDataset, Source
+from drivetrain.data.order import share
+from drivetrain.errors import UsageError
+from drivetrain.launch.rank_link import RankLink
+from drivetrain.operation import Operations
+from drivetrain.parallel.data import DataParallel, Forward, Loss
+from drivetrain.parallel.layout import METRIC_SLOTS
+from drivetrain.position import StepResult
+from drivetrain.settings import Settings
+from drivetrain.state import Registry, Stateful
+from drivetrain.telemetry.meter import Meter
+from drivetrain.update import Update
+from drivetrain.world.base import World
+from drivetrain.world.elastic import Elastic
+from drivetrain.world.fixed import Fixed
+from drivetrain.world.heal import Doing
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcome of `run.evaluate`: weighted means over the whole dataset, the same on every rank."""
+
+    loss: float
+    metrics: dict[str, float]
+    weight: float
+
+
+def start(defaults: dict[str, Any] | None = None) -> Run:
+    """Begin. `defaults` are used where the job says nothing: steps, global_batch, microbatches, seed, clip_norm, …
+
+    Seeds torch with the job's seed, so that models built afterwards start alike. Raises `UsageError`.
+    """
+    link = RankLink.from_environment()
+    settings = Settings.resolve(defaults or {})
+    distributed = link is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if (distributed or settings.training.deterministic) and "OMP_NUM_THREADS" not in os.environ:
+        # Like torchrun: several ranks on one machine would otherwise fight for all of its cores. And the number of
+        # threads changes the bits of a sum, so a deterministic run alone must use what the ranks of a job use.
+        torch.set_num_threads(1)
+    if settings.training.deterministic:
+        torch.use_deterministic_algorithms(True)
+    torch.manual_seed(settings.training.seed)
+    if link is not None:
+        link.wait_activated()
+    return Run(settings, link)
+
+
+class Run:
+    """One process's part in a training run."""
+
+    def __init__(self, settings: Settings, link: RankLink | None) -> None:
+        self.settings = settings
+        self._link = link
+        self._registry = Registry()
+        self._operations = Operations(self._registry)
+        self._world: World = (
+            Elastic(link, self._operations.synchronise)
+            if link is not None
+            else Fixed.from_environment(self._operations.synchronise)
+        )
+        self._operations.attach(self._world)
+        self._meter = Meter(settings.steps, settings.batch)
+        self._parallel: DataParallel | None = None
+        self._update: Update | None = None
+        self._source: Source | None = None
+        self._model: nn.Module | None = None
+        self._rehearsed = False
+        self._failed = False
+        self._finished = False
+        self._logged: dict[str, float] = {}
+        self._invisible: tuple[StepResult, dict[str, float]] | None = None
+        self._on_commit: list[Callable[[StepResult], None]] = []
+        if link is not None:
+            previous = sys.excepthook
+            sys.excepthook = lambda kind, error, trace: self._report_failure(previous, kind, error, trace)
+        atexit.register(self._at_exit)
+
+    # --- what the script says once ----------------------------------------------------------------------------------
+
+    def prepare(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
+        data: MapDataset,
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        collate: Callable[[Sequence[Any]], Any] | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> nn.Module:
+        """Hand over what is trained; returns the model, on its device.
+
+        `optimizer` and `scheduler` are factories, because the runtime decides when and over which parameters they are
+        made. The scheduler is stepped once a step. `resume` is a file that `run.save` wrote: it is loaded if it exists
+        and no member of the job holds newer state. Raises `UsageError`.
+        """
+        if self._parallel is not None:
+            raise UsageError("prepare was called already")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
+        self._model = model.to(device) if device is not None else model
+        self._source = Source(data, collate, self.settings.training.seed, self.settings.batch)
+        made = optimizer(self._model.parameters())
+        self._update = Update(made, scheduler(made) if scheduler else None, self.settings.training.clip_norm)
+        self._registry.register("model", self._model)
+        self._registry.register("optimizer", made)
+        if self._update.scheduler is not None:
+            self._registry.register("scheduler", self._update.scheduler)
+        self._parallel = DataParallel(self._model, self._source, self.settings)
+        if resume is not None:
+            self._operations.on_first_state = lambda: self._resume(Path(resume))
+        return self._model
+
+    def register(self, name: str, stateful: Stateful) -> None:
+        """Make more state part of the run: it is copied to newcomers, saved, and hashed. Call before the first step."""
+        self._registry.register(name, stateful)
+
+    def on_commit(self, function: Callable[[StepResult], None]) -> None:
+        """Call `function(result)` on rank 0 for every step once all members hold it; the place for outside effects."""
+        self._on_commit.append(function)
+
+    # --- where it stands --------------------------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process now. It may change with the membership: never cache it. -1 in a spare."""
+        return self._world.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of members now; it may change."""
+        return self._world.size
+
+    @property
+    def is_spare(self) -> bool:
+        """True in a process that is kept warm and takes part in nothing yet."""
+        return self._world.is_spare
+
+    @property
+    def membership(self) -> str:
+        """Number of the current membership epoch, `term.n`."""
+        return str(self._world.epoch)
+
+    @property
+    def step_number(self) -> int:
+        """Number of the next step."""
+        return self._operations.position.step
+
+    def state_sha256(self) -> str:
+        """sha256 over all registered state of this rank: names, shapes, hyper-parameters and every tensor bit."""
+        return self._registry.sha256()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def batches(self) -> Iterator[Batch]:
+        """The steps that are left, until `training.steps`. In a spare, waits inside `run.step` until it is needed."""
+        self._prepared()
+        while True:
+            if self._rehearsed or self._link is None:
+                number = self._operations.bind(self.settings.steps)
+                if number >= self.settings.steps:
+                    return
+            yield Batch(lambda: self._operations.bind(self.settings.steps))
+
+    def step(self, batch: Batch, forward: Forward) -> StepResult:
+        """Train on one batch: forward, backward, exchange, clip, update; done once on all ranks, or not at all.
+
+        `forward(model, shard)` gets this rank's part of the batch and returns a scalar mean loss or `Loss`. It may be
+        called several times for one step. Returns the loss over the whole global batch.
+        """
+        parallel = self._prepared()
+        if not self._rehearsed:
+            self._rehearsed = True
+            if isinstance(self._world, Elastic) and not self._world.member_or_called:
+                parallel.rehearse(0, forward)
+        number = batch.step
+
+        def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
+            assert self._update is not None
+            reduced = parallel.attempt(transport, number, forward, change_pending)
+            norm = self._update.apply(number)
+            return StepResult(number, reduced.loss, reduced.metrics, norm), reduced.change_pending
+
+        # This step's exchange proves that every member holds the one before: whatever was waiting becomes visible.
+        result = self._operations.step(number, attempt, parallel.restore)
+        self._operations.stepped()
+        self._show()
+        self._invisible = (result, {})
+        self._logged = self._invisible[1]
+        return result
+
+    def log(self, **metrics: float) -> None:
+        """Attach numbers to the step just made; they are shown once every member holds the step."""
+        self._logged.update({name: float(value) for name, value in metrics.items()})
+
+    # --- between steps ----------------------------------------------------------------------------------------------
+
+    def reduce(self, value: float, weight: float = 1.0) -> float:
+        """Weighted mean of `value` over the members. Every member calls this at the same place in its script."""
+        total, weights = self._operations.reduce(2, lambda: [value * weight, weight])
+        return total / weights if weights else float("nan")
+
+    def evaluate(self, data: MapDataset, forward: Forward, *, batch: int = 64) -> Evaluation:
+        """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
+        model = self._model
+        if model is None:
+            raise UsageError("evaluate needs prepare first")
+        source = Source(data, None, 0, batch)
+        names: list[str] = []
+
+        def contribute() -> list[float]:
+            nonlocal names
+            numbers = [0.0] * (2 + METRIC_SLOTS)
+            live = self._operations.live_ranks
+            mine = share(len(data), len(live), live.index(self._world.rank)) if self._world.rank in live else range(0)
+            was_training = model.training
+            model.eval()
+            try:
+                with torch.no_grad():
+                    for at in range(mine.start, mine.stop, batch):
+                        part = list(range(at, min(at + batch, mine.stop)))
+                        result = forward(model, source.collated(part))
+                        if not isinstance(result, Loss):
+                            result = Loss(result * len(part), len(part))
+                        numbers[0] += result.weight
+                        numbers[1] += float(result.sum)
+                        names = sorted(result.metrics)
+                        for number, name in enumerate(names):
+                            numbers[2 + number] += float(result.metrics[name])
+            finally:
+                model.train(was_training)
+            return numbers
+
+        total = self._operations.reduce(2 + METRIC_SLOTS, contribute)
+        weight = total[0] or float("nan")
+        return Evaluation(total[1] / weight, {name: total[2 + n] / weight for n, name in enumerate(names)}, total[0])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
+
+        Returns on all ranks when the file is in place. `torch.load(path)["model"]` is the model's state dict;
+        `prepare(resume=path)` goes on from it.
+        """
+
+        def contribute() -> list[float]:
+            if self._world.rank == self._operations.live_ranks[0]:
+                save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
+            return [1.0]
+
+        self._operations.reduce(1, contribute)
+
+    def finish(self) -> None:
+        """End this process's part: waits until all members have finished. Called when the script ends."""
+        if self._finished or self._parallel is None:
+            return
+        self._finished = True
+        # Everybody passes here after its last operation: so all hold the last step, and it may be shown.
+        self._operations.reduce(1, lambda: [1.0])
+        self._show()
+        self._report_counters()
+        sys.stdout.flush()
+        self._world.linger(lambda: self._world.ensure(Doing.LINGERING))
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _prepared(self) -> DataParallel:
+        if self._parallel is None:
+            raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
+        return self._parallel
+
+    def _show(self) -> None:
+        """Make the step before visible: hooks, log and progress, on rank 0."""
+        if self._invisible is None:
+            return
+        result, metrics = self._invisible
+        self._invisible = None
+        progress = self._meter.visible(result, metrics)
+        if self._world.rank != 0:
+            if self._meter.report_due(progress):
+                self._report_counters()
+            return
+        for function in self._on_commit:
+            function(result)
+        line = self._meter.line(progress)
+        if line is not None:
+            print(line, flush=True)
+        if self._meter.report_due(progress):
+            self._world.progress(progress)
+            self._report_counters()
+
+    def _report_counters(self) -> None:
+        counts = self._operations.counts
+        self._world.counters({name: float(getattr(counts, name)) for name in counts.__slots__})
+
+    def _resume(self, path: Path) -> None:
+        if not path.exists():
+            return
+        state, position = load_checkpoint(path)
+        self._registry.load(state)
+        self._operations.position.load(position)
+        print(f"resumed from {path} at step {self._operations.position.step}", flush=True)
+
+    def _report_failure(
+        self,
+        previous: Callable[[type[BaseException], BaseException, TracebackType | None], Any],
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        self._failed = True
+        if self._link is not None:
+            self._link.error("".join(traceback.format_exception(kind, error, trace)))
+        previous(kind, error, trace)
+
+    def _at_exit(self) -> None:
+        if not self._failed:
+            self.finish()

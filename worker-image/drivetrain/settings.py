@@ -1,0 +1,43 @@
+"""What the job says about training, from wherever this process was started."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from drivetrain.errors import UsageError
+from drivetrain_api.constants import ENV_SPEC
+from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Resolved settings of this run."""
+
+    training: RuntimeTraining
+    steps: int
+    batch: int
+
+    @classmethod
+    def resolve(cls, defaults: dict[str, Any]) -> Settings:
+        """The job's settings (`DRIVETRAIN_SPEC`) over the script's `defaults` over the API's defaults.
+
+        Raises `UsageError` naming the field that is missing or unknown.
+        """
+        unknown = set(defaults) - set(RuntimeTraining.model_fields)
+        if unknown:
+            raise UsageError(
+                f"start(defaults=...): unknown {sorted(unknown)}; known: {sorted(RuntimeTraining.model_fields)}"
+            )
+        text = os.environ.get(ENV_SPEC)
+        given = RuntimeSpec.model_validate_json(text).training if text else RuntimeTraining()
+        said = {name: value for name in given.model_fields_set if (value := getattr(given, name)) is not None}
+        training = RuntimeTraining(**{**defaults, **said})
+        if training.steps is None:
+            raise UsageError("training.steps is not set: set it in the TrainingJob, or start(defaults={'steps': …})")
+        if training.global_batch is None:
+            raise UsageError(
+                "training.batch.global is not set: set it in the TrainingJob, or start(defaults={'global_batch': …})"
+            )
+        return cls(training, training.steps, training.global_batch)

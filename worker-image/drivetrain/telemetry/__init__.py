@@ -1,0 +1,1 @@
+"""What a rank tells the outside of its progress."""

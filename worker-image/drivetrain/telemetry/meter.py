@@ -1,0 +1,57 @@
+"""How fast is training, and what does a person at the log want to read of it?"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Final
+
+from drivetrain.position import StepResult
+from drivetrain_api.messages import Progress
+
+_WINDOW: Final = 50
+_LINE_SECONDS: Final = 1.0
+_REPORT_SECONDS: Final = 0.2
+
+
+class Meter:
+    """Collects visible steps; says when the outside should hear of them."""
+
+    def __init__(self, steps: int, batch: int) -> None:
+        self._steps = steps
+        self._batch = batch
+        self._times: deque[tuple[int, float]] = deque(maxlen=_WINDOW)
+        self._line_at = 0.0
+        self._report_at = 0.0
+
+    def visible(self, result: StepResult, metrics: dict[str, float]) -> Progress:
+        """Note a step that all members hold."""
+        self._times.append((result.step, time.monotonic()))
+        (first, since), (last, now) = self._times[0], self._times[-1]
+        seconds = (now - since) / (last - first) if last > first else None
+        return Progress(
+            step=result.step,
+            steps=self._steps,
+            loss=result.loss,
+            step_seconds=seconds,
+            samples_per_second=self._batch / seconds if seconds else None,
+            metrics={**result.metrics, **metrics},
+        )
+
+    def report_due(self, progress: Progress) -> bool:
+        """At most five times a second, and always for the last step."""
+        now = time.monotonic()
+        if now - self._report_at < _REPORT_SECONDS and progress.step + 1 < self._steps:
+            return False
+        self._report_at = now
+        return True
+
+    def line(self, progress: Progress) -> str | None:
+        """One line for the log, at most one a second, and always for the last step."""
+        now = time.monotonic()
+        if now - self._line_at < _LINE_SECONDS and progress.step + 1 < self._steps:
+            return None
+        self._line_at = now
+        rate = f"  {progress.samples_per_second:,.0f} samples/s" if progress.samples_per_second else ""
+        more = "".join(f"  {name} {value:.4g}" for name, value in progress.metrics.items() if name != "loss")
+        return f"step {progress.step + 1}/{self._steps}  loss {progress.loss:.4f}{more}{rate}"

@@ -1,0 +1,67 @@
+"""What a run needs to know of the processes around it, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from drivetrain.comm.transport import Transport
+from drivetrain.errors import Interrupted
+from drivetrain.position import StepResult
+from drivetrain.world.heal import Doing, Healed
+from drivetrain_api.messages import EpochId, Progress
+
+Synchronise = Callable[[Transport | None, Doing], Healed]
+"""Brings all members of a new group to the same state; given by the run, called by the world."""
+
+
+class World(Protocol):
+    """The group of processes that train together."""
+
+    @property
+    def transport(self) -> Transport | None:
+        """The current group; None when this process trains alone."""
+
+    @property
+    def epoch(self) -> EpochId:
+        """The current membership epoch."""
+
+    @property
+    def rank(self) -> int:
+        """Rank in the current group."""
+
+    @property
+    def size(self) -> int:
+        """Size of the current group."""
+
+    @property
+    def change_pending(self) -> bool:
+        """A join or leave waits for a step boundary: tell the others with the next step."""
+
+    @property
+    def is_spare(self) -> bool:
+        """Started as a spare, and no member yet."""
+
+    def ensure(self, doing: Doing) -> Healed | None:
+        """Return at once while the membership stands (None); otherwise join the next one and synchronise.
+
+        Waits as long as the job needs to have enough members. Never raises `Interrupted`.
+        """
+
+    def interrupted(self, error: Interrupted) -> None:
+        """The current operation failed: this group is done for."""
+
+    def boundary(self) -> None:
+        """A step with a pending change was committed: leave this group at the next `ensure`."""
+
+    def committed(self, result: StepResult, step: int) -> None:
+        """A step was committed here; `step` is its number."""
+
+    def progress(self, progress: Progress) -> None:
+        """Tell the outside how far the job is (members agree that this step is visible)."""
+
+    def counters(self, counters: dict[str, float]) -> None:
+        """Tell the outside the runtime's counts."""
+
+    def linger(self, serve: Callable[[], None]) -> None:
+        """This process has finished: keep its state until all have. `serve` synchronises with a new group when asked."""

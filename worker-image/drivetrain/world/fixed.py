@@ -1,0 +1,88 @@
+"""A world that never changes: one process alone, or the ranks that torchrun started.
+
+There is nothing to wait for and nothing to heal later; an error of communication ends the process, and torchrun starts
+all of them again. Good for debugging and as a baseline, with the same script.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from drivetrain.comm.transport import Transport, connect_gloo
+from drivetrain.comm.wait import Interrupt
+from drivetrain.errors import Interrupted
+from drivetrain.position import StepResult
+from drivetrain.world.base import Synchronise
+from drivetrain.world.heal import Doing, Healed
+from drivetrain_api.messages import EpochId, Progress
+
+
+class Fixed:
+    """Alone (`transport` None) or with the ranks of a launcher that restarts everybody on a failure."""
+
+    change_pending = False
+    is_spare = False
+    epoch = EpochId(1, 1)
+
+    def __init__(self, transport: Transport | None, synchronise: Synchronise) -> None:
+        self.transport = transport
+        self._synchronise = synchronise
+        self._entered = False
+
+    @classmethod
+    def from_environment(cls, synchronise: Synchronise) -> Fixed:
+        """torchrun's world when its variables are set (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), else alone."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return cls(None, synchronise)
+        rank = int(os.environ["RANK"])
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            world,
+            is_master=False if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else rank == 0,
+            timeout=timedelta(seconds=300),
+        )
+        # torchrun keeps one store over its restarts: keys of an earlier attempt must not be found again.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        interrupt = Interrupt()
+        group = connect_gloo(
+            dist.PrefixStore(f"drivetrain/{attempt}", store), rank, world, interrupt, 300.0, address=None
+        )
+        return cls(Transport(group, rank, world, interrupt), synchronise)
+
+    @property
+    def rank(self) -> int:
+        return self.transport.rank if self.transport else 0
+
+    @property
+    def size(self) -> int:
+        return self.transport.world if self.transport else 1
+
+    def ensure(self, doing: Doing) -> Healed | None:
+        if self._entered:
+            return None
+        self._entered = True
+        return self._synchronise(self.transport, doing)
+
+    def interrupted(self, error: Interrupted) -> None:
+        raise error
+
+    def boundary(self) -> None:
+        return
+
+    def committed(self, result: StepResult, step: int) -> None:
+        return
+
+    def progress(self, progress: Progress) -> None:
+        return
+
+    def counters(self, counters: dict[str, float]) -> None:
+        return
+
+    def linger(self, serve: Callable[[], None]) -> None:
+        return
