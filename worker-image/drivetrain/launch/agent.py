@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from drivetrain.launch.channel import Channel, Command
@@ -66,6 +66,7 @@ class Agent:
         for number in SIGNALS:
             loop.add_signal_handler(number, self._told_to_leave)
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.reap)
+        loop.set_exception_handler(lambda _, context: self._defect(context))
         for process in processes:
             self._supervisor.adopt(process)
         self._supervisor.reap()  # One may have died before there was a handler.
@@ -206,7 +207,7 @@ class Agent:
     async def _finish(self, code: ExitCode, message: ToRank | None, seconds: float) -> None:
         await self._supervisor.end(message, seconds)
         if failed := [state for state in self._supervisor.states() if code is ExitCode.COMPLETE and state.exit_code]:
-            log.error("a rank failed after the job's last step", extra={"process": failed[-1].id})
+            log.error("a rank failed after the job's last step", extra={"rank_process": failed[-1].id})
         if self._channel.connected:
             await asyncio.sleep(LAST_WORD_SECONDS)  # The last `state` is on its way.
         if not self._outcome.done():
@@ -217,6 +218,12 @@ class Agent:
         # Once an end is decided, a coordinator that goes away, or refuses, changes nothing about it.
         if error is not None and (self._ending is None or not isinstance(error, LauncherError)):
             self._fail(error)
+
+    def _defect(self, context: Mapping[str, object]) -> None:
+        """A callback of the loop raised: end and say so, rather than go on with half of the work undone."""
+        error = context.get("exception")
+        log.error("defect in a callback", exc_info=error if isinstance(error, Exception) else None)
+        self._fail(RuntimeError(f"{context.get('message')}"))
 
     def _fail(self, error: BaseException) -> None:
         if not self._outcome.done():

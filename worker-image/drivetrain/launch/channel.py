@@ -63,7 +63,7 @@ class Lost(Exception):
 
 
 class Channel:
-    """Give it what to say (`state(seq, first of its connection)`) and whom to tell (`deliver`, `contact`); then `run()`."""
+    """Give it what to say, `state(seq, first of this connection)`, and whom to tell; then `run()`."""
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ class Supervisor:
         """SIGKILL to one process and all that is its. Unknown ids are ignored: it died already."""
         for rank in self.ranks:
             if rank.process.id == process_id:
-                log.warning("killing a rank process", extra={"process": process_id, "reason": reason})
+                log.warning("killing a rank process", extra={"rank_process": process_id, "reason": reason})
                 rank.process.kill()
 
     def watch(self, elapsed: float) -> None:
@@ -175,7 +175,12 @@ class Supervisor:
         if not self._ending:
             log.warning(
                 "a rank process died",
-                extra={"process": state.id, "exit_code": death.exit_code, "signal": death.signal, "step": state.step},
+                extra={
+                    "rank_process": state.id,
+                    "exit_code": death.exit_code,
+                    "signal": death.signal,
+                    "step": state.step,
+                },
             )
         self._changed.set()
         self._events.on_change(urgent=True)
