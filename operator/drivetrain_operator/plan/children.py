@@ -1,0 +1,63 @@
+"""PURE: which pods are whose? Sorts a view's pods once into the buckets that policies ask about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.messages import Report
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan import slots
+from drivetrain_operator.plan.view import PodView, View
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Worker pods, sorted by what status wants of them."""
+
+    wanted: frozenset[int]
+    """Slots in use."""
+    current: Mapping[int, PodView]
+    """By slot: the pod of the slot's current incarnation, whatever its state. Missing: not there (or not seen) yet."""
+    stale: tuple[PodView, ...]
+    """Pods of slots that are not wanted, or of incarnations that are used up."""
+
+
+def workers(view: View, status: TrainingJobStatus) -> Workers:
+    """The view's worker pods."""
+    wanted = slots.parse(status.workers.indices)
+    current: dict[int, PodView] = {}
+    stale: list[PodView] = []
+    for pod in of_role(view, ROLE_WORKER):
+        if pod.index in wanted and pod.incarnation >= status.incarnations.get(pod.index, 0):
+            current[pod.index] = pod
+        else:
+            stale.append(pod)
+    return Workers(wanted, current, tuple(stale))
+
+
+def of_role(view: View, role: str) -> tuple[PodView, ...]:
+    """Pods of one role, oldest name first."""
+    found = (pod for pod in view.pods if pod.role == role)
+    return tuple(sorted(found, key=lambda p: (p.index, p.incarnation, p.term)))
+
+
+def coordinators(view: View) -> tuple[PodView, ...]:
+    """Coordinator pods of all terms, oldest first."""
+    return of_role(view, ROLE_COORDINATOR)
+
+
+def use_up(status: TrainingJobStatus, indices: frozenset[int] | set[int]) -> TrainingJobStatus:
+    """The next pod of these slots gets a new name. Written before that pod is created."""
+    if not indices:
+        return status
+    used = dict(status.incarnations) | {i: status.incarnations.get(i, 0) + 1 for i in sorted(indices)}
+    return status.model_copy(update={"incarnations": dict(sorted(used.items()))})
+
+
+def fresh_report(view: View, status: TrainingJobStatus) -> Report | None:
+    """The newest report, if it is the current coordinator's. One of an older term describes another membership."""
+    if view.report is None or view.report.report.term != status.membership.term:
+        return None
+    return view.report.report

@@ -1,0 +1,86 @@
+"""PURE: what should be done for one job? The policies, in order.
+
+`plan` folds the chain over the view: each policy sees what those before it decided, and the first that settles the
+matter ends the asking. Then the closing policies describe the outcome. Nothing here remembers anything: whatever has
+to survive stands in status, which is written, with the job's resourceVersion as precondition, before any effect
+happens.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_operator.plan.decision import Decision, Policy, soonest
+from drivetrain_operator.plan.effects import Effect, Plan
+from drivetrain_operator.plan.policies.coordinator import coordinator
+from drivetrain_operator.plan.policies.deadline import deadline
+from drivetrain_operator.plan.policies.events import events
+from drivetrain_operator.plan.policies.failure import failure
+from drivetrain_operator.plan.policies.finished import finished
+from drivetrain_operator.plan.policies.progress import progress
+from drivetrain_operator.plan.policies.restart_budget import restart_budget
+from drivetrain_operator.plan.policies.size import size
+from drivetrain_operator.plan.policies.start import start
+from drivetrain_operator.plan.policies.success import success
+from drivetrain_operator.plan.policies.summary import summary
+from drivetrain_operator.plan.policies.suspend import suspend
+from drivetrain_operator.plan.policies.tally import tally
+from drivetrain_operator.plan.policies.validation import invalid_spec
+from drivetrain_operator.plan.policies.workers import workers
+from drivetrain_operator.plan.view import View
+
+DECIDING: Final[tuple[Policy, ...]] = (
+    finished,  # what is over stays over
+    success,  # proof of success outweighs everything that happened beside it
+    suspend,  # before failures: pods that we delete ourselves have not failed
+    deadline,
+    start,  # freezes defaults before anything uses them
+    tally,  # failures of processes, as reported
+    failure,  # failures of pods, as seen
+    restart_budget,  # after both have been charged
+    size,  # which slots
+    coordinator,  # before workers: they are given its address
+    workers,  # which pods
+)
+CLOSING: Final[tuple[Policy, ...]] = (
+    progress,
+    summary,
+)
+
+
+def plan(view: View) -> Plan:
+    """The outcome of one pass over one job."""
+    job = view.job
+    if job.deleting:
+        return Plan(job.status)  # the garbage collector takes the children; we create nothing and redo nothing
+    if job.spec is None:
+        return _outcome(view, [invalid_spec(view)])
+    status = job.status
+    decisions: list[Decision] = []
+    was_finished = status.finished
+    for policy in DECIDING:
+        decisions.append(policy(view, status))
+        status = decisions[-1].status
+        if decisions[-1].final:
+            break
+    if not was_finished:
+        if status.finished:
+            # It ended in this very pass: what follows from that need not wait for the next.
+            decisions.append(finished(view, status))
+        for policy in CLOSING:
+            decisions.append(policy(view, status))
+            status = decisions[-1].status
+    return _outcome(view, decisions)
+
+
+def _outcome(view: View, decisions: list[Decision]) -> Plan:
+    status = decisions[-1].status
+    effects: list[Effect] = [effect for decision in decisions for effect in decision.effects]
+    return Plan(
+        status=status,
+        effects=(*effects, *events(view, status)),
+        requeue_after=soonest(*(decision.after for decision in decisions)),
+    )
+
+
+__all__ = ["CLOSING", "DECIDING", "plan"]

@@ -1,0 +1,86 @@
+"""What should people be told? Events follow from how the new status differs from the old one.
+
+So an event is recorded once, after the status that it tells of was written, and never because a pass was repeated.
+"""
+
+from __future__ import annotations
+
+from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
+from drivetrain_operator.plan.causes import summary
+from drivetrain_operator.plan.conditions import clip
+from drivetrain_operator.plan.effects import Effect, RecordEvent
+from drivetrain_operator.plan.policies.obstacles import obstacle
+from drivetrain_operator.plan.view import View
+
+MESSAGE_LIMIT = 1000
+"""The API server takes 1,024 characters."""
+
+
+def events(view: View, new: TrainingJobStatus) -> tuple[Effect, ...]:
+    """Events for the step from the view's status to `new`."""
+    old = view.job.status
+    if old == new:
+        return ()
+    return tuple(RecordEvent(e.type, e.reason, clip(e.message, MESSAGE_LIMIT)) for e in _told(view, old, new))
+
+
+def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
+    told: list[RecordEvent] = []
+    if new.start_time is not None and old.start_time is None:
+        told.append(RecordEvent("Normal", "Started", f"{new.workers.target} workers wanted"))
+    elif new.workers.target != old.workers.target and new.workers.target:
+        told.append(RecordEvent("Normal", "Scaled", f"workers {old.workers.target} → {new.workers.target}"))
+    told.extend(
+        RecordEvent("Warning", f.reason, _with_tail(summary(f), f.log_tail))
+        for f in new.failures
+        if f not in old.failures
+    )
+    if new.recoveries > old.recoveries:
+        took = f" after {new.last_recovery_seconds:g} s" if new.last_recovery_seconds is not None else ""
+        told.append(RecordEvent("Normal", "Recovered", f"training went on{took}, world size {new.workers.world}"))
+    if new.membership.term > old.membership.term > 0:
+        told.append(
+            RecordEvent("Warning", "CoordinatorReplaced", f"a coordinator of term {new.membership.term} follows")
+        )
+    told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.STATE_LOST))
+    told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
+    told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.COMPLETE))
+    told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.FAILED))
+    told.extend(_running(old, new))
+    told.extend(_obstacle(view, old, new))
+    return told
+
+
+def _changed(old: TrainingJobStatus, new: TrainingJobStatus, type_: ConditionType) -> list[Condition]:
+    before, after = old.condition(type_), new.condition(type_)
+    if after is None or (before is not None and (before.status, before.message) == (after.status, after.message)):
+        return []
+    return [] if before is None and after.status == "False" else [after]
+
+
+def _running(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
+    if not new.is_true(ConditionType.RUNNING) or old.condition(ConditionType.RUNNING) is None:
+        return []
+    first = old.progress is None and old.membership.epoch == 0 and not old.is_true(ConditionType.RUNNING)
+    return [RecordEvent("Normal", "Training", f"training with world size {new.workers.world}")] if first else []
+
+
+def _obstacle(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
+    before, after = old.condition(ConditionType.READY), new.condition(ConditionType.READY)
+    if (
+        after is None
+        or after.status == "True"
+        or new.finished
+        or (before is not None and before.reason == after.reason)
+    ):
+        return []
+    found = obstacle(view, new)
+    if found is None or not found.warn or found.reason != after.reason:
+        return []
+    return [RecordEvent("Warning", found.reason, found.message)]
+
+
+def _with_tail(line: str, tail: str) -> str:
+    """The end of a traceback is what matters; an event has little room."""
+    room = MESSAGE_LIMIT - len(line) - 2
+    return f"{line}\n{tail[-room:]}" if tail and room > 0 else line

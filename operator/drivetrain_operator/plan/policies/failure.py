@@ -1,0 +1,91 @@
+"""Which worker pods are lost, why, and what does each cost?
+
+The loss of a slot's pod is taken over in one write: the slot's incarnation rises (so the same pod never counts
+again), the budget is charged unless the platform did it, and the evidence is kept. A pod that is only on its way out
+counts as lost at once: it may hang in Terminating on a dead node for hours, and its successor has another name.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from drivetrain_api.messages import Report
+from drivetrain_api.status import MAX_FAILURES, MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
+from drivetrain_operator.plan.causes import Cause, pod_cause
+from drivetrain_operator.plan.children import fresh_report, use_up, workers
+from drivetrain_operator.plan.conditions import ended, stamp
+from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.view import PodView, View
+
+TOGETHER: Final = timedelta(seconds=5)
+"""Pods that end within this time for one reason are one incident."""
+
+
+def failure(view: View, status: TrainingJobStatus) -> Decision:
+    """incarnations, restarts, failures; Failed if no replacement could do better."""
+    current = workers(view, status).current
+    lost = [pod for _, pod in sorted(current.items()) if not pod.live]
+    if not lost:
+        return Decision(status)
+    restarts, entries = status.restarts, list(status.failures)
+    hopeless: tuple[PodView, Cause] | None = None
+    for pod in lost:
+        if not pod.over:
+            continue  # deleted: by its node's taint, a drain, or a person. Nobody's failure
+        cause = pod_cause(pod)
+        counted = not cause.disruption and not _same_incident(pod, cause, entries, view.now)
+        restarts += counted
+        if cause.hopeless and hopeless is None:
+            hopeless = (pod, cause)
+        if not cause.disruption:
+            entries.append(_entry(view, pod, cause, counted))
+    status = use_up(status, {pod.index for pod in lost}).model_copy(
+        update={"restarts": restarts, "failures": entries[-MAX_FAILURES:]}
+    )
+    if hopeless is None or _trains(fresh_report(view, status)):
+        return Decision(status)
+    pod, cause = hopeless
+    message = f"worker {pod.name}: {_explained(view, cause)}; a replacement would end the same way"
+    return Decision(ended(view, status, ConditionType.FAILED, cause.reason, message), final=True)
+
+
+def _same_incident(pod: PodView, cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:
+    at = _finished(pod, now)
+    return any(
+        e.counted and e.rank is None and e.reason == cause.reason and abs(at - e.time) <= TOGETHER for e in entries
+    )
+
+
+def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStatus:
+    ended_ = pod.terminated
+    return FailureStatus(
+        time=stamp(_finished(pod, view.now)),
+        reason=cause.reason[:64],
+        pod=pod.name,
+        node=pod.node,
+        exit_code=ended_.exit_code if ended_ is not None else None,
+        signal=ended_.signal if ended_ is not None else None,
+        counted=counted,
+        log_tail=(ended_.message if ended_ is not None and ended_.message else cause.message)[-MAX_LOG_TAIL:],
+    )
+
+
+def _finished(pod: PodView, now: datetime) -> datetime:
+    return pod.terminated.finished if pod.terminated is not None and pod.terminated.finished is not None else now
+
+
+def _trains(report: Report | None) -> bool:
+    return report is not None and report.world > 0
+
+
+def _explained(view: View, cause: Cause) -> str:
+    """Both versions, where that is the matter: the coordinator knows what the launcher offered."""
+    offers = view.report.report.incompatible if view.report is not None else []
+    if cause.reason != "IncompatibleWorkerImage" or not offers:
+        return cause.message
+    ours, theirs = view.report.report.protocol if view.report is not None else 0, offers[-1]
+    return (
+        f"its drivetrain speaks protocol {theirs.protocol_min} to {theirs.protocol_max}, "
+        f"the coordinator {ours}: rebuild spec.image with a drivetrain of the operator's release"
+    )

@@ -1,0 +1,51 @@
+"""The job is over: what is left to do? Nothing is created any more, ever; pods that do not end by themselves are
+deleted.
+
+Ended worker pods stay, because their logs are wanted most now; the owner's deletion takes them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.status import ConditionType, TrainingJobStatus
+from drivetrain_operator.plan.children import coordinators, of_role
+from drivetrain_operator.plan.decision import Decision, soonest
+from drivetrain_operator.plan.effects import DeleteJob, DeletePod, Effect
+from drivetrain_operator.plan.view import View
+
+LINGER_SECONDS: Final = {True: 60.0, False: 15.0}
+"""After success, workers end when the coordinator lets them; after failure, when the roster's stop reaches them."""
+
+
+def finished(view: View, status: TrainingJobStatus) -> Decision:
+    """Clean up, and delete the job when its time to live is over."""
+    if not status.finished or status.completion_time is None:
+        return Decision(status)
+    since = (view.now - status.completion_time).total_seconds()
+    linger = LINGER_SECONDS[status.is_true(ConditionType.COMPLETE)]
+    effects: list[Effect] = []
+    after: float | None = None
+    running = [p for p in of_role(view, ROLE_WORKER) if not p.over]
+    for pod in running:
+        if pod.deleting:
+            continue
+        if pod.started is None or since >= linger:
+            effects.append(DeletePod(pod.name, pod.uid, "the job is over"))
+        else:
+            after = linger - since
+    for pod in coordinators(view):
+        if pod.deleting:
+            continue
+        if not any(p.started is not None for p in running) or since >= linger:
+            effects.append(DeletePod(pod.name, pod.uid, "the job is over"))
+        else:
+            after = soonest(after, linger - since)
+    ttl = view.job.spec.ttl_seconds_after_finished if view.job.spec is not None else None
+    if ttl is not None:
+        if since >= ttl:
+            effects.append(DeleteJob(view.job.uid))
+        else:
+            after = soonest(after, ttl - since)
+    return Decision(status, tuple(effects), after, final=True)

@@ -1,0 +1,93 @@
+"""How far is training, and is that worth a write?
+
+Written when a percent passes, at least every 60 s and at most every 10 s: a thousand jobs must not keep etcd busy with
+numbers. The last ones are written when the job is over.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.messages import Progress
+from drivetrain_api.status import ConditionType, ProgressStatus, TrainingJobStatus
+from drivetrain_operator.plan.children import fresh_report
+from drivetrain_operator.plan.conditions import stamp
+from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.view import View
+
+AT_MOST_EVERY: Final = 10.0
+AT_LEAST_EVERY: Final = 60.0
+
+
+def progress(view: View, status: TrainingJobStatus) -> Decision:
+    """status.progress."""
+    report, old = fresh_report(view, status), status.progress
+    told = report.progress if report is not None else None
+    complete = status.is_true(ConditionType.COMPLETE)
+    if told is None:
+        if complete and old is not None and old.percent not in (None, 100):
+            return Decision(status.model_copy(update={"progress": _completed(view, old)}))
+        return Decision(status)
+    new = _progress(view, told, old)
+    if complete:
+        new = _completed(view, new)
+    if old is not None and old.last_update_time is not None:
+        if new.model_copy(update={"last_update_time": old.last_update_time}) == old:
+            return Decision(status)
+        age = (view.now - old.last_update_time).total_seconds()
+        due = AT_MOST_EVERY if new.percent != old.percent else AT_LEAST_EVERY
+        if age < due and not status.finished:
+            return Decision(status, after=due - age)
+    return Decision(status.model_copy(update={"progress": new}))
+
+
+def _progress(view: View, told: Progress, old: ProgressStatus | None) -> ProgressStatus:
+    steps = told.steps or (view.job.spec.training.steps if view.job.spec is not None else None)
+    # Told by another rank after a loss, the number may be one or two behind what was said before.
+    step = max(told.step + 1, old.step if old is not None else 0)
+    if steps is not None:
+        step = min(step, steps)
+    left = (steps - step) * told.step_seconds if steps is not None and told.step_seconds is not None else None
+    percent = 100 * step // steps if steps is not None else None
+    return ProgressStatus(
+        step=step,
+        steps=steps,
+        percent=percent,
+        summary=f"{percent}%" if percent is not None else "",
+        eta_seconds=round(left) if left is not None else None,
+        eta=duration(left) if left is not None else "",
+        loss=_short(told.loss),
+        samples_per_second=_short(told.samples_per_second),
+        last_update_time=stamp(view.now),
+    )
+
+
+def _completed(view: View, last: ProgressStatus) -> ProgressStatus:
+    """All members were done, so all steps were."""
+    if last.steps is None:
+        return last
+    return last.model_copy(
+        update={
+            "step": last.steps,
+            "percent": 100,
+            "summary": "100%",
+            "eta_seconds": 0,
+            "eta": "0s",
+            "last_update_time": stamp(view.now),
+        }
+    )
+
+
+def duration(seconds: float) -> str:
+    """As kubectl writes ages: the two largest units."""
+    whole = max(0, round(seconds))
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
+    return "".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count) or "0s"
+
+
+def _short(value: float | None) -> float | None:
+    """Five digits: more would only make every write differ. Not a number (a diverged loss) is nothing to show."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return float(f"{value:.5g}")

@@ -1,0 +1,23 @@
+"""Is this the moment at which the job becomes active? Then its computed defaults are frozen, before anything runs."""
+
+from __future__ import annotations
+
+from drivetrain_api.resolve import resolve
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.conditions import stamp
+from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.view import View
+
+
+def start(view: View, status: TrainingJobStatus) -> Decision:
+    """startTime and status.resolved, once per start."""
+    if view.job.spec is None or (status.start_time is not None and status.resolved is not None):
+        return Decision(status)
+    return Decision(
+        status.model_copy(
+            update={
+                "start_time": status.start_time or stamp(view.now),
+                "resolved": status.resolved or resolve(view.job.spec),
+            }
+        )
+    )

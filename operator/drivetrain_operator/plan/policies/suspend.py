@@ -1,0 +1,44 @@
+"""Should the job rest? Suspending deletes all its pods; resuming starts over, as a new attempt.
+
+startTime is cleared while suspended, as in batch/v1 Job: the active deadline counts anew, and what is immutable in a
+started job can change, also in the update that resumes it.
+"""
+
+from __future__ import annotations
+
+from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.status import ConditionType, TrainingJobStatus, Workers
+from drivetrain_operator.plan import slots
+from drivetrain_operator.plan.children import coordinators, of_role, use_up
+from drivetrain_operator.plan.conditions import with_condition
+from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.effects import DeletePod
+from drivetrain_operator.plan.view import View
+
+
+def suspend(view: View, status: TrainingJobStatus) -> Decision:
+    """Suspended while spec.suspend is."""
+    if view.job.spec is None or not view.job.spec.suspend:
+        return Decision(_resumed(view, status))
+    # Their names are used up: a job that is resumed at once must not wait for pods that are still on their way out.
+    status = use_up(status, slots.parse(status.workers.indices))
+    status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", "spec.suspend is true")
+    status = status.model_copy(
+        update={
+            "start_time": None,
+            "resolved": None,
+            "progress": None,
+            "workers": Workers(),
+        }
+    )
+    pods = [p for p in (*of_role(view, ROLE_WORKER), *coordinators(view)) if p.live]
+    return Decision(status, tuple(DeletePod(p.name, p.uid, "the job is suspended") for p in pods), final=True)
+
+
+def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    if not status.is_true(ConditionType.SUSPENDED):
+        return status
+    status = with_condition(view, status, ConditionType.SUSPENDED, False, "JobResumed", "spec.suspend is false")
+    if status.membership.term == 0:
+        return status  # it never ran: this is still the first attempt
+    return status.model_copy(update={"attempt": status.attempt + 1})

@@ -1,0 +1,115 @@
+"""What has the coordinator reported that is not counted yet?
+
+Reports carry full state and come again and again; `status.counted` remembers how far they were taken over, in the
+same write that raises the counters, so that each failure counts once whatever crashes. It starts anew with each term.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.messages import Failure, JobState, Report
+from drivetrain_api.status import (
+    MAX_FAILURES,
+    MAX_LOG_TAIL,
+    ConditionType,
+    Counted,
+    FailureStatus,
+    TrainingJobStatus,
+)
+from drivetrain_operator.plan.causes import process_reason
+from drivetrain_operator.plan.children import fresh_report
+from drivetrain_operator.plan.conditions import stamp, with_condition
+from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.view import View
+
+SETBACK_STEPS: Final = 2
+"""A step is told one step late, and by another rank after a loss; further back means that training started over."""
+
+
+def tally(view: View, status: TrainingJobStatus) -> Decision:
+    """restarts, failures, recoveries, attempt."""
+    report = fresh_report(view, status)
+    if report is None:
+        return Decision(status)
+    status = _failures(view, status, report)
+    status = _state_lost(view, status, report)
+    recovered = max(0, report.recoveries - status.counted.recoveries)
+    return Decision(
+        status.model_copy(
+            update={
+                "recoveries": status.recoveries + recovered,
+                "last_recovery_seconds": _rounded(report.last_recovery_seconds)
+                if recovered and report.last_recovery_seconds is not None
+                else status.last_recovery_seconds,
+                "counted": status.counted.model_copy(
+                    update={"recoveries": max(report.recoveries, status.counted.recoveries)}
+                ),
+            }
+        )
+    )
+
+
+def _failures(view: View, status: TrainingJobStatus, report: Report) -> TrainingJobStatus:
+    counted = status.counted
+    news = sorted((f for f in report.failures if f.seq > counted.failure), key=lambda f: f.seq)
+    if not news:
+        return status
+    nodes = {p.uid: p.node for p in view.pods}
+    seen, entries = {counted.incident}, list(status.failures)
+    incidents = 0
+    for failure in news:
+        costs = failure.incident > counted.incident and failure.incident not in seen
+        seen.add(failure.incident)
+        incidents += costs
+        entries.append(_entry(view, failure, nodes.get(failure.pod_uid, ""), costs))
+    updated = Counted(
+        failure=news[-1].seq,
+        incident=max(counted.incident, *seen),
+        state_lost=counted.state_lost,
+        recoveries=counted.recoveries,
+    )
+    return status.model_copy(
+        update={"restarts": status.restarts + incidents, "failures": entries[-MAX_FAILURES:], "counted": updated}
+    )
+
+
+def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> TrainingJobStatus:
+    lost = max(0, report.state_lost - status.counted.state_lost)
+    if not lost and _went_back(status, report):
+        lost = 1  # a coordinator that came after the loss cannot know of it: nobody was left to tell
+    if not lost:
+        return status
+    at = f" at step {status.progress.step}" if status.progress is not None else ""
+    attempt = status.attempt + lost
+    message = (
+        f"every process that held the training state was lost{at}; "
+        f"attempt {attempt} started over from the last run.save, or from step 0"
+    )
+    status = with_condition(view, status, ConditionType.STATE_LOST, True, "NoSurvivor", message)
+    counted = status.counted.model_copy(update={"state_lost": max(report.state_lost, status.counted.state_lost)})
+    return status.model_copy(update={"attempt": attempt, "progress": None, "counted": counted})
+
+
+def _went_back(status: TrainingJobStatus, report: Report) -> bool:
+    if report.state is not JobState.TRAINING or report.progress is None or status.progress is None:
+        return False
+    return report.progress.step + 1 < status.progress.step - SETBACK_STEPS
+
+
+def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureStatus:
+    return FailureStatus(
+        time=stamp(view.now),
+        reason=process_reason(failure),
+        pod=failure.pod_name[:253],
+        node=node,
+        rank=failure.rank,
+        exit_code=failure.exit_code,
+        signal=failure.signal,
+        counted=counted,
+        log_tail=failure.log_tail[-MAX_LOG_TAIL:],
+    )
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 3)

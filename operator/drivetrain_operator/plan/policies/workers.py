@@ -1,0 +1,97 @@
+"""Which worker pods should be created, and which should go?
+
+Status has decided slots and incarnations, and was written before this takes effect; what is left is arithmetic. Each
+wanted slot whose current incarnation has no pod gets one; every other live pod goes. A view that lags makes a create
+that meets its own pod, or a delete of a pod that is gone, and both are harmless.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.children import Workers, of_role
+from drivetrain_operator.plan.children import workers as sort
+from drivetrain_operator.plan.decision import Decision, soonest
+from drivetrain_operator.plan.effects import CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
+from drivetrain_operator.plan.retry import finite, retry_delay
+from drivetrain_operator.plan.view import PodView, RefusalKind, View
+from drivetrain_operator.render import names
+from drivetrain_operator.render.pod import template_problem
+
+SHORT_LIFE_SECONDS: Final = 60.0
+"""A pod that ended sooner than this may do so again: its second successor waits, then longer and longer."""
+MAX_BACKOFF_SECONDS: Final = 60.0
+
+
+def workers(view: View, status: TrainingJobStatus) -> Decision:
+    """Creates in slot order, deletes of what is stale."""
+    have = sort(view, status)
+    creates, after = _creates(view, status, have)
+    deletes = [DeletePod(p.name, p.uid, "its slot has no use for it") for p in have.stale if p.live]
+    return Decision(status, (*deletes, *_remains(view), *creates), after)
+
+
+def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list[Effect], float | None]:
+    job = view.job
+    missing = sorted(have.wanted - set(have.current))
+    if not missing or job.spec is None or template_problem(job.spec) is not None:
+        return [], None
+    if status.resolved is None or status.resolved.coordinator_address is None:
+        return [], 1.0  # workers are given an address for life: it has to be known first
+    held = _held(view)
+    if held > 0:
+        return [], finite(held)
+    effects: list[Effect] = []
+    after: float | None = None
+    for index in missing:
+        name = names.worker(job.name, index, status.incarnations.get(index, 0))
+        wait = max(retry_delay(view, name), _backoff(view, status, index))
+        if wait <= 0:
+            effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt))
+        else:
+            after = soonest(after, finite(wait))
+    secret = names.worker_secret(job.name, job.uid)
+    if effects and secret not in view.secrets:
+        effects.insert(0, CreateSecret(secret, SecretKind.WORKER, 0))
+    return effects, after
+
+
+def _held(view: View) -> float:
+    """Seconds for which no worker is created, because one was refused for a reason that holds for all."""
+    common = [r.name for r in view.refusals if r.kind is not RefusalKind.NAME_CONFLICT and _is_worker(view, r.name)]
+    return max((retry_delay(view, name) for name in common), default=0.0)
+
+
+def _is_worker(view: View, name: str) -> bool:
+    return name.removeprefix(f"{view.job.name}-").split("-")[0].isdecimal()
+
+
+def _backoff(view: View, status: TrainingJobStatus, index: int) -> float:
+    """Seconds until a slot whose pods die young gets another one. The first successor never waits."""
+    used = status.incarnations.get(index, 0)
+    last = next((p for p in reversed(of_role(view, ROLE_WORKER)) if p.index == index and p.over), None)
+    if used < 2 or last is None:
+        return 0.0
+    # A pod that its node refused (no room, after all) never ran: it ended when it was created.
+    ended = last.terminated.finished if last.terminated is not None else None
+    end = ended or last.created
+    if last.started is not None and (end - last.started).total_seconds() >= SHORT_LIFE_SECONDS:
+        return 0.0
+    wait = min(2.0 ** min(used - 1, 10), MAX_BACKOFF_SECONDS)
+    return min(wait, wait - (view.now - end).total_seconds())
+
+
+def _remains(view: View) -> list[Effect]:
+    """Of each slot's ended pods only the newest stays: its log says why it ended."""
+    newest: dict[int, PodView] = {}
+    effects: list[Effect] = []
+    for pod in of_role(view, ROLE_WORKER):
+        if not pod.over:
+            continue
+        older = newest.get(pod.index)
+        if older is not None and not older.deleting:
+            effects.append(DeletePod(older.name, older.uid, "an older pod's remains"))
+        newest[pod.index] = pod
+    return effects
