@@ -1,18 +1,24 @@
 """The command line: `python -m cluster up`, `down`, and what is between."""
 
 import argparse
+import signal
 import sys
+import time
+from pathlib import Path
 
-from cluster import binaries, preflight
+from cluster import binaries, faults, images, network, preflight
 from cluster.down import down, old_logs
 from cluster.errors import ClusterError
 from cluster.kubectl import kubectl
 from cluster.layout import logs_dir
-from cluster.state import running_nodes
+from cluster.load import load
+from cluster.smoke import smoke
+from cluster.state import node_named, running_nodes
 from cluster.up import next_commands, up
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; what goes wrong is one message on standard error and exit status 1."""
     options = _parser().parse_args(arguments)
     try:
         options.call(options)
@@ -27,19 +33,45 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     verb = verbs.add_parser("up", help="start the cluster (builds it first if needed)")
-    verb.add_argument(
-        "--nodes", type=int, default=3, help="worker nodes (default 3); the control plane is none of them"
-    )
+    verb.add_argument("--nodes", type=int, default=3, help="worker nodes (default 3), beside the control plane")
     verb.set_defaults(call=_up)
-
     verbs.add_parser("down", help="remove every trace of it; safe to repeat").set_defaults(call=lambda _: down())
     verbs.add_parser("status", help="nodes and pods").set_defaults(call=_status)
-    verbs.add_parser("build", help="build the programs only").set_defaults(call=_build)
-
+    verb = verbs.add_parser("smoke", help="try all that tests rely on: pods, DNS, services, exec, logs, faults")
+    verb.set_defaults(call=lambda _: smoke(running_nodes()))
     verb = verbs.add_parser("preflight", help="can this machine run it, and what would it change?")
     verb.add_argument("--nodes", type=int, default=3)
     verb.add_argument("--install", action="store_true", help="apt-get install what is missing")
     verb.set_defaults(call=_preflight)
+    verbs.add_parser("build", help="build the programs only").set_defaults(call=lambda _: print(binaries.build()))
+
+    verb = verbs.add_parser("image", help="build an image from a Dockerfile, for `load`")
+    verb.add_argument("name", help="as in localhost/drivetrain-operator:dev")
+    verb.add_argument("--file", type=Path, required=True, help="the Dockerfile")
+    verb.add_argument("--context", type=Path, default=Path(), help="default: the current folder")
+    verb.add_argument("--build-arg", action="append", default=[], metavar="KEY=VALUE")
+    verb.set_defaults(call=_image)
+    verbs.add_parser("base", help="make the Python base image").set_defaults(call=lambda _: print(images.python_base()))
+    verb = verbs.add_parser("load", help="bring a built image to all nodes")
+    verb.add_argument("name")
+    verb.set_defaults(call=_load)
+
+    for name, action in (("cut", network.cut), ("heal", network.heal)):
+        verb = verbs.add_parser(name, help=f"{name} a node's network cable")
+        verb.add_argument("node")
+        verb.set_defaults(call=lambda options, action=action: action(node_named(options.node)))
+    for name, help_text in (("ps", "list a pod's processes"), ("kill", "signal a pod's processes from outside it")):
+        verb = verbs.add_parser(name, help=help_text)
+        verb.add_argument("pod")
+        verb.add_argument("--namespace", "-n", default="default")
+        verb.add_argument("--match", default="", help="only processes with this in their command line")
+        if name == "kill":
+            verb.add_argument("--signal", type=lambda text: signal.Signals[f"SIG{text}"], default=signal.SIGKILL)
+        verb.set_defaults(call=_ps if name == "ps" else _kill)
+    verb = verbs.add_parser("gpus", help="let Kubernetes believe in GPUs")
+    verb.add_argument("node")
+    verb.add_argument("count", type=int)
+    verb.set_defaults(call=lambda options: faults.set_capacity(node_named(options.node).name, options.count))
     return parser
 
 
@@ -47,19 +79,14 @@ def _up(options: argparse.Namespace) -> None:
     try:
         up(options.nodes)
     except ClusterError:
-        print(f"logs: {logs_dir()}; remove what was started with: python -m cluster down", file=sys.stderr)
+        print("remove what was started with: python -m cluster down", file=sys.stderr)
         raise
     print(next_commands())
 
 
-def _build(_: argparse.Namespace) -> None:
-    print(binaries.build())
-
-
 def _status(_: argparse.Namespace) -> None:
-    nodes = running_nodes()
-    print(f"{len(nodes)} nodes; logs in {logs_dir()} (of the last cluster: {old_logs()})")
-    print(kubectl("get", "nodes,pods", "--all-namespaces", "-o", "wide", "--ignore-not-found"))
+    print(f"{len(running_nodes())} nodes; logs in {logs_dir()} (the last cluster's: {old_logs()})")
+    print(kubectl("get", "nodes,pods", "--all-namespaces", "-o", "wide"))
 
 
 def _preflight(options: argparse.Namespace) -> None:
@@ -68,6 +95,28 @@ def _preflight(options: argparse.Namespace) -> None:
     print(preflight.changes(options.nodes))
     preflight.demand(options.nodes)
     print(f"this machine can run it; programs still to build: {len(binaries.missing())}")
+
+
+def _image(options: argparse.Namespace) -> None:
+    arguments = dict(each.split("=", 1) for each in options.build_arg)
+    print(images.build(options.name, options.file, options.context, arguments))
+
+
+def _load(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    load(options.name, running_nodes())
+    print(f"{options.name} loaded in {time.monotonic() - started:.1f} s")
+
+
+def _ps(options: argparse.Namespace) -> None:
+    for each in faults.pod_processes(faults.pod_uid(options.pod, options.namespace), options.match):
+        print(f"{each.pid}\tstarted at tick {each.started}\t{each.command}")
+
+
+def _kill(options: argparse.Namespace) -> None:
+    crash = faults.kill_pod(faults.pod_uid(options.pod, options.namespace), options.match, options.signal)
+    for each in crash.killed:
+        print(f"{options.signal.name} to {each.pid}\t{each.command}")
 
 
 if __name__ == "__main__":

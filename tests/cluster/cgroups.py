@@ -18,12 +18,13 @@ _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 
 def hierarchies() -> list[Path]:
-    """The mount points of v1's controllers, or the only one of v2."""
+    """The mount points of v1's controllers (and of v2 without any beside them, where runc leaves folders too), or the
+    only one of v2."""
     root = Path("/sys/fs/cgroup")
     if is_v2():
         return [root]
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return sorted({Path(point) for _, point, kind, *_ in mounts if kind == "cgroup"})
+    return sorted({Path(point) for _, point, kind, *_ in mounts if kind in ("cgroup", "cgroup2")})
 
 
 def is_v2() -> bool:

@@ -7,10 +7,13 @@ its forwarding settings and firewall stay as they are.
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster.command import run
 from cluster.layout import BRIDGE, CONTROL_PLANE, MACHINE_NETWORK, Node
+
+_NAMESPACES = Path("/run/netns")
 
 
 def make_bridge() -> None:
@@ -39,7 +42,7 @@ def connect(node: Node, others: Sequence[Node]) -> None:
 
 def in_network(node: Node) -> list[str]:
     """The prefix that runs a command in the node's network. Not `ip netns exec`: that hides the cgroup mounts."""
-    return ["nsenter", f"--net=/run/netns/{node.namespace}"]
+    return ["nsenter", f"--net={_NAMESPACES / node.namespace}"]
 
 
 def cut(node: Node) -> None:
@@ -75,6 +78,9 @@ def disconnect() -> None:
     for link in links():  # a cable may have gone with its namespace since it was listed
         if link in links():
             run(["ip", "link", "delete", link])
+    if _NAMESPACES.is_mount() and not any(_NAMESPACES.iterdir()):
+        run(["umount", str(_NAMESPACES)])  # `ip netns add` mounted it; as long as nobody else uses it, it can go
+        _NAMESPACES.rmdir()
 
 
 def _is_ours(link: str) -> bool:

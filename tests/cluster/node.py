@@ -93,7 +93,7 @@ def inside(node: Node) -> list[str]:
     name = _holder_name(node)
     holder = next((process for process in marked() if process.daemon == name), None)
     if holder is None:
-        raise ClusterError(f"{node.name} is not up; run: python -m cluster up")
+        raise ClusterError(f"{node.name} is not up; run: python -m cluster down, then up")
     return [*in_network(node), "nsenter", f"--target={holder.pid}", "--mount"]
 
 

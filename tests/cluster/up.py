@@ -12,7 +12,6 @@ from cluster.node import prepare, start_containerd, start_kube_proxy, start_kube
 from cluster.pki import Authority
 from cluster.preflight import demand
 from cluster.processes import Daemon, wait_until
-from cluster.seed import clone_to
 
 _READY_SECONDS = 120
 
@@ -52,9 +51,8 @@ python -m cluster down"""
 def _start(node: Node, members: list[Node], authority: Authority) -> Daemon:
     network.connect(node, members)
     prepare(node)
-    clone_to(node)
     start_containerd(node)
-    load_pause_image([node])
+    load_pause_image(node)
     start_kube_proxy(node, authority)
     return start_kubelet(node, authority)
 
