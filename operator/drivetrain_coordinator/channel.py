@@ -1,0 +1,86 @@
+"""One launcher's WebSocket, seen from the coordinator: reads are checked, writes never block the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import WSCloseCode, WSMsgType, web
+from pydantic import ValidationError
+
+from drivetrain_api.messages import Hello, LauncherState, Put, from_launcher
+
+logger = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 1024
+"""Messages that may wait for a launcher that reads slowly; beyond that its connection is closed."""
+QUEUE_BYTES_LIMIT = 64 << 20
+SEND_SECONDS = 5.0
+"""One message must be taken over by the launcher's kernel within this time."""
+
+
+class Channel:
+    """Sends in order through a bounded queue; a consumer that is too slow loses its connection, and reconnects."""
+
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, hello: Hello) -> None:
+        self.hello = hello
+        self._transport = transport
+        self._socket = socket
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_LIMIT)
+        self._bytes = 0
+        self._closed = False
+
+    def send(self, payload: str) -> None:
+        """Queue one message; never waits."""
+        if self._closed:
+            return
+        self._bytes += len(payload)
+        if self._queue.full() or self._bytes > QUEUE_BYTES_LIMIT:
+            logger.warning(
+                "launcher reads too slowly", extra={"pod": self.hello.pod_name, "waiting": self._queue.qsize()}
+            )
+            self.abort()
+            return
+        self._queue.put_nowait(payload)
+
+    def finish(self) -> None:
+        """Close after what is queued was sent."""
+        if not self._closed and not self._queue.full():
+            self._queue.put_nowait(None)
+
+    def abort(self) -> None:
+        """Close at once, without the closing handshake that a silent peer would never answer."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def write(self) -> None:
+        """Run beside the reader until the connection ends."""
+        while not self._closed:
+            payload = await self._queue.get()
+            if payload is None:
+                await self._socket.close(code=WSCloseCode.OK)
+                return
+            self._bytes -= len(payload)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._socket.send_str(payload)
+            except TimeoutError:
+                logger.warning("launcher takes no messages", extra={"pod": self.hello.pod_name})
+                self.abort()
+            except ConnectionError:
+                self._closed = True
+
+
+async def receive(socket: web.WebSocketResponse) -> Hello | LauncherState | Put | None:
+    """The next message of a launcher; None when the connection is over or speaks nonsense."""
+    message = await socket.receive()
+    if message.type is not WSMsgType.TEXT:
+        return None
+    try:
+        return from_launcher.validate_json(message.data)
+    except ValidationError as error:
+        logger.warning(
+            "launcher sent an invalid message", extra={"errors": error.error_count(), "error": str(error)[:500]}
+        )
+        return None

@@ -1,0 +1,55 @@
+"""Which processes ended when they should not have, and which of these ends have one cause.
+
+All ranks raise at once when the script has a defect: that is one incident and costs one restart of the job's budget. A
+failure belongs to the open incident if its process was started before that opened; training that goes on closes it.
+"""
+
+from __future__ import annotations
+
+from drivetrain_api.messages import Failure, ProcessPhase, ProcessState
+from drivetrain_coordinator.membership.state import Launcher, Membership
+
+KEPT = 20
+
+
+def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -> None:
+    """Note one process of a launcher's state; a new death becomes a failure unless the pod or the job was ending."""
+    m.first_seen.setdefault(process.id, now)
+    if process.phase is not ProcessPhase.DEAD or process.id in m.dead:
+        return
+    m.dead.add(process.id)
+    m.condemned.pop(process.id, None)
+    if launcher.leaving or m.end is not None or launcher.pod_uid in m.released:
+        return
+    incident = m.incident
+    if not incident.open or m.first_seen[process.id] > incident.opened_at:
+        incident.number += 1
+        incident.opened_at, incident.step, incident.open = now, m.step, True
+    m.failure_count += 1
+    kind = "signal" if process.signal is not None else "exit"
+    m.failures_by_kind[kind] = m.failures_by_kind.get(kind, 0) + 1
+    failure = Failure(
+        seq=m.failure_count,
+        incident=incident.number,
+        process=process.id,
+        pod_uid=launcher.pod_uid,
+        pod_name=launcher.pod_name,
+        rank=_rank(m, process.id),
+        exit_code=process.exit_code,
+        signal=process.signal,
+        log_tail=process.log_tail,
+    )
+    m.failures = [*m.failures, failure][-KEPT:]
+
+
+def close_if_over(m: Membership) -> None:
+    """Two more steps than when it opened: one may have been under way already."""
+    if m.incident.open and m.step >= m.incident.step + 2:
+        m.incident.open = False
+
+
+def _rank(m: Membership, process: str) -> int | None:
+    for epoch in (m.active, m.pending):
+        if epoch is not None and process in epoch.processes:
+            return epoch.processes.index(process)
+    return None

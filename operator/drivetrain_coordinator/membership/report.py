@@ -1,0 +1,74 @@
+"""What the coordinator tells the operator: a picture of the membership, made anew each time."""
+
+from __future__ import annotations
+
+from drivetrain_api.messages import JobState, MemberReport, ProcessPhase, Report
+from drivetrain_coordinator.membership import facts, seats
+from drivetrain_coordinator.membership.state import End, Membership
+
+
+def report(m: Membership, seq: int) -> Report:
+    """The whole report; `seq` numbers it within the term."""
+    identity = m.identity
+    members = []
+    for rank, member in enumerate(m.active.members if m.active is not None else ()):
+        process = facts.find(m, member)
+        if process is None:
+            continue
+        members.append(
+            MemberReport(
+                rank=rank,
+                process=member.process,
+                pod_uid=member.pod_uid,
+                pid=process.pid,
+                start_ticks=process.start_ticks,
+                step=process.step,
+            )
+        )
+    return Report(
+        job_uid=identity.job_uid,
+        namespace=identity.namespace,
+        job=identity.job,
+        term=identity.term,
+        seq=seq,
+        roster_seen=m.roster.revision if m.roster is not None else -1,
+        state=job_state(m),
+        message=m.end_reason if m.end is not None else m.message,
+        epoch=m.active.id if m.active is not None else None,
+        world=len(m.active.members) if m.active is not None else 0,
+        members=members,
+        joined=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected),
+        ready=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected and seats.ready(m, launcher)),
+        released=sorted(m.released),
+        progress=m.progress,
+        failures=m.failures,
+        incompatible=list(m.incompatible.values()),
+        state_lost=m.state_lost,
+        recoveries=m.recovery.count,
+        last_recovery_seconds=m.recovery.last_seconds,
+    )
+
+
+def job_state(m: Membership) -> JobState:
+    """One word for what goes on."""
+    if m.end is not None:
+        return JobState.COMPLETE if m.end is End.COMPLETE else JobState.STOPPED
+    if not m.settled or (m.active is None and m.pending is None):
+        return JobState.WAITING
+    if m.pending is not None and (m.active is None or m.active.formed_at is None or m.pending.fresh):
+        return JobState.FORMING
+    if m.active is None or m.active.formed_at is None:
+        return JobState.FORMING
+    if broken(m):
+        return JobState.WAITING if m.pending is None else JobState.FORMING
+    processes = [facts.find(m, member) for member in m.active.members]
+    if any(process is not None and process.phase is ProcessPhase.DONE for process in processes):
+        return JobState.COMPLETING
+    return JobState.TRAINING
+
+
+def broken(m: Membership) -> bool:
+    """The active epoch can commit no more steps."""
+    if m.active is None:
+        return False
+    return m.fault_at is not None or any(facts.dead(m, x.process, x.pod_uid) for x in m.active.members)

@@ -1,0 +1,199 @@
+"""All that a coordinator knows about its job: plain records, changed only by the machine, never doing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from drivetrain_api.messages import (
+    Boundary,
+    EpochId,
+    Failure,
+    Form,
+    Incompatible,
+    LauncherState,
+    Member,
+    ProcessState,
+    Progress,
+    Roster,
+)
+from drivetrain_coordinator.membership.timings import Timings
+from drivetrain_coordinator.store import Rendezvous
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose coordinator this is."""
+
+    job_uid: str
+    namespace: str
+    job: str
+    term: int
+    processes_per_worker: int = 1
+
+
+@dataclass(slots=True)
+class Resend:
+    """When an order was last given, and how long to wait before it is given again."""
+
+    epoch: EpochId
+    at: float
+    wait: float
+
+
+@dataclass(slots=True)
+class Launcher:
+    """One launcher of one pod, connected or not."""
+
+    pod_uid: str
+    pod_name: str
+    index: int
+    boot: str
+    connected: bool
+    heard_at: float
+    closed_at: float | None = None
+    seq: int = -1
+    state: LauncherState | None = None
+    processes: dict[str, ProcessState] = field(default_factory=dict)
+    handed_over: bool = False
+    """It told which forms it had received: without that, nothing is known of earlier terms."""
+    form_sent: Resend | None = None
+    table_sent: Resend | None = None
+    final_sent_at: float | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """The pod was told to go."""
+        return self.state is not None and self.state.leaving
+
+
+@dataclass(slots=True)
+class Epoch:
+    """One membership epoch, from its form on."""
+
+    id: EpochId
+    members: tuple[Member, ...]
+    boundary: Boundary
+    fresh: bool
+    reason: str
+    sent_at: float
+    deadline: float
+    store: Rendezvous
+    first: bool = False
+    """No epoch was ever tabled before this one."""
+    certain: bool = True
+    """Its table is known to have been sent. False only for a predecessor's epoch of which nobody showed a table."""
+    loses_state: bool = False
+    """All holders of newer state are proven dead: when this forms, training has gone back."""
+    acknowledged: set[str] = field(default_factory=set)
+    formed: set[str] = field(default_factory=set)
+    first_ack_at: float | None = None
+    tabled_at: float | None = None
+    formed_at: float | None = None
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Process ids in rank order."""
+        return tuple(member.process for member in self.members)
+
+    def form(self) -> Form:
+        """The order that opens it."""
+        return Form(
+            epoch=self.id,
+            members=list(self.members),
+            boundary=self.boundary,
+            fresh=self.fresh,
+            deadline_seconds=self.deadline,
+            reason=self.reason,
+        )
+
+
+class End(StrEnum):
+    """Why a coordinator orders nothing more."""
+
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(slots=True)
+class Incident:
+    """Failures with one cause: the one that is open, and what closes it."""
+
+    number: int = 0
+    opened_at: float = 0.0
+    step: int = -1
+    open: bool = False
+
+
+@dataclass(slots=True)
+class Recovery:
+    """The loss that is being recovered from, and how long earlier ones took."""
+
+    since: float | None = None
+    floor: int | None = None
+    """Step that members held when the new group stood; recovered when all have finished the one after it."""
+    count: int = 0
+    last_seconds: float | None = None
+    durations: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Membership:
+    """Everything. `active` is the last tabled epoch, `pending` a newer one that not all have acknowledged yet."""
+
+    identity: Identity
+    timings: Timings
+    roster: Roster | None = None
+    roster_at: float = 0.0
+    launchers: dict[str, Launcher] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    proven_pods: set[str] = field(default_factory=set)
+    condemned: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    """Processes to be killed: pod uid, reason, when last ordered."""
+    silent: dict[str, int] = field(default_factory=dict)
+    """Formations in a row in which a process did not answer."""
+
+    active: Epoch | None = None
+    pending: Epoch | None = None
+    n: int = 0
+    inherited: dict[EpochId, Form] = field(default_factory=dict)
+    """Forms of earlier terms that launchers handed over, from the highest that is known as tabled."""
+    inherited_tabled: EpochId | None = None
+    settled: bool = False
+    """What earlier terms left behind was looked at; from now on this coordinator decides."""
+    settled_at: float = 0.0
+    last_connect: float | None = None
+    last_arrival: float | None = None
+    """When a launcher connected or a process became ready."""
+
+    fault_at: float | None = None
+    join_since: float | None = None
+    formation_failures: int = 0
+    step: int = -1
+    step_at: float = 0.0
+    step_interval: float = 0.0
+    done_world: int | None = None
+    """World size when the first member was done: it never grows after that."""
+
+    end: End | None = None
+    end_reason: str = ""
+    message: str = ""
+    released: set[str] = field(default_factory=set)
+    incompatible: dict[str, Incompatible] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    failure_count: int = 0
+    failures_by_kind: dict[str, int] = field(default_factory=dict)
+    first_seen: dict[str, float] = field(default_factory=dict)
+    incident: Incident = field(default_factory=Incident)
+    recovery: Recovery = field(default_factory=Recovery)
+    progress: Progress | None = None
+    counters: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    state_lost: int = 0
+    epochs_formed: int = 0
+    wake: float = 0.0
+    """Next moment at which a rule wants to be asked again."""
+
+    def wake_at(self, at: float) -> None:
+        """A rule waits until `at`."""
+        self.wake = min(self.wake, at)

@@ -1,0 +1,235 @@
+"""Should the membership change now? One rule a function, asked in the order of `TRIGGERS`; the first answer counts.
+
+Losses come first and act at once: no timer stands between a proof of death and the next form. Wishes (leave, shrink,
+join) come last and wait for a step boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from drivetrain_api.messages import Boundary, Member, ProcessPhase
+from drivetrain_coordinator.membership import drop, facts, formation, seats
+from drivetrain_coordinator.membership.state import Epoch, Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Form a new epoch."""
+
+    reason: str
+    again: bool = False
+    """Even with the same members: the last formation came to nothing."""
+    loss: bool = False
+    """Something was lost: recovery time starts to count."""
+
+
+Trigger = Callable[[Membership, float], Move | None]
+
+
+def forming_now(m: Membership) -> bool:
+    """An epoch is pending for which members abandon what they do."""
+    return m.pending is not None and m.pending.boundary is Boundary.NOW
+
+
+def watched(m: Membership) -> Iterator[Member]:
+    """Members whose loss matters: of the epoch that trains until it is abandoned, and of the one that comes."""
+    seen: set[str] = set()
+    for epoch in (m.pending, None if forming_now(m) else m.active):
+        for member in epoch.members if epoch is not None else ():
+            if member.process not in seen:
+                seen.add(member.process)
+                yield member
+
+
+def first_epoch(m: Membership, now: float) -> Move | None:
+    """Nothing was formed yet: start with all wanted workers, or after a while with as many as suffice."""
+    if m.active is not None or m.pending is not None:
+        return None
+    return Move("the job starts") if may_start(m, now) else None
+
+
+def may_start(m: Membership, now: float) -> bool:
+    """Enough newcomers are there to begin without any survivor."""
+    assert m.roster is not None
+    proposal = seats.propose(m, now)
+    wanted = m.roster.target * m.identity.processes_per_worker
+    if m.identity.term > 1 and m.active is None:
+        unheard = [
+            pod.name
+            for pod in m.roster.pods
+            if pod.uid not in m.proven_pods and not (pod.uid in m.launchers and m.launchers[pod.uid].handed_over)
+        ]
+        if unheard:
+            m.message = f"waits for word from {', '.join(sorted(unheard)[:3])}: an earlier term may have state there"
+            return False
+    if proposal.members and len(proposal.members) >= wanted:
+        return True
+    m.message = f"waits for ready processes: {len(proposal.members)} of {wanted}"
+    if len(proposal.members) < seats.required(m) or m.last_arrival is None:
+        return False
+    m.wake_at(m.last_arrival + m.timings.arrival_wait)
+    return now - m.last_arrival >= m.timings.arrival_wait
+
+
+def unsettled(m: Membership, now: float) -> Move | None:
+    """A predecessor left a form behind that not everybody followed: nobody may stay in it."""
+    if m.pending is not None or m.active is None or m.active.id.term == m.identity.term:
+        return None
+    if m.active.certain and m.active.id == max(m.inherited, default=m.active.id):
+        return None
+    return Move("the last coordinator ended while it formed", again=True, loss=True)
+
+
+def unlawful(m: Membership, now: float) -> Move | None:
+    """News from an earlier term forbids the epoch that is being formed."""
+    if m.pending is None or drop.objection(m, m.pending.processes, now, strict=False) is None:
+        return None
+    return Move("another coordinator's epoch came to light", again=True)
+
+
+def member_dead(m: Membership, now: float) -> Move | None:
+    """A member is proven dead."""
+    for member in watched(m):
+        if facts.dead(m, member.process, member.pod_uid):
+            return Move(f"{drop.pod_name(m, member.pod_uid)} lost a rank", loss=True)
+    return None
+
+
+def moved_on(m: Membership, now: float) -> Move | None:
+    """A member of the active epoch left it for one that will not come: the active one can never go on."""
+    if m.active is None or m.pending is not None:
+        return None
+    for member in m.active.members:
+        process = facts.find(m, member)
+        if process is not None and process.epoch is not None and process.epoch > m.active.id:
+            return Move("a formation was given up half-way", again=True, loss=True)
+    return None
+
+
+def connection_lost(m: Membership, now: float) -> Move | None:
+    """A member is out of reach and training does not go on without its launcher's channel."""
+    if not any(facts.gone(m, member.pod_uid, now) for member in watched(m)):
+        return None
+    if m.active is not None and m.active.formed_at is not None and not forming_now(m):
+        lost_newcomer = m.pending is not None and any(facts.gone(m, x.pod_uid, now) for x in m.pending.members)
+        if not lost_newcomer and m.fault_at is None and not stalled(m, now):
+            return None
+    names = {drop.pod_name(m, x.pod_uid) for x in watched(m) if facts.gone(m, x.pod_uid, now)}
+    return Move(f"{', '.join(sorted(names)[:3])} out of reach", loss=True)
+
+
+def stalled(m: Membership, now: float) -> bool:
+    """No step for longer than steps usually take."""
+    limit = max(m.timings.stall, 2 * m.step_interval)
+    m.wake_at(m.step_at + limit)
+    return now - m.step_at >= limit
+
+
+def fault(m: Membership, now: float) -> Move | None:
+    """Communication failed though all members look alive: wait for a proof of death, then try again together."""
+    if m.fault_at is None or forming_now(m):
+        return None
+    m.wake_at(m.fault_at + m.timings.fault_wait)
+    if now - m.fault_at < m.timings.fault_wait:
+        return None
+    if m.active is not None and m.active.formed_at is None:
+        m.formation_failures += 1
+    return Move("communication failed", again=True, loss=True)
+
+
+def deadline(m: Membership, now: float) -> Move | None:
+    """A formation takes too long: those that did not answer twice are killed, the others try again."""
+    late = formation.overdue(m, now)
+    if late is None:
+        return None
+    m.formation_failures += 1
+    for member in late:
+        m.silent[member.process] = m.silent.get(member.process, 0) + 1
+        if m.silent[member.process] >= 2:
+            condemn(m, member, "silent while two groups formed")
+    return Move("the last formation took too long", again=True, loss=True)
+
+
+def no_progress(m: Membership, now: float) -> Move | None:
+    """The group stands but commits nothing: kill those that hold it up; if all wait for each other, form anew."""
+    if m.active is None or m.active.formed_at is None or m.pending is not None:
+        return None
+    since = max(m.step_at, m.active.formed_at)
+    m.wake_at(since + m.timings.no_progress)
+    if now - since < m.timings.no_progress:
+        return None
+    processes = [process for member in m.active.members if (process := facts.find(m, member)) is not None]
+    m.step_at = now
+    if any(process.phase is ProcessPhase.DONE for process in processes) and all(p.waiting for p in processes):
+        return None
+    busy = [p for p in processes if not p.waiting and p.phase is not ProcessPhase.DONE]
+    if not busy:
+        return Move(f"no step for {m.timings.no_progress:.0f} s, all members waiting", again=True, loss=True)
+    for member in m.active.members:
+        if any(process.id == member.process for process in busy):
+            condemn(m, member, f"no step for {m.timings.no_progress:.0f} s while this rank was not waiting for others")
+    return None
+
+
+def condemn(m: Membership, member: Member, reason: str) -> None:
+    """Have a process killed. Its seat is free when it is dead, or when a majority goes on without it."""
+    m.condemned.setdefault(member.process, (member.pod_uid, reason, float("-inf")))
+
+
+def departures(m: Membership, now: float) -> Move | None:
+    """A member is to go: it leaves at a step boundary, as soon as training can go on without it."""
+    epoch = steady(m, now)
+    if epoch is None:
+        return None
+    proposal = seats.propose(m, now)
+    gone = set(epoch.processes) - set(proposal.processes)
+    if not gone or not proposal.members:
+        return None
+    leaving = {drop.pod_name(m, member.pod_uid) for member in epoch.members if member.process in gone}
+    return Move(f"{', '.join(sorted(leaving)[:3])} leaving")
+
+
+def arrivals(m: Membership, now: float) -> Move | None:
+    """Seats are free and processes ready: they join at a step boundary, after a short wait for others."""
+    epoch = steady(m, now)
+    if epoch is None:
+        m.join_since = None
+        return None
+    proposal = seats.propose(m, now)
+    if not set(proposal.processes) - set(epoch.processes):
+        m.join_since = None
+        return None
+    assert m.roster is not None
+    if m.join_since is None:
+        m.join_since = now
+    full = len(proposal.members) >= m.roster.target * m.identity.processes_per_worker
+    m.wake_at(m.join_since + m.timings.join_batch)
+    if not full and now - m.join_since < m.timings.join_batch:
+        return None
+    return Move("workers join")
+
+
+def steady(m: Membership, now: float) -> Epoch | None:
+    """The active epoch, if it trains undisturbed and no other is coming."""
+    if m.active is None or m.active.formed_at is None or m.pending is not None or m.fault_at is not None:
+        return None
+    if any(facts.gone(m, member.pod_uid, now) for member in m.active.members):
+        return None  # its rank may well go on training: a change now would throw it out
+    return m.active
+
+
+TRIGGERS: tuple[Trigger, ...] = (
+    first_epoch,
+    unsettled,
+    unlawful,
+    member_dead,
+    moved_on,
+    connection_lost,
+    deadline,
+    fault,
+    no_progress,
+    departures,
+    arrivals,
+)

@@ -1,0 +1,85 @@
+"""One job's numbers for Prometheus, read from the membership when scraped. A coordinator serves one job, so its series
+carry no job label of our own: the scrape configuration adds namespace and pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from drivetrain_coordinator.membership import Membership
+
+BUCKETS = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
+
+
+class JobMetrics(Collector):
+    """Collector over a membership; `text()` is the body of /metrics."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._m = membership
+        self._registry = CollectorRegistry()
+        self._recovery = Histogram(
+            "drivetrain_recovery_seconds",
+            "From the first sign of a loss to the first step that all members finished.",
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """Prometheus text format."""
+        for seconds in self._m.recovery.durations:
+            self._recovery.observe(seconds)
+        self._m.recovery.durations.clear()
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry for each scrape."""
+        m = self._m
+        info = InfoMetricFamily("drivetrain_job", "Which job this coordinator serves.")
+        info.add_metric((), {"namespace": m.identity.namespace, "job": m.identity.job, "job_uid": m.identity.job_uid})
+        yield info
+        active = m.active
+        yield _gauge("world_size", "Members of the active membership epoch.", len(active.members) if active else 0)
+        yield _gauge("membership_term", "This coordinator's term.", m.identity.term)
+        yield _gauge("membership_epoch_term", "Term of the active membership epoch.", active.id.term if active else 0)
+        yield _gauge("membership_epoch", "Number of the active membership epoch.", active.id.n if active else 0)
+        connected = sum(launcher.connected for launcher in m.launchers.values())
+        yield _gauge("launchers_connected", "Launchers with an open channel.", connected)
+        yield _gauge("steps_committed", "Last step that a member committed, counted from 1.", m.step + 1)
+        if m.progress is not None:
+            for name, text, value in (
+                ("steps_planned", "Steps after which training ends.", m.progress.steps),
+                ("loss", "Loss of the last step that all members hold.", m.progress.loss),
+                ("samples_per_second", "Throughput of the whole job.", m.progress.samples_per_second),
+                ("step_seconds", "Duration of a step.", m.progress.step_seconds),
+            ):
+                if value is not None:
+                    yield _gauge(name, text, value)
+        yield _counter("epochs_formed", "Membership epochs whose group stood.", m.epochs_formed)
+        yield _counter("recoveries", "Losses after which training went on.", m.recovery.count)
+        yield _counter("state_lost", "Times that all holders of the state were lost.", m.state_lost)
+        failures = CounterMetricFamily("drivetrain_failures", "Rank processes that ended early.", labels=["kind"])
+        for kind in ("exit", "signal"):
+            failures.add_metric([kind], m.failures_by_kind.get(kind, 0))
+        yield failures
+        yield from self._launcher_counters()
+
+    def _launcher_counters(self) -> Iterator[Metric]:
+        sums: dict[str, float] = {}
+        for counters in self._m.counters.values():
+            for name, value in counters.items():
+                if name.isidentifier():
+                    sums[name] = sums.get(name, 0.0) + value
+        for name, value in sorted(sums.items()):
+            yield _counter(name, "Summed over the launchers of this job.", value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"drivetrain_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"drivetrain_{name}", text, value=value)

@@ -1,0 +1,265 @@
+"""The coordinator process: launchers' channels, the clock and the reports around the membership machine.
+
+Everything runs on one event loop; each event goes through the machine and its orders go out in the same turn, so that
+between a proof of death and the next form there is no batching and no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from drivetrain_api.messages import (
+    PROTOCOL_MAX,
+    Hello,
+    LauncherState,
+    Put,
+    Reject,
+    RejectReason,
+    Report,
+    Roster,
+    Welcome,
+)
+from drivetrain_coordinator.channel import Channel, receive
+from drivetrain_coordinator.membership import (
+    Connected,
+    Disconnected,
+    Dismiss,
+    Event,
+    Machine,
+    Output,
+    PutKey,
+    Retire,
+    RosterCame,
+    Said,
+    Send,
+    Tick,
+    Timings,
+)
+from drivetrain_coordinator.metrics import JobMetrics
+from drivetrain_coordinator.reporter import Reporter
+from drivetrain_coordinator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_LIMIT = 8 << 20
+HELLO_SECONDS = 10.0
+CHANNELS_LIMIT = 16384
+
+
+class Coordinator:
+    """One job's coordinator. `run()` serves until `stop()` or until a higher term exists."""
+
+    def __init__(self, settings: Settings, timings: Timings | None = None) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.machine = Machine(settings.identity, timings, self._loop.time())
+        self._worker_token = settings.secret("worker-token").encode()
+        self._channels: dict[str, Channel] = {}
+        self._open = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
+        self._told: object = None
+        self._metrics = JobMetrics(self.machine.state)
+        self._reporter = Reporter(
+            settings.reports, settings.secret("token"), settings.client_tls(), self._report, self._roster
+        )
+        self.port = settings.port
+        self.metrics_port = settings.metrics_port
+        self.ready = asyncio.Event()
+
+    def stop(self) -> None:
+        """End gracefully: training goes on, and launchers look for the next coordinator."""
+        self._over.set()
+
+    async def run(self) -> None:
+        """Serve."""
+        channels = web.Application()
+        channels.router.add_get("/v1/channel", self._channel)
+        numbers = web.Application()
+        numbers.router.add_get("/metrics", self._serve_metrics)
+        numbers.router.add_get("/healthz", self._serve_health)
+        runners = [web.AppRunner(channels, handler_cancellation=True), web.AppRunner(numbers)]
+        for runner in runners:
+            await runner.setup()
+        host = self._settings.host
+        sites = [
+            web.TCPSite(runners[0], host, self.port, ssl_context=self._settings.server_tls(), backlog=1024),
+            web.TCPSite(runners[1], host, self.metrics_port),
+        ]
+        reports = asyncio.create_task(self._reporter.run())
+        try:
+            for site in sites:
+                await site.start()
+            self.port = runners[0].addresses[0][1]
+            self.metrics_port = runners[1].addresses[0][1]
+            self._apply(Tick())
+            self.ready.set()
+            logger.info("coordinator serves", extra={"port": self.port, "metrics_port": self.metrics_port})
+            over = asyncio.create_task(self._over.wait())
+            await asyncio.wait({over, reports}, return_when=asyncio.FIRST_COMPLETED)
+            over.cancel()
+        finally:
+            await self._shut_down(reports, runners)
+
+    async def _shut_down(self, reports: asyncio.Task[None], runners: list[web.AppRunner]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        failed = reports.done() and not reports.cancelled() and reports.exception() is not None
+        reports.cancel()
+        await asyncio.gather(reports, return_exceptions=True)
+        for channel in list(self._channels.values()):
+            channel.finish()
+        await self._reporter.last(1.0)
+        for runner in runners:
+            await runner.cleanup()
+        if failed:
+            reports.result()
+
+    # --- machine ------------------------------------------------------------------------------------------------
+
+    def _apply(self, event: Event) -> None:
+        now = self._loop.time()
+        self._carry_out(self.machine.step(event, now))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(max(self.machine.next_tick, now + 0.001), self._apply, Tick())
+        told = self._picture()
+        if told != self._told:
+            self._told = told
+            self._reporter.changed()
+
+    def _carry_out(self, outputs: list[Output]) -> None:
+        payloads: dict[int, str] = {}
+        for output in outputs:
+            match output:
+                case Send(pod_uid, message):
+                    channel = self._channels.get(pod_uid)
+                    if channel is not None:
+                        channel.send(payloads.setdefault(id(message), message.model_dump_json()))
+                    if message.type in ("kill", "form", "complete", "stop", "released"):
+                        self._log_order(pod_uid, message)
+                case Dismiss(pod_uid, reject):
+                    channel = self._channels.get(pod_uid)
+                    if channel is not None:
+                        channel.send(reject.model_dump_json())
+                        channel.finish()
+                case Retire(reason):
+                    logger.warning("this coordinator's time is over", extra={"reason": reason})
+                    self._over.set()
+
+    def _log_order(self, pod_uid: str, message: BaseModel) -> None:
+        fields = message.model_dump(mode="json", include={"type", "epoch", "reason", "process", "boundary"})
+        logger.info("order", extra={"pod_uid": pod_uid, **{f"order_{key}": value for key, value in fields.items()}})
+
+    def _picture(self) -> object:
+        """What the operator should hear of at once, rather than with the next periodic report."""
+        m = self.machine.state
+        active, pending = m.active, m.pending
+        return (
+            active and (active.id, active.formed_at),
+            pending and pending.id,
+            m.end,
+            m.message,
+            m.failure_count,
+            m.recovery.count,
+            m.state_lost,
+            len(m.released),
+            len(m.incompatible),
+            sum(launcher.connected for launcher in m.launchers.values()),
+        )
+
+    def _report(self, seq: int) -> Report:
+        return self.machine.report(seq)
+
+    def _roster(self, roster: Roster) -> None:
+        seen = self.machine.state.roster
+        if seen is None or roster.revision > seen.revision:
+            logger.info(
+                "roster", extra={"revision": roster.revision, "target": roster.target, "pods": len(roster.pods)}
+            )
+            self._apply(RosterCame(roster))
+
+    # --- launchers ----------------------------------------------------------------------------------------------
+
+    async def _channel(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(max_msg_size=MESSAGE_LIMIT, compress=False, timeout=1.0)
+        await socket.prepare(request)
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode()
+        if not hmac.compare_digest(given, self._worker_token):
+            return await _turn_away(socket, Reject(reason=RejectReason.TOKEN, message="wrong worker token"))
+        if self._open >= CHANNELS_LIMIT:
+            return await _turn_away(socket, Reject(reason=RejectReason.ROSTER, message="too many connections"))
+        self._open += 1
+        try:
+            await self._serve(request, socket)
+        finally:
+            self._open -= 1
+        return socket
+
+    async def _serve(self, request: web.Request, socket: web.WebSocketResponse) -> None:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                hello = await receive(socket)
+        except TimeoutError:
+            hello = None
+        if not isinstance(hello, Hello):
+            await socket.close(code=1002, message=b"expected hello")
+            return
+        reject = self.machine.admission(hello)
+        if reject is not None:
+            fields = {"pod": hello.pod_name, "reason": reject.reason, "detail": reject.message}
+            logger.info("launcher turned away", extra=fields)
+            if reject.reason is RejectReason.PROTOCOL:
+                self._reporter.changed()
+            await _turn_away(socket, reject)
+            return
+        await self._talk(request, socket, hello)
+
+    async def _talk(self, request: web.Request, socket: web.WebSocketResponse, hello: Hello) -> None:
+        channel = Channel(socket, request.transport, hello)
+        older = self._channels.get(hello.pod_uid)
+        if older is not None:  # the same launcher, back before its old connection was seen to end
+            older.abort()
+        self._channels[hello.pod_uid] = channel
+        protocol = min(hello.protocol_max, PROTOCOL_MAX)
+        channel.send(Welcome(protocol=protocol, term=self._settings.identity.term).model_dump_json())
+        writer = asyncio.create_task(channel.write())
+        logger.info("launcher connected", extra={"pod": hello.pod_name, "index": hello.index, "boot": hello.boot})
+        self._apply(Connected(hello))
+        try:
+            while (message := await receive(socket)) is not None and self._channels.get(hello.pod_uid) is channel:
+                match message:
+                    case LauncherState():
+                        self._apply(Said(hello.pod_uid, hello.boot, message))
+                    case Put():
+                        self._apply(PutKey(hello.pod_uid, hello.boot, message))
+                    case Hello():
+                        break
+        finally:
+            writer.cancel()
+            if self._channels.get(hello.pod_uid) is channel:
+                del self._channels[hello.pod_uid]
+                logger.info("launcher disconnected", extra={"pod": hello.pod_name})
+                if not self._over.is_set():
+                    self._apply(Disconnected(hello.pod_uid, hello.boot))
+
+    # --- numbers ------------------------------------------------------------------------------------------------
+
+    async def _serve_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def _serve_health(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+
+async def _turn_away(socket: web.WebSocketResponse, reject: Reject) -> web.WebSocketResponse:
+    await socket.send_str(reject.model_dump_json())
+    await socket.close()
+    return socket

@@ -1,0 +1,1 @@
+"""Real servers that tests share: import as `harness.<module>`."""

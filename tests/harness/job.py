@@ -1,0 +1,205 @@
+"""A whole job as processes on one machine, without Kubernetes: a coordinator, launchers, and real ranks that train.
+
+The harness plays the operator: it knows which pods (launchers) exist, and says so in the roster. Every pod has a loopback
+address of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drivetrain_api import constants
+from drivetrain_api.messages import Report, RosterPod
+from drivetrain_api.runtime import RuntimeSpec
+from harness.static_operator import Credentials, StaticOperator, make_credentials, roster
+
+ROOT = Path(__file__).parents[2]
+_network = itertools.count(os.getpid() % 200 + 1)
+
+
+@dataclass
+class Pod:
+    """One worker pod: a launcher process."""
+
+    uid: str
+    index: int
+    process: asyncio.subprocess.Process
+    log: Path
+
+
+@dataclass
+class LocalJob:
+    """A running job. Use `async with LocalJob.run(...) as job`."""
+
+    folder: Path
+    spec: RuntimeSpec
+    command: list[str]
+    operator: StaticOperator
+    credentials: Credentials
+    environment: dict[str, str]
+    network: str
+    term: int = 0
+    target: int = 0
+    pods: dict[str, Pod] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    coordinator: asyncio.subprocess.Process | None = None
+    _count: int = 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def run(
+        cls,
+        folder: Path,
+        spec: RuntimeSpec,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+    ) -> AsyncIterator[LocalJob]:
+        """Start everything; end everything on leaving, whatever happened."""
+        credentials = make_credentials(folder / "credentials")
+        async with StaticOperator.serve(credentials) as operator:
+            job = cls(
+                folder,
+                spec,
+                command,
+                operator,
+                credentials,
+                environment or {},
+                f"127.{70 + next(_network) % 180}.{os.getpid() % 250}",
+                target=spec.workers,
+            )
+            try:
+                await job.start_coordinator()
+                for index in range(spec.workers):
+                    await job.start_pod(index)
+                yield job
+            finally:
+                await job._end()
+
+    def _environment(self, extra: dict[str, str]) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+            constants.ENV_JOB: "test",
+            constants.ENV_JOB_UID: "job-uid",
+            constants.ENV_NAMESPACE: "default",
+            constants.ENV_SPEC: self.spec.model_dump_json(),
+            **extra,
+        }
+
+    async def start_coordinator(self) -> None:
+        """Start the coordinator of the next term, as the operator would."""
+        self.term += 1
+        await self.publish()
+        with (self.folder / f"coordinator-{self.term}.log").open("wb") as log:
+            self.coordinator = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "from drivetrain_coordinator.main import main; raise SystemExit(main())",
+                env=self._environment(
+                    {
+                        constants.ENV_TERM: str(self.term),
+                        constants.ENV_REPORTS: self.operator.url,
+                        constants.ENV_CREDENTIALS: str(self.credentials.coordinator),
+                        constants.ENV_POD_IP: f"{self.network}.1",
+                    }
+                ),
+                stdout=log,
+                stderr=log,
+            )
+
+    async def kill_coordinator(self) -> None:
+        """SIGKILL; nothing takes its place until `start_coordinator`."""
+        assert self.coordinator is not None
+        self.coordinator.kill()
+        await self.coordinator.wait()
+
+    async def start_pod(self, index: int) -> Pod:
+        """Start a launcher for this index and put it on the roster."""
+        self._count += 1
+        uid = f"pod-{index}-{self._count}"
+        log = self.folder / f"{uid}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "from drivetrain.launch.main import main; raise SystemExit(main())",
+                "--",
+                *self.command,
+                env=self._environment(
+                    {
+                        constants.ENV_POD_UID: uid,
+                        constants.ENV_POD_NAME: uid,
+                        constants.ENV_POD_IP: f"{self.network}.{10 + self._count}",
+                        constants.ENV_INDEX: str(index),
+                        constants.ENV_COORDINATOR: f"{self.network}.1:{constants.COORDINATOR_PORT}",
+                        constants.ENV_CREDENTIALS: str(self.credentials.worker),
+                        **self.environment,
+                    }
+                ),
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+            )
+        pod = Pod(uid, index, process, log)
+        self.pods[uid] = pod
+        await self.publish()
+        return pod
+
+    async def kill_pod(self, uid: str) -> None:
+        """SIGKILL a launcher and tell it in the roster, as a kubelet and the operator would."""
+        pod = self.pods.pop(uid)
+        pod.process.kill()
+        await pod.process.wait()
+        self.dead.add(uid)
+        await self.publish()
+
+    async def publish(self, *, stop: str | None = None) -> None:
+        """Tell the coordinator the pods that exist."""
+        pods = [RosterPod(uid=pod.uid, name=pod.uid, index=pod.index) for pod in self.pods.values()]
+        await self.operator.set(
+            roster(
+                pods,
+                target=self.target,
+                minimum=self.spec.min_workers,
+                term=self.term,
+                proven_dead=self.dead,
+                stop=stop,
+            )
+        )
+
+    async def wait_for(self, wanted: Callable[[Report], bool], seconds: float = 60.0) -> Report:
+        """The first report that satisfies `wanted`; on time-out the logs' tails are in the error."""
+        try:
+            return await self.operator.wait_for(wanted, seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.logs()}") from None
+
+    async def completed(self, seconds: float = 120.0) -> list[int | None]:
+        """Wait until every launcher has ended; their exit codes."""
+        try:
+            async with asyncio.timeout(seconds):
+                return [await pod.process.wait() for pod in self.pods.values()]
+        except TimeoutError:
+            raise TimeoutError(f"not completed within {seconds} s\n{self.logs()}") from None
+
+    def logs(self, characters: int = 3000) -> str:
+        """The ends of all logs."""
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-characters:]}" for path in self.folder.glob("*.log"))
+
+    async def _end(self) -> None:
+        processes = [pod.process for pod in self.pods.values()]
+        if self.coordinator is not None:
+            processes.append(self.coordinator)
+        for process in processes:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+        for process in processes:
+            await process.wait()
