@@ -13,6 +13,7 @@ from cluster import cgroups, network, tunables
 from cluster.command import run
 from cluster.errors import ClusterError, NotInTime
 from cluster.layout import CGROUP_ROOT, cache_dir, logs_dir, run_dir
+from cluster.mounts import mount_points
 from cluster.node import remove_mount_points
 from cluster.processes import Process, kill, marked
 
@@ -25,7 +26,7 @@ def down() -> None:
     network.disconnect()
     cgroups.remove()
     for mount in reversed(_mounts()):
-        run(["umount", "--lazy", mount])
+        run(["umount", "--lazy", str(mount)])
     tunables.restore()
     remove_mount_points()
     _keep_logs()
@@ -67,10 +68,9 @@ def _kill_everything() -> None:
         time.sleep(0.05)
 
 
-def _mounts() -> list[str]:
+def _mounts() -> list[Path]:
     """Mounts of ours that the machine's own namespace sees: none, unless an `up` died at the wrong moment."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point.startswith(f"{run_dir()}/")]
+    return [point for point in mount_points() if run_dir() in point.parents]
 
 
 def _keep_logs() -> None:

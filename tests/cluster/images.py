@@ -66,7 +66,7 @@ def build(name: str, dockerfile: Path, context: Path, arguments: Mapping[str, st
         command = ["bud", "--layers", "--format=oci", "--file", str(dockerfile), "--tag", name]
         command += [f"--volume={source}:{place}" for source, place in volumes.items()]
         command += [f"--build-arg={key}={value}" for key, value in (arguments or {}).items()]
-        _buildah(*command, str(context), timeout=3600)
+        _buildah(*command, str(context), timeout=3600, show=True)
     return name
 
 
@@ -108,11 +108,11 @@ def _folder() -> Path:
     return folder
 
 
-def _buildah(*arguments: str, timeout: float = 60) -> str:
+def _buildah(*arguments: str, timeout: float = 60, show: bool = False) -> str:
     storage = ["--root", str(_folder() / "storage"), "--runroot", str(_folder() / "run"), "--storage-driver", "overlay"]
     # chroot: no user namespace and no runc are asked for, so it works as root anywhere.
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-    return run(["buildah", *storage, *arguments], env=environment, timeout=timeout)
+    return run(["buildah", *storage, *arguments], env=environment, timeout=timeout, show=show)
 
 
 def _pip_settings() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.command import run
 from cluster.layout import BRIDGE, CONTROL_PLANE, MACHINE_NETWORK, Node
+from cluster.mounts import mount_points
 
 _NAMESPACES = Path("/run/netns")
 
@@ -78,7 +79,7 @@ def disconnect() -> None:
     for link in links():  # a cable may have gone with its namespace since it was listed
         if link in links():
             run(["ip", "link", "delete", link])
-    if _NAMESPACES.is_mount() and not any(_NAMESPACES.iterdir()):
+    if _NAMESPACES in mount_points() and not any(_NAMESPACES.iterdir()):
         run(["umount", str(_NAMESPACES)])  # `ip netns add` mounted it; as long as nobody else uses it, it can go
         _NAMESPACES.rmdir()
 
