@@ -1,8 +1,8 @@
 """How is an operation that all members share done exactly once, however often the membership changes under it?
 
-An operation (a step, or a reduction) is tried until it is committed. Interrupted, it is undone and tried again in the next
-membership; if it turns out there that a peer had committed it already, that peer's state has been taken over and its
-result is used. Nothing is applied twice and nothing is lost.
+An operation (a step, or a reduction) is tried until it is committed. Interrupted, it is undone and tried again in the
+next membership; if it turns out there that a peer had committed it already, that peer's state has been taken over and
+its result is used. Nothing is applied twice and nothing is lost.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How far has training come? The same on every member, and the first thing that members compare after a change.
 
 A run is a sequence of operations that all members take part in: steps, and between them reductions (`run.reduce`,
-`run.evaluate`, `run.save`). A position is the number of the next step and how many reductions followed the last one. Results
-of the few operations that a late or new member may still have to answer for are kept here and travel with the state.
+`run.evaluate`, `run.save`). A position is the number of the next step and how many reductions followed the last one.
+Results of the few operations that a late or new member may still have to answer for are kept here and travel with the
+state.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Position:
 
     step: int = 0
     """The next step to commit."""
-    lineage: EpochId = EpochId(0, 0)
+    lineage: EpochId = field(default_factory=lambda: EpochId(0, 0))
     """The membership epoch in which the last operation was committed: tells two states of the same step apart."""
     has_state: bool = False
     before_first: list[list[float]] = field(default_factory=list)

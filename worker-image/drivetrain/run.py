@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -107,7 +107,7 @@ class Run:
         optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
         data: MapDataset,
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
-        collate: Callable[[Sequence[Any]], Any] | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> nn.Module:
         """Hand over what is trained; returns the model, on its device.

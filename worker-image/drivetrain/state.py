@@ -151,8 +151,8 @@ def _feed(hasher: Any, node: Any) -> None:
 def checksum(flat: torch.Tensor) -> int:
     """A fast position-sensitive sum of a flat uint8 tensor, to tell a complete copy from a torn or misplaced one.
 
-    Not cryptographic; TCP guards the bits. Blocks of 8 bytes are summed per column of a 4096-wide table with wrap-around,
-    then the columns are hashed.
+    Not cryptographic; TCP guards the bits. Blocks of 8 bytes are summed per column of a 4096-wide table with wrap-
+    around, then the columns are hashed.
     """
     padded = flat.numel() // 32768 * 32768
     body = flat[:padded].view(torch.int64).view(-1, 4096).sum(0) if padded else torch.zeros(0, dtype=torch.int64)

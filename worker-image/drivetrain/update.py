@@ -1,4 +1,4 @@
-"""Apply a step's gradients: clip, update, advance the schedule. Nothing here can be interrupted, so it happens whole."""
+"""Apply gradients: clip, update, advance the schedule. Nothing here can be interrupted, so it happens whole."""
 
 from __future__ import annotations
 

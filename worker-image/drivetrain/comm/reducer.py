@@ -1,10 +1,11 @@
 """How do gradients become the sum over all ranks while backward still runs?
 
-Buckets of consecutive gradients are all-reduced as soon as backward has produced them, always in the same order. torch's
-DDP is not used: after a failed backward it keeps a stale divisor, and a newcomer's buckets do not match a survivor's.
+Buckets of consecutive gradients are all-reduced as soon as backward has produced them, always in the same order.
+torch's DDP is not used: after a failed backward it keeps a stale divisor, and a newcomer's buckets do not match a
+survivor's.
 
-Collectives touch only the staging vector, which belongs to one membership epoch. Parameters' `.grad` are views of it. When
-an epoch ends in mid-flight the vector is quarantined and the next epoch gets a new one.
+Collectives touch only the staging vector, which belongs to one membership epoch. Parameters' `.grad` are views of it.
+When an epoch ends in mid-flight the vector is quarantined and the next epoch gets a new one.
 """
 
 from __future__ import annotations

@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault
 
 
-class LinkStore(dist.Store):
+class LinkStore(Store):
     """A `torch.distributed.Store` for one membership epoch.
 
     `put` sends (key, value) towards the coordinator; `feed` is called from the link thread with each table. The first
-    table means that every member has acknowledged the epoch; until then a read waits without a limit of its own, because
-    members may first have to finish a long step. From then on peers have `deadline_seconds`.
+    table means that every member has acknowledged the epoch; until then a read waits without a limit of its own,
+    because members may first have to finish a long step. From then on peers have `deadline_seconds`.
     """
 
     def __init__(self, put: Callable[[str, bytes], None], interrupt: Interrupt, deadline_seconds: float) -> None:

@@ -12,8 +12,14 @@ from datetime import timedelta
 from typing import Any, Final
 
 import torch
-import torch.distributed as dist
-from torch._C._distributed_c10d import AllgatherOptions, AllreduceOptions, AllToAllOptions, BroadcastOptions
+from torch._C._distributed_c10d import (
+    AllgatherOptions,
+    AllreduceOptions,
+    AllToAllOptions,
+    BroadcastOptions,
+    ProcessGroupGloo,
+    Store,
+)
 
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
@@ -53,7 +59,7 @@ class Pending:
             notify()
 
     def wait(self) -> None:
-        """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`; the tensors are then lost."""
+        """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`: the tensors are lost."""
         if not self._done.is_set():
             self._transport.blocked(True)
             try:
@@ -178,7 +184,7 @@ class Transport:
 
 
 def connect_gloo(
-    store: dist.Store,
+    store: Store,
     rank: int,
     world: int,
     interrupt: Interrupt,
@@ -192,12 +198,12 @@ def connect_gloo(
     """
 
     def connect() -> Any:
-        options = dist.ProcessGroupGloo._Options()
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # a name that torch's stubs leave out
         # The type stubs of torch do not know these names; they are what torchrun's own initialisation uses.
-        device = dist.ProcessGroupGloo.create_device(hostname=address) if address else None
-        options._devices = [device or dist.ProcessGroupGloo.create_default_device()]
+        device = ProcessGroupGloo.create_device(hostname=address) if address else None
+        options._devices = [device or ProcessGroupGloo.create_default_device()]
         options._timeout = timedelta(seconds=deadline_seconds)
-        group = dist.ProcessGroupGloo(store, rank, world, options)
+        group = ProcessGroupGloo(store, rank, world, options)
         group._set_default_timeout(_FOR_EVER)
         if isinstance(store, LinkStore):
             store.wait_tabled()

@@ -5,7 +5,7 @@ Reading again is what makes a step repeatable: after a loss the survivors cut th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from drivetrain.errors import UsageError
 
 
 class MapDataset(Protocol):
-    """What `prepare(data=...)` takes: a length, and samples by index. `__getitems__(indices)` is used where it exists."""
+    """What `prepare(data=...)` takes: a length, and samples by index; `__getitems__(indices)` is used if it exists."""
 
     def __len__(self) -> int: ...
 
@@ -26,17 +26,15 @@ class MapDataset(Protocol):
 class Source:
     """A dataset with the order that (seed, step) gives it."""
 
-    def __init__(
-        self, dataset: MapDataset, collate: Callable[[Sequence[Any]], Any] | None, seed: int, batch: int
-    ) -> None:
+    def __init__(self, dataset: MapDataset, collate: Callable[[list[Any]], Any] | None, seed: int, batch: int) -> None:
         size = len(dataset)
         if size < 1:
             raise UsageError("prepare(data=...): the dataset is empty")
         self._dataset = dataset
-        self._fetch: Callable[[list[int]], Sequence[Any]] = getattr(
+        self._fetch: Callable[[list[int]], list[Any]] = getattr(
             dataset, "__getitems__", lambda indices: [dataset[index] for index in indices]
         )
-        self._collate: Callable[[Sequence[Any]], Any] = collate or default_collate
+        self._collate: Callable[[list[Any]], Any] = collate or default_collate
         self._seed = seed
         self.size = size
         self.batch = batch

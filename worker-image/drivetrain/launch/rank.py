@@ -61,6 +61,8 @@ class Rank:
         self.needed = process.spare_level is None
         """One of `processes_per_worker`, not a spare (any more)."""
         self.was_ready = False
+        self.killed_for: str | None = None
+        """Why this launcher sent SIGKILL; None if it did not."""
         self.counters: dict[str, float] = {}
         self.watch: Final = StopWatch()
         self._traceback = ""
@@ -95,12 +97,15 @@ class Rank:
         self._link.detach()
         self._pump.detach()
         self.process.close()
+        tail = self._traceback or self._pump.tail()
+        if self.killed_for is not None:
+            tail = f"{tail}\nkilled by its launcher: {self.killed_for}".lstrip()
         return self.state.model_copy(
             update={
                 "phase": ProcessPhase.DEAD,
                 "exit_code": death.exit_code,
                 "signal": death.signal,
-                "log_tail": self._traceback or self._pump.tail(),
+                "log_tail": tail,
             }
         )
 

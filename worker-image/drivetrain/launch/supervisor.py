@@ -53,6 +53,7 @@ class Supervisor:
         self._ranks: dict[int, Rank] = {}
         self._dead: deque[tuple[float, ProcessState]] = deque()
         self._retired: Counter[str] = Counter()
+        self._was_seated = False
         self._failures = 0
         self._not_before = 0.0
         self._spare_not_before = 0.0
@@ -68,7 +69,7 @@ class Supervisor:
     @property
     def seated(self) -> bool:
         """Some process, dead or alive, ever belonged to an epoch."""
-        return any(state.epoch is not None for state in self.states()) or "seated" in self._retired
+        return self._was_seated or any(rank.state.epoch is not None for rank in self._ranks.values())
 
     def states(self) -> list[ProcessState]:
         """Live processes, and those that died in the last 60 s."""
@@ -82,7 +83,6 @@ class Supervisor:
         total = Counter(self._retired)
         for rank in self._ranks.values():
             total.update(rank.counters)
-        total.pop("seated", None)
         return {name: float(value) for name, value in total.items()}
 
     def adopt(self, process: RankProcess) -> None:
@@ -130,7 +130,8 @@ class Supervisor:
     def kill(self, process_id: str, reason: str) -> None:
         """SIGKILL to one process and all that is its. Unknown ids are ignored: it died already."""
         for rank in self.ranks:
-            if rank.process.id == process_id:
+            if rank.process.id == process_id and rank.killed_for is None:
+                rank.killed_for = reason
                 log.warning("killing a rank process", extra={"rank_process": process_id, "reason": reason})
                 rank.process.kill()
 
@@ -162,8 +163,7 @@ class Supervisor:
         state = rank.dead(death)
         self._dead.append((time.monotonic(), state))
         self._retired.update(rank.counters)
-        if state.epoch is not None:
-            self._retired["seated"] = 1
+        self._was_seated = self._was_seated or state.epoch is not None
         now = time.monotonic()
         if rank.was_ready:
             self._failures = 0

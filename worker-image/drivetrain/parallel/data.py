@@ -88,7 +88,7 @@ class DataParallel:
         part = range(max(1, self._source.batch // max(1, self._settings.training.virtual_shards)))
         with rng.stream(self._settings.training.seed, step, 0):
             loss = forward(self._model, self._source.read(step, part))
-            (loss.sum if isinstance(loss, Loss) else loss).backward()  # type: ignore[no-untyped-call]
+            (loss.sum if isinstance(loss, Loss) else loss).backward()
         for parameter in self._model.parameters():
             parameter.grad = None
         for buffer, old in zip(self._model.buffers(), before, strict=True):
@@ -165,7 +165,7 @@ class DataParallel:
             value, weight = float(result.sum.detach()), result.weight
             tail[NORMALISE] = 1.0
             self._write_metrics(tail, result)
-            result.sum.backward()  # type: ignore[no-untyped-call]
+            result.sum.backward()
         else:
             if result.ndim != 0:
                 raise UsageError(

@@ -63,5 +63,5 @@ class World(Protocol):
     def counters(self, counters: dict[str, float]) -> None:
         """Tell the outside the runtime's counts."""
 
-    def linger(self, serve: Callable[[], None]) -> None:
-        """This process has finished: keep its state until all have. `serve` synchronises with a new group when asked."""
+    def linger(self, serve: Callable[[], object]) -> None:
+        """Keep this finished process and its state until all are done; `serve` synchronises with a new group."""

@@ -1,7 +1,7 @@
 """A world whose members come and go: the rank's half of the membership protocol (docs/protocol.md).
 
-Two threads meet here. The link's thread hears what the coordinator says; it only notes it, and ends waits; it never calls
-torch. The training thread acts on it in `ensure`: it leaves the old group, forms the new one and synchronises.
+Two threads meet here. The link's thread hears what the coordinator says; it only notes it, and ends waits; it never
+calls torch. The training thread acts on it in `ensure`: it leaves the old group, forms the new one and synchronises.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Elastic:
     def counters(self, counters: dict[str, float]) -> None:
         self._link.counters({**counters, "abandoned_operations": float(self._quarantine.sweep())})
 
-    def linger(self, serve: Callable[[], None]) -> None:
+    def linger(self, serve: Callable[[], object]) -> None:
         """Keep the state until the coordinator says that all members are done."""
         self._tell(ProcessPhase.DONE, formed=True)
         while True:
@@ -232,7 +232,8 @@ class Elastic:
         if os.environ.get("DRIVETRAIN_TRACE"):
             done = time.monotonic()
             print(
-                f"drivetrain: membership {form.epoch} rank {rank}/{size} connected {1e3 * (connected - started):.0f} ms "
+                f"drivetrain: membership {form.epoch} rank {rank}/{size} "
+                f"connected {1e3 * (connected - started):.0f} ms "
                 f"synchronised {1e3 * (done - connected):.0f} ms received={healed.received}",
                 file=sys.stderr,
                 flush=True,

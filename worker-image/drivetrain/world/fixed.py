@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
@@ -40,7 +40,7 @@ class Fixed:
         if world == 1:
             return cls(None, synchronise)
         rank = int(os.environ["RANK"])
-        store = dist.TCPStore(
+        store = TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             world,
@@ -50,9 +50,7 @@ class Fixed:
         # torchrun keeps one store over its restarts: keys of an earlier attempt must not be found again.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         interrupt = Interrupt()
-        group = connect_gloo(
-            dist.PrefixStore(f"drivetrain/{attempt}", store), rank, world, interrupt, 300.0, address=None
-        )
+        group = connect_gloo(PrefixStore(f"drivetrain/{attempt}", store), rank, world, interrupt, 300.0, address=None)
         return cls(Transport(group, rank, world, interrupt), synchronise)
 
     @property
@@ -84,5 +82,5 @@ class Fixed:
     def counters(self, counters: dict[str, float]) -> None:
         return
 
-    def linger(self, serve: Callable[[], None]) -> None:
+    def linger(self, serve: Callable[[], object]) -> None:
         return

@@ -1,0 +1,211 @@
+"""How much slower is a step than plain DistributedDataParallel, and why?
+
+Every rank holds the model twice, once under drivetrain and once under torch's DDP, and steps them in turn (ours, DDP, DDP,
+ours, …), so that both see the same machine at the same time. Run by `make bench-overhead`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+import drivetrain
+from drivetrain import rng
+from drivetrain.parallel.layout import Layout
+
+BATCH = 24
+FEATURES = 512
+
+
+def build() -> nn.Module:
+    """About 5.3 M parameters, with batch-norm and dropout."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(5):
+        layers += [nn.Linear(FEATURES, 2 * FEATURES), nn.BatchNorm1d(2 * FEATURES), nn.ReLU(), nn.Dropout(0.1)]
+        layers += [nn.Linear(2 * FEATURES, FEATURES)]
+    return nn.Sequential(*layers, nn.Linear(FEATURES, 10))
+
+
+class Noise:
+    """Fixed random samples: reading them costs nearly nothing, for both sides alike."""
+
+    def __init__(self, rows: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(rows, FEATURES, generator=generator)
+        self.targets = torch.randint(0, 10, (rows,), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.inputs[index], self.targets[index]
+
+
+def forward(model: nn.Module, shard: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    inputs, targets = shard
+    return F.cross_entropy(model(inputs), targets)
+
+
+def rank_main(pairs: int, per_rank: int, result: Path) -> None:
+    """One rank: interleave steps of both and write the times of rank 0."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    data = Noise(4096)
+    run = drivetrain.start(
+        defaults={"steps": pairs + 20, "global_batch": per_rank * world, "clip_norm": 1.0, "seed": 3}
+    )
+    run.prepare(model=build(), optimizer=lambda p: torch.optim.AdamW(p, 1e-3), data=data)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"tcp://{os.environ['MASTER_ADDR']}:{int(os.environ['MASTER_PORT']) + 1}",
+        rank=rank,
+        world_size=world,
+    )
+    plain: nn.Module = build()
+    theirs = nn.parallel.DistributedDataParallel(plain) if world > 1 else plain
+    optimizer = torch.optim.AdamW(theirs.parameters(), 1e-3)
+
+    def ddp_step(number: int) -> None:
+        # The same samples by the same means of reading.
+        indices = [(number * per_rank * world + rank * per_rank + each) % len(data) for each in range(per_rank)]
+        shard = torch.utils.data.default_collate([data[index] for index in indices])
+        optimizer.zero_grad(set_to_none=True)
+        forward(theirs, shard).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        optimizer.step()
+
+    ours: list[float] = []
+    ddp: list[float] = []
+    for number, batch in enumerate(run.batches()):
+        for which in ("ours", "ddp") if number % 2 else ("ddp", "ours"):
+            dist.barrier()
+            started = time.perf_counter()
+            if which == "ours":
+                run.step(batch, forward)
+            else:
+                ddp_step(number)
+            dist.barrier()
+            (ours if which == "ours" else ddp).append(time.perf_counter() - started)
+    pieces = parts(run)  # on all ranks: it has collectives in it
+    if rank == 0:
+        result.write_text(json.dumps({"ours": ours[20:], "ddp": ddp[20:], **pieces}))
+    dist.destroy_process_group()
+
+
+def parts(run: drivetrain.Run) -> dict[str, float]:
+    """What single pieces of the runtime cost, in ms: medians of 50 calls on this rank's own model, no communication."""
+    model = run._model
+    assert model is not None
+    layout = Layout(model)
+    gradients = [torch.randn_like(slot.parameter) for slot in layout.slots]
+    staging = torch.empty(layout.total)
+    views = [staging[slot.start : slot.stop].view(slot.parameter.shape) for slot in layout.slots]
+
+    def copies() -> None:
+        for view, gradient in zip(views, gradients, strict=True):
+            view.copy_(gradient)
+
+    def transaction() -> None:
+        [buffer.clone() for buffer in model.buffers()]
+        with rng.stream(0, 1, 2):
+            pass
+
+    def timed(function: object) -> float:
+        times = []
+        for _ in range(50):
+            started = time.perf_counter()
+            function()  # type: ignore[operator]
+            times.append(time.perf_counter() - started)
+        return 1e3 * statistics.median(times)
+
+    transport = run._world.transport
+    backend = 0.0
+    if transport is not None:
+        tiny = torch.zeros(1)
+        wrapped = timed(lambda: transport.all_reduce(tiny).wait())
+        from torch._C._distributed_c10d import AllreduceOptions
+
+        raw = timed(lambda: transport.process_group.allreduce([tiny], AllreduceOptions()).wait())
+        backend = max(0.0, wrapped - raw)
+    return {"copies_ms": timed(copies), "transaction_ms": timed(transaction), "backend_call_ms": backend}
+
+
+def free_port() -> int:
+    """A pair of ports that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def measure(world: int, pairs: int, per_rank: int) -> dict[str, list[float]]:
+    """Run `world` ranks and return what rank 0 measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        port = free_port()
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, __file__, "--rank-of", str(pairs), str(per_rank), str(result)],
+                env={
+                    **os.environ,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(world),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                    "OMP_NUM_THREADS": "1",
+                },
+                stdout=subprocess.DEVNULL,
+            )
+            for rank in range(world)
+        ]
+        codes = [process.wait(timeout=600) for process in ranks]
+        if any(codes):
+            raise SystemExit(f"a rank failed: exit codes {codes}")
+        return json.loads(result.read_text())  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", default="1,2,3")
+    parser.add_argument("--pairs", type=int, default=120)
+    parser.add_argument("--per-rank", type=int, default=BATCH)
+    parser.add_argument("--rank-of", nargs=3, metavar=("PAIRS", "PER_RANK", "RESULT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rank_of:
+        rank_main(int(arguments.rank_of[0]), int(arguments.rank_of[1]), Path(arguments.rank_of[2]))
+        return
+    print(f"{'ranks':>5} {'DDP ms':>9} {'ours ms':>9} {'ratio':>7} {'p95 ratio':>9}   pieces of ours, ms")
+    worst, copies, backend = 0.0, 0.0, 0.0
+    for world in [int(each) for each in arguments.worlds.split(",")]:
+        got = measure(world, arguments.pairs, arguments.per_rank)
+        ratios = sorted(a / b for a, b in zip(got["ours"], got["ddp"], strict=True))
+        ratio = statistics.median(ratios)
+        print(
+            f"{world:>5} {1e3 * statistics.median(got['ddp']):>9.2f} {1e3 * statistics.median(got['ours']):>9.2f} "
+            f"{ratio:>7.3f} {ratios[int(0.95 * len(ratios))]:>9.2f}   staging copies {got['copies_ms']:.2f}, "
+            f"transaction {got['transaction_ms']:.2f}, Python in one collective {got['backend_call_ms']:.3f}   "
+            f"(n={len(ratios)})",
+            flush=True,
+        )
+        worst = max(worst, ratio)
+        copies, backend = max(copies, got["copies_ms"]), max(backend, got["backend_call_ms"])  # type: ignore[type-var]
+    print(f"overhead_vs_ddp={worst:.3f} backend_ms={backend:.3f} copies_ms={copies:.2f}")
+
+
+if __name__ == "__main__":
+    main()
