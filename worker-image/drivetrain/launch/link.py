@@ -1,4 +1,4 @@
-"""The launcher's end of the socketpair to one rank: JSON lines, checked; the malformed is dropped.
+"""The launcher's end of the socketpair to one rank: JSON lines, each checked, the malformed dropped.
 
 Raw socket and loop callbacks rather than streams, because at a rank's death the launcher must read what is left at once.
 """

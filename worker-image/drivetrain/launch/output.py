@@ -40,6 +40,12 @@ class Console:
         self._thread = threading.Thread(target=self._write, name="console", daemon=True)
         self._thread.start()
 
+    @property
+    def queued(self) -> int:
+        """Bytes that nobody took yet."""
+        with self._condition:
+            return self._bytes
+
     def full(self) -> bool:
         """No room just now; False again once it stalled for too long, when `line` drops instead."""
         with self._condition:

@@ -1,0 +1,176 @@
+"""The rank's end of the link against a bare socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from drivetrain.launch.rank_link import RankLink
+from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase
+
+
+class Launcher:
+    """The other end."""
+
+    def __init__(self) -> None:
+        self.socket, self.theirs = socket.socketpair()
+        self.socket.settimeout(5.0)
+        self._rest = b""
+
+    def send(self, **message: object) -> None:
+        self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def until(self, kind: str, **fields: object) -> list[dict[str, Any]]:
+        """Read until a message of this kind with these fields; returns all that came."""
+        found: list[dict[str, Any]] = []
+        while True:
+            *lines, self._rest = (self._rest + self.socket.recv(1 << 20)).split(b"\n")
+            found += [json.loads(line) for line in lines]
+            for message in found:
+                if message["type"] == kind and all(message.get(name) == value for name, value in fields.items()):
+                    return found
+
+
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    end = Launcher()
+    yield end
+    end.socket.close()
+
+
+@pytest.fixture
+def link(launcher: Launcher) -> Iterator[RankLink]:
+    link = RankLink(launcher.theirs.detach(), process="pod/boot/1", spare_level="import")
+    yield link
+    link.close()
+
+
+def test_hello_state_and_beats(launcher: Launcher, link: RankLink) -> None:
+    link.send_phase(ProcessPhase.MEMBER, epoch=EpochId(2, 3), formed=True, has_state=True, step=7)
+    messages = launcher.until("phase", phase="member", epoch=[2, 3], formed=True, has_state=True, step=7)
+    assert messages[0] == {"type": "hello", "pid": os.getpid()}
+    began = time.monotonic()
+    launcher.until("beat")
+    launcher.until("beat")
+    assert time.monotonic() - began < 5.0
+
+
+def test_waiting_is_told_with_a_beat(launcher: Launcher, link: RankLink) -> None:
+    link.send_phase(ProcessPhase.MEMBER, step=1)
+    link.set_waiting(True)
+    launcher.until("phase", step=1, waiting=True)
+    link.set_waiting(False)
+    launcher.until("phase", step=1, waiting=False)
+
+
+def test_messages_before_their_callback_are_kept(launcher: Launcher, link: RankLink) -> None:
+    form = Form(epoch=EpochId(1, 1), members=[], boundary=Boundary.NOW)
+    launcher.socket.sendall(form.model_dump_json().encode() + b"\n")
+    launcher.send(type="table", epoch=[1, 1], entries={"key": "dmFsdWU="})
+    launcher.send(type="activate")
+    assert link.wait_activated(5.0)  # So the others, which came before it, have arrived.
+    forms: list[Form] = []
+    tables: list[tuple[EpochId, dict[str, bytes]]] = []
+    done = threading.Event()
+
+    def on_table(epoch: EpochId, entries: dict[str, bytes]) -> None:
+        tables.append((epoch, entries))
+        done.set()
+
+    link.on_form(forms.append)
+    link.on_table(on_table)
+    assert done.wait(5.0)
+    assert forms == [form]
+    assert tables == [(EpochId(1, 1), {"key": b"value"})]
+
+
+def test_a_spare_of_level_import_waits_to_be_activated(launcher: Launcher, link: RankLink) -> None:
+    assert link.is_spare
+    assert not link.wait_activated(0.05)
+    launcher.send(type="activate")
+    assert link.wait_activated(5.0)
+
+
+def test_a_launcher_that_does_not_read_costs_the_rank_no_time_and_gets_the_newest_state(
+    launcher: Launcher, link: RankLink
+) -> None:
+    began = time.monotonic()
+    for step in range(20_000):
+        link.send_phase(ProcessPhase.MEMBER, epoch=EpochId(1, 1), step=step)
+    link.put(EpochId(1, 1), "key", b"value")
+    assert time.monotonic() - began < 5.0
+    messages = launcher.until("put", key="key")
+    steps = [message["step"] for message in messages if message["type"] == "phase"]
+    assert steps[-1] == 19_999
+    assert steps == sorted(steps)
+    assert len(steps) < 20_000
+
+
+RANK = """
+import os, sys, time
+from drivetrain.launch.rank_link import RankLink
+link = RankLink.from_environment()
+assert RankLink.from_environment() is None and "DRIVETRAIN_LINK_FD" not in os.environ
+{}
+print("ready", flush=True)
+time.sleep(30)
+"""
+
+
+def start_rank(launcher: Launcher, code: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "DRIVETRAIN_LINK_FD": str(launcher.theirs.fileno()),
+    }
+    rank = subprocess.Popen(
+        [sys.executable, "-c", RANK.format(code)],
+        env=environment,
+        pass_fds=[launcher.theirs.fileno()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    launcher.theirs.close()
+    return rank
+
+
+def test_a_rank_ends_when_its_launcher_closes_the_link(launcher: Launcher) -> None:
+    with start_rank(launcher, "") as rank:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "ready\n"
+        launcher.socket.close()
+        assert rank.wait(5.0) == 70
+
+
+def test_a_callback_that_raises_ends_the_rank_with_its_traceback_told(launcher: Launcher) -> None:
+    with start_rank(launcher, "link.on_finish(lambda: 1 / 0)") as rank:
+        launcher.send(type="finish")
+        messages = launcher.until("error")
+        assert "ZeroDivisionError" in messages[-1]["traceback"]
+        assert rank.wait(5.0) == 70
+
+
+def test_forked_children_do_not_hold_the_link(launcher: Launcher) -> None:
+    with start_rank(launcher, "os.fork() or (time.sleep(3), os._exit(0))") as rank:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "ready\n"
+        rank.kill()
+        began = time.monotonic()
+        while launcher.socket.recv(1 << 16):
+            pass
+        assert time.monotonic() - began < 2.0
+
+
+def test_without_a_launcher_there_is_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DRIVETRAIN_LINK_FD", raising=False)
+    assert RankLink.from_environment() is None
