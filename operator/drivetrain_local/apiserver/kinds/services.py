@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from drivetrain_local.address import RESERVED_HOSTS
 from drivetrain_local.apiserver import errors
 from drivetrain_local.apiserver.errors import FieldError
 from drivetrain_local.apiserver.kinds.base import Kind
@@ -20,7 +21,7 @@ class Services(Kind):
     def __init__(self, cidr: str) -> None:
         network = ipaddress.ip_network(cidr)
         self._cidr = cidr
-        self._free = [str(host) for host in list(network.hosts())[9:]]
+        self._free = [str(host) for host in list(network.hosts())[RESERVED_HOSTS:]]
         self._free.reverse()
         self._taken: set[str] = set()
 

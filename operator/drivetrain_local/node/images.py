@@ -1,0 +1,57 @@
+"""How is an image run where there are no images? By a table from image name to what this machine has.
+
+The images of Drivetrain mean this very Python environment. Any other name cannot be pulled, and its pod waits in
+ErrImagePull and ImagePullBackOff, as with a real kubelet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
+"""What a container takes from the agent's own environment: where Python's packages and the locale are, no more."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image brings: entrypoint, default arguments and environment."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def python_environment() -> dict[str, str]:
+    """The environment of an image that is this interpreter: its `python` comes first in PATH."""
+    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    bin_dir = str(Path(sys.executable).parent)
+    env["PATH"] = os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)])
+    return env
+
+
+def default_images() -> dict[str, Image]:
+    """The images that this repository builds."""
+    env = python_environment()
+    return {
+        "drivetrain-worker": Image((sys.executable, "-m", "drivetrain.launch.main"), env=env),
+        "drivetrain-operator": Image((sys.executable, "-m", "drivetrain_operator.main"), env=env),
+    }
+
+
+def parse_image(text: str) -> tuple[str, Image]:
+    """`NAME=["argv", …]` of the --image flag: an image that runs argv in this Python environment."""
+    name, equals, argv = text.partition("=")
+    entrypoint = json.loads(argv) if equals else []
+    if not name or not isinstance(entrypoint, list) or not all(isinstance(part, str) for part in entrypoint):
+        raise ValueError(f'--image {text!r}: want NAME or NAME=["argv", ...]')
+    return name, Image(tuple(entrypoint), env=python_environment())
+
+
+def find(images: dict[str, Image], reference: str) -> Image | None:
+    """The image that a reference means. Registry, tag and digest do not count, only the last path part does."""
+    name = reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    return images.get(name)

@@ -1,0 +1,103 @@
+"""Where does a pod find its volumes? Below its own root directory, because there is no mount namespace without root.
+
+`mountPath: /etc/drivetrain` becomes `$DRIVETRAIN_POD_ROOT/etc/drivetrain`. Programs that read mounted files prefix
+that variable (it is empty or unset in a real pod); a program that does not will not find its mounts here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from drivetrain_local.node.environment import ConfigError, Sources, field_value
+from drivetrain_local.objects import Obj, dig
+
+POD_ROOT = "DRIVETRAIN_POD_ROOT"
+_MODE = 0o644
+
+
+def materialise(pod: Obj, directory: Path, sources: Sources, pod_ip: str, node_ip: str) -> Path:
+    """Write all volumes and link them into the pod's root. Returns the root. Raises ConfigError."""
+    root = directory / "rootfs"
+    root.mkdir(parents=True, exist_ok=True)
+    made = {}
+    for volume in pod["spec"].get("volumes") or []:
+        made[volume["name"]] = _volume(pod, volume, directory / "volumes" / volume["name"], sources, pod_ip, node_ip)
+    spec = pod["spec"]
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        for mount in container.get("volumeMounts") or []:
+            _mount(root, mount, made[mount["name"]])
+    return root
+
+
+def remove(directory: Path) -> None:
+    """Drop all that a pod left on disk."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def inside(root: Path, path: str) -> Path:
+    """The place below the pod's root that an absolute path in the container means. `..` does not lead out."""
+    return root / os.path.normpath("/" + path).lstrip("/")
+
+
+def _volume(pod: Obj, volume: Obj, directory: Path, sources: Sources, pod_ip: str, node_ip: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    if "hostPath" in volume:
+        return Path(volume["hostPath"]["path"])
+    if "emptyDir" in volume or set(volume) == {"name"}:
+        return directory
+    parts = [volume]
+    default_mode = _MODE
+    if "projected" in volume:
+        parts = volume["projected"].get("sources") or []
+        default_mode = volume["projected"].get("defaultMode", _MODE)
+    for part in parts:
+        _write_part(pod, part, directory, sources, pod_ip, node_ip, default_mode)
+    return directory
+
+
+def _write_part(pod: Obj, part: Obj, directory: Path, sources: Sources, pod_ip: str, node_ip: str, mode: int) -> None:
+    if downward := part.get("downwardAPI"):
+        for item in downward.get("items") or []:
+            text = field_value(pod, dig(item, "fieldRef", "fieldPath", default=""), pod_ip, node_ip)
+            _write(directory, item["path"], text.encode(), item.get("mode", downward.get("defaultMode", mode)))
+        return
+    for kind, field, name_field in (("ConfigMap", "configMap", "name"), ("Secret", "secret", "secretName")):
+        source = part.get(field)
+        if source is None:
+            continue
+        name = source.get(name_field) or source.get("name")
+        data = sources.data(kind, name, optional=bool(source.get("optional")))
+        items = source.get("items") or [{"key": key, "path": key} for key in data or {}]
+        for item in items:
+            if data is None or item["key"] not in data:
+                if source.get("optional"):
+                    continue
+                raise ConfigError(f"references non-existent {kind.lower()} key: {item['key']}")
+            file_mode = item.get("mode", source.get("defaultMode", mode))
+            _write(directory, item["path"], data[item["key"]], file_mode)
+        return
+    unknown = ", ".join(sorted(set(part) - {"name"}))
+    raise ConfigError(f"volume type {unknown} is not part of the embedded control plane; `make cluster` has it")
+
+
+def _write(directory: Path, path: str, content: bytes, mode: int) -> None:
+    target = inside(directory, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.chmod(mode)
+
+
+def _mount(root: Path, mount: Obj, source: Path) -> None:
+    if sub_path := mount.get("subPath"):
+        source = inside(source, sub_path)
+        if not source.exists():
+            source.mkdir(parents=True)
+    target = inside(root, mount["mountPath"])
+    if target.is_symlink():
+        if target.readlink() == source:
+            return
+        raise ConfigError(f"mountPath {mount['mountPath']!r} means two volumes; containers share one root here")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)
