@@ -6,6 +6,7 @@ It runs in the machine's own network namespace, so cutting off any node leaves i
 import ssl
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.binaries import binary
@@ -26,7 +27,16 @@ _ETCD = "http://127.0.0.1:23790"
 _START_SECONDS = 90
 
 
-def start_control_plane(authority: Authority) -> list[Daemon]:
+@dataclass(frozen=True)
+class ControlPlane:
+    """The daemons that may still be coming up when `start_control_plane` returns."""
+
+    controllers: Daemon
+    scheduler: Daemon
+    dns: Daemon
+
+
+def start_control_plane(authority: Authority) -> ControlPlane:
     """Start all five and wait until the API server is ready; the rest come up while nodes are made."""
     folder = run_dir() / "control-plane"
     folder.mkdir(parents=True)
@@ -38,13 +48,11 @@ def start_control_plane(authority: Authority) -> list[Daemon]:
     context = _trust(authority, admin)
     wait_until(lambda: _answers(f"{API_SERVER}/readyz", context), "the API server is ready", api_server, _START_SECONDS)
     authority.kubeconfig(kubeconfig(), "admin", "system:masters")
-    return [
-        etcd,
-        api_server,
-        start("kube-controller-manager", _controller_manager(authority, folder, tokens)),
-        start("kube-scheduler", _scheduler(authority, folder)),
-        start("coredns", _coredns(authority, folder)),
-    ]
+    return ControlPlane(
+        controllers=start("kube-controller-manager", _controller_manager(authority, folder, tokens)),
+        scheduler=start("kube-scheduler", _scheduler(authority, folder)),
+        dns=start("coredns", _coredns(authority, folder)),
+    )
 
 
 def _etcd(data: Path) -> list[str]:

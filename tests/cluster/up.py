@@ -1,12 +1,13 @@
 """Starting the cluster: everything in order, each wait with a deadline, and the end of the right log if it fails."""
 
+import socket
 import time
 
 from cluster import binaries, network, tunables
 from cluster.cgroups import create as create_cgroup
 from cluster.control_plane import start_control_plane
 from cluster.kubectl import get, node_is_ready
-from cluster.layout import CGROUP_ROOT, Node, kubeconfig, nodes, run_dir
+from cluster.layout import CGROUP_ROOT, CONTROL_PLANE, Node, kubeconfig, nodes, run_dir
 from cluster.load import load_pause_image
 from cluster.node import prepare, start_containerd, start_kube_proxy, start_kubelet
 from cluster.pki import Authority
@@ -27,12 +28,14 @@ def up(count: int) -> list[Node]:
     network.make_bridge()
     create_cgroup(CGROUP_ROOT)
     print(f"control plane, Kubernetes {binaries.kubernetes_version()} ...", flush=True)
-    start_control_plane(authority)
+    plane = start_control_plane(authority)
     members = nodes(count)
     print(f"{count} nodes ...", flush=True)
     kubelets = [_start(node, members, authority) for node in members]
     for node, kubelet in zip(members, kubelets, strict=True):
         wait_until(lambda node=node: _is_ready(node), f"{node.name} is Ready", kubelet, _READY_SECONDS)  # type: ignore[misc]
+    wait_until(_has_default_account, "pods may be made in the default namespace", plane.controllers, _READY_SECONDS)
+    wait_until(_answers_dns, "DNS answers", plane.dns, _READY_SECONDS)
     print(f"all Ready after {time.monotonic() - started:.0f} s")
     return members
 
@@ -44,7 +47,7 @@ def next_commands() -> str:
 export KUBECONFIG={kubeconfig()}
 export PATH={folder}:$PATH
 kubectl get nodes -o wide
-kubectl run shell --rm -it --image=localhost/drivetrain-python:bookworm -- bash   # after: python -m cluster load-base
+python -m cluster smoke
 python -m cluster down"""
 
 
@@ -59,3 +62,15 @@ def _start(node: Node, members: list[Node], authority: Authority) -> Daemon:
 
 def _is_ready(node: Node) -> bool:
     return any(each["metadata"]["name"] == node.name and node_is_ready(each) for each in get("nodes")["items"])
+
+
+def _has_default_account() -> bool:
+    return any(each["metadata"]["name"] == "default" for each in get("serviceaccounts")["items"])
+
+
+def _answers_dns() -> bool:
+    try:
+        socket.create_connection((str(CONTROL_PLANE), 53), timeout=1).close()
+    except OSError:
+        return False
+    return True
