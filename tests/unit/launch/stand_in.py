@@ -1,6 +1,7 @@
 """A rank without torch: plays a member over the real RankLink, and misbehaves as `STAND_IN` says.
 
-Its "steps" follow one another every 20 ms while its epoch stands, until SIGUSR1.
+Its "steps" follow one another every 20 ms while its epoch stands, until SIGUSR1 or
+`STAND_IN_STEPS`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class StandIn:
         self.step = -1
         self.over = threading.Event()
         self.still = False
+        self.last = int(os.environ.get("STAND_IN_STEPS", "-1"))
 
     def enter(self, form: Form) -> None:
         if self.epoch is not None and form.epoch <= self.epoch:
@@ -50,7 +52,9 @@ class StandIn:
 
     def train(self) -> None:
         while not self.over.wait(0.02):
-            if self.formed and not self.still:
+            if self.formed and self.step + 1 == self.last:
+                self.link.send_phase(ProcessPhase.DONE, epoch=self.epoch, formed=True, has_state=True, step=self.step)
+            elif self.formed and not self.still:
                 self.step += 1
                 self.tell()
                 self.link.progress(Progress(step=self.step, loss=1.0))

@@ -70,6 +70,14 @@ def test_a_script_that_has_not_attached_yet_is_not_silent() -> None:
     assert not any(watch.tick(0.1, "S") for _ in range(int(SILENT_SECONDS * 20)))
 
 
+def test_a_script_that_finishes_may_be_silent_but_not_stopped() -> None:
+    watch = StopWatch()
+    watch.beat()
+    watch.finishing()
+    assert not any(watch.tick(0.1, "S") for _ in range(int(SILENT_SECONDS * 20)))
+    assert any(watch.tick(0.1, "T") for _ in range(10))
+
+
 def test_handover_keeps_the_forms_from_the_last_tabled_one_on() -> None:
     handover = Handover()
     for n in (2, 1, 3):

@@ -1,6 +1,6 @@
 """The launcher's end of the socketpair to one rank: JSON lines, each checked, the malformed dropped.
 
-Raw socket and loop callbacks rather than streams, because at a rank's death the launcher must read what is left at once.
+Raw socket and loop callbacks rather than streams, because at a rank's death all that is left must be read at once.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from drivetrain.launch.reaper import Death
 from drivetrain.launch.stopped import StopWatch
 from drivetrain_api.messages import EpochId, ProcessPhase, ProcessState, Progress, Put
 
+_TRACEBACK_CHARS: Final = 16_384
 SEATED: Final = (ProcessPhase.MEMBER, ProcessPhase.DONE)
 
 
@@ -123,7 +124,7 @@ class Rank:
                 self.counters = message.counters
                 self._events.on_change(urgent=False)
             case RankError():
-                self._traceback = message.traceback
+                self._traceback = message.traceback[-_TRACEBACK_CHARS:]
             case RankHello():
                 self._attached(message.pid)
             case ExecFailed():

@@ -20,6 +20,11 @@ class StopWatch:
     def __init__(self) -> None:
         self._stopped = 0.0
         self._silent: float | None = None
+        self._may_be_silent = False
+
+    def finishing(self) -> None:
+        """The job is complete: the rank closed its link, and its script's last lines may take long."""
+        self._may_be_silent = True
 
     def beat(self) -> None:
         """Something came over the link. Silence counts from the first time on: a script may import for minutes."""
@@ -33,6 +38,6 @@ class StopWatch:
             self._silent += elapsed
         if self._stopped >= STOPPED_SECONDS:
             return f"stopped (SIGSTOP) for {STOPPED_SECONDS} s"
-        if self._silent is not None and self._silent >= SILENT_SECONDS:
+        if self._silent is not None and self._silent >= SILENT_SECONDS and not self._may_be_silent:
             return f"no sign of life over its link for {SILENT_SECONDS:.0f} s"
         return None

@@ -146,6 +146,7 @@ class Supervisor:
         self._ending = True
         for rank in self.ranks:
             if message is not None and rank.state.phase in SEATED:
+                rank.watch.finishing()
                 rank.send(message)
             else:
                 rank.process.kill()
