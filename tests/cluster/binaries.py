@@ -53,7 +53,7 @@ def bin_dir() -> Path:
     digest = hashlib.sha256()
     for file in sorted(WRAPPERS.glob("*/*")):
         digest.update(f"{file.parent.name}/{file.name}\n".encode() + file.read_bytes())
-    digest.update(repr((FLAGS, [(each.name, each.package, _stamp(each)) for each in BINARIES])).encode())
+    digest.update(repr((FLAGS, [(each.name, each.package, stamp(each)) for each in BINARIES])).encode())
     return cache_dir() / f"cluster-{digest.hexdigest()[:12]}" / "bin"
 
 
@@ -75,6 +75,13 @@ def kubernetes_version() -> str:
     return _version("kubernetes", "k8s.io/kubernetes")
 
 
+def go_version() -> str:
+    """The oldest Go that builds Kubernetes."""
+    found = re.search(r"^go (\S+)$", (WRAPPERS / "kubernetes" / "go.mod").read_text(), re.MULTILINE)
+    assert found is not None  # `go mod tidy` writes that line into every go.mod
+    return found[1]
+
+
 def build() -> Path:
     """Build what is not there yet, one program at a time, and return the folder. Interrupted builds go on where they
     were: Go keeps the compiled packages."""
@@ -82,7 +89,7 @@ def build() -> Path:
     if not missing():
         return target
     if shutil.which("go") is None:
-        raise ClusterError("`go` is not on PATH; install Go as go/kubernetes/go.mod names it, or newer")
+        raise ClusterError(f"`go` is not on PATH; install Go {go_version()} or newer")
     target.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would only halve each other's speed
@@ -98,7 +105,7 @@ def build() -> Path:
 
 def _compile(each: Binary, target: Path) -> None:
     unfinished = target / f".{each.name}"
-    command = ["go", "build", *FLAGS, "-ldflags", _stamp(each), "-o", str(unfinished), each.package]
+    command = ["go", "build", *FLAGS, "-ldflags", stamp(each), "-o", str(unfinished), each.package]
     environment = {**os.environ, "CGO_ENABLED": "0"}
     result = subprocess.run(command, cwd=WRAPPERS / each.wrapper, env=environment, capture_output=True, text=True)
     if result.returncode:
@@ -106,7 +113,7 @@ def _compile(each: Binary, target: Path) -> None:
     unfinished.rename(target / each.name)
 
 
-def _stamp(each: Binary) -> str:
+def stamp(each: Binary) -> str:
     """Linker flags with the version. An unstamped Kubernetes says v0.0.0-master, which breaks Helm's kubeVersion
     check."""
     flags = "-s -w"

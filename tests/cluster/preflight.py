@@ -8,11 +8,11 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from cluster import cgroups, network
+from cluster import binaries, cgroups, network
 from cluster.command import run, succeeds
 from cluster.errors import Unsuitable
 from cluster.layout import (
@@ -75,6 +75,7 @@ def problems(count: int) -> list[str]:
         _count,
         _nothing_left,
         _kernel,
+        _compiler,
         _cgroups,
         _overlay,
         _addresses,
@@ -130,6 +131,11 @@ def _kernel(_: int) -> Iterator[str]:
         yield "the kernel has no bridges (modprobe bridge)"
 
 
+def _compiler(_: int) -> Iterator[str]:
+    if binaries.missing() and shutil.which("go") is None:
+        yield f"`go` is not on PATH; install Go {binaries.go_version()} or newer"
+
+
 def _cgroups(_: int) -> Iterator[str]:
     if missing := cgroups.missing_controllers():
         yield f"cgroup controllers are missing or not mounted: {', '.join(sorted(missing))}"
@@ -148,15 +154,19 @@ def _overlay(_: int) -> Iterator[str]:
             yield f"overlayfs does not work on {cache_dir()}; set DRIVETRAIN_CACHE to a folder on ext4 or xfs"
 
 
-def _addresses(_: int) -> Iterator[str]:
-    for route in json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"])):
-        if (text := route["dst"]) == "default" or route.get("type", "unicast") not in ("unicast", "local"):
+def clashes(routes: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Which of the machine's routes (as `ip -json route` prints them) lie within our ranges. A route to more than a
+    range of ours gives way to it, as routes do; one to a part of it would be shadowed or shadow us."""
+    for route in routes:
+        if route["dst"] == "default" or route.get("type", "unicast") not in ("unicast", "local"):
             continue
-        used = IPv4Network(text, strict=False)
         for ours in (MACHINE_NETWORK, POD_NETWORK, SERVICE_NETWORK):
-            # A route to more than our range gives way to ours; only what lies within it would be shadowed.
-            if used.subnet_of(ours):
-                yield f"{ours} is in use: {text} dev {route.get('dev', '?')}"
+            if IPv4Network(route["dst"], strict=False).subnet_of(ours):
+                yield f"{ours} is in use: {route['dst']} dev {route.get('dev', '?')}"
+
+
+def _addresses(_: int) -> Iterator[str]:
+    yield from clashes(json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"])))
 
 
 def _bridge_filter(_: int) -> Iterator[str]:
