@@ -20,7 +20,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Monotonic seconds, wall time, sleeping and timers. Waiting happens on the event loop; reading may happen anywhere."""
+    """Monotonic seconds, wall time, sleeping and timers. Reading is allowed in any thread."""
 
     def monotonic(self) -> float: ...
 

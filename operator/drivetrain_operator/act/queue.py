@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from drivetrain_operator.clock import Clock, Timer
 from drivetrain_operator.kube.backoff import Backoff
+
+_BACKOFF: Final = Backoff(base=0.2, cap=60.0)
 
 K = TypeVar("K", bound=Hashable)
 
@@ -113,7 +115,7 @@ class WorkQueue(Generic[K]):
         clock: Clock,
         rng: random.Random,
         *,
-        backoff: Backoff = Backoff(base=0.2, cap=60.0),
+        backoff: Backoff = _BACKOFF,
         floor: float = 1.0,
         observer: QueueObserver | None = None,
     ) -> None:

@@ -145,12 +145,13 @@ class KubeConfig(_Rereading):
         from kubernetes.aio.config import ConfigException, kube_config
 
         where = f"kubeconfig {self._path}" + (f", context {self._context}" if self._context else "")
-        if not any(Path(p).expanduser().is_file() for p in self._path.split(os.pathsep) if p):
+        if not _any_file(self._path):
             raise CredentialsError(f"{where}: no such file")
         configuration: Any = Configuration()
         try:
+            load: Any = kube_config.load_kube_config
             async with asyncio.timeout(PLUGIN_SECONDS):
-                loader: Any = await kube_config.load_kube_config(
+                loader: Any = await load(
                     self._path, self._context, client_configuration=configuration, persist_config=False
                 )
         except TimeoutError:
@@ -171,6 +172,10 @@ class KubeConfig(_Rereading):
             )
         except (OSError, ssl.SSLError) as error:
             raise CredentialsError(f"{where}: its certificates cannot be used: {error}") from error
+
+
+def _any_file(paths: str) -> bool:
+    return any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path)
 
 
 def _user(loader: Any) -> Any:
