@@ -89,7 +89,7 @@ class JobCache:
         """The name of the job with this uid, as long as it lives."""
         return self._by_uid.get(uid)
 
-    def keys(self) -> list[JobKey]:
+    def jobs(self) -> list[JobKey]:
         """All jobs that live."""
         return list(self._jobs)
 

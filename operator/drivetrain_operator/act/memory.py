@@ -5,9 +5,9 @@ All of it can be lost at any moment: after a restart, a create is simply tried a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from drivetrain_operator.act.jobs import later
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.plan.view import Refusal, RefusalKind
 
@@ -26,11 +26,12 @@ class _Remembered:
     refused: dict[str, _Refused] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     tried_generation: int = -1
-    unseen: dict[str, float] = field(default_factory=dict)
+    written: str = ""
+    written_at: float = 0.0
 
 
 class JobMemory:
-    """Refused creates, Secrets that exist, and pods that we created and have not seen yet; by the job's uid."""
+    """Refused creates, Secrets that exist, and what we created but have not seen yet; by the job's uid."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -78,36 +79,28 @@ class JobMemory:
         job = self._jobs.get(job_uid)
         return job is not None and job.tried_generation == generation
 
-    def pod_created(self, job_uid: str, pod_uid: str) -> None:
-        """A pod was created; until the informer shows it, a view of the job is older than what we did."""
-        self._of(job_uid).unseen[pod_uid] = self._clock.monotonic()
+    def pod_created(self, job_uid: str, resource_version: str) -> None:
+        """A pod was created; until the cache has seen that version, a view of the job is older than what we did."""
+        job = self._of(job_uid)
+        if not job.written or later(resource_version, job.written):
+            job.written, job.written_at = resource_version, self._clock.monotonic()
 
-    def pod_seen(self, job_uid: str, pod_uid: str) -> None:
-        """The informer delivered an event of this pod (even of its deletion)."""
+    def last_write(self, job_uid: str) -> tuple[str, float] | None:
+        """resourceVersion of the newest pod that we created and have not seen yet, and the seconds since then."""
         job = self._jobs.get(job_uid)
-        if job is not None:
-            job.unseen.pop(pod_uid, None)
-
-    def oldest_unseen(self, job_uid: str) -> float | None:
-        """Seconds since the oldest create that the informer has not shown yet, or None if it has shown all."""
-        job = self._jobs.get(job_uid)
-        if job is None or not job.unseen:
+        if job is None or not job.written:
             return None
-        return self._clock.monotonic() - min(job.unseen.values())
+        return job.written, self._clock.monotonic() - job.written_at
 
-    def all_seen(self, job_uid: str) -> None:
-        """A live list was read: nothing that we did can be missing from it."""
+    def caught_up(self, job_uid: str) -> None:
+        """The cache, or a live list, shows everything that we did."""
         job = self._jobs.get(job_uid)
         if job is not None:
-            job.unseen.clear()
+            job.written = ""
 
     def forget(self, job_uid: str) -> None:
         """The job is gone."""
         self._jobs.pop(job_uid, None)
-
-    def known(self) -> Iterable[str]:
-        """Uids of the jobs that something is remembered of."""
-        return self._jobs.keys()
 
     def _of(self, job_uid: str) -> _Remembered:
         return self._jobs.setdefault(job_uid, _Remembered())

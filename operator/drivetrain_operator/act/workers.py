@@ -1,0 +1,74 @@
+"""Who takes keys from the queue, and what becomes of a pass that fails?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from drivetrain_operator.act.jobs import JobKey
+from drivetrain_operator.act.queue import Item, Priority, ShutDown, WorkQueue
+from drivetrain_operator.act.reconciler import Pass
+from drivetrain_operator.clock import Clock, within
+from drivetrain_operator.kube.errors import ApiError, Conflict, KubeError
+
+log = logging.getLogger(__name__)
+
+PASS_SECONDS: Final = 120.0
+"""A pass that takes longer is cancelled and tried again; each of its requests has a far shorter limit."""
+
+
+async def work(
+    queue: WorkQueue[JobKey],
+    reconcile: Callable[[JobKey], Awaitable[Pass]],
+    clock: Clock,
+    *,
+    limit: float = PASS_SECONDS,
+) -> None:
+    """Take keys until the queue is shut down. Several of these may share one queue."""
+    while True:
+        try:
+            item = await queue.get()
+        except ShutDown:
+            return
+        try:
+            await _one(queue, item, reconcile, clock, limit)
+        finally:
+            queue.done(item.key)
+
+
+async def _one(
+    queue: WorkQueue[JobKey],
+    item: Item[JobKey],
+    reconcile: Callable[[JobKey], Awaitable[Pass]],
+    clock: Clock,
+    limit: float,
+) -> None:
+    async def once() -> Pass:
+        return await reconcile(item.key)
+
+    try:
+        result = await within(clock, limit, once())
+    except Conflict as error:
+        log.debug("conflict", extra={"job": str(item.key), "error": str(error)})
+        queue.retry(item.key, priority=item.priority)
+    except (KubeError, TimeoutError) as error:
+        delay = queue.retry(item.key, priority=item.priority)
+        status = error.status if isinstance(error, ApiError) else None
+        log.warning(
+            "pass failed; it will be tried again",
+            extra={"job": str(item.key), "error": str(error), "status": status, "delay": round(delay, 2)},
+        )
+    except Exception:
+        # A defect that one job's state brings to light must not stop the passes of all others. It is logged with its
+        # traceback each time, and the back-off keeps it from becoming a hot loop.
+        queue.retry(item.key, priority=Priority.RESYNC)
+        log.exception("pass failed by a defect", extra={"job": str(item.key)})
+    else:
+        if result.refused:
+            # Counted as a failure, so that a plan which asks for the refused thing again at once is slowed down.
+            queue.retry(item.key, priority=item.priority)
+            return
+        queue.forget(item.key)
+        if result.requeue_after is not None:
+            queue.add(item.key, after=result.requeue_after)

@@ -1,0 +1,68 @@
+"""All that kopf does for us: log in, and watch TrainingJobs. The only module with kopf's decorators.
+
+A handler that raises is never called again for that event, and kopf's higher-level handlers write annotations into
+objects. So there is one low-level handler, which passes the event on and returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+import kopf
+
+from drivetrain_api.constants import GROUP, PLURAL, VERSION
+from drivetrain_operator.kube.auth import Access, Credentials
+from drivetrain_operator.kube.errors import CredentialsError
+from drivetrain_operator.kube.resources import Object
+
+log = logging.getLogger(__name__)
+
+RELOGIN_SECONDS: Final = 5.0
+
+
+def registry(credentials: Credentials, observe: Callable[[str | None, Object], None]) -> kopf.OperatorRegistry:
+    """Handlers that call `observe(type, object)`; the type is ADDED, MODIFIED, DELETED, or None in the first list."""
+    handlers = kopf.OperatorRegistry()
+    stale: list[Access] = []
+
+    @kopf.on.login(registry=handlers)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        """Called at start, and again after each 401."""
+        try:
+            access = await (credentials.refresh(stale[0]) if stale else credentials.access())
+        except CredentialsError as error:
+            raise kopf.TemporaryError(str(error), delay=RELOGIN_SECONDS) from error
+        stale[:] = [access]
+        # kopf closes the session that was refused, so it gets one of its own each time.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=access.tls, limit=0),
+            headers={"Authorization": access.authorization} if access.authorization else None,
+            proxy=access.proxy,
+        )
+        return kopf.AiohttpSession(server=access.server, aiohttp_session=session, default_namespace=access.namespace)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
+    async def trainingjob(event: kopf.RawEvent, **_: Any) -> None:
+        observe(event["type"], dict(event["object"]))
+
+    return handlers
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """kopf without its peering, events, finalizers and unbounded waits."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = 15
+    settings.networking.connect_timeout = 5
+    settings.watching.chunk_size = 500
+    settings.queueing.worker_limit = None
+    settings.process.ultimate_exiting_timeout = 10
+    settings.persistence.finalizer = f"{GROUP}/kopf-finalizer"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{GROUP}")
+    return settings

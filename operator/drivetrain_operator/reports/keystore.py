@@ -1,0 +1,51 @@
+"""Where does the root of trust live? In one Secret of the operator's own namespace, made by whoever comes first."""
+
+from __future__ import annotations
+
+import logging
+
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import AlreadyExists, NotFound
+from drivetrain_operator.kube.resources import SECRETS
+from drivetrain_operator.rbac import ROOT_SECRET
+from drivetrain_operator.reports.credentials import Authority, BadRoot
+
+log = logging.getLogger(__name__)
+
+
+async def load_or_create(client: KubeClient, namespace: str, clock: Clock) -> Authority:
+    """The authority of this installation. Replicas that start together agree: only one create can win.
+
+    Raises KubeError, and BadRoot naming the Secret if it was damaged: then every job's tokens would be lost by making
+    another, which is for a person to decide (delete the Secret, and the coordinators of running jobs).
+    """
+    for _ in range(3):
+        try:
+            stored = await client.get(SECRETS, ROOT_SECRET, namespace)
+        except NotFound:
+            try:
+                stored = await client.create(SECRETS, _secret(namespace, Authority.generate(clock.now())), namespace)
+            except AlreadyExists:
+                continue  # another replica was faster; its answer is the one that counts
+            log.info("root of trust created", extra={"namespace": namespace, "secret": ROOT_SECRET})
+        try:
+            return Authority.from_secret(stored.get("data") or {})
+        except BadRoot as error:
+            raise BadRoot(f"Secret {namespace}/{ROOT_SECRET}: {error}") from error
+    raise BadRoot(f"Secret {namespace}/{ROOT_SECRET} is created and deleted by others all the time")
+
+
+def _secret(namespace: str, authority: Authority) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": ROOT_SECRET,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "drivetrain-operator"},
+        },
+        "type": "Opaque",
+        "immutable": True,
+        "data": authority.to_secret(),
+    }

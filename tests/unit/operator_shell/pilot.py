@@ -1,0 +1,126 @@
+"""The operator's passes, driven by hand: one operator process that a test can kill between any two API calls."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from drivetrain_local.apiserver import ApiServer
+from drivetrain_operator.act.executor import Executor
+from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher
+from drivetrain_operator.act.memory import JobMemory
+from drivetrain_operator.act.reconciler import Pass, Reconciler
+from drivetrain_operator.act.views import Views
+from drivetrain_operator.kube.auth import FixedCredentials
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import KubeError
+from drivetrain_operator.kube.resources import TRAININGJOBS, Object, Resource, controller_uid
+from drivetrain_operator.plan.observe import pod_view, service_view
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import PodView, ServiceView
+from drivetrain_operator.render.platform import Platform
+from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.credentials import Authority
+from drivetrain_operator.reports.roster import RosterBoard
+from unit.operator_shell.world import NAMESPACE, JumpClock, World
+
+KEY = JobKey(NAMESPACE, "charlm")
+ROOT = Authority.generate(datetime.now(UTC))
+WRITES = ("create", "update", "patch", "delete")
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing catches it."""
+
+
+@dataclass
+class Death:
+    """When an operator dies: around its n-th write, counted from 0."""
+
+    write: int
+    side: Literal["before", "after"]
+
+
+class MortalClient(KubeClient):
+    """The real client, until the moment of death. The dead send nothing."""
+
+    def __init__(self, api: ApiServer, clock: JumpClock, death: Death | None) -> None:
+        super().__init__(FixedCredentials(api.address, token=api.token), clock, random.Random(1))
+        self.death = death
+        self.writes: list[str] = []
+        self.dead = False
+
+    async def _call(self, verb: str, method: str, resource: Resource, *args: Any, **kwargs: Any) -> Object:
+        if self.dead:
+            raise Killed
+        counts = verb in WRITES and resource.plural != "events"
+        number = len(self.writes)
+        if counts:
+            self.writes.append(f"{verb} {resource.plural}")
+        if counts and self.death == Death(number, "before"):
+            self.dead = True
+            raise Killed
+        answer = await super()._call(verb, method, resource, *args, **kwargs)
+        if counts and self.death == Death(number, "after"):
+            self.dead = True
+            raise Killed
+        return answer
+
+
+@dataclass
+class Pilot:
+    """One life of an operator. Its caches show the API server's state without delay, unless a test holds them back."""
+
+    world: World
+    death: Death | None = None
+    started: float = 0.0
+    conflicts: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        clock, api = self.world.clock, self.world.api
+        self.client = MortalClient(api, clock, self.death)
+        self.world.closing.append(self.client.close)
+        self.jobs = JobCache(Watcher(lambda *_: None, lambda *_: None))
+        self.memory = JobMemory(clock)
+        self.book = ReportBook(clock, lambda _: None)
+        self.rosters = RosterBoard(clock.now())
+        self.events: list[str] = []
+        self.executor = Executor(
+            self.client,
+            lambda _, event: self.events.append(event.reason),
+            self.memory,
+            ROOT,
+            Platform("drivetrain-operator", "https://127.0.0.1:1"),
+            clock,
+        )
+        self.views = Views(self.jobs, self.pods_of, self.services_of, self.book, self.memory, clock)
+        self.reconciler = Reconciler(
+            self.client, self.jobs, self.views, self.memory, self.executor, self.rosters, plan, lambda *_: True
+        )
+        self.views.serving()
+
+    def pods_of(self, uid: str) -> list[PodView]:
+        found = [pod for pod in self.world.all("pods") if controller_uid(pod) == uid]
+        return [pod_view(pod) for pod in found]
+
+    def services_of(self, uid: str) -> list[ServiceView]:
+        return [service_view(obj) for obj in self.world.all("services") if controller_uid(obj) == uid]
+
+    async def run_pass(self, key: JobKey = KEY) -> Pass | None:
+        """What an event and a worker would do: one pass from fresh caches. None if it failed and is to be retried."""
+        page = await self.client.list(TRAININGJOBS)
+        self.jobs.replace(page.items, page.resource_version)
+        obj = self.jobs.get(key)
+        if obj is not None:
+            uid = obj["metadata"]["uid"]
+            report = self.world.report(self.rosters.current(uid))
+            if report is not None:
+                self.book.store(report)
+        try:
+            return await self.reconciler.reconcile(key)
+        except KubeError as error:
+            self.errors.append(str(error))
+            return None

@@ -1,0 +1,130 @@
+"""Passes of the real reconciler against the embedded API server: what stands there afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_local.apiserver import ApiServer, Fault
+from unit.operator_shell.pilot import Pilot
+from unit.operator_shell.world import JumpClock, World, a_job, crds
+
+Reached = Callable[[World], bool]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with ApiServer(crds=crds()) as api, api.session() as http:
+        world = World(api, http, JumpClock())
+        yield world
+        for close in world.closing:
+            await close()
+
+
+def running(workers: int) -> Reached:
+    return lambda world: (
+        world.status().get("phase") == "Running"
+        and len(world.names(ROLE_WORKER, live=True)) == workers
+        and world.status()["workers"].get("ready") == workers
+    )
+
+
+async def drive(pilot: Pilot, reached: Reached, *, rounds: int = 60) -> None:
+    """Passes and cluster take turns until the state is reached. Time that nobody needs is skipped."""
+    for _ in range(rounds):
+        acted = await pilot.world.step()
+        before = len(pilot.client.writes)
+        result = await pilot.run_pass()
+        if reached(pilot.world):
+            return
+        if not acted and len(pilot.client.writes) == before:
+            due = result.requeue_after if result is not None and result.requeue_after is not None else 1.0
+            pilot.world.clock.skip(min(due, 10.0))
+    pytest.fail(f"not reached in {rounds} rounds: {pilot.world.status()}, {pilot.world.names()}, {pilot.errors[-3:]}")
+
+
+async def test_a_job_gets_its_children_and_owns_them(world: World) -> None:
+    job = await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    assert world.names(ROLE_WORKER) == ["charlm-0-0", "charlm-1-0"]
+    assert world.names(ROLE_COORDINATOR) == ["charlm-coordinator-1"]
+    children = [*world.all("pods"), *world.all("services"), *world.all("secrets")]
+    assert len(children) == 3 + 1 + 2
+    for child in children:
+        (owner,) = child["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (job["metadata"]["uid"], True), child["metadata"]["name"]
+    assert pilot.errors == []
+
+
+async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    for _ in range(3):
+        await pilot.run_pass()
+    before = list(pilot.client.writes)
+    for _ in range(5):
+        await pilot.run_pass()
+    assert pilot.client.writes == before
+
+
+async def test_a_failed_worker_is_replaced_under_a_new_name(world: World) -> None:
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    await world.fail_pod("charlm-0-0", exit_code=70)
+    await drive(pilot, running(2))
+    assert world.names(ROLE_WORKER, live=True) == ["charlm-0-1", "charlm-1-0"]
+    assert world.status()["restarts"] == 1
+
+
+async def test_a_stranger_under_our_name_is_said_and_not_touched(world: World) -> None:
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "charlm-0-0", "labels": {"drivetrain.dev/role": "x"}},
+    }
+    await world.request(
+        "POST", "/api/v1/namespaces/default/pods", {**stranger, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    )
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, lambda w: "NameConflict" in str(w.status().get("conditions")))
+    assert "charlm-0-0" in world.names()
+    await world.remove_pod("charlm-0-0")
+    await drive(pilot, running(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "reason", "message"),
+    [
+        (
+            "quota",
+            {"error": 403, "reason": "Forbidden", "message": 'pods "charlm-0-0" is forbidden: exceeded quota: team, '},
+            "QuotaExceeded",
+            "exceeded quota: team",
+        ),
+        (
+            "a template that the server refuses",
+            {"error": 422, "reason": "Invalid", "message": "spec.containers[0].image: Required value"},
+            "InvalidTemplate",
+            "spec.containers[0].image",
+        ),
+    ],
+)
+async def test_a_refusal_is_said_in_a_condition_and_not_hammered(
+    world: World, name: str, fault: dict[str, Any], reason: str, message: str
+) -> None:
+    world.api.faults.add(Fault(verb="create", resource="pods", subresource="", skip=1, times=None, **fault))
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, lambda w: reason in str(w.status().get("conditions")))
+    assert message in str(world.status()["conditions"])
+    before = len(pilot.client.writes)
+    for _ in range(20):
+        await pilot.run_pass()
+    assert len(pilot.client.writes) - before <= 2

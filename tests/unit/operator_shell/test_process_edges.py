@@ -1,0 +1,109 @@
+"""Settings, logs and probes: what people and kubelets see of an operator process."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from drivetrain_operator.health import Gauge, HealthServer
+from drivetrain_operator.logs import JsonFormatter, LogFormat, TextFormatter
+from drivetrain_operator.settings import parse
+
+GIVEN = ["--reports-url", "https://127.0.0.1:1"]
+
+
+def test_flags_win_over_environment_over_defaults() -> None:
+    env = {"DRIVETRAIN_OPERATOR_IMAGE": "from-env", "DRIVETRAIN_OPERATOR_WORKERS": "3", "POD_NAMESPACE": "ops"}
+    settings = parse([*GIVEN, "--image", "from-flag"], env)
+    assert (settings.image, settings.workers, settings.own_namespace) == ("from-flag", 3, "ops")
+    assert (settings.namespaces, settings.leader_election, settings.log_format) == ((), True, LogFormat.AUTO)
+
+
+def test_several_namespaces_by_flag_and_by_environment() -> None:
+    assert parse([*GIVEN, "--namespace", "a", "--namespace", "b"], {}).namespaces == ("a", "b")
+    assert parse(GIVEN, {"DRIVETRAIN_OPERATOR_NAMESPACE": "a,b"}).namespaces == ("a", "b")
+
+
+def test_leader_election_can_be_switched_off() -> None:
+    assert not parse([*GIVEN, "--no-leader-election"], {}).leader_election
+    assert not parse(GIVEN, {"DRIVETRAIN_OPERATOR_LEADER_ELECTION": "false"}).leader_election
+
+
+def test_every_process_holds_the_lease_under_its_own_name() -> None:
+    assert parse(GIVEN, {}).identity != parse(GIVEN, {}).identity
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("no way to reach us", [], "--reports-url"),
+        ("a Service without our address", ["--reports-service", "s"], "--pod-ip"),
+        ("plain http", ["--reports-url", "http://x"], "https://"),
+        ("no number", [*GIVEN, "--workers", "x"], "--workers"),
+    ],
+)
+def test_a_wrong_flag_is_named(name: str, arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments, {})
+    assert named in capsys.readouterr().err
+
+
+def a_record() -> logging.LogRecord:
+    record = logging.makeLogRecord({"name": "x", "levelno": 20, "levelname": "INFO", "msg": "pod created"})
+    record.job = "team/a"
+    return record
+
+
+def test_json_logs_carry_the_fields() -> None:
+    line = json.loads(JsonFormatter().format(a_record()))
+    assert (line["message"], line["level"], line["job"]) == ("pod created", "info", "team/a")
+
+
+def test_text_logs_carry_the_fields() -> None:
+    line = TextFormatter().format(a_record())
+    assert line.endswith("info    pod created  job=team/a")
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "ready", "healthz", "readyz"),
+    [
+        ("all is well", lambda: 1.0, True, 200, 200),
+        ("nothing there yet", lambda: None, False, 200, 503),
+        ("a silent watch", lambda: 11.0, True, 500, 200),
+    ],
+)
+async def test_probes(
+    name: str, age: Callable[[], float | None], ready: bool, healthz: int, readyz: int, registry: CollectorRegistry
+) -> None:
+    server = HealthServer(registry, lambda: ready)
+    server.watch(Gauge("pods", age, 10.0))
+    port = await server.start("127.0.0.1", 0)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            async with http.get("/healthz") as answer:
+                assert answer.status == healthz
+            async with http.get("/readyz") as answer:
+                assert answer.status == readyz
+    finally:
+        await server.stop()
+
+
+async def test_metrics_are_served(registry: CollectorRegistry) -> None:
+    Counter("passes", "Passes.", registry=registry).inc()
+    server = HealthServer(registry, lambda: True)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            assert "passes_total 1.0" in await answer.text()
+    finally:
+        await server.stop()
