@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from cluster import binaries, faults, images, network, preflight
+from cluster import binaries, faults, images, network, preflight, project
 from cluster.down import down, old_logs
 from cluster.errors import ClusterError
 from cluster.kubectl import kubectl
@@ -45,15 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(call=_preflight)
     verbs.add_parser("build", help="build the programs only").set_defaults(call=lambda _: print(binaries.build()))
 
-    verb = verbs.add_parser("image", help="build an image from a Dockerfile, for `load`")
+    verb = verbs.add_parser("image", help="build an image from any Dockerfile, for `load`")
     verb.add_argument("name", help="as in localhost/drivetrain-operator:dev")
     verb.add_argument("--file", type=Path, required=True, help="the Dockerfile")
     verb.add_argument("--context", type=Path, default=Path(), help="default: the current folder")
     verb.add_argument("--build-arg", action="append", default=[], metavar="KEY=VALUE")
     verb.set_defaults(call=_image)
     verbs.add_parser("base", help="make the Python base image").set_defaults(call=lambda _: print(images.python_base()))
-    verb = verbs.add_parser("load", help="bring a built image to all nodes")
-    verb.add_argument("name")
+    verb = verbs.add_parser("images", help="build the project's operator and worker images")
+    verb.set_defaults(call=lambda _: print(*project.build_images(), sep="\n"))
+    verb = verbs.add_parser("load", help="bring built images to all nodes")
+    verb.add_argument("names", nargs="*", default=list(project.DOCKERFILES), help="default: the project's images")
     verb.set_defaults(call=_load)
 
     for name, action in (("cut", network.cut), ("heal", network.heal)):
@@ -103,9 +105,10 @@ def _image(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> None:
-    started = time.monotonic()
-    load(options.name, running_nodes())
-    print(f"{options.name} loaded in {time.monotonic() - started:.1f} s")
+    for name in options.names:
+        started = time.monotonic()
+        load(name, running_nodes())
+        print(f"{name} loaded in {time.monotonic() - started:.1f} s")
 
 
 def _ps(options: argparse.Namespace) -> None:
