@@ -43,16 +43,15 @@ async def test_a_protocol_that_was_never_offered(coordinator: StubCoordinator, s
     assert await (await start_pod(coordinator.port)).ended() == 65
 
 
-@pytest.mark.parametrize("reason", [RejectReason.TOKEN, RejectReason.JOB, RejectReason.SLOT])
-async def test_refusals_that_last_end_the_launcher(
-    coordinator: StubCoordinator, start_pod: StartPod, reason: RejectReason
-) -> None:
-    coordinator.answer = lambda hello: Reject(reason=reason, message="no")
-    pod = await start_pod(coordinator.port, command=["sleep", "1000"])
-    assert await pod.ended(channel.REFUSED_SECONDS + 15) == 66
-    assert f"refuses this pod ({reason})" in pod.output
-    assert len(coordinator.hellos) > 3
-    assert pod.left() == []
+async def test_refusals_that_last_end_the_launcher(coordinator: StubCoordinator, start_pod: StartPod) -> None:
+    reasons = [RejectReason.TOKEN, RejectReason.JOB, RejectReason.SLOT]
+    coordinator.answer = lambda hello: Reject(reason=reasons[hello.index], message="no")
+    pods = [await start_pod(coordinator.port, command=["sleep", "1000"]) for _ in reasons]
+    for pod, reason in zip(pods, reasons, strict=True):
+        assert await pod.ended(channel.REFUSED_SECONDS + 15) == 66
+        assert f"refuses this pod ({reason})" in pod.output
+        assert pod.left() == []
+    assert len(coordinator.hellos) > 9
 
 
 @pytest.mark.parametrize("reason", [RejectReason.TOKEN, RejectReason.ROSTER, RejectReason.TERM, RejectReason.SLOT])

@@ -21,10 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from drivetrain.launch import procfs
-
-ENV_LINK_FD: Final = "DRIVETRAIN_LINK_FD"
-ENV_PROCESS: Final = "DRIVETRAIN_PROCESS"
-ENV_SPARE_LEVEL: Final = "DRIVETRAIN_SPARE_LEVEL"
+from drivetrain.launch.environment import ENV_LINK_FD, ENV_PROCESS, ENV_SPARE_LEVEL
 
 _EXEC_RANK: Final = str(Path(__file__).with_name("exec_rank.py"))
 _PR_SET_CHILD_SUBREAPER: Final = 36

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from drivetrain.launch import procfs
+from drivetrain.launch.environment import ENV_PROCESS
 from drivetrain.launch.link import (
     Activate,
     ExecFailed,
@@ -21,7 +22,7 @@ from drivetrain.launch.link import (
     ToRank,
 )
 from drivetrain.launch.output import Console, OutputPump
-from drivetrain.launch.process import ENV_PROCESS, RankProcess
+from drivetrain.launch.process import RankProcess
 from drivetrain.launch.reaper import Death
 from drivetrain.launch.stopped import StopWatch
 from drivetrain_api.messages import EpochId, ProcessPhase, ProcessState, Progress, Put

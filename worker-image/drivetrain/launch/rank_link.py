@@ -22,14 +22,10 @@ import traceback as tracebacks
 from collections.abc import Callable
 from typing import Any, Final
 
+from drivetrain.launch.environment import ENV_LINK_FD, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import EpochId, Form, ProcessPhase, Progress, Table
 
-ENV_LINK_FD: Final = "DRIVETRAIN_LINK_FD"
-ENV_PROCESS: Final = "DRIVETRAIN_PROCESS"
-ENV_SPARE_LEVEL: Final = "DRIVETRAIN_SPARE_LEVEL"
-SPARE_MODEL: Final = "model"
-SPARE_IMPORT: Final = "import"
 BEAT_SECONDS: Final = 0.25
 
 _READ_BYTES: Final = 1 << 18

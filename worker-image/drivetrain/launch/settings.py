@@ -12,8 +12,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from drivetrain.launch.environment import ENV_SPARE_LEVEL, SPARE_IMPORT, SPARE_MODEL
 from drivetrain.launch.errors import CommandError, UsageError
-from drivetrain.launch.process import ENV_SPARE_LEVEL
 from drivetrain_api import constants
 from drivetrain_api.runtime import RuntimeSpec
 
@@ -73,7 +73,7 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         spec=spec,
         grace_seconds=grace,
         # A CUDA context in a spare takes GPU memory from the rank beside it; without a GPU a spare may go all the way.
-        spare_level=env.get(ENV_SPARE_LEVEL) or ("import" if Path("/dev/nvidiactl").exists() else "model"),
+        spare_level=env.get(ENV_SPARE_LEVEL) or (SPARE_IMPORT if Path("/dev/nvidiactl").exists() else SPARE_MODEL),
     )
 
 
