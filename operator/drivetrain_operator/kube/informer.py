@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Generic, NoReturn, Protocol, TypeVar
@@ -194,7 +194,12 @@ class Informer(Generic[V]):
         self._owned = {}
         for key, kept in found.items():
             self._index(key, kept)
-        changes = list(_differences(before, found))
+        changes: list[tuple[V | None, V | None]] = []
+        for key in before.keys() - found.keys():
+            changes.append((before[key].view, None))
+        for key, kept in found.items():
+            difference = _difference(before.get(key), kept)
+            changes.extend(difference)
         await self._tell(changes)
         self._synced.set()
 
@@ -299,10 +304,3 @@ def _difference(before: _Kept[V] | None, after: _Kept[V] | None) -> list[tuple[V
     if before.uid != after.uid:
         return [(before.view, None), (None, after.view)]
     return [(before.view, after.view)] if before.version != after.version else []
-
-
-def _differences(before: Mapping[Key, _Kept[V]], after: Mapping[Key, _Kept[V]]) -> Iterable[tuple[V | None, V | None]]:
-    for key in before.keys() - after.keys():
-        yield before[key].view, None
-    for key, kept in after.items():
-        yield from _difference(before.get(key), kept)

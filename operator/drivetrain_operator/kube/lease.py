@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 
 from drivetrain_operator.clock import Clock, within
 from drivetrain_operator.kube.client import KubeClient
-from drivetrain_operator.kube.errors import AlreadyExists, ApiError, Conflict, KubeError, NotFound
+from drivetrain_operator.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from drivetrain_operator.kube.resources import LEASES, Object
 
 logger = logging.getLogger(__name__)
@@ -164,12 +164,9 @@ class LeaderElector:
         try:
             lease = await self._write(self._claim(self._seen), self._seen.version, request)
         except Conflict:
-            # Somebody wrote: another holder, or we ourselves in a request whose answer was lost.
-            if not await self._look(request):
-                raise LeadershipLost("the lease was deleted") from None
-            if leading and self._seen.holder != self._identity:
-                return False
-            if not leading:
+            # Somebody wrote: another candidate, or we ourselves in a request whose answer was lost. If it was us, the
+            # next write decides; if not, we do not lead (any more).
+            if not await self._look(request) or self._seen.holder != self._identity:
                 return False
             sent = self._clock.monotonic()
             lease = await self._write(self._claim(self._seen), self._seen.version, request)
@@ -253,6 +250,3 @@ class LeaderElector:
 
 def _micro_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-__all__ = ["ApiError", "LeaderElector", "LeadershipLost", "Terms"]
