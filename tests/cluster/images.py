@@ -96,12 +96,6 @@ def built(name: str) -> Image:
     return Image(name, documents["Manifest"].encode(), documents["Config"].encode(), layers)
 
 
-def remove_all() -> None:
-    """Forget every image built, base included."""
-    if _folder().exists():
-        _buildah("rmi", "--all", "--force", timeout=300)
-
-
 def _folder() -> Path:
     folder = cache_dir() / "cluster-images"
     folder.mkdir(parents=True, exist_ok=True)

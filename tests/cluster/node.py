@@ -13,7 +13,7 @@ from cluster.binaries import binary
 from cluster.cgroups import create as create_cgroup
 from cluster.command import run, succeeds
 from cluster.errors import ClusterError
-from cluster.layout import Node, run_dir
+from cluster.layout import CONTROL_PLANE, Node, run_dir
 from cluster.network import in_network
 from cluster.pki import Authority
 from cluster.processes import Daemon, marked, start, wait_until
@@ -43,6 +43,10 @@ def prepare(node: Node) -> None:
     for place, folder in PLACES.items():
         lines.append(f"mount --bind {shlex.quote(str(node.folder / folder))} {place}")
         lines.append(f"mount --make-rshared {place}")
+    # Names from outside the cluster are refused at once, so a missing image is an error in a moment, not in a minute.
+    resolv_conf = node.folder / "machine-resolv.conf"
+    resolv_conf.write_text(f"nameserver {CONTROL_PLANE}\n")
+    lines.append(f"mount --bind {shlex.quote(str(resolv_conf))} /etc/resolv.conf")
     lines += [f"touch {shlex.quote(str(ready))}", "exec sleep infinity"]
     daemon = start(_holder_name(node), ["unshare", "--mount", "sh", "-c", "\n".join(lines)])
     wait_until(ready.exists, f"{node.name} has its mounts", daemon, _START_SECONDS)

@@ -6,10 +6,11 @@ image, and leaves nothing in the cluster.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster import faults, network
+from cluster.binaries import kubernetes_version
 from cluster.errors import ClusterError, NotInTime
 from cluster.images import PYTHON_BASE, python_base
 from cluster.kubectl import get, kubectl, node_is_ready
@@ -17,8 +18,13 @@ from cluster.layout import Node
 from cluster.load import load
 
 _SPACE = "smoke"
-_SERVER = "python -u -m http.server 8000 --directory /etc"
+_SERVER = ("python", "-u", "-m", "http.server", "8000", "--directory", "/etc")
 _ASK = "import urllib.request as u; print(u.urlopen('http://{host}:8000/hostname', timeout=5).read().decode())"
+_ASK_API = (
+    "import ssl, urllib.request as u;"
+    "trust = ssl.create_default_context(cafile='/var/run/secrets/kubernetes.io/serviceaccount/ca.crt');"
+    "print(u.urlopen('https://kubernetes.default.svc/version', timeout=5, context=trust).read().decode())"
+)
 
 
 def smoke(nodes: list[Node]) -> None:
@@ -33,7 +39,10 @@ def smoke(nodes: list[Node]) -> None:
             _runs_commands,
             _keeps_logs,
             _resolves_and_balances,
+            _reaches_the_api_server,
             _sees_crashes,
+            _kills_what_takes_too_much,
+            _misses_images_soon,
             _places_by_gpu,
             _survives_a_cut,
         ):
@@ -78,16 +87,36 @@ def _resolves_and_balances(nodes: list[Node]) -> None:
     _until(ask, "the service reaches every pod", 30)
 
 
+def _reaches_the_api_server(nodes: list[Node]) -> None:
+    """From every node a pod reaches Kubernetes by its service's name, and trusts its certificate."""
+    for node in nodes:
+        answer = json.loads(_exec(f"web-{node.name}", "python", "-c", _ASK_API))
+        _expect(kubernetes_version(), answer["gitVersion"])
+
+
 def _sees_crashes(nodes: list[Node]) -> None:
     """A SIGKILL from outside the pod is a container that ended with 137."""
     pod = f"web-{nodes[0].name}"
     faults.kill_pod(faults.pod_uid(pod, _SPACE), "http.server")
 
     def crashed() -> bool:
-        (status,) = get("pod", pod, "--namespace", _SPACE)["status"]["containerStatuses"]
-        return bool(status.get("state", {}).get("terminated", {}).get("exitCode") == 137)
+        return bool(_state(pod, "terminated").get("exitCode") == 137)
 
     _until(crashed, f"{pod} ended with 137", 15)
+
+
+def _kills_what_takes_too_much(_: list[Node]) -> None:
+    """A memory limit holds."""
+    command = ["python", "-c", "x = b'x' * 300_000_000"]
+    _apply(_pod("greedy", {}, {"limits": {"memory": "64Mi"}}, command))
+    _until(lambda: _state("greedy", "terminated").get("reason") == "OOMKilled", "greedy is OOMKilled", 30)
+
+
+def _misses_images_soon(_: list[Node]) -> None:
+    """An image that nobody has is an error, not a long wait for a registry out of reach."""
+    for name, image in (("elsewhere", "registry.example.org/none:1"), ("here", "localhost/none:1")):
+        _apply(_pod(name, {}, image=image))
+        _until(lambda name=name: _state(name, "waiting").get("reason") == "ErrImagePull", f"{image} is missed", 10)  # type: ignore[misc]
 
 
 def _places_by_gpu(nodes: list[Node]) -> None:
@@ -119,11 +148,23 @@ def _delete_space() -> None:
     kubectl("delete", "namespace", _SPACE, "--ignore-not-found", "--timeout=60s", timeout=70)
 
 
-def _pod(name: str, spec: dict[str, Any], resources: dict[str, Any] | None = None) -> dict[str, Any]:
-    container: dict[str, Any] = {"name": "main", "image": PYTHON_BASE, "command": ["sh", "-c", f"exec {_SERVER}"]}
-    container["resources"] = resources or {}
+def _pod(
+    name: str,
+    spec: dict[str, Any],
+    resources: dict[str, Any] | None = None,
+    command: Sequence[str] = _SERVER,
+    image: str = PYTHON_BASE,
+) -> dict[str, Any]:
+    container = {"name": "main", "image": image, "command": list(command), "resources": resources or {}}
     whole = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container], **spec}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}}, "spec": whole}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name[:3]}}, "spec": whole}
+
+
+def _state(pod: str, state: str) -> dict[str, Any]:
+    """The `waiting`, `running` or `terminated` part of the pod's only container; empty if it is in another state."""
+    statuses = get("pod", pod, "--namespace", _SPACE)["status"].get("containerStatuses", [])
+    found: dict[str, Any] = statuses[0]["state"].get(state, {}) if statuses else {}
+    return found
 
 
 def _apply(document: dict[str, Any]) -> None:
