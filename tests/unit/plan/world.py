@@ -1,0 +1,265 @@
+"""A tiny Kubernetes with one job in it, for property tests: an API server, nodes, a coordinator and an operator.
+
+The operator is the real `plan` behind the rules of `effects.py`: status first, by compare-and-swap, then effects, any of
+which may be the last before it is killed. Its view of pods may lag. Time moves only when the test says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.exit_codes import ExitCode
+from drivetrain_api.messages import EpochId, Failure, JobState, Progress, Report
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.effects import (
+    CreateCoordinator,
+    CreateSecret,
+    CreateService,
+    CreateWorker,
+    DeleteJob,
+    DeletePod,
+    Effect,
+    PatchServiceSelector,
+    Plan,
+)
+from drivetrain_operator.plan.patch import status_json
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import (
+    JobView,
+    PodPhase,
+    PodView,
+    ReportView,
+    ServiceView,
+    Terminated,
+    View,
+)
+from unit.plan.builders import ADDRESS, JOB, NOW, UID
+
+
+@dataclass
+class World:
+    """What is true, beside what the operator sees of it."""
+
+    spec: TrainingJobSpec
+    status: TrainingJobStatus = field(default_factory=TrainingJobStatus)
+    now: datetime = NOW
+    generation: int = 1
+    version: int = 1
+    deleting: bool = False
+    gone: bool = False
+    pods: dict[str, PodView] = field(default_factory=dict)
+    service: ServiceView | None = None
+    secrets: frozenset[str] = frozenset()
+    report: Report | None = None
+    reported_at: datetime = NOW
+    leading_since: datetime = NOW - timedelta(hours=1)
+    step: int = -1
+    failures: list[Failure] = field(default_factory=list)
+    failures_term: int = 0
+    incidents: int = 0
+    """Ground truth: how many incidents there were that may be charged."""
+    history: list[tuple[PodView, ...]] = field(default_factory=lambda: [()])
+    terms: list[int] = field(default_factory=list)
+    """Every coordinator pod that was ever created, by term."""
+    creates_after_end: int = 0
+    uids: itertools.count[int] = field(default_factory=itertools.count)
+
+    # --- the operator ---------------------------------------------------------------------------------------------
+
+    def view(self, lag: int = 0) -> View:
+        """What the operator sees, its pods `lag` changes late."""
+        seen = self.history[max(0, len(self.history) - 1 - lag)]
+        report = None
+        if self.report is not None and self.reported_at >= self.leading_since:
+            report = ReportView(self.report, (self.now - self.reported_at).total_seconds())
+        return View(
+            job=JobView(
+                namespace="ns",
+                name=JOB,
+                uid=UID,
+                resource_version=str(self.version),
+                generation=self.generation,
+                created=NOW,
+                spec=self.spec,
+                status=self.status,
+                deleting=self.deleting,
+            ),
+            now=self.now,
+            pods=seen,
+            service=self.service,
+            secrets=self.secrets,
+            report=report,
+            serving_seconds=(self.now - self.leading_since).total_seconds(),
+        )
+
+    def reconcile(self, lag: int = 0, die_after: int | None = None) -> Plan:
+        """One pass; it ends after `die_after` writes as if killed there."""
+        view = self.view(lag)
+        found = plan(view)
+        self.apply(view, found, die_after)
+        return found
+
+    def apply(self, view: View, found: Plan, die_after: int | None = None) -> None:
+        """Carry a plan out, if its view's resourceVersion still holds."""
+        left = die_after if die_after is not None else 10**9
+        if found.status != view.job.status:
+            if left == 0 or view.job.resource_version != str(self.version):
+                return
+            # Through JSON and back, as the API server would store it.
+            self.status = TrainingJobStatus.model_validate(status_json(found.status))
+            self.version += 1
+            left -= 1
+        for effect in found.effects[: max(left, 0)]:
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        creates = isinstance(effect, CreateWorker | CreateCoordinator | CreateService)
+        self.creates_after_end += creates and (self.status.finished or self.deleting)
+        match effect:
+            case CreateService(name, term, _) if self.service is None:
+                self.service = ServiceView(name, "s", ADDRESS, term)
+            case PatchServiceSelector(term=term) if self.service is not None:
+                self.service = replace(self.service, term=term)
+            case CreateSecret(name=name):
+                self.secrets |= {name}
+            case CreateWorker(name, index, incarnation, attempt) if name not in self.pods:
+                self._add(name, ROLE_WORKER, index=index, incarnation=incarnation, attempt=attempt)
+            case CreateCoordinator(name, term, _) if name not in self.pods:
+                self.terms.append(term)
+                self._add(name, ROLE_COORDINATOR, term=term)
+            case DeletePod(name=name, uid=uid) if name in self.pods and self.pods[name].uid == uid:
+                self.delete(name)
+            case DeleteJob():
+                self.gone = True
+            case _:
+                pass
+
+    # --- Kubernetes -----------------------------------------------------------------------------------------------
+
+    def _add(
+        self, name: str, role: str, index: int = -1, incarnation: int = -1, attempt: int = 0, term: int = -1
+    ) -> None:
+        pod = PodView(
+            name=name,
+            uid=f"u{next(self.uids)}",
+            role=role,
+            phase=PodPhase.PENDING,
+            created=self.now,
+            index=index,
+            incarnation=incarnation,
+            attempt=attempt,
+            term=term,
+        )
+        self._put(pod)
+
+    def _put(self, pod: PodView) -> None:
+        self.pods[pod.name] = pod
+        self.history.append(tuple(self.pods.values()))
+
+    def remove(self, name: str) -> None:
+        """Gone from the API server, whatever runs on its node."""
+        del self.pods[name]
+        self.history.append(tuple(self.pods.values()))
+
+    def start(self, name: str) -> None:
+        """Scheduled, pulled, running."""
+        pod = self.pods[name]
+        if pod.phase is PodPhase.PENDING and not pod.deleting:
+            self._put(replace(pod, phase=PodPhase.RUNNING, started=self.now, node="n", ready=True))
+
+    def delete(self, name: str) -> None:
+        """Asked to go; a kubelet that is there will let it end."""
+        pod = self.pods[name]
+        if pod.phase is PodPhase.PENDING or pod.over:
+            self.remove(name)
+        else:
+            self._put(replace(pod, deleting=True))
+
+    def end(self, name: str, exit_code: int, reason: str = "Error", disruption: str = "") -> None:
+        """The container exits."""
+        pod = self.pods[name]
+        if pod.over:
+            return
+        self._put(
+            replace(
+                pod,
+                phase=PodPhase.FAILED if exit_code else PodPhase.SUCCEEDED,
+                ready=False,
+                disruption=disruption,
+                terminated=Terminated(exit_code, None, reason, "", pod.started, self.now),
+            )
+        )
+
+    def kubelets(self) -> None:
+        """Every node does its work: pods start, pods on their way out are gone."""
+        for name, pod in list(self.pods.items()):
+            if pod.deleting:
+                self.remove(name)
+            else:
+                self.start(name)
+
+    def tick(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    # --- the job's own processes ----------------------------------------------------------------------------------
+
+    def running(self, role: str) -> list[PodView]:
+        return [p for p in self.pods.values() if p.role == role and p.started is not None and not p.over]
+
+    def fail_process(self, pod: PodView, again: bool) -> None:
+        """A rank of this pod raises; with `again` for the same cause as the one before."""
+        term = self.status.membership.term
+        if self.failures_term != term:
+            self.failures, self.failures_term, again = [], term, False
+        last = self.failures[-1] if self.failures else None
+        incident = last.incident if last is not None and again else (last.incident + 1 if last is not None else 0)
+        self.incidents += last is None or incident != last.incident
+        seq = last.seq + 1 if last is not None else 0
+        self.failures.append(
+            Failure(seq=seq, incident=incident, process="p", pod_uid=pod.uid, pod_name=pod.name, exit_code=1)
+        )
+
+    def coordinate(self, steps: int = 1) -> None:
+        """The coordinator that leads, if one runs, reports; training goes on for some steps."""
+        term = self.status.membership.term
+        if not any(p.term == term for p in self.running(ROLE_COORDINATOR)):
+            return
+        if self.failures_term != term:
+            self.failures, self.failures_term = [], term
+        ready = [p.uid for p in self.running(ROLE_WORKER) if not p.deleting]
+        elastic = self.spec.elastic
+        minimum = elastic.min_workers if elastic is not None else self.spec.workers
+        trains = len(ready) >= minimum
+        total = self.spec.training.steps or 10**9
+        self.step = min(self.step + (steps if trains else 0), total - 1)
+        complete = self.step == total - 1
+        if complete:
+            for pod in self.running(ROLE_WORKER):
+                self.end(pod.name, ExitCode.COMPLETE, "Completed")
+        self.report = Report(
+            job_uid=UID,
+            namespace="ns",
+            job=JOB,
+            term=term,
+            seq=1 if self.report is None else self.report.seq + 1,
+            state=JobState.COMPLETE if complete else JobState.TRAINING if trains else JobState.WAITING,
+            epoch=EpochId(term, 1),
+            world=len(ready) if trains else 0,
+            joined=ready,
+            ready=ready,
+            progress=Progress(step=self.step, steps=self.spec.training.steps) if self.step >= 0 else None,
+            failures=self.failures[-20:],
+        )
+        self.reported_at = self.now
+
+    def settle(self, rounds: int = 40) -> None:
+        """Faults stop; the operator, nodes and coordinator go on for a while."""
+        for _ in range(rounds):
+            self.reconcile()
+            self.kubelets()
+            self.coordinate(steps=0)
+            self.tick(2)
