@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("name", help="as in localhost/drivetrain-operator:dev")
     verb.add_argument("--file", type=Path, required=True, help="the Dockerfile")
     verb.add_argument("--context", type=Path, default=Path(), help="default: the current folder")
-    verb.add_argument("--build-arg", action="append", default=[], metavar="KEY=VALUE")
+    verb.add_argument("--build-arg", action="append", type=_pair, default=[], metavar="KEY=VALUE")
     verb.set_defaults(call=_image)
     verbs.add_parser("base", help="make the Python base image").set_defaults(call=lambda _: print(images.python_base()))
     verb = verbs.add_parser("images", help="build the project's operator and worker images")
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--namespace", "-n", default="default")
         verb.add_argument("--match", default="", help="only processes with this in their command line")
         if name == "kill":
-            verb.add_argument("--signal", type=lambda text: signal.Signals[f"SIG{text}"], default=signal.SIGKILL)
+            verb.add_argument("--signal", type=_signal, default=signal.SIGKILL)
         verb.set_defaults(call=_ps if name == "ps" else _kill)
     verb = verbs.add_parser("gpus", help="let Kubernetes believe in GPUs")
     verb.add_argument("node")
@@ -100,8 +100,21 @@ def _preflight(options: argparse.Namespace) -> None:
 
 
 def _image(options: argparse.Namespace) -> None:
-    arguments = dict(each.split("=", 1) for each in options.build_arg)
-    print(images.build(options.name, options.file, options.context, arguments))
+    print(images.build(options.name, options.file, options.context, dict(options.build_arg)))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _signal(text: str) -> signal.Signals:
+    try:
+        return signal.Signals[f"SIG{text.removeprefix('SIG')}"]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no signal; try KILL, STOP, CONT or TERM") from None
 
 
 def _load(options: argparse.Namespace) -> None:

@@ -73,7 +73,7 @@ def _import(image: Image, node: Node) -> None:
                 image.write_to(stream)
         except BrokenPipeError:
             pass  # it ended early; its exit status and its words are reported below
-        if importer.wait(timeout=300):
+        if importer.wait():
             errors.seek(0)
             said = errors.read().decode(errors="replace")
             raise CommandFailed(f"{node.name}'s containerd did not take {image.name}:\n{said[-3000:]}")
