@@ -44,7 +44,7 @@ JOBS: Final = (
 
 OWN: Final = (
     _rule("coordination.k8s.io", "leases", "create", "leader election"),
-    _rule("coordination.k8s.io", "leases", "get update patch", "leader election", "drivetrain-operator"),
+    _rule("coordination.k8s.io", "leases", "get patch", "leader election", "drivetrain-operator"),
     _rule("", "secrets", "create", "the root of trust, once"),
     _rule("", "secrets", "get", "the root of trust, at every start", ROOT_SECRET),
     _rule("", "services", "get", "the address that coordinators report to", "drivetrain-reports"),

@@ -39,7 +39,7 @@ class Settings:
     reports_host: str
     reports_port: int
     reports_url: str | None
-    """Base URL that coordinators report to; None: the reports Service's cluster IP is looked up."""
+    """Base URL that coordinators report to; None: the reports Service's address, or else `pod_ip`."""
     reports_service: str | None
     """Selectorless Service whose EndpointSlice the leader writes; None where coordinators dial the address itself."""
     pod_ip: str | None
@@ -114,12 +114,15 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("own-namespace", "namespace of the Lease and of the root Secret", _own_namespace(env))
     option("identity", "name in the Lease; made unique by a suffix", env.get("POD_NAME") or socket.gethostname())
     option("image", "image of coordinator pods", "drivetrain-operator")
-    option("reports-host", "address that the reports server listens on", "0.0.0.0")
+    # On one machine, coordinators have loopback addresses of their own and listen on the same ports as we do, so all
+    # addresses are listened on only where nobody gave us one.
+    host = env.get("POD_IP") or "0.0.0.0"
+    option("reports-host", "address that the reports server listens on (default: $POD_IP, else all)", host)
     option("reports-port", "its port; 0 picks a free one", str(REPORTS_PORT), kind=int)
-    option("reports-url", "https URL that coordinators report to (default: the reports Service's address)")
+    option("reports-url", "https URL that coordinators report to (default: the reports Service's, else --pod-ip)")
     option("reports-service", "selectorless Service whose EndpointSlice the leader writes")
     option("pod-ip", "this pod's address, for the EndpointSlice", env.get("POD_IP"))
-    option("metrics-host", "address of /metrics, /healthz and /readyz", "0.0.0.0")
+    option("metrics-host", "address of /metrics, /healthz and /readyz (default: $POD_IP, else all)", host)
     option("metrics-port", "their port; 0 picks a free one", str(METRICS_PORT), kind=int)
     parser.add_argument(
         "--leader-election",
@@ -129,7 +132,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     option("lease-name", "name of the Lease", "drivetrain-operator")
     option("workers", "jobs that are looked at at the same time", "8", kind=int)
-    option("resync-seconds", "every job is looked at again after about this long", "300", kind=float)
+    option("resync-seconds", "every job is looked at again after about this long", "120", kind=float)
     option("log-format", "auto: text on a terminal, else json", "auto", choices=[str(item) for item in LogFormat])
     option("log-level", "debug, info, warning or error", "info", choices=["debug", "info", "warning", "error"])
     return parser

@@ -68,7 +68,7 @@ POD_IDENTITY: Final = (LABEL_INCARNATION, LABEL_TERM)
 class Outcome:
     """What came of a plan's effects."""
 
-    refused: bool = False
+    refusals: int = 0
     """The memory has news: plan again at once."""
     failures: list[KubeError] = field(default_factory=list)
     """Effects that have to be tried again."""
@@ -93,7 +93,9 @@ class Executor:
         clock: Clock,
         *,
         parallel: int = PARALLEL,
+        count: Callable[[str, str], None] = lambda effect, result: None,
     ) -> None:
+        """`count` is told of each effect: its class name, and ok, refused or error."""
         self._client = client
         self._tell = tell
         self._memory = memory
@@ -101,6 +103,7 @@ class Executor:
         self._platform = platform
         self._clock = clock
         self._parallel = parallel
+        self._count = count
 
     async def execute(self, job: JobView, effects: Sequence[Effect]) -> Outcome:
         """Perform `effects` in order, neighbours that concern pods in parallel. `job` has the status just written."""
@@ -115,10 +118,14 @@ class Executor:
 
     async def _attempt(self, job: JobView, effect: Effect, outcome: Outcome, slots: asyncio.Semaphore) -> None:
         async with slots:
+            refusals = outcome.refusals
             try:
                 await self._perform(job, effect, outcome)
             except KubeError as error:
                 outcome.failures.append(error)
+                self._count(type(effect).__name__, "error")
+            else:
+                self._count(type(effect).__name__, "ok" if outcome.refusals == refusals else "refused")
 
     async def _perform(self, job: JobView, effect: Effect, outcome: Outcome) -> None:
         match effect:
@@ -150,7 +157,7 @@ class Executor:
             if isinstance(error, TooManyRequests | ServerError | Unauthorized | Conflict | Gone):
                 raise
             self._memory.refused(job.uid, name, _refusal(error, resource), _message(error), job.generation)
-            outcome.refused = True
+            outcome.refusals += 1
             what = {"kind": resource.kind, "child": name, "error": str(error)}
             log.info("create refused", extra={**what, **_fields(job)})
             return
@@ -204,7 +211,7 @@ class Executor:
             pass
         except (InvalidTemplate, Invalid) as error:
             self._memory.refused(job.uid, first.name, RefusalKind.INVALID, _message(error), job.generation)
-            outcome.refused = True
+            outcome.refusals += 1
             return True
         except KubeError:
             # Whatever else is wrong will show in the create itself, where it is judged.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from drivetrain_api.constants import LABEL_JOB_UID
+from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.act.executor import Executor
 from drivetrain_operator.act.jobs import JobCache, JobKey, uid_of
 from drivetrain_operator.act.memory import JobMemory
@@ -55,8 +56,12 @@ class Reconciler:
         rosters: RosterBoard,
         plan: Callable[[View], Plan],
         has_seen: Callable[[str, str], bool],
+        on_write: Callable[[TrainingJobStatus, TrainingJobStatus], None] = lambda before, after: None,
     ) -> None:
-        """`has_seen(namespace, version)`: whether the cache of pods there is as new as that resourceVersion."""
+        """`has_seen(namespace, version)`: whether the cache of pods there is as new as that resourceVersion.
+
+        `on_write(before, after)` is told of each status that was written, for metrics.
+        """
         self._client = client
         self._jobs = jobs
         self._views = views
@@ -65,6 +70,7 @@ class Reconciler:
         self._rosters = rosters
         self._plan = plan
         self._has_seen = has_seen
+        self._on_write = on_write
 
     async def reconcile(self, key: JobKey) -> Pass:
         """Bring one job a step forward. Raises KubeError where the same should be tried again later."""
@@ -86,7 +92,7 @@ class Reconciler:
         if outcome.failures:
             # The first one stands for all: they are logged by the executor, and the next pass tries each again.
             raise outcome.failures[0]
-        return Pass(plan.requeue_after, outcome.refused)
+        return Pass(plan.requeue_after, outcome.refusals > 0)
 
     async def _write_status(self, job: JobView, plan: Plan) -> JobView | None:
         """The job as it is after the write, or None if it is gone."""
@@ -115,7 +121,9 @@ class Reconciler:
             # It was us: the answer to a write got lost, and the client tried again. What follows from it is due.
             return job_view(stored)
         self._jobs.put(written)
-        return job_view(written)
+        after = job_view(written)
+        self._on_write(job.status, after.status)
+        return after
 
     async def refresh(self, key: JobKey) -> Object | None:
         """Read one job from the API server into the cache; None if it is gone."""

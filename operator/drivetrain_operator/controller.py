@@ -1,0 +1,229 @@
+"""What a leader does from its election to its end: keep caches, take keys, run passes. Built anew for each tenure.
+
+Everything that changes something comes in here as an event and leaves as a key in the queue: jobs from kopf, pods and
+Services from our informers, reports from coordinators, and all jobs from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from drivetrain_api.messages import Report
+from drivetrain_operator.act.children import Children
+from drivetrain_operator.act.executor import Executor
+from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher, key_of, later, uid_of
+from drivetrain_operator.act.memory import JobMemory
+from drivetrain_operator.act.queue import Priority, WorkQueue
+from drivetrain_operator.act.reconciler import Pass, Reconciler
+from drivetrain_operator.act.views import Views
+from drivetrain_operator.act.workers import work
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.kube.backoff import Backoff
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import KubeError
+from drivetrain_operator.kube.resources import TRAININGJOBS, Object
+from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.jobs import count_change
+from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import JobView
+from drivetrain_operator.render.platform import Platform
+from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.credentials import Authority
+from drivetrain_operator.reports.roster import RosterBoard
+
+log = logging.getLogger(__name__)
+
+SYNC_SECONDS: Final = 60.0
+"""After this long without a filled cache somebody should look; it goes on trying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which jobs are looked after, and how eagerly."""
+
+    namespaces: tuple[str, ...] = ()
+    """Empty: all."""
+    workers: int = 8
+    resync_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a controller is given; all of it outlives the controller."""
+
+    client: KubeClient
+    clock: Clock
+    rng: random.Random
+    book: ReportBook
+    rosters: RosterBoard
+    authority: Authority
+    platform: Platform
+    tell: Callable[[JobView, RecordEvent], None]
+    """Posts an Event on a job."""
+    leading: Callable[[], bool]
+    """Whether this process may act, at this very moment."""
+
+
+class Controller:
+    """Looks after all jobs in scope. `start`, then `run` beside whatever delivers `observe`; then `stop`."""
+
+    def __init__(
+        self,
+        given: Surroundings,
+        scope: Scope,
+        metrics: OperatorMetrics,
+    ) -> None:
+        self._given = given
+        self._scope = scope
+        self._metrics = metrics
+        self._running: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self.queue: WorkQueue[JobKey] = WorkQueue(given.clock, given.rng, observer=metrics.queue)
+        self.jobs = JobCache(Watcher(self._job_changed, self._job_gone))
+        self.children = Children(
+            given.client, scope.namespaces, self._child_changed, given.clock, given.rng, metrics.informers
+        )
+        self._memory = JobMemory(given.clock)
+        self._views = Views(
+            self.jobs, self.children.pods, self.children.services, given.book, self._memory, given.clock
+        )
+        executor = Executor(
+            given.client, given.tell, self._memory, given.authority, given.platform, given.clock, count=metrics.effect
+        )
+        self._reconciler = Reconciler(
+            given.client,
+            self.jobs,
+            self._views,
+            self._memory,
+            executor,
+            given.rosters,
+            plan,
+            self.children.has_seen,
+            lambda before, after: count_change(metrics, before, after),
+        )
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def observe(self, kind: str | None, obj: Object) -> None:
+        """An event of the TrainingJob watch: ADDED, MODIFIED, DELETED, or None from its first list."""
+        if self._scope.namespaces and key_of(obj).namespace not in self._scope.namespaces:
+            return
+        if kind == "DELETED":
+            self.jobs.remove(key_of(obj), uid_of(obj))
+        else:
+            self.jobs.put(obj)
+
+    def heard(self, report: Report) -> None:
+        """A coordinator said something new."""
+        key = self.jobs.key_of_uid(report.job_uid)
+        if key is not None:
+            self.queue.add(key)
+
+    def _job_changed(self, key: JobKey, obj: Object) -> None:
+        deleting = obj["metadata"].get("deletionTimestamp") is not None
+        self.queue.add(key, priority=Priority.FAILURE if deleting else Priority.NORMAL)
+
+    def _job_gone(self, key: JobKey, uid: str) -> None:
+        self._memory.forget(uid)
+        self._given.book.forget(uid)
+        self._given.rosters.forget(uid)
+        log.info("job gone", extra={"job": str(key), "uid": uid})
+
+    def _child_changed(self, job_uid: str, priority: Priority) -> None:
+        key = self.jobs.key_of_uid(job_uid)
+        if key is not None:
+            self.queue.add(key, priority=priority)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Fill the caches, then let workers loose. Returns when both is done; tries for as long as it takes."""
+        self._running = asyncio.create_task(self._run(), name="controller")
+        synced = asyncio.create_task(self._fill(), name="controller-fill")
+        await asyncio.wait({self._running, synced}, return_when=asyncio.FIRST_COMPLETED)
+        if not synced.done():
+            synced.cancel()
+            await self._running
+        await synced
+
+    async def wait(self) -> None:
+        """Returns never; raises what broke the controller."""
+        assert self._running is not None, "start() comes first"
+        await asyncio.shield(self._running)
+
+    async def stop(self, seconds: float) -> None:
+        """Hand out no more keys, give passes that run `seconds` to end, and drop everything."""
+        self.queue.shut_down()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.queue.idle()
+        except TimeoutError:
+            log.warning("passes were cut off", extra={"after": seconds})
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+
+    async def resync(self) -> None:
+        """Compare the job cache with a live list: finds what no watch ever told. Raises KubeError."""
+        items: list[Object] = []
+        version = ""
+        for namespace in self._scope.namespaces or (None,):
+            page = await self._given.client.list(TRAININGJOBS, namespace)
+            items.extend(page.items)
+            # The oldest of several lists speaks for all: nothing that it may have missed counts as gone.
+            version = page.resource_version if not version or later(version, page.resource_version) else version
+        self.jobs.replace(items, version)
+
+    async def _fill(self) -> None:
+        while True:
+            try:
+                await self.children.wait_synced(SYNC_SECONDS)
+                break
+            except TimeoutError:
+                log.warning("still waiting for the first list of pods and Services")
+        failures = 0
+        while True:
+            try:
+                await self.resync()
+                break
+            except KubeError as error:
+                # 404 means that the CRD is not installed yet.
+                failures += 1
+                log.warning("TrainingJobs cannot be listed yet", extra={"error": str(error)})
+                await self._given.clock.sleep(Backoff(cap=10.0).delay(failures, self._given.rng))
+        self._views.serving()
+        log.info("caches filled", extra={"jobs": len(self.jobs)})
+        self._ready.set()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.children.run(), name="children")
+            await self._ready.wait()
+            for number in range(self._scope.workers):
+                group.create_task(
+                    work(self.queue, self._reconcile, self._given.clock, observer=self._metrics),
+                    name=f"worker-{number}",
+                )
+            group.create_task(self._resync_for_ever(), name="resync")
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            await self._given.clock.sleep(self._scope.resync_seconds * (0.9 + 0.2 * self._given.rng.random()))
+            try:
+                await self.resync()
+            except KubeError as error:
+                log.warning("resync failed", extra={"error": str(error)})
+            for key in self.jobs.jobs():
+                self.queue.add(key, priority=Priority.RESYNC)
+
+    async def _reconcile(self, key: JobKey) -> Pass:
+        if not self._given.leading():
+            # The Lease ran out and the process is about to end; whoever leads now does this.
+            return Pass()
+        return await self._reconciler.reconcile(key)

@@ -1,0 +1,55 @@
+"""What do a job's object and a change of its status mean in numbers? From the API's words to metrics'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from drivetrain_api.status import ConditionType, TrainingJobStatus
+from drivetrain_operator.metrics.collector import JobSample
+from drivetrain_operator.metrics.counters import OperatorMetrics
+
+
+def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
+    """One sample for each job whose status can be read."""
+    for obj in objects:
+        metadata = obj["metadata"]
+        try:
+            status = TrainingJobStatus.model_validate(obj.get("status") or {})
+        except ValidationError:
+            continue  # the pass over this job says so in the log
+        progress = status.progress
+        yield JobSample(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            phase=status.phase,
+            workers_target=status.workers.target,
+            workers_current=status.workers.current,
+            workers_ready=status.workers.ready,
+            world_size=status.workers.world,
+            restarts=status.restarts,
+            recoveries=status.recoveries,
+            attempt=status.attempt,
+            term=status.membership.term,
+            membership=status.membership.epoch,
+            step=progress.step if progress is not None else None,
+            steps=progress.steps if progress is not None else None,
+            eta_seconds=progress.eta_seconds if progress is not None else None,
+            loss=progress.loss if progress is not None else None,
+            samples_per_second=progress.samples_per_second if progress is not None else None,
+            started=status.start_time.timestamp() if status.start_time is not None else None,
+        )
+
+
+def count_change(metrics: OperatorMetrics, before: TrainingJobStatus, after: TrainingJobStatus) -> None:
+    """Count what happened between two statuses, the second of which was just written. Once, whoever else leads."""
+    if after.finished and not before.finished:
+        metrics.job_finished("succeeded" if after.is_true(ConditionType.COMPLETE) else "failed")
+    if after.recoveries > before.recoveries and after.last_recovery_seconds is not None:
+        metrics.recovered("loss", after.last_recovery_seconds)
+    for failure in after.failures:
+        if failure.counted and failure not in before.failures:
+            metrics.restarted(failure.reason)

@@ -1,0 +1,257 @@
+"""One operator process from its start to its end: prepare, wait for the Lease, lead, hand over.
+
+Every replica serves probes and the reports port all the time; only the leader answers reports and runs passes. A leader
+that loses its Lease does not tidy up: whatever it still did could collide with its successor, so the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+from drivetrain_api.constants import API_VERSION, KIND
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.controller import Controller, Scope, Surroundings
+from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthServer
+from drivetrain_operator.kube.backoff import Backoff
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import KubeError
+from drivetrain_operator.kube.lease import LeaderElector, LeadershipLost
+from drivetrain_operator.kube.recorder import ObjectRef, Recorder
+from drivetrain_operator.kube.resources import Object
+from drivetrain_operator.metrics.collector import JobSample, JobsCollector
+from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.jobs import samples
+from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.view import JobView
+from drivetrain_operator.render.platform import Platform
+from drivetrain_operator.reports import endpoint, keystore
+from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.credentials import Authority, BadRoot
+from drivetrain_operator.reports.roster import RosterBoard
+from drivetrain_operator.reports.server import ReportsServer
+from drivetrain_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STOP_SECONDS: Final = 5.0
+"""How long passes may take to end after SIGTERM."""
+RENEW_SECONDS: Final = dt.timedelta(days=10).total_seconds()
+"""How often the reports server gets a new certificate; each lasts 90 days."""
+
+
+class JobWatch(Protocol):
+    """Delivers TrainingJob events (kopf, in the process; anything in tests)."""
+
+    async def run(self, observe: Callable[[str | None, Object], None], stop: asyncio.Event) -> None:
+        """Call `observe` for every event until `stop` is set. Returning earlier, or raising, ends the process."""
+
+
+class Process:
+    """Wires everything that `settings` ask for. `abort(reason)` must end the process without any clean-up."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: KubeClient,
+        watch: JobWatch,
+        clock: Clock,
+        rng: random.Random,
+        metrics: OperatorMetrics,
+        *,
+        abort: Callable[[str], NoReturn],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._watch = watch
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self._abort = abort
+        self._controller: Controller | None = None
+        self._prepared = False
+        self._serving = False
+        self._elector = LeaderElector(
+            client,
+            clock,
+            rng,
+            namespace=settings.own_namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+        )
+        self.book = ReportBook(clock, lambda report: self._controller.heard(report) if self._controller else None)
+        self.rosters = RosterBoard(clock.now())
+        self.reports = ReportsServer(self.book, self.rosters, leading=lambda: self._serving and self._leading())
+        self.health = HealthServer(metrics.registry, lambda: self._prepared)
+        self._recorder = Recorder(client, clock, instance=settings.identity, dropped=metrics.event_dropped)
+        metrics.leading(lambda: self._serving and self._leading())
+        metrics.registry.register(JobsCollector(self._samples))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Live until `stop` is set. Raises what made it impossible to go on."""
+        settings = self._settings
+        metrics_port = await self.health.start(settings.metrics_host, settings.metrics_port)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            authority = await _unless(stop, self._persist("root of trust", self._load_root))
+            if authority is None:
+                return
+            pair = authority.serving_pair(self._clock.now())
+            reports_port = await self.reports.start(authority, pair, settings.reports_host, settings.reports_port)
+            tasks.append(asyncio.create_task(self._renew_for_ever(authority), name="certificate"))
+            url = await _unless(stop, self._persist("reports address", lambda: self._reports_url(reports_port)))
+            if url is None:
+                return
+            self._prepared = True
+            log.info("prepared", extra={"reports": url, "reports_port": reports_port, "metrics_port": metrics_port})
+            if settings.leader_election and await _unless(stop, self._acquire()) is None:
+                return
+            await self._lead(authority, Platform(settings.image, url), reports_port, stop)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self.reports.stop()
+            await self.health.stop()
+
+    async def _lead(self, authority: Authority, platform: Platform, reports_port: int, stop: asyncio.Event) -> None:
+        settings = self._settings
+        given = Surroundings(
+            self._client,
+            self._clock,
+            self._rng,
+            self.book,
+            self.rosters,
+            authority,
+            platform,
+            self._tell,
+            self._leading,
+        )
+        controller = Controller(
+            given, Scope(settings.namespaces, settings.workers, settings.resync_seconds), self._metrics
+        )
+        self._controller = controller
+        self.health.watch(Gauge("watch of pods and Services", controller.children.silence, WATCH_LIMIT))
+        self.health.watch(Gauge("oldest job in the queue", controller.queue.oldest_wait, PASS_LIMIT))
+        self.health.watch(Gauge("slowest pass", controller.queue.longest_work, PASS_LIMIT))
+        watch_stop = asyncio.Event()
+        vital = [asyncio.create_task(self._serve(controller, reports_port), name="serve")]
+        if settings.leader_election:
+            vital.append(asyncio.create_task(self._keep(), name="lease"))
+        vital.append(asyncio.create_task(self._recorder.run(), name="events"))
+        watch = asyncio.create_task(self._watch.run(controller.observe, watch_stop), name="watch")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        done, _ = await asyncio.wait({*vital, watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped not in done:
+            broken = done.pop()
+            error = broken.exception()
+            log.critical("operator cannot go on", exc_info=error, extra={"task": broken.get_name()})
+            self._abort(f"{broken.get_name()}: {error or 'ended'}")
+        log.info("stopping")
+        self._serving = False
+        await controller.stop(STOP_SECONDS)
+        # From here on nothing acts: the successor may begin while the rest is tidied up.
+        for task in vital:
+            task.cancel()
+        await asyncio.wait(vital)
+        await self._elector.release()
+        await _at_most(STOP_SECONDS, self._recorder.flush())
+        await self.reports.stop()
+        watch_stop.set()
+        await asyncio.wait({watch}, timeout=STOP_SECONDS)
+
+    async def _serve(self, controller: Controller, reports_port: int) -> None:
+        """Become the one who answers, then go on until something breaks."""
+        settings = self._settings
+        await controller.start()
+        self._serving = True
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controller.wait())
+            if settings.reports_service and settings.pod_ip:
+                group.create_task(self._point_for_ever(settings.reports_service, settings.pod_ip, reports_port))
+
+    async def _point_for_ever(self, service: str, pod_ip: str, port: int) -> None:
+        """Reports come to us, also after somebody has deleted or changed the slice."""
+        namespace = self._settings.own_namespace
+        while True:
+            await self._persist(
+                "reports endpoint", lambda: endpoint.point_at(self._client, namespace, service, pod_ip, port)
+            )
+            await self._clock.sleep(self._settings.resync_seconds)
+
+    async def _keep(self) -> None:
+        try:
+            await self._elector.keep()
+        except LeadershipLost as lost:
+            log.critical("leadership lost", extra={"reason": str(lost)})
+            self._abort(f"leadership lost: {lost}")
+
+    async def _acquire(self) -> bool:
+        await self._elector.acquire()
+        return True
+
+    async def _load_root(self) -> Authority:
+        return await keystore.load_or_create(self._client, self._settings.own_namespace, self._clock)
+
+    async def _reports_url(self, port: int) -> str:
+        settings = self._settings
+        if settings.reports_url:
+            return settings.reports_url
+        if settings.reports_service:
+            return await endpoint.service_url(self._client, settings.own_namespace, settings.reports_service)
+        address = settings.pod_ip or ""
+        return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+
+    async def _persist(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works: an API server that is not there yet, or a permission that comes with the next release."""
+        failures = 0
+        while True:
+            try:
+                return await attempt()
+            except (KubeError, BadRoot) as error:
+                failures += 1
+                delay = Backoff(cap=15.0).delay(failures, self._rng)
+                log.warning("not available yet", extra={"what": what, "error": str(error), "delay": round(delay, 1)})
+                await self._clock.sleep(delay)
+
+    async def _renew_for_ever(self, authority: Authority) -> None:
+        while True:
+            await self._clock.sleep(RENEW_SECONDS)
+            self.reports.renew(authority.serving_pair(self._clock.now()))
+
+    def _leading(self) -> bool:
+        return not self._settings.leader_election or self._elector.is_leader
+
+    def _tell(self, job: JobView, event: RecordEvent) -> None:
+        about = ObjectRef(API_VERSION, KIND, job.namespace, job.name, job.uid)
+        self._recorder.record(about, event.type, event.reason, event.message)
+        log.info("event", extra={"job": f"{job.namespace}/{job.name}", "reason": event.reason, "text": event.message})
+
+    def _samples(self) -> Iterator[JobSample]:
+        # Followers say nothing of jobs: two series of one name would disagree.
+        return samples(self._controller.jobs.objects()) if self._controller is not None else iter(())
+
+
+async def _at_most(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        pass
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None if `stop` was set first; then `work` is cancelled."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        for one in (task, stopped):
+            one.cancel()
+        await asyncio.wait({task, stopped})
