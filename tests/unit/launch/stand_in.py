@@ -84,6 +84,7 @@ def main() -> int:
     link.on_form(rank.enter)
     link.on_table(rank.connect)
     link.on_finish(rank.over.set)
+    print(f"place {os.environ.get('LOCAL_RANK')}", flush=True)
     if mode != "slow":
         rank.tell()
     rank.train()

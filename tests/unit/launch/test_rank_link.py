@@ -93,11 +93,15 @@ def test_messages_before_their_callback_are_kept(launcher: Launcher, link: RankL
     assert tables == [(EpochId(1, 1), {"key": b"value"})]
 
 
-def test_a_spare_of_level_import_waits_to_be_activated(launcher: Launcher, link: RankLink) -> None:
+def test_a_spare_of_level_import_waits_to_be_activated(
+    launcher: Launcher, link: RankLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert link.is_spare
     assert not link.wait_activated(0.05)
-    launcher.send(type="activate")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    launcher.send(type="activate", local_rank=3)
     assert link.wait_activated(5.0)
+    assert os.environ["LOCAL_RANK"] == "3"
 
 
 def test_a_launcher_that_does_not_read_costs_the_rank_no_time_and_gets_the_newest_state(

@@ -169,12 +169,16 @@ async def test_spares_start_when_the_needed_ones_are_ready(coordinator: StubCoor
 async def test_a_spare_of_level_import_goes_on_when_it_is_needed(
     coordinator: StubCoordinator, start_pod: StartPod
 ) -> None:
-    pod = await start_pod(coordinator.port, spares=1, environment={"DRIVETRAIN_SPARE_LEVEL": "import"})
+    environment = {"DRIVETRAIN_SPARE_LEVEL": "import"}
+    pod = await start_pod(coordinator.port, processes_per_worker=2, spares=1, environment=environment)
     await eventually(lambda: "up import" in pod.output)
-    (candidate,) = coordinator.processes(pod.uid, READY)
+    _, candidate = coordinator.processes(pod.uid, READY)
+    assert {"[worker 0] place 0", "[worker 0] place 1"} <= set(pod.output.splitlines())
     (spare,) = coordinator.processes(pod.uid, ProcessPhase.STARTING)
     os.kill(candidate.pid, signal.SIGKILL)
-    await coordinator.until(lambda: [rank.id for rank in coordinator.processes(pod.uid, READY)] == [spare.id])
+    await coordinator.until(lambda: spare.id in [rank.id for rank in coordinator.processes(pod.uid, READY)])
+    # It has the dead one's place, and so its GPU; and the pod has a spare again.
+    await eventually(lambda: pod.output.count("[worker 0] place 1") == 2)
     await eventually(lambda: pod.output.count("up import") == 2)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from drivetrain.launch.channel import Channel, Command
@@ -23,7 +23,7 @@ from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import Rank
 from drivetrain.launch.settings import Settings
 from drivetrain.launch.stopped import INTERVAL_SECONDS
-from drivetrain.launch.supervisor import Supervisor
+from drivetrain.launch.supervisor import Spawn, Supervisor
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import (
     Complete,
@@ -48,7 +48,7 @@ LAST_WORD_SECONDS: Final = 0.1
 class Agent:
     """The parts of a launcher, wired. Implements `RankEvents`."""
 
-    def __init__(self, settings: Settings, console: Console, spawn: Callable[[str | None], RankProcess]) -> None:
+    def __init__(self, settings: Settings, console: Console, spawn: Spawn) -> None:
         self._settings = settings
         self._supervisor = Supervisor(settings.spec, settings.spare_level, spawn, console, self, self._prefix)
         self._channel = Channel(settings, state=self._state, deliver=self._deliver, contact=self._contact)

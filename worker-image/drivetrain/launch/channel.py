@@ -51,7 +51,9 @@ WELCOME_SECONDS: Final = 5.0
 REFUSED_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 0.05
 BACKOFF_LIMIT_SECONDS: Final = 2.0
-_PING_SECONDS: Final = 4.0
+_PING_SECONDS: Final = 3.0
+"""A coordinator that vanished without a word is noticed within one and a half times this."""
+_CLOSE_SECONDS: Final = 1.0
 _CALM_SECONDS: Final = 0.05
 """What only counts on (steps, progress) is sent at most this often; everything else at once."""
 _MESSAGE_LIMIT: Final = 64 << 20
@@ -128,6 +130,7 @@ class Channel:
                         f"wss://{COORDINATOR_SERVER_NAME}:{settings.port}/v1/channel",
                         headers={"Authorization": f"Bearer {token}"},
                         heartbeat=_PING_SECONDS,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
                         max_msg_size=_MESSAGE_LIMIT,
                     )
                 except aiohttp.WSServerHandshakeError as error:

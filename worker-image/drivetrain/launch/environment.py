@@ -10,5 +10,9 @@ ENV_SPARE_LEVEL: Final = "DRIVETRAIN_SPARE_LEVEL"
 """How far a spare warms up: `model` or `import`; unset for a candidate.
 
 In the launcher's own environment it says which level its spares get."""
+ENV_LOCAL_RANK: Final = "LOCAL_RANK"
+"""Place of a needed process in its pod, 0 to processes_per_worker - 1: which GPU is its. As under torchrun.
+
+A spare has none until it takes a place; the runtime's end of the link sets it then."""
 SPARE_MODEL: Final = "model"
 SPARE_IMPORT: Final = "import"

@@ -95,6 +95,7 @@ class Activate(BaseModel):
     """A spare of level `import` may go on."""
 
     type: Literal["activate"] = "activate"
+    local_rank: int
 
 
 class Finish(BaseModel):

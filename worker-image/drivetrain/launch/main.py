@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _launch(settings: Settings, early: EarlySignals) -> int:
     spawn = _spawner(settings)
-    processes = [spawn(None) for _ in range(settings.spec.processes_per_worker)]
+    processes = [spawn(None, number) for number in range(settings.spec.processes_per_worker)]
 
     # While the ranks import torch, which takes seconds, this process imports aiohttp, which takes tenths of one.
     import asyncio
@@ -56,12 +56,18 @@ def _launch(settings: Settings, early: EarlySignals) -> int:
         console.close()
 
 
-def _spawner(settings: Settings) -> Callable[[str | None], RankProcess]:
+def _spawner(settings: Settings) -> Callable[[str | None, int | None], RankProcess]:
     numbers = itertools.count(1)
 
-    def spawn(level: str | None) -> RankProcess:
+    def spawn(level: str | None, local_rank: int | None) -> RankProcess:
         process_id = f"{settings.pod_uid}/{settings.boot}/{next(numbers)}"
-        return RankProcess(settings.command, process_id=process_id, spare_level=level, environment=os.environ)
+        return RankProcess(
+            settings.command,
+            process_id=process_id,
+            environment=os.environ,
+            spare_level=level,
+            local_rank=local_rank,
+        )
 
     return spawn
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from drivetrain.launch import procfs
-from drivetrain.launch.environment import ENV_LINK_FD, ENV_PROCESS, ENV_SPARE_LEVEL
+from drivetrain.launch.environment import ENV_LINK_FD, ENV_LOCAL_RANK, ENV_PROCESS, ENV_SPARE_LEVEL
 
 _EXEC_RANK: Final = str(Path(__file__).with_name("exec_rank.py"))
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -38,16 +38,26 @@ class RankProcess:
     """A spawned command. `link` and `output` are the launcher's ends of its socketpair and of its stdout and stderr."""
 
     def __init__(
-        self, command: Sequence[str], *, process_id: str, spare_level: str | None, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        *,
+        process_id: str,
+        environment: Mapping[str, str],
+        spare_level: str | None = None,
+        local_rank: int | None = None,
     ) -> None:
         self.id: Final = process_id
         self.spare_level: Final = spare_level
+        self.local_rank: Final = local_rank
         self.spawned_at: Final = time.monotonic()
         self.link, theirs = socket.socketpair()
         self.output, write_end = os.pipe()
         env = {"PYTHONUNBUFFERED": "1", **environment}
         env |= {ENV_LINK_FD: str(theirs.fileno()), ENV_PROCESS: process_id}
-        env.pop(ENV_SPARE_LEVEL, None)
+        for name in (ENV_SPARE_LEVEL, ENV_LOCAL_RANK):
+            env.pop(name, None)
+        if local_rank is not None:
+            env[ENV_LOCAL_RANK] = str(local_rank)
         if spare_level is not None:
             env[ENV_SPARE_LEVEL] = spare_level
         try:

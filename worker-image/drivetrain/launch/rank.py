@@ -54,7 +54,12 @@ class Rank:
     """One live rank process."""
 
     def __init__(
-        self, process: RankProcess, console: Console, events: RankEvents, prefix: Callable[[Rank], str]
+        self,
+        process: RankProcess,
+        console: Console,
+        events: RankEvents,
+        prefix: Callable[[Rank], str],
+        free_place: Callable[[], int],
     ) -> None:
         self.process: Final = process
         self.state = ProcessState(
@@ -62,6 +67,8 @@ class Rank:
         )
         self.needed = process.spare_level is None
         """One of `processes_per_worker`, not a spare (any more)."""
+        self.local_rank = process.local_rank
+        """Place among the needed ones of this pod; None for a spare."""
         self.was_ready = False
         self.killed_for: str | None = None
         """Why this launcher sent SIGKILL; None if it did not."""
@@ -69,6 +76,7 @@ class Rank:
         self.watch: Final = StopWatch()
         self._traceback = ""
         self._events = events
+        self._free_place = free_place
         self._link = Link(process.link, self._handle)
         self._pump = OutputPump(process.output, console, lambda: prefix(self))
 
@@ -85,7 +93,8 @@ class Rank:
         """A spare becomes one of the needed ones."""
         if not self.needed:
             self.needed = True
-            self._link.send(Activate())
+            self.local_rank = self._free_place()
+            self._link.send(Activate(local_rank=self.local_rank))
 
     def tick(self, elapsed: float) -> str | None:
         """One poll of /proc; why this process must be killed, if so."""

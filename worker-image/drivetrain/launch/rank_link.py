@@ -22,7 +22,7 @@ import traceback as tracebacks
 from collections.abc import Callable
 from typing import Any, Final
 
-from drivetrain.launch.environment import ENV_LINK_FD, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
+from drivetrain.launch.environment import ENV_LINK_FD, ENV_LOCAL_RANK, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import EpochId, Form, ProcessPhase, Progress, Table
 
@@ -276,6 +276,8 @@ class RankLink:
     def _dispatch(self, body: dict[str, Any]) -> None:
         kind = body.get("type")
         if kind == "activate":
+            # Before the script goes on from `drivetrain.start()`, where it chooses its device.
+            os.environ[ENV_LOCAL_RANK] = str(body.get("local_rank", 0))
             self._activated.set()
         elif isinstance(kind, str):
             callback = self._callbacks.get(kind)

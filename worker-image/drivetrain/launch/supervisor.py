@@ -8,6 +8,7 @@ been READY, else after a back-off (1 s doubling to 30 s): a script that fails at
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter, deque
@@ -24,6 +25,9 @@ from drivetrain_api.runtime import RuntimeSpec
 
 log = logging.getLogger(__name__)
 
+Spawn = Callable[[str | None, int | None], RankProcess]
+"""Starts a process of this spare level (None: a needed one), at this place in the pod (None: a spare)."""
+
 DEAD_KEPT_SECONDS: Final = 60.0
 BACKOFF_SECONDS: Final = 1.0
 BACKOFF_LIMIT_SECONDS: Final = 30.0
@@ -32,13 +36,13 @@ SPARE_DELAY_SECONDS: Final = 0.5
 
 
 class Supervisor:
-    """The rank processes of this pod. `spawn(level)` starts one; everything runs in the asyncio loop's thread."""
+    """The rank processes of this pod. Everything runs in the asyncio loop's thread."""
 
     def __init__(
         self,
         spec: RuntimeSpec,
         spare_level: str,
-        spawn: Callable[[str | None], RankProcess],
+        spawn: Spawn,
         console: Console,
         events: RankEvents,
         prefix: Callable[[Rank], str],
@@ -87,7 +91,7 @@ class Supervisor:
 
     def adopt(self, process: RankProcess) -> None:
         """Take charge of a spawned process."""
-        rank = Rank(process, self._console, self._events, self._prefix)
+        rank = Rank(process, self._console, self._events, self._prefix, self._free_place)
         self._ranks[process.pid] = rank
         rank.attach(self._loop)
 
@@ -191,7 +195,7 @@ class Supervisor:
 
     def _start(self, level: str | None) -> None:
         try:
-            self.adopt(self._spawn(level))
+            self.adopt(self._spawn(level, self._free_place() if level is None else None))
         except OSError as error:  # No more processes or descriptors: another time may do.
             log.error("cannot spawn a rank process", extra={"error": str(error)})
             self._failures += 1
@@ -200,6 +204,11 @@ class Supervisor:
             if level is None:
                 self._again(wait)
         self._events.on_change(urgent=True)
+
+    def _free_place(self) -> int:
+        """The lowest local rank that no live process holds."""
+        taken = {rank.local_rank for rank in self._ranks.values()}
+        return next(number for number in itertools.count() if number not in taken)
 
     def _again(self, seconds: float) -> None:
         if self._timer is not None:
