@@ -9,7 +9,7 @@ import asyncio
 import json
 import ssl
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -180,11 +180,11 @@ def widget(name: str, **spec: Any) -> Obj:
     }
 
 
-def config_map(name: str, labels: dict[str, str] | None = None, **data: str) -> Obj:
+def config_map(name: str, labels: Mapping[str, str] | None = None, /, **data: str) -> Obj:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": labels or {}},
+        "metadata": {"name": name, "labels": dict(labels or {})},
         "data": data,
     }
 

@@ -1,4 +1,4 @@
-"""What is special about namespaces, leases, endpoint slices and access reviews? A line or two each."""
+"""What is special about namespaces, leases and endpoint slices? A line or two each."""
 
 from __future__ import annotations
 
@@ -57,10 +57,3 @@ class EndpointSlices(Kind):
         if new.get("addressType") != old.get("addressType"):
             return [errors.bad_value("addressType", new.get("addressType"), "field is immutable")]
         return []
-
-
-class AccessReviews(Kind):
-    """Everybody with the token may do everything: RBAC is tested on a real API server."""
-
-    def prepare_create(self, obj: Obj) -> None:
-        obj["status"] = {"allowed": True, "reason": "the embedded control plane has no RBAC"}
