@@ -1,8 +1,8 @@
 """Whatever happens to a job, in whatever order, as late as the operator may hear of it: what always holds.
 
-Hypothesis plays the environment: pods fail, vanish, are preempted; users scale, suspend and delete; the operator is killed
-between two writes and sees pods as they were some changes ago. After every move the invariants hold, and once the faults
-stop, the job is what its user wants and nothing is left to do.
+Hypothesis plays the environment: pods fail, vanish, are preempted; users scale, suspend and delete; the operator is
+killed between two writes and sees pods as they were some changes ago. After every move the invariants hold, and once
+the faults stop, the job is what its user wants and nothing is left to do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A tiny Kubernetes with one job in it, for property tests: an API server, nodes, a coordinator and an operator.
 
-The operator is the real `plan` behind the rules of `effects.py`: status first, by compare-and-swap, then effects, any of
-which may be the last before it is killed. Its view of pods may lag. Time moves only when the test says so.
+The operator is the real `plan` behind the rules of `effects.py`: status first, by compare-and-swap, then effects, any
+of which may be the last before it is killed. Its view of pods may lag. Time moves only when the test says so.
 """
 
 from __future__ import annotations

@@ -1,0 +1,148 @@
+"""What is accepted and what is not: one table for the CRD's schema, its CEL rules, and their twins in Python.
+
+The contract suite runs the same table against a real API server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from drivetrain_api.constants import API_VERSION, KIND
+
+STARTED: Final = {"startTime": "2026-11-21T12:00:00Z"}
+
+
+def job(name: str = "lm", status: dict[str, Any] | None = None, /, **spec: Any) -> dict[str, Any]:
+    """A TrainingJob: the smallest spec with these fields over it; None takes one away."""
+    fields: dict[str, Any] = {"image": "train", "command": ["python", "train.py"]} | spec
+    found: dict[str, Any] = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name},
+        "spec": {key: value for key, value in fields.items() if value is not None},
+    }
+    return found | ({"status": status} if status is not None else {})
+
+
+@dataclass(frozen=True)
+class RuleCase:
+    """One decision of one rule. All other rules accept the object."""
+
+    rule: str
+    name: str
+    accepted: bool
+    job: dict[str, Any]
+    old: dict[str, Any] | None = field(default=None)
+
+
+def _immutable(fieldname: str, old: dict[str, Any], new: dict[str, Any]) -> list[RuleCase]:
+    """The usual four: changed or unchanged once started, changed before the start, changed while suspended."""
+    rule = f"immutable-{fieldname}"
+    suspended = {"conditions": [{"type": "Suspended", "status": "True"}]}
+    return [
+        RuleCase(rule, "changed once started", False, job("lm", STARTED, **new), job("lm", STARTED, **old)),
+        RuleCase(rule, "unchanged once started", True, job("lm", STARTED, **old), job("lm", STARTED, **old)),
+        RuleCase(rule, "changed before the start", True, job(**new), job(**old)),
+        RuleCase(rule, "changed while suspended", True, job("lm", suspended, **new), job("lm", suspended, **old)),
+    ]
+
+
+SCRIPT: Final = {"configMap": "code", "key": "train.py"}
+RULE_CASES: Final[list[RuleCase]] = [
+    RuleCase("name", "one letter", True, job("a")),
+    RuleCase("name", "50 characters", True, job("a" * 50)),
+    RuleCase("name", "51 characters", False, job("a" * 51)),
+    RuleCase("name", "begins with a digit", False, job("1a")),
+    RuleCase("name", "has a dot", False, job("a.b")),
+    RuleCase("command-or-script", "command", True, job()),
+    RuleCase("command-or-script", "script", True, job(command=None, script=SCRIPT)),
+    RuleCase("command-or-script", "neither", False, job(command=None)),
+    RuleCase("command-or-script", "both", False, job(script=SCRIPT)),
+    RuleCase("processes-fit-gpus", "no GPUs", True, job(processesPerWorker=4)),
+    RuleCase("processes-fit-gpus", "a GPU each", True, job(gpusPerWorker=2, processesPerWorker=2)),
+    RuleCase("processes-fit-gpus", "default", True, job(gpusPerWorker=2)),
+    RuleCase("processes-fit-gpus", "two on one GPU", False, job(gpusPerWorker=1, processesPerWorker=2)),
+    RuleCase("elastic-bounds", "equal", True, job(elastic={"minWorkers": 2, "maxWorkers": 2})),
+    RuleCase("elastic-bounds", "crossed", False, job(elastic={"minWorkers": 3, "maxWorkers": 2})),
+    RuleCase("microbatches-fit-batch", "equal", True, job(training={"batch": {"global": 4, "microbatches": 4}})),
+    RuleCase("microbatches-fit-batch", "no global batch", True, job(training={"batch": {"microbatches": 4}})),
+    RuleCase("microbatches-fit-batch", "too many", False, job(training={"batch": {"global": 4, "microbatches": 5}})),
+    *_immutable("image", {"image": "a"}, {"image": "b"}),
+    *_immutable("command", {"command": ["a"]}, {"command": ["a", "b"]}),
+    RuleCase(
+        "immutable-command",
+        "taken away once started",
+        False,
+        job("lm", STARTED, command=None, script=SCRIPT),
+        job("lm", STARTED),
+    ),
+    *_immutable("script", {"command": None, "script": SCRIPT}, {"command": None, "script": SCRIPT | {"key": "b.py"}}),
+    *_immutable("gpusPerWorker", {"gpusPerWorker": 1}, {"gpusPerWorker": 2}),
+    *_immutable("gpuResource", {"gpuResource": "nvidia.com/gpu"}, {"gpuResource": "amd.com/gpu"}),
+    *_immutable("processesPerWorker", {"processesPerWorker": 1}, {"processesPerWorker": 2}),
+    RuleCase(
+        "immutable-processesPerWorker",
+        "set once started",
+        False,
+        job("lm", STARTED, processesPerWorker=1),
+        job("lm", STARTED),
+    ),
+    *_immutable("training", {"training": {"seed": 1}}, {"training": {"seed": 2}}),
+    *_immutable("recovery.spares", {"recovery": {"spares": 1}}, {"recovery": {"spares": 2}}),
+    *_immutable("recovery.fenceSeconds", {"recovery": {"fenceSeconds": 5}}, {"recovery": {"fenceSeconds": 6}}),
+]
+
+MUTABLE: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
+    ("workers", {"workers": 1}, {"workers": 4}),
+    ("elastic", {}, {"elastic": {"minWorkers": 1, "maxWorkers": 4}}),
+    ("suspend", {"suspend": False}, {"suspend": True}),
+    ("activeDeadlineSeconds", {}, {"activeDeadlineSeconds": 9}),
+    ("ttlSecondsAfterFinished", {}, {"ttlSecondsAfterFinished": 9}),
+    ("recovery.maxRestarts", {"recovery": {"maxRestarts": 1}}, {"recovery": {"maxRestarts": 9}}),
+    ("podTemplate", {}, {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}),
+]
+"""May change in a started job: field, before, after."""
+
+_INT32 = 2**31 - 1
+BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
+    "image": (["a", "a" * 512], ["", "a" * 513, "a b"]),
+    "command": ([["a"], ["a"] * 128], [[], ["a"] * 129]),
+    "command[]": (["a", "a" * 4096], ["", "a" * 4097]),
+    "script.configMap": (["a", "a" * 253], ["", "a" * 254, "A", "-a"]),
+    "script.key": (["a", "a" * 253, "my-train_1.py"], ["", "a" * 254, "a/b"]),
+    "workers": ([1, 4096], [0, 4097, "3"]),
+    "elastic.minWorkers": ([1, 4096], [0, 4097]),
+    "elastic.maxWorkers": ([1, 4096], [0, 4097]),
+    "gpusPerWorker": ([0, 64], [-1, 65]),
+    "gpuResource": (["a/b", "a/" + "b" * 251], ["a/", "a/" + "b" * 252, "gpu"]),
+    "processesPerWorker": ([1, 64], [0, 65]),
+    "podTemplate": ([{}, {"spec": {"anything": [1]}}], ["a"]),
+    "training.steps": ([1, 10**12], [0, 10**12 + 1]),
+    "training.seed": ([0, 2**32 - 1], [-1, 2**32]),
+    "training.batch.global": ([1, _INT32], [0, _INT32 + 1]),
+    "training.batch.microbatches": ([1, 65536], [0, 65537]),
+    "training.clipNorm": ([1, 0.5, 1e9], [0, 1.1e9]),
+    "training.deterministic": ([True, False], ["yes"]),
+    "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
+    "recovery.spares": ([0, 16], [-1, 17]),
+    "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
+    "suspend": ([True, False], ["yes"]),
+    "activeDeadlineSeconds": ([1, _INT32], [0, _INT32 + 1]),
+    "ttlSecondsAfterFinished": ([0, _INT32], [-1, _INT32 + 1]),
+}
+"""Field of spec → values that it accepts, values that it does not. Each bound is met and broken at least once."""
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    """A job in which this field has this value, and every rule but the field's own bounds accepts."""
+    if path == "command[]":
+        return job(command=[value])
+    if path == "training.batch.microbatches" or path == "training.batch.global":
+        return job(training={"batch": {"microbatches": 1, path.rsplit(".", 1)[1]: value}})
+    if path.startswith("elastic."):
+        return job(elastic={"minWorkers": 1, "maxWorkers": 4096} | {path.split(".")[1]: value})
+    if path.startswith("script."):
+        return job(command=None, script=SCRIPT | {path.split(".")[1]: value})
+    top, _, inner = path.partition(".")
+    return job(**{top: {inner: value} if inner else value})

@@ -1,0 +1,83 @@
+"""What follows from a spec without standing in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from drivetrain_api.resolve import minimum_workers, resolve, target_workers, to_runtime, user_command
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import Resolved
+
+
+def spec(**fields: Any) -> TrainingJobSpec:
+    return TrainingJobSpec.model_validate({"image": "i", "command": ["x"]} | fields)
+
+
+ELASTIC = {"minWorkers": 2, "maxWorkers": 8}
+
+
+@pytest.mark.parametrize(
+    ("fields", "processes", "shards"),
+    [
+        ({}, 1, 8),
+        ({"gpusPerWorker": 4}, 4, 8),
+        ({"gpusPerWorker": 4, "processesPerWorker": 2}, 2, 8),
+        ({"workers": 9}, 1, 16),
+        ({"workers": 2, "elastic": ELASTIC, "gpusPerWorker": 4}, 4, 32),
+    ],
+)
+def test_computed_defaults(fields: dict[str, Any], processes: int, shards: int) -> None:
+    assert resolve(spec(**fields)) == Resolved(processes_per_worker=processes, virtual_shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("fields", "target", "minimum"),
+    [
+        ({"workers": 4}, 4, 4),
+        ({"workers": 4, "elastic": ELASTIC}, 4, 2),
+        ({"workers": 1, "elastic": ELASTIC}, 2, 2),
+        ({"workers": 9, "elastic": ELASTIC}, 8, 2),
+    ],
+)
+def test_size(fields: dict[str, Any], target: int, minimum: int) -> None:
+    assert (target_workers(spec(**fields)), minimum_workers(spec(**fields))) == (target, minimum)
+
+
+def test_runtime_has_all_of_the_training_section() -> None:
+    training = {
+        "steps": 7,
+        "seed": 3,
+        "clipNorm": 0.5,
+        "deterministic": True,
+        "batch": {"global": 32, "microbatches": 2},
+    }
+    runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
+    assert runtime.model_dump() == {
+        "workers": 3,
+        "min_workers": 3,
+        "processes_per_worker": 1,
+        "spares": 2,
+        "fence_seconds": 9.0,
+        "training": {
+            "steps": 7,
+            "seed": 3,
+            "global_batch": 32,
+            "microbatches": 2,
+            "clip_norm": 0.5,
+            "deterministic": True,
+            "virtual_shards": 8,
+        },
+    }
+
+
+def test_what_was_frozen_wins() -> None:
+    frozen = Resolved(processes_per_worker=2, virtual_shards=64)
+    runtime = to_runtime(spec(), frozen)
+    assert (runtime.processes_per_worker, runtime.training.virtual_shards) == (2, 64)
+
+
+def test_a_script_is_run_by_python() -> None:
+    script = {"configMap": "code", "key": "train.py"}
+    assert user_command(spec(command=None, script=script)) == ["python", "/etc/drivetrain/script/train.py"]
