@@ -61,10 +61,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
     namespaces = tuple(name for item in given.namespace for name in item.split(",") if name)
     if given.reports_service and not given.pod_ip:
         parser.error("--reports-service needs --pod-ip: the address that its EndpointSlice shall name")
-    if not given.reports_url and not given.reports_service:
-        parser.error(
-            "give --reports-url (what coordinators dial) or --reports-service (a Service that the leader fills)"
-        )
+    if not given.reports_url and not given.pod_ip:
+        parser.error("give --reports-url (what coordinators dial), or --pod-ip if they can reach this process directly")
     if given.reports_url and not given.reports_url.startswith("https://"):
         parser.error(f"--reports-url must start with https://, not {given.reports_url!r}")
     return Settings(
