@@ -160,7 +160,9 @@ class Process:
         await asyncio.wait(vital)
         await self._elector.release()
         await _at_most(STOP_SECONDS, self._recorder.flush())
+        # kopf waits five seconds for any task that it did not start itself, such as an open probe connection.
         await self.reports.stop()
+        await self.health.stop()
         watch_stop.set()
         await asyncio.wait({watch}, timeout=STOP_SECONDS)
 
