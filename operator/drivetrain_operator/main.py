@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import kopf
@@ -73,6 +74,8 @@ async def run(settings: Settings) -> None:
     take_signals()
     clock = SystemClock()
     credentials = find_credentials(clock, kubeconfig=settings.kubeconfig, context=settings.context)
+    if not settings.own_namespace:
+        settings = replace(settings, own_namespace=(await credentials.access()).namespace)
     metrics = OperatorMetrics(CollectorRegistry(), version=_version())
     async with KubeClient(credentials, clock, observer=metrics.requests) as client:
         watch = KopfWatch(credentials, settings.namespaces, take_signals)

@@ -18,7 +18,6 @@ from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
 from drivetrain_operator.logs import LogFormat
 
 ENV_PREFIX: Final = "DRIVETRAIN_OPERATOR_"
-DEFAULT_NAMESPACE: Final = "drivetrain-system"
 REPORTS_SERVICE: Final = "drivetrain-reports"
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -32,6 +31,7 @@ class Settings:
     namespaces: tuple[str, ...]
     """Namespaces whose jobs are looked after; empty means all."""
     own_namespace: str
+    """Where Lease and root Secret are; "" means the namespace of our credentials."""
     identity: str
     """Holder of the Lease: differs for every process that ever ran."""
     image: str
@@ -109,7 +109,11 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         default=[item for item in [env.get(ENV_PREFIX + "NAMESPACE")] if item],
         help="look after jobs of this namespace only; may be repeated (default: all namespaces)",
     )
-    option("own-namespace", "namespace of the Lease and of the root Secret", _own_namespace(env))
+    option(
+        "own-namespace",
+        "namespace of the Lease and of the root Secret (default: that of the credentials)",
+        _own_namespace(env),
+    )
     option("identity", "name in the Lease; made unique by a suffix", env.get("POD_NAME") or socket.gethostname())
     option("image", "image of coordinator pods", "drivetrain-operator")
     # On one machine, coordinators have loopback addresses of their own and listen on the same ports as we do, so all
@@ -140,6 +144,6 @@ def _own_namespace(env: Mapping[str, str]) -> str:
     if env.get("POD_NAMESPACE"):
         return env["POD_NAMESPACE"]
     try:
-        return SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or DEFAULT_NAMESPACE
+        return SERVICE_ACCOUNT_NAMESPACE.read_text().strip()
     except OSError:
-        return DEFAULT_NAMESPACE
+        return ""
