@@ -17,7 +17,7 @@ from drivetrain_operator.clock import Clock, SystemClock
 from drivetrain_operator.kube import watch as wire
 from drivetrain_operator.kube.auth import Access, Credentials
 from drivetrain_operator.kube.backoff import Backoff
-from drivetrain_operator.kube.errors import Gone, NotFound
+from drivetrain_operator.kube.errors import Conflict, Gone, Invalid, NotFound
 from drivetrain_operator.kube.resources import Object, Resource
 from drivetrain_operator.kube.transport import MERGE_PATCH, Request, RequestObserver, Timeouts, Transport, received
 
@@ -190,17 +190,23 @@ class KubeClient:
         wanted = {key: value for key, value in conditions.items() if value is not None}
         if wanted:
             patch = {**patch, "metadata": {**(patch.get("metadata") or {}), **wanted}}
-        return await self._call(
-            "patch",
-            "PATCH",
-            resource,
-            namespace,
-            name,
-            subresource,
-            body=patch,
-            content_type=MERGE_PATCH,
-            timeout=timeout,
-        )
+        try:
+            return await self._call(
+                "patch",
+                "PATCH",
+                resource,
+                namespace,
+                name,
+                subresource,
+                body=patch,
+                content_type=MERGE_PATCH,
+                timeout=timeout,
+            )
+        except Invalid as error:
+            # For a PUT or DELETE a wrong uid is a 409, for a PATCH the server calls it the change of a fixed field.
+            if uid is not None and any(cause.field == "metadata.uid" for cause in error.causes):
+                raise Conflict(409, reason="Conflict", message=error.message, request=error.request) from error
+            raise
 
     async def delete(
         self,
