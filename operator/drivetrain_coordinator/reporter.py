@@ -86,7 +86,10 @@ class Reporter:
     async def _until_next(self) -> None:
         news = asyncio.create_task(self._news.wait())
         try:
-            await asyncio.wait({news, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            # While reports fail, news waits for the one on its way: it may end the outage, and a back-off that began
+            # before its answer would be silence, for which the operator replaces coordinators.
+            awaited = self._tasks if self._failures else {news, *self._tasks}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             self._sweep()
             while len(self._tasks) >= IN_FLIGHT:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
