@@ -53,10 +53,12 @@ class Requirement:
                 return value is not None
             case "absent":
                 return value is None
-            case ">":
-                return value is not None and _integer(value) > int(self.values[0])
             case _:
-                return value is not None and _integer(value) < int(self.values[0])
+                number = _integer(value)
+                if number is None:
+                    return False
+                bound = int(self.values[0])
+                return number > bound if self.op == ">" else number < bound
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
@@ -108,11 +110,11 @@ def _field(obj: Obj, field: str) -> str:
     return str(value)
 
 
-def _integer(text: str) -> int:
+def _integer(text: str | None) -> int | None:
     try:
-        return int(text)
+        return None if text is None else int(text)
     except ValueError:
-        return 0
+        return None
 
 
 def _split(text: str) -> list[str]:

@@ -54,7 +54,7 @@ def explanation(found: list[list[str]]) -> str:
     if not found:
         return "no nodes available to schedule pods"
     counted = Counter(reason for reasons in found for reason in reasons)
-    parts = ", ".join(f"{count} {reason}" for reason, count in sorted(counted.items()))
+    parts = ", ".join(sorted(f"{count} {reason}" for reason, count in counted.items()))
     return f"0/{len(found)} nodes are available: {parts}."
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import socket
 
 from drivetrain_local.client import Client, Mirror
 from drivetrain_local.controllers.endpoints import Route, routes
@@ -17,48 +18,66 @@ from drivetrain_local.objects import Obj
 
 _log = logging.getLogger(__name__)
 _CHUNK = 256 * 1024
+_BACKLOG = 1024
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 
 
 class _Listener:
-    """One Service port."""
+    """One Service port.
+
+    It accepts by itself: asyncio.Server leaks a connection that is accepted in the very turn in which it closes.
+    """
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self._turn = itertools.count()
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
         self._open: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Raises OSError when the address cannot be bound (a port below 1024 needs root)."""
-        self._server = await asyncio.start_server(self._accept, self.route.address, self.route.port, limit=_CHUNK)
+    @property
+    def connections(self) -> int:
+        return len(self._open)
 
-    async def stop(self) -> None:
+    def start(self) -> None:
+        """Raises OSError when the address cannot be bound (a port below 1024 needs root)."""
+        self._socket = socket.create_server((self.route.address, self.route.port), backlog=_BACKLOG)
+        self._socket.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._socket, self._accept, self._socket)
+
+    def stop(self) -> None:
         """Stop listening; what is connected lives on, as with kube-proxy."""
-        if self._server is not None:
-            self._server.close()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
 
     async def abort(self) -> None:
         """Stop listening and drop every connection."""
-        await self.stop()
-        for task in list(self._open):
+        self.stop()
+        tasks = list(self._open)
+        for task in tasks:
             task.cancel()
-        for task in list(self._open):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listening.accept()
+            task = asyncio.create_task(self._serve(connection))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=connection, limit=_CHUNK)
+        except BaseException:
+            # Also when cancelled: nobody else would close it.
+            connection.close()
+            raise
         try:
             await self._forward(reader, writer)
-        except asyncio.CancelledError:
-            # Only `abort` cancels; asyncio's stream server logs a cancelled callback as an error.
-            pass
         finally:
-            self._open.discard(task)
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,6 +115,8 @@ class ServiceProxy:
         self._pods = Mirror(client, "/api/v1/pods", self._on_change)
         self._slices = Mirror(client, "/apis/discovery.k8s.io/v1/endpointslices", self._on_change)
         self._listeners: dict[tuple[str, int], _Listener] = {}
+        self._retired: list[_Listener] = []
+        """Listeners that only serve what was connected before."""
 
     async def run(self) -> None:
         try:
@@ -105,11 +126,13 @@ class ServiceProxy:
                 while True:
                     await self._changed.wait()
                     self._changed.clear()
-                    if await self._sync():
+                    if self._sync():
                         group.create_task(self._later())
         finally:
-            for listener in self._listeners.values():
+            for listener in [*self._listeners.values(), *self._retired]:
                 await listener.abort()
+            # Aborted transports close in the next turn of the loop.
+            await asyncio.sleep(0)
 
     def _on_change(self, kind: str, obj: Obj) -> None:
         self._changed.set()
@@ -118,11 +141,14 @@ class ServiceProxy:
         await asyncio.sleep(_RETRY_SECONDS)
         self._changed.set()
 
-    async def _sync(self) -> bool:
+    def _sync(self) -> bool:
         """Make the listeners equal the routes. Returns whether one could not be opened."""
         wanted = routes(self._services.objects.values(), self._pods.objects.values(), self._slices.objects.values())
         for key in [key for key in self._listeners if key not in wanted]:
-            await self._listeners.pop(key).stop()
+            listener = self._listeners.pop(key)
+            listener.stop()
+            self._retired.append(listener)
+        self._retired = [listener for listener in self._retired if listener.connections]
         failed = False
         for key, route in wanted.items():
             if key in self._listeners:
@@ -130,7 +156,7 @@ class ServiceProxy:
                 continue
             listener = _Listener(route)
             try:
-                await listener.start()
+                listener.start()
             except OSError as error:
                 _log.warning("service port cannot be opened", extra={"address": key, "error": str(error)})
                 failed = True
@@ -141,7 +167,7 @@ class ServiceProxy:
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy one direction to its end, then pass the half-close on."""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):
             writer.write(data)
             await writer.drain()
