@@ -82,7 +82,8 @@ def worker(index: int, incarnation: int = 0, **fields: Any) -> PodView:
 
 def pending(index: int, incarnation: int = 0, **fields: Any) -> PodView:
     """A worker whose container does not run yet."""
-    return worker(index, incarnation, phase=PodPhase.PENDING, node="", ready=False, started=None, **fields)
+    defaults: dict[str, Any] = {"phase": PodPhase.PENDING, "node": "", "ready": False, "started": None}
+    return worker(index, incarnation, **defaults | fields)
 
 
 def ended(index: int, exit_code: int, incarnation: int = 0, reason: str = "Error", **fields: Any) -> PodView:

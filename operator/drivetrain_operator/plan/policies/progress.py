@@ -21,6 +21,8 @@ AT_LEAST_EVERY: Final = 60.0
 
 def progress(view: View, status: TrainingJobStatus) -> Decision:
     """status.progress."""
+    if status.is_true(ConditionType.SUSPENDED):
+        return Decision(status)  # what is still reported is of an attempt that was given up
     report, old = fresh_report(view, status), status.progress
     told = report.progress if report is not None else None
     complete = status.is_true(ConditionType.COMPLETE)

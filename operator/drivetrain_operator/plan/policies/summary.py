@@ -54,7 +54,7 @@ def summary(view: View, status: TrainingJobStatus) -> Decision:
 def _counts(view: View, status: TrainingJobStatus, report: Report | None) -> Workers:
     live = {p.uid for p in sort(view, status).current.values() if p.live}
     old = status.workers
-    if status.finished:
+    if status.finished or status.is_true(ConditionType.SUSPENDED):
         ready, world = 0, 0
     elif report is not None:
         ready, world = len(live & set(report.ready)), report.world

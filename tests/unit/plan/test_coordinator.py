@@ -1,0 +1,160 @@
+"""When a coordinator is replaced, and by whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from drivetrain_api.status import Membership, TrainingJobStatus
+from drivetrain_operator.plan.effects import (
+    CreateCoordinator,
+    CreateSecret,
+    CreateService,
+    Effect,
+    PatchServiceSelector,
+    SecretKind,
+)
+from drivetrain_operator.plan.view import PodPhase, Refusal, RefusalKind
+from unit.plan.builders import (
+    ago,
+    coordinator,
+    ended,
+    replaced,
+    report,
+    running,
+    service,
+    started,
+)
+from unit.plan.tables import Case, check, gone
+
+
+def at_term(term: int, **fields: Any) -> TrainingJobStatus:
+    return started(membership=Membership(term=term, epoch=1, since=ago(600)).model_copy(update=fields))
+
+
+def successor(term: int, avoid: str | None = None) -> tuple[Effect, ...]:
+    return (
+        PatchServiceSelector("lm-coordinator", "s-1", term),
+        CreateSecret(f"lm-coordinator-{term}-11111111", SecretKind.COORDINATOR, term),
+        CreateCoordinator(f"lm-coordinator-{term}", term, avoid),
+    )
+
+
+OLDER = gone("lm-coordinator-1", "c-1", "a newer term leads")
+REFUSED = Refusal("lm-coordinator-1", RefusalKind.QUOTA, "exceeded quota", 1, 5.0)
+COORDINATORS = [
+    Case(
+        "a failed coordinator is replaced",
+        replaced(
+            running(),
+            replace(
+                ended(0, 1), name="lm-coordinator-1", uid="c-1", role="coordinator", term=1, index=-1, incarnation=-1
+            ),
+        ),
+        {"membership.term": 2, "membership.avoid_node": None},
+        successor(2),
+    ),
+    Case(
+        "so is one on its way out",
+        replaced(running(), coordinator(deleting=True)),
+        {"membership.term": 2},
+        successor(2),
+    ),
+    Case(
+        "so is one that is gone",
+        replaced(running(), without=("lm-coordinator-1",)),
+        {"membership.term": 2},
+        successor(2),
+    ),
+    Case(
+        "a silent one too, and its node is avoided",
+        running(report=report(age=3.1)),
+        {"membership.term": 2},
+        (*successor(2, "node9"), OLDER),
+    ),
+    Case("three reports have to be missing", running(report=report(age=2.9)), {"membership.term": 1}),
+    Case(
+        "silence before this operator listened is its own",
+        replace(running(report=report(age=60)), serving_seconds=2.0),
+        {"membership.term": 1},
+    ),
+    Case(
+        "one that just began to run has time to report",
+        replaced(running(report=None), coordinator(started=ago(14))),
+        {"membership.term": 1},
+    ),
+    Case(
+        "but not for ever",
+        replaced(running(report=None), coordinator(started=ago(16))),
+        {"membership.term": 2},
+        (*successor(2, "node9"), OLDER),
+    ),
+    Case(
+        "one that waits for its image is waited for",
+        replaced(running(), coordinator(phase=PodPhase.PENDING, started=None, waiting_reason="ImagePullBackOff")),
+        {"membership.term": 1, "conditions.Ready": "False ImagePullFailed"},
+    ),
+    Case(
+        "where only the avoided node is left, it will do",
+        replaced(
+            running(status=at_term(2, avoid_node="node9"), report=None, service=service(2)),
+            coordinator(2, phase=PodPhase.PENDING, started=None, unschedulable="0/1 nodes"),
+            without=("lm-coordinator-1",),
+        ),
+        {"membership.term": 3, "membership.avoid_node": None},
+        (*successor(3), gone("lm-coordinator-2", "c-2", "a newer term leads")),
+    ),
+    Case(
+        "a term that was just raised may not show yet",
+        replaced(running(status=at_term(1, since=ago(4))), without=("lm-coordinator-1",)),
+        {"membership.term": 1},
+    ),
+    Case(
+        "a create that was refused is tried again, under its name",
+        replace(replaced(running(), without=("lm-coordinator-1",)), refusals=(REFUSED,)),
+        {"membership.term": 1},
+        successor(1)[1:],
+    ),
+    Case(
+        "a second loss within a minute waits",
+        replaced(
+            running(status=at_term(2, since=ago(0.5), replaced=1), service=service(2)),
+            coordinator(2, deleting=True),
+            without=("lm-coordinator-1",),
+        ),
+        {"membership.term": 2},
+    ),
+    Case(
+        "and longer each time",
+        replaced(
+            running(status=at_term(5, since=ago(7), replaced=4), service=service(5)),
+            coordinator(5, deleting=True),
+            without=("lm-coordinator-1",),
+        ),
+        {"membership.term": 5},
+    ),
+    Case(
+        "a term that lasted starts a new series",
+        replaced(
+            running(status=at_term(5, since=ago(70), replaced=4), service=service(5)),
+            coordinator(5, deleting=True),
+            without=("lm-coordinator-1",),
+        ),
+        {"membership.term": 6, "membership.replaced": 1},
+        successor(6),
+    ),
+    Case(
+        "a lost Service comes back with its address",
+        replace(running(), service=None),
+        {},
+        (CreateService("lm-coordinator", 1, "10.0.0.7"),),
+    ),
+    Case("a Service that points at an old term is corrected", running(service=service(0)), {}, successor(1)[:1]),
+]
+
+
+@pytest.mark.parametrize("case", COORDINATORS, ids=lambda c: c.name)
+def test_coordinator(case: Case) -> None:
+    check(case)

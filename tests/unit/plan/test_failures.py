@@ -1,0 +1,136 @@
+"""What each failure costs, and what is done about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from drivetrain_api.messages import Incompatible, JobState
+from drivetrain_operator.plan.effects import (
+    CreateWorker,
+    RecordEvent,
+)
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import PodPhase
+from unit.plan.builders import (
+    ago,
+    ended,
+    pending,
+    process_failure,
+    replaced,
+    report,
+    running,
+    spec,
+    started,
+    worker,
+)
+from unit.plan.tables import conditions, with_secret
+
+
+def lost(index: int) -> CreateWorker:
+    return CreateWorker(f"lm-{index}-1", index, 1, 0)
+
+
+FAILURES: list[tuple[str, Any, dict[str, Any]]] = [
+    ("a crash of the launcher costs one", ended(1, 70), {"restarts": 1, "reason": "LauncherCrashed"}),
+    ("out of memory costs one", ended(1, 137, reason="OOMKilled"), {"restarts": 1, "reason": "OOMKilled"}),
+    ("killed from outside costs one", ended(1, 137), {"restarts": 1, "reason": "Killed"}),
+    ("an unknown exit code costs one", ended(1, 3), {"restarts": 1, "reason": "WorkerFailed"}),
+    ("refused by the coordinator costs one", ended(1, 66), {"restarts": 1, "reason": "Refused"}),
+    (
+        "a container that cannot be set up costs one",
+        ended(1, 128, reason="StartError"),
+        {"restarts": 1, "reason": "StartError"},
+    ),
+    ("told to go costs nothing", ended(1, 143), {"restarts": 0}),
+    ("cut off and fenced costs nothing", ended(1, 67), {"restarts": 0}),
+    ("preempted costs nothing", ended(1, 137, disruption="PreemptionByScheduler"), {"restarts": 0}),
+    ("node shut down costs nothing", replace(ended(1, 137), reason="Terminated"), {"restarts": 0}),
+    ("on its way out costs nothing", worker(1, deleting=True), {"restarts": 0}),
+    (
+        "refused by its node costs nothing",
+        pending(1, phase=PodPhase.FAILED, reason="OutOfcpu", message="no cpu"),
+        {"restarts": 0},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "pod", "expected"), FAILURES, ids=[f[0] for f in FAILURES])
+def test_a_lost_worker_is_replaced_under_a_new_name(name: str, pod: Any, expected: dict[str, Any]) -> None:
+    found = plan(with_secret(replaced(running(), pod)))
+    assert found.status.incarnations == {1: 1}
+    assert found.status.restarts == expected["restarts"]
+    assert [f.reason for f in found.status.failures] == ([expected["reason"]] if "reason" in expected else [])
+    assert [e for e in found.effects if not isinstance(e, RecordEvent)] == [lost(1)]
+
+
+HOPELESS = [
+    (ended(1, 68, tail="sh: pyton: not found"), "CommandNotFound", "not found"),
+    (ended(1, 65), "IncompatibleWorkerImage", "protocol 7 to 9, the coordinator 1"),
+    (ended(1, 64), "LauncherUsage", ""),
+    (
+        ended(1, 128, reason="StartError", tail='exec: "drivetrain-launcher": executable file not found'),
+        "CommandNotFound",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pod", "reason", "words"), HOPELESS, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_every_replacement_would_meet_again_fails_the_job_at_once(pod: Any, reason: str, words: str) -> None:
+    offers = [Incompatible(pod_name="lm-1-0", protocol_min=7, protocol_max=9)]
+    view = replaced(running(report=report(world=0, state=JobState.WAITING, incompatible=offers)), pod)
+    found = plan(view).status
+    assert conditions(found)["Failed"] == f"True {reason}"
+    assert words in found.message
+
+
+def test_while_others_train_it_is_only_charged() -> None:
+    found = plan(replaced(running(), ended(1, 68))).status
+    assert (found.finished, found.restarts) == (False, 1)
+
+
+def test_pods_that_end_together_for_one_reason_are_one_incident() -> None:
+    together = replaced(running(), ended(0, 70, finished=ago(2)), ended(1, 70, finished=ago(1)))
+    apart = replaced(running(), ended(0, 70, finished=ago(30)), ended(1, 70, finished=ago(1)))
+    differently = replaced(running(), ended(0, 70), ended(1, 3))
+    assert [plan(v).status.restarts for v in (together, apart, differently)] == [1, 2, 2]
+
+
+def test_failed_processes_are_charged_by_incident_and_once() -> None:
+    failures = [process_failure(0, 0), process_failure(1, 0, rank=2), process_failure(2, 1)]
+    first = plan(running(report=report(failures=failures))).status
+    assert (first.restarts, [f.counted for f in first.failures]) == (2, [True, False, True])
+    assert first.failures[0].reason == "ScriptError"
+    assert "ValueError: bad batch" in first.failures[0].log_tail
+    again = plan(running(status=first, report=report(failures=[*failures, process_failure(3, 1)]))).status
+    assert (again.restarts, len(again.failures)) == (2, 4)
+
+
+def test_the_budget_is_spent() -> None:
+    of = spec(recovery={"maxRestarts": 1})
+    inside = plan(running(of, report=report(failures=[process_failure(0, 0)]))).status
+    beyond = plan(running(of, report=report(failures=[process_failure(0, 0), process_failure(1, 1)]))).status
+    assert not inside.finished
+    assert conditions(beyond)["Failed"] == "True ScriptError"
+    assert "2 incidents, spec.recovery.maxRestarts allows 1" in beyond.message
+    assert "ValueError: bad batch" in beyond.message
+
+
+def test_all_state_lost_is_a_new_attempt_and_said_so() -> None:
+    before = started(progress=plan(running()).status.progress)
+    told = plan(running(status=before, report=report(state_lost=1, progress=None))).status
+    assert (told.attempt, told.progress, conditions(told)["StateLost"]) == (1, None, "True NoSurvivor")
+    assert "at step 10" in next(c.message for c in told.conditions if c.type == "StateLost")
+    again = plan(running(status=told, report=report(state_lost=1))).status
+    assert again.attempt == 1
+
+
+def test_a_coordinator_that_came_after_the_loss_cannot_know_but_steps_tell() -> None:
+    before = started(progress=plan(running()).status.progress)  # 10 steps
+    restarted = report(progress=report().report.progress.model_copy(update={"step": 0}))  # type: ignore[union-attr]
+    one_behind = report(progress=report().report.progress.model_copy(update={"step": 8}))  # type: ignore[union-attr]
+    assert plan(running(status=before, report=restarted)).status.attempt == 1
+    assert plan(running(status=before, report=one_behind)).status.attempt == 0

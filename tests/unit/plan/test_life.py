@@ -1,0 +1,191 @@
+"""How a job begins, rests, resumes and ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from drivetrain_api.messages import JobState
+from drivetrain_api.status import TrainingJobStatus, Workers
+from drivetrain_operator.plan.effects import (
+    CreateCoordinator,
+    CreateSecret,
+    CreateService,
+    CreateWorker,
+    DeleteJob,
+    RecordEvent,
+    SecretKind,
+)
+from drivetrain_operator.plan.plan import plan
+from unit.plan.builders import (
+    NOW,
+    ago,
+    coordinator,
+    ended,
+    job,
+    pending,
+    replaced,
+    report,
+    running,
+    spec,
+    started,
+)
+from unit.plan.tables import Case, check, conditions, gone
+
+WORKER_SECRET = CreateSecret("lm-worker-11111111", SecretKind.WORKER, 0)
+OVER = "the job is over"
+
+
+LIFE = [
+    Case(
+        "a new job starts: defaults frozen, a term raised, coordinator and Service made; workers wait for its address",
+        replace(running(status=TrainingJobStatus()), pods=(), service=None, report=None),
+        {
+            "start_time": NOW,
+            "resolved.processes_per_worker": 1,
+            "membership.term": 1,
+            "workers.target": 3,
+            "workers.indices": "0-2",
+            "phase": "Pending",
+            "observed_generation": 1,
+        },
+        (
+            CreateService("lm-coordinator", 1),
+            CreateSecret("lm-coordinator-1-11111111", SecretKind.COORDINATOR, 1),
+            CreateCoordinator("lm-coordinator-1", 1),
+        ),
+    ),
+    Case(
+        "the Service has an address: it is kept for life, and workers are made with it",
+        replace(
+            running(status=started(resolved=started().resolved.model_copy(update={"coordinator_address": None}))),  # type: ignore[union-attr]
+            pods=(coordinator(started=ago(1)),),
+            report=None,
+        ),
+        {"resolved.coordinator_address": "10.0.0.7"},
+        (WORKER_SECRET, *(CreateWorker(f"lm-{i}-0", i, 0, 0) for i in range(3))),
+    ),
+    Case(
+        "a job in which all is well needs nothing",
+        running(),
+        {"phase": "Running", "conditions.Running": "True Training", "conditions.Ready": "True AllWorkersReady"},
+    ),
+    Case(
+        "a job that is being deleted is left to the garbage collector",
+        replace(running(), job=job(deleting=True), pods=()),
+    ),
+    Case(
+        "a spec that cannot be used is said to be so, and nothing else",
+        replace(running(), job=replace(job(), spec=None, invalid=("spec.workers: too many",))),
+        {"conditions.Ready": "False InvalidSpec", "message": "spec.workers: too many", "start_time": None},
+    ),
+    Case(
+        "one worker that exited 0 is proof of success",
+        replaced(running(), ended(0, 0)),
+        {"phase": "Succeeded", "conditions.Complete": "True Completed", "completion_time": NOW, "restarts": 0},
+    ),
+    Case(
+        "so is the coordinator's word; the last numbers are written, the rest is deleted when it does not end",
+        running(report=report(state=JobState.COMPLETE)),
+        {"phase": "Succeeded", "progress.percent": 100, "progress.step": 100},
+    ),
+    Case(
+        "a job past its deadline fails",
+        running(spec(activeDeadlineSeconds=500)),
+        {"conditions.Failed": "True DeadlineExceeded", "phase": "Failed", "workers.ready": 0},
+    ),
+]
+
+SUSPENSION = [
+    Case(
+        "suspending deletes every pod and uses up their names",
+        running(spec(suspend=True)),
+        {
+            "phase": "Suspended",
+            "start_time": None,
+            "workers": Workers(summary="0/0"),
+            "incarnations": {0: 1, 1: 1, 2: 1},
+            "conditions.Suspended": "True JobSuspended",
+        },
+        (
+            *(gone(f"lm-{i}-0", f"w-{i}-0", "the job is suspended") for i in range(3)),
+            gone("lm-coordinator-1", "c-1", "the job is suspended"),
+        ),
+    ),
+    Case(
+        "a job created suspended makes nothing",
+        replace(running(spec(suspend=True), status=TrainingJobStatus()), pods=(), service=None, report=None),
+        {"phase": "Suspended", "membership.term": 0, "start_time": None},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [*LIFE, *SUSPENSION], ids=lambda c: c.name)
+def test_life(case: Case) -> None:
+    check(case)
+
+
+def over(succeeded: bool, seconds_ago: float, **fields: Any) -> TrainingJobStatus:
+    first = plan(replaced(running(), ended(0, 0)) if succeeded else running(spec(activeDeadlineSeconds=1))).status
+    return first.model_copy(update={"completion_time": ago(seconds_ago)} | fields)
+
+
+AFTERWARDS = [
+    Case("after success workers end by themselves", running(status=over(True, 30))),
+    Case(
+        "but are not waited for too long",
+        running(status=over(True, 61)),
+        {},
+        (*(gone(f"lm-{i}-0", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1", "c-1", OVER)),
+    ),
+    Case(
+        "after failure even less",
+        running(status=over(False, 16)),
+        {},
+        (*(gone(f"lm-{i}-0", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1", "c-1", OVER)),
+    ),
+    Case(
+        "pods that never ran go at once",
+        replaced(running(status=over(True, 1)), pending(1)),
+        {},
+        (gone("lm-1-0", "w-1-0", OVER),),
+    ),
+    Case(
+        "without workers the coordinator goes; what ended stays for its log",
+        replace(running(status=over(True, 1)), pods=(ended(0, 0), coordinator())),
+        {},
+        (gone("lm-coordinator-1", "c-1", OVER),),
+    ),
+    Case(
+        "nothing is created or counted any more",
+        replace(running(status=over(True, 1)), pods=(ended(0, 0), ended(1, 70)), service=None),
+        {"restarts": 0},
+    ),
+    Case("the time to live runs", replace(running(spec(ttlSecondsAfterFinished=60), status=over(True, 59)), pods=())),
+    Case(
+        "and ends",
+        replace(running(spec(ttlSecondsAfterFinished=60), status=over(True, 60)), pods=()),
+        {},
+        (DeleteJob("11111111-2222-3333-4444-555555555555"),),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", AFTERWARDS, ids=lambda c: c.name)
+def test_afterwards(case: Case) -> None:
+    check(case)
+    assert plan(case.view).status == case.view.job.status
+
+
+def test_resuming_is_a_new_attempt_and_a_new_start() -> None:
+    suspended = plan(running(spec(suspend=True))).status
+    found = plan(replace(running(status=suspended), pods=(), report=None))
+    assert (found.status.attempt, found.status.start_time, found.status.membership.term) == (1, NOW, 2)
+    assert [e for e in found.effects if isinstance(e, CreateWorker)] == [
+        CreateWorker(f"lm-{i}-1", i, 1, 1) for i in range(3)
+    ]
+    assert (found.status.phase, found.status.membership.epoch, found.status.progress) == ("Pending", 0, None)
+    assert conditions(found.status)["Suspended"] == "False JobResumed"
+    assert "CoordinatorReplaced" not in {e.reason for e in found.effects if isinstance(e, RecordEvent)}
