@@ -1,0 +1,284 @@
+"""What people see: obstacles, progress, events, the roster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from drivetrain_api.messages import Incompatible, JobState, Progress
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.effects import CreateWorker, RecordEvent
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.policies.progress import duration
+from drivetrain_operator.plan.roster import roster
+from drivetrain_operator.plan.view import Refusal, RefusalKind, View
+from unit.plan.builders import (
+    NOW,
+    ago,
+    coordinator,
+    ended,
+    pending,
+    process_failure,
+    replaced,
+    report,
+    running,
+    spec,
+    started,
+    worker,
+)
+from unit.plan.tables import conditions
+
+
+def waiting(**fields: Any) -> View:
+    """Worker 1 does not run yet, so two are ready."""
+    ready = ["w-0-0", "w-2-0"]
+    return replaced(running(report=report(ready=ready, joined=ready, world=2)), pending(1, **fields))
+
+
+def refused(kind: RefusalKind, message: str = "because", **fields: Any) -> View:
+    refusal = replace(Refusal("lm-1-0", kind, message, 1, 0.0), **fields)
+    return replace(replaced(waiting(), without=("lm-1-0",)), refusals=(refusal,))
+
+
+BACK_OFF = 'Back-off pulling image "nope": ErrImagePull: not found'
+GPUS = spec(gpusPerWorker=4)
+OBSTACLES: list[tuple[str, View, str, str]] = [
+    (
+        "a template that touches what is ours",
+        running(spec(podTemplate={"spec": {"restartPolicy": "Always"}})),
+        "InvalidTemplate",
+        "spec.podTemplate.spec.restartPolicy: must be Never",
+    ),
+    (
+        "a template that the server refuses",
+        refused(RefusalKind.INVALID, "spec.containers[1].image: Required value"),
+        "InvalidTemplate",
+        "lm-1-0: spec.containers[1].image: Required value",
+    ),
+    ("a name that is taken", refused(RefusalKind.NAME_CONFLICT), "NameConflict", "lm-1-0: because"),
+    ("a quota that is used up", refused(RefusalKind.QUOTA, "exceeded quota: team"), "QuotaExceeded", "exceeded quota"),
+    ("admission that says no", refused(RefusalKind.FORBIDDEN), "Forbidden", "because"),
+    (
+        "an image that is not there",
+        waiting(waiting_reason="ErrImagePull", waiting_message="not found"),
+        "ImagePullFailed",
+        "lm-1-0 cannot pull its image: not found",
+    ),
+    (
+        "the same, a moment later",
+        waiting(waiting_reason="ImagePullBackOff", waiting_message=BACK_OFF),
+        "ImagePullFailed",
+        "lm-1-0 cannot pull its image: not found",
+    ),
+    (
+        "a ConfigMap that is not there",
+        waiting(waiting_reason="CreateContainerConfigError", waiting_message="no code"),
+        "CreateContainerConfigError",
+        "lm-1-0 cannot start: no code",
+    ),
+    (
+        "GPUs that are not there",
+        replace(waiting(unschedulable="0/3 nodes"), job=replace(waiting().job, spec=GPUS)),
+        "Unschedulable",
+        "1 of 3 workers cannot be placed, 4 nvidia.com/gpu missing: 0/3 nodes",
+    ),
+    ("no room", waiting(unschedulable="0/3 nodes"), "Unschedulable", "1 of 3 workers cannot be placed: 0/3 nodes"),
+    (
+        "an image of another release",
+        running(report=report(incompatible=[Incompatible(pod_name="lm-1-0", protocol_min=7, protocol_max=9)])),
+        "IncompatibleWorkerImage",
+        "lm-1-0 speaks protocol 7 to 9, the coordinator 1",
+    ),
+    ("nothing but time", waiting(), "WorkersStarting", "2 of 3 workers are ready"),
+]
+
+
+@pytest.mark.parametrize(("name", "view", "reason", "words"), OBSTACLES, ids=[o[0] for o in OBSTACLES])
+def test_an_obstacle_is_named(name: str, view: View, reason: str, words: str) -> None:
+    found = plan(view)
+    assert conditions(found.status)["Ready"] == f"False {reason}"
+    assert words in found.status.message
+    assert found.status.reason == reason
+    warned = {e.reason for e in found.effects if isinstance(e, RecordEvent) and e.type == "Warning"}
+    assert (reason in warned) is (reason != "WorkersStarting")
+
+
+def test_what_was_refused_is_tried_again_in_its_time() -> None:
+    create = CreateWorker("lm-1-0", 1, 0, 0)
+    quota = [refused(RefusalKind.QUOTA, count=3, age_seconds=age) for age in (3.9, 4.0)]
+    invalid = refused(RefusalKind.INVALID, age_seconds=1e6)
+    edited = replace(invalid, job=replace(invalid.job, generation=2))
+    assert [create in plan(view).effects for view in (*quota, invalid, edited)] == [False, True, False, True]
+    assert plan(quota[0]).requeue_after == pytest.approx(0.1)
+
+
+def progressed(step: int, seconds_ago: float) -> tuple[int, bool]:
+    """Step 10 of 1000 was written some time ago; now this step is reported. What is shown, and was it written?"""
+    of = spec(training={"steps": 1000})
+    first = plan(running(of, report=report(progress=Progress(step=9)))).status
+    assert first.progress is not None
+    before = first.model_copy(
+        update={"progress": first.progress.model_copy(update={"last_update_time": ago(seconds_ago)})}
+    )
+    found = plan(running(of, status=before, report=report(progress=Progress(step=step - 1))))
+    assert found.status.progress is not None
+    return found.status.progress.step, found.status != before
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds_ago", "expected"),
+    [
+        (20, 10, (20, True)),  # a percent has passed
+        (20, 9, (10, False)),  # but at most every 10 s
+        (19, 59, (10, False)),  # no percent has passed
+        (19, 60, (19, True)),  # but at least every 60 s
+        (10, 600, (10, False)),  # nothing to say
+        (9, 600, (10, False)),  # another rank tells, one step late
+    ],
+)
+def test_progress_is_written_when_it_is_worth_it(step: int, seconds_ago: float, expected: tuple[int, bool]) -> None:
+    assert progressed(step, seconds_ago) == expected
+
+
+def test_progress_is_shown_as_people_read_it() -> None:
+    told = Progress(step=249, steps=1000, loss=1.23456789, samples_per_second=float("inf"), step_seconds=10.0)
+    shown = plan(running(report=report(progress=told))).status.progress
+    assert shown is not None
+    assert shown.last_update_time == NOW
+    assert shown.model_dump(exclude_none=True, exclude={"last_update_time"}) == {
+        "step": 250,
+        "steps": 1000,
+        "percent": 25,
+        "summary": "25%",
+        "eta_seconds": 7500,
+        "eta": "2h5m",
+        "loss": 1.2346,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0s"), (59, "59s"), (60, "1m"), (3661, "1h1m"), (90061, "1d1h"), (7200, "2h")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+SHOWN = plan(running()).status
+STARTING = coordinator(started=ago(1))
+PENDING_COORDINATOR = coordinator(started=None)
+PHASES: list[tuple[str, View, str, str]] = [
+    ("trains", running(), "Running", "True Training"),
+    ("re-forms", running(status=SHOWN, report=report(state=JobState.FORMING)), "Waiting", "False MembershipForming"),
+    ("waits", running(report=report(state=JobState.WAITING, progress=None)), "Pending", "False WaitingForWorkers"),
+    ("completes", running(report=report(state=JobState.COMPLETING)), "Running", "True Completing"),
+    ("no coordinator yet", replaced(running(report=None), STARTING), "Pending", "False CoordinatorStarting"),
+    ("between two coordinators", running(status=SHOWN, report=report(age=3.1)), "Running", "True Training"),
+    (
+        "silent for long",
+        replaced(running(status=SHOWN, report=report(age=16)), PENDING_COORDINATOR),
+        "Running",
+        "Unknown CoordinatorSilent",
+    ),
+    (
+        "a new operator, not yet told",
+        replace(running(status=SHOWN, report=None), serving_seconds=3.0),
+        "Running",
+        "True Training",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "view", "phase", "condition"), PHASES, ids=[p[0] for p in PHASES])
+def test_phase(name: str, view: View, phase: str, condition: str) -> None:
+    found = plan(view).status
+    assert (found.phase, conditions(found)["Running"]) == (phase, condition)
+
+
+def test_counts() -> None:
+    status = plan(replaced(waiting(), worker(2, deleting=True))).status
+    counts = status.workers
+    assert (counts.target, counts.current, counts.ready, counts.world, counts.summary) == (3, 2, 1, 2, "1/3")
+    assert status.selector.endswith("role=worker")
+
+
+def events(view: View) -> list[tuple[str, str]]:
+    return [(e.type, e.reason) for e in plan(view).effects if isinstance(e, RecordEvent)]
+
+
+EVENTS: list[tuple[str, View, list[tuple[str, str]]]] = [
+    ("nothing new", running(status=SHOWN), []),
+    (
+        "a new job",
+        replace(running(status=TrainingJobStatus()), pods=(), service=None, report=None),
+        [("Normal", "Started")],
+    ),
+    ("a failure", running(status=SHOWN, report=report(failures=[process_failure(0, 0)])), [("Warning", "ScriptError")]),
+    (
+        "a recovery",
+        running(status=SHOWN, report=report(recoveries=1, last_recovery_seconds=0.1)),
+        [("Normal", "Recovered")],
+    ),
+    (
+        "a lost coordinator",
+        replaced(running(status=SHOWN), coordinator(deleting=True)),
+        [("Warning", "CoordinatorReplaced")],
+    ),
+    ("scaled", running(spec(workers=2), status=SHOWN), [("Normal", "Scaled")]),
+    ("suspended", running(spec(suspend=True), status=SHOWN), [("Normal", "JobSuspended")]),
+    ("succeeded", replaced(running(status=SHOWN), ended(0, 0)), [("Normal", "Completed")]),
+    ("failed", running(spec(activeDeadlineSeconds=1), status=SHOWN), [("Warning", "DeadlineExceeded")]),
+    ("state lost", running(status=SHOWN, report=report(state_lost=1)), [("Warning", "NoSurvivor")]),
+]
+
+
+@pytest.mark.parametrize(("name", "view", "expected"), EVENTS, ids=[e[0] for e in EVENTS])
+def test_events_follow_changes(name: str, view: View, expected: list[tuple[str, str]]) -> None:
+    assert events(view) == expected
+    assert events(replace(view, job=replace(view.job, status=plan(view).status))) == []
+
+
+def test_an_event_carries_the_end_of_a_long_traceback() -> None:
+    tail = "Traceback (most recent call last):\n" + "x" * 3000 + "\nValueError: here"
+    view = running(status=SHOWN, report=report(failures=[process_failure(0, 0, log_tail=tail)]))
+    (event,) = [e for e in plan(view).effects if isinstance(e, RecordEvent)]
+    assert len(event.message) <= 1000
+    assert event.message.endswith("ValueError: here")
+
+
+def test_the_roster_is_what_kubernetes_knows() -> None:
+    view = replaced(
+        running(spec(workers=4, elastic={"minWorkers": 2, "maxWorkers": 4}), status=started(incarnations={1: 1})),
+        worker(1),
+        worker(1, 1),
+        worker(2, deleting=True),
+        ended(0, 70),
+        worker(9),
+        without=("lm-3-0",),
+    )
+    view = replace(view, report=report(joined=["w-0-0", "w-3-0"]))
+    found = roster(view)
+    assert (found.term, found.target, found.minimum, found.stop) == (1, 3, 2, None)
+    assert {p.name: p.draining for p in found.pods} == {"lm-1-0": True, "lm-1-1": False, "lm-2-0": True, "lm-9-0": True}
+    assert found.proven_dead == ["w-0-0", "w-3-0"]
+
+
+def test_without_elastic_every_worker_is_needed() -> None:
+    assert roster(running()).minimum == 3
+
+
+STOPS: list[tuple[View, str | None]] = [
+    (running(), None),
+    (running(status=plan(replaced(running(), ended(0, 0))).status), None),
+    (running(status=plan(running(spec(activeDeadlineSeconds=1))).status), "DeadlineExceeded: "),
+    (running(status=plan(running(spec(suspend=True))).status), "the job is suspended"),
+    (replace(running(), job=replace(running().job, deleting=True)), "the job is being deleted"),
+]
+
+
+@pytest.mark.parametrize(("view", "expected"), STOPS, ids=["runs", "complete", "failed", "suspended", "deleted"])
+def test_when_the_coordinator_is_to_stop(view: View, expected: str | None) -> None:
+    stop = roster(view).stop
+    assert (stop is None) is (expected is None)
+    assert expected is None or (stop or "").startswith(expected)
