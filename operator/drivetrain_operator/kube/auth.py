@@ -138,25 +138,26 @@ class KubeConfig(_Rereading):
         super().__init__(clock)
         self._path = path
         self._context = context
+        self._loading: asyncio.Task[tuple[Any, Any]] | None = None
 
     async def _load(self, previous: Access | None) -> Access:
-        # Imported here because it costs half a second, which a pod with a service account need not pay.
-        from kubernetes.aio.client import Configuration
-        from kubernetes.aio.config import ConfigException, kube_config
+        import yaml
+        from kubernetes.aio.config import ConfigException
 
         where = f"kubeconfig {self._path}" + (f", context {self._context}" if self._context else "")
         if not _any_file(self._path):
             raise CredentialsError(f"{where}: no such file")
-        configuration: Any = Configuration()
+        # The loader cannot end a plugin that it started. So one that hangs (it may wait for a person at a browser) is
+        # left running, and the next try joins it instead of starting another one beside it.
+        task = self._loading or asyncio.ensure_future(_load_file(self._path, self._context))
+        self._loading = task
+        await asyncio.wait({task}, timeout=PLUGIN_SECONDS)
+        if not task.done():
+            raise CredentialsError(f"{where}: its exec plugin did not finish in {PLUGIN_SECONDS:g} s")
+        self._loading = None
         try:
-            load: Any = kube_config.load_kube_config
-            async with asyncio.timeout(PLUGIN_SECONDS):
-                loader: Any = await load(
-                    self._path, self._context, client_configuration=configuration, persist_config=False
-                )
-        except TimeoutError:
-            raise CredentialsError(f"{where}: its exec plugin did not finish in {PLUGIN_SECONDS:g} s") from None
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            configuration, loader = task.result()
+        except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             # The loader indexes into whatever YAML it finds, so a malformed file shows up as any of these.
             raise CredentialsError(f"{where}: {error or type(error).__name__}") from error
         if configuration.cert_file is None and "BearerToken" not in configuration.api_key and "exec" in _user(loader):
@@ -172,6 +173,18 @@ class KubeConfig(_Rereading):
             )
         except (OSError, ssl.SSLError) as error:
             raise CredentialsError(f"{where}: its certificates cannot be used: {error}") from error
+
+
+async def _load_file(path: str, context: str | None) -> tuple[Any, Any]:
+    """The official client's configuration and loader. Runs exec plugins."""
+    # Imported here because it costs half a second, which a pod with a service account need not pay.
+    from kubernetes.aio.client import Configuration
+    from kubernetes.aio.config import kube_config
+
+    configuration: Any = Configuration()
+    load: Any = kube_config.load_kube_config
+    loader = await load(path, context, client_configuration=configuration, persist_config=False)
+    return configuration, loader
 
 
 def _any_file(paths: str) -> bool:

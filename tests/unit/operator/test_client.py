@@ -28,6 +28,7 @@ from unit.operator.wire_server import (
     status,
     stream,
     text,
+    until,
 )
 
 QUICK = Backoff(base=0.001, cap=0.01)
@@ -35,8 +36,8 @@ SHORT = Timeouts(connect=1.0, attempt=0.2, list_page=0.2, total=2.0)
 
 
 def client_of(url: str, token: str = "t", **options: Any) -> KubeClient:
-    options = {"backoff": QUICK, "timeouts": SHORT} | options
-    return KubeClient(FixedCredentials(url, token=token), SystemClock(), random.Random(1), **options)
+    given: dict[str, Any] = {"backoff": QUICK, "timeouts": SHORT} | options
+    return KubeClient(FixedCredentials(url, token=token), SystemClock(), random.Random(1), **given)
 
 
 @pytest.fixture
@@ -346,8 +347,7 @@ async def test_a_cancelled_call_leaves_no_task_behind() -> None:
     async with serving(silent) as server, client_of(server.url, timeouts=Timeouts()) as client:
         before = asyncio.all_tasks()
         task = asyncio.ensure_future(client.get(PODS, "a", "default"))
-        while not server.seen:
-            await asyncio.sleep(0.005)
+        await until(lambda: server.seen)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

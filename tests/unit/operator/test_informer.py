@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from unit.operator.wire_server import (
     serving,
     status,
     stream,
+    until,
 )
 
 QUICK = Backoff(base=0.002, cap=0.02)
@@ -88,8 +89,8 @@ async def informing(
     log = log if log is not None else Log()
     clock, rng = SystemClock(), random.Random(1)
     async with KubeClient(FixedCredentials(url, token=token), clock, rng, backoff=QUICK, attempts=1) as client:
-        options = {"handler": log, "observer": log, "backoff": QUICK, "project": project} | options
-        informer: Informer[Seen] = Informer(client, resource, clock=clock, rng=rng, **options)
+        given: dict[str, Any] = {"handler": log, "observer": log, "backoff": QUICK, "project": project} | options
+        informer: Informer[Seen] = Informer(client, resource, clock=clock, rng=rng, **given)
         task = asyncio.ensure_future(informer.run())
         try:
             yield informer, log
@@ -97,12 +98,6 @@ async def informing(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.003)
 
 
 def config(name: str, value: str, owner: str = "job-1") -> dict[str, Any]:
@@ -129,7 +124,10 @@ async def writer(api: ApiServer) -> AsyncIterator[KubeClient]:
         yield client
 
 
-OWN = {"label_selector": "app=x", "owner": lambda obj: obj["metadata"].get("annotations", {}).get("owner")}
+OWN: dict[str, Any] = {
+    "label_selector": "app=x",
+    "owner": lambda obj: obj["metadata"].get("annotations", {}).get("owner"),
+}
 
 
 async def test_it_lists_follows_and_indexes(api: ApiServer, writer: KubeClient) -> None:
@@ -251,7 +249,11 @@ QUIET = stream(then="silence")
 
 WIRE: dict[str, tuple[list[Answer], list[str], list[str]]] = {
     "half a line, then cut": (
-        [LIST, stream(event("ADDED", pod("c", 7))[:40], then="cut"), stream(event("ADDED", pod("c", 7)), then="silence")],
+        [
+            LIST,
+            stream(event("ADDED", pod("c", 7))[:40], then="cut"),
+            stream(event("ADDED", pod("c", 7)), then="silence"),
+        ],
         ["+a", "+b", "+c"],
         ["start"],
     ),
@@ -289,7 +291,10 @@ WIRE: dict[str, tuple[list[Answer], list[str], list[str]]] = {
         [
             LIST,
             stream(
-                event("MODIFIED", pod("a", 8)), event("MODIFIED", pod("a", 7)), event("ADDED", pod("a", 8)), then="silence"
+                event("MODIFIED", pod("a", 8)),
+                event("MODIFIED", pod("a", 7)),
+                event("ADDED", pod("a", 8)),
+                then="silence",
             ),
         ],
         ["+a", "+b", "~a"],
@@ -308,7 +313,11 @@ WIRE: dict[str, tuple[list[Answer], list[str], list[str]]] = {
         ["+a", "+b", "-a"],
         ["start"],
     ),
-    "rubbish": ([LIST, stream(b"<html>\n"), stream(event("DELETED", pod("a", 8)), then="silence")], ["+a", "+b", "-a"], ["start"]),
+    "rubbish": (
+        [LIST, stream(b"<html>\n"), stream(event("DELETED", pod("a", 8)), then="silence")],
+        ["+a", "+b", "-a"],
+        ["start"],
+    ),
     "the first list fails": ([hang_up, status(503), status(403), LIST, QUIET], ["+a", "+b"], ["start"]),
     "a page expires": (
         [ok(pod_list(6, A, more="x")), status(410, "Expired"), ok(pod_list(6, A, more="x")), ok(pod_list(6, B)), QUIET],

@@ -84,8 +84,8 @@ async def test_order(adds: list[tuple[str, int, float]], expected: list[str]) ->
     for key, priority, after in adds:
         queue.add(key, priority=priority, after=after)
     taken = []
-    while (key := await take_key(queue, clock)) is not None:
-        taken.append(key)
+    while (found := await take_key(queue, clock)) is not None:
+        taken.append(found)
     assert taken == expected
 
 

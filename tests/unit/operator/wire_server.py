@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes that a test wants, for faults that no well-behaved API server can be asked for."""
+"""A server that says exactly the bytes that a test wants: faults that no well-behaved API server can be asked for."""
 
 import asyncio
 import json
@@ -10,6 +10,15 @@ from typing import Any
 from aiohttp import web
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits, 10 s at most, until a state holds."""
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.003)
 
 
 @dataclass
@@ -120,7 +129,9 @@ def bookmark(version: int) -> bytes:
     return event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": str(version)}})
 
 
-def pod(name: str, version: int, *, uid: str | None = None, owner: str | None = "job-1", **extra: Any) -> dict[str, Any]:
+def pod(
+    name: str, version: int, *, uid: str | None = None, owner: str | None = "job-1", **extra: Any
+) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "name": name,
         "namespace": "default",

@@ -1,0 +1,141 @@
+"""Metrics: right numbers, base units, bounded series, nothing left of a job that is gone, docs that are current."""
+
+import math
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from drivetrain_api.status import Phase
+from drivetrain_operator.metrics.collector import JobSample, JobsCollector
+from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.reference import reference
+
+GPT = JobSample(
+    namespace="team",
+    name="gpt",
+    uid="u1",
+    phase=Phase.RUNNING,
+    workers_target=4,
+    workers_ready=3,
+    world_size=3,
+    restarts=2,
+    step=250,
+    steps=1000,
+    loss=1.5,
+)
+
+
+def scrape(registry: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """(name, sorted labels) → value, through the text that Prometheus reads."""
+    text = generate_latest(registry).decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def labels(**extra: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted({"namespace": "team", "job": "gpt", **extra}.items()))
+
+
+def jobs_registry(jobs: list[JobSample], limit: int = 100) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(JobsCollector(lambda: jobs, limit=limit))
+    return registry
+
+
+def test_a_job_is_shown_as_it_is_now() -> None:
+    found = scrape(jobs_registry([GPT]))
+    assert found["drivetrain_job_workers_target", labels()] == 4
+    assert found["drivetrain_job_workers_ready", labels()] == 3
+    assert found["drivetrain_job_progress_ratio", labels()] == 0.25
+    assert found["drivetrain_job_loss", labels()] == 1.5
+    assert found["drivetrain_job_info", labels(uid="u1")] == 1
+    phases = {phase: found["drivetrain_job_phase", labels(phase=phase.value)] for phase in Phase}
+    assert phases == {phase: float(phase is Phase.RUNNING) for phase in Phase}
+    assert found["drivetrain_jobs", (("phase", "Running"),)] == 1
+
+
+def test_what_is_not_known_has_no_sample() -> None:
+    found = scrape(jobs_registry([JobSample("team", "gpt")]))
+    for name in ("loss", "step", "steps", "progress_ratio", "remaining_seconds", "samples_per_second"):
+        assert (f"drivetrain_job_{name}", labels()) not in found
+
+
+def test_a_deleted_job_leaves_nothing() -> None:
+    jobs = [GPT]
+    registry = jobs_registry(jobs)
+    assert any(("job", "gpt") in where for _, where in scrape(registry))
+    jobs.clear()
+    assert not any(("job", "gpt") in where for _, where in scrape(registry))
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    jobs = [JobSample("team", f"j{n}", phase=Phase.PENDING) for n in range(50)]
+    found = scrape(jobs_registry(jobs, limit=10))
+    assert sum(name == "drivetrain_job_attempt" for name, _ in found) == 10
+    assert found["drivetrain_jobs_omitted", ()] == 40
+
+
+def test_names_with_odd_characters_survive() -> None:
+    odd = JobSample("team", 'g"p\\t\n', step=1)
+    assert scrape(jobs_registry([odd]))["drivetrain_job_step", (("job", 'g"p\\t\n'), ("namespace", "team"))] == 1
+
+
+@pytest.fixture
+def metrics() -> OperatorMetrics:
+    return OperatorMetrics(CollectorRegistry(), version="1.2")
+
+
+def test_counters_count(metrics: OperatorMetrics) -> None:
+    leading, age = [False], [None, 3.0]
+    metrics.leading(lambda: leading[0])
+    metrics.informers.age_from("pods", lambda: age[0])
+    metrics.queue.added()
+    metrics.queue.depth(7)
+    metrics.queue.started(0.2)
+    metrics.requests.request("watch", "pods", "200", 250.0)
+    metrics.requests.request("get", "pods", "404", 0.01)
+    metrics.requests.retry("get", "pods", "503")
+    metrics.reconciled("ok")
+    metrics.reconcile_failed("Conflict")
+    metrics.effect("CreateWorker", "ok")
+    metrics.recovered("rank", 0.12)
+    metrics.restarted("OOMKilled")
+    metrics.job_finished("succeeded")
+    metrics.event_dropped("Started")
+    found = scrape(metrics.registry)
+    assert found["drivetrain_queue_depth", ()] == 7
+    assert found["drivetrain_api_requests_total", (("code", "404"), ("resource", "pods"), ("verb", "get"))] == 1
+    assert found["drivetrain_api_request_seconds_count", (("verb", "get"),)] == 1
+    assert ("drivetrain_api_request_seconds_count", (("verb", "watch"),)) not in found, "watches last for minutes"
+    assert found["drivetrain_reconciles_total", (("result", "error"),)] == 1
+    assert found["drivetrain_recovery_seconds_bucket", (("cause", "rank"), ("le", "0.15"))] == 1
+    assert found["drivetrain_leader", ()] == 0
+    assert math.isnan(found["drivetrain_watch_age_seconds", (("resource", "pods"),)])
+    leading[0], age[0] = True, 3.0
+    found = scrape(metrics.registry)
+    assert found["drivetrain_leader", ()] == 1
+    assert found["drivetrain_watch_age_seconds", (("resource", "pods"),)] == 3
+
+
+def test_both_fit_into_one_registry_and_follow_prometheus_naming(metrics: OperatorMetrics) -> None:
+    metrics.registry.register(JobsCollector(lambda: [GPT]))
+    for family in metrics.registry.collect():
+        assert family.name.startswith("drivetrain_")
+        assert family.documentation.endswith("."), family.name
+        assert not family.name.endswith(("_ms", "_milliseconds", "_minutes", "_percent", "_total")), family.name
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds")
+        if family.type == "counter" and family.name.startswith("drivetrain_"):
+            assert not any(label in ("job", "namespace", "pod", "uid") for s in family.samples for label in s.labels)
+
+
+def test_the_reference_is_current() -> None:
+    path = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
+    assert path.read_text(encoding="utf-8") == reference(), (
+        "run: python -m drivetrain_operator.metrics.reference > docs/reference/metrics.md"
+    )
