@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.crd import as_yaml, custom_resource_definition, schema
+from drivetrain_api.reference import reference
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 
@@ -27,6 +28,10 @@ def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str,
 def test_committed_is_generated() -> None:
     committed = (ROOT / "crds" / "drivetrain.dev_trainingjobs.yaml").read_text()
     assert committed == as_yaml(), "run: make generate"
+
+
+def test_committed_reference_is_generated() -> None:
+    assert (ROOT / "docs" / "reference" / "api.md").read_text() == reference(), "run: make generate"
 
 
 def test_columns() -> None:

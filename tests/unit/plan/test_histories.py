@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.exit_codes import ExitCode
@@ -33,8 +33,9 @@ class Histories(RuleBasedStateMachine):
         minimum=st.none() | st.integers(1, 4),
         budget=st.sampled_from([0, 2, 1000]),
         deadline=st.sampled_from([None, 300]),
+        warm=st.sampled_from([True, True, False]),
     )
-    def begin(self, workers: int, minimum: int | None, budget: int, deadline: int | None) -> None:
+    def begin(self, workers: int, minimum: int | None, budget: int, deadline: int | None, warm: bool) -> None:
         fields: dict[str, object] = {
             "workers": workers,
             "recovery": {"maxRestarts": budget},
@@ -45,6 +46,8 @@ class Histories(RuleBasedStateMachine):
         if deadline is not None:
             fields["activeDeadlineSeconds"] = deadline
         self.world = World(spec(**fields))
+        if warm:  # most of what can happen happens to a job that runs
+            self.world.settle(4)
         self.end: TrainingJobStatus | None = None
         self.restarts = 0
 
@@ -140,11 +143,11 @@ class Histories(RuleBasedStateMachine):
         self.world.generation += 1
         self.world.version += 1
 
-    @precondition(lambda self: self.world.step > 1000)
-    @rule()
-    def deleted_by_user(self) -> None:
-        self.world.deleting = True
-        self.world.version += 1
+    @rule(sure=st.sampled_from([False] * 9 + [True]))
+    def deleted_by_user(self, sure: bool) -> None:
+        if sure and not self.world.deleting:  # rarely: little can happen afterwards
+            self.world.deleting = True
+            self.world.version += 1
 
     # --- what always holds ----------------------------------------------------------------------------------------
 
@@ -216,6 +219,6 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestHistories = Histories.TestCase
