@@ -37,9 +37,9 @@ def dead(m: Membership, process: str, pod_uid: str) -> bool:
 def heard(m: Membership, pod_uid: str, now: float) -> bool:
     """Its launcher is connected and spoke lately."""
     launcher = m.launchers.get(pod_uid)
-    if launcher is None or not launcher.connected or launcher.state is None:
+    if launcher is None or not launcher.connected or not launcher.spoke:
         return False
-    return now - launcher.heard_at < m.timings.silence
+    return now < launcher.heard_at + m.timings.silence
 
 
 def gone(m: Membership, pod_uid: str, now: float) -> bool:
@@ -54,12 +54,11 @@ def gone(m: Membership, pod_uid: str, now: float) -> bool:
         return False
     launcher = m.launchers.get(pod_uid)
     if launcher is not None and launcher.connected:
-        return now - launcher.heard_at >= m.timings.silence
+        return m.reached(launcher.heard_at + m.timings.silence)
     closed_at = m.settled_at if launcher is None or launcher.closed_at is None else launcher.closed_at
     if m.fault_at is not None:
         return True
-    m.wake_at(closed_at + m.timings.closed)
-    return now - closed_at >= m.timings.closed
+    return m.reached(closed_at + m.timings.closed)
 
 
 def draining(m: Membership, pod_uid: str) -> bool:

@@ -12,8 +12,7 @@ from drivetrain_coordinator.store import Rendezvous
 
 def open_epoch(m: Membership, proposal: Proposal, reason: str, now: float) -> list[Output]:
     """Number the next epoch and tell everyone concerned: its members, and those of the last one that are not in it."""
-    m.n += 1
-    epoch_id = EpochId(m.identity.term, m.n)
+    epoch_id = next_id(m)
     m.pending = Epoch(
         id=epoch_id,
         members=proposal.members,
@@ -36,6 +35,12 @@ def open_epoch(m: Membership, proposal: Proposal, reason: str, now: float) -> li
             launcher.form_sent = Resend(epoch_id, now, m.timings.resend)
             outputs.append(Send(pod, form))
     return outputs
+
+
+def next_id(m: Membership) -> EpochId:
+    """Never used before: the term is ours alone."""
+    m.n += 1
+    return EpochId(m.identity.term, m.n)
 
 
 def boundary(m: Membership, now: float) -> Boundary:
@@ -74,7 +79,7 @@ def advance(m: Membership, now: float) -> list[Output]:
     """Send the table when it is time, and notice when the group stands."""
     outputs: list[Output] = []
     pending = m.pending
-    if pending is not None and len(pending.acknowledged) == len(pending.members) and _lawful(m, pending, now):
+    if pending is not None and entered_by_all(pending) and _lawful(m, pending, now):
         m.active, m.pending = pending, None
         pending.tabled_at = m.step_at = now
         m.inherited.clear()
@@ -86,14 +91,16 @@ def advance(m: Membership, now: float) -> list[Output]:
     if active is None:
         return outputs
     due = active.store.due_at()
-    if due is not None and active.tabled_at is not None:
-        if due <= now:
-            outputs += _tables(m, active, now)
-        else:
-            m.wake_at(due)
+    if due is not None and active.tabled_at is not None and m.reached(due):
+        outputs += _tables(m, active, now)
     if active.formed_at is None and active.certain and len(active.formed) == len(active.members):
         _stands(m, active, now)
     return outputs
+
+
+def entered_by_all(epoch: Epoch) -> bool:
+    """Every member acknowledged it, so none can commit in an older epoch any more."""
+    return len(epoch.acknowledged) == len(epoch.members)
 
 
 def _lawful(m: Membership, epoch: Epoch, now: float) -> bool:
@@ -133,16 +140,14 @@ def overdue(m: Membership, now: float) -> list[Member] | None:
         since = m.pending.sent_at if m.pending.boundary is Boundary.NOW else m.pending.first_ack_at
         if since is None:
             return None
-        m.wake_at(since + m.pending.deadline)
-        if now - since < m.pending.deadline:
+        if not m.reached(since + m.pending.deadline):
             return None
         return _silent(m, m.pending, now)
     active = m.active
     if active is None or active.formed_at is not None or active.tabled_at is None:
         return None
     limit = active.deadline * m.timings.formed_factor
-    m.wake_at(active.tabled_at + limit)
-    if now - active.tabled_at < limit:
+    if not m.reached(active.tabled_at + limit):
         return None
     return _not_waiting(m, active)
 

@@ -6,8 +6,8 @@ members are in it, it is taken over as it is, and nobody notices that the coordi
 
 from __future__ import annotations
 
-from drivetrain_api.messages import Boundary, EpochId, LauncherState, ProcessPhase
-from drivetrain_coordinator.membership import facts
+from drivetrain_api.messages import Boundary, EpochId, LauncherState
+from drivetrain_coordinator.membership import facts, formation
 from drivetrain_coordinator.membership.state import Epoch, Launcher, Membership
 from drivetrain_coordinator.store import Rendezvous
 
@@ -42,6 +42,8 @@ def hand_over(m: Membership, launcher: Launcher, state: LauncherState) -> None:
         for epoch in [epoch for epoch in m.inherited if epoch < m.inherited_tabled]:
             del m.inherited[epoch]
     _adopt(m)
+    if m.settled and m.active is not None and m.active.tabled_at is None:
+        _take_over(m, m.now)  # a launcher came late, after this term had given up waiting
 
 
 def _adopt(m: Membership) -> None:
@@ -77,15 +79,18 @@ def settle(m: Membership, now: float) -> bool:
         return False
     m.settled = True
     m.settled_at = m.step_at = now
-    if m.active is not None:
-        m.active.tabled_at = now
-        for launcher in m.launchers.values():
-            for process in launcher.processes.values():
-                if process.epoch == m.active.id and process.id in m.active.store.members:
-                    m.active.acknowledged.add(process.id)
-                    if process.formed or process.phase is ProcessPhase.DONE:
-                        m.active.formed.add(process.id)
+    _take_over(m, now)
     return True
+
+
+def _take_over(m: Membership, now: float) -> None:
+    """Its members count as they reported before this coordinator knew of the epoch."""
+    if m.active is None:
+        return
+    m.active.tabled_at = now
+    for launcher in m.launchers.values():
+        for process in launcher.processes.values():
+            formation.hear(m, process, now)
 
 
 def _all_heard(m: Membership, now: float) -> bool:
@@ -96,8 +101,7 @@ def _all_heard(m: Membership, now: float) -> bool:
     if expected and all(pod in m.launchers and m.launchers[pod].handed_over for pod in expected):
         return True
     since = max(m.roster_at, m.last_connect if m.last_connect is not None else m.roster_at)
-    m.wake_at(since + m.timings.gather)
-    return now - since >= m.timings.gather
+    return m.reached(since + m.timings.gather)
 
 
 def _everyone_accounted_for(m: Membership) -> bool:

@@ -14,6 +14,7 @@ from drivetrain_api.messages import (
     Kill,
     LauncherState,
     ProcessPhase,
+    ProcessState,
     Put,
     Reject,
     RejectReason,
@@ -65,6 +66,7 @@ class Machine:
     def step(self, event: Event, now: float) -> list[Output]:
         """Take one event and say what to do about it."""
         m = self.state
+        m.now = now
         outputs: list[Output] = []
         match event:
             case Connected(hello):
@@ -97,7 +99,7 @@ class Machine:
         if launcher is None or launcher.boot != hello.boot:
             launcher = Launcher(hello.pod_uid, hello.pod_name, index, hello.boot, connected=True, heard_at=now)
             m.launchers[hello.pod_uid] = launcher
-        launcher.connected, launcher.heard_at, launcher.closed_at = True, now, None
+        launcher.connected, launcher.heard_at, launcher.closed_at, launcher.spoke = True, now, None, False
         launcher.form_sent = launcher.table_sent = launcher.final_sent_at = None
         m.incompatible.pop(hello.pod_uid, None)
         m.last_connect = m.last_arrival = now
@@ -111,13 +113,14 @@ class Machine:
         """Take over a launcher's state. False if it holds nothing that a rule could act on."""
         m = self.state
         launcher = m.launchers.get(pod_uid)
-        if launcher is None or launcher.boot != boot or not launcher.connected or said.seq <= launcher.seq:
+        if launcher is None or launcher.boot != boot or not launcher.connected or not newer(said, launcher):
             return False
         over = inherit.foreign_term(m, said)
         if over is not None:
             self._end(End.SUPERSEDED, over, outputs)
             return False
-        back = now - launcher.heard_at >= m.timings.silence
+        back = not launcher.spoke or now - launcher.heard_at >= m.timings.silence
+        launcher.spoke = True
         before, leaving = launcher.processes, launcher.leaving
         launcher.heard_at, launcher.seq, launcher.state = now, said.seq, said
         launcher.processes = {process.id: process for process in said.processes}
@@ -133,7 +136,7 @@ class Machine:
                 m.last_arrival = now
             formation.hear(m, process, now)
             self._step_of(process.step, now)
-            changed = changed or old is None or old.model_copy(update={"step": process.step}) != process
+            changed = changed or old is None or _news(old, process)
         inherit.hand_over(m, launcher, said)
         if said.counters:
             m.counters[pod_uid, boot] = said.counters
@@ -329,3 +332,14 @@ class Machine:
             return []
         launcher.final_sent_at = now
         return [Send(launcher.pod_uid, word)]
+
+
+def newer(said: LauncherState, launcher: Launcher) -> bool:
+    """Not a repeated message, nor one that another overtook."""
+    return said.seq > launcher.seq
+
+
+def _news(old: ProcessState, new: ProcessState) -> bool:
+    """More changed than the step (and whether it waits, which only a clock acts on)."""
+    before = (old.phase, old.epoch, old.formed, old.has_state, old.fault)
+    return before != (new.phase, new.epoch, new.formed, new.has_state, new.fault)

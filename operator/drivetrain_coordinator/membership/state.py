@@ -55,6 +55,8 @@ class Launcher:
     seq: int = -1
     state: LauncherState | None = None
     processes: dict[str, ProcessState] = field(default_factory=dict)
+    spoke: bool = False
+    """On its present connection: what it said before may be long out of date."""
     handed_over: bool = False
     """It told which forms it had received: without that, nothing is known of earlier terms."""
     form_sent: Resend | None = None
@@ -191,9 +193,14 @@ class Membership:
     counters: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     state_lost: int = 0
     epochs_formed: int = 0
+    now: float = 0.0
+    """Time of the last event."""
     wake: float = 0.0
     """Next moment at which a rule wants to be asked again."""
 
-    def wake_at(self, at: float) -> None:
-        """A rule waits until `at`."""
+    def reached(self, at: float) -> bool:
+        """Is it `at` yet? If not, the rule that asks will be asked again then."""
+        if self.now >= at:
+            return True
         self.wake = min(self.wake, at)
+        return False

@@ -69,8 +69,7 @@ def may_start(m: Membership, now: float) -> bool:
     m.message = f"waits for ready processes: {len(proposal.members)} of {wanted}"
     if len(proposal.members) < seats.required(m) or m.last_arrival is None:
         return False
-    m.wake_at(m.last_arrival + m.timings.arrival_wait)
-    return now - m.last_arrival >= m.timings.arrival_wait
+    return m.reached(m.last_arrival + m.timings.arrival_wait)
 
 
 def unsettled(m: Membership, now: float) -> Move | None:
@@ -114,25 +113,22 @@ def connection_lost(m: Membership, now: float) -> Move | None:
         return None
     if m.active is not None and m.active.formed_at is not None and not forming_now(m):
         lost_newcomer = m.pending is not None and any(facts.gone(m, x.pod_uid, now) for x in m.pending.members)
-        if not lost_newcomer and m.fault_at is None and not stalled(m, now):
+        if not lost_newcomer and m.fault_at is None and not stalled(m):
             return None
     names = {drop.pod_name(m, x.pod_uid) for x in watched(m) if facts.gone(m, x.pod_uid, now)}
     return Move(f"{', '.join(sorted(names)[:3])} out of reach", loss=True)
 
 
-def stalled(m: Membership, now: float) -> bool:
+def stalled(m: Membership) -> bool:
     """No step for longer than steps usually take."""
-    limit = max(m.timings.stall, 2 * m.step_interval)
-    m.wake_at(m.step_at + limit)
-    return now - m.step_at >= limit
+    return m.reached(m.step_at + max(m.timings.stall, 2 * m.step_interval))
 
 
 def fault(m: Membership, now: float) -> Move | None:
     """Communication failed though all members look alive: wait for a proof of death, then try again together."""
     if m.fault_at is None or forming_now(m):
         return None
-    m.wake_at(m.fault_at + m.timings.fault_wait)
-    if now - m.fault_at < m.timings.fault_wait:
+    if not m.reached(m.fault_at + m.timings.fault_wait):
         return None
     if m.active is not None and m.active.formed_at is None:
         m.formation_failures += 1
@@ -154,11 +150,10 @@ def deadline(m: Membership, now: float) -> Move | None:
 
 def no_progress(m: Membership, now: float) -> Move | None:
     """The group stands but commits nothing: kill those that hold it up; if all wait for each other, form anew."""
-    if m.active is None or m.active.formed_at is None or m.pending is not None:
+    if m.active is None or m.active.formed_at is None or forming_now(m):
         return None
     since = max(m.step_at, m.active.formed_at)
-    m.wake_at(since + m.timings.no_progress)
-    if now - since < m.timings.no_progress:
+    if not m.reached(since + m.timings.no_progress):
         return None
     processes = [process for member in m.active.members if (process := facts.find(m, member)) is not None]
     m.step_at = now
@@ -205,8 +200,7 @@ def arrivals(m: Membership, now: float) -> Move | None:
     if m.join_since is None:
         m.join_since = now
     full = len(proposal.members) >= m.roster.target * m.identity.processes_per_worker
-    m.wake_at(m.join_since + m.timings.join_batch)
-    if not full and now - m.join_since < m.timings.join_batch:
+    if not full and not m.reached(m.join_since + m.timings.join_batch):
         return None
     return Move("workers join")
 
