@@ -193,8 +193,14 @@ class Run:
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
+                batch.rehearsing = True
                 parallel.rehearse(0, forward)
+                batch.rehearsing = False
         number = batch.step
+        last = self._operations.position.last
+        if number >= self.settings.steps and last is not None:
+            # A spare that was promoted after the last step: nothing is left to train, the loop ends after this.
+            return last
 
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
             assert self._update is not None

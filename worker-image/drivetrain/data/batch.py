@@ -66,10 +66,14 @@ class Batch:
     def __init__(self, bind: Callable[[], int]) -> None:
         self._bind = bind
         self._step: int | None = None
+        self.rehearsing = False
+        """A spare runs the script's forward to warm up: asking for the number must not wait for membership then."""
 
     @property
     def step(self) -> int:
         """Number of the step. In a spare this waits until the process becomes a member."""
+        if self.rehearsing:
+            return 0
         if self._step is None:
             self._step = self._bind()
         return self._step
