@@ -91,6 +91,12 @@ OBSTACLES: list[tuple[str, View, str, str]] = [
         "IncompatibleWorkerImage",
         "lm-1-0 speaks protocol 7 to 9, the coordinator 1",
     ),
+    (
+        "a failure just now",
+        replaced(running(), ended(1, 137, reason="OOMKilled")),
+        "OOMKilled",
+        "2 of 3 workers are ready; last failure: OOMKilled: lm-1-0",
+    ),
     ("nothing but time", waiting(), "WorkersStarting", "2 of 3 workers are ready"),
 ]
 

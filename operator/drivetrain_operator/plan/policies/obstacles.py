@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render.pod import template_problem
+
+RECENT_SECONDS: Final = 60.0
+"""A failure this long ago is no longer why a worker is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,17 @@ def _incompatible(view: View, status: TrainingJobStatus, pods: tuple[PodView, ..
     )
 
 
+def _failing(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    if status.workers.ready >= status.workers.target or not status.failures:
+        return None
+    last = status.failures[-1]
+    if (view.now - last.time).total_seconds() > RECENT_SECONDS:
+        return None
+    # No event: the failure has its own.
+    missing = f"{status.workers.ready} of {status.workers.target} workers are ready"
+    return Obstacle(last.reason, f"{missing}; last failure: {summary(last)}", warn=False)
+
+
 def _starting(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
     ready, target = status.workers.ready, status.workers.target
     if ready >= target:
@@ -120,6 +135,7 @@ _CHAIN: Final[tuple[Question, ...]] = (
     _config,  # a ConfigMap or Secret that is not there
     _unschedulable,  # may take hours, or need another cluster
     _incompatible,  # pods come and go
+    _failing,  # one is being replaced: why
     _starting,  # a matter of seconds
 )
 
