@@ -1,0 +1,63 @@
+# Everything a person runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV = $(shell scripts/setup --path)
+PYTHON = $(VENV)/bin/python
+export PYTHONPATH := operator:worker-image:tests
+
+.PHONY: help
+help: ## What can be run here
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: setup
+setup: ## Install what the project needs into a cached virtual environment (says first how much it downloads)
+	@scripts/setup
+
+.PHONY: demo
+demo: setup ## Train on three workers, kill one half-way, and look at what happened (no Kubernetes needed)
+	@$(PYTHON) -m drivetrain_cli demo
+
+.PHONY: test
+test: setup ## All tests that need no cluster (at most 8 minutes on 2 cores)
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup -q
+
+.PHONY: up down
+up: setup ## Start the embedded control plane with the operator; prints its KUBECONFIG
+	@$(PYTHON) -m drivetrain_cli up
+down: ## Stop the embedded control plane
+	@$(PYTHON) -m drivetrain_cli down
+
+.PHONY: lint
+lint: setup ## Style, types, layers, and that generated files are current
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy operator/drivetrain_api operator/drivetrain_operator operator/drivetrain_coordinator \
+	  operator/drivetrain_local operator/drivetrain_cli worker-image/drivetrain tests
+	@PYTHONPATH=operator:worker-image $(VENV)/bin/lint-imports --no-logo
+	@$(PYTHON) scripts/generate --check
+
+.PHONY: generate
+generate: setup ## Write the CRD and the reference pages from the code
+	@$(PYTHON) scripts/generate
+
+.PHONY: bench-recovery bench-overhead
+bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes)
+	@$(PYTHON) -m bench.recovery $(ARGS)
+bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)
+	@$(PYTHON) tests/bench/overhead.py $(ARGS)
+
+.PHONY: image
+image: setup ## Build both images (docker, podman or buildah)
+	@scripts/image
+
+.PHONY: cluster cluster-down e2e
+cluster: setup ## A real three-node Kubernetes on this machine, built from source (root; first time 8 minutes)
+	@$(PYTHON) -m cluster preflight --install
+	@$(PYTHON) -m cluster up
+cluster-down: setup ## End it; nothing stays behind
+	@$(PYTHON) -m cluster down
+e2e: setup ## Everything that is claimed of Kubernetes, on a real one (root)
+	@scripts/e2e
