@@ -116,6 +116,9 @@ class FailureStatus(StatusModel):
     reason: Reason = Field(description="What kind of failure, in one CamelCase word.")
     pod: str = Field(default="", max_length=253, description="Pod in which it happened.")
     node: str = Field(default="", max_length=253, description="Node on which it happened.")
+    process: str = Field(
+        default="", max_length=128, description="Id of the rank process; empty if the whole worker failed."
+    )
     rank: Count | None = Field(default=None, description="Rank of the process, where it had one.")
     exit_code: int | None = Field(default=None, description="Exit code of the process or container.")
     signal: int | None = Field(default=None, description="Signal that ended the process.")

@@ -145,7 +145,14 @@ def report(age: float = 0.5, **fields: Any) -> ReportView:
 def process_failure(seq: int, incident: int, **fields: Any) -> Failure:
     tail = 'Traceback (most recent call last):\n  File "train.py", line 3\nValueError: bad batch'
     base = Failure(
-        seq=seq, incident=incident, process="p", pod_uid="w-1-0", pod_name="lm-1-0", rank=1, exit_code=1, log_tail=tail
+        seq=seq,
+        incident=incident,
+        process=f"p{seq}",
+        pod_uid="w-1-0",
+        pod_name="lm-1-0",
+        rank=1,
+        exit_code=1,
+        log_tail=tail,
     )
     return base.model_copy(update=fields)
 

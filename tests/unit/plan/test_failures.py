@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.messages import Incompatible, JobState
+from drivetrain_api.status import Counted
 from drivetrain_operator.plan.effects import (
     CreateWorker,
     RecordEvent,
@@ -16,12 +17,14 @@ from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import PodPhase
 from unit.plan.builders import (
     ago,
+    coordinator,
     ended,
     pending,
     process_failure,
     replaced,
     report,
     running,
+    service,
     spec,
     started,
     worker,
@@ -134,3 +137,19 @@ def test_a_coordinator_that_came_after_the_loss_cannot_know_but_steps_tell() -> 
     one_behind = report(progress=report().report.progress.model_copy(update={"step": 8}))  # type: ignore[union-attr]
     assert plan(running(status=before, report=restarted)).status.attempt == 1
     assert plan(running(status=before, report=one_behind)).status.attempt == 0
+
+
+def test_what_the_last_coordinator_reported_costs_nothing_again() -> None:
+    """Launchers list their dead for a minute, so the next one numbers the same deaths anew."""
+    paid = plan(running(report=report(failures=[process_failure(5, 3)]))).status
+    paid = paid.model_copy(
+        update={"membership": paid.membership.model_copy(update={"term": 2}), "counted": Counted()},
+    )
+    again = process_failure(0, 0, process="p5")
+    beside = process_failure(1, 0)
+    new = process_failure(2, 1)
+    view = replaced(
+        running(status=paid, report=report(term=2, failures=[again, beside, new]), service=service(2)), coordinator(2)
+    )
+    found = plan(view).status
+    assert (found.restarts, [f.process for f in found.failures]) == (2, ["p5", "p1", "p2"])

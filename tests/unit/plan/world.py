@@ -220,7 +220,9 @@ class World:
         self.incidents += last is None or incident != last.incident
         seq = last.seq + 1 if last is not None else 0
         self.failures.append(
-            Failure(seq=seq, incident=incident, process="p", pod_uid=pod.uid, pod_name=pod.name, exit_code=1)
+            Failure(
+                seq=seq, incident=incident, process=f"{term}/{seq}", pod_uid=pod.uid, pod_name=pod.name, exit_code=1
+            )
         )
 
     def coordinate(self, steps: int = 1) -> None:

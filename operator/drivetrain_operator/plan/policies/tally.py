@@ -23,6 +23,7 @@ from drivetrain_operator.plan.conditions import stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
 
+MAX_PROCESS: Final = 128
 SETBACK_STEPS: Final = 2
 """A step is told one step late, and by another rank after a loss; further back means that training started over."""
 
@@ -55,17 +56,22 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     news = sorted((f for f in report.failures if f.seq > counted.failure), key=lambda f: f.seq)
     if not news:
         return status
+    # Launchers list their dead for a while, so a new coordinator reports deaths that its predecessor had reported.
+    known = {f.process for f in status.failures}
     nodes = {p.uid: p.node for p in view.pods}
     seen, entries = {counted.incident}, list(status.failures)
     incidents = 0
     for failure in news:
+        if failure.process[:MAX_PROCESS] in known:
+            seen.add(failure.incident)  # paid for already, also by those that fail beside it
+            continue
         costs = failure.incident > counted.incident and failure.incident not in seen
         seen.add(failure.incident)
         incidents += costs
         entries.append(_entry(view, failure, nodes.get(failure.pod_uid, ""), costs))
     updated = Counted(
         failure=news[-1].seq,
-        incident=max(counted.incident, *seen),
+        incident=max(seen),
         state_lost=counted.state_lost,
         recoveries=counted.recoveries,
     )
@@ -102,6 +108,7 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
         time=stamp(view.now),
         reason=process_reason(failure),
         pod=failure.pod_name[:253],
+        process=failure.process[:MAX_PROCESS],
         node=node,
         rank=failure.rank,
         exit_code=failure.exit_code,
