@@ -21,11 +21,64 @@ class EventReason:
 
 
 EVENTS: Final = (
+    # What the job does.
     EventReason("Started", "Normal", "The job became active; the message says how many workers are wanted."),
     EventReason("Scaled", "Normal", "The number of wanted workers changed."),
     EventReason("Training", "Normal", "All ranks of the first membership are training."),
     EventReason("Recovered", "Normal", "Survivors went on after a loss; the message says how long it took."),
-    EventReason("CoordinatorReplaced", "Warning", "The coordinator was lost; another of a higher term follows."),
+    EventReason(
+        "JobSuspended", "Normal", "spec.suspend was set: pods end, steps since the last save are trained again later."
+    ),
+    EventReason("JobResumed", "Normal", "spec.suspend was cleared."),
+    EventReason("Completed", "Normal", "All ranks finished; the job succeeded."),
+    EventReason(
+        "CoordinatorReplaced",
+        "Warning",
+        "The coordinator was lost; another of a higher term follows. Training went on.",
+    ),
+    EventReason("NoSurvivor", "Warning", "Every process that held the training state is gone: training starts over."),
+    # Why it ended without success.
+    EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
+    EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
+    # Why a process or worker failed.
+    EventReason("ScriptError", "Warning", "The training script raised; its traceback is in status.failures."),
+    EventReason("ProcessExited", "Warning", "A rank ended with an exit code other than 0."),
+    EventReason("ProcessCrashed", "Warning", "A rank was ended by a signal such as SIGSEGV."),
+    EventReason("ProcessKilled", "Warning", "A rank was killed (SIGKILL), often by the node's out-of-memory killer."),
+    EventReason(
+        "OOMKilled", "Warning", "The container used more memory than its limit; raise resources.limits.memory."
+    ),
+    EventReason("CommandNotFound", "Warning", "spec.command could not be started in this image."),
+    EventReason("StartError", "Warning", "The container runtime could not start the container."),
+    EventReason("ContainerCannotRun", "Warning", "The container runtime could not start the container."),
+    EventReason(
+        "LauncherUsage", "Warning", "The launcher cannot use what the operator gave it: their versions do not match."
+    ),
+    EventReason("LauncherCrashed", "Warning", "The launcher itself failed; please report it."),
+    EventReason(
+        "WorkerFailed",
+        "Warning",
+        "A worker pod failed in a way that has no name of its own; the message has the exit code.",
+    ),
+    EventReason("PodFailed", "Warning", "A worker pod failed before its container could say why."),
+    EventReason("Killed", "Warning", "All processes of a worker were killed from outside."),
+    EventReason("Fenced", "Warning", "A worker was cut off for recovery.fenceSeconds and ended itself."),
+    EventReason("Refused", "Warning", "The coordinator refused a worker, for example one that was already replaced."),
+    EventReason("Stopped", "Warning", "A worker was told to stop while it was still wanted."),
+    EventReason("Left", "Warning", "A worker was told to go and left after its last step."),
+    # What stands in the way of a full set of workers.
+    EventReason(
+        "InvalidTemplate", "Warning", "The pod that spec.podTemplate makes is refused; the message names the field."
+    ),
+    EventReason("NameConflict", "Warning", "An object that the job needs exists already and belongs to somebody else."),
+    EventReason("QuotaExceeded", "Warning", "A ResourceQuota of the namespace is used up."),
+    EventReason("Forbidden", "Warning", "Admission (such as Pod Security) or RBAC refused an object."),
+    EventReason("CreateFailed", "Warning", "An object could not be created; the message is the API server's."),
+    EventReason("ImagePullFailed", "Warning", "An image cannot be pulled; the message is the registry's."),
+    EventReason("Unschedulable", "Warning", "No node has room; the message counts what is missing."),
+    EventReason(
+        "IncompatibleWorkerImage", "Warning", "Worker image and operator share no protocol version; both are named."
+    ),
 )
 
 

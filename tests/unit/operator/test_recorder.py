@@ -1,21 +1,25 @@
 """Events: counted, bounded, and never anybody's problem. Posted to the embedded API server; time is virtual."""
 
+import ast
 import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drivetrain_local.apiserver import ApiServer, Fault
+from drivetrain_operator import plan
 from drivetrain_operator.kube import events, recorder
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.recorder import ObjectRef, Rate, Recorder
 from drivetrain_operator.kube.resources import EVENTS
+from drivetrain_operator.plan.view import RefusalKind
 from unit.operator.virtual_clock import VirtualClock
 
 JOB = ObjectRef("drivetrain.dev/v1alpha1", "TrainingJob", "default", "gpt", "uid-1")
@@ -210,3 +214,38 @@ def test_reasons_are_unique_words_with_a_meaning() -> None:
         assert event.reason[0].isupper()
         assert event.description.endswith(".")
         assert f"| `{event.reason}` | {event.type} |" in events.reference()
+
+
+CREATORS = {"RecordEvent": 1, "Cause": 0, "Obstacle": 0, "ended": 3}
+"""Where the calls that end in an event have their reason."""
+
+
+def planned_reasons() -> set[str]:
+    """Every reason that the plan's source can put into an event, apart from those that Kubernetes itself gives."""
+    found = {kind.value for kind in RefusalKind}
+    for file in Path(plan.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            place = CREATORS.get(node.func.id)
+            if node.func.id == "with_condition" and ast.unparse(node.args[2]).endswith(("STATE_LOST", "SUSPENDED")):
+                place = 4
+            quiet = any(k.arg == "warn" and ast.unparse(k.value) == "False" for k in node.keywords)
+            if place is None or quiet or len(node.args) <= place:
+                continue
+            words = [n.value for n in ast.walk(node.args[place]) if isinstance(n, ast.Constant)]
+            found.update(word for word in words if isinstance(word, str) and word[:1].isupper())
+    return found
+
+
+def test_every_reason_that_the_plan_can_give_is_explained() -> None:
+    planned = planned_reasons()
+    assert {"Started", "OOMKilled", "ImagePullFailed", "NoSurvivor", "DeadlineExceeded"} <= planned, "the search works"
+    assert planned - {event.reason for event in events.EVENTS} == set()
+
+
+def test_the_reference_is_current() -> None:
+    path = Path(__file__).parents[3] / "docs" / "reference" / "events.md"
+    assert path.read_text(encoding="utf-8") == events.reference(), (
+        "run: python -m drivetrain_operator.kube.events > docs/reference/events.md"
+    )
