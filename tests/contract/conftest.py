@@ -31,7 +31,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             headers = {"Authorization": f"Bearer {cluster.api.token}"}
             async with aiohttp.ClientSession(headers=headers) as http:
                 yield await _prepared(
-                    Server(http, cluster.api.address, cluster.kubeconfig, _fresh_name(), _IMAGE, cluster)
+                    Server(http, cluster.api.address, cluster.kubeconfig, _fresh_name(), "drivetrain-worker", cluster)
                 )
         return
     found = access(Path(_KUBECONFIG))

@@ -96,7 +96,7 @@ class Server:
         headers = {"Content-Type": content_type, "Accept": accept}
         data = None if body is None else json.dumps(body)
         async with self.http.request(method, self.address + path, data=data, headers=headers, params=query) as answer:
-            content: Obj = await answer.json()
+            content = await _content_of(answer)
             assert answer.status in wanted, f"{method} {path}: {answer.status}, want {wanted}: {content}"
             return content
 
@@ -168,6 +168,14 @@ class Server:
                     break
         await stream.aclose()  # type: ignore[attr-defined]
         return found
+
+
+async def _content_of(answer: aiohttp.ClientResponse) -> Obj:
+    """The JSON body; what is not served at all is answered in plain text by a real server."""
+    if answer.content_type == "application/json":
+        content: Obj = await answer.json()
+        return content
+    return {"kind": "Status", "status": "Failure", "code": answer.status, "message": await answer.text()}
 
 
 def widget(name: str, **spec: Any) -> Obj:

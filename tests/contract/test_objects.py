@@ -63,9 +63,7 @@ async def test_a_missing_namespace_is_not_found(server: Server) -> None:
 
 
 async def test_an_unknown_resource_is_not_found(server: Server) -> None:
-    refused = await server.call("GET", "/apis/nobody.example.com/v1/things", status=404)
-    if refused.get("kind") == "Status":
-        assert refused["reason"] == "NotFound"
+    await server.call("GET", "/apis/nobody.example.com/v1/things", status=404)
 
 
 @pytest.mark.parametrize(

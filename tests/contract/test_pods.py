@@ -254,23 +254,32 @@ async def test_a_failed_init_container_fails_the_pod(server: Server) -> None:
 
 async def test_a_failed_container_is_restarted_on_failure(server: Server) -> None:
     script = (
-        "import os,sys; path = os.environ.get('DRIVETRAIN_POD_ROOT', '') + '/keep/x'\n"
-        "print('second' if os.path.exists(path) else 'first')\n"
-        "sys.exit(0 if os.path.exists(path) else open(path, 'w').write('x'))"
+        "import os,sys,time; path = os.environ.get('DRIVETRAIN_POD_ROOT', '') + '/keep/x'\n"
+        "if not os.path.exists(path): open(path, 'w').close(); sys.exit('first')\n"
+        "print('second', flush=True); time.sleep(600)"
     )
-    done = await _run(
-        server,
+    given = pod(
         "a",
+        server.image,
+        "python",
+        "-c",
         script,
         restartPolicy="OnFailure",
         volumes=[{"name": "keep", "emptyDir": {}}],
         container={"volumeMounts": [{"name": "keep", "mountPath": "/keep"}]},
     )
-    status = done["status"]["containerStatuses"][0]
-    assert (done["status"]["phase"], status["restartCount"]) == ("Succeeded", 1)
-    assert status["lastState"]["terminated"]["exitCode"] == 1
-    assert await _log(server, "a") == "second\n"
+    await server.create("pods", given)
+    await server.until("pods", "a", lambda p: _restarts(p) == 1 and _condition(p, "Ready").get("status") == "True")
+    await _until_logged(server, "a", "second")
     assert await _log(server, "a", previous="true") == "first\n"
+    found = await server.get("pods", "a")
+    assert found["status"]["phase"] == "Running"
+    assert found["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 1
+
+
+def _restarts(found: Obj) -> int:
+    statuses = found["status"].get("containerStatuses") or [{}]
+    return int(statuses[0].get("restartCount", 0))
 
 
 async def test_the_end_of_the_log_is_the_termination_message_on_request(server: Server) -> None:
