@@ -20,7 +20,7 @@ from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthSer
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
-from drivetrain_operator.kube.lease import LeaderElector, LeadershipLost
+from drivetrain_operator.kube.lease import LeaderElector, LeadershipLost, Terms
 from drivetrain_operator.kube.recorder import ObjectRef, Recorder
 from drivetrain_operator.kube.resources import Object
 from drivetrain_operator.metrics.collector import JobSample, JobsCollector
@@ -83,9 +83,10 @@ class Process:
             namespace=settings.own_namespace,
             name=settings.lease_name,
             identity=settings.identity,
+            terms=_terms(settings.lease_seconds),
         )
         self.book = ReportBook(clock, lambda report: self._controller.heard(report) if self._controller else None)
-        self.rosters = RosterBoard(clock.now())
+        self.rosters = RosterBoard()
         self.reports = ReportsServer(self.book, self.rosters, leading=lambda: self._serving and self._leading())
         self.health = HealthServer(metrics.registry, lambda: self._prepared)
         self._recorder = Recorder(client, clock, instance=settings.identity, dropped=metrics.event_dropped)
@@ -135,6 +136,7 @@ class Process:
             given, Scope(settings.namespaces, settings.workers, settings.resync_seconds), self._metrics
         )
         self._controller = controller
+        self.rosters.lead(self._clock.now())
         self.health.watch(Gauge("watch of pods and Services", controller.children.silence, WATCH_LIMIT))
         self.health.watch(Gauge("oldest job in the queue", controller.queue.oldest_wait, PASS_LIMIT))
         self.health.watch(Gauge("slowest pass", controller.queue.longest_work, PASS_LIMIT))
@@ -236,6 +238,11 @@ class Process:
     def _samples(self) -> Iterator[JobSample]:
         # Followers say nothing of jobs: two series of one name would disagree.
         return samples(self._controller.jobs.objects()) if self._controller is not None else iter(())
+
+
+def _terms(duration: float) -> Terms:
+    """The proportions of Kubernetes' own components: 15 s, 10 s, 2 s."""
+    return Terms(duration, duration * 10 / 15, duration * 2 / 15, duration * 4 / 15)
 
 
 async def _at_most(seconds: float, work: Coroutine[Any, Any, None]) -> None:

@@ -47,6 +47,8 @@ class Settings:
     metrics_port: int
     leader_election: bool
     lease_name: str
+    lease_seconds: float
+    """How long the Lease outlives a leader that vanished; all candidates have to agree on it."""
     workers: int
     resync_seconds: float
     log_format: LogFormat
@@ -63,6 +65,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         parser.error("--reports-service needs --pod-ip: the address that its EndpointSlice shall name")
     if not given.reports_url and not given.pod_ip:
         parser.error("give --reports-url (what coordinators dial), or --pod-ip if they can reach this process directly")
+    if given.lease_seconds < 1:
+        parser.error(f"--lease-seconds must be at least 1, not {given.lease_seconds:g}")
     if given.reports_url and not given.reports_url.startswith("https://"):
         parser.error(f"--reports-url must start with https://, not {given.reports_url!r}")
     return Settings(
@@ -81,6 +85,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         metrics_port=given.metrics_port,
         leader_election=given.leader_election,
         lease_name=given.lease_name,
+        lease_seconds=given.lease_seconds,
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         log_format=LogFormat(given.log_format),
@@ -133,6 +138,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         help="take the Lease before acting; without it, run one replica only",
     )
     option("lease-name", "name of the Lease", "drivetrain-operator")
+    option("lease-seconds", "how long the Lease outlives a leader that vanished", "15", kind=float)
     option("workers", "jobs that are looked at at the same time", "8", kind=int)
     option("resync-seconds", "every job is looked at again after about this long", "120", kind=float)
     option("log-format", "auto: text on a terminal, else json", "auto", choices=[str(item) for item in LogFormat])

@@ -15,11 +15,14 @@ from drivetrain_api.messages import Roster
 class RosterBoard:
     """Current roster of every job, by the job's uid."""
 
-    def __init__(self, started: datetime) -> None:
-        """Revisions begin at `started` in milliseconds, so those of a new leader are higher than its predecessor's."""
-        self._revision = int(started.timestamp() * 1000)
+    def __init__(self) -> None:
+        self._revision = 0
         self._rosters: dict[str, Roster] = {}
         self._changed: dict[str, asyncio.Event] = {}
+
+    def lead(self, since: datetime) -> None:
+        """Revisions begin at `since` in milliseconds, so that those of a new leader exceed its predecessor's."""
+        self._revision = max(self._revision, int(since.timestamp() * 1000))
 
     def publish(self, job_uid: str, roster: Roster) -> None:
         """Make `roster` the current one; its own `revision` is ignored. Wakes those who wait if the content changed."""
@@ -37,6 +40,10 @@ class RosterBoard:
     async def news(self, job_uid: str, seen: int, timeout: float) -> Roster | None:
         """The roster once its revision is not `seen`, or the unchanged one after `timeout` seconds."""
         current = self._rosters.get(job_uid)
+        if current is not None and current.revision < seen:
+            # The leader before us had a clock that is ahead of ours: outdo it, or the coordinator will not listen.
+            self._revision = max(self._revision, seen) + 1
+            current = self._rosters[job_uid] = current.model_copy(update={"revision": self._revision})
         if current is None or current.revision != seen:
             return current
         event = self._changed.setdefault(job_uid, asyncio.Event())

@@ -86,7 +86,7 @@ class Pilot:
         self.jobs = JobCache(Watcher(lambda *_: None, lambda *_: None))
         self.memory = JobMemory(clock)
         self.book = ReportBook(clock, lambda _: None)
-        self.rosters = RosterBoard(clock.now())
+        self.rosters = RosterBoard()
         self.events: list[str] = []
         self.executor = Executor(
             self.client,

@@ -61,7 +61,7 @@ async def start(world: World, *, feed: bool = True) -> Operator:
     client = KubeClient(FixedCredentials(world.api.address, token=world.api.token), clock, random.Random(1))
     operators: list[Operator] = []
     book = ReportBook(clock, lambda report: operators[0].controller.heard(report))
-    rosters = RosterBoard(clock.now())
+    rosters = RosterBoard()
     given = Surroundings(
         client,
         clock,

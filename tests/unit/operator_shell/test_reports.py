@@ -77,7 +77,7 @@ async def server() -> AsyncIterator[Running]:
     news: list[Report] = []
     leading = [True]
     book = ReportBook(SystemClock(), news.append)
-    rosters = RosterBoard(NOW)
+    rosters = RosterBoard()
     running = ReportsServer(book, rosters, leading=lambda: leading[0], hold=HOLD)
     port = await running.start(ROOT, ROOT.serving_pair(NOW), "127.0.0.1", 0)
     context = ssl.create_default_context(cadata=ROOT.root.cert_pem.decode())
@@ -125,7 +125,9 @@ async def test_the_same_roster_published_again_is_no_news(server: Running) -> No
 
 
 async def test_a_new_leader_numbers_its_rosters_higher() -> None:
-    old, new = RosterBoard(NOW), RosterBoard(NOW + dt.timedelta(seconds=1))
+    old, new = RosterBoard(), RosterBoard()
+    old.lead(NOW)
+    new.lead(NOW + dt.timedelta(seconds=1))
     for target in range(20):
         old.publish(UID, a_roster(target=target))
     new.publish(UID, a_roster())
@@ -135,6 +137,17 @@ async def test_a_new_leader_numbers_its_rosters_higher() -> None:
     assert first.revision > last.revision
 
 
+async def test_a_leader_whose_clock_is_behind_outdoes_its_predecessor() -> None:
+    board = RosterBoard()
+    board.lead(NOW)
+    board.publish(UID, a_roster())
+    seen = int(NOW.timestamp() * 1000) + 3_600_000
+    answer = await board.news(UID, seen, HOLD)
+    assert answer is not None
+    assert answer.revision > seen
+    assert board.current(UID) == answer
+
+
 async def test_an_old_term_learns_of_the_higher_one_and_is_not_kept(server: Running) -> None:
     server.rosters.publish(UID, a_roster(term=3))
     status, answer = await server.post(a_report(term=2))
@@ -142,21 +155,21 @@ async def test_an_old_term_learns_of_the_higher_one_and_is_not_kept(server: Runn
     assert server.book.latest(UID) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "body", "token", "status"),
-    [
-        ("another operator's token", a_report(), Authority.generate(NOW).coordinator_token(UID, 2), 401),
-        ("garbage token", a_report(), "x", 401),
-        ("a worker's token", a_report(), ROOT.worker_token(UID), 403),
-        ("token of another job", a_report(), ROOT.coordinator_token("uid-b", 2), 403),
-        ("token of another term", a_report(term=2), ROOT.coordinator_token(UID, 1), 403),
-        ("a job that nobody knows", a_report(job_uid="uid-z"), ROOT.coordinator_token("uid-z", 2), 404),
-        ("no JSON", "{", None, 400),
-        ("a report without term", '{"job_uid": "uid-a"}', None, 400),
-        ("a protocol from the future", a_report(protocol=99), None, 400),
-        ("too long", " " * (BODY_LIMIT + 1), None, 413),
-    ],
-)
+REFUSED: list[tuple[str, str | Report, str | None, int]] = [
+    ("another operator's token", a_report(), Authority.generate(NOW).coordinator_token(UID, 2), 401),
+    ("garbage token", a_report(), "x", 401),
+    ("a worker's token", a_report(), ROOT.worker_token(UID), 403),
+    ("token of another job", a_report(), ROOT.coordinator_token("uid-b", 2), 403),
+    ("token of another term", a_report(term=2), ROOT.coordinator_token(UID, 1), 403),
+    ("a job that nobody knows", a_report(job_uid="uid-z"), ROOT.coordinator_token("uid-z", 2), 404),
+    ("no JSON", "{", None, 400),
+    ("a report without term", '{"job_uid": "uid-a"}', None, 400),
+    ("a protocol from the future", a_report(protocol=99), None, 400),
+    ("too long", " " * (BODY_LIMIT + 1), None, 413),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "token", "status"), REFUSED, ids=[case[0] for case in REFUSED])
 async def test_what_is_refused(server: Running, name: str, body: str | Report, token: str | None, status: int) -> None:
     server.rosters.publish(UID, a_roster())
     got, _ = await server.post(body, token)
