@@ -155,8 +155,7 @@ class WorkQueue(Generic[K]):
             due, priority = min(due, present.due), max(priority, present.priority)
             if (due, priority) == (present.due, present.priority):
                 return
-            if present.ready:
-                self._ready_count -= 1
+            self._drop(present)
         place = _Waiting(key, priority, due)
         self._waiting[key] = place
         if due <= now:
@@ -203,7 +202,6 @@ class WorkQueue(Generic[K]):
                 self._working[place.key] = now
                 self._idle.clear()
                 self._observer.started(now - place.due)
-                self._observer.depth(self._ready_count)
                 return Item(place.key, place.priority, now - place.due)
             getter = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
@@ -230,7 +228,7 @@ class WorkQueue(Generic[K]):
         """Hands out nothing more. What waits is dropped: the next leader finds it in the API server's state."""
         self._closed = True
         self._waiting.clear()
-        self._ready_count = 0
+        self._count(-self._ready_count)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -253,8 +251,7 @@ class WorkQueue(Generic[K]):
 
     def _make_ready(self, place: _Waiting[K]) -> None:
         place.ready = True
-        self._ready_count += 1
-        self._observer.depth(self._ready_count)
+        self._count(+1)
         if place.key not in self._working:  # otherwise `done` does it
             self._ready.push(-place.priority, place)
             self._wake()
@@ -262,7 +259,11 @@ class WorkQueue(Generic[K]):
     def _drop(self, place: _Waiting[K]) -> None:
         del self._waiting[place.key]
         if place.ready:
-            self._ready_count -= 1
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._ready_count += change
+        self._observer.depth(self._ready_count)
 
     def _pop(self) -> _Waiting[K] | None:
         while self._ready.items:
