@@ -1,0 +1,56 @@
+{{/* Both lists are operator/drivetrain_operator/rbac.py, rule by rule; tests/unit/chart holds them to it. */}}
+{{- define "drivetrain.rules.jobs" -}}
+- apiGroups: [drivetrain.dev]
+  resources: [trainingjobs]
+  verbs: [get, list, watch, delete]
+- apiGroups: [drivetrain.dev]
+  resources: [trainingjobs/status]
+  verbs: [patch]
+# To own its children where OwnerReferencesPermissionEnforcement is on.
+- apiGroups: [drivetrain.dev]
+  resources: [trainingjobs/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
+# Credentials of a job: created, never read.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{- define "drivetrain.rules.own" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [drivetrain-operator]
+  verbs: [get, patch]
+# The root of trust, made once.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [drivetrain-root]
+  verbs: [get]
+# The reports Service, and its EndpointSlice, which points at the leader.
+- apiGroups: [""]
+  resources: [services]
+  resourceNames: [drivetrain-reports]
+  verbs: [get]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [create]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  resourceNames: [drivetrain-reports]
+  verbs: [get, patch]
+{{- end }}
