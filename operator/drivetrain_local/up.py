@@ -135,9 +135,7 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """This environment, with our own packages importable from wherever the process starts."""
-    ours = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PATH": python_environment()["PATH"], "PYTHONPATH": path}
+    return {**os.environ, **python_environment()}
 
 
 async def _nodes_ready(kubeconfig: Path, count: int, node: Daemon) -> None:

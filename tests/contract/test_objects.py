@@ -144,6 +144,38 @@ async def test_a_bad_pod_spec_is_found_by_a_dry_run(server: Server, spec: Obj, f
     assert (field, reason) in causes(refused)
 
 
+async def test_an_unknown_field_of_a_pod_is_dropped_or_refused(server: Server) -> None:
+    given = pod("a", server.image, nodeSelector={"nowhere": "true"}, container={"imagePullSecret": "typo"})
+    strict = {"fieldValidation": "Strict", "dryRun": "All"}
+    refused = await server.create("pods", given, query=strict, status=400)
+    assert 'strict decoding error: unknown field "spec.containers[0].imagePullSecret"' in refused["message"]
+    made = await server.create("pods", given)
+    assert "imagePullSecret" not in made["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"restartPolicy": 3},
+        {"nodeSelector": {"gpus": 4}},
+        {"containers": {"name": "a"}},
+        {"terminationGracePeriodSeconds": "soon"},
+        {"hostNetwork": "yes"},
+        {"tolerations": ["all"]},
+    ],
+)
+async def test_a_value_of_the_wrong_type_does_not_decode(server: Server, spec: Obj) -> None:
+    refused = await server.create("pods", pod("a", server.image, **spec), query={"dryRun": "All"}, status=400)
+    assert refused["reason"] == "BadRequest"
+    assert 'Pod in version "v1" cannot be handled as a Pod: ' in refused["message"]
+
+
+async def test_labels_are_text_in_every_kind(server: Server) -> None:
+    for plural, given in (("configmaps", config_map("a")), ("widgets", widget("a"))):
+        given["metadata"]["labels"] = {"gpus": 4}
+        assert (await server.create(plural, given, status=400))["reason"] == "BadRequest"
+
+
 async def test_the_spec_of_a_pod_is_fixed(server: Server) -> None:
     await server.create("pods", pod("a", server.image, nodeSelector={"nowhere": "true"}))
     refused = await server.patch("pods", "a", {"spec": {"restartPolicy": "Always"}}, status=422)

@@ -21,7 +21,7 @@ path as well, because kubectl sends no bearer token over plain HTTP. Storage key
 
 Served: list, watch, create, update, patch (merge, JSON, strategic), delete, deletecollection, status and scale
 subresources, pods/{log,binding,eviction}, CRDs, discovery, tables, OpenAPI v3. NOT evaluated: CEL rules, RBAC,
-admission, server-side apply, unknown fields of built-in kinds. What Kubernetes has and this has not answers 501 and
+admission, server-side apply. What Kubernetes has and this has not answers 501 and
 names `make cluster`. Nothing runs pods here: that is `drivetrain_local.node`.
 """
 

@@ -1,7 +1,7 @@
 """What does kubectl need of OpenAPI v3? The parameters that `apply` looks for, and schemas for `explain`.
 
 Custom resources come with the schema of their CRD. Built-in kinds are open objects here: `kubectl explain pod` has
-little to say, and unknown fields in a pod are not found. OpenAPI v2 (protobuf) is not served.
+little to say. OpenAPI v2 (protobuf) is not served.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drivetrain_local.apiserver import crd_schema, errors, meta_rules
+from drivetrain_local.apiserver import crd_schema, errors, fields, meta_rules
 from drivetrain_local.apiserver.kinds import Kinds
 from drivetrain_local.apiserver.kinds.crds import resources_of
 from drivetrain_local.apiserver.kinds.pods import malformed_quantity
@@ -44,8 +44,8 @@ class Writes:
         """Store a new object and return it. Raises 400, 403, 404, 409 or 422."""
         obj = clone(body)
         self._check_kind(resource, obj)
-        if not isinstance(obj.setdefault("metadata", {}), dict):
-            raise errors.bad_request(f"{resource.kind} in version {resource.version!r}: metadata must be an object")
+        obj["metadata"] = obj.get("metadata") or {}
+        self._decode(resource, obj, options)
         self._check_namespace(resource, namespace, obj)
         obj["metadata"] = meta_rules.fresh(obj["metadata"], namespace if resource.namespaced else "")
         if resource.key == "pods" and (amount := malformed_quantity(obj)):
@@ -94,6 +94,7 @@ class Writes:
         old = self._get(resource, namespace, name)
         new = clone(change(old))
         self._check_kind(resource, new)
+        self._decode(resource, new, options)
         self._check_identity(resource, namespace, name, new)
         given = meta(new)
         if put and given.get("uid") and given["uid"] != meta(old)["uid"]:
@@ -176,7 +177,22 @@ class Writes:
         if resource.schema is None:
             return []
         crd_schema.drop_nulls(obj, resource.schema)
-        unknown = [f'unknown field "{path}"' for path in crd_schema.prune(obj, resource.schema)]
+        self._report_unknown(resource, crd_schema.prune(obj, resource.schema), options)
+        crd_schema.fill_defaults(obj, resource.schema)
+        return crd_schema.validate(obj, resource.schema)
+
+    def _decode(self, resource: Resource, obj: Obj, options: WriteOptions) -> None:
+        """What a typed decoder does: 400 for a wrong type, unknown fields dropped. Of a custom object, its metadata."""
+        try:
+            unknown = fields.decode_metadata(obj) if resource.custom else fields.decode(resource.kind, obj)
+        except fields.WrongType as error:
+            kind = resource.kind
+            text = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {error}'
+            raise errors.bad_request(text) from error
+        self._report_unknown(resource, unknown, options)
+
+    def _report_unknown(self, resource: Resource, paths: list[str], options: WriteOptions) -> None:
+        unknown = [f'unknown field "{path}"' for path in paths]
         if unknown and options.field_validation == "Strict":
             text = "strict decoding error: " + ", ".join(unknown)
             if options.patch_text is not None:
@@ -185,8 +201,6 @@ class Writes:
             raise errors.bad_request(f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {text}')
         if options.field_validation == "Warn":
             options.warnings += unknown
-        crd_schema.fill_defaults(obj, resource.schema)
-        return crd_schema.validate(obj, resource.schema)
 
     def _check_kind(self, resource: Resource, obj: Obj) -> None:
         version, kind = obj.setdefault("apiVersion", resource.group_version), obj.setdefault("kind", resource.kind)

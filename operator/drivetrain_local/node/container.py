@@ -161,7 +161,8 @@ class Container:
             cwd = volumes.inside(root, self._spec.get("workingDir") or "/")
             cwd.mkdir(parents=True, exist_ok=True)
             mark = strays.mark(context.state, context.uid, self._spec["name"])
-            return Command(arguments(self._spec, image, env), env, cwd, mark)
+            argv = volumes.rooted(self._spec, root, arguments(self._spec, image, env))
+            return Command(argv, env, cwd, mark)
         return None
 
     async def _once(self, command: Command) -> int:

@@ -6,6 +6,7 @@ ErrImagePull and ImagePullBackOff, as with a real kubelet.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
 """What a container takes from the agent's own environment: where Python's packages and the locale are, no more."""
+
+_COMMANDS = Path(__file__).resolve().parents[1] / "commands"
+"""Our console scripts, for an environment in which no installer made them."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,23 @@ class Image:
 
 
 def python_environment() -> dict[str, str]:
-    """The environment of an image that is this interpreter: its `python` comes first in PATH."""
+    """The environment of an image that is this interpreter: its `python` comes first in PATH.
+
+    Our packages are importable and our commands found from any folder, whether they are installed or a checkout.
+    """
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    bin_dir = str(Path(sys.executable).parent)
-    env["PATH"] = os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)])
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    roots = [*_source_roots(), *(str(Path(entry).resolve()) for entry in inherited if entry)]
+    env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(roots))
+    path = [str(Path(sys.executable).parent), str(_COMMANDS), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    env["PATH"] = os.pathsep.join(dict.fromkeys(path))
     return env
+
+
+def _source_roots() -> list[str]:
+    """Folders from which the packages of both sides are imported here."""
+    found = [importlib.util.find_spec(package) for package in ("drivetrain_api", "drivetrain")]
+    return [str(Path(spec.origin).resolve().parents[1]) for spec in found if spec is not None and spec.origin]
 
 
 def default_images() -> dict[str, Image]:

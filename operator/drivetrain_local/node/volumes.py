@@ -1,7 +1,8 @@
 """Where does a pod find its volumes? Below its own root directory, because there is no mount namespace without root.
 
 `mountPath: /etc/drivetrain` becomes `$DRIVETRAIN_POD_ROOT/etc/drivetrain`. Programs that read mounted files prefix
-that variable (it is empty or unset in a real pod); a program that does not will not find its mounts here.
+that variable (it is empty or unset in a real pod); a program that does not will not find its mounts here. Arguments
+that name a file below a mount are rewritten, so that `python /etc/drivetrain/script/train.py` finds the script.
 """
 
 from __future__ import annotations
@@ -29,6 +30,18 @@ def materialise(pod: Obj, directory: Path, sources: Sources, pod_ip: str, node_i
         for mount in container.get("volumeMounts") or []:
             _mount(root, mount, made[mount["name"]])
     return root
+
+
+def rooted(container: Obj, root: Path, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments, where those that are paths below one of the container's mounts lead to where it is here."""
+    mounts = [os.path.normpath(mount["mountPath"]) for mount in container.get("volumeMounts") or []]
+
+    def moved(argument: str) -> str:
+        if any(argument == mount or argument.startswith(mount + "/") for mount in mounts):
+            return str(inside(root, argument))
+        return argument
+
+    return tuple(moved(argument) for argument in arguments)
 
 
 def remove(directory: Path) -> None:
