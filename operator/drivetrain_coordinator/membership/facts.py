@@ -72,6 +72,18 @@ def staying(m: Membership, pod_uid: str) -> bool:
     return launcher is not None and not launcher.leaving and not draining(m, pod_uid)
 
 
+def unheard(m: Membership) -> list[str]:
+    """Names of pods that may hold something of an earlier term and have not handed it over. Of no concern as soon as an
+    epoch of this term was tabled, since that took the consent of all who mattered."""
+    if m.identity.term == 1 or m.roster is None or (m.active is not None and m.active.id.term == m.identity.term):
+        return []
+    return [
+        pod.name
+        for pod in m.roster.pods
+        if pod.uid not in m.proven_pods and not (pod.uid in m.launchers and m.launchers[pod.uid].handed_over)
+    ]
+
+
 def faulted(m: Membership) -> bool:
     """A member says that communication in the active epoch failed."""
     if m.active is None:
@@ -81,6 +93,13 @@ def faulted(m: Membership) -> bool:
         if process is not None and process.fault is not None and process.epoch == m.active.id:
             return True
     return False
+
+
+def broken(m: Membership) -> bool:
+    """The active epoch can commit no more steps."""
+    if m.active is None:
+        return False
+    return m.fault_at is not None or any(dead(m, x.process, x.pod_uid) for x in m.active.members)
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,7 +286,7 @@ class Machine:
         needed = {member.pod_uid for epoch in (m.active, m.pending) if epoch is not None for member in epoch.members}
         if needed and needed <= {launcher.pod_uid for launcher in leaving} | m.proven_pods:
             needed = set()
-        elif m.active is not None and m.active.formed_at is None:
+        elif m.active is not None and (m.active.formed_at is None or facts.broken(m)):
             return
         for launcher in leaving:
             if launcher.pod_uid not in needed and launcher.pod_uid not in m.released:

@@ -59,16 +59,9 @@ def job_state(m: Membership) -> JobState:
         return JobState.FORMING
     if m.active is None or m.active.formed_at is None:
         return JobState.FORMING
-    if broken(m):
+    if facts.broken(m):
         return JobState.WAITING if m.pending is None else JobState.FORMING
     processes = [facts.find(m, member) for member in m.active.members]
     if any(process is not None and process.phase is ProcessPhase.DONE for process in processes):
         return JobState.COMPLETING
     return JobState.TRAINING
-
-
-def broken(m: Membership) -> bool:
-    """The active epoch can commit no more steps."""
-    if m.active is None:
-        return False
-    return m.fault_at is not None or any(facts.dead(m, x.process, x.pod_uid) for x in m.active.members)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drivetrain_api.messages import Member, ProcessPhase, ProcessState
+from drivetrain_api.messages import EpochId, Member, ProcessPhase, ProcessState
 from drivetrain_coordinator.membership import facts
 from drivetrain_coordinator.membership.state import Launcher, Membership
+
+Seat = tuple[ProcessState, str]
+"""A process and its pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def propose(m: Membership, now: float) -> Proposal:
             seated.append((process, pod))
             mine += 1
     seated = _keep_leavers_if_needed(m, kept, seated)
+    seated = _call_back_holders(m, seated, now)
     return _with_state(m, seated, all_done=False)
 
 
@@ -55,7 +59,7 @@ def required(m: Membership) -> int:
     return max(1, m.roster.minimum * m.identity.processes_per_worker)
 
 
-def survivors(m: Membership, now: float) -> list[tuple[ProcessState, str]]:
+def survivors(m: Membership, now: float) -> list[Seat]:
     """Members of the newest epoch that are neither dead, condemned nor out of reach, in order."""
     newest = m.pending if m.pending is not None else m.active
     kept = []
@@ -77,7 +81,7 @@ def ready(m: Membership, launcher: Launcher) -> bool:
     return usable >= m.identity.processes_per_worker
 
 
-def _pods(m: Membership, kept: list[tuple[ProcessState, str]], now: float) -> list[str]:
+def _pods(m: Membership, kept: list[Seat], now: float) -> list[str]:
     """Pods that get seats, at most `target`: those that have some, lowest index first, then ready newcomers."""
     assert m.roster is not None
     target = m.roster.target
@@ -105,9 +109,7 @@ def _candidates(m: Membership, pod: str, taken: set[str]) -> list[ProcessState]:
     return sorted(free, key=lambda process: not facts.holds_state(m, process))
 
 
-def _keep_leavers_if_needed(
-    m: Membership, kept: list[tuple[ProcessState, str]], seated: list[tuple[ProcessState, str]]
-) -> list[tuple[ProcessState, str]]:
+def _keep_leavers_if_needed(m: Membership, kept: list[Seat], seated: list[Seat]) -> list[Seat]:
     """Leavers keep their seats while training could not go on without them, or nobody else holds the state."""
     enough = len(seated) >= required(m)
     if enough and any(facts.holds_state(m, process) for process, _ in seated):
@@ -120,17 +122,40 @@ def _keep_leavers_if_needed(
     return sorted(leavers + seated, key=lambda seat: order.get(seat[0].id, len(order)))
 
 
-def _with_state(m: Membership, seated: list[tuple[ProcessState, str]], *, all_done: bool) -> Proposal:
+def _call_back_holders(m: Membership, seated: list[Seat], now: float) -> list[Seat]:
+    """When all who held the newest state are dead: whoever left before with an older one is better than nobody."""
+    taken = {process.id for process, _ in seated}
+    if not seated or any(facts.holds_state(m, process) for process, _ in seated):
+        return seated
+    if not _nobody_outside_holds_state(m, taken):
+        return seated
+    holders = [
+        (process, pod)
+        for pod, launcher in m.launchers.items()
+        if pod not in m.proven_pods and facts.heard(m, pod, now)
+        for process in facts.alive(launcher)
+        if process.has_state and process.id not in m.condemned
+    ]
+    best = max((_age(process) for process, _ in holders), default=None)
+    return [seat for seat in holders if _age(seat[0]) == best and seat[0].id not in taken] + seated
+
+
+def _age(process: ProcessState) -> tuple[EpochId, int]:
+    return (process.epoch if process.epoch is not None else EpochId(0, 0), process.step)
+
+
+def _with_state(m: Membership, seated: list[Seat], *, all_done: bool) -> Proposal:
     """Mark who brings the state; with nobody left who could hold it, permit a fresh start or an older state."""
     new = {process.id: not facts.holds_state(m, process) for process, _ in seated}
     fresh = loses_state = False
     if seated and all(new.values()) and _nobody_outside_holds_state(m, set(new)):
         older = [process for process, _ in seated if process.has_state]
-        newest = max((process.epoch for process in older if process.epoch is not None), default=None)
+        newest = max((_age(process) for process in older), default=None)
         for process in older:
-            new[process.id] = process.epoch != newest
-        fresh = not older
-        loses_state = m.epochs_formed > 0 or any(not base.first for base in facts.bases(m))
+            new[process.id] = newest is None or process.epoch != newest[0]
+        fresh = newest is None
+        began = m.epochs_formed > 0 or any(not base.first for base in facts.bases(m))
+        loses_state = began and (newest is None or newest[1] < m.step)
     members = tuple(Member(process=process.id, pod_uid=pod, new=new[process.id]) for process, pod in seated)
     return Proposal(members, fresh=fresh, loses_state=loses_state, all_done=all_done)
 
@@ -146,4 +171,10 @@ def _nobody_outside_holds_state(m: Membership, processes: set[str]) -> bool:
         for member in base.members:
             if member.process not in processes and not facts.dead(m, member.process, member.pod_uid):
                 return False
-    return True
+    return not facts.unheard(m) and not any(
+        process.has_state and not facts.dead(m, process.id, pod)
+        for pod, launcher in m.launchers.items()
+        if not facts.heard(m, pod, m.now)
+        for process in facts.alive(launcher)
+        if process.id not in processes
+    )

@@ -55,12 +55,8 @@ def may_start(m: Membership, now: float) -> bool:
     assert m.roster is not None
     proposal = seats.propose(m, now)
     wanted = m.roster.target * m.identity.processes_per_worker
-    if m.identity.term > 1 and m.active is None:
-        unheard = [
-            pod.name
-            for pod in m.roster.pods
-            if pod.uid not in m.proven_pods and not (pod.uid in m.launchers and m.launchers[pod.uid].handed_over)
-        ]
+    if m.active is None:
+        unheard = facts.unheard(m)
         if unheard:
             m.message = f"waits for word from {', '.join(sorted(unheard)[:3])}: an earlier term may have state there"
             return False
