@@ -24,7 +24,7 @@ from torch._C._distributed_c10d import (
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import CommFault
+from drivetrain.errors import CommFault, Interrupted
 
 _FOR_EVER: Final = timedelta(hours=24)
 """gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
@@ -100,6 +100,7 @@ class Transport:
         self.interrupt = interrupt
         self.blocked = blocked
         self._pending: list[Pending] = []
+        self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
     def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
         pending = Pending(self, work, tensors, what)
@@ -149,26 +150,44 @@ class Transport:
         )
         return self._start(work, [output, source], "all-to-all")
 
-    def send(self, tensor: torch.Tensor, peer: int, tag: int = 0) -> None:
-        """Send `tensor`; returns when it is on its way. The tensor is only read, also when the wait is abandoned."""
-        work = self._guarded(lambda: self.process_group.send([tensor], peer, tag), f"send to rank {peer}")
-        self._point_to_point(work, tensor, f"send to rank {peer}")
+    def send(self, tensors: Sequence[torch.Tensor], peer: int, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read."""
+        what = f"send to rank {peer}"
+        works = [
+            self._guarded(lambda each=each, tag=tag: self.process_group.send([each], peer, tag), what)  # type: ignore[misc]
+            for tag, each in enumerate(tensors)
+        ]
+        meanwhile()
+        self._point_to_point(works, tensors, what)
 
-    def receive(self, tensor: torch.Tensor, peer: int, tag: int = 0) -> None:
-        """Receive into `tensor`, which must be staging memory, never live state."""
-        work = self._guarded(lambda: self.process_group.recv([tensor], peer, tag), f"receive from rank {peer}")
-        self._point_to_point(work, tensor, f"receive from rank {peer}")
+    def receive(
+        self, tensors: Sequence[torch.Tensor], peer: int, arrived: Callable[[int], None] = lambda index: None
+    ) -> None:
+        """Receive into `tensors` (staging memory, never live state); `arrived(index)` is called in their order."""
+        what = f"receive from rank {peer}"
+        works = [
+            self._guarded(lambda each=each, tag=tag: self.process_group.recv([each], peer, tag), what)  # type: ignore[misc]
+            for tag, each in enumerate(tensors)
+        ]
+        for index in range(len(works)):
+            self._point_to_point(works[index:], tensors, what, only_first=True)
+            arrived(index)
 
-    def _point_to_point(self, work: Any, tensor: torch.Tensor, what: str) -> None:
+    def _point_to_point(
+        self, works: list[Any], tensors: Sequence[torch.Tensor], what: str, *, only_first: bool = False
+    ) -> None:
         # gloo's point-to-point work has no future, and is_completed() stays False: only a blocking wait in a helper
-        # thread tells. That thread's frame keeps work and tensor alive, which is the quarantine they need.
-        def body() -> torch.Tensor:
-            work.wait()
-            return tensor
+        # thread tells.
+        def body() -> None:
+            for work in works[:1] if only_first else works:
+                work.wait()
 
         self.blocked(True)
         try:
             self.interrupt.call(body, WAIT_SECONDS, what)
+        except Interrupted:
+            self._abandoned.append((works, tensors))
+            raise
         finally:
             self.blocked(False)
 
@@ -181,6 +200,25 @@ class Transport:
         for pending in self._pending:
             pending.abandon(quarantine)
         self._pending.clear()
+        for works, tensors in self._abandoned:
+            _outlast(works, tensors, quarantine)
+        self._abandoned.clear()
+
+
+def _outlast(works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
+    """Keep the tensors of abandoned point-to-point operations until each of them has ended, well or badly."""
+    done = threading.Event()
+
+    def body() -> None:
+        for work in works:
+            try:
+                work.wait()
+            except RuntimeError:
+                continue  # ended by a broken connection: that is an end, too
+        done.set()
+
+    quarantine.hold(done, tensors, works)
+    threading.Thread(target=body, name="drivetrain-outlast", daemon=True).start()
 
 
 def connect_gloo(

@@ -15,9 +15,19 @@ import torch
 
 from drivetrain import faults
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import CommFault, StateMismatch
+from drivetrain.errors import CommFault
 from drivetrain.position import Position
-from drivetrain.state import Registry, checksum, dump_skeleton, flatten, load_skeleton, places, unflatten
+from drivetrain.state import (
+    Place,
+    Registry,
+    as_bytes,
+    checksum,
+    dump_skeleton,
+    flatten,
+    load_skeleton,
+    places,
+    unflatten,
+)
 from drivetrain_api.messages import EpochId
 
 
@@ -46,7 +56,8 @@ class Healed:
     """By rank."""
 
 
-_ALIGN: Final = 64
+_SMALL: Final = 1 << 16
+"""Tensors below so many bytes travel together: a message of its own costs more than copying them."""
 
 
 def synchronise(
@@ -85,53 +96,83 @@ def synchronise(
 
 def _give(transport: Transport, position: Position, registry: Registry, needy: list[int]) -> None:
     skeleton, tensors = flatten({"state": registry.collect(), "position": position.dump()})
-    flat = torch.zeros(_size([(tensor.numel() * tensor.element_size()) for tensor in tensors]), dtype=torch.uint8)
-    at = 0
-    for tensor in tensors:
-        size = tensor.numel() * tensor.element_size()
-        if size:
-            flat[at : at + size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-        at += _aligned(size)
+    parcel = _Parcel.of(places(skeleton))
+    for place, tensor in zip(places(skeleton), tensors, strict=True):
+        if parcel.is_small(place):
+            parcel.small_view(place).copy_(tensor)
+    # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise.
+    large = [as_bytes(tensors[place.index]) for place in parcel.large]
     words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
-    header = torch.tensor([words.numel(), flat.numel(), checksum(flat)], dtype=torch.int64)
+    header = torch.tensor([words.numel()], dtype=torch.int64)
+    sums = torch.zeros(len(large) + 1, dtype=torch.int64)
+
+    def add_up() -> None:
+        for index, each in enumerate([parcel.small, *large]):
+            sums[index] = checksum(each)
+
     for peer in needy:
-        transport.send(header, peer)
+        transport.send([header], peer)
         faults.point("copying", position.step)
-        transport.send(words, peer)
-        if flat.numel():
-            transport.send(flat, peer)
+        transport.send([words], peer)
+        transport.send([parcel.small, *large], peer, meanwhile=add_up)
+        transport.send([sums], peer)
 
 
 def _take(transport: Transport, position: Position, registry: Registry, source: int) -> None:
-    header = torch.zeros(3, dtype=torch.int64)
-    transport.receive(header, source)
-    words_size, flat_size, expected = header.tolist()
+    header = torch.zeros(1, dtype=torch.int64)
+    transport.receive([header], source)
     faults.point("copying", position.step)
-    words = torch.zeros(words_size, dtype=torch.uint8)
-    transport.receive(words, source)
-    flat = torch.zeros(flat_size, dtype=torch.uint8)
-    if flat_size:
-        transport.receive(flat, source)
-    if checksum(flat) != expected:
-        raise CommFault(f"the state from rank {source} arrived damaged: checksum differs")
+    words = torch.zeros(int(header), dtype=torch.uint8)
+    transport.receive([words], source)
     skeleton = load_skeleton(words.numpy().tobytes())
-    tensors: list[torch.Tensor] = []
-    at = 0
-    for place in places(skeleton):
-        count = int(torch.Size(place.shape).numel())
-        size = count * place.dtype.itemsize
-        if at + size > flat_size:
-            raise StateMismatch(f"the state from rank {source} is shorter than its description")
-        tensors.append(flat[at : at + size].view(place.dtype).view(place.shape) if size else torch.empty(place.shape))
-        at += _aligned(size)
+    parcel = _Parcel.of(places(skeleton))
+    large = [torch.empty(place.shape, dtype=place.dtype) for place in parcel.large]
+    incoming = [parcel.small, *(as_bytes(each) for each in large)]
+    found = torch.zeros(len(incoming), dtype=torch.int64)
+
+    def arrived(index: int) -> None:
+        found[index] = checksum(incoming[index])
+
+    transport.receive(incoming, source, arrived)
+    expected = torch.zeros(len(incoming), dtype=torch.int64)
+    transport.receive([expected], source)
+    if not torch.equal(found, expected):
+        raise CommFault(f"the state from rank {source} arrived damaged: checksum differs")
+    by_index = dict(zip((place.index for place in parcel.large), large, strict=True))
+    tensors = [
+        by_index[place.index] if place.index in by_index else parcel.small_view(place).clone()
+        for place in places(skeleton)
+    ]
     whole: dict[str, Any] = unflatten(skeleton, tensors)
-    registry.load(whole["state"])
+    registry.adopt(whole["state"])
     position.load(whole["position"])
 
 
-def _aligned(size: int) -> int:
-    return (size + _ALIGN - 1) // _ALIGN * _ALIGN
+class _Parcel:
+    """How a state's tensors are packed: small ones in one flat tensor, each on an aligned place, large ones alone."""
 
+    def __init__(self, small: torch.Tensor, offsets: dict[int, int], large: list[Place]) -> None:
+        self.small = small
+        self.large = large
+        self._offsets = offsets
 
-def _size(sizes: list[int]) -> int:
-    return sum(_aligned(size) for size in sizes)
+    @classmethod
+    def of(cls, all_places: list[Place]) -> _Parcel:
+        """The same packing on both sides: it depends on the places only."""
+        offsets: dict[int, int] = {}
+        at = 0
+        for place in all_places:
+            if place.bytes < _SMALL:
+                offsets[place.index] = at
+                at += (place.bytes + 63) // 64 * 64
+        large = [place for place in all_places if place.index not in offsets]
+        return cls(torch.zeros(max(at, 64), dtype=torch.uint8), offsets, large)
+
+    def is_small(self, place: Place) -> bool:
+        """Does it travel in the flat tensor?"""
+        return place.index in self._offsets
+
+    def small_view(self, place: Place) -> torch.Tensor:
+        """Its place in the flat tensor, in its own shape and dtype."""
+        at = self._offsets[place.index]
+        return self.small[at : at + place.bytes].view(place.dtype).view(place.shape)
