@@ -197,7 +197,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=st.lists(STEP, max_size=40))
 def test_after_any_history_it_shows_what_is_there(steps: list[tuple[str, str, int]]) -> None:
     """Writes mixed with cut watches, refused requests and compaction; then quiet: cache, handler and server agree."""
