@@ -187,6 +187,6 @@ def checksum(flat: torch.Tensor) -> int:
     eighth of the memory traffic) and all of the last bytes, and weighs words by their position. Wraps around.
     """
     body = flat[: flat.numel() // 512 * 512].view(torch.int64)[::64]
-    weights = torch.arange(1, 2 * body.numel(), 2, dtype=torch.int64)
+    weights = torch.arange(1, 2 * body.numel() + 1, 2, dtype=torch.int64)
     rest = flat[flat.numel() // 512 * 512 :].to(torch.int64)
     return int((body * weights).sum() + rest.sum() * 0x9E3779B1 + flat.numel()) if flat.numel() else 0
