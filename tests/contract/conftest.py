@@ -60,7 +60,7 @@ async def _prepared(server: Server) -> Server:
 async def _served(server: Server) -> None:
     async with asyncio.timeout(30):
         while True:
-            listed = await server.call("GET", f"/apis/{GROUP}/v1/widgets", status=(200, 404, 503))
+            listed = await server.call("GET", f"/apis/{GROUP}/v1/widgets", status=(200, 404, 429, 503))
             if listed["kind"] == "WidgetList":
                 return
             await asyncio.sleep(0.1)
