@@ -23,6 +23,9 @@ _REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotF
             410: "Expired", 422: "Invalid", 429: "TooManyRequests", 500: "InternalError",
             503: "ServiceUnavailable", 504: "Timeout"}  # fmt: skip
 
+_REMEMBERED = 100_000
+"""Requests kept for tests to look at; a plane that runs for days must not grow by them."""
+
 When = Literal["before", "after"]
 
 
@@ -134,6 +137,8 @@ class Faults:
         """For the server: apply what matches. Raises ApiError or DropConnection."""
         if when == "before":
             self.requests.append(request)
+            if len(self.requests) > _REMEMBERED:
+                del self.requests[: _REMEMBERED // 2]
         for fault in [fault for fault in self._faults if fault.applies(request, when)]:
             if fault.delay:
                 await asyncio.sleep(fault.delay)

@@ -1,4 +1,4 @@
-"""Who deletes what nobody owns any more, and what stands in a namespace that is going?
+"""Who deletes what nobody owns any more, what stands in a namespace that is going, and events that are old?
 
 The garbage collector and the namespace controller of the controller manager, as one task that follows the store.
 Deletions go through `Deletes`, so pods still get their grace period.
@@ -7,6 +7,7 @@ Deletions go through `Deletes`, so pods still get their grace period.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 
 from drivetrain_local.apiserver.deletes import FOREGROUND, ORPHAN, DeleteOptions, Deletes
@@ -14,9 +15,12 @@ from drivetrain_local.apiserver.errors import ApiError
 from drivetrain_local.apiserver.resources import Registry, Resource
 from drivetrain_local.apiserver.store import Change, Store
 from drivetrain_local.apiserver.writes import Writes
-from drivetrain_local.objects import Obj, meta
+from drivetrain_local.objects import Obj, meta, now, parse_time
 
 _log = logging.getLogger(__name__)
+
+_EVENT_LIFETIME = dt.timedelta(hours=1)
+_EXPIRY_SECONDS = 60.0
 
 Key = tuple[str, str, str]
 """(storage, namespace, name)"""
@@ -35,9 +39,17 @@ class GarbageCollector:
 
     async def run(self) -> None:
         stop = self._store.subscribe("*", self._changes.put_nowait)
+        loop = asyncio.get_running_loop()
+        next_expiry = loop.time() + _EXPIRY_SECONDS
         try:
             while True:
-                change = await self._changes.get()
+                try:
+                    async with asyncio.timeout_at(next_expiry):
+                        change = await self._changes.get()
+                except TimeoutError:
+                    self.expire_events(now() - _EVENT_LIFETIME)
+                    next_expiry = loop.time() + _EXPIRY_SECONDS
+                    continue
                 try:
                     self._process(change)
                 except ApiError as error:
@@ -45,6 +57,14 @@ class GarbageCollector:
                     _log.debug("collection overtaken", extra={"reason": error.message})
         finally:
             stop()
+
+    def expire_events(self, before: dt.datetime) -> None:
+        """Drop events that were not written since, as the real server's leases on them do."""
+        resource = self._registry.of_storage("events")
+        for event in self._store.all("events"):
+            seen = event.get("lastTimestamp") or event.get("eventTime") or meta(event)["creationTimestamp"]
+            if max(parse_time(seen), parse_time(meta(event)["creationTimestamp"])) < before:
+                self._writes.remove(resource, event)
 
     def _process(self, change: Change) -> None:
         obj = change.object

@@ -65,7 +65,7 @@ class ApiServer:
         self._handlers = Handlers(
             self.store, self._registry, self._writes, deletes, self._lists, watches, self.faults, self.token
         )
-        self._gc = GarbageCollector(self.store, self._registry, self._writes, deletes)
+        self.collector = GarbageCollector(self.store, self._registry, self._writes, deletes)
         self._gc_task: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self._found_cluster(crds)
@@ -95,7 +95,7 @@ class ApiServer:
         site = web.TCPSite(self._runner, self._host, self._port, backlog=1024)
         await site.start()
         self._port = int(self._runner.addresses[0][1])
-        self._gc_task = asyncio.create_task(self._gc.run(), name="garbage-collector")
+        self._gc_task = asyncio.create_task(self.collector.run(), name="garbage-collector")
 
     async def stop(self) -> None:
         """Drop every connection and stop; the objects stay readable in `store`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import yaml
 
 from drivetrain_local.apiserver import ApiServer, Fault
 from drivetrain_local.client import Client, Mirror
+from drivetrain_local.objects import now
 
 _MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -213,3 +215,13 @@ async def test_a_mirror_survives_a_server_that_is_away_for_a_while(tmp_path: Pat
         task.cancel()
         await asyncio.wait([task])
         await client.close()
+
+
+async def test_old_events_expire(api: ApiServer, http: aiohttp.ClientSession) -> None:
+    event = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "a", "namespace": "default"}}
+    async with http.post("/api/v1/namespaces/default/events", json=event) as answer:
+        assert answer.status == 201
+    api.collector.expire_events(now() - dt.timedelta(hours=1))
+    assert api.store.get("events", "default", "e") is not None
+    api.collector.expire_events(now() + dt.timedelta(seconds=1))
+    assert api.store.get("events", "default", "e") is None
