@@ -7,6 +7,7 @@ opens another one beside it. Without answers the last roster holds, and the next
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import ssl
@@ -49,6 +50,7 @@ class Reporter:
         self._news = asyncio.Event()
         self._seq = 0
         self._failures = 0
+        self._answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def changed(self) -> None:
@@ -86,10 +88,7 @@ class Reporter:
     async def _until_next(self) -> None:
         news = asyncio.create_task(self._news.wait())
         try:
-            # While reports fail, news waits for the one on its way: it may end the outage, and a back-off that began
-            # before its answer would be silence, for which the operator replaces coordinators.
-            awaited = self._tasks if self._failures else {news, *self._tasks}
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({news, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
             self._sweep()
             while len(self._tasks) >= IN_FLIGHT:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +97,11 @@ class Reporter:
             news.cancel()
         if self._failures:
             limit = min(BACKOFF_FIRST * 2.0 ** min(self._failures - 1, 10), BACKOFF_LIMIT)
-            await asyncio.sleep(limit * random.uniform(0.5, 1.0))
+            # Ended by the first answer: an operator that is back and then hears nothing for three seconds would give
+            # this coordinator up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit * random.uniform(0.5, 1.0)):
+                    await self._answered.wait()
         else:
             await asyncio.sleep(GAP)
 
@@ -123,6 +126,7 @@ class Reporter:
                 roster = Roster.model_validate_json(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValidationError) as error:
             self._failures += 1
+            self._answered.clear()
             if self._failures & (self._failures - 1) == 0:  # 1st, 2nd, 4th, 8th, ...: one outage, few lines
                 logger.warning(
                     "report failed", extra={"url": self._url, "failures": self._failures, "error": repr(error)}
@@ -131,6 +135,7 @@ class Reporter:
         if self._failures:
             logger.info("reports are answered again", extra={"failures": self._failures})
         self._failures = 0
+        self._answered.set()
         news = roster.revision > report.roster_seen
         self._roster(roster)
         if not news:  # an operator that does not hold its answers must not be asked in a hot loop
