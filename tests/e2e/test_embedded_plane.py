@@ -1,0 +1,154 @@
+"""Real operator, coordinator, launchers and ranks on the embedded plane: a job survives whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivetrain_local.client import ApiFailure, Client
+from drivetrain_local.daemon import Daemon
+from drivetrain_local.up import Options, down, up
+
+ROOT = Path(__file__).parents[2]
+JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs"
+PODS = "/api/v1/namespaces/default/pods"
+COMMANDS = {
+    "drivetrain-operator": "drivetrain_operator.main",
+    "drivetrain-coordinator": "drivetrain_coordinator.main",
+    "drivetrain-launcher": "drivetrain.launch.main",
+}
+STEPS = 300
+SCRIPT = """
+import time, torch, drivetrain
+
+class Data:
+    def __len__(self): return 512
+    def __getitem__(self, index):
+        x = torch.tensor([index / 512.0, 1.0])
+        return x, x.sum()
+
+def forward(model, shard):
+    x, y = shard
+    time.sleep(0.05)  # long enough for a test to get a word in
+    return ((model(x).squeeze(-1) - y) ** 2).mean()
+
+run = drivetrain.start(defaults={"global_batch": 16})
+run.prepare(model=torch.nn.Linear(2, 1), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Data())
+for batch in run.batches():
+    run.log(loss=run.step(batch, forward).loss)
+"""
+
+
+@dataclass
+class Plane:
+    """An embedded plane with an operator on it."""
+
+    state: Path
+    client: Client
+    options: Options
+
+    async def job(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.client.get(f"{JOBS}/{name}")
+        return found
+
+    async def status(self, name: str) -> dict[str, Any]:
+        return (await self.job(name)).get("status") or {}
+
+    async def emptied(self) -> None:
+        """Returns once no pod is left; 20 s at most."""
+        async with asyncio.timeout(20):
+            while True:
+                if not (await self.client.get(PODS))["items"]:
+                    return
+                await asyncio.sleep(0.1)
+
+    async def create(self, name: str, script: str, **spec: Any) -> None:
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"train.py": script}}
+        await self.client.post("/api/v1/namespaces/default/configmaps", config)
+        given = {
+            "image": "drivetrain-worker",
+            "script": {"configMap": name, "key": "train.py"},
+            "workers": 2,
+            "training": {"steps": STEPS},
+            "recovery": {"spares": 0},
+        }
+        body = {"apiVersion": "drivetrain.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}}
+        await self.client.post(JOBS, {**body, "spec": {**given, **spec}})
+
+    async def until(self, name: str, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    if condition(await self.status(name)):
+                        return
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            log = Daemon(self.state, "operator").log_tail(40)
+            pytest.fail(f"not reached: {await self.status(name)}\n{log}")
+
+
+@pytest.fixture
+async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plane]:
+    pytest.importorskip("torch", exc_type=ImportError)
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for command, module in COMMANDS.items():
+        # As an installation would put them there; the tests run from the source tree.
+        (commands / command).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        (commands / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'operator'}:{ROOT / 'worker-image'}")
+    state = tmp_path / "plane"
+    argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--log-format", "text"]
+    options = Options(state=state, crds=[ROOT / "crds"], commands=[("operator", argv)])
+    try:
+        client = Client.from_kubeconfig(await up(options), user_agent="test")
+        yield Plane(state, client, options)
+        await client.close()
+    finally:
+        down(state)
+
+
+@pytest.mark.timeout(180)
+async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
+    await plane.create("survivor", SCRIPT, elastic={"minWorkers": 1, "maxWorkers": 3})
+    await plane.until("survivor", lambda status: bool(status.get("progress")))
+
+    # The operator dies, and with nobody looking a worker's pod is deleted.
+    os.kill(Daemon(plane.state, "operator").pid(), signal.SIGKILL)
+    await plane.client.delete(f"{PODS}/survivor-1-0", {"gracePeriodSeconds": 0})
+    await up(plane.options)
+    await plane.until("survivor", lambda status: status["workers"]["world"] == 2 and status["membership"]["epoch"] > 1)
+
+    # The coordinator is lost: another one leads on, and nobody starts again.
+    term = (await plane.status("survivor"))["membership"]["term"]
+    await plane.client.delete(f"{PODS}/survivor-coordinator-{term}", {"gracePeriodSeconds": 0})
+    await plane.until("survivor", lambda status: status["membership"]["term"] == term + 1)
+
+    await plane.until("survivor", lambda status: status["phase"] in ("Succeeded", "Failed"), 90)
+    status = await plane.status("survivor")
+    assert (status["phase"], status["reason"]) == ("Succeeded", "Completed"), status
+    assert (status["progress"]["step"], status["restarts"], status["attempt"]) == (STEPS, 0, 0)
+
+    await plane.client.delete(f"{JOBS}/survivor")
+    with pytest.raises(ApiFailure):
+        await plane.job("survivor")
+    await plane.emptied()
+
+
+@pytest.mark.timeout(120)
+async def test_a_script_that_raises_fails_the_job_with_its_traceback(plane: Plane) -> None:
+    script = "raise RuntimeError('no such corpus')"
+    await plane.create("broken", script, workers=1, recovery={"spares": 0, "maxRestarts": 1})
+    await plane.until("broken", lambda status: status.get("phase") == "Failed")
+    status = await plane.status("broken")
+    assert status["restarts"] == 2
+    assert any("no such corpus" in failure.get("logTail", "") for failure in status["failures"])
