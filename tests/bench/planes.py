@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol, Self
 
 from drivetrain_api.runtime import RuntimeSpec
+from drivetrain_local.client import Client
+from drivetrain_local.daemon import Daemon
+from drivetrain_local.up import Options, down, up
 from harness.job import LocalJob
+
+ROOT = Path(__file__).parents[2]
 
 
 class Plane(Protocol):
@@ -88,8 +96,122 @@ class Processes:
         return self._job.logs(1500)
 
 
+COMMANDS = {
+    "drivetrain-operator": "drivetrain_operator.main",
+    "drivetrain-coordinator": "drivetrain_coordinator.main",
+    "drivetrain-launcher": "drivetrain.launch.main",
+}
+JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs"
+
+
+class Embedded:
+    """The embedded control plane with the real operator: pods are processes, the operator replaces what dies."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="drivetrain-bench-plane-")
+        self._state = Path(self._folder.name) / "plane"
+        self._client: Client | None = None
+        self._count = 0
+
+    async def __aenter__(self) -> Self:
+        commands = Path(self._folder.name) / "bin"
+        commands.mkdir()
+        for command, module in COMMANDS.items():
+            # As an installation would put them there: the benchmark measures the checkout that it lies in.
+            (commands / command).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+            (commands / command).chmod(0o755)
+        os.environ["PATH"] = f"{commands}:{os.environ['PATH']}"
+        os.environ["PYTHONPATH"] = f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{ROOT / 'tests'}"
+        argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--log-format", "text"]
+        options = Options(state=self._state, crds=[ROOT / "crds"], commands=[("operator", argv)])
+        self._client = Client.from_kubeconfig(await up(options), user_agent="bench")
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._client is not None
+        await self._client.close()
+        down(self._state)
+        self._folder.cleanup()
+
+    @property
+    def _name(self) -> str:
+        return f"bench-{self._count}"
+
+    @contextlib.asynccontextmanager
+    async def job(
+        self, folder: Path, spec: RuntimeSpec, command: list[str], environment: dict[str, str]
+    ) -> AsyncIterator[None]:
+        assert self._client is not None
+        self._count += 1
+        training = spec.training
+        body = {
+            "apiVersion": "drivetrain.dev/v1alpha1",
+            "kind": "TrainingJob",
+            "metadata": {"name": self._name},
+            "spec": {
+                "image": "drivetrain-worker",
+                "command": command,
+                "workers": spec.workers,
+                "elastic": {"minWorkers": spec.min_workers, "maxWorkers": spec.workers},
+                "training": {
+                    "steps": training.steps,
+                    "seed": training.seed,
+                    "batch": {"global": training.global_batch},
+                    "clipNorm": training.clip_norm,
+                    "deterministic": training.deterministic,
+                },
+                "recovery": {"spares": spec.spares, "maxRestarts": 1000},
+                "podTemplate": {
+                    "spec": {
+                        "containers": [
+                            {
+                                "name": "worker",
+                                "env": [{"name": name, "value": value} for name, value in environment.items()],
+                            }
+                        ]
+                    }
+                },
+            },
+        }
+        await self._client.post(JOBS, body)
+        try:
+            yield
+        finally:
+            await self._client.delete(f"{JOBS}/{self._name}")
+            async with asyncio.timeout(60):
+                while (await self._client.get("/api/v1/namespaces/default/pods"))["items"]:
+                    await asyncio.sleep(0.1)
+
+    async def succeeded(self, seconds: float) -> bool:
+        assert self._client is not None
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            status = (await self._client.get(f"{JOBS}/{self._name}")).get("status") or {}
+            if status.get("phase") in ("Succeeded", "Failed"):
+                return bool(status["phase"] == "Succeeded")
+            await asyncio.sleep(0.2)
+        return False
+
+    def coordinator_pid(self) -> int:
+        newest, found = -1, 0
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = dict(
+                    entry.split("=", 1) for entry in (path / "environ").read_text().split("\0") if "=" in entry
+                )
+                command = (path / "cmdline").read_text()
+            except (OSError, UnicodeDecodeError):
+                continue
+            if "drivetrain_coordinator" in command and environment.get("DRIVETRAIN_JOB") == self._name:
+                term = int(environment.get("DRIVETRAIN_TERM", "0"))
+                if term > newest:
+                    newest, found = term, int(path.name)
+        return found
+
+    def describe(self) -> str:
+        return f"job {self._name}; operator log:\n{Daemon(self._state, 'operator').log_tail(30)}"
+
+
 def plane_by_name(name: str) -> Plane:
     """`processes` or `embedded`."""
-    if name == "processes":
-        return Processes()
-    raise SystemExit("--plane embedded: not wired yet")
+    return Processes() if name == "processes" else Embedded()

@@ -149,7 +149,9 @@ class Controller:
             self.totals.survivors += 1
             if start_ticks(pid) != before[pid]:
                 self.totals.survivors_changed += 1
-                self.totals.problems.append(f"survivor {pid} of {kind} is not the same process any more")
+                self.totals.problems.append(
+                    f"survivor {pid} of {kind} is not the same process any more: {self.plane.describe()}"
+                )
 
     async def _next_common(self, at: float, membership: tuple[int, int], *, same: bool) -> float | None:
         floor = (membership[0], membership[1] - 1) if same else membership
@@ -268,6 +270,8 @@ async def main_async(arguments: argparse.Namespace) -> int:
             share = arguments.kills // 2
             kinds = [kind for kind in INJECTED for _ in range(max(1, arguments.injected // 2))]
             kinds = kinds[:share] + ["random"] * max(0, share - len(kinds))
+            if arguments.kinds:
+                kinds = [arguments.kinds.split(",")[each % len(arguments.kinds.split(","))] for each in range(share)]
             chance.shuffle(kinds)
             spec = RuntimeSpec(
                 workers=3,
@@ -279,7 +283,7 @@ async def main_async(arguments: argparse.Namespace) -> int:
                     clip_norm=1.0,
                     seed=arguments.seed,
                     deterministic=mode == "deterministic",
-                    virtual_shards=3,
+                    virtual_shards=8,  # what the API resolves for worlds of up to 8
                 ),
             )
             expected_hash, expected_loss = reference(spec)
@@ -340,6 +344,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--plane", choices=("embedded", "processes"), default="embedded")
+    parser.add_argument("--kinds", default="", help="only these faults, comma-separated: for debugging")
     parser.add_argument("--torchrun-runs", type=int, default=3)
     arguments = parser.parse_args()
     raise SystemExit(asyncio.run(main_async(arguments)))
