@@ -1,7 +1,7 @@
 """How much slower is a step than plain DistributedDataParallel, and why?
 
-Every rank holds the model twice, once under drivetrain and once under torch's DDP, and steps them in turn (ours, DDP, DDP,
-ours, …), so that both see the same machine at the same time. Run by `make bench-overhead`.
+Every rank holds the model twice, once under drivetrain and once under torch's DDP, and steps them in turn (ours, DDP,
+DDP, ours, …), so that both see the same machine at the same time. Run by `make bench-overhead`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -152,7 +153,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def measure(world: int, pairs: int, per_rank: int) -> dict[str, list[float]]:
+def measure(world: int, pairs: int, per_rank: int) -> dict[str, Any]:
     """Run `world` ranks and return what rank 0 measured."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -176,7 +177,8 @@ def measure(world: int, pairs: int, per_rank: int) -> dict[str, list[float]]:
         codes = [process.wait(timeout=600) for process in ranks]
         if any(codes):
             raise SystemExit(f"a rank failed: exit codes {codes}")
-        return json.loads(result.read_text())  # type: ignore[no-any-return]
+        measured: dict[str, Any] = json.loads(result.read_text())
+        return measured
 
 
 def main() -> None:
@@ -203,7 +205,7 @@ def main() -> None:
             flush=True,
         )
         worst = max(worst, ratio)
-        copies, backend = max(copies, got["copies_ms"]), max(backend, got["backend_call_ms"])  # type: ignore[type-var]
+        copies, backend = max(copies, got["copies_ms"]), max(backend, got["backend_call_ms"])
     print(f"overhead_vs_ddp={worst:.3f} backend_ms={backend:.3f} copies_ms={copies:.2f}")
 
 

@@ -1,8 +1,8 @@
 """How long does training stand still when something dies, and is anything lost?
 
-Jobs of three workers train while processes are killed and frozen, at random moments and at chosen points of the step. Time:
-from the kill to the first step that all members of a later membership have finished, minus the median step. Beside it, in the
-same run, the same script under torchrun. Run by `make bench-recovery`; see `--help` for smaller runs.
+Jobs of three workers train while processes are killed and frozen, at random moments and at chosen points of the step.
+Time: from the kill to the first step that all members of a later membership have finished, minus the median step.
+Beside it, in the same run, the same script under torchrun. Run by `make bench-recovery`; `--help` has smaller runs.
 """
 
 from __future__ import annotations
@@ -222,7 +222,8 @@ async def one_job(
             path.unlink()
         last = [each for each in controller.ledger.faults if each["step"] == steps - 1 and each["action"] == "kill"]
         if last and ended:
-            totals.outcomes.append(Outcome("last", min(each["at"] for each in controller.ledger.ends[-3:]) - last[-1]["at"]))
+            went_on = min(each["at"] for each in controller.ledger.ends[-3:])
+            totals.outcomes.append(Outcome("last", went_on - last[-1]["at"]))
         if not ended or not await plane.succeeded(120):
             totals.problems.append(f"the job did not end: {plane.describe()}")
             return
@@ -290,9 +291,7 @@ async def main_async(arguments: argparse.Namespace) -> int:
             for number in range(0, len(kinds), arguments.per_job):
                 print(f"{mode} job {number // arguments.per_job + 1}, seed {arguments.seed}", flush=True)
                 with tempfile.TemporaryDirectory(prefix="drivetrain-bench-") as folder:
-                    await one_job(
-                        plane, spec, kinds[number : number + arguments.per_job], chance, totals, Path(folder)
-                    )
+                    await one_job(plane, spec, kinds[number : number + arguments.per_job], chance, totals, Path(folder))
             bitwise = sum(each == expected_hash for each in totals.hashes)
             print(
                 f"{mode}: {len(totals.outcomes)} faults in {totals.jobs} jobs, counts {dict(totals.counts)}, "

@@ -1,7 +1,7 @@
 """The training script of the recovery benchmark: 5.3 M parameters, dropout, batch-norm, clipping and a schedule.
 
-It keeps a ledger of its own, outside the product: one line for every forward pass (which samples, in which membership) and
-one for every optimizer step. Faults are armed by files in $BENCH_FOLDER, so that the moment is exact.
+It keeps a ledger of its own, outside the product: one line for every forward pass (which samples, in which membership)
+and one for every optimizer step. Faults are armed by files in $BENCH_FOLDER, so that the moment is exact.
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ def main() -> None:
     class Optimizer(torch.optim.AdamW):
         def step(self, closure: Any = None) -> Any:
             result = super().step(closure)
-            ledger.write(
-                "step", step=current["step"], membership=run.membership, rank=run.rank, world=run.world_size
-            )
+            ledger.write("step", step=current["step"], membership=run.membership, rank=run.rank, world=run.world_size)
             return result
 
     def forward(model: nn.Module, shard: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:

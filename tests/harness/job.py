@@ -1,7 +1,7 @@
 """A whole job as processes on one machine, without Kubernetes: a coordinator, launchers, and real ranks that train.
 
-The harness plays the operator: it knows which pods (launchers) exist, and says so in the roster. Every pod has a loopback
-address of its own.
+The harness plays the operator: it knows which pods (launchers) exist, and says so in the roster. Every pod has a
+loopback address of its own.
 """
 
 from __future__ import annotations
