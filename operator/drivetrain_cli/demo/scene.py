@@ -1,0 +1,322 @@
+"""What happens in the demo, in order? Plane, job, half-way a SIGKILL, the end; beside it, undisturbed training."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from drivetrain_api.constants import KIND, ROLE_WORKER, WORKER_CONTAINER
+from drivetrain_api.resolve import to_runtime
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_cli import pack, plane
+from drivetrain_cli.cluster import Cluster, Where, connect
+from drivetrain_cli.demo.outcome import Kill, Outcome, hashes, losses, told
+from drivetrain_cli.demo.processes import belonging_to, identities, unchanged
+from drivetrain_cli.demo.screen import Screen, Snapshot
+from drivetrain_cli.demo.steps import Membership, Steps
+from drivetrain_cli.errors import CliError
+from drivetrain_cli.table import table
+from drivetrain_local.node.images import python_environment
+from drivetrain_operator.kube.errors import KubeError
+from drivetrain_operator.kube.resources import CONFIGMAPS, TRAININGJOBS, Object
+
+JOB: Final = "charlm"
+PROMPT: Final = "def __init__(self"
+_WORKERS: Final = 3
+_LOOK_SECONDS: Final = 0.1
+_FAST_SECONDS: Final = 0.004
+_RECOVERY_LIMIT: Final = 30.0
+_REFERENCE_LIMIT: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how big. `limit` bounds the job in seconds."""
+
+    script: Path
+    folder: Path
+    steps: int = 120
+    batch: int = 24
+    seed: int = 0
+    limit: float = 240.0
+
+
+async def play(plan: Plan, screen: Screen) -> Outcome:
+    """The whole demo. Whatever happens, no process stays behind. Raises CliError."""
+    state = plan.folder / "plane"
+    for name in ("steps", "model", "reference"):
+        (plan.folder / name).mkdir(parents=True)
+    try:
+        outcome = await _play(plan, screen, state)
+    finally:
+        screen.close()
+        plane.stop(state)
+    return _with_left_behind(outcome, plan.folder)
+
+
+async def _play(plan: Plan, screen: Screen, state: Path) -> Outcome:
+    began = time.monotonic()
+    kubeconfig = await plane.start(state)
+    screen.say(
+        f"Embedded control plane with operator: up after {time.monotonic() - began:.1f} s (no Kubernetes, no root)"
+    )
+    config_map, job = _objects(plan)
+    async with connect(Where(kubeconfig=str(kubeconfig))) as cluster, _reference(plan, job) as reference:
+        await cluster.client.create(CONFIGMAPS, config_map, cluster.namespace)
+        await cluster.client.create(TRAININGJOBS, job, cluster.namespace)
+        screen.say(
+            f"{KIND} {JOB}: {_WORKERS} workers, {plan.steps} steps of {plan.batch} samples, seed {plan.seed}, "
+            "deterministic; beside it the same training undisturbed, in one process"
+        )
+        watched = _Watched(plan, cluster, screen)
+        kill = await watched.until_recovered()
+        final = await watched.until_finished()
+        screen.close()
+        text = asyncio.create_task(_generated(plan), name="generated text")
+        logs = await _logs(cluster, final)
+        screen.say()
+        screen.say("$ kubectl get tj")
+        screen.say(await _as_kubectl_prints(kubeconfig, final))
+        undisturbed = await reference
+    found = hashes("this run", logs)
+    lost = watched.lost()
+    outcome = Outcome(
+        phase=(final.get("status") or {}).get("phase", ""),
+        workers=_WORKERS,
+        steps=plan.steps,
+        kill=kill,
+        lost=lost,
+        hashes=found,
+        reference=next(iter(hashes("uninterrupted", undisturbed)), None),
+        losses=losses(logs),
+    )
+    _tell(plan, screen, outcome, await text)
+    return outcome
+
+
+class _Watched:
+    """Looks at a running job, breaks it once, and waits for its end."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, screen: Screen) -> None:
+        self._plan = plan
+        self._cluster = cluster
+        self._screen = screen
+        self._steps = Steps(plan.folder / "steps")
+        self._job: Object = {}
+        self._looked = 0.0
+        self._deadline = time.monotonic() + plan.limit
+        self._killed: dict[int, float] = {}
+        self._before = Membership(0, 0)
+
+    async def until_recovered(self) -> Kill | None:
+        """Train half-way, kill one rank, and wait for the first step of the others. None: it never came."""
+        while len(self._steps.members()) < _WORKERS or self._common_step() < self._plan.steps // 2:
+            if await self._look():
+                return None
+        members = self._steps.members()
+        rank = random.choice(sorted(members))
+        pid, started = members[rank], identities(list(members.values()))
+        self._before = max(membership for _, _, membership in self._steps.common())
+        step_seconds, step = self._steps.step_seconds(), self._common_step()
+        self._screen.say(f"Step {step}: killing rank {rank} (pid {pid}) with SIGKILL")
+        at = time.time()
+        os.kill(pid, signal.SIGKILL)
+        self._killed[pid] = at
+        until = time.monotonic() + _RECOVERY_LIMIT
+        while (found := self._steps.first_common_after(at, self._before)) is None:
+            if time.monotonic() > until:
+                return None
+            await asyncio.sleep(_FAST_SECONDS)
+            self._steps.read()
+        survivors = {r: p for r, p in members.items() if p != pid}
+        alive = unchanged({p: started[p] for p in survivors.values()})
+        after = self._steps.members()
+        kill = Kill(
+            rank=rank,
+            pid=pid,
+            step=step,
+            seconds=found[0] - at,
+            step_seconds=step_seconds,
+            next_step=found[1],
+            membership=str(max(membership for _, _, membership in self._steps.common())),
+            world=len(after),
+            survivors={r: p for r, p in survivors.items() if p in alive},
+            gone=[p for p in survivors.values() if p not in alive],
+            joined=[p for p in after.values() if p not in members.values()],
+        )
+        for line in told(kill):
+            self._screen.say(f"  {line}")
+        return kill
+
+    async def until_finished(self) -> Object:
+        """The job as it is at its end. Raises CliError after the plan's limit."""
+        while not await self._look():
+            pass
+        return self._job
+
+    def lost(self) -> list[str]:
+        """See `Steps.lost`."""
+        self._steps.read()
+        at = next(iter(self._killed.values()), time.time())
+        return self._steps.lost(at, self._before, self._plan.steps)
+
+    def _common_step(self) -> int:
+        return max((step for _, step, _ in self._steps.common()), default=-1) + 1
+
+    async def _look(self) -> bool:
+        """Show how it stands; whether the job is over."""
+        if time.monotonic() > self._deadline:
+            raise CliError(f"the job did not end within {self._plan.limit:.0f} s (--limit): {self._message()}")
+        await asyncio.sleep(_LOOK_SECONDS)
+        self._steps.read()
+        if time.monotonic() - self._looked > 0.5:
+            self._looked = time.monotonic()
+            with contextlib.suppress(KubeError):  # asked again half a second later
+                self._job = await self._cluster.job(JOB)
+        self._show()
+        return self._status().get("phase") in ("Succeeded", "Failed")
+
+    def _show(self) -> None:
+        last, seconds = self._steps.last(), self._steps.step_seconds()
+        status = self._status()
+        self._screen.update(
+            Snapshot(
+                step=self._common_step(),
+                steps=self._plan.steps,
+                loss=last.loss if last else None,
+                samples_per_second=self._plan.batch / seconds if seconds else None,
+                phase=status.get("phase") or "",
+                workers=(status.get("workers") or {}).get("summary", ""),
+                membership=str(last.membership) if last else "",
+                members=self._steps.members(),
+                killed=frozenset(self._killed),
+            )
+        )
+
+    def _status(self) -> dict[str, Any]:
+        return self._job.get("status") or {}
+
+    def _message(self) -> str:
+        return self._status().get("message") or self._status().get("phase") or "it has no status yet"
+
+
+def _objects(plan: Plan) -> tuple[Object, Object]:
+    wish = pack.Wish(
+        name=JOB,
+        files=pack.read(plan.script),
+        workers=_WORKERS,
+        elastic=(1, _WORKERS),
+        steps=plan.steps,
+        batch=plan.batch,
+        seed=plan.seed,
+        deterministic=True,
+        clip_norm=1.0,
+        spares=1,
+        environment={"STEP_LOG": str(plan.folder / "steps"), "OUTPUT": str(plan.folder / "model")},
+    )
+    return pack.objects(wish, "default")
+
+
+@contextlib.asynccontextmanager
+async def _reference(plan: Plan, job: Object) -> AsyncIterator[asyncio.Task[list[str]]]:
+    """The same training in one process, at low priority; a task of its output lines. It ends with the block."""
+    runtime = to_runtime(TrainingJobSpec.model_validate(job["spec"]))
+    environment = {
+        **python_environment(),
+        "DRIVETRAIN_SPEC": runtime.model_dump_json(exclude_none=True),
+        "OUTPUT": str(plan.folder / "reference"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(plan.script),
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    os.setpriority(os.PRIO_PROCESS, process.pid, 5)
+    task = asyncio.create_task(_output(process), name="uninterrupted run")
+    try:
+        yield task
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await process.wait()
+
+
+async def _output(process: asyncio.subprocess.Process) -> list[str]:
+    out, _ = await asyncio.wait_for(process.communicate(), _REFERENCE_LIMIT + 240)
+    return out.decode(errors="replace").splitlines()
+
+
+async def _logs(cluster: Cluster, job: Object) -> list[str]:
+    """What all ranks printed."""
+    lines: list[str] = []
+    for pod in await cluster.pods(job, ROLE_WORKER):
+        async for _, line in cluster.log(pod["metadata"]["name"], WORKER_CONTAINER, follow=False):
+            lines.append(line)
+    return lines
+
+
+async def _as_kubectl_prints(kubeconfig: Path, job: Object) -> str:
+    """By kubectl itself if there is one."""
+    printed = await _run(["kubectl", "get", "tj", "--kubeconfig", str(kubeconfig)], dict(os.environ), 10.0)
+    return printed or table([job], datetime.now(UTC))
+
+
+def _tell(plan: Plan, screen: Screen, outcome: Outcome, text: str) -> None:
+    screen.say()
+    if outcome.losses is not None:
+        before, after = outcome.losses
+        screen.say(f"Loss on held-out text: {before:.4f} before, {after:.4f} after {plan.steps} steps")
+    screen.say(f"Steps lost: {len(outcome.lost)}")
+    screen.say("sha256 over all registered state (model, optimizer, scheduler, random numbers):")
+    for each in [*outcome.hashes, *([outcome.reference] if outcome.reference else [])]:
+        screen.say(f"  {each}")
+    if text:
+        screen.say("The saved model goes on from " + repr(PROMPT) + ":")
+        for line in text.splitlines()[:8]:
+            screen.say(f"  | {line}")
+
+
+async def _generated(plan: Plan) -> str:
+    """Text from the saved model; "" if there is none."""
+    environment = {**python_environment(), "OUTPUT": str(plan.folder / "model")}
+    return await _run([sys.executable, str(plan.script), "generate", PROMPT], environment, 60.0)
+
+
+async def _run(argv: list[str], environment: dict[str, str], seconds: float) -> str:
+    """Output of a short command; "" if it cannot run, fails or takes too long."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return ""
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), seconds)
+    except TimeoutError:
+        return ""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return out.decode(errors="replace").rstrip() if process.returncode == 0 else ""
+
+
+def _with_left_behind(outcome: Outcome, folder: Path) -> Outcome:
+    return replace(outcome, left_behind=belonging_to(folder))

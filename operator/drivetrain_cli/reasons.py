@@ -1,0 +1,200 @@
+"""PURE: why is a job as it is? From its status, pods, events and the nodes to sentences for a person.
+
+The operator has decided already what the most useful cause is (Ready's reason and message); here stands what a person
+can do about it, and the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
+from drivetrain_cli.table import age
+
+Json = dict[str, Any]
+
+ADVICE: Final[dict[str, str]] = {
+    "ImagePullFailed": "Correct spec.image (in a new job), or make the image available to the nodes.",
+    "InvalidTemplate": "Correct spec.podTemplate at the path named; pods are created again when spec changes.",
+    "QuotaExceeded": "Raise the ResourceQuota that is named, free what it counts, or lower spec.workers.",
+    "Forbidden": "The namespace's admission rules or the operator's permissions (RBAC) refuse the object.",
+    "NameConflict": "Delete or rename the object that has the name, or give the job another name.",
+    "Unschedulable": "Free capacity, add nodes, or ask for less (spec.workers, gpusPerWorker, podTemplate resources).",
+    "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
+    "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
+    "ScriptError": "The script raised; its traceback is below.",
+    "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",
+    "OOMKilled": "Raise resources.limits.memory of the container `worker` in spec.podTemplate.",
+    "CommandNotFound": "The image has no such program: correct spec.command, or use an image that has it.",
+    "DeadlineExceeded": "spec.activeDeadlineSeconds was too short for this training.",
+    "Fenced": "The worker lost touch with its coordinator and with all others: look at the network between nodes.",
+}
+_NOT_SEEN: Final = (
+    "No operator has looked at it yet. If that stays so, none runs: see its pods (kubectl get pods -A -l "
+    "app.kubernetes.io/name=drivetrain), or start the embedded plane (drivetrain up)."
+)
+_USUAL_WAITS: Final = ("ContainerCreating", "PodInitializing")
+
+
+def state(job: Json) -> str:
+    """The job in one line."""
+    status = job.get("status") or {}
+    name, phase = job["metadata"]["name"], status.get("phase")
+    if not phase:
+        return f"{name} is new: no operator has looked at it yet"
+    workers, progress = status.get("workers") or {}, status.get("progress") or {}
+    facts = []
+    if phase not in ("Succeeded", "Failed", "Suspended"):
+        facts.append(f"{workers.get('ready', 0)} of {workers.get('target', 0)} workers ready")
+    why = status.get("message") or ""
+    if phase == "Failed" and status.get("reason"):
+        facts.append(str(status["reason"]))
+    if phase in ("Pending", "Waiting", "Failed") and why:
+        facts.append(why)
+    if phase == "Succeeded" and progress.get("step"):
+        facts.append(f"{progress['step']} steps")
+    return f"{name} is {phase}" + (f": {', '.join(facts)}" if facts else "")
+
+
+def failures(job: Json, *, last: int | None = None) -> list[str]:
+    """What failed, oldest first, each with the end of what it printed."""
+    found = (job.get("status") or {}).get("failures") or []
+    return [_failure(f) for f in (found if last is None else found[-last:])]
+
+
+def explain(
+    job: Json, pods: Sequence[Json], events: Sequence[Json], nodes: Sequence[Json] | None, now: datetime
+) -> list[str]:
+    """The whole answer of `drivetrain why`, line by line. `nodes` is None where we may not see them."""
+    status = job.get("status") or {}
+    if not status.get("phase"):
+        return [
+            f"{job['metadata']['name']} was created {age(job['metadata']['creationTimestamp'], now)} ago.",
+            _NOT_SEEN,
+        ]
+    lines = [_headline(job)]
+    reason, message = status.get("reason") or "", status.get("message") or ""
+    if message:
+        lines.append(f"{reason}: {message}" if reason else message)
+    if advice := ADVICE.get(reason):
+        lines.append(f"→ {advice}")
+    if reason == "Unschedulable" and nodes is not None:
+        lines += _capacity(job, nodes)
+    lines += _conditions(status, said=message)
+    lines += _waiting(pods, said=message)
+    lines += _restarts(job)
+    lines += _warnings(events, now, said="\n".join(lines))
+    return lines
+
+
+def _headline(job: Json) -> str:
+    status = job.get("status") or {}
+    phase, workers = status.get("phase"), status.get("workers") or {}
+    progress, membership = status.get("progress") or {}, status.get("membership") or {}
+    text = f"{job['metadata']['name']} is {phase}"
+    if progress.get("step"):
+        of = f" of {progress['steps']} ({progress.get('percent', 0)} %)" if progress.get("steps") else ""
+        text += f" at step {progress['step']}{of}"
+    if phase in ("Pending", "Running", "Waiting"):
+        text += f", {workers.get('ready', 0)} of {workers.get('target', 0)} workers ready"
+        text += f", world size {workers.get('world', 0)}"
+    if phase == "Running" and membership.get("epoch"):
+        text += f", membership {membership.get('term', 0)}.{membership['epoch']}"
+    return text + "."
+
+
+def _conditions(status: Json, said: str) -> list[str]:
+    lines = []
+    for condition in status.get("conditions") or []:
+        kind, holds, message = condition.get("type"), condition.get("status"), condition.get("message") or ""
+        if not message or message in said:
+            continue
+        if kind == "StateLost" and holds == "True":
+            lines.append(f"Training state was lost: {message}")
+        elif kind == "Running" and holds != "True" and status.get("phase") in ("Pending", "Waiting", "Running"):
+            lines.append(f"The coordinator says: {message}")
+    return lines
+
+
+def _waiting(pods: Sequence[Json], said: str) -> list[str]:
+    """Pods that do not run, with the kubelet's or the scheduler's own words."""
+    lines = []
+    for pod in pods:
+        name, status = pod["metadata"]["name"], pod.get("status") or {}
+        role = "coordinator" if (pod["metadata"].get("labels") or {}).get(LABEL_ROLE) == ROLE_COORDINATOR else "worker"
+        placed: Json = next((c for c in status.get("conditions") or [] if c.get("type") == "PodScheduled"), {})
+        if placed.get("status") == "False":
+            if (placed.get("message") or "") not in said:
+                lines.append(f"{role} {name} has no node: {placed.get('message') or placed.get('reason')}")
+            continue
+        for container in status.get("containerStatuses") or []:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            reason, node = waiting.get("reason") or "", (pod.get("spec") or {}).get("nodeName", "?")
+            if reason and reason not in _USUAL_WAITS:
+                image = f" (image {container['image']})" if "mage" in reason and container.get("image") else ""
+                words = f": {waiting['message']}" if waiting.get("message") else ""
+                lines.append(f"{role} {name} on {node} waits, {reason}{image}{words}")
+    return lines
+
+
+def _capacity(job: Json, nodes: Sequence[Json]) -> list[str]:
+    """What the nodes have of the GPUs that are missing."""
+    spec = job.get("spec") or {}
+    if not spec.get("gpusPerWorker"):
+        return []
+    resource = spec.get("gpuResource") or "nvidia.com/gpu"
+    have = {
+        n["metadata"]["name"]: int(((n.get("status") or {}).get("allocatable") or {}).get(resource, 0)) for n in nodes
+    }
+    with_any = ", ".join(f"{name}: {count}" for name, count in sorted(have.items()) if count)
+    wanted = spec["gpusPerWorker"] * spec.get("workers", 1)
+    return [
+        f"It asks for {wanted} {resource} ({spec.get('workers', 1)} workers of {spec['gpusPerWorker']}); "
+        f"the nodes have {sum(have.values())}{f' ({with_any})' if with_any else ', no node has any'}, "
+        "used ones included."
+    ]
+
+
+def _restarts(job: Json) -> list[str]:
+    status = job.get("status") or {}
+    lines = []
+    if status.get("recoveries"):
+        took = status.get("lastRecoverySeconds")
+        lines.append(
+            f"Survivors went on {status['recoveries']} time{'s' if status['recoveries'] != 1 else ''} after a loss"
+            + (f", last after {took:g} s." if took is not None else ".")
+        )
+    found = failures(job)
+    if found:
+        recovery = (job.get("spec") or {}).get("recovery") or {}
+        allowed = f" of {recovery['maxRestarts']} allowed" if "maxRestarts" in recovery else ""
+        lines.append(f"Incidents counted: {status.get('restarts', 0)}{allowed} (recovery.maxRestarts). What failed:")
+        lines += found
+    return lines
+
+
+def _failure(failure: Json) -> str:
+    rank = f"rank {failure['rank']} in " if failure.get("rank") is not None else ""
+    how = f"signal {failure['signal']}" if failure.get("signal") else f"exit code {failure.get('exitCode')}"
+    node = f" on {failure['node']}" if failure.get("node") else ""
+    free = "" if failure.get("counted", True) else ", part of the incident before"
+    text = f"  {failure.get('time', '')} {failure.get('reason', '')}: {rank}{failure.get('pod', '')}{node}, {how}{free}"
+    tail = (failure.get("logTail") or "").rstrip()
+    return text + "".join(f"\n    | {line}" for line in tail.splitlines()[-20:])
+
+
+def _warnings(events: Sequence[Json], now: datetime, said: str) -> list[str]:
+    """Warnings that nothing above has said yet, newest of each reason."""
+    newest = {
+        (e.get("reason"), (e.get("involvedObject") or {}).get("name")): e for e in events if e.get("type") == "Warning"
+    }
+    lines = []
+    for event in list(newest.values())[-8:]:
+        first = (event.get("message") or "").splitlines()[0:1]
+        if first and first[0] not in said and not any(part and part in said for part in first[0].split(": ")[-1:]):
+            about = (event.get("involvedObject") or {}).get("name", "")
+            stamp = event.get("lastTimestamp") or event.get("eventTime") or ""
+            lines.append(f"  {age(stamp, now) + ' ago ' if stamp else ''}{event.get('reason')} {about}: {first[0]}")
+    return ["Warnings:", *lines] if lines else []

@@ -1,0 +1,174 @@
+"""Pack a script, and the modules beside it that it imports, into a ConfigMap and a TrainingJob; follow it, printing its
+logs with ranks; end as it ends. Without a cluster it runs on this machine, on the embedded plane. Ctrl-C stops the
+following, not the job."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from drivetrain_cli import where as which
+from drivetrain_cli.cluster import Cluster, connect
+from drivetrain_cli.errors import Exit, NoCluster, UsageError
+from drivetrain_cli.logs import print_followed
+from drivetrain_cli.pack import Wish, default_name, objects, read
+from drivetrain_operator.kube.errors import AlreadyExists, Invalid, KubeError, NotFound
+from drivetrain_operator.kube.resources import CONFIGMAPS, TRAININGJOBS, Object
+
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""Kubernetes' own for such suffixes: no word comes out."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `drivetrain run`."""
+    parser.add_argument("script", type=Path, help="training script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
+    job = parser.add_argument_group("the job")
+    job.add_argument("--workers", type=int, default=1, help="worker pods (default: %(default)s)")
+    job.add_argument("--elastic", type=_bounds, metavar="MIN:MAX", help="go on with any number of workers in between")
+    job.add_argument("--image", default="drivetrain-worker", help="image of the workers (default: %(default)s)")
+    job.add_argument("--gpus", type=int, help="GPUs of each worker")
+    job.add_argument("--processes-per-worker", type=int, help="rank processes of each worker (default: its GPUs)")
+    job.add_argument("--spares", type=int, help="warm processes of each worker that take a dead one's place")
+    job.add_argument("--max-restarts", type=int, help="incidents that the job survives")
+    job.add_argument("--name", help="name of the job (default: the script's, and a suffix)")
+    job.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="environment; may be repeated")
+    training = parser.add_argument_group("the training (default: what the script itself says)")
+    training.add_argument("--steps", type=int, help="steps to train")
+    training.add_argument("--batch", type=int, help="samples a step, over all workers")
+    training.add_argument("--microbatches", type=int, help="parts of a rank's share of the batch")
+    training.add_argument("--seed", type=int, help="seed of data order and weights")
+    training.add_argument("--clip-norm", type=float, help="largest norm of the gradient")
+    training.add_argument("--deterministic", action="store_true", default=None, help="same bits for any world size")
+    what = parser.add_argument_group("what to do")
+    what.add_argument("--detach", action="store_true", help="create the job and do not follow it")
+    what.add_argument("--dry-run", action="store_true", help="print the objects as YAML, create nothing")
+    which.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 if the job succeeded, 1 if it failed, 130 after Ctrl-C."""
+    wish = wished(arguments)
+    if arguments.dry_run:
+        print(yaml.safe_dump_all(objects(wish, arguments.namespace or "default"), sort_keys=False), end="")
+        return Exit.OK
+    objects(wish, "default")  # whatever is wrong with the flags is said before anything is started
+    return asyncio.run(_run(arguments, wish))
+
+
+def wished(arguments: argparse.Namespace) -> Wish:
+    """The job that these flags describe. Raises UsageError."""
+    files = read(arguments.script)
+    suffix = "".join(random.choices(_ALPHABET, k=5))
+    return Wish(
+        name=arguments.name or default_name(arguments.script, suffix),
+        files=files,
+        image=arguments.image,
+        arguments=_without_dashes(arguments.arguments),
+        workers=arguments.workers,
+        elastic=arguments.elastic,
+        gpus=arguments.gpus,
+        processes_per_worker=arguments.processes_per_worker,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        microbatches=arguments.microbatches,
+        clip_norm=arguments.clip_norm,
+        deterministic=arguments.deterministic,
+        spares=arguments.spares,
+        max_restarts=arguments.max_restarts,
+        environment=_environment(arguments.env),
+    )
+
+
+async def _run(arguments: argparse.Namespace, wish: Wish) -> int:
+    async with connect(which.where(arguments), start=True) as cluster:
+        await cluster.knows_jobs()
+        await _create(cluster, wish)
+        print(f"TrainingJob {cluster.namespace}/{wish.name} created on {cluster.name}", file=sys.stderr, flush=True)
+        if arguments.detach:
+            print(f"Follow it: drivetrain logs -f {wish.name}", file=sys.stderr)
+            return Exit.OK
+        return await _followed(cluster, wish.name)
+
+
+async def _create(cluster: Cluster, wish: Wish) -> None:
+    """ConfigMap, then job; the ConfigMap goes when the job goes."""
+    config_map, job = objects(wish, cluster.namespace)
+    created: Object = {}
+    try:
+        await cluster.client.create(CONFIGMAPS, config_map, cluster.namespace)
+        created = await cluster.client.create(TRAININGJOBS, job, cluster.namespace)
+    except AlreadyExists as error:
+        raise UsageError(f"--name: {wish.name} or its ConfigMap is there already; choose another name") from error
+    except Invalid as error:
+        raise UsageError(error.message) from error
+    except NotFound as error:
+        raise NoCluster(f"-n: is there a namespace {cluster.namespace!r}? {error.message}") from error
+    finally:
+        # What the failed creation of a job leaves behind would be in the way of the next try.
+        if not created:
+            await _forget(cluster, config_map)
+    owner = {
+        "apiVersion": job["apiVersion"],
+        "kind": job["kind"],
+        "name": wish.name,
+        "uid": created["metadata"]["uid"],
+    }
+    name = config_map["metadata"]["name"]
+    await cluster.client.merge_patch(CONFIGMAPS, name, {"metadata": {"ownerReferences": [owner]}}, cluster.namespace)
+
+
+async def _forget(cluster: Cluster, config_map: Object) -> None:
+    """Delete the ConfigMap, if it is not some job's."""
+    name = config_map["metadata"]["name"]
+    try:
+        found = await cluster.client.get(CONFIGMAPS, name, cluster.namespace)
+        if not found["metadata"].get("ownerReferences") and found.get("data") == config_map["data"]:
+            await cluster.client.delete(CONFIGMAPS, name, cluster.namespace, uid=found["metadata"]["uid"])
+    except KubeError:
+        pass  # the error that brought us here is the one to tell
+
+
+async def _followed(cluster: Cluster, name: str) -> int:
+    following = asyncio.ensure_future(print_followed(cluster, name))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, following.cancel)
+    try:
+        return await following
+    except asyncio.CancelledError:
+        print(
+            f"\nThe job goes on. Follow it again: drivetrain logs -f {name}\n"
+            f"Stop it: kubectl delete tj {name} -n {cluster.namespace}",
+            file=sys.stderr,
+        )
+        return Exit.INTERRUPTED
+
+
+def _bounds(text: str) -> tuple[int, int]:
+    low, colon, high = text.partition(":")
+    if not colon or not low.isdecimal() or not high.isdecimal():
+        raise argparse.ArgumentTypeError(f"want MIN:MAX, such as 2:4, not {text!r}")
+    return int(low), int(high)
+
+
+def _environment(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--env: want NAME=VALUE, not {text!r}")
+        found[name] = value
+    return found
+
+
+def _without_dashes(arguments: Sequence[str]) -> tuple[str, ...]:
+    return tuple(arguments[1:] if arguments[:1] == ["--"] else arguments)

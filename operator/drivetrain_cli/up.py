@@ -1,0 +1,76 @@
+"""`drivetrain up`, `down` and `status`: the embedded plane, with an operator in it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+from pathlib import Path
+from typing import Any, Final
+
+from drivetrain_cli import plane
+from drivetrain_cli.errors import Exit, UsageError
+
+_NEXT: Final = (
+    ("drivetrain run --workers 3 --steps 100 train.py", "your script as a job, followed here"),
+    ("kubectl get tj -w", "jobs as they change"),
+    ("drivetrain doctor", "what of torch, GPUs and images is usable here"),
+)
+
+
+def add_commands(commands: Any) -> None:
+    """Add the three subcommands."""
+    up = commands.add_parser("up", help="start the embedded plane: jobs on this machine, no Kubernetes, no root")
+    up.add_argument("--nodes", type=int, default=1, help="nodes that this machine plays (default: %(default)s)")
+    up.add_argument("--gpus", type=int, default=0, help="fake nvidia.com/gpu capacity of each (default: %(default)s)")
+    up.set_defaults(command=_up)
+    down = commands.add_parser("down", help="end the embedded plane and everything in it")
+    down.set_defaults(command=_down)
+    status = commands.add_parser("status", help="which processes of the embedded plane run? (exit code 1: not all)")
+    status.set_defaults(command=_status)
+    for parser in (up, down, status):
+        add_state(parser)
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """The flag that says which embedded plane."""
+    parser.add_argument(
+        "--state", type=Path, default=plane.default_state(), help="folder of the embedded plane (default: %(default)s)"
+    )
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    if arguments.nodes < 1:
+        raise UsageError("--nodes: at least 1")
+    if arguments.gpus < 0:
+        raise UsageError("--gpus: at least 0")
+    kubeconfig = asyncio.run(plane.start(arguments.state, nodes=arguments.nodes, gpus=arguments.gpus))
+    print("The embedded plane runs. For kubectl and everything else:\n")
+    print(f"  export KUBECONFIG={shlex.quote(str(kubeconfig))}\n")
+    print("Next:")
+    width = max(len(command) for command, _ in _NEXT)
+    for command, text in _NEXT:
+        print(f"  {command:<{width}}   # {text}")
+    print("\ndrivetrain down ends it.")
+    return Exit.OK
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    state = arguments.state.resolve()
+    was_running = any(plane.processes(state).values())
+    plane.stop(state)
+    print("The embedded plane is down, no process is left." if was_running else "The embedded plane was not running.")
+    return Exit.OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    state = arguments.state.resolve()
+    found = plane.processes(state)
+    if not found:
+        print("The embedded plane does not run (drivetrain up starts it).")
+        return Exit.FAILED
+    for name, pid in found.items():
+        print(f"{name:<12} {f'pid {pid}' if pid else f'not running; log: {state}/logs/{name}.log'}")
+    if kubeconfig := plane.running(state):
+        print(f"\nexport KUBECONFIG={shlex.quote(str(kubeconfig))}")
+    return Exit.OK if all(found.values()) else Exit.FAILED
