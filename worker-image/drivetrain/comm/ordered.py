@@ -64,7 +64,8 @@ class OrderedSum:
         slices = [share(self._layout.total, transport.world, rank) for rank in range(transport.world)]
         counts = [len(share(self.shards, transport.world, rank)) for rank in range(transport.world)]
         mine = slices[transport.rank]
-        outgoing = torch.cat([row[part.start : part.stop] for part in slices for row in self._rows])
+        nothing = torch.empty(0, dtype=self._layout.dtype, device=self._layout.device)
+        outgoing = torch.cat([nothing, *(row[part.start : part.stop] for part in slices for row in self._rows)])
         incoming = torch.empty(self.shards * len(mine), dtype=self._layout.dtype, device=self._layout.device)
         transport.all_to_all(
             incoming,

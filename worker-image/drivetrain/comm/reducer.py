@@ -17,6 +17,7 @@ import torch
 
 from drivetrain import faults
 from drivetrain.comm.transport import Pending, Transport
+from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Layout, Slot
 
 BUCKET_BYTES: Final = 4 << 20
@@ -44,6 +45,7 @@ class Reducer:
         self._launched = 0
         self._pending: list[Pending] = []
         self._seen: list[bool] = []
+        self._counted: list[bool] = []
         self._step = -1
         for slot in layout.slots:
             slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
@@ -75,6 +77,7 @@ class Reducer:
         self._pending = []
         self._last = False
         self._seen = [False] * len(self._layout.slots)
+        self._counted = [False] * len(self._layout.slots)
         for bucket in self._buckets:
             bucket.missing = len(bucket.slots)
 
@@ -96,6 +99,13 @@ class Reducer:
             self._seen[slot.index] = True
         if self._last:
             bucket = self._bucket_of[slot.index]
+            if self._counted[slot.index]:
+                # Several backward passes inside one (re-entrant checkpointing): the bucket may be on its way already.
+                raise UsageError(
+                    "forward: a parameter got its gradient twice in one backward pass; "
+                    "use torch.utils.checkpoint with use_reentrant=False"
+                )
+            self._counted[slot.index] = True
             bucket.missing -= 1
             if bucket.missing == 0:
                 self._launch_ready()

@@ -58,7 +58,8 @@ class DataParallel:
         self._model = model
         self._source = source
         self._settings = settings
-        self._metric_names: list[str] = []
+        self._metric_names: list[str] | None = None
+        """None until a forward pass here has told them."""
         self._before: list[torch.Tensor] = []
         self._others_before: list[torch.Tensor] = []
         training = settings.training
@@ -78,7 +79,10 @@ class DataParallel:
         else:
             assert self._reducer is not None
             tail = self._attempt_reduced(self._reducer, transport, step, forward, change_pending)
-        return self._read(transport, tail)
+        reduced = self._read(transport, step, forward, tail)
+        # Nothing is left to undo: an interruption before the next attempt must not roll this step's buffers back.
+        self._before, self._others_before = [], []
+        return reduced
 
     def rehearse(self, step: int, forward: Forward) -> None:
         """Run forward and backward on this step's first samples and forget the result: a spare warms up."""
@@ -95,8 +99,9 @@ class DataParallel:
             buffer.copy_(old)
 
     def restore(self) -> None:
-        """Undo what an interrupted attempt left behind."""
+        """Undo what an interrupted attempt left behind, if there was one."""
         self._restore_buffers()
+        self._before, self._others_before = [], []
         if self._reducer is not None:
             self._reducer.abandon()
         for slot in self.layout.slots:
@@ -104,9 +109,9 @@ class DataParallel:
 
     def _restore_buffers(self) -> None:
         with torch.no_grad():
-            for buffer, old in zip(self.layout.statistics, self._before, strict=False):
+            for buffer, old in zip(self.layout.statistics, self._before, strict=bool(self._before)):
                 buffer.copy_(old)
-            for buffer, old in zip(self.layout.other_buffers, self._others_before, strict=False):
+            for buffer, old in zip(self.layout.other_buffers, self._others_before, strict=bool(self._others_before)):
                 buffer.copy_(old)
 
     def _new_tail(self, change_pending: bool) -> torch.Tensor:
@@ -135,11 +140,9 @@ class DataParallel:
         self, ordered: OrderedSum, transport: Transport | None, step: int, forward: Forward, change_pending: bool
     ) -> torch.Tensor:
         rank, world = (transport.rank, transport.world) if transport else (0, 1)
+        # With more ranks than shards some have no work: a waste, but no reason to end a job that was scaled up.
         shards = share(ordered.shards, world, rank)
-        if world > ordered.shards:
-            raise UsageError(
-                f"training.virtualShards is {ordered.shards}, but there are {world} ranks: some would have no work"
-            )
+        others: list[torch.Tensor] = []
         ordered.begin()
         for parameter in self._model.parameters():
             parameter.grad = None
@@ -152,10 +155,15 @@ class DataParallel:
                     if transport is not None:
                         transport.interrupt.check()
                     self._run(forward, step, part, tail)
+            if len(mine) and not others:
+                others = [buffer.clone() for buffer in self.layout.other_buffers]
             row = ordered.new_row()
             self.layout.write_used(tail, ordered.collect_gradients(row))
             self._write_buffers(tail, len(mine) / self._source.batch)
             row[self.layout.gradients :] = tail.to(self.layout.device)
+        # Those of the first shard that had samples, whoever computed it: see `_read`.
+        for buffer, first in zip(self.layout.other_buffers, others, strict=bool(others)):
+            buffer.copy_(first)
         return ordered.finish(transport, step)
 
     def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor) -> None:
@@ -178,8 +186,6 @@ class DataParallel:
         tail[LOSS] += value
 
     def _write_metrics(self, tail: torch.Tensor, loss: Loss) -> None:
-        if not loss.metrics:
-            return
         self._metric_names = sorted(loss.metrics)
         if len(self._metric_names) > METRIC_SLOTS:
             raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self._metric_names)}")
@@ -194,15 +200,31 @@ class DataParallel:
         )
         tail[DIRTY] = float(changed)
 
-    def _read(self, transport: Transport | None, tail: torch.Tensor) -> Reduced:
+    def _owner_of_first_samples(self, world: int) -> int:
+        """The lowest rank that has samples of this step; with more ranks than samples that need not be rank 0."""
+        cut = self._ordered.shards if self._ordered is not None else world
+        first = next(part for part in range(cut) if len(share(self._source.batch, cut, part)))
+        return next(rank for rank in range(world) if first in share(cut, world, rank))
+
+    def _learn_metric_names(self, step: int, forward: Forward) -> list[str]:
+        """A rank without samples so far asks forward once, so that its results have the same names as everybody's."""
+        before = [buffer.clone() for buffer in self._model.buffers()]
+        with torch.no_grad(), rng.stream(self._settings.training.seed, step, 0):
+            result = forward(self._model, self._source.read(step, range(min(2, self._source.batch))))
+            for buffer, old in zip(self._model.buffers(), before, strict=True):
+                buffer.copy_(old)
+        return sorted(result.metrics) if isinstance(result, Loss) else []
+
+    def _read(self, transport: Transport | None, step: int, forward: Forward, tail: torch.Tensor) -> Reduced:
         numbers = tail[: METRICS + METRIC_SLOTS].tolist()
         with torch.no_grad():
             self.layout.read_statistics(tail.cpu() if tail.is_cuda else tail, self._before)
             if transport is not None and numbers[DIRTY] > 0:
-                # Rare: buffers that are no running statistics. Like DDP, the first rank's are everybody's.
+                # Rare: buffers that are no running statistics. Like DDP, those of the first samples are everybody's.
+                root = self._owner_of_first_samples(transport.world)
                 for buffer in self.layout.other_buffers:
                     staged = buffer.clone().contiguous()
-                    transport.broadcast(staged, root=0)
+                    transport.broadcast(staged, root)
                     buffer.copy_(staged)
             weight = numbers[WEIGHT]
             if numbers[NORMALISE] > 0:
@@ -211,5 +233,7 @@ class DataParallel:
                 for slot in self.layout.slots:
                     if slot.parameter.grad is not None:
                         slot.parameter.grad.div_(weight)
-        metrics = {name: numbers[METRICS + number] / weight for number, name in enumerate(self._metric_names)}
+        if self._metric_names is None and numbers[NORMALISE] > 0:
+            self._metric_names = self._learn_metric_names(step, forward)
+        metrics = {name: numbers[METRICS + number] / weight for number, name in enumerate(self._metric_names or [])}
         return Reduced(numbers[LOSS] / weight, weight, metrics, numbers[FLAG] > 0)
