@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,10 @@ def save_checkpoint(path: Path, state: dict[str, Any], position: dict[str, Any])
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """State and position of a file that `save_checkpoint` wrote. Raises `StateMismatch` for any other file."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise StateMismatch(f"resume={str(path)!r}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise StateMismatch(f"resume={str(path)!r}: not a file that run.save wrote")
     return content["state"], content["position"]

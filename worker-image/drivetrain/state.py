@@ -50,10 +50,17 @@ def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
         if isinstance(node, dict):
             return {key: walk(value) for key, value in node.items()}
         if isinstance(node, (list, tuple)):
-            return type(node)(walk(value) for value in node)
+            return _rebuilt(node, [walk(value) for value in node])
         return node
 
     return walk(tree), tensors
+
+
+def _rebuilt(like: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
+    """The same kind of list or tuple with other values; named tuples take them one by one, torch.Size only numbers."""
+    if isinstance(like, torch.Size):
+        return like
+    return like._make(values) if hasattr(like, "_make") else type(like)(values)
 
 
 def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
@@ -63,7 +70,7 @@ def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
     if isinstance(skeleton, dict):
         return {key: unflatten(value, tensors) for key, value in skeleton.items()}
     if isinstance(skeleton, (list, tuple)):
-        return type(skeleton)(unflatten(value, tensors) for value in skeleton)
+        return _rebuilt(skeleton, [unflatten(value, tensors) for value in skeleton])
     return skeleton
 
 
@@ -155,11 +162,12 @@ def digest(tree: Any) -> str:
 
 
 def _feed(hasher: Any, node: Any) -> None:
-    """Feed a skeleton unambiguously: dicts in the order of their keys' text, floats by their exact value."""
+    """Feed a skeleton unambiguously: dicts in the order of their keys' text, floats by their exact value, and every
+    leaf ended, so that [1, 23] and [12, 3] differ."""
     if isinstance(node, dict):
         hasher.update(b"{")
         for key in sorted(node, key=repr):
-            hasher.update(repr(key).encode())
+            hasher.update(repr(key).encode() + b":")
             _feed(hasher, node[key])
         hasher.update(b"}")
     elif isinstance(node, (list, tuple)):
@@ -168,11 +176,11 @@ def _feed(hasher: Any, node: Any) -> None:
             _feed(hasher, each)
         hasher.update(b"]")
     elif isinstance(node, Place):
-        hasher.update(f"{node.shape}{node.dtype}".encode())
+        hasher.update(f"{node.shape}{node.dtype},".encode())
     elif isinstance(node, float):
-        hasher.update(node.hex().encode())
+        hasher.update(node.hex().encode() + b",")
     else:
-        hasher.update(repr(node).encode())
+        hasher.update(repr(node).encode() + b",")
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
