@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drivetrain.errors import DrivetrainError, StateMismatch, UsageError
+    from drivetrain.evaluation import Evaluation
     from drivetrain.parallel.data import Loss
     from drivetrain.position import StepResult
-    from drivetrain.run import Evaluation, Run, start
+    from drivetrain.run import Run, start
 
 __all__ = ["DrivetrainError", "Evaluation", "Loss", "Run", "StateMismatch", "StepResult", "UsageError", "start"]
 
 _HOME = {
     "DrivetrainError": "errors",
-    "Evaluation": "run",
+    "Evaluation": "evaluation",
     "Loss": "parallel.data",
     "Run": "run",
     "StateMismatch": "errors",

@@ -3,6 +3,7 @@
 DrivetrainError
 ├── UsageError            the script or its settings: the message names the argument or field to change
 ├── StateMismatch         a peer's state does not fit this process's model or optimizer
+├── OutOfStep             the others are further than this process's script can follow: it must be replaced
 └── Interrupted           control flow: the current operation ends and is tried again in the next membership
     ├── MembershipOver    the coordinator told us to move on
     └── CommFault         a peer vanished, or the transport failed
@@ -19,6 +20,10 @@ class UsageError(DrivetrainError):
 
 class StateMismatch(DrivetrainError):
     """State received from a peer, or read from a file, does not fit what `prepare` built here."""
+
+
+class OutOfStep(DrivetrainError):
+    """This process was away for too long: a fresh one, whose script starts anew, has to take its place."""
 
 
 class Interrupted(DrivetrainError):

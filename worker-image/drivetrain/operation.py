@@ -14,10 +14,10 @@ from enum import IntEnum
 import torch
 
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import Interrupted, StateMismatch
+from drivetrain.errors import Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.position import Position, StepResult
 from drivetrain.state import Registry
-from drivetrain.world.base import World
+from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, synchronise
 
 
@@ -72,14 +72,29 @@ class Operations:
         """Ranks that take part in the script's reductions: all but newcomers which wait for their first step."""
         return self._live
 
-    def synchronise(self, transport: Transport | None, doing: Doing) -> Healed:
+    def synchronise(self, transport: Transport | None, doing: Doing, entry: Entry) -> Healed:
         """Bring a new group to one state; the world calls this whenever a group has formed."""
         self.counts.memberships += 1
+        held = self.position.has_state
+        before = self.position.step, len(self.position.since)
+        if entry.new:
+            self.position.has_state = False
         if transport is None:
             self.on_first_state()
             self.position.has_state = True
             return Healed(False, 0, 1, (doing,))
-        healed = synchronise(transport, self.position, self._registry, doing, self.on_first_state)
+        healed = synchronise(
+            transport,
+            self.position,
+            self._registry,
+            doing,
+            self.on_first_state,
+            may_start=entry.may_start,
+        )
+        if self._bound and healed.received and held and not self.position.follows(*before):
+            raise OutOfStep(
+                f"the members are at step {self.position.step}, this script stands at step {before[0]} and cannot jump"
+            )
         self.counts.states_received += healed.received
         if healed.sent_to:
             self.counts.joins += healed.joined
@@ -88,6 +103,11 @@ class Operations:
         someone_reduces = Doing.REDUCTION in healed.doing
         self._guests = frozenset(set(ranks) - set(self._live)) if someone_reduces else frozenset()
         return healed
+
+    def next_batch(self) -> None:
+        """The script asks for a batch: reductions from here on come before a step, not after one."""
+        if self._bound:
+            self.position.mark = self._replayed
 
     def bind(self, total: int) -> int:
         """The number of the next step, for a script that asks for it. Waits for membership.
@@ -103,16 +123,27 @@ class Operations:
                     assert transport is not None
                     if not self._serve_as_guest(transport):
                         break
-                self._bound = True
+                self._bind()
             except Interrupted as error:
                 self.world.interrupted(error)
         return self.position.step
+
+    def _bind(self) -> None:
+        self._bound = True
+        position = self.position
+        if position.step == position.first:
+            position.mark = self._replayed  # everybody's script began here, and came as far as this one
+        else:
+            # A newcomer enters where the members asked for this batch. If none of them is left that did, what they
+            # reduced is nobody's business any more.
+            self._replayed = len(position.since) if position.mark is None else position.mark
 
     def _serve_as_guest(self, transport: Transport) -> bool:
         """Take part in one operation of the members; False when it is a step, which this process then joins."""
         kind, size = self._announce(transport, _Kind.STEP, 0)
         if kind is _Kind.STEP:
             self._guests = frozenset()
+            self.position.mark = size
             return False
         values = torch.zeros(size, dtype=torch.float64)
         transport.all_reduce(values).wait()
@@ -120,7 +151,10 @@ class Operations:
         return True
 
     def _announce(self, transport: Transport, kind: _Kind, size: int) -> tuple[_Kind, int]:
-        """While there are guests: the first live rank says what comes next. All ranks call this."""
+        """While there are guests: the first live rank says what comes next. All ranks call this.
+
+        `size` is that of the reduction; of a step, its mark (see `Position`).
+        """
         header = torch.tensor([int(kind), size], dtype=torch.int64)
         transport.broadcast(header, root=self._live[0])
         return _Kind(int(header[0])), int(header[1])
@@ -132,15 +166,16 @@ class Operations:
         undo: Callable[[], None],
     ) -> StepResult:
         """Commit step `number`. `attempt(transport, change_pending)` returns its result and whether a change is due."""
+        if self.position.step != number:
+            raise UsageError(f"run.step: step {number} is done already; call it once for every batch")
         while True:
-            if self.world.ensure(Doing.STEP) is not None and self.position.step != number:
-                break
+            self.world.ensure(Doing.STEP)
             if self.position.step != number:
                 break
             transport = self.world.transport
             try:
                 if self._guests and transport is not None:
-                    self._announce(transport, _Kind.STEP, 0)
+                    self._announce(transport, _Kind.STEP, self.position.mark or 0)
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
                 result, change_due = attempt(transport, self.world.change_pending)
@@ -165,7 +200,7 @@ class Operations:
             known = self._known_result()
             if known is not None:
                 return known
-            if not self._bound and self.position.step > 0:
+            if not self._bound and self.position.step > self.position.first:
                 raise StateMismatch("this script reduces more before its first step than the other members' did")
             place = (self.position.step, len(self.position.since))
             healed = self.world.ensure(Doing.REDUCTION)
@@ -189,7 +224,7 @@ class Operations:
     def _known_result(self) -> list[float] | None:
         """The result of this script's next reduction when the members have it already."""
         journal = self.position.since
-        if not self._bound and self.position.step > 0:
+        if not self._bound and self.position.step > self.position.first:
             # A newcomer's script before its first step: the members did this before theirs.
             journal = self.position.before_first
         if self._replayed < len(journal):

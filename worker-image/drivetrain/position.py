@@ -36,9 +36,14 @@ class Position:
     """The membership epoch in which the last operation was committed: tells two states of the same step apart."""
     has_state: bool = False
     before_first: list[list[float]] = field(default_factory=list)
-    """Results of the reductions before step 0, for the scripts of newcomers, which ask for them again."""
+    """Results of the reductions before the first step, for the scripts of newcomers, which ask for them again."""
+    first: int = 0
+    """The step that the job's scripts began with: 0, or that of the file they resumed from."""
     since: list[list[float]] = field(default_factory=list)
     """Results of the reductions since the last step."""
+    mark: int | None = None
+    """How many of `since` came before the script asked for the next batch; None until it did. A newcomer's script
+    enters there, so it does not ask for those."""
     last: StepResult | None = None
 
     def order(self) -> tuple[int, int, int, EpochId]:
@@ -49,6 +54,7 @@ class Position:
         """A step is done."""
         self.step += 1
         self.since = []
+        self.mark = None
         self.last = result
         self.lineage = epoch
         self.has_state = True
@@ -56,10 +62,22 @@ class Position:
     def commit_reduction(self, result: list[float], epoch: EpochId) -> None:
         """A reduction is done."""
         self.since.append(result)
-        if self.step == 0:
+        if self.step == self.first:
             self.before_first.append(result)
         self.lineage = epoch
         self.has_state = True
+
+    def begin(self) -> None:
+        """Scripts start here, from a file: what was reduced around this step belongs to the run that wrote it."""
+        self.first = self.step
+        self.before_first = []
+        self.since = []
+        self.mark = None
+
+    def follows(self, step: int, reductions: int) -> bool:
+        """Can a script that stands before operation (`step`, `reductions`) go on from here? One step behind is the
+        most: of operations before that the results are gone, and a script cannot be wound forward."""
+        return self.step == step + 1 or (self.step == step and len(self.since) >= reductions)
 
     def dump(self) -> dict[str, Any]:
         """What travels to a peer or into a file."""
@@ -67,7 +85,9 @@ class Position:
             "step": self.step,
             "lineage": tuple(self.lineage),
             "before_first": self.before_first,
+            "first": self.first,
             "since": self.since,
+            "mark": self.mark,
             "last": None if self.last is None else dataclasses.asdict(self.last),
         }
 
@@ -76,6 +96,8 @@ class Position:
         self.step = data["step"]
         self.lineage = EpochId(*data["lineage"])
         self.before_first = [list(each) for each in data["before_first"]]
+        self.first = data["first"]
         self.since = [list(each) for each in data["since"]]
+        self.mark = data["mark"]
         self.last = None if data["last"] is None else StepResult(**data["last"])
         self.has_state = True

@@ -9,11 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -22,12 +19,12 @@ from torch import nn
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint
 from drivetrain.comm.transport import Transport
 from drivetrain.data.batch import Batch, MapDataset, Source
-from drivetrain.data.order import share
 from drivetrain.errors import UsageError
+from drivetrain.evaluation import SUMS, Evaluation, Evaluator
+from drivetrain.exit import Exit
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
-from drivetrain.parallel.data import DataParallel, Forward, Loss
-from drivetrain.parallel.layout import METRIC_SLOTS
+from drivetrain.parallel.data import DataParallel, Forward
 from drivetrain.position import StepResult
 from drivetrain.settings import Settings
 from drivetrain.state import Registry, Stateful
@@ -37,15 +34,6 @@ from drivetrain.world.base import World
 from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Outcome of `run.evaluate`: weighted means over the whole dataset, the same on every rank."""
-
-    loss: float
-    metrics: dict[str, float]
-    weight: float
 
 
 def start(defaults: dict[str, Any] | None = None) -> Run:
@@ -88,14 +76,13 @@ class Run:
         self._source: Source | None = None
         self._model: nn.Module | None = None
         self._rehearsed = False
-        self._failed = False
+        self._exit = Exit(link.error if link is not None else lambda text: None)
         self._finished = False
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
         self._on_commit: list[Callable[[StepResult], None]] = []
-        if link is not None:
-            previous = sys.excepthook
-            sys.excepthook = lambda kind, error, trace: self._report_failure(previous, kind, error, trace)
+        if link is not None or self._world.size > 1:
+            self._exit.watch()
         atexit.register(self._at_exit)
 
     # --- what the script says once ----------------------------------------------------------------------------------
@@ -181,7 +168,13 @@ class Run:
                 number = self._operations.bind(self.settings.steps)
                 if number >= self.settings.steps:
                     return
-            yield Batch(lambda: self._operations.bind(self.settings.steps))
+            self._operations.next_batch()
+            batch = Batch(lambda: min(self._operations.bind(self.settings.steps), self.settings.steps - 1))
+            try:
+                yield batch
+            except GeneratorExit:
+                self._exit.loop_left()
+                raise
 
     def step(self, batch: Batch, forward: Forward) -> StepResult:
         """Train on one batch: forward, backward, exchange, clip, update; done once on all ranks, or not at all.
@@ -190,6 +183,7 @@ class Run:
         called several times for one step. Returns the loss over the whole global batch.
         """
         parallel = self._prepared()
+        self._exit.goes_on()
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
@@ -198,8 +192,11 @@ class Run:
                 batch.rehearsing = False
         number = batch.step
         last = self._operations.position.last
-        if number >= self.settings.steps and last is not None:
-            # A spare that was promoted after the last step: nothing is left to train, the loop ends after this.
+        if self._operations.position.step >= self.settings.steps and last is not None:
+            # A spare that was promoted after the last step. It goes on as if it had just made that one, because what
+            # the others did after it (evaluate, save) is asked for again by its script, and answered.
+            self._operations.stepped()
+            self._invisible = (last, {})
             return last
 
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
@@ -232,35 +229,14 @@ class Run:
         model = self._model
         if model is None:
             raise UsageError("evaluate needs prepare first")
-        source = Source(data, None, 0, batch)
-        names: list[str] = []
+        share_of = Evaluator(model, data, forward, batch)
 
         def contribute() -> list[float]:
-            nonlocal names
-            numbers = [0.0] * (2 + METRIC_SLOTS)
-            live = self._operations.live_ranks
-            mine = share(len(data), len(live), live.index(self._world.rank)) if self._world.rank in live else range(0)
-            was_training = model.training
-            model.eval()
-            try:
-                with torch.no_grad():
-                    for at in range(mine.start, mine.stop, batch):
-                        part = list(range(at, min(at + batch, mine.stop)))
-                        result = forward(model, source.collated(part))
-                        if not isinstance(result, Loss):
-                            result = Loss(result * len(part), len(part))
-                        numbers[0] += result.weight
-                        numbers[1] += float(result.sum)
-                        names = sorted(result.metrics)
-                        for number, name in enumerate(names):
-                            numbers[2 + number] += float(result.metrics[name])
-            finally:
-                model.train(was_training)
-            return numbers
+            live, rank, transport = self._operations.live_ranks, self._world.rank, self._world.transport
+            mine = live.index(rank) if rank in live else None
+            return share_of.run(len(live), mine, transport.interrupt.check if transport else lambda: None)
 
-        total = self._operations.reduce(2 + METRIC_SLOTS, contribute)
-        weight = total[0] or float("nan")
-        return Evaluation(total[1] / weight, {name: total[2 + n] / weight for n, name in enumerate(names)}, total[0])
+        return share_of.outcome(self._operations.reduce(SUMS, contribute))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
@@ -277,7 +253,7 @@ class Run:
         self._operations.reduce(1, contribute)
 
     def finish(self) -> None:
-        """End this process's part: waits until all members have finished. Called when the script ends."""
+        """End this process's part: waits until all members have finished. Called when the script ends by itself."""
         if self._finished or self._parallel is None:
             return
         self._finished = True
@@ -325,20 +301,11 @@ class Run:
         state, position = load_checkpoint(path)
         self._registry.load(state)
         self._operations.position.load(position)
+        self._operations.position.begin()
         print(f"resumed from {path} at step {self._operations.position.step}", flush=True)
 
-    def _report_failure(
-        self,
-        previous: Callable[[type[BaseException], BaseException, TracebackType | None], Any],
-        kind: type[BaseException],
-        error: BaseException,
-        trace: TracebackType | None,
-    ) -> None:
-        self._failed = True
-        if self._link is not None:
-            self._link.error("".join(traceback.format_exception(kind, error, trace)))
-        previous(kind, error, trace)
-
     def _at_exit(self) -> None:
-        if not self._failed:
+        if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):
             self.finish()
+        elif self._link is not None:
+            self._link.close()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from drivetrain.errors import CommFault, MembershipOver
+from drivetrain.errors import CommFault, Interrupted, MembershipOver
 
 _DONE: Final = "done"
 
@@ -92,6 +92,8 @@ class Interrupt:
 
         started = time.monotonic()
         self.wait(arm, deadline_seconds, what)
+        if failure and isinstance(failure[0], Interrupted):
+            raise failure[0]  # the helper saw the membership's end before this thread did
         if failure:
             raise CommFault(f"{what}: {failure[0]} (after {time.monotonic() - started:.1f} s)") from failure[0]
         return outcome[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from drivetrain.comm.transport import Transport
@@ -11,8 +12,20 @@ from drivetrain.position import StepResult
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.messages import EpochId, Progress
 
-Synchronise = Callable[[Transport | None, Doing], Healed]
-"""Brings all members of a new group to the same state; given by the run, called by the world."""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """On which terms this process enters a membership epoch."""
+
+    new: bool = False
+    """It brings no state that counts, whatever it holds."""
+    may_start: bool = True
+    """If nobody brings state, training begins (or resumes from a file)."""
+
+
+Synchronise = Callable[[Transport | None, Doing, Entry], Healed]
+"""Brings all members of a new group to the same state; given by the run, called by the world. Raises `Interrupted`,
+`OutOfStep` or `StateMismatch`."""
 
 
 class World(Protocol):

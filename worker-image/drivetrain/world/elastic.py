@@ -11,17 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 from drivetrain import faults
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import CommFault, Interrupted, MembershipOver
+from drivetrain.errors import CommFault, Interrupted, MembershipOver, OutOfStep
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.position import StepResult
-from drivetrain.world.base import Synchronise
+from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.constants import ENV_POD_IP
 from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
@@ -52,6 +52,7 @@ class Elastic:
         self._finished = False
         self._step = -1
         self._has_state = False
+        self._fault: str | None = None
         self._rank = -1
         self._size = 0
         link.on_form(self._on_form)
@@ -102,7 +103,7 @@ class Elastic:
     @property
     def is_spare(self) -> bool:
         """Started as a spare, and no member yet."""
-        return self._link.is_spare and self.transport is None
+        return self._link.is_spare and not self._has_state
 
     @property
     def change_pending(self) -> bool:
@@ -118,6 +119,7 @@ class Elastic:
         if self.transport is not None and self._interrupt.reason is None and not self._change_due:
             return None
         self._leave()
+        # With the fault, if there was one: a launcher passes on only the newest that it was told.
         self._tell(ProcessPhase.DONE if doing is Doing.LINGERING else ProcessPhase.READY)
         faults.point("ready", self._step)
         while True:
@@ -125,15 +127,16 @@ class Elastic:
             try:
                 return self._enter(form, doing)
             except Interrupted as error:
-                self._leave()
-                if isinstance(error, CommFault):
-                    self._tell(ProcessPhase.MEMBER, fault=str(error))
+                self.interrupted(error)
+            except OutOfStep as error:
+                self._replace_me(str(error))
 
     def interrupted(self, error: Interrupted) -> None:
         """Give the group up. A fault of communication is told; the coordinator decides what follows."""
         self._leave()
         if isinstance(error, CommFault):
-            self._tell(ProcessPhase.MEMBER, fault=str(error))
+            self._fault = str(error)
+            self._tell(ProcessPhase.MEMBER)
 
     def boundary(self) -> None:
         self._change_due = True
@@ -162,14 +165,14 @@ class Elastic:
             self._tell(ProcessPhase.DONE, formed=True)
         self._link.close()
 
-    def _tell(self, phase: ProcessPhase, *, formed: bool = False, fault: str | None = None) -> None:
+    def _tell(self, phase: ProcessPhase, *, formed: bool = False) -> None:
         self._link.send_phase(
             phase,
             epoch=self.epoch if self.epoch > (0, 0) else None,
             formed=formed,
             has_state=self._has_state,
             step=self._step,
-            fault=fault,
+            fault=self._fault,
         )
 
     def _leave(self) -> None:
@@ -181,9 +184,14 @@ class Elastic:
         self._interrupt.end("left")
         transport.abandon(self._quarantine)
         if self._quarantine.sweep() > _LEAK_LIMIT:
-            print("drivetrain: too many abandoned operations never ended: asking for a fresh process", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(REPLACE_ME)
+            self._replace_me("too many abandoned operations never ended")
+
+    def _replace_me(self, reason: str) -> NoReturn:
+        text = f"drivetrain: {reason}: asking for a fresh process"
+        print(text, file=sys.stderr, flush=True)
+        self._link.error(text)
+        self._link.close()
+        os._exit(REPLACE_ME)
 
     def _next_form(self) -> Form:
         """Wait for an epoch that has a seat for this process. How long that takes is the coordinator's business."""
@@ -219,6 +227,11 @@ class Elastic:
         if early is not None:
             store.feed(early)
         self._rank, self._size = rank, size
+        self._fault = None
+        new = form.members[rank].new
+        self._has_state = self._has_state and not new
+        # Where a start is permitted nobody reported state: what this process holds is then newer than its report.
+        entry = Entry(new=new and not form.fresh, may_start=form.fresh)
         self._tell(ProcessPhase.MEMBER)
         faults.point("forming", self._step)
         group = connect_gloo(store, rank, size, interrupt, form.deadline_seconds, self._address)
@@ -226,7 +239,7 @@ class Elastic:
         self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting)
         if self._link.is_spare and not self._has_state:
             faults.point("promoted", self._step)
-        healed = self._synchronise(self.transport, doing)
+        healed = self._synchronise(self.transport, doing, entry)
         self._has_state = True
         self._tell(ProcessPhase.MEMBER, formed=True)
         if os.environ.get("DRIVETRAIN_TRACE"):

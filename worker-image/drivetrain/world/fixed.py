@@ -16,7 +16,7 @@ from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import Interrupted
 from drivetrain.position import StepResult
-from drivetrain.world.base import Synchronise
+from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.messages import EpochId, Progress
 
@@ -65,7 +65,7 @@ class Fixed:
         if self._entered:
             return None
         self._entered = True
-        return self._synchronise(self.transport, doing)
+        return self._synchronise(self.transport, doing, Entry())
 
     def interrupted(self, error: Interrupted) -> None:
         raise error

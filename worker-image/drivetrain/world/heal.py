@@ -61,12 +61,18 @@ _SMALL: Final = 1 << 16
 
 
 def synchronise(
-    transport: Transport, position: Position, registry: Registry, doing: Doing, start: Callable[[], None]
+    transport: Transport,
+    position: Position,
+    registry: Registry,
+    doing: Doing,
+    start: Callable[[], None],
+    *,
+    may_start: bool = True,
 ) -> Healed:
     """Bring all members to the state of the most advanced one.
 
-    When nobody has state, `start()` is called on one rank (it may load a saved state), and that rank's is everybody's.
-    Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ.
+    When nobody has state, and if `may_start`, `start()` is called on one rank (it may load a saved state), and that
+    rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ.
     """
     rank_order = position.order()
     mine = torch.tensor([*rank_order[:3], *rank_order[3], int(doing)], dtype=torch.int64)
@@ -76,6 +82,8 @@ def synchronise(
     source = orders.index(best)
     # Nobody has state: rank 0's initial parameters become everybody's, whatever seed each script used for its own.
     fresh = best[0] == 0
+    if fresh and not may_start:
+        raise CommFault("no member of this membership holds state, and somebody outside of it may")
     if fresh and transport.rank == source:
         start()
     needy = [rank for rank, order in enumerate(orders) if (rank != source if fresh else order != best)]

@@ -1,0 +1,81 @@
+"""How good is the model on a dataset? Members share the work out; everybody gets the same answer.
+
+The dataset is cut into the same pieces whatever the number of members, and sums are kept in float64: so the answer is
+in practice the same to the last bit in every world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import nn
+
+from drivetrain.data.batch import MapDataset, Source
+from drivetrain.data.order import share
+from drivetrain.errors import UsageError
+from drivetrain.parallel.data import Forward, Loss
+from drivetrain.parallel.layout import METRIC_SLOTS
+
+SUMS: Final = 2 + METRIC_SLOTS
+"""How many numbers members add up: weight, loss, metrics in the order of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcome of `run.evaluate`: weighted means over the whole dataset, the same on every rank."""
+
+    loss: float
+    metrics: dict[str, float]
+    weight: float
+
+
+class Evaluator:
+    """One evaluation of a model."""
+
+    def __init__(self, model: nn.Module, data: MapDataset, forward: Forward, batch: int) -> None:
+        if batch < 1:
+            raise UsageError(f"evaluate(batch={batch}): must be at least 1")
+        self._model = model
+        self._forward = forward
+        self._source = Source(data, None, 0, batch)
+        self._pieces = [range(at, min(at + batch, len(data))) for at in range(0, len(data), batch)]
+        self._names: list[str] | None = None
+
+    def run(self, parts: int, part: int | None, check: Callable[[], None]) -> list[float]:
+        """The sums of one member's part; all 0 for None. `check()` is called before each piece and may raise."""
+        numbers = [0.0] * SUMS
+        for number in share(len(self._pieces), parts, part) if part is not None else ():
+            check()
+            result = self._evaluate(self._pieces[number])
+            numbers[0] += result.weight
+            numbers[1] += float(result.sum)
+            for at, name in enumerate(self._names or []):
+                numbers[2 + at] += float(result.metrics[name])
+        return numbers
+
+    def outcome(self, sums: list[float]) -> Evaluation:
+        """The means that all members' sums give."""
+        if self._names is None:
+            # This process had no part in it (few pieces, or it asks for what was done before it came).
+            self._evaluate(self._pieces[0][:1])
+        weight = sums[0] or float("nan")
+        metrics = {name: sums[2 + at] / weight for at, name in enumerate(self._names or [])}
+        return Evaluation(sums[1] / weight, metrics, sums[0])
+
+    def _evaluate(self, piece: range) -> Loss:
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                result = self._forward(self._model, self._source.collated(list(piece)))
+        finally:
+            self._model.train(was_training)
+        if not isinstance(result, Loss):
+            result = Loss(result * len(piece), len(piece))
+        self._names = sorted(result.metrics)
+        if len(self._names) > METRIC_SLOTS:
+            raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self._names)}")
+        return result
