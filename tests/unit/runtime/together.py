@@ -1,0 +1,134 @@
+"""Run one function in several processes at once, as ranks would, and collect what each returns.
+
+Children are forked from a server that has imported torch and used nothing of it: starting one takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+_context = mp.get_context("forkserver")
+# torch._dynamo: the first optimizer imports it, which takes seconds.
+_context.set_forkserver_preload(["torch", "torch._dynamo", "drivetrain.run"])
+
+
+def _server() -> None:
+    """Start the server that children are forked from, with our search path: Python 3.11 does not pass it on."""
+    old = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if old is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = old
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Ranks:
+    """`world` running processes; `pids` by rank. Results come in `results`, an exception as its traceback."""
+
+    def __init__(self, function: Callable[..., Any], world: int, *args: Any) -> None:
+        self.world = world
+        self._pipes: list[Connection] = []
+        self._processes = []
+        _server()
+        port = free_port()
+        for rank in range(world):
+            ours, theirs = _context.Pipe()
+            process = _context.Process(target=_child, args=(theirs, function, rank, world, port, args), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    @property
+    def pids(self) -> list[int]:
+        """By rank."""
+        return [process.pid or 0 for process in self._processes]
+
+    def tell(self, rank: int, message: Any) -> None:
+        """Send something that the rank's function receives from its `pipe`."""
+        self._pipes[rank].send(message)
+
+    def hear(self, rank: int, seconds: float = 60.0) -> Any:
+        """The next thing that the rank sent; raises AssertionError with its traceback if it failed."""
+        if not wait([self._pipes[rank]], seconds):
+            raise AssertionError(f"rank {rank} said nothing for {seconds} s")
+        kind, value = pickle.loads(self._pipes[rank].recv_bytes())
+        if kind == "error":
+            raise AssertionError(f"rank {rank}:\n{value}")
+        return value
+
+    def results(self, seconds: float = 90.0) -> list[Any]:
+        """What each rank returned, by rank."""
+        return [self.hear(rank, seconds) for rank in range(self.world)]
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+class Pipe:
+    """A rank's end: the first argument of its function."""
+
+    def __init__(self, connection: Connection, rank: int, world: int, port: int) -> None:
+        self.rank = rank
+        self.world = world
+        self.port = port
+        self._connection = connection
+
+    def tell(self, value: Any) -> None:
+        """Send to the test."""
+        self._connection.send_bytes(pickle.dumps(("value", value)))
+
+    def hear(self) -> Any:
+        """Receive from the test."""
+        return self._connection.recv()
+
+
+def together(function: Callable[..., Any], world: int, *args: Any) -> list[Any]:
+    """Run `function(pipe, *args)` in `world` processes; their return values by rank."""
+    with Ranks(function, world, *args) as ranks:
+        return ranks.results()
+
+
+def _child(
+    connection: Connection, function: Callable[..., Any], rank: int, world: int, port: int, args: tuple[Any, ...]
+) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        # Not `send`: torch would pass tensors by shared memory that ends with this process.
+        connection.send_bytes(pickle.dumps(("value", function(Pipe(connection, rank, world, port), *args))))
+    except BaseException:  # noqa: BLE001  Whatever it was, the test shall read it.
+        connection.send_bytes(pickle.dumps(("error", traceback.format_exc())))
+    os._exit(0)

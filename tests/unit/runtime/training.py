@@ -1,0 +1,198 @@
+"""Trainings for the exactness tests: one through drivetrain, one in plain torch with the whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from drivetrain.data.order import samples_of_step
+from drivetrain.parallel.data import Loss
+from drivetrain.run import Run
+from drivetrain.settings import Settings
+from drivetrain_api.runtime import RuntimeTraining
+from unit.runtime.together import Pipe
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how."""
+
+    steps: int = 20
+    batch: int = 24
+    microbatches: int = 1
+    clip: float | None = None
+    optimizer: str = "sgd"
+    scheduler: bool = False
+    model: str = "plain"
+    loss: str = "mean"
+    deterministic: bool = False
+    virtual_shards: int = 8
+    seed: int = 3
+    metrics: tuple[str, ...] = ()
+
+    def but(self, **changes: Any) -> Case:
+        """The same case with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one rank."""
+
+    before: dict[str, torch.Tensor]
+    after: dict[str, torch.Tensor]
+    losses: list[float]
+    norms: list[float | None]
+    metrics: list[dict[str, float]]
+    sha256: str = ""
+    evaluation: tuple[float, dict[str, float]] = (0.0, {})
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def distance(self, other: Outcome) -> float:
+        """‖Δ − Δ'‖ / ‖Δ'‖ over all floating-point state, Δ being what training changed."""
+        names = [name for name, value in self.after.items() if value.is_floating_point()]
+        mine = torch.cat([(self.after[name] - self.before[name]).flatten().double() for name in names])
+        theirs = torch.cat([(other.after[name] - other.before[name]).flatten().double() for name in names])
+        return float((mine - theirs).norm() / theirs.norm())
+
+
+class Numbers:
+    """193 samples: (x, y, weight). The size is prime, so passes end in the middle of batches."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self.x = torch.randn(193, 12, generator=generator)
+        self.y = torch.randint(0, 5, (193,), generator=generator)
+        self.weight = torch.randint(1, 5, (193,), generator=generator).float()
+
+    def __len__(self) -> int:
+        return 193
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.x[index], self.y[index], self.weight[index]
+
+
+class Net(nn.Module):
+    """A small classifier. `unused`: a branch that the even samples' mean sign decides about, and one never used."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first = nn.Linear(12, 16)
+        self.norm: nn.Module = nn.BatchNorm1d(16) if kind in ("norm", "all") else nn.Identity()
+        self.drop: nn.Module = nn.Dropout(0.3) if kind in ("drop", "rest", "all") else nn.Identity()
+        self.last = nn.Linear(16, 5)
+        if kind in ("unused", "rest", "all"):
+            self.never = nn.Linear(16, 5)
+            self.sometimes = nn.Linear(12, 5)
+        if kind in ("buffer", "rest", "all"):
+            self.register_buffer("calls", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind in ("buffer", "rest", "all") and self.training:
+            assert isinstance(self.calls, torch.Tensor)
+            self.calls += x.detach().mean()
+        out: torch.Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)))))
+        if self.kind in ("unused", "rest", "all") and bool(x[0, 0] > 0.5):
+            out = out + self.sometimes(x)
+        return out
+
+
+def forward(case: Case) -> Any:
+    """The forward function of a case."""
+
+    def call(model: nn.Module, shard: Any) -> torch.Tensor | Loss:
+        x, y, weight = shard
+        out = model(x)
+        if case.loss == "mean":
+            return F.cross_entropy(out, y)
+        each = F.cross_entropy(out, y, reduction="none") * weight
+        correct = ((out.argmax(1) == y) * weight).sum()
+        return Loss(each.sum(), float(weight.sum()), {name: float(correct) for name in case.metrics})
+
+    return call
+
+
+def make_optimizer(case: Case, parameters: Any) -> torch.optim.Optimizer:
+    """SGD with momentum, or Adam with an eps that does not amplify rounding."""
+    if case.optimizer == "sgd":
+        return torch.optim.SGD(parameters, 0.05, momentum=0.9)
+    return torch.optim.AdamW(parameters, 3e-3, eps=1e-4)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Changes the rate at every step."""
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97)
+
+
+def copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a model, cloned."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def settings(case: Case) -> Settings:
+    """As the job would give them."""
+    training = RuntimeTraining(
+        steps=case.steps,
+        seed=case.seed,
+        global_batch=case.batch,
+        microbatches=case.microbatches,
+        clip_norm=case.clip,
+        deterministic=case.deterministic,
+        virtual_shards=case.virtual_shards,
+    )
+    return Settings(training, case.steps, case.batch)
+
+
+def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
+    """Train as one of `pipe.world` ranks."""
+    if case.deterministic:
+        torch.use_deterministic_algorithms(True)
+    torch.manual_seed(11 + pipe.rank)  # other initial parameters on every rank: rank 0's must win
+    run = Run(settings(case), None)
+    model = run.prepare(
+        model=Net(case.model),
+        optimizer=lambda parameters: make_optimizer(case, parameters),
+        scheduler=make_scheduler if case.scheduler else None,
+        data=Numbers(),
+    )
+    torch.manual_seed(11)
+    before = copied(Net(case.model))
+    losses, norms, metrics = [], [], []
+    for batch in run.batches():
+        result = run.step(batch, forward(case))
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+        metrics.append(result.metrics)
+    evaluation = run.evaluate(Numbers(), forward(case.but(metrics=("right",))), batch=50)
+    sha = run.state_sha256()
+    run.finish()
+    return Outcome(before, copied(model), losses, norms, metrics, sha, (evaluation.loss, evaluation.metrics))
+
+
+def by_torch(case: Case) -> Outcome:
+    """Train in this process, the whole global batch in one pass."""
+    torch.manual_seed(11)
+    model = Net(case.model)
+    before = copied(model)
+    optimizer = make_optimizer(case, model.parameters())
+    scheduler = make_scheduler(optimizer) if case.scheduler else None
+    data = Numbers()
+    losses: list[float] = []
+    norms: list[float | None] = []
+    for step in range(case.steps):
+        picked = samples_of_step(step, case.batch, len(data), case.seed)
+        result = forward(case)(model, (data.x[picked], data.y[picked], data.weight[picked]))
+        loss = result.sum / result.weight if isinstance(result, Loss) else result
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(None if case.clip is None else float(nn.utils.clip_grad_norm_(model.parameters(), case.clip)))
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        losses.append(float(loss.detach()))
+    return Outcome(before, copied(model), losses, norms, [])
