@@ -1,0 +1,159 @@
+"""Whole jobs as processes, with real kills: a coordinator, launchers, ranks that train with batch-norm and dropout.
+
+All are deterministic, so every end can be compared, bit by bit, with one process that trained alone and undisturbed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivetrain_api import constants
+from drivetrain_api.exit_codes import ExitCode
+from drivetrain_api.messages import Report
+from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from harness.job import ROOT, LocalJob
+
+SCRIPT = Path(__file__).with_name("train.py")
+STEPS = 90
+TRAINING = RuntimeTraining(
+    steps=STEPS, global_batch=24, microbatches=2, deterministic=True, virtual_shards=4, clip_norm=1.0
+)
+
+
+@dataclass(frozen=True)
+class End:
+    """What a process that came to its end had seen."""
+
+    sha256: str
+    final: list[Any]
+    seen: list[list[Any]]
+
+
+def ends(folder: Path) -> list[End]:
+    """Of all processes that came to the end of the script."""
+    texts = [json.loads(path.read_text()) for path in folder.glob("end-*.json")]
+    return [End(text["sha256"], text["seen"][-1], text["seen"]) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> End:
+    """One process, alone, without a launcher."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+        constants.ENV_SPEC: RuntimeSpec(training=TRAINING).model_dump_json(),
+        "FOLDER": str(folder),
+        "SLOW": "0",
+    }
+    subprocess.run([sys.executable, str(SCRIPT)], env=environment, check=True, timeout=60, capture_output=True)
+    return ends(folder)[0]
+
+
+@asynccontextmanager
+async def job(folder: Path, workers: int = 2, minimum: int = 1, spares: int = 1) -> AsyncIterator[LocalJob]:
+    """A job of this script."""
+    spec = RuntimeSpec(workers=workers, min_workers=minimum, spares=spares, training=TRAINING)
+    async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], {"FOLDER": str(folder)}) as running:
+        yield running
+
+
+def at_step(step: int, world: int = 1) -> Callable[[Report], bool]:
+    """`world` members stand, and `step` is visible."""
+    return lambda report: (report.world or 0) >= world and report.progress is not None and report.progress.step >= step
+
+
+def assert_as_undisturbed(folder: Path, undisturbed: End) -> None:
+    """All that came to the end hold the same bits, and evaluated the same."""
+    found = ends(folder)
+    assert found
+    assert {end.sha256 for end in found} == {undisturbed.sha256}
+    for end in found:
+        assert end.final == undisturbed.final
+        # A newcomer has seen less; what it has seen is what the undisturbed one saw.
+        assert [each for each in end.seen if each not in undisturbed.seen] == []
+
+
+def kill(pid: int) -> None:
+    """SIGKILL."""
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_survivors_go_on_and_end_with_the_same_bits(tmp_path: Path, undisturbed: End) -> None:
+    """A member dies twice: once at any moment, once with all gradients in, nothing applied, in the last step."""
+    async with job(tmp_path) as running:
+        before = await running.wait_for(at_step(10, world=2))
+        (tmp_path / f"kill-reduced-{STEPS - 1}").touch()
+        kill(before.members[1].pid)
+        after = await running.wait_for(lambda report: report.epoch != before.epoch and at_step(20)(report))
+        assert before.members[0].pid in {member.pid for member in after.members}
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+    assert list(tmp_path.glob("kill-reduced-*.claimed-*"))
+    assert_as_undisturbed(tmp_path, undisturbed)
+
+
+async def test_a_pod_joins_and_another_leaves_at_step_boundaries(tmp_path: Path, undisturbed: End) -> None:
+    async with job(tmp_path, workers=1, spares=0) as running:
+        (first,) = running.pods.values()
+        running.target = 2
+        await running.start_pod(1)
+        await running.wait_for(at_step(1, world=2))
+        first.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(first.process.wait(), 30) == ExitCode.LEFT
+        del running.pods[first.uid]
+        assert await running.completed() == [ExitCode.COMPLETE]
+        assert running.operator.reports[-1].failures == []
+    assert_as_undisturbed(tmp_path, undisturbed)
+
+
+async def test_training_goes_on_without_a_coordinator_and_a_new_one_takes_over(
+    tmp_path: Path, undisturbed: End
+) -> None:
+    async with job(tmp_path) as running:
+        before = await running.wait_for(at_step(5, world=2))
+        await running.kill_coordinator()
+        kill(before.members[0].pid)  # nobody is there to form the next membership
+        await running.start_coordinator()
+        await running.wait_for(lambda report: report.term == 2 and at_step(15)(report))
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+    assert_as_undisturbed(tmp_path, undisturbed)
+
+
+async def test_when_all_are_lost_training_resumes_from_the_last_save(tmp_path: Path, undisturbed: End) -> None:
+    async with job(tmp_path) as running:
+        before = await running.wait_for(at_step(30, world=2))
+        for member in before.members:
+            kill(member.pid)
+        after = await running.wait_for(lambda report: report.state_lost and at_step(1)(report))
+        assert after.state_lost
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+        assert "resumed from" in running.logs(100_000)
+    assert_as_undisturbed(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("raise", "ValueError: this is the fault of the test"), ("exit", "sys.exit(3)")]
+)
+async def test_a_script_that_fails_tells_why_and_the_others_go_on(
+    tmp_path: Path, undisturbed: End, fault: str, told: str
+) -> None:
+    """Also sys.exit: the process must not count as finished, nor take part in what the others do."""
+    async with job(tmp_path) as running:
+        (tmp_path / f"{fault}-12").touch()
+        await running.wait_for(at_step(20))
+        report = await running.wait_for(lambda report: bool(report.failures))
+        assert any(told in failure.log_tail for failure in report.failures)
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+    assert_as_undisturbed(tmp_path, undisturbed)
