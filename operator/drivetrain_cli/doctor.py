@@ -32,6 +32,7 @@ print(json.dumps({"version": torch.__version__, "gloo": dist.is_gloo_available()
 """
 _TORCH_SECONDS: Final = 90.0
 _BUILDERS: Final = ("docker", "podman", "buildah")
+_IMAGES: Final = ("drivetrain-worker", "drivetrain-operator")
 
 
 class Verdict(StrEnum):
@@ -102,7 +103,7 @@ async def _checks(where: Where) -> list[Check]:
         _plane(where.state or plane.default_state()),
         await _kubectl(),
         *await _cluster(where),
-        _builders(),
+        await _images(),
     ]
 
 
@@ -220,11 +221,18 @@ async def _operator(cluster: Cluster) -> Check:
         return Check("operator", Verdict.NOTE, "these credentials may not see its Lease")
 
 
-def _builders() -> Check:
-    found = [name for name in _BUILDERS if shutil.which(name)]
-    if not found:
-        return Check("images", Verdict.NOTE, f"none of {', '.join(_BUILDERS)} is here: images are built elsewhere")
-    return Check("images", Verdict.OK, f"{', '.join(found)} can build them (make image)")
+async def _images() -> Check:
+    """Which builder works (an installed docker may have no daemon), and has it our images?"""
+    working, ours = [], set()
+    for name in _BUILDERS:
+        listed = await _output([name, "images"], 10.0)
+        if listed:
+            working.append(name)
+            ours |= {image for image in _IMAGES if image in listed}
+    if not working:
+        return Check("images", Verdict.NOTE, f"none of {', '.join(_BUILDERS)} works here: images are built elsewhere")
+    have = f"has {', '.join(sorted(ours))}" if ours else "has none of ours yet (make image)"
+    return Check("images", Verdict.OK, f"{', '.join(working)} works and {have}")
 
 
 async def _output(argv: list[str], seconds: float, environment: dict[str, str] | None = None) -> str:

@@ -42,6 +42,8 @@ FLAGS: Final[Mapping[str, str]] = {
     "recovery.spares": "--spares",
     "recovery.maxRestarts": "--max-restarts",
     "command": "the script's arguments",
+    "script.configMap": "--name",
+    "script.key": "the script's file name",
 }
 
 

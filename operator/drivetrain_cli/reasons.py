@@ -45,17 +45,15 @@ def state(job: Json) -> str:
     if not phase:
         return f"{name} is new: no operator has looked at it yet"
     workers, progress = status.get("workers") or {}, status.get("progress") or {}
-    facts = []
-    if phase not in ("Succeeded", "Failed", "Suspended"):
-        facts.append(f"{workers.get('ready', 0)} of {workers.get('target', 0)} workers ready")
-    why = status.get("message") or ""
-    if phase == "Failed" and status.get("reason"):
-        facts.append(str(status["reason"]))
-    if phase in ("Pending", "Waiting", "Failed") and why:
-        facts.append(why)
-    if phase == "Succeeded" and progress.get("step"):
-        facts.append(f"{progress['step']} steps")
-    return f"{name} is {phase}" + (f": {', '.join(facts)}" if facts else "")
+    reason, message = status.get("reason") or "", status.get("message") or ""
+    text = f"{name} is {phase}"
+    if phase in ("Pending", "Waiting", "Failed") and message:
+        return f"{text}: {message}" if reason in ("", "WorkersStarting") else f"{text}, {reason}: {message}"
+    if phase == "Succeeded":
+        return f"{text} after {progress.get('step', 0)} steps"
+    if phase in ("Pending", "Running", "Waiting"):
+        return f"{text}: {workers.get('ready', 0)} of {workers.get('target', 0)} workers ready"
+    return text
 
 
 def failures(job: Json, *, last: int | None = None) -> list[str]:

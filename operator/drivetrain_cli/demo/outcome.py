@@ -52,7 +52,8 @@ class Outcome:
     """All that the demo saw."""
 
     phase: str
-    workers: int
+    world: int
+    """Members at the end: fewer than workers if a replacement was not ready in time."""
     steps: int
     kill: Kill | None
     lost: list[str]
@@ -70,8 +71,8 @@ class Outcome:
             found.append("training did not go on after the kill")
         elif self.kill.gone:
             found.append(f"processes {self.kill.gone} were to survive and did not")
-        if len({h.rank for h in self.hashes}) != self.workers:
-            found.append(f"{len(self.hashes)} of {self.workers} ranks told the hash of their state")
+        if len({h.rank for h in self.hashes}) != self.world:
+            found.append(f"{len(self.hashes)} of {self.world} ranks told the hash of their state")
         if self.reference is None:
             found.append("the uninterrupted run told no hash")
         for h in self.hashes:

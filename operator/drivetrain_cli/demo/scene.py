@@ -92,7 +92,7 @@ async def _play(plan: Plan, screen: Screen, state: Path) -> Outcome:
     lost = watched.lost()
     outcome = Outcome(
         phase=(final.get("status") or {}).get("phase", ""),
-        workers=_WORKERS,
+        world=watched.world(),
         steps=plan.steps,
         kill=kill,
         lost=lost,
@@ -169,6 +169,10 @@ class _Watched:
         self._steps.read()
         at = next(iter(self._killed.values()), time.time())
         return self._steps.lost(at, self._before, self._plan.steps)
+
+    def world(self) -> int:
+        """Members of the newest membership."""
+        return len(self._steps.members())
 
     def _common_step(self) -> int:
         return max((step for _, step, _ in self._steps.common()), default=-1) + 1
