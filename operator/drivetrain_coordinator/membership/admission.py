@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Incompatible, ProcessPhase, Reject, RejectReason
+from drivetrain_coordinator.membership import facts
 from drivetrain_coordinator.membership.state import End, Membership
 
 
@@ -39,6 +40,7 @@ def _slot(m: Membership, hello: Hello) -> Reject | None:
             return Reject(
                 reason=RejectReason.ROSTER, message=f"two pods claim index {hello.index}; the roster will tell"
             )
-        if other.pod_uid in listed and other.pod_uid not in m.proven_pods:
+        # One that is to go does not keep its successor out: behind a cut cable it seems connected for many minutes.
+        if other.pod_uid in listed and other.pod_uid not in m.proven_pods and facts.staying(m, other.pod_uid):
             return Reject(reason=RejectReason.SLOT, message=f"index {hello.index} belongs to pod {other.pod_name}")
     return None

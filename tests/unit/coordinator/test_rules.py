@@ -7,11 +7,13 @@ from drivetrain_api.messages import (
     Complete,
     EpochId,
     Form,
+    Hello,
     JobState,
     Kill,
     Member,
     ProcessPhase,
     ProcessState,
+    RejectReason,
     Released,
     Stop,
 )
@@ -229,6 +231,19 @@ def test_smaller_target_takes_draining_pods_first_then_the_highest_index() -> No
     bench = Bench()
     bench.train("a1", "b1", "c1", "d1", minimum=1)
     assert seats(only_form(bench.roster("abcd", 2, 1, draining="a"))) == "b1 c1"
+
+
+def test_successor_of_a_pod_that_is_to_go_takes_its_slot_though_its_connection_seems_to_live() -> None:
+    """A cut cable closes no connection: the launcher of a lost node stays `connected` for many minutes."""
+    bench = Bench()
+    bench.roster("abc", 2, 1)
+    bench.ready("a1", "b1")
+    successor = Hello(job_uid="job", pod_uid="c", pod_name="c", index=0, boot="b")
+    refused = bench.machine.admission(successor)
+    assert refused is not None
+    assert refused.reason is RejectReason.SLOT
+    bench.roster("abc", 2, 1, draining="a")
+    assert bench.machine.admission(successor) is None
 
 
 def test_member_silent_in_two_formations_is_killed() -> None:
