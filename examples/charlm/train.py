@@ -104,12 +104,12 @@ class StepLog:
 def main() -> None:
     run = drivetrain.start(defaults={"steps": 300, "global_batch": 48, "clip_norm": 1.0})
     text = standard_library()
-    held_out = Windows(text[-20_000:])
+    held_out = Windows(text[-10_000:])
     run.prepare(
         model=CharacterModel(),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=2e-3),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.settings.steps, 1e-4),
-        data=Windows(text[:-20_000]),
+        data=Windows(text[:-10_000]),
         resume=OUTPUT / "model.pt",
     )
     log = StepLog()
