@@ -140,6 +140,7 @@ class Container:
                 root = volumes.materialise(
                     context.pod, context.directory, context.sources, context.pod_ip, context.node_ip
                 )
+                volumes.place(root, image.files)
                 base = {
                     "HOSTNAME": meta(context.pod)["name"],
                     "POD_IP": context.pod_ip,
@@ -158,7 +159,7 @@ class Container:
                 attempt += 1
                 await context.fetch()
                 continue
-            cwd = volumes.inside(root, self._spec.get("workingDir") or "/")
+            cwd = volumes.inside(root, self._spec.get("workingDir") or image.workdir)
             cwd.mkdir(parents=True, exist_ok=True)
             mark = strays.mark(context.state, context.uid, self._spec["name"])
             argv = volumes.rooted(self._spec, root, arguments(self._spec, image, env))

@@ -22,11 +22,14 @@ _COMMANDS = Path(__file__).resolve().parents[1] / "commands"
 
 @dataclass(frozen=True)
 class Image:
-    """What an image brings: entrypoint, default arguments and environment."""
+    """What an image brings: entrypoint, default arguments, environment, and files of its own."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    workdir: str = "/"
+    files: dict[str, Path] = field(default_factory=dict)
+    """What lies in it, by its place there; each is linked into the pod's root."""
 
 
 def python_environment() -> dict[str, str]:
@@ -52,8 +55,11 @@ def _source_roots() -> list[str]:
 def default_images() -> dict[str, Image]:
     """The images that this repository builds."""
     env = python_environment()
+    examples = Path(__file__).parents[3] / "examples"  # beside the sources, not beside an installed package
+    files = {"/workspace/examples": examples} if examples.is_dir() else {}
+    launcher = (sys.executable, "-m", "drivetrain.launch.main")
     return {
-        "drivetrain-worker": Image((sys.executable, "-m", "drivetrain.launch.main"), env=env),
+        "drivetrain-worker": Image(launcher, env=env, workdir="/workspace", files=files),
         "drivetrain-operator": Image((sys.executable, "-m", "drivetrain_operator.main"), env=env),
     }
 

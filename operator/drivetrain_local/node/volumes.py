@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from drivetrain_local.node.environment import ConfigError, Sources, field_value
@@ -42,6 +43,15 @@ def rooted(container: Obj, root: Path, arguments: tuple[str, ...]) -> tuple[str,
         return argument
 
     return tuple(moved(argument) for argument in arguments)
+
+
+def place(root: Path, files: Mapping[str, Path]) -> None:
+    """Link an image's own files into the pod's root, where no volume is mounted over them."""
+    for path, source in files.items():
+        target = inside(root, path)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
 
 
 def remove(directory: Path) -> None:

@@ -139,7 +139,7 @@ async def test_a_frozen_machine_goes_on_where_it_was(cluster: LocalCluster) -> N
     agent, pid = cluster.agents[running["spec"]["nodeName"]], await _process_of(cluster, running)
     agent.freeze()
     async with asyncio.timeout(_WAIT_SECONDS):
-        while _state(pid) != "T":  # noqa: ASYNC110 -- the kernel stops a process when it runs next
+        while _state(pid) != "T":
             await asyncio.sleep(0.01)
     await _until(cluster, agent.name, lambda node: _ready_status(node) == "Unknown", "nodes")
     agent.thaw()
@@ -209,7 +209,7 @@ async def test_a_pod_leaves_nothing_on_disk(cluster: LocalCluster) -> None:
     assert (directory / "rootfs" / "file").read_text() == "x"
     await cluster.client.delete(f"{_PODS}/a")
     async with asyncio.timeout(_WAIT_SECONDS):
-        while directory.exists():  # noqa: ASYNC110 -- a file system tells nobody
+        while directory.exists():
             await asyncio.sleep(0.01)
 
 
@@ -240,7 +240,7 @@ async def test_a_service_without_ready_pods_refuses_and_follows_its_slices(clust
         path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/reports-1"
         await cluster.client.delete(path)
         async with asyncio.timeout(_WAIT_SECONDS):
-            while await _answers(address, 8443):  # noqa: ASYNC110 -- a listener that goes tells nobody
+            while await _answers(address, 8443):
                 await asyncio.sleep(0.01)
     finally:
         backend.close()
@@ -271,3 +271,14 @@ async def _answers(host: str, port: int) -> bool:
     writer.close()
     await writer.wait_closed()
     return True
+
+
+async def test_a_worker_starts_beside_the_examples(cluster: LocalCluster) -> None:
+    """As in the real image, whose manifests must run here unchanged; what it writes stays out of the checkout."""
+    script = "import os,pathlib,sys; pathlib.Path('model.pt').touch(); "
+    script += "sys.exit(not os.path.isfile('examples/charlm/train.py'))"
+    await _start(cluster, "a", script)
+    done = await _until(cluster, "a", _phase("Succeeded", "Failed"))
+    assert done["status"]["phase"] == "Succeeded"
+    assert not (Path(__file__).parents[3] / "examples" / "model.pt").exists()
+    assert not Path("model.pt").exists()
