@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("build", help="build the programs only").set_defaults(call=lambda _: print(binaries.build()))
 
     verb = verbs.add_parser("image", help="build an image from any Dockerfile, for `load`")
-    verb.add_argument("name", help="as in localhost/drivetrain-operator:dev")
+    verb.add_argument("name", help="as in docker.io/library/drivetrain-operator:0.1.0")
     verb.add_argument("--file", type=Path, required=True, help="the Dockerfile")
     verb.add_argument("--context", type=Path, default=Path(), help="default: the current folder")
     verb.add_argument("--build-arg", action="append", type=_pair, default=[], metavar="KEY=VALUE")

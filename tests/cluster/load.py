@@ -44,7 +44,7 @@ def _bring(image: Image, node: Node) -> None:
     placed, below = [], ""
     for folder, name in zip(image.folders, image.chain(), strict=True):
         if name not in present:
-            _place(folder, name, below, node, client)
+            _place(folder, name, below, node, client, present)
             placed.append(name)
         below = name
     _import(image, node)
@@ -52,9 +52,11 @@ def _bring(image: Image, node: Node) -> None:
         run([*client, "snapshots", "label", name, f"{_ROOT}="])
 
 
-def _place(folder: Path, name: str, below: str, node: Node, client: Sequence[str]) -> None:
+def _place(folder: Path, name: str, below: str, node: Node, client: Sequence[str], present: set[str]) -> None:
     """Make the snapshot `name` on top of `below`, with the files of `folder`."""
     key = f"load-{name}"
+    if key in present:  # a load that failed half-way left it
+        run([*client, "snapshots", "rm", key])
     (mount,) = json.loads(run([*client, "snapshots", "prepare", "--mounts", key, *([below] if below else [])]))
     options = dict(option.partition("=")[::2] for option in mount["Options"])
     upper = options.get("upperdir", mount["Source"])  # the lowest layer is a plain bind mount

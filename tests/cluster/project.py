@@ -9,8 +9,9 @@ from pathlib import Path
 from cluster.images import build, python_base
 
 CHECKOUT = Path(__file__).parents[2]
-OPERATOR_IMAGE = "localhost/drivetrain-operator:dev"
-WORKER_IMAGE = "localhost/drivetrain-worker:dev"
+# What the chart's default values and the examples mean: they are tested as they are, without a changed line.
+OPERATOR_IMAGE = "docker.io/library/drivetrain-operator:0.1.0"
+WORKER_IMAGE = "docker.io/library/drivetrain-worker:latest"
 DOCKERFILES = {OPERATOR_IMAGE: CHECKOUT / "Dockerfile", WORKER_IMAGE: CHECKOUT / "worker-image" / "Dockerfile"}
 
 
