@@ -1,0 +1,80 @@
+"""The chart itself: what Helm says of it, what the API server says of what it renders, and what its values do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.errors import CommandFailed
+from cluster.kubectl import get, kubectl
+from e2e.cluster.conftest import CHART, SYSTEM, helm
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+CRD = "trainingjobs.drivetrain.dev"
+
+
+def rendered(*flags: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the chart makes with these flags, by kind and name."""
+    text = helm("template", "drivetrain", str(CHART), "--namespace", SYSTEM, *flags)
+    found = [each for each in yaml.safe_load_all(text) if each]
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def test_lint(installed: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+def test_two_replicas_are_ready_and_one_leads(installed: str) -> None:
+    deployment = get("deployment", "drivetrain-operator", "--namespace", SYSTEM)
+    assert deployment["status"]["readyReplicas"] == 2
+    leader = get("lease", "drivetrain-operator", "--namespace", SYSTEM)["spec"]["holderIdentity"].rpartition("_")[0]
+    address = get("pod", leader, "--namespace", SYSTEM)["status"]["podIP"]
+    slices = get("endpointslices", "drivetrain-reports", "--namespace", SYSTEM)
+    assert [each["addresses"] for each in slices["endpoints"]] == [[address]]
+
+
+def test_the_crd_is_upgraded_with_the_chart_and_kept_without_it(installed: str) -> None:
+    annotations = get("crd", CRD)["metadata"]["annotations"]
+    assert annotations["helm.sh/resource-policy"] == "keep"
+    assert ("CustomResourceDefinition", CRD) not in rendered("--set", "crds.enabled=false")
+    gone = rendered("--set", "crds.keep=false")["CustomResourceDefinition", CRD]["metadata"]
+    assert "annotations" not in gone
+
+
+def test_with_namespaces_it_asks_for_nothing_cluster_wide(installed: str) -> None:
+    objects = rendered("--set", "watchNamespaces={team-a}")
+    assert not any(kind.startswith("Cluster") for kind, _ in objects)
+    roles = {name: role["metadata"]["namespace"] for (kind, name), role in objects.items() if kind == "Role"}
+    assert roles == {"drivetrain-operator": SYSTEM, "drivetrain-operator-jobs": "team-a"}
+    arguments = objects["Deployment", "drivetrain-operator"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--namespace=team-a" in arguments
+
+
+def test_one_replica_has_no_disruption_budget(installed: str) -> None:
+    assert ("PodDisruptionBudget", "drivetrain-operator") in rendered()
+    assert ("PodDisruptionBudget", "drivetrain-operator") not in rendered("--set", "replicas=1")
+
+
+def test_a_value_that_is_not_there_is_refused(installed: str) -> None:
+    with pytest.raises(AssertionError, match="replica' not allowed"):
+        helm("template", str(CHART), "--set", "replica=3")
+
+
+def test_the_operator_may_do_no_more_than_it_needs(installed: str) -> None:
+    who = f"system:serviceaccount:{SYSTEM}:drivetrain-operator"
+    allowed = {
+        "create secrets": "yes", "get secrets": "no", "create pods": "yes", "create pods/exec": "no",
+        "patch pods": "no", "patch trainingjobs/status": "yes", "patch trainingjobs": "no", "delete services": "no",
+    }  # fmt: skip
+    for question, answer in allowed.items():
+        command = ["auth", "can-i", *question.split(), "--namespace", "default", "--as", who]
+        assert _can_i(command) == answer, question
+
+
+def _can_i(command: list[str]) -> str:
+    try:
+        return kubectl(*command).strip()
+    except CommandFailed:  # so it says no
+        return "no"
