@@ -105,12 +105,13 @@ def _facts(now: Snapshot) -> list[str]:
 
 
 def _drawn(now: Snapshot) -> Group:
+    step, *facts = _facts(now)
     grid = Table.grid(padding=(0, 2))
-    grid.add_row(ProgressBar(total=max(1, now.steps), completed=now.step, width=40), Text("  ".join(_facts(now))))
+    grid.add_row(ProgressBar(total=max(1, now.steps), completed=now.step, width=40), Text(step))
     ranks = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("rank", "process", ""):
         ranks.add_column(heading)
     for rank, pid in sorted(now.members.items()):
         dead = pid in now.killed
         ranks.add_row(str(rank), f"pid {pid}", Text("killed", "bold red") if dead else Text("training", "green"))
-    return Group(Text(), grid, ranks)
+    return Group(Text(), grid, Text("  ".join(facts)), ranks)
