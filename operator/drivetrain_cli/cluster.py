@@ -9,10 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from drivetrain_api.constants import LABEL_JOB_UID, LABEL_ROLE
 from drivetrain_cli import plane
 from drivetrain_cli.errors import JobNotFound, NoCluster
+from drivetrain_cli.invocation import command
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.kube.auth import Credentials, find_credentials
 from drivetrain_operator.kube.backoff import Backoff
@@ -21,6 +23,8 @@ from drivetrain_operator.kube.errors import CredentialsError, KubeError, NotFoun
 from drivetrain_operator.kube.resources import EVENTS, PODS, TRAININGJOBS, Object
 from drivetrain_operator.kube.transport import Request, Timeouts, Transport, received
 
+EMBEDDED: Final = "the embedded plane"
+EMBEDDED_HOSTS: Final = "127.96."
 _AGENT: Final = "drivetrain-cli"
 _FRACTION: Final = re.compile(r"(?<=\d\d):(\d\d)(?:\.(\d+))?(?=Z|[+-])")
 _TIMEOUTS: Final = Timeouts(connect=3.0, attempt=10.0, list_page=20.0, total=20.0)
@@ -133,7 +137,7 @@ async def _find(where: Where, *, start: bool) -> Cluster:
         if not where.embedded:
             credentials = find_credentials(SystemClock(), kubeconfig=where.kubeconfig, context=where.context)
             access = await credentials.access()
-            return Cluster(credentials, where.namespace or access.namespace, access.server)
+            return Cluster(credentials, where.namespace or access.namespace, _name(access.server))
     except CredentialsError as error:
         if where.kubeconfig or where.context:
             raise NoCluster(f"--kubeconfig or --context: {error}") from error
@@ -143,14 +147,20 @@ async def _find(where: Where, *, start: bool) -> Cluster:
     kubeconfig = plane.running(state)
     if kubeconfig is None and start:
         print(
-            "No cluster is configured: starting the embedded plane on this machine (drivetrain down ends it).",
+            f"No cluster is configured: starting the embedded plane on this machine ({command()} down ends it).",
             flush=True,
         )
         kubeconfig = await plane.start(state)
     if kubeconfig is None:
-        raise NoCluster("no cluster is configured (KUBECONFIG), and the embedded plane does not run: drivetrain up")
+        raise NoCluster(f"no cluster is configured (KUBECONFIG), and the embedded plane does not run: {command()} up")
     credentials = find_credentials(SystemClock(), kubeconfig=str(kubeconfig))
-    return Cluster(credentials, where.namespace or "default", "the embedded plane")
+    return Cluster(credentials, where.namespace or "default", EMBEDDED)
+
+
+def _name(server: str) -> str:
+    """Address for people: without the path, which may be a secret, as the embedded plane's is."""
+    parts = urlsplit(server)
+    return EMBEDDED if (parts.hostname or "").startswith(EMBEDDED_HOSTS) else f"{parts.scheme}://{parts.netloc}"
 
 
 async def reachable(cluster: Cluster) -> str | None:

@@ -17,6 +17,7 @@ import yaml
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import Exit, NoCluster, UsageError
+from drivetrain_cli.invocation import command
 from drivetrain_cli.logs import print_followed
 from drivetrain_cli.pack import Wish, default_name, objects, read
 from drivetrain_operator.kube.errors import AlreadyExists, Invalid, KubeError, NotFound
@@ -94,7 +95,7 @@ async def _run(arguments: argparse.Namespace, wish: Wish) -> int:
         await _create(cluster, wish)
         print(f"TrainingJob {cluster.namespace}/{wish.name} created on {cluster.name}", file=sys.stderr, flush=True)
         if arguments.detach:
-            print(f"Follow it: drivetrain logs -f {wish.name}", file=sys.stderr)
+            print(f"Follow it: {command()} logs -f {wish.name}", file=sys.stderr)
             return Exit.OK
         return await _followed(cluster, wish.name)
 
@@ -146,7 +147,7 @@ async def _followed(cluster: Cluster, name: str) -> int:
         return await following
     except asyncio.CancelledError:
         print(
-            f"\nThe job goes on. Follow it again: drivetrain logs -f {name}\n"
+            f"\nThe job goes on. Follow it again: {command()} logs -f {name}\n"
             f"Stop it: kubectl delete tj {name} -n {cluster.namespace}",
             file=sys.stderr,
         )

@@ -6,16 +6,11 @@ import argparse
 import asyncio
 import shlex
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from drivetrain_cli import plane
 from drivetrain_cli.errors import Exit, UsageError
-
-_NEXT: Final = (
-    ("drivetrain run --workers 3 --steps 100 train.py", "your script as a job, followed here"),
-    ("kubectl get tj -w", "jobs as they change"),
-    ("drivetrain doctor", "what of torch, GPUs and images is usable here"),
-)
+from drivetrain_cli.invocation import command, example
 
 
 def add_commands(commands: Any) -> None:
@@ -48,10 +43,16 @@ def _up(arguments: argparse.Namespace) -> int:
     print("The embedded plane runs. For kubectl and everything else:\n")
     print(f"  export KUBECONFIG={shlex.quote(str(kubeconfig))}\n")
     print("Next:")
-    width = max(len(command) for command, _ in _NEXT)
-    for command, text in _NEXT:
-        print(f"  {command:<{width}}   # {text}")
-    print("\ndrivetrain down ends it.")
+    ours = command()
+    steps = (
+        (f"{ours} run --workers 3 --steps 100 {example()}", "a script as a job, followed here"),
+        ("kubectl get tj -w", "jobs as they change (in another terminal)"),
+        (f"{ours} doctor", "what of torch, GPUs and images is usable here"),
+    )
+    width = max(len(line) for line, _ in steps)
+    for line, text in steps:
+        print(f"  {line:<{width}}   # {text}")
+    print(f"\n{ours} down ends it.")
     return Exit.OK
 
 
@@ -67,7 +68,7 @@ def _status(arguments: argparse.Namespace) -> int:
     state = arguments.state.resolve()
     found = plane.processes(state)
     if not found:
-        print("The embedded plane does not run (drivetrain up starts it).")
+        print(f"The embedded plane does not run ({command()} up starts it).")
         return Exit.FAILED
     for name, pid in found.items():
         print(f"{name:<12} {f'pid {pid}' if pid else f'not running; log: {state}/logs/{name}.log'}")
