@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch._C._distributed_c10d import (
@@ -26,11 +26,22 @@ from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault, Interrupted
 
-_FOR_EVER: Final = timedelta(hours=24)
+FOR_EVER: Final = timedelta(hours=24)
 """gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
 
 WAIT_SECONDS: Final = 24 * 3600.0
 """Bound on one collective. Detecting a stuck job is the coordinator's business, not a rank's guess."""
+
+
+class InFlight(Protocol):
+    """Something that gloo may still be at when its membership ends."""
+
+    @property
+    def done(self) -> bool:
+        """Over, well or badly."""
+
+    def abandon(self, quarantine: Quarantine) -> None:
+        """Put what it may write to into quarantine, unless it is over."""
 
 
 class Pending:
@@ -73,6 +84,11 @@ class Pending:
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
 
+    @property
+    def done(self) -> bool:
+        """Over, well or badly: nothing writes to the tensors any more."""
+        return self._done.is_set()
+
     def abandon(self, quarantine: Quarantine) -> None:
         """Hand the tensors over to `quarantine` unless the operation is over."""
         if not self._done.is_set():
@@ -99,15 +115,19 @@ class Transport:
         self.world = world
         self.interrupt = interrupt
         self.blocked = blocked
-        self._pending: list[Pending] = []
+        self._pending: list[InFlight] = []
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
     def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
         pending = Pending(self, work, tensors, what)
-        if len(self._pending) >= 64:
-            self._pending = [each for each in self._pending if not each._done.is_set()]
-        self._pending.append(pending)
+        self.track(pending)
         return pending
+
+    def track(self, operation: InFlight) -> None:
+        """Quarantine this operation, too, if it is still in flight when the membership ends."""
+        if len(self._pending) >= 64:
+            self._pending = [each for each in self._pending if not each.done]
+        self._pending.append(operation)
 
     def _guarded(self, start: Callable[[], Any], what: str) -> Any:
         """Start an operation; gloo raises at once when a connection is known to be broken."""
@@ -177,10 +197,10 @@ class Transport:
         self, works: list[Any], tensors: Sequence[torch.Tensor], what: str, *, only_first: bool = False
     ) -> None:
         # gloo's point-to-point work has no future, and is_completed() stays False: only a blocking wait in a helper
-        # thread tells.
+        # thread tells. Without a limit of its own it would give up after that of the group's forming.
         def body() -> None:
             for work in works[:1] if only_first else works:
-                work.wait()
+                work.wait(FOR_EVER)
 
         self.blocked(True)
         try:
@@ -212,7 +232,7 @@ def _outlast(works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quar
     def body() -> None:
         for work in works:
             try:
-                work.wait()
+                work.wait(FOR_EVER)
             except RuntimeError:
                 continue  # ended by a broken connection: that is an end, too
         done.set()
@@ -242,7 +262,7 @@ def connect_gloo(
         options._devices = [device or ProcessGroupGloo.create_default_device()]
         options._timeout = timedelta(seconds=deadline_seconds)
         group = ProcessGroupGloo(store, rank, world, options)
-        group._set_default_timeout(_FOR_EVER)
+        group._set_default_timeout(FOR_EVER)
         if isinstance(store, LinkStore):
             store.wait_tabled()
         return group

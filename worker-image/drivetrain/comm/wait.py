@@ -25,6 +25,7 @@ class Interrupt:
         self._lock = threading.Lock()
         self._waiters: set[SimpleQueue[str]] = set()
         self._reason: str | None = None
+        self._at_end: list[Callable[[], None]] = []
 
     @property
     def reason(self) -> str | None:
@@ -38,8 +39,19 @@ class Interrupt:
                 return
             self._reason = reason
             waiters = list(self._waiters)
+            at_end, self._at_end = self._at_end, []
         for waiter in waiters:
             waiter.put(reason)
+        for callback in at_end:
+            callback()
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the membership ends, at once if it has. From any thread: it must not call torch."""
+        with self._lock:
+            if self._reason is None:
+                self._at_end.append(callback)
+                return
+        callback()
 
     def check(self) -> None:
         """Raise `MembershipOver` if the membership is over."""
