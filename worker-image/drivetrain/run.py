@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -34,6 +34,10 @@ from drivetrain.world.base import World
 from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing
+from drivetrain_api.constants import ENV_POD_IP
+
+if TYPE_CHECKING:
+    from drivetrain.comm.script_group import ScriptGroup
 
 
 def start(defaults: dict[str, Any] | None = None) -> Run:
@@ -76,6 +80,7 @@ class Run:
         self._source: Source | None = None
         self._model: nn.Module | None = None
         self._rehearsed = False
+        self._script_group: ScriptGroup | None = None
         self._exit = Exit(link.error if link is not None else lambda text: None)
         self._finished = False
         self._logged: dict[str, float] = {}
@@ -143,6 +148,22 @@ class Run:
     def is_spare(self) -> bool:
         """True in a process that is kept warm and takes part in nothing yet."""
         return self._world.is_spare
+
+    @property
+    def process_group(self) -> torch.distributed.ProcessGroup:
+        """torch.distributed's default group of the current members, for collectives of the script inside `forward`.
+
+        All members must ask for it at the same place. It ends with the membership: never keep it. Collectives on it
+        raise `Interrupted` then, which `run.step` handles; a script must not catch it. Raises `UsageError` elsewhere.
+        """
+        transport = self._world.transport
+        if transport is None and self._link is not None:
+            raise UsageError("run.process_group: there is a group only inside the forward function of run.step")
+        if self._script_group is None:
+            from drivetrain.comm.script_group import ScriptGroup
+
+            self._script_group = ScriptGroup(os.environ.get(ENV_POD_IP))
+        return self._script_group.of(transport)
 
     @property
     def membership(self) -> str:
