@@ -136,7 +136,7 @@ async def test_when_all_are_lost_training_resumes_from_the_last_save(tmp_path: P
         before = await running.wait_for(at_step(30, world=2))
         for member in before.members:
             kill(member.pid)
-        after = await running.wait_for(lambda report: report.state_lost and at_step(1)(report))
+        after = await running.wait_for(lambda report: report.state_lost > 0 and at_step(1)(report))
         assert after.state_lost
         assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
         assert "resumed from" in running.logs(100_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from unit.runtime.together import together
 from unit.runtime.training import Case, Outcome, by_drivetrain, by_torch
 
