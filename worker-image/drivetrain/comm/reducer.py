@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 from drivetrain import faults
-from drivetrain.comm.transport import Pending, Transport
+from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Layout, Slot
 
@@ -43,7 +43,7 @@ class Reducer:
         self._views: list[torch.Tensor] = []
         self._last = False
         self._launched = 0
-        self._pending: list[Pending] = []
+        self._pending: list[InFlight] = []
         self._seen: list[bool] = []
         self._counted: list[bool] = []
         self._step = -1

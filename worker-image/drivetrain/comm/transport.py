@@ -21,6 +21,7 @@ from torch._C._distributed_c10d import (
     Store,
 )
 
+from drivetrain.comm.nccl import Nccl
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
@@ -39,6 +40,9 @@ class InFlight(Protocol):
     @property
     def done(self) -> bool:
         """Over, well or badly."""
+
+    def wait(self) -> None:
+        """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`: the tensors are lost."""
 
     def abandon(self, quarantine: Quarantine) -> None:
         """Put what it may write to into quarantine, unless it is over."""
@@ -81,6 +85,8 @@ class Pending:
             self._transport.interrupt.check()
         try:
             self._future.value()
+            if self._tensors and self._tensors[0].is_cuda:
+                self._work.wait()  # it is over: this only orders the current stream behind gloo's copy to the device
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
 
@@ -115,6 +121,8 @@ class Transport:
         self.world = world
         self.interrupt = interrupt
         self.blocked = blocked
+        self.nccl: Nccl | None = None
+        """For gradients on CUDA, if there is any."""
         self._pending: list[InFlight] = []
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
@@ -137,8 +145,12 @@ class Transport:
         except RuntimeError as error:
             raise CommFault(f"{what}: {error}") from error
 
-    def all_reduce(self, tensor: torch.Tensor) -> Pending:
-        """Start summing `tensor` (contiguous) over all ranks, in place."""
+    def all_reduce(self, tensor: torch.Tensor) -> InFlight:
+        """Start summing `tensor` (contiguous) over all ranks, in place. By NCCL if it is on CUDA and there is one."""
+        if self.nccl is not None and tensor.is_cuda:
+            on_device = self.nccl.all_reduce(tensor, self.blocked)
+            self.track(on_device)
+            return on_device
         work = self._guarded(lambda: self.process_group.allreduce([tensor], AllreduceOptions()), "all-reduce")
         return self._start(work, [tensor], "all-reduce")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from drivetrain import faults
+from drivetrain.comm.nccl import connect_nccl
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
@@ -237,6 +238,7 @@ class Elastic:
         group = connect_gloo(store, rank, size, interrupt, form.deadline_seconds, self._address)
         connected = time.monotonic()
         self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting)
+        self.transport.nccl = connect_nccl(store, rank, size, interrupt, form.deadline_seconds)
         if self._link.is_spare and not self._has_state:
             faults.point("promoted", self._step)
         healed = self._synchronise(self.transport, doing, entry)

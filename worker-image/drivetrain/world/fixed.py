@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from drivetrain.comm.nccl import connect_nccl
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import Interrupted
@@ -50,8 +51,11 @@ class Fixed:
         # torchrun keeps one store over its restarts: keys of an earlier attempt must not be found again.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         interrupt = Interrupt()
-        group = connect_gloo(PrefixStore(f"drivetrain/{attempt}", store), rank, world, interrupt, 300.0, address=None)
-        return cls(Transport(group, rank, world, interrupt), synchronise)
+        keys = PrefixStore(f"drivetrain/{attempt}", store)
+        group = connect_gloo(keys, rank, world, interrupt, 300.0, address=None)
+        transport = Transport(group, rank, world, interrupt)
+        transport.nccl = connect_nccl(keys, rank, world, interrupt, 300.0)
+        return cls(transport, synchronise)
 
     @property
     def rank(self) -> int:
