@@ -103,7 +103,10 @@ class Nccl:
 
 
 def connect_nccl(store: Store, rank: int, world: int, interrupt: Interrupt, deadline_seconds: float) -> Nccl | None:
-    """Connect all ranks, each on the device of its LOCAL_RANK; None without CUDA, or alone. Raises `MembershipOver`, `CommFault`."""
+    """Connect all ranks, each on the device of its LOCAL_RANK; None without CUDA, or alone.
+
+    Raises `MembershipOver` or `CommFault`.
+    """
     if world == 1 or not torch.cuda.is_available() or not torch.distributed.is_nccl_available():
         return None
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # as `Run.prepare` chooses it
