@@ -23,10 +23,10 @@ from drivetrain.errors import MembershipOver
 from unit.runtime.together import Pipe, Ranks, together
 
 
-def connected(pipe: Pipe, name: str = "x") -> Transport:
+def connected(pipe: Pipe, name: str = "x", store: TCPStore | None = None) -> Transport:
     """This rank's transport, rendezvous by a TCPStore."""
     interrupt = Interrupt()
-    store = TCPStore("127.0.0.1", pipe.port, pipe.world, pipe.rank == 0)
+    store = store or TCPStore("127.0.0.1", pipe.port, pipe.world, pipe.rank == 0)
     group = connect_gloo(PrefixStore(name, store), pipe.rank, pipe.world, interrupt, 20.0, "127.0.0.1")
     return Transport(group, pipe.rank, pipe.world, interrupt)
 
@@ -187,3 +187,57 @@ def test_what_torch_builds_on_it_is_interrupted(way: str) -> None:
         error, took = ranks.hear(0, 20)
     assert error == MembershipOver.__name__
     assert 0 <= took < 0.25  # 0.05 s on an idle machine
+
+
+def remade(pipe: Pipe) -> list[float]:
+    """One membership ends with a collective in flight that rank 1 never joins; the script asks again in the next."""
+    group = ScriptGroup("127.0.0.1")
+    store = TCPStore("127.0.0.1", pipe.port, pipe.world, pipe.rank == 0)
+    first = connected(pipe, "first", store)
+    group.of(first)
+    tensor = torch.ones(1)
+    if pipe.rank == 0:
+        threading.Timer(0.1, lambda: first.interrupt.end("over")).start()
+        with pytest.raises(MembershipOver):
+            dist.all_reduce(tensor)
+    first.interrupt.end("over")
+    quarantine = Quarantine()
+    first.abandon(quarantine)
+    second = connected(pipe, "second", store)
+    again = group.of(second)
+    after = torch.ones(1)
+    dist.all_reduce(after, group=again)
+    return [float(tensor), float(after)]
+
+
+def test_the_group_is_made_anew_for_the_next_membership() -> None:
+    assert together(remade, 2) == [[1.0, 2.0], [1.0, 2.0]]
+
+
+def in_forward(pipe: Pipe) -> list[float]:
+    """`run.process_group` inside a forward function: every rank sees the mean over all."""
+    from drivetrain.run import Run
+    from unit.runtime.training import Case, Net, Numbers, make_optimizer, settings
+
+    case = Case(steps=3, batch=8)
+    run = Run(settings(case), None)
+    run.prepare(model=Net("plain"), optimizer=lambda parameters: make_optimizer(case, parameters), data=Numbers())
+    seen: list[float] = []
+
+    def forward(model: nn.Module, shard: Any) -> torch.Tensor:
+        loss: torch.Tensor = nn.functional.cross_entropy(model(shard[0]), shard[1])
+        total = loss.detach().clone()
+        dist.all_reduce(total, group=run.process_group)
+        seen.append(float(total) / run.world_size)
+        return loss
+
+    for batch in run.batches():
+        assert run.step(batch, forward).loss == pytest.approx(seen[-1], rel=1e-5)
+    run.finish()
+    return seen
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_script_may_use_collectives_in_forward(world: int) -> None:
+    seen = together(in_forward, world)
+    assert all(each == seen[0] for each in seen)
