@@ -203,10 +203,10 @@ async def test_broken_watches_lose_nothing(cluster: LocalCluster) -> None:
 
 
 async def test_a_pod_leaves_nothing_on_disk(cluster: LocalCluster) -> None:
-    await _start(cluster, "a", "open('file', 'w').write('x')")
+    await _start(cluster, "a", "open('file', 'w').write('x')")  # in the image's working folder
     done = await _until(cluster, "a", _phase("Succeeded"))
     directory = cluster.state / "nodes" / done["spec"]["nodeName"] / "pods" / done["metadata"]["uid"]
-    assert (directory / "rootfs" / "file").read_text() == "x"
+    assert [path.read_text() for path in (directory / "rootfs").rglob("file")] == ["x"]
     await cluster.client.delete(f"{_PODS}/a")
     async with asyncio.timeout(_WAIT_SECONDS):
         while directory.exists():

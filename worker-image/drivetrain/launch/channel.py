@@ -88,7 +88,7 @@ class Channel:
         self._due = 0.0
         self._sent_at = 0.0
         self._refused_since: float | None = None
-        self._told = ""
+        self._told: set[str] = set()
 
     def changed(self, *, urgent: bool) -> None:
         """The state changed: send it at once, or with the next of its kind."""
@@ -179,7 +179,7 @@ class Channel:
         self.highest_term = message.term
         self.connected = True
         self._refused_since = None
-        self._told = ""
+        self._told.clear()
         self._contact()
         log.info("connected to the coordinator", extra={"term": message.term})
         return message
@@ -237,8 +237,8 @@ class Channel:
 
     def _tell(self, reason: str) -> None:
         """Log why there is no connection, once per reason: retries may go on for long."""
-        if reason != self._told:
-            self._told = reason
+        if reason not in self._told:
+            self._told.add(reason)
             address = f"{self._settings.address}:{self._settings.port}"
             log.warning("no connection to the coordinator, trying again", extra={"address": address, "reason": reason})
 
