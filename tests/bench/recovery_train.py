@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -64,7 +65,8 @@ def build() -> nn.Module:
 
 def armed(point: str, step: int, steps: int) -> dict[str, Any] | None:
     """The fault that the controller armed for this point, claimed by exactly one process."""
-    for name in (f"{os.getpid()}-{point}", f"any-{point}", *([f"any-last-{point}"] if step == steps - 1 else [])):
+    mine = f"{os.getpid()}-{point}"
+    for name in (mine, f"{mine}-{step}", f"any-{point}", *([f"any-last-{point}"] if step == steps - 1 else [])):
         path = FOLDER / f"arm-{name}.json"
         try:
             claimed = path.with_suffix(f".claimed-{os.getpid()}")
@@ -86,11 +88,11 @@ def main() -> None:
         order = armed(point, current["step"], run.settings.steps)
         if order is None:
             return
-        ledger.write("fault", point=point, step=current["step"], action=order["action"])
-        if order["action"] == "delay":
-            time.sleep(order["seconds"])
-        else:
-            os.kill(os.getpid(), signal.SIGKILL)
+        at = time.time() + order.get("seconds", 0.0)
+        ledger.write("fault", at=at, point=point, step=current["step"], action=order["action"])
+        time.sleep(order.get("seconds", 0.0))
+        if order["action"] != "delay":
+            os.kill(os.getpid(), signal.SIGSTOP if order["action"] == "stop" else signal.SIGKILL)
 
     faults.install(fault)
 
@@ -124,7 +126,8 @@ def main() -> None:
         loss = result.loss
         if SAVE_EVERY and (batch.step + 1) % SAVE_EVERY == 0:
             run.save(FOLDER / "model.pt")
-    ledger.write("end", step=run.step_number, sha256=run.state_sha256(), loss=loss, rank=run.rank)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    ledger.write("end", step=run.step_number, sha256=run.state_sha256(), loss=loss, rank=run.rank, peak_mb=peak_mb)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Named points at which tests and benchmarks may stop, kill or delay this very process.
 
 In production no handler is installed and a point costs one comparison. The names are the vocabulary of the recovery
-benchmark: `bucket` (a gradient bucket was handed to the transport), `reduced` (all gradients are in, nothing is
-applied), `committed` (the update is applied), `forming` (a new process group is being built), `copying` (state is on
-its way to a peer), `promoted` (a spare became a member), `ready` (waits for a membership), `last` (the last step's
-gradients are in).
+benchmark: `bucket` (a gradient bucket was handed to the transport), `gathering` (so were the last of the step),
+`reduced` (all gradients are in, nothing is applied), `committed` (the update is applied), `forming` (a new process
+group is being built), `copying` (state is on its way to a peer), `promoted` (a spare became a member), `ready` (waits
+for a membership), `last` (the last step's gradients are in).
 """
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from drivetrain.comm.quarantine import Quarantine
+from drivetrain.comm.quarantine import Quarantine, destroy_unused_groups
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault, MembershipOver
@@ -100,6 +101,52 @@ def test_a_killed_peer_is_a_fault_of_communication_at_once() -> None:
         text, held = ranks.hear(0)
     assert text.startswith("all-reduce: ")
     assert held == 0
+
+
+def last_reference(pipe: Pipe) -> int:
+    """Nobody but gloo's own thread knows the group when an operation on it fails."""
+    transport = connected(pipe)
+    transport.all_reduce(torch.ones(1)).wait()
+    if pipe.rank == 1:
+        pipe.hear()
+        os.kill(os.getpid(), signal.SIGKILL)
+    transport.all_reduce(torch.ones(SIZE))
+    with_group = _threads()
+    transport.abandon(Quarantine())
+    del transport
+    pipe.tell("alone")
+    pipe.hear()  # the peer is dead
+    deadline = time.monotonic() + 10
+    while _threads() > with_group - 3 and time.monotonic() < deadline:  # destroying a group joins its threads
+        destroy_unused_groups()
+        time.sleep(0.01)
+    return with_group - _threads()
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_a_group_is_not_destroyed_on_a_thread_of_its_own() -> None:
+    with Ranks(last_reference, 2) as ranks:
+        assert ranks.hear(0) == "alone"
+        ranks.tell(1, "go")
+        ranks.tell(0, "go")
+        assert ranks.hear(0) >= 3  # two for operations, one for connections
+
+
+def many_tensors(pipe: Pipe) -> int:
+    """A new tensor of 8 MB for each of 100 operations: what growing by all of them would show."""
+    transport = connected(pipe)
+    transport.all_reduce(torch.ones(1)).wait()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(100):
+        transport.all_reduce(torch.ones(2_000_000)).wait()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+
+
+def test_tensors_of_finished_operations_are_let_go() -> None:
+    assert max(together(many_tensors, 2)) < 200  # MB; 800 if they were kept
 
 
 def slow_transfer(pipe: Pipe) -> float:

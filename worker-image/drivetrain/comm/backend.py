@@ -38,11 +38,12 @@ _IN_PLACE: Final = frozenset(("allreduce", "allreduce_coalesced", "broadcast", "
 class Operation:
     """One operation in flight on staging copies of its tensors."""
 
-    def __init__(self, transport: Transport, name: str, args: tuple[Any, ...], start: Callable[..., Any]) -> None:
+    def __init__(self, transport: Transport, group: Any, name: str, args: tuple[Any, ...]) -> None:
         self._what = name.strip("_")
         self._live: list[torch.Tensor] = []
         self._staged: list[torch.Tensor] = []
         self._transport = transport
+        self._group = group
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._over = False
@@ -54,7 +55,7 @@ class Operation:
         """The script's tensors that the result will be in."""
         rest = [self._stage(each, filled=True) for each in args[1:]]
         try:
-            self._work = start(first, *rest)
+            self._work = getattr(group, name)(first, *rest)
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
         transport.track(self)
@@ -126,7 +127,7 @@ class Operation:
         """Keep the staging copies until gloo is through with them."""
         self._give_up()
         if not self._done.is_set():
-            quarantine.hold(self._done, self._staged, self._work)
+            quarantine.hold(self._done, self._group, self._staged, self._work)
 
     def _give_up(self) -> None:
         # With the lock: a copy into the script's tensors is over, or never happens.
@@ -218,7 +219,7 @@ class InterruptibleBackend(Backend):
             self._open.discard(callback)
 
     def _run(self, name: str, *args: Any) -> Work:
-        return InterruptibleWork(Operation(self._transport, name, args, getattr(self._group, name)), self)
+        return InterruptibleWork(Operation(self._transport, self._group, name, args), self)
 
     # --- torch's names and arguments ------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class OrderedSum:
 
     def finish(self, transport: Transport | None, step: int) -> torch.Tensor:
         """Exchange and add; points `.grad` at the sums and returns the tail's sum, shape (layout.tail,)."""
-        total = self._add(self._rows) if transport is None else self._exchange(transport)
+        total = self._add(self._rows) if transport is None else self._exchange(transport, step)
         faults.point("reduced", step)
         self._rows = []
         tail = total[self._layout.gradients :]
@@ -60,7 +60,7 @@ class OrderedSum:
             total += row
         return total
 
-    def _exchange(self, transport: Transport) -> torch.Tensor:
+    def _exchange(self, transport: Transport, step: int) -> torch.Tensor:
         slices = [share(self._layout.total, transport.world, rank) for rank in range(transport.world)]
         counts = [len(share(self.shards, transport.world, rank)) for rank in range(transport.world)]
         mine = slices[transport.rank]
@@ -73,14 +73,16 @@ class OrderedSum:
             [count * len(mine) for count in counts],
             [counts[transport.rank] * len(part) for part in slices],
         ).wait()
-        faults.point("bucket", -1)
+        faults.point("bucket", step)
         summed = self._add(list(incoming.view(self.shards, len(mine)).unbind()))
         # All-gather of unequal slices: an all-to-all in which everybody gets the same.
         total = torch.empty(self._layout.total, dtype=self._layout.dtype, device=self._layout.device)
-        transport.all_to_all(
+        gathering = transport.all_to_all(
             total,
             summed.repeat(transport.world),
             [len(part) for part in slices],
             [len(mine)] * transport.world,
-        ).wait()
+        )
+        faults.point("gathering", step)
+        gathering.wait()
         return total

@@ -1,16 +1,23 @@
-"""Where tensors of abandoned operations stay until nothing can write into them any more.
+"""Where tensors of abandoned operations stay until nothing can write into them any more, and groups until they may go.
 
 A peer that was frozen in the middle of an all-reduce and wakes up later completes the operation: its bytes land in our
 tensor, whatever that memory is used for by then (measured: 67–100 % of a reused tensor overwritten). So an abandoned
 operation keeps its tensors here until its future is done. gloo completes that future only after the operation's own
 buffers are unregistered, which happens when its peers are dead or have sent everything.
+
+A group has a rule of its own: destroying it joins its threads. The callback of a failed operation runs on one of them,
+and if it holds the last reference, that thread joins itself and ends the process ("Resource deadlock avoided": a
+survivor died so in 2 of 20 kills during a promotion). So every group is kept here until nobody else knows it.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -20,8 +27,11 @@ class Held:
     """One abandoned operation: what it may still write to, and what tells when it is over."""
 
     done: threading.Event
+    group: object
+    """Which group it belongs to; destroying that would wait for the operation."""
     tensors: tuple[torch.Tensor, ...]
     keep_alive: tuple[object, ...]
+    since: float = field(default_factory=time.monotonic)
 
 
 class Quarantine:
@@ -30,11 +40,38 @@ class Quarantine:
     def __init__(self) -> None:
         self._held: list[Held] = []
 
-    def hold(self, done: threading.Event, tensors: Sequence[torch.Tensor], *keep_alive: object) -> None:
-        """Keep `tensors` (and the objects that the operation needs) until `done` is set."""
-        self._held.append(Held(done, tuple(tensors), keep_alive))
+    def hold(self, done: threading.Event, group: object, tensors: Sequence[torch.Tensor], *keep_alive: object) -> None:
+        """Keep `tensors`, and what else the operation needs, until `done` is set."""
+        self._held.append(Held(done, group, tuple(tensors), keep_alive))
 
     def sweep(self) -> int:
         """Let go of everything whose operation is over; return how many are left."""
         self._held = [held for held in self._held if not held.done.is_set()]
+        destroy_unused_groups()
         return len(self._held)
+
+    def stuck_groups(self, older_than_seconds: float) -> int:
+        """How many groups have an operation that was abandoned so long ago and is not over."""
+        before = time.monotonic() - older_than_seconds
+        return len({id(held.group) for held in self._held if held.since < before})
+
+
+_groups: list[Any] = []
+_lock = threading.Lock()
+
+
+def keep_group(group: Any) -> None:
+    """From now on only `destroy_unused_groups` drops the last reference to this group."""
+    with _lock:
+        _groups.append(group)
+
+
+def destroy_unused_groups() -> None:
+    """Destroy the groups that nobody else holds, on a thread of its own: it waits for theirs."""
+    unused: list[Any] = []
+    with _lock:
+        for index in reversed(range(len(_groups))):
+            if sys.getrefcount(_groups[index]) == 2:  # this list, and the argument of the call
+                unused.append(_groups.pop(index))
+    if unused:
+        threading.Thread(target=unused.clear, name="drivetrain-destroy-groups", daemon=True).start()

@@ -144,6 +144,7 @@ class Reducer:
         self._staging[self._layout.gradients :] = tail
         while self._launched < len(self._buckets):
             self._launch()
+        faults.point("gathering", self._step)
         for pending in self._pending:
             pending.wait()
         faults.point("reduced", self._step)

@@ -7,6 +7,7 @@ touches a torch process group.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -22,7 +23,7 @@ from torch._C._distributed_c10d import (
 )
 
 from drivetrain.comm.nccl import Nccl
-from drivetrain.comm.quarantine import Quarantine
+from drivetrain.comm.quarantine import Quarantine, keep_group
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault, Interrupted
@@ -89,6 +90,7 @@ class Pending:
                 self._work.wait()  # it is over: this only orders the current stream behind gloo's copy to the device
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
+        self._transport.forget_done()
 
     @property
     def done(self) -> bool:
@@ -98,7 +100,7 @@ class Pending:
     def abandon(self, quarantine: Quarantine) -> None:
         """Hand the tensors over to `quarantine` unless the operation is over."""
         if not self._done.is_set():
-            quarantine.hold(self._done, self._tensors, self._work, self._transport.process_group)
+            quarantine.hold(self._done, self._transport.process_group, self._tensors, self._work)
 
 
 class Transport:
@@ -123,7 +125,7 @@ class Transport:
         self.blocked = blocked
         self.nccl: Nccl | None = None
         """For gradients on CUDA, if there is any."""
-        self._pending: list[InFlight] = []
+        self._pending: deque[InFlight] = deque()
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
     def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
@@ -133,9 +135,13 @@ class Transport:
 
     def track(self, operation: InFlight) -> None:
         """Quarantine this operation, too, if it is still in flight when the membership ends."""
-        if len(self._pending) >= 64:
-            self._pending = [each for each in self._pending if not each.done]
+        self.forget_done()
         self._pending.append(operation)
+
+    def forget_done(self) -> None:
+        """Let go of the operations that are over, and of their tensors. They end in the order they began in."""
+        while self._pending and self._pending[0].done:
+            self._pending.popleft()
 
     def _guarded(self, start: Callable[[], Any], what: str) -> Any:
         """Start an operation; gloo raises at once when a connection is known to be broken."""
@@ -233,11 +239,11 @@ class Transport:
             pending.abandon(quarantine)
         self._pending.clear()
         for works, tensors in self._abandoned:
-            _outlast(works, tensors, quarantine)
+            _outlast(works, self.process_group, tensors, quarantine)
         self._abandoned.clear()
 
 
-def _outlast(works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
+def _outlast(works: list[Any], group: object, tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
     """Keep the tensors of abandoned point-to-point operations until each of them has ended, well or badly."""
     done = threading.Event()
 
@@ -249,7 +255,7 @@ def _outlast(works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quar
                 continue  # ended by a broken connection: that is an end, too
         done.set()
 
-    quarantine.hold(done, tensors, works)
+    quarantine.hold(done, group, tensors, works)
     threading.Thread(target=body, name="drivetrain-outlast", daemon=True).start()
 
 
@@ -274,6 +280,7 @@ def connect_gloo(
         options._devices = [device or ProcessGroupGloo.create_default_device()]
         options._timeout = timedelta(seconds=deadline_seconds)
         group = ProcessGroupGloo(store, rank, world, options)
+        keep_group(group)
         group._set_default_timeout(FOR_EVER)
         if isinstance(store, LinkStore):
             store.wait_tabled()

@@ -27,8 +27,12 @@ from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.constants import ENV_POD_IP
 from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
 
-_LEAK_LIMIT: Final = 16
-"""Abandoned operations that never end keep threads and descriptors: above this many the process asks to be replaced."""
+_STUCK_GROUPS: Final = 16
+"""A group with operations that never end keeps threads and descriptors: above this many, the process asks to be
+replaced."""
+
+_STUCK_SECONDS: Final = 30.0
+"""After so long an abandoned operation counts as never ending."""
 
 REPLACE_ME: Final = 75
 """Exit code (EX_TEMPFAIL) of a rank that wants a fresh process in its place."""
@@ -184,7 +188,8 @@ class Elastic:
             return
         self._interrupt.end("left")
         transport.abandon(self._quarantine)
-        if self._quarantine.sweep() > _LEAK_LIMIT:
+        self._quarantine.sweep()
+        if self._quarantine.stuck_groups(_STUCK_SECONDS) > _STUCK_GROUPS:
             self._replace_me("too many abandoned operations never ended")
 
     def _replace_me(self, reason: str) -> NoReturn:
