@@ -100,6 +100,10 @@ class ProcessPhase(StrEnum):
     """Reaped by waitpid: the only proof of death that a launcher can give."""
 
 
+OUT_OF_MEMORY: Final = "killed by the kernel: the container used more memory than its limit (resources.limits.memory)"
+"""Last line of `ProcessState.log_tail` when that is why."""
+
+
 class ProcessState(_Message):
     """One rank process as its launcher knows it."""
 

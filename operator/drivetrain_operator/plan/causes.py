@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import Failure
+from drivetrain_api.messages import OUT_OF_MEMORY, Failure
 from drivetrain_api.status import FailureStatus
 from drivetrain_operator.plan.view import PodView, Terminated
 
@@ -74,7 +74,7 @@ def process_reason(failure: Failure) -> str:
     if "Traceback (most recent call last)" in failure.log_tail:
         return "ScriptError"
     if failure.signal == 9:
-        return "ProcessKilled"
+        return "OOMKilled" if OUT_OF_MEMORY in failure.log_tail else "ProcessKilled"
     return "ProcessCrashed" if failure.signal else "ProcessExited"
 
 

@@ -72,13 +72,13 @@ def test_a_script_that_raises(start: Callable[..., Job]) -> None:
     assert any("no such corpus" in event["message"] for event in events)
 
 
-@pytest.mark.xfail(strict=True, reason="the kernel kills the rank and not its launcher: told as a SIGKILL only")
 def test_a_worker_out_of_memory(start: Callable[..., Job]) -> None:
     template = {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "300Mi"}}}]}}
     command = ["python", "-c", "x = bytearray(2**31)"]
     job = start("hungry", script=False, command=command, podTemplate=template, recovery={"maxRestarts": 0, "spares": 0})
     status = job.until("it fails", lambda status: status.get("phase") == "Failed", 120)
-    assert "OutOfMemory" in json.dumps(status) or "OOMKilled" in json.dumps(status), status
+    assert "OOMKilled" in [failure["reason"] for failure in status["failures"]], status
+    assert "resources.limits.memory" in json.dumps(status), status
 
 
 @pytest.fixture

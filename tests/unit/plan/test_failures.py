@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import Incompatible, JobState
+from drivetrain_api.messages import OUT_OF_MEMORY, Incompatible, JobState
 from drivetrain_api.status import Counted
 from drivetrain_operator.plan.effects import (
     CreateWorker,
@@ -110,6 +110,22 @@ def test_failed_processes_are_charged_by_incident_and_once() -> None:
     assert "ValueError: bad batch" in first.failures[0].log_tail
     again = plan(running(status=first, report=report(failures=[*failures, process_failure(3, 1)]))).status
     assert (again.restarts, len(again.failures)) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"exit_code": 1}, "ScriptError"),
+        ({"exit_code": 3, "log_tail": "bye"}, "ProcessExited"),
+        ({"exit_code": None, "signal": 11, "log_tail": ""}, "ProcessCrashed"),
+        ({"exit_code": None, "signal": 9, "log_tail": "step 7"}, "ProcessKilled"),
+        ({"exit_code": None, "signal": 9, "log_tail": f"step 7\n{OUT_OF_MEMORY}"}, "OOMKilled"),
+    ],
+)
+def test_a_failed_process_has_one_word_of_why(fields: dict[str, Any], reason: str) -> None:
+    status = plan(running(report=report(failures=[process_failure(0, 0, **fields)]))).status
+    assert status.failures[0].reason == reason
+    assert status.failures[0].log_tail == fields.get("log_tail", status.failures[0].log_tail)
 
 
 def test_the_budget_is_spent() -> None:

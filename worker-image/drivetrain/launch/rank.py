@@ -25,7 +25,7 @@ from drivetrain.launch.output import Console, OutputPump
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.reaper import Death
 from drivetrain.launch.stopped import StopWatch
-from drivetrain_api.messages import EpochId, ProcessPhase, ProcessState, Progress, Put
+from drivetrain_api.messages import OUT_OF_MEMORY, EpochId, ProcessPhase, ProcessState, Progress, Put
 
 _TRACEBACK_CHARS: Final = 16_384
 SEATED: Final = (ProcessPhase.MEMBER, ProcessPhase.DONE)
@@ -101,7 +101,7 @@ class Rank:
         states = [found.state for pid in {self.process.pid, self.state.pid} if (found := procfs.stat(pid)) is not None]
         return self.watch.tick(elapsed, "T" if "T" in states else "")
 
-    def dead(self, death: Death) -> ProcessState:
+    def dead(self, death: Death, out_of_memory: bool) -> ProcessState:
         """Read what it left, let go of it, and return its last state."""
         self._link.drain()
         self._pump.drain()
@@ -111,6 +111,8 @@ class Rank:
         tail = self._traceback or self._pump.tail()
         if self.killed_for is not None:
             tail = f"{tail}\nkilled by its launcher: {self.killed_for}".lstrip()
+        elif out_of_memory:
+            tail = f"{tail}\n{OUT_OF_MEMORY}".lstrip()
         return self.state.model_copy(
             update={
                 "phase": ProcessPhase.DEAD,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Final
 
 from drivetrain.launch import reaper
 from drivetrain.launch.link import ToRank
+from drivetrain.launch.memory import out_of_memory_kills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import SEATED, Rank, RankEvents
@@ -58,6 +60,7 @@ class Supervisor:
         self._dead: deque[tuple[float, ProcessState]] = deque()
         self._retired: Counter[str] = Counter()
         self._was_seated = False
+        self._memory_kills = out_of_memory_kills()
         self._failures = 0
         self._not_before = 0.0
         self._spare_not_before = 0.0
@@ -165,7 +168,7 @@ class Supervisor:
 
     def _died(self, death: reaper.Death) -> None:
         rank = self._ranks.pop(death.pid)
-        state = rank.dead(death)
+        state = rank.dead(death, self._out_of_memory(death))
         self._dead.append((time.monotonic(), state))
         self._retired.update(rank.counters)
         self._was_seated = self._was_seated or state.epoch is not None
@@ -192,6 +195,11 @@ class Supervisor:
         self._loop.call_soon(self.fill)
         # After the report: reading all of /proc takes milliseconds, and what is left behind proves nothing.
         self._loop.call_later(0.01, rank.process.kill_strays)
+
+    def _out_of_memory(self, death: reaper.Death) -> bool:
+        """Whether the kernel has killed something for memory since it was asked last, and this may have been it."""
+        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
+        return death.signal == signal.SIGKILL and self._memory_kills > before
 
     def _start(self, level: str | None) -> None:
         try:
