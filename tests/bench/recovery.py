@@ -247,7 +247,7 @@ async def one_job(
     """Start a job, take faults from `kinds`, kill once more at the very last step, and check everything at the end."""
     steps = spec.training.steps
     assert steps is not None
-    async with plane.job(folder, spec, [sys.executable, str(SCRIPT)], {"BENCH_FOLDER": str(folder)}):
+    async with plane.job(folder, spec, [sys.executable, "-m", "bench.recovery_train"], {"BENCH_FOLDER": str(folder)}):
         controller = Controller(folder, plane, chance, totals)
         first = len(totals.outcomes)
         while kinds and controller.ledger.newest_step() < steps - LAST_STEPS:

@@ -37,7 +37,9 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     )
     if new.recoveries > old.recoveries:
         took = f" after {new.last_recovery_seconds:g} s" if new.last_recovery_seconds is not None else ""
-        told.append(RecordEvent("Normal", "Recovered", f"training went on{took}, world size {new.workers.world}"))
+        # None trains when the next loss came before this was told.
+        world = f", world size {new.workers.world}" if new.workers.world else ""
+        told.append(RecordEvent("Normal", "Recovered", f"training went on{took}{world}"))
     if new.membership.term > old.membership.term > 0 and old.start_time is not None:
         told.append(
             RecordEvent("Warning", "CoordinatorReplaced", f"a coordinator of term {new.membership.term} follows")
