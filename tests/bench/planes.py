@@ -59,6 +59,7 @@ class Processes:
     async def job(
         self, folder: Path, spec: RuntimeSpec, command: list[str], environment: dict[str, str]
     ) -> AsyncIterator[None]:
+        environment = {**environment, "PYTHONPATH": os.pathsep.join(sys.path)}
         async with LocalJob.run(folder, spec, command, environment) as job:
             self._job = job
             keeper = asyncio.create_task(self._replace_what_dies(job))

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def main() -> None:
         data=Noise(),
         resume=FOLDER / "model.pt" if SAVE_EVERY else None,
     )
-    loss = 0.0
+    losses: deque[float] = deque(maxlen=20)
     for batch in run.batches():
 
         def noted(model: nn.Module, shard: Any, batch: Any = batch) -> torch.Tensor:
@@ -123,11 +124,19 @@ def main() -> None:
             return forward(model, shard)
 
         result = run.step(batch, noted)
-        loss = result.loss
+        losses.append(result.loss)
         if SAVE_EVERY and (batch.step + 1) % SAVE_EVERY == 0:
             run.save(FOLDER / "model.pt")
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    ledger.write("end", step=run.step_number, sha256=run.state_sha256(), loss=loss, rank=run.rank, peak_mb=peak_mb)
+    ledger.write(
+        "end",
+        step=run.step_number,
+        sha256=run.state_sha256(),
+        loss=sum(losses) / max(1, len(losses)),
+        losses=len(losses),
+        rank=run.rank,
+        peak_mb=peak_mb,
+    )
 
 
 if __name__ == "__main__":
