@@ -20,7 +20,8 @@ def restart_budget(view: View, status: TrainingJobStatus) -> Decision:
     limit = view.job.spec.recovery.max_restarts
     last = next((f for f in reversed(status.failures) if f.counted), None)
     reason = last.reason if last is not None else "RestartBudgetExceeded"
-    message = f"{status.restarts} incident{'s' if status.restarts != 1 else ''}, spec.recovery.maxRestarts allows {limit}"
+    incidents = "1 incident" if status.restarts == 1 else f"{status.restarts} incidents"
+    message = f"{incidents}, spec.recovery.maxRestarts allows {limit}"
     if last is not None:
         message += f"; last: {summary(last)}"
     return Decision(ended(view, status, ConditionType.FAILED, reason, message), final=True)
