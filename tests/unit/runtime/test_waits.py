@@ -123,6 +123,17 @@ def last_reference(pipe: Pipe) -> int:
     return with_group - _threads()
 
 
+def test_many_buckets_of_one_group_are_one_group_that_is_stuck() -> None:
+    quarantine = Quarantine()
+    groups, ended = [object(), object()], threading.Event()
+    for _ in range(100):
+        quarantine.hold(threading.Event(), groups[0], [])
+        quarantine.hold(ended, groups[1], [])
+    assert (quarantine.stuck_groups(0.0), quarantine.stuck_groups(30.0)) == (2, 0)
+    ended.set()
+    assert (quarantine.sweep(), quarantine.stuck_groups(0.0)) == (100, 1)
+
+
 def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
