@@ -17,6 +17,8 @@ def coordinator_service(job: JobView, effect: CreateService) -> Json:
     spec: Json = {
         "type": "ClusterIP",
         "selector": _selector(job, effect.term),
+        # Launchers knock until somebody opens: a readiness probe in between would only keep a successor waiting.
+        "publishNotReadyAddresses": True,
         "ports": [
             {"name": "channel", "port": COORDINATOR_PORT, "targetPort": COORDINATOR_PORT, "protocol": "TCP"},
         ],

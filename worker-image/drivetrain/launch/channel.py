@@ -51,6 +51,11 @@ WELCOME_SECONDS: Final = 5.0
 REFUSED_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 0.05
 BACKOFF_LIMIT_SECONDS: Final = 2.0
+_SUCCESSOR_SECONDS: Final = 10.0
+"""A dead coordinator's successor is expected within this, and looked for more often than later ..."""
+_SUCCESSOR_LIMIT_SECONDS: Final = 0.2
+_HANDSHAKE_SECONDS: Final = 0.002
+"""... unless the job is large: a coordinator shakes hands with about 500 launchers in a second."""
 _PING_SECONDS: Final = 3.0
 """A coordinator that vanished without a word is noticed within one and a half times this."""
 _CLOSE_SECONDS: Final = 1.0
@@ -106,7 +111,7 @@ class Channel:
 
     async def run(self) -> None:
         """Connect and reconnect for ever. Raises IncompatibleError or RefusedError."""
-        wait = BACKOFF_SECONDS
+        wait, searching_since = BACKOFF_SECONDS, time.monotonic()
         while True:
             try:
                 await self._connection()
@@ -114,9 +119,9 @@ class Channel:
                 self._tell(str(error) or type(error).__name__)
             if self.connected:
                 self.connected = False
-                wait = BACKOFF_SECONDS
+                wait, searching_since = BACKOFF_SECONDS, time.monotonic()
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(BACKOFF_LIMIT_SECONDS, wait * 2)
+            wait = min(backoff_limit(time.monotonic() - searching_since, self._settings.spec.workers), wait * 2)
 
     async def _connection(self) -> None:
         settings = self._settings
@@ -259,6 +264,13 @@ class _FixedAddress(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def backoff_limit(searched_seconds: float, workers: int) -> float:
+    """The longest pause between two attempts, in seconds, after so long a search by each of so many launchers."""
+    if searched_seconds > _SUCCESSOR_SECONDS:
+        return BACKOFF_LIMIT_SECONDS
+    return min(BACKOFF_LIMIT_SECONDS, max(_SUCCESSOR_LIMIT_SECONDS, workers * _HANDSHAKE_SECONDS))
 
 
 def _mismatch(theirs_min: int, theirs_max: int) -> str:
