@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -12,6 +13,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol, Self
 
+import aiohttp
+
+from drivetrain_api import constants
 from drivetrain_api.runtime import RuntimeSpec
 from drivetrain_local.client import Client
 from drivetrain_local.daemon import Daemon
@@ -38,6 +42,9 @@ class Plane(Protocol):
 
     def coordinator_pid(self) -> int:
         """Process id of the newest coordinator."""
+
+    async def launchers_connected(self) -> int:
+        """How many launchers the newest coordinator hears of; 0 while there is none."""
 
     def describe(self) -> str:
         """What the plane knows, for an error message."""
@@ -89,6 +96,9 @@ class Processes:
         assert self._job is not None
         assert self._job.coordinator is not None
         return self._job.coordinator.pid
+
+    async def launchers_connected(self) -> int:
+        return await _launchers_connected(self.coordinator_pid())
 
     def describe(self) -> str:
         assert self._job is not None
@@ -209,8 +219,27 @@ class Embedded:
                     newest, found = term, int(path.name)
         return found
 
+    async def launchers_connected(self) -> int:
+        return await _launchers_connected(self.coordinator_pid())
+
     def describe(self) -> str:
         return f"job {self._name}; operator log:\n{Daemon(self._state, 'operator').log_tail(30)}"
+
+
+async def _launchers_connected(coordinator_pid: int) -> int:
+    """What this coordinator's metrics say; 0 without an answer."""
+    try:
+        variables = Path(f"/proc/{coordinator_pid}/environ").read_text().split("\0")
+        address = dict(each.split("=", 1) for each in variables if "=" in each)[constants.ENV_POD_IP]
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session,
+            session.get(f"http://{address}:{constants.METRICS_PORT}/metrics") as answer,
+        ):
+            text = await answer.text()
+    except (OSError, KeyError, TimeoutError, aiohttp.ClientError):
+        return 0
+    (sample,) = re.findall(r"^drivetrain_launchers_connected ([0-9.]+)$", text, re.MULTILINE)
+    return int(float(sample))
 
 
 def plane_by_name(name: str) -> Plane:

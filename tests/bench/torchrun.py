@@ -16,8 +16,6 @@ from bench.ledger import Ledger
 from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
 
 LIMIT_SECONDS = 90.0
-TUNED = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Without it a restarted attempt finds the keys of the one before and dials dead addresses."""
 TUNED_CONFIG = "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=2"
 
 
@@ -33,7 +31,6 @@ def _agents(script: Path, folder: Path, batch: int, tuned: bool) -> list[subproc
         "DRIVETRAIN_SPEC": spec.model_dump_json(),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
-        **(TUNED if tuned else {}),
     }
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2:3", "--nproc-per-node", "1"),

@@ -10,16 +10,20 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 
-from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from drivetrain.comm.nccl import connect_nccl
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import Interrupted
 from drivetrain.position import StepResult
+from drivetrain.world.attempt import agree
 from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.messages import EpochId, Progress
+
+CONNECT_SECONDS = 300.0
+"""As torch waits for a rendezvous; torchrun's agents arrive within it or give up too."""
 
 
 class Fixed:
@@ -41,20 +45,19 @@ class Fixed:
         if world == 1:
             return cls(None, synchronise)
         rank = int(os.environ["RANK"])
-        store = TCPStore(
+        store: Store = TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             world,
             is_master=False if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else rank == 0,
-            timeout=timedelta(seconds=300),
+            timeout=timedelta(seconds=CONNECT_SECONDS),
         )
-        # torchrun keeps one store over its restarts: keys of an earlier attempt must not be found again.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore("drivetrain", store)
+        keys = PrefixStore(agree(store, rank, world, CONNECT_SECONDS), store)
         interrupt = Interrupt()
-        keys = PrefixStore(f"drivetrain/{attempt}", store)
-        group = connect_gloo(keys, rank, world, interrupt, 300.0, address=None)
+        group = connect_gloo(keys, rank, world, interrupt, CONNECT_SECONDS, address=None)
         transport = Transport(group, rank, world, interrupt)
-        transport.nccl = connect_nccl(keys, rank, world, interrupt, 300.0)
+        transport.nccl = connect_nccl(keys, rank, world, interrupt, CONNECT_SECONDS)
         return cls(transport, synchronise)
 
     @property

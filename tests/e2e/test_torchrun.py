@@ -1,0 +1,97 @@
+"""Does the same script train under plain `python` and under torchrun, and after a failure there?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import os, signal, sys, torch, drivetrain
+from pathlib import Path
+
+class Data:
+    def __len__(self): return 64
+    def __getitem__(self, index):
+        return torch.tensor([index / 64.0]), torch.tensor([1.0])
+
+run = drivetrain.start(defaults={"steps": 8, "global_batch": 8, "deterministic": True})
+run.prepare(model=torch.nn.Linear(1, 1), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Data(),
+            resume=Path("model.pt"))
+for batch in run.batches():
+    run.step(batch, lambda model, shard: ((model(shard[0]) - shard[1]) ** 2).mean())
+    run.save(Path("model.pt"))
+    if "--break" in sys.argv and batch.step == 4 and run.rank == run.world_size - 1 and not Path("broken").exists():
+        Path("broken").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+print(f"rank {run.rank} of {run.world_size} ends at step {run.step_number} with {run.state_sha256()}", flush=True)
+"""
+END = re.compile(r"rank (\d) of (\d) ends at step (\d+) with ([0-9a-f]{64})")
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Nothing of Drivetrain's own: a machine on which somebody has a script."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DRIVETRAIN_")}
+    return {**kept, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}", "OMP_NUM_THREADS": "1"}
+
+
+def folder_with_script(parent: Path, name: str) -> Path:
+    """A folder of its own for each run, because they save into it."""
+    folder = parent / name
+    folder.mkdir()
+    (folder / "train.py").write_text(SCRIPT)
+    return folder
+
+
+def torchrun(agents: int, folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """The script on so many machines, one rank on each; what they printed, once all of them have ended well."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(agents), "--nproc-per-node", "1"),
+        *("--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-id", "test", "--local-addr", "127.0.0.1"),
+        *("--rdzv-endpoint", f"127.0.0.1:{port}", "--monitor-interval", "0.1", "train.py", *arguments),
+    ]
+    log = folder / "agents.log"
+    processes = []
+    codes: list[int | None] = []
+    try:
+        with log.open("ab") as output:
+            for _ in range(agents):
+                processes.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in processes:
+                process.wait(90)
+    finally:
+        for process in processes:
+            codes.append(process.poll())
+            if codes[-1] is None:
+                process.send_signal(signal.SIGTERM)  # its rank is in a session of its own, and is its to end
+                process.wait(40)
+    assert codes == [0] * agents, log.read_text()
+    return log.read_text()
+
+
+def test_torchrun_ends_as_plain_python_does_although_a_rank_was_killed(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    alone = folder_with_script(tmp_path, "alone")
+    plain = subprocess.run(
+        [sys.executable, "train.py"], cwd=alone, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    (expected,) = END.findall(plain.stdout)
+    assert expected[:3] == ("0", "1", "8")
+    together = folder_with_script(tmp_path, "together")
+    ends = END.findall(torchrun(2, together, environment, "--break"))
+    assert (together / "broken").exists()
+    assert sorted(ends) == [("0", "2", "8", expected[3]), ("1", "2", "8", expected[3])]
