@@ -112,7 +112,8 @@ class Process:
             log.info("prepared", extra={"reports": url, "reports_port": reports_port, "metrics_port": metrics_port})
             if settings.leader_election and await _unless(stop, self._acquire()) is None:
                 return
-            await self._lead(authority, Platform(settings.image, url), reports_port, stop)
+            platform = Platform(settings.image, url, settings.image_pull_secrets)
+            await self._lead(authority, platform, reports_port, stop)
         finally:
             for task in tasks:
                 task.cancel()

@@ -36,6 +36,8 @@ class Settings:
     """Holder of the Lease: differs for every process that ever ran."""
     image: str
     """Image of coordinator pods: the operator's own."""
+    image_pull_secrets: tuple[str, ...]
+    """For that image, by name in each job's namespace; the kubelet passes over those that are not there."""
     reports_host: str
     reports_port: int
     reports_url: str | None
@@ -60,7 +62,6 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
     env = os.environ if environ is None else environ
     parser = _parser(env)
     given = parser.parse_args(arguments)
-    namespaces = tuple(name for item in given.namespace for name in item.split(",") if name)
     if given.reports_service and not given.pod_ip:
         parser.error("--reports-service needs --pod-ip: the address that its EndpointSlice shall name")
     if not given.reports_url and not given.pod_ip:
@@ -72,10 +73,11 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
     return Settings(
         kubeconfig=given.kubeconfig,
         context=given.context,
-        namespaces=namespaces,
+        namespaces=_list(given.namespace),
         own_namespace=given.own_namespace,
         identity=f"{given.identity}_{uuid.uuid4().hex[:8]}",
         image=given.image,
+        image_pull_secrets=_list(given.image_pull_secret),
         reports_host=given.reports_host,
         reports_port=given.reports_port,
         reports_url=given.reports_url.rstrip("/") if given.reports_url else None,
@@ -108,12 +110,12 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
     option("kubeconfig", "kubeconfig file (default: $KUBECONFIG, in-cluster account, ~/.kube/config)")
     option("context", "context of the kubeconfig (default: its current one)")
-    parser.add_argument(
-        "--namespace",
-        action="append",
-        default=[item for item in [env.get(ENV_PREFIX + "NAMESPACE")] if item],
-        help="look after jobs of this namespace only; may be repeated (default: all namespaces)",
-    )
+
+    def repeated(flag: str, help_text: str) -> None:
+        given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"))
+        parser.add_argument(f"--{flag}", action="append", default=[given] if given else [], help=help_text)
+
+    repeated("namespace", "look after jobs of this namespace only; may be repeated (default: all namespaces)")
     option(
         "own-namespace",
         "namespace of the Lease and of the root Secret (default: that of the credentials)",
@@ -121,6 +123,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     option("identity", "name in the Lease; made unique by a suffix", env.get("POD_NAME") or socket.gethostname())
     option("image", "image of coordinator pods", "drivetrain-operator")
+    repeated("image-pull-secret", "Secret in the jobs' namespaces that this image is pulled with; may be repeated")
     # On one machine, coordinators have loopback addresses of their own and listen on the same ports as we do, so all
     # addresses are listened on only where nobody gave us one.
     host = env.get("POD_IP") or "0.0.0.0"
@@ -144,6 +147,11 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("log-format", "auto: text on a terminal, else json", "auto", choices=[str(item) for item in LogFormat])
     option("log-level", "debug, info, warning or error", "info", choices=["debug", "info", "warning", "error"])
     return parser
+
+
+def _list(given: Sequence[str]) -> tuple[str, ...]:
+    """Of a flag that may be repeated, with commas in each."""
+    return tuple(name for item in given for name in item.split(",") if name)
 
 
 def _own_namespace(env: Mapping[str, str]) -> str:

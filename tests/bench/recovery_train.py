@@ -111,7 +111,7 @@ def main() -> None:
 
     run.prepare(
         model=build(),
-        optimizer=lambda parameters: Optimizer(parameters, 1e-3),
+        optimizer=lambda parameters: Optimizer(parameters, 1e-3, fused=True),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.settings.steps),
         data=Noise(),
         resume=FOLDER / "model.pt" if SAVE_EVERY else None,

@@ -18,6 +18,8 @@ class Settings:
     training: RuntimeTraining
     steps: int
     batch: int
+    expected_world: int
+    """Ranks that the job asked for; an elastic one may have more or fewer."""
 
     @classmethod
     def resolve(cls, defaults: dict[str, Any]) -> Settings:
@@ -31,7 +33,8 @@ class Settings:
                 f"start(defaults=...): unknown {sorted(unknown)}; known: {sorted(RuntimeTraining.model_fields)}"
             )
         text = os.environ.get(ENV_SPEC)
-        given = RuntimeSpec.model_validate_json(text).training if text else RuntimeTraining()
+        spec = RuntimeSpec.model_validate_json(text) if text else RuntimeSpec()
+        given = spec.training
         said = {name: value for name in given.model_fields_set if (value := getattr(given, name)) is not None}
         training = RuntimeTraining(**{**defaults, **said})
         if training.steps is None:
@@ -40,4 +43,4 @@ class Settings:
             raise UsageError(
                 "training.batch.global is not set: set it in the TrainingJob, or start(defaults={'global_batch': …})"
             )
-        return cls(training, training.steps, training.global_batch)
+        return cls(training, training.steps, training.global_batch, spec.workers * spec.processes_per_worker)

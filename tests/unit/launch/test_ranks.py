@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import statistics
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from drivetrain.launch import procfs
+from drivetrain.launch.supervisor import SPARE_DELAY_SECONDS, SPARE_LIMIT_SECONDS
 from drivetrain_api.messages import EpochId, Kill, ProcessPhase
 from unit.launch.conftest import StartPod
 from unit.launch.stub_coordinator import StubCoordinator, eventually
@@ -164,6 +166,21 @@ async def test_spares_start_when_the_needed_ones_are_ready(coordinator: StubCoor
     await coordinator.until(lambda: len(coordinator.processes(pod.uid)) == 1 and len(coordinator.hellos) == 1)
     await coordinator.until(lambda: coordinator.states[pod.uid].seq >= 3)
     assert len(coordinator.processes(pod.uid)) == 1
+
+
+async def test_a_new_spare_starts_when_training_goes_on(coordinator: StubCoordinator, start_pod: StartPod) -> None:
+    pod = await start_pod(coordinator.port, spares=1)
+    await coordinator.until(lambda: len(coordinator.processes(pod.uid, READY)) == 2)
+    victim, spare = coordinator.processes(pod.uid)
+    await coordinator.form(EpochId(1, 1), [(pod.uid, victim.id)])
+    await coordinator.until(lambda: coordinator.process(pod.uid, victim.id).step >= 3)
+    died = asyncio.get_running_loop().time()
+    os.kill(victim.pid, signal.SIGKILL)
+    await asyncio.sleep(SPARE_DELAY_SECONDS + 1.0)
+    assert pod.output.count("[spare] up") == 1, "nobody trains yet"
+    await coordinator.form(EpochId(1, 2), [(pod.uid, spare.id)])
+    await eventually(lambda: pod.output.count("[spare] up") == 2)
+    assert asyncio.get_running_loop().time() - died < SPARE_LIMIT_SECONDS
 
 
 async def test_a_spare_of_level_import_goes_on_when_it_is_needed(

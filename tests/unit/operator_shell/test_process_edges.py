@@ -29,6 +29,12 @@ def test_several_namespaces_by_flag_and_by_environment() -> None:
     assert parse(GIVEN, {"DRIVETRAIN_OPERATOR_NAMESPACE": "a,b"}).namespaces == ("a", "b")
 
 
+def test_secrets_for_the_coordinators_image() -> None:
+    assert parse([*GIVEN, "--image-pull-secret", "a", "--image-pull-secret", "b"], {}).image_pull_secrets == ("a", "b")
+    assert parse(GIVEN, {"DRIVETRAIN_OPERATOR_IMAGE_PULL_SECRET": "a,b"}).image_pull_secrets == ("a", "b")
+    assert parse(GIVEN, {}).image_pull_secrets == ()
+
+
 def test_leader_election_can_be_switched_off() -> None:
     assert not parse([*GIVEN, "--no-leader-election"], {}).leader_election
     assert not parse(GIVEN, {"DRIVETRAIN_OPERATOR_LEADER_ELECTION": "false"}).leader_election

@@ -145,7 +145,7 @@ def settings(case: Case) -> Settings:
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,
     )
-    return Settings(training, case.steps, case.batch)
+    return Settings(training, case.steps, case.batch, expected_world=1)
 
 
 def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:

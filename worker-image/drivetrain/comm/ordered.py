@@ -8,6 +8,8 @@ chain of V additions in every world. Cost: V/N times a gradient's bytes instead 
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import torch
 
 from drivetrain import faults
@@ -17,72 +19,140 @@ from drivetrain.parallel.layout import Layout
 
 
 class OrderedSum:
-    """Adds up the vectors of V virtual shards in shard order."""
+    """Adds up the vectors of V virtual shards in shard order.
+
+    Its memory is kept from step to step, because fresh pages cost more than the sums: about V/N gradients to send, V/N
+    to receive, and one for the result. What an interrupted exchange may still write to is left to it.
+    """
 
     def __init__(self, layout: Layout, shards: int) -> None:
         self._layout = layout
         self.shards = shards
-        self._rows: list[torch.Tensor] = []
+        self._slices: list[range] = []
+        """By rank: which elements it adds up."""
+        self._starts: list[int] = []
+        self._mine = range(0)
+        """The virtual shards of this rank, and ..."""
+        self._row = -1
+        """... how many of them have been collected, less one."""
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._exchanging = False
 
-    def begin(self) -> None:
-        """Start a step with no shard computed yet."""
-        self._rows = []
+    def begin(self, rank: int, world: int) -> range:
+        """Start a step with no shard computed yet. Returns this rank's virtual shards, to be collected in that order."""
+        if self._exchanging:
+            self._exchanging = False
+            self._buffers.clear()
+        self._slices = [share(self._layout.total, world, each) for each in range(world)]
+        self._starts = [part.start for part in self._slices]
+        self._mine = share(self.shards, world, rank)
+        self._row = -1
+        return self._mine
 
-    def new_row(self) -> torch.Tensor:
-        """The vector of the next shard of this rank, shape (layout.total,), zero. Shards come in ascending order."""
-        self._rows.append(torch.zeros(self._layout.total, dtype=self._layout.dtype, device=self._layout.device))
-        return self._rows[-1]
+    def warm_up(self, world: int) -> None:
+        """Take the memory that a step in such a world needs, so that a promoted spare's first step is no slower."""
+        self.begin(0, world)
+        for name in ("outgoing", "incoming", "total"):
+            self._buffer(name, 0)
 
-    def collect_gradients(self, row: torch.Tensor) -> list[int]:
-        """Move all `.grad` into `row`; returns the slot indices that had one."""
+    def collect_gradients(self) -> list[int]:
+        """Move all `.grad` into the next shard's vector; returns the slot indices that had one."""
+        self._row += 1
         used = []
         for slot in self._layout.slots:
-            if slot.parameter.grad is not None:
-                row[slot.start : slot.stop].view(slot.parameter.shape).copy_(slot.parameter.grad)
+            grad = slot.parameter.grad
+            self._write(slot.start, slot.stop, None if grad is None else grad.reshape(-1))
+            if grad is not None:
                 slot.parameter.grad = None
                 used.append(slot.index)
         return used
 
+    def collect_tail(self, tail: torch.Tensor) -> None:
+        """Complete that vector by its tail, shape (layout.tail,)."""
+        self._write(self._layout.gradients, self._layout.total, tail)
+
     def finish(self, transport: Transport | None, step: int) -> torch.Tensor:
-        """Exchange and add; points `.grad` at the sums and returns the tail's sum, shape (layout.tail,)."""
-        total = self._add(self._rows) if transport is None else self._exchange(transport, step)
+        """Exchange and add; points `.grad` at the sums and returns the tail's sum, shape (layout.tail,).
+
+        Both are overwritten by the next step's.
+        """
+        total = self._buffer("total", self._layout.total)
+        if transport is None:
+            self._add(self._outgoing(), total)
+        else:
+            self._exchanging = True
+            self._exchange(transport, step, total)
+            self._exchanging = False
         faults.point("reduced", step)
-        self._rows = []
         tail = total[self._layout.gradients :]
         for slot, used in zip(self._layout.slots, self._layout.read_used(tail), strict=True):
             slot.parameter.grad = total[slot.start : slot.stop].view(slot.parameter.shape) if used else None
         return tail
 
-    @staticmethod
-    def _add(rows: list[torch.Tensor]) -> torch.Tensor:
-        total = rows[0].clone()
-        for row in rows[1:]:
-            total += row
-        return total
+    def _write(self, start: int, stop: int, values: torch.Tensor | None) -> None:
+        """Elements [start, stop) of the current vector (None: zeros), each to where its owner's part is sent from."""
+        outgoing = self._outgoing()
+        for number in range(bisect_right(self._starts, start) - 1, len(self._slices)):
+            part = self._slices[number]
+            first, last = max(start, part.start), min(stop, part.stop)
+            if first >= stop:
+                break
+            # Parts by owner; in each part the vectors of this rank's shards, one after the other.
+            at = len(self._mine) * part.start + self._row * len(part) + first - part.start
+            place = outgoing[at : at + last - first]
+            if values is None:
+                place.zero_()
+            else:
+                place.copy_(values[first - start : last - start])
 
-    def _exchange(self, transport: Transport, step: int) -> torch.Tensor:
-        slices = [share(self._layout.total, transport.world, rank) for rank in range(transport.world)]
+    def _exchange(self, transport: Transport, step: int, total: torch.Tensor) -> None:
         counts = [len(share(self.shards, transport.world, rank)) for rank in range(transport.world)]
-        mine = slices[transport.rank]
-        nothing = torch.empty(0, dtype=self._layout.dtype, device=self._layout.device)
-        outgoing = torch.cat([nothing, *(row[part.start : part.stop] for part in slices for row in self._rows)])
-        incoming = torch.empty(self.shards * len(mine), dtype=self._layout.dtype, device=self._layout.device)
+        mine = self._slices[transport.rank]
+        incoming = self._buffer("incoming", self.shards * len(mine))
         transport.all_to_all(
             incoming,
-            outgoing,
+            self._outgoing(),
             [count * len(mine) for count in counts],
-            [counts[transport.rank] * len(part) for part in slices],
+            [counts[transport.rank] * len(part) for part in self._slices],
         ).wait()
         faults.point("bucket", step)
-        summed = self._add(list(incoming.view(self.shards, len(mine)).unbind()))
         # All-gather of unequal slices: an all-to-all in which everybody gets the same.
-        total = torch.empty(self._layout.total, dtype=self._layout.dtype, device=self._layout.device)
+        copies = self._buffer("outgoing", transport.world * len(mine)).view(transport.world, len(mine))
+        self._add(incoming, copies[0])
+        copies[1:] = copies[0]
         gathering = transport.all_to_all(
             total,
-            summed.repeat(transport.world),
-            [len(part) for part in slices],
+            copies.view(-1),
+            [len(part) for part in self._slices],
             [len(mine)] * transport.world,
         )
         faults.point("gathering", step)
         gathering.wait()
-        return total
+
+    @staticmethod
+    def _add(rows: torch.Tensor, result: torch.Tensor) -> None:
+        """Add up flat `rows`, each as long as `result`, from the first to the last."""
+        if not len(result):
+            return  # more ranks than elements
+        first, *others = rows.view(-1, len(result)).unbind()
+        result.copy_(first)
+        for row in others:
+            result += row
+
+    def _outgoing(self) -> torch.Tensor:
+        return self._buffer("outgoing", len(self._mine) * self._layout.total)
+
+    def _buffer(self, name: str, size: int) -> torch.Tensor:
+        """The first `size` elements of a buffer that is kept; its content is whatever was there."""
+        kept = self._buffers.get(name)
+        if kept is None or len(kept) < max(size, 1):
+            # As much as any rank of this world needs: who survives may have another rank afterwards.
+            world = len(self._slices)
+            most = {
+                "outgoing": -(-self.shards // world) * self._layout.total,
+                "incoming": -(-self._layout.total // world) * self.shards,
+                "total": self._layout.total,
+            }[name]
+            size_kept = max(size, most)
+            kept = self._buffers[name] = torch.zeros(size_kept, dtype=self._layout.dtype, device=self._layout.device)
+        return kept[:size]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import signal
 import time
 from collections import Counter, deque
@@ -34,7 +35,10 @@ DEAD_KEPT_SECONDS: Final = 60.0
 BACKOFF_SECONDS: Final = 1.0
 BACKOFF_LIMIT_SECONDS: Final = 30.0
 SPARE_DELAY_SECONDS: Final = 0.5
-"""A new spare imports torch: it starts when the survivors have re-formed, not while they need the processors for it."""
+SPARE_LIMIT_SECONDS: Final = 5.0
+"""A new spare imports torch: it starts when training has gone on (a step after the death), but not sooner than the one
+and not later than the other, and never while the survivors need the processors to re-form."""
+_LOOK_SECONDS: Final = 0.1
 
 
 class Supervisor:
@@ -63,7 +67,8 @@ class Supervisor:
         self._memory_kills = out_of_memory_kills()
         self._failures = 0
         self._not_before = 0.0
-        self._spare_not_before = 0.0
+        self._died_at = -math.inf
+        self._step_at_death = -1
         self._timer: asyncio.TimerHandle | None = None
         self._ending = False
         self._changed = asyncio.Event()
@@ -119,9 +124,8 @@ class Supervisor:
         # Spares wait until all needed ones are up: at a job's start they would only take processor time from them.
         if all(rank.was_ready for rank in needed):
             wanted = self._spec.processes_per_worker + self._spec.spares - len(self._ranks)
-            later = max(self._spare_not_before, self._not_before) - now
-            if wanted > 0 and later > 0:
-                self._again(later)
+            if wanted > 0 and not self._calm(now):
+                self._again(_LOOK_SECONDS)
             elif wanted > 0:
                 for _ in range(wanted):
                     self._start(self._spare_level)
@@ -179,7 +183,8 @@ class Supervisor:
         else:
             self._failures += 1
             self._not_before = now + min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2.0 ** (self._failures - 1))
-        self._spare_not_before = now + SPARE_DELAY_SECONDS
+        self._died_at = now
+        self._step_at_death = max(state.step, *(other.state.step for other in self.ranks), -1)
         if not self._ending:
             log.warning(
                 "a rank process died",
@@ -195,6 +200,13 @@ class Supervisor:
         self._loop.call_soon(self.fill)
         # After the report: reading all of /proc takes milliseconds, and what is left behind proves nothing.
         self._loop.call_later(0.01, rank.process.kill_strays)
+
+    def _calm(self, now: float) -> bool:
+        """Whether a new spare would not be in anybody's way."""
+        if now < self._not_before or now < self._died_at + SPARE_DELAY_SECONDS:
+            return False
+        goes_on = any(rank.state.step > self._step_at_death for rank in self.ranks)
+        return goes_on or now >= self._died_at + SPARE_LIMIT_SECONDS
 
     def _out_of_memory(self, death: reaper.Death) -> bool:
         """Whether the kernel has killed something for memory since it was asked last, and this may have been it."""

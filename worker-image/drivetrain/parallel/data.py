@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -36,6 +36,8 @@ class Loss:
     weight: float
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+
+_REHEARSALS: Final = 3
 
 Forward = Callable[[nn.Module, Any], "torch.Tensor | Loss"]
 
@@ -85,16 +87,22 @@ class DataParallel:
         return reduced
 
     def rehearse(self, step: int, forward: Forward) -> None:
-        """Run forward and backward on this step's first samples and forget the result: a spare warms up."""
+        """Run forward and backward on this step's first samples and forget the result: a spare warms up.
+
+        More than once, because the allocator keeps memory only after it has been freed for the first time.
+        """
         before = [buffer.clone() for buffer in self._model.buffers()]
         if self._reducer is not None:
             self._reducer.begin(None, step)
+        if self._ordered is not None:
+            self._ordered.warm_up(self._settings.expected_world)
         part = range(max(1, self._source.batch // max(1, self._settings.training.virtual_shards)))
-        with rng.stream(self._settings.training.seed, step, 0):
-            loss = forward(self._model, self._source.read(step, part))
-            (loss.sum if isinstance(loss, Loss) else loss).backward()
-        for parameter in self._model.parameters():
-            parameter.grad = None
+        for _ in range(_REHEARSALS):
+            with rng.stream(self._settings.training.seed, step, 0):
+                loss = forward(self._model, self._source.read(step, part))
+                (loss.sum if isinstance(loss, Loss) else loss).backward()
+            for parameter in self._model.parameters():
+                parameter.grad = None
         for buffer, old in zip(self._model.buffers(), before, strict=True):
             buffer.copy_(old)
 
@@ -141,9 +149,8 @@ class DataParallel:
     ) -> torch.Tensor:
         rank, world = (transport.rank, transport.world) if transport else (0, 1)
         # With more ranks than shards some have no work: a waste, but no reason to end a job that was scaled up.
-        shards = share(ordered.shards, world, rank)
+        shards = ordered.begin(rank, world)
         others: list[torch.Tensor] = []
-        ordered.begin()
         for parameter in self._model.parameters():
             parameter.grad = None
         for shard in shards:
@@ -157,10 +164,9 @@ class DataParallel:
                     self._run(forward, step, part, tail)
             if len(mine) and not others:
                 others = [buffer.clone() for buffer in self.layout.other_buffers]
-            row = ordered.new_row()
-            self.layout.write_used(tail, ordered.collect_gradients(row))
+            self.layout.write_used(tail, ordered.collect_gradients())
             self._write_buffers(tail, len(mine) / self._source.batch)
-            row[self.layout.gradients :] = tail.to(self.layout.device)
+            ordered.collect_tail(tail)
         # Those of the first shard that had samples, whoever computed it: see `_read`.
         for buffer, first in zip(self.layout.other_buffers, others, strict=bool(others)):
             buffer.copy_(first)
