@@ -39,7 +39,7 @@ class OrderedSum:
         self._exchanging = False
 
     def begin(self, rank: int, world: int) -> range:
-        """Start a step with no shard computed yet. Returns this rank's virtual shards, to be collected in that order."""
+        """Start a step with no shard computed yet. Returns this rank's virtual shards: collect them in that order."""
         if self._exchanging:
             self._exchanging = False
             self._buffers.clear()
