@@ -38,6 +38,11 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def stolen_seconds() -> float:
+    """Processor time that the hypervisor gave to others since the machine's start, summed over all processors."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+
+
 class Faults:
     """Breaks one job again and again and measures."""
 
@@ -99,6 +104,7 @@ class Faults:
         membership = max(each.membership for each in self.ledger.steps)
         step_seconds = self.ledger.median_step_seconds(membership)
         count = len(self.ledger.faults)
+        stolen = stolen_seconds()
         victims = await self._break(kind, pids, step_seconds)
         at = self._killed_at
         if kind in ARMED:
@@ -123,7 +129,9 @@ class Faults:
             self.totals.problems.append(f"HANG after {kind}: {self.plane.describe()}")
             return True
         self.totals.outcomes.append(Outcome(kind, at, done[0], done[1].membership))
-        print(f"  {kind:<12}{1e3 * (done[0] - at):>8.0f} ms raw", flush=True)
+        stolen = stolen_seconds() - stolen
+        told = f" ({1e3 * stolen:.0f} ms of processor time stolen meanwhile)" if stolen >= 0.05 else ""
+        print(f"  {kind:<12}{1e3 * (done[0] - at):>8.0f} ms raw{told}", flush=True)
         for pid in set(pids) - victims:
             self.totals.survivors += 1
             if start_ticks(pid) != before[pid]:
