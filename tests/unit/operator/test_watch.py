@@ -15,7 +15,9 @@ from unit.operator.wire_server import bookmark, event, expired, pod
 
 
 @given(
-    texts=st.lists(st.text(st.characters(exclude_characters="\n\r"), min_size=1).filter(str.strip), max_size=8),
+    texts=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), min_size=1).filter(str.strip), max_size=8
+    ),
     cuts=st.lists(st.integers(0, 400)),
 )
 def test_lines_do_not_depend_on_the_pieces(texts: list[str], cuts: list[int]) -> None:
