@@ -94,7 +94,9 @@ def test_worker_pods_are_what_the_official_client_takes_for_pods(fields: dict[st
 def test_the_other_children_are_too() -> None:
     view = a_job()
     assert oracle(coordinator_pod(view, CreateCoordinator("lm-coordinator-3", 3, "node1"), PLATFORM), "V1Pod").spec
-    assert oracle(coordinator_service(view, CreateService("lm-coordinator", 3, ADDRESS)), "V1Service").spec.cluster_ip
+    service = oracle(coordinator_service(view, CreateService("lm-coordinator", 3, ADDRESS)), "V1Service")
+    assert service.spec.cluster_ip
+    assert service.spec.publish_not_ready_addresses, "a successor is found as soon as it listens"
     data = {"token": b"t", "ca.crt": b"c"}
     assert oracle(secret(view, CreateSecret("s", SecretKind.COORDINATOR, 3), data), "V1Secret").immutable
 
