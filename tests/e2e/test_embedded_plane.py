@@ -123,7 +123,9 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     await plane.until("survivor", lambda status: bool(status.get("progress")))
 
     # The operator dies, and with nobody looking a worker's pod is deleted.
-    os.kill(Daemon(plane.state, "operator").pid(), signal.SIGKILL)
+    operator = Daemon(plane.state, "operator").pid()
+    os.kill(operator, signal.SIGKILL)
+    os.waitpid(operator, 0)  # on a busy machine it dies later than `up` looks whether it runs
     await plane.client.delete(f"{PODS}/survivor-1-0", {"gracePeriodSeconds": 0})
     await up(plane.options)
     await plane.until("survivor", lambda status: status["workers"]["world"] == 2 and status["membership"]["epoch"] > 1)
