@@ -125,7 +125,7 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     # The operator dies, and with nobody looking a worker's pod is deleted.
     operator = Daemon(plane.state, "operator").pid()
     os.kill(operator, signal.SIGKILL)
-    os.waitpid(operator, 0)  # on a busy machine it dies later than `up` looks whether it runs
+    await asyncio.to_thread(os.waitpid, operator, 0)  # later than `up` would look, on a busy machine
     await plane.client.delete(f"{PODS}/survivor-1-0", {"gracePeriodSeconds": 0})
     await up(plane.options)
     await plane.until("survivor", lambda status: status["workers"]["world"] == 2 and status["membership"]["epoch"] > 1)
