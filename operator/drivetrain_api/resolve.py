@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from drivetrain_api.constants import SCRIPT_MOUNT
-from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from drivetrain_api.runtime import (
+    RuntimeLearningRate,
+    RuntimeOptimizer,
+    RuntimePrecision,
+    RuntimeSpec,
+    RuntimeTraining,
+)
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Resolved
 
 MIN_VIRTUAL_SHARDS: Final = 8
+DEFAULT_BUCKET_MEGABYTES: Final = 4
 
 
 def resolve(spec: TrainingJobSpec) -> Resolved:
@@ -57,6 +64,10 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             global_batch=training.batch.global_,
             microbatches=training.batch.microbatches,
             clip_norm=training.clip_norm,
+            bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
+            optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
+            learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
+            precision=RuntimePrecision(**training.precision.model_dump()),
             deterministic=training.deterministic,
             virtual_shards=frozen.virtual_shards,
         ),

@@ -67,6 +67,17 @@ def _immutable(field: str, why: str, optional: bool = False) -> Rule:
     )
 
 
+def _only_for(field: str, *names: str) -> Rule:
+    """`spec.training.optimizer.<field>` means something to these optimizers only."""
+    return Rule(
+        name=f"optimizer-{field}",
+        path="spec.training.optimizer",
+        cel=f"!has(self.{field}) || self.name in [{', '.join(repr(name) for name in names)}]",
+        message=f"spec.training.optimizer.{field} applies to {' and '.join(names)} only",
+        check=lambda self, _: field not in self or self["name"] in names,
+    )
+
+
 def _get(value: Any, steps: list[str]) -> Any:
     for step in steps:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -113,6 +124,34 @@ RULES: Final[tuple[Rule, ...]] = (
         cel="!has(self.global) || self.microbatches <= self.global",
         message="spec.training.batch.microbatches must not exceed spec.training.batch.global",
         check=lambda self, _: "global" not in self or self["microbatches"] <= self["global"],
+    ),
+    _only_for("betas", "lamb", "adamw"),
+    _only_for("eps", "lamb", "adamw"),
+    _only_for("momentum", "lars", "sgd"),
+    _only_for("trustCoefficient", "lars"),
+    Rule(
+        name="base-batch",
+        path="spec.training.learningRate",
+        cel="has(self.baseBatch) == (self.scaling != 'none')",
+        message="spec.training.learningRate.baseBatch must be set exactly if spec.training.learningRate.scaling is "
+        "linear or sqrt",
+        check=lambda self, _: ("baseBatch" in self) == (self["scaling"] != "none"),
+    ),
+    Rule(
+        name="no-buckets-in-deterministic-mode",
+        path="spec.training",
+        cel="!self.deterministic || !has(self.parallel.bucketMegabytes)",
+        message="spec.training.parallel.bucketMegabytes has no effect with spec.training.deterministic, which adds "
+        "whole gradients in a fixed order; remove one of them",
+        check=lambda self, _: not self["deterministic"] or "bucketMegabytes" not in self["parallel"],
+    ),
+    Rule(
+        name="deterministic-sums-are-fp32",
+        path="spec.training",
+        cel="!self.deterministic || self.precision.reduce == 'fp32'",
+        message="spec.training.precision.reduce must be fp32 with spec.training.deterministic, whose sums must not be "
+        "rounded on the way",
+        check=lambda self, _: not self["deterministic"] or self["precision"]["reduce"] == "fp32",
     ),
     _immutable("image", "survivors keep the image they run"),
     _immutable("command", "survivors keep running theirs", optional=True),

@@ -6,9 +6,38 @@ because an older image may run under a newer operator.
 
 from pydantic import BaseModel, ConfigDict
 
+from drivetrain_api.choices import FloatName, OptimizerName, RateScaling
+
 
 class _Runtime(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RuntimeOptimizer(_Runtime):
+    """`spec.training.optimizer`; None leaves a value to the optimizer."""
+
+    name: OptimizerName
+    lr: float
+    weight_decay: float | None = None
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    momentum: float | None = None
+    trust_coefficient: float | None = None
+
+
+class RuntimeLearningRate(_Runtime):
+    """`spec.training.learningRate`."""
+
+    scaling: RateScaling = "none"
+    base_batch: int | None = None
+    warmup_steps: int = 0
+
+
+class RuntimePrecision(_Runtime):
+    """`spec.training.precision`."""
+
+    compute: FloatName = "fp32"
+    reduce: FloatName = "fp32"
 
 
 class RuntimeTraining(_Runtime):
@@ -22,6 +51,12 @@ class RuntimeTraining(_Runtime):
     microbatches: int = 1
     """Parts that each rank cuts its share of a batch into (gradient accumulation)."""
     clip_norm: float | None = None
+    bucket_bytes: int = 4 << 20
+    """Gradients are all-reduced in buckets of about this size."""
+    optimizer: RuntimeOptimizer | None = None
+    """None: the script's own."""
+    learning_rate: RuntimeLearningRate = RuntimeLearningRate()
+    precision: RuntimePrecision = RuntimePrecision()
     deterministic: bool = False
     virtual_shards: int = 8
     """Deterministic mode: parts that every global batch is cut into, whatever the world size."""

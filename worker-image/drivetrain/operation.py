@@ -37,6 +37,8 @@ class Counts:
     joins: int = 0
     """Newcomers that got the state of this membership (counted once, by the giver)."""
     states_received: int = 0
+    skipped_steps: int = 0
+    """Steps whose gradient overflowed fp16."""
     memberships: int = 0
 
 
@@ -185,6 +187,7 @@ class Operations:
                 self.world.interrupted(error)
                 continue
             self.position.commit_step(result, self.world.epoch)
+            self.counts.skipped_steps += result.skipped
             self.world.committed(result, number)
             if change_due:
                 self.world.boundary()

@@ -24,6 +24,8 @@ class StepResult:
     metrics: dict[str, float] = field(default_factory=dict)
     grad_norm: float | None = None
     """Norm of the gradient before clipping; None when `clipNorm` is not set."""
+    skipped: bool = False
+    """The gradient overflowed fp16: nothing was updated, and the next loss is scaled less."""
 
 
 @dataclass(slots=True)

@@ -24,8 +24,11 @@ from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
+from drivetrain.optim.named import named_optimizer
+from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.data import DataParallel, Forward
 from drivetrain.position import StepResult
+from drivetrain.precision import Precision
 from drivetrain.settings import Settings
 from drivetrain.state import Registry, Stateful
 from drivetrain.telemetry.meter import Meter
@@ -79,6 +82,7 @@ class Run:
         self._update: Update | None = None
         self._source: Source | None = None
         self._model: nn.Module | None = None
+        self._precision: Precision | None = None
         self._rehearsed = False
         self._script_group: ScriptGroup | None = None
         self._exit = Exit(link.error if link is not None else lambda text: None)
@@ -105,21 +109,37 @@ class Run:
         """Hand over what is trained; returns the model, on its device.
 
         `optimizer` and `scheduler` are factories, because the runtime decides when and over which parameters they are
-        made. The scheduler is stepped once a step. `resume` is a file that `run.save` wrote: it is loaded if it exists
-        and no member of the job holds newer state. Raises `UsageError`.
+        made; `training.optimizer` of the job takes the optimizer's place. The scheduler is stepped once a step.
+        `resume` is a file that `run.save` wrote: it is loaded if it exists and no member of the job holds newer state.
+        Raises `UsageError`.
         """
         if self._parallel is not None:
             raise UsageError("prepare was called already")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
         self._model = model.to(device) if device is not None else model
         self._source = Source(data, collate, self.settings.training.seed, self.settings.batch)
-        made = optimizer(self._model.parameters())
-        self._update = Update(made, scheduler(made) if scheduler else None, self.settings.training.clip_norm)
+        training = self.settings.training
+        made = (
+            named_optimizer(training.optimizer, self._model.parameters())
+            if training.optimizer is not None
+            else optimizer(self._model.parameters())
+        )
+        precision = Precision(training.precision.compute, next(self._model.parameters()).device)
+        self._update = Update(
+            made,
+            scheduler(made) if scheduler else None,
+            training.clip_norm,
+            RateFactor.of(training.learning_rate, self.settings.batch),
+            precision.scaler,
+        )
         self._registry.register("model", self._model)
         self._registry.register("optimizer", made)
         if self._update.scheduler is not None:
             self._registry.register("scheduler", self._update.scheduler)
-        self._parallel = DataParallel(self._model, self._source, self.settings)
+        if precision.scaler is not None:
+            self._registry.register("loss_scale", precision.scaler)
+        self._precision = precision
+        self._parallel = DataParallel(self._model, self._source, self.settings, precision)
         if resume is not None:
             self._operations.on_first_state = lambda: self._resume(Path(resume))
         return self._model
@@ -204,6 +224,8 @@ class Run:
         called several times for one step. Returns the loss over the whole global batch.
         """
         parallel = self._prepared()
+        assert self._precision is not None
+        forward = self._precision.computing(forward)
         self._exit.goes_on()
         if not self._rehearsed:
             self._rehearsed = True
@@ -223,8 +245,9 @@ class Run:
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
             assert self._update is not None
             reduced = parallel.attempt(transport, number, forward, change_pending)
-            norm = self._update.apply(number)
-            return StepResult(number, reduced.loss, reduced.metrics, norm), reduced.change_pending
+            applied = self._update.apply(number)
+            result = StepResult(number, reduced.loss, reduced.metrics, applied.norm, applied.skipped)
+            return result, reduced.change_pending
 
         # This step's exchange proves that every member holds the one before: whatever was waiting becomes visible.
         result = self._operations.step(number, attempt, parallel.restore)
@@ -247,10 +270,10 @@ class Run:
 
     def evaluate(self, data: MapDataset, forward: Forward, *, batch: int = 64) -> Evaluation:
         """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
-        model = self._model
-        if model is None:
+        model, precision = self._model, self._precision
+        if model is None or precision is None:
             raise UsageError("evaluate needs prepare first")
-        share_of = Evaluator(model, data, forward, batch)
+        share_of = Evaluator(model, data, precision.computing(forward), batch)
 
         def contribute() -> list[float]:
             live, rank, transport = self._operations.live_ranks, self._world.rank, self._world.transport
@@ -305,6 +328,8 @@ class Run:
             return
         for function in self._on_commit:
             function(result)
+        if result.skipped:
+            print(f"step {result.step + 1}: no update, because its gradient overflowed fp16", flush=True)
         line = self._meter.line(progress)
         if line is not None:
             print(line, flush=True)

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 
 from drivetrain import faults
+from drivetrain.optim.rate import RateFactor
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of an update."""
+
+    norm: float | None
+    """The gradient's before clipping, if it is clipped."""
+    skipped: bool
+    """The gradient had overflowed (fp16 only): parameters, optimizer and schedule are as they were."""
 
 
 class Update:
@@ -15,19 +30,49 @@ class Update:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None,
         clip_norm: float | None,
+        rate: RateFactor,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self._clip_norm = clip_norm
+        self._rate = rate
+        self._scaler = scaler
 
-    def apply(self, step: int) -> float | None:
-        """Update parameters from their `.grad`; returns the gradient's norm before clipping, if it is clipped."""
+    def apply(self, step: int) -> Applied:
+        """Update parameters from their `.grad`."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
         norm: float | None = None
         if self._clip_norm is not None:
             parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm))
-        self.optimizer.step()
-        if self.scheduler is not None:
+        with self._scaled(self._rate.at(step)):
+            skipped = not self._optimize()
+        if self.scheduler is not None and not skipped:
             self.scheduler.step()
         faults.point("committed", step)
-        return norm
+        return Applied(norm, skipped)
+
+    def _optimize(self) -> bool:
+        """False if the gradient had overflowed: then nothing is updated, and the next loss is scaled less."""
+        if self._scaler is None:
+            self.optimizer.step()
+            return True
+        before = self._scaler.get_scale()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return self._scaler.get_scale() >= before
+
+    @contextlib.contextmanager
+    def _scaled(self, factor: float) -> Iterator[None]:
+        """Multiply the learning rates by `factor` for a while. A schedule and a saved state see them without it."""
+        groups = self.optimizer.param_groups if factor != 1.0 else []
+        rates = [group["lr"] for group in groups]
+        try:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * factor
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate

@@ -22,7 +22,7 @@ import pytest
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import Report
-from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision, RuntimeSpec, RuntimeTraining
 from harness.job import ROOT, LocalJob
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -30,6 +30,16 @@ STEPS = 90
 TRAINING = RuntimeTraining(
     steps=STEPS, global_batch=24, microbatches=2, deterministic=True, virtual_shards=4, clip_norm=1.0
 )
+
+
+MIXED = TRAINING.model_copy(
+    update={
+        "precision": RuntimePrecision(compute="fp16"),
+        "optimizer": RuntimeOptimizer(name="lamb", lr=0.01, eps=1e-4),
+        "learning_rate": RuntimeLearningRate(scaling="sqrt", base_batch=6, warmup_steps=30),
+    }
+)
+"""With a loss scale and moments that a newcomer must get, and a rate that depends on the step."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +59,16 @@ def ends(folder: Path) -> list[End]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> End:
-    """One process, alone, without a launcher."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    """What TRAINING comes to."""
+    return alone(tmp_path_factory.mktemp("undisturbed"), TRAINING)
+
+
+def alone(folder: Path, training: RuntimeTraining) -> End:
+    """One process, without a launcher."""
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
-        constants.ENV_SPEC: RuntimeSpec(training=TRAINING).model_dump_json(),
+        constants.ENV_SPEC: RuntimeSpec(training=training).model_dump_json(),
         "FOLDER": str(folder),
         "SLOW": "0",
     }
@@ -63,9 +77,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> End:
 
 
 @asynccontextmanager
-async def job(folder: Path, workers: int = 2, minimum: int = 1, spares: int = 1) -> AsyncIterator[LocalJob]:
+async def job(
+    folder: Path, workers: int = 2, minimum: int = 1, spares: int = 1, training: RuntimeTraining = TRAINING
+) -> AsyncIterator[LocalJob]:
     """A job of this script."""
-    spec = RuntimeSpec(workers=workers, min_workers=minimum, spares=spares, training=TRAINING)
+    spec = RuntimeSpec(workers=workers, min_workers=minimum, spares=spares, training=training)
     async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], {"FOLDER": str(folder)}) as running:
         yield running
 
@@ -102,6 +118,17 @@ async def test_survivors_go_on_and_end_with_the_same_bits(tmp_path: Path, undist
         assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
     assert list(tmp_path.glob("kill-reduced-*.claimed-*"))
     assert_as_undisturbed(tmp_path, undisturbed)
+
+
+async def test_mixed_precision_and_a_named_optimizer_survive_as_well(tmp_path: Path) -> None:
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    async with job(tmp_path, training=MIXED) as running:
+        before = await running.wait_for(at_step(10, world=2))
+        kill(before.members[1].pid)
+        await running.wait_for(lambda report: report.epoch != before.epoch and at_step(20)(report))
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+    assert_as_undisturbed(tmp_path, alone(quiet, MIXED))
 
 
 async def test_a_pod_joins_and_another_leaves_at_step_boundaries(tmp_path: Path, undisturbed: End) -> None:

@@ -48,6 +48,26 @@ def _immutable(fieldname: str, old: dict[str, Any], new: dict[str, Any]) -> list
     ]
 
 
+def _buckets(*, deterministic: bool) -> dict[str, Any]:
+    return {"deterministic": deterministic, "parallel": {"bucketMegabytes": 8}}
+
+
+def _deterministic(**precision: str) -> dict[str, Any]:
+    return {"deterministic": True, "precision": precision}
+
+
+def _only_for(fieldname: str, value: Any, *, takes: list[str], refuses: list[str]) -> list[RuleCase]:
+    """A field of spec.training.optimizer with every optimizer there is."""
+    return [
+        RuleCase(f"optimizer-{fieldname}", name, name in takes, job(training=_optimizer(name, {fieldname: value})))
+        for name in [*takes, *refuses]
+    ]
+
+
+def _optimizer(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"optimizer": {"name": name, "lr": 0.1} | fields}
+
+
 SCRIPT: Final = {"configMap": "code", "key": "train.py"}
 RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("name", "one letter", True, job("a")),
@@ -68,6 +88,20 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("microbatches-fit-batch", "equal", True, job(training={"batch": {"global": 4, "microbatches": 4}})),
     RuleCase("microbatches-fit-batch", "no global batch", True, job(training={"batch": {"microbatches": 4}})),
     RuleCase("microbatches-fit-batch", "too many", False, job(training={"batch": {"global": 4, "microbatches": 5}})),
+    *_only_for("betas", [0.9, 0.99], takes=["lamb", "adamw"], refuses=["lars", "sgd"]),
+    *_only_for("eps", 1e-8, takes=["lamb", "adamw"], refuses=["lars", "sgd"]),
+    *_only_for("momentum", 0.9, takes=["lars", "sgd"], refuses=["lamb", "adamw"]),
+    *_only_for("trustCoefficient", 0.01, takes=["lars"], refuses=["lamb", "adamw", "sgd"]),
+    RuleCase("base-batch", "neither", True, job(training={"learningRate": {"warmupSteps": 5}})),
+    RuleCase("base-batch", "both", True, job(training={"learningRate": {"scaling": "sqrt", "baseBatch": 64}})),
+    RuleCase("base-batch", "scaled from nothing", False, job(training={"learningRate": {"scaling": "linear"}})),
+    RuleCase("base-batch", "base of nothing", False, job(training={"learningRate": {"baseBatch": 64}})),
+    RuleCase("no-buckets-in-deterministic-mode", "buckets", True, job(training=_buckets(deterministic=False))),
+    RuleCase("no-buckets-in-deterministic-mode", "neither", True, job(training={"deterministic": True})),
+    RuleCase("no-buckets-in-deterministic-mode", "both", False, job(training=_buckets(deterministic=True))),
+    RuleCase("deterministic-sums-are-fp32", "computed in bf16", True, job(training=_deterministic(compute="bf16"))),
+    RuleCase("deterministic-sums-are-fp32", "reduced in bf16", False, job(training=_deterministic(reduce="bf16"))),
+    RuleCase("deterministic-sums-are-fp32", "not deterministic", True, job(training={"precision": {"reduce": "bf16"}})),
     *_immutable("image", {"image": "a"}, {"image": "b"}),
     *_immutable("command", {"command": ["a"]}, {"command": ["a", "b"]}),
     RuleCase(
@@ -123,6 +157,20 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.batch.global": ([1, _INT32], [0, _INT32 + 1]),
     "training.batch.microbatches": ([1, 65536], [0, 65537]),
     "training.clipNorm": ([1, 0.5, 1e9], [0, 1.1e9]),
+    "training.optimizer.name": (["lamb", "lars", "adamw", "sgd"], ["adam", ""]),
+    "training.optimizer.lr": ([1e-9, 1, 1e6], [0, 1.1e6]),
+    "training.optimizer.weightDecay": ([0, 1e6], [-0.1, 1.1e6]),
+    "training.optimizer.betas": ([[0, 0.5]], [[0.9], [0.9, 0.99, 0.999]]),
+    "training.optimizer.betas[]": ([0, 0.999], [-0.1, 1]),
+    "training.optimizer.eps": ([1e-12, 1], [0, 1.1]),
+    "training.optimizer.momentum": ([0, 0.99], [-0.1, 1]),
+    "training.optimizer.trustCoefficient": ([1e-9, 1e6], [0, 1.1e6]),
+    "training.learningRate.scaling": (["none", "linear", "sqrt"], ["square", ""]),
+    "training.learningRate.baseBatch": ([1, _INT32], [0, _INT32 + 1]),
+    "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
+    "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
+    "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
+    "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.spares": ([0, 16], [-1, 17]),
@@ -138,11 +186,26 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
     """A job in which this field has this value, and every rule but the field's own bounds accepts."""
     if path == "command[]":
         return job(command=[value])
-    if path == "training.batch.microbatches" or path == "training.batch.global":
-        return job(training={"batch": {"microbatches": 1, path.rsplit(".", 1)[1]: value}})
+    if path.startswith("training."):
+        return job(training=_training_with(path.removeprefix("training."), value))
     if path.startswith("elastic."):
         return job(elastic={"minWorkers": 1, "maxWorkers": 4096} | {path.split(".")[1]: value})
     if path.startswith("script."):
         return job(command=None, script=SCRIPT | {path.split(".")[1]: value})
     top, _, inner = path.partition(".")
     return job(**{top: {inner: value} if inner else value})
+
+
+def _training_with(path: str, value: Any) -> dict[str, Any]:
+    """spec.training with one field set, and what must stand beside it."""
+    section, _, name = path.partition(".")
+    if section == "batch":
+        return {section: {"microbatches": 1, name: value}}
+    if section == "optimizer":
+        takes = {"momentum": "lars", "trustCoefficient": "lars"}
+        fields = {"betas": [value, value]} if name == "betas[]" else {name: value}
+        return _optimizer(takes.get(name, "lamb"), fields)
+    if name in ("scaling", "baseBatch"):
+        base = {} if (name, value) == ("scaling", "none") else {"scaling": "sqrt", "baseBatch": 1}
+        return {section: base | {name: value}}
+    return {section: {name: value} if name else value}

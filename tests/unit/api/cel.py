@@ -15,11 +15,12 @@ _TOKEN = re.compile(
     | has\((?P<has>(?:self|oldSelf)(?:\.\w+)+)\)
     | (?P<path>(?:self|oldSelf)(?:\.\w+)+)
     | (?P<number>\d+)
-    | (?P<op>&&|\|\||==|!=|<=|>=|<|>|!|\(|\))
+    | '(?P<text>[^']*)'
+    | (?P<op>&&|\|\||==|!=|<=|>=|<|>|!|\(|\)|\[|\]|,|in\b)
     )""",
     re.X,
 )
-_WORDS = {"&&": " and ", "||": " or ", "!": " not "}
+_WORDS = {"&&": " and ", "||": " or ", "!": " not ", "in": " in "}
 
 
 def evaluate(expression: str, self: Any, old_self: Any = None) -> bool:
@@ -44,6 +45,8 @@ def evaluate(expression: str, self: Any, old_self: Any = None) -> bool:
             python += f" get({token['path']!r}) "
         elif token["number"]:
             python += token["number"]
+        elif token["text"] is not None:
+            python += repr(token["text"])
         else:
             python += _WORDS.get(token["op"], token["op"])
     value = eval(python, {"__builtins__": {}, **functions})

@@ -50,8 +50,12 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "steps": 7,
         "seed": 3,
         "clipNorm": 0.5,
-        "deterministic": True,
+        "deterministic": False,
         "batch": {"global": 32, "microbatches": 2},
+        "optimizer": {"name": "lamb", "lr": 0.002, "betas": [0.8, 0.9], "weightDecay": 0.01},
+        "learningRate": {"scaling": "sqrt", "baseBatch": 8, "warmupSteps": 5},
+        "precision": {"compute": "bf16", "reduce": "fp16"},
+        "parallel": {"bucketMegabytes": 2},
     }
     runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
     assert runtime.model_dump() == {
@@ -66,7 +70,19 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "global_batch": 32,
             "microbatches": 2,
             "clip_norm": 0.5,
-            "deterministic": True,
+            "bucket_bytes": 2 << 20,
+            "optimizer": {
+                "name": "lamb",
+                "lr": 0.002,
+                "weight_decay": 0.01,
+                "betas": (0.8, 0.9),
+                "eps": None,
+                "momentum": None,
+                "trust_coefficient": None,
+            },
+            "learning_rate": {"scaling": "sqrt", "base_batch": 8, "warmup_steps": 5},
+            "precision": {"compute": "bf16", "reduce": "fp16"},
+            "deterministic": False,
             "virtual_shards": 8,
         },
     }

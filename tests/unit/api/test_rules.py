@@ -99,7 +99,7 @@ def test_every_field_is_described_and_every_text_list_and_number_is_bounded() ->
         assert node.get("description") or path.endswith("[]"), path
         match node["type"]:
             case "string":
-                assert "maxLength" in node, path
+                assert "maxLength" in node or "enum" in node, path
             case "array":
                 assert "maxItems" in node, path
             case "integer" | "number":
@@ -123,10 +123,11 @@ def _number(value: Any) -> bool:
 
 BREAKS: dict[str, Callable[[dict[str, Any], Any], bool]] = {
     "minimum": lambda n, v: _number(v) and (v <= n["minimum"] if n.get("exclusiveMinimum") else v < n["minimum"]),
-    "maximum": lambda n, v: _number(v) and v > n["maximum"],
+    "maximum": lambda n, v: _number(v) and (v >= n["maximum"] if n.get("exclusiveMaximum") else v > n["maximum"]),
     "minLength": lambda n, v: isinstance(v, str) and len(v) < n["minLength"],
     "maxLength": lambda n, v: isinstance(v, str) and len(v) > n["maxLength"],
     "minItems": lambda n, v: isinstance(v, list) and len(v) < n["minItems"],
     "maxItems": lambda n, v: isinstance(v, list) and len(v) > n["maxItems"],
+    "enum": lambda n, v: v not in n["enum"],
     "pattern": lambda n, v: isinstance(v, str) and re.search(n["pattern"], v) is None,
 }

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer
 from unit.runtime.together import together
 from unit.runtime.training import Case, Outcome, by_drivetrain, by_torch
+
+LAMB = RuntimeOptimizer(name="lamb", lr=0.01, eps=1e-4, weight_decay=0.01)
+LARS = RuntimeOptimizer(name="lars", lr=1.0, weight_decay=0.01, trust_coefficient=0.02)
+SQRT = RuntimeLearningRate(scaling="sqrt", base_batch=4, warmup_steps=5)
 
 CASES = {
     "even shares": (2, Case()),
@@ -19,6 +24,9 @@ CASES = {
     "schedule, Adam, clipping, micro-batches": (
         4, Case(scheduler=True, optimizer="adam", clip=0.7, microbatches=2, batch=26),
     ),
+    "LAMB, sqrt scaling, warm-up": (3, Case(batch=25, named=LAMB, learning_rate=SQRT)),
+    "LARS, schedule": (2, Case(batch=25, named=LARS, scheduler=True)),
+    "LAMB, deterministic, clipping": (3, Case(batch=25, named=LAMB, deterministic=True, clip=0.5)),
     "weighted sums": (3, Case(loss="weighted", batch=25)),
     "weighted sums, micro-batches, fewer samples than ranks": (4, Case(loss="weighted", batch=3, microbatches=2)),
     "deterministic": (3, Case(batch=25, deterministic=True)),

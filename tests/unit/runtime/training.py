@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from drivetrain.data.order import samples_of_step
+from drivetrain.optim.named import named_optimizer
+from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.data import Loss
 from drivetrain.run import Run
 from drivetrain.settings import Settings
-from drivetrain_api.runtime import RuntimeTraining
+from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision, RuntimeTraining
 from unit.runtime.together import Pipe
 
 
@@ -33,6 +35,10 @@ class Case:
     virtual_shards: int = 8
     seed: int = 3
     metrics: tuple[str, ...] = ()
+    named: RuntimeOptimizer | None = None
+    """What the job says of the optimizer; None: the script's."""
+    learning_rate: RuntimeLearningRate = field(default_factory=RuntimeLearningRate)
+    precision: RuntimePrecision = field(default_factory=RuntimePrecision)
 
     def but(self, **changes: Any) -> Case:
         """The same case with some fields changed."""
@@ -118,7 +124,7 @@ def forward(case: Case) -> Any:
 
 
 def make_optimizer(case: Case, parameters: Any) -> torch.optim.Optimizer:
-    """SGD with momentum, or Adam with an eps that does not amplify rounding."""
+    """The script's: SGD with momentum, or Adam with an eps that does not amplify rounding."""
     if case.optimizer == "sgd":
         return torch.optim.SGD(parameters, 0.05, momentum=0.9)
     return torch.optim.AdamW(parameters, 3e-3, eps=1e-4)
@@ -142,6 +148,9 @@ def settings(case: Case) -> Settings:
         global_batch=case.batch,
         microbatches=case.microbatches,
         clip_norm=case.clip,
+        optimizer=case.named,
+        learning_rate=case.learning_rate,
+        precision=case.precision,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,
     )
@@ -179,7 +188,10 @@ def by_torch(case: Case) -> Outcome:
     torch.manual_seed(11)
     model = Net(case.model)
     before = copied(model)
-    optimizer = make_optimizer(case, model.parameters())
+    optimizer = (
+        named_optimizer(case.named, model.parameters()) if case.named else make_optimizer(case, model.parameters())
+    )
+    rate = RateFactor.of(case.learning_rate, case.batch)
     scheduler = make_scheduler(optimizer) if case.scheduler else None
     data = Numbers()
     losses: list[float] = []
@@ -191,7 +203,12 @@ def by_torch(case: Case) -> Outcome:
         optimizer.zero_grad()
         loss.backward()
         norms.append(None if case.clip is None else float(nn.utils.clip_grad_norm_(model.parameters(), case.clip)))
+        unscaled = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] *= rate.at(step)
         optimizer.step()
+        for group, lr in zip(optimizer.param_groups, unscaled, strict=True):
+            group["lr"] = lr
         if scheduler is not None:
             scheduler.step()
         losses.append(float(loss.detach()))

@@ -6,12 +6,14 @@ survivor's.
 
 Collectives touch only the staging vector, which belongs to one membership epoch. Parameters' `.grad` are views of it.
 When an epoch ends in mid-flight the vector is quarantined and the next epoch gets a new one.
+
+Gradients may travel in a smaller type than they have: then collectives touch a second vector of that type, into which a
+bucket is rounded when it is sent, and back when it has arrived. The tail always travels as it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 
@@ -19,8 +21,6 @@ from drivetrain import faults
 from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Layout, Slot
-
-BUCKET_BYTES: Final = 4 << 20
 
 
 @dataclass(slots=True)
@@ -34,12 +34,15 @@ class _Bucket:
 class Reducer:
     """Sums the gradients of one model over the ranks of a transport, bucket by bucket, during backward."""
 
-    def __init__(self, layout: Layout, bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(self, layout: Layout, bucket_bytes: int, dtype: torch.dtype | None = None) -> None:
+        """`dtype`: in which gradients travel; None: their own."""
         self._layout = layout
+        self._dtype = dtype if dtype != layout.dtype else None
         self._buckets = self._cut(layout, bucket_bytes)
         self._bucket_of = {slot.index: bucket for bucket in self._buckets for slot in bucket.slots}
         self._transport: Transport | None = None
         self._staging: torch.Tensor | None = None
+        self._rounded: torch.Tensor | None = None
         self._views: list[torch.Tensor] = []
         self._last = False
         self._launched = 0
@@ -68,6 +71,8 @@ class Reducer:
             slot.parameter.grad = None
         if transport is not None and (transport is not self._transport or self._staging is None):
             self._staging = torch.empty(self._layout.total, dtype=self._layout.dtype, device=self._layout.device)
+            if self._dtype is not None:
+                self._rounded = self._staging.new_empty(self._layout.gradients, dtype=self._dtype)
             self._views = [
                 self._staging[slot.start : slot.stop].view(slot.parameter.shape) for slot in self._layout.slots
             ]
@@ -123,7 +128,12 @@ class Reducer:
         for slot in bucket.slots:
             if not self._seen[slot.index]:
                 self._views[slot.index].zero_()
-        self._pending.append(self._transport.all_reduce(self._staging[bucket.start : bucket.stop]))
+        if self._rounded is None:
+            self._pending.append(self._transport.all_reduce(self._staging[bucket.start : bucket.stop]))
+        else:
+            stop = min(bucket.stop, self._layout.gradients)
+            rounded = self._rounded[bucket.start : stop].copy_(self._staging[bucket.start : stop])
+            self._pending.append(self._transport.all_reduce(rounded))
         faults.point("bucket", self._step)
 
     @property
@@ -144,9 +154,13 @@ class Reducer:
         self._staging[self._layout.gradients :] = tail
         while self._launched < len(self._buckets):
             self._launch()
+        if self._rounded is not None:
+            self._pending.append(self._transport.all_reduce(self._staging[self._layout.gradients :]))
         faults.point("gathering", self._step)
         for pending in self._pending:
             pending.wait()
+        if self._rounded is not None:
+            self._staging[: self._layout.gradients] = self._rounded
         faults.point("reduced", self._step)
         total = self._staging[self._layout.gradients :]
         for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
@@ -158,5 +172,6 @@ class Reducer:
         for slot in self._layout.slots:
             slot.parameter.grad = None
         self._staging = None
+        self._rounded = None
         self._views = []
         self._transport = None

@@ -125,6 +125,10 @@ class Transport:
         self.blocked = blocked
         self.nccl: Nccl | None = None
         """For gradients on CUDA, if there is any."""
+        self.payload_bytes = 0
+        """What operations started here have brought or will bring to this rank, by their algorithms and without
+        headers: over all ranks, as much as was sent. A ring's all-reduce of S bytes brings 2(N-1)/N S (Patarasuk and
+        Yuan 2009)."""
         self._pending: deque[InFlight] = deque()
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
@@ -153,6 +157,7 @@ class Transport:
 
     def all_reduce(self, tensor: torch.Tensor) -> InFlight:
         """Start summing `tensor` (contiguous) over all ranks, in place. By NCCL if it is on CUDA and there is one."""
+        self.payload_bytes += 2 * (self.world - 1) * tensor.nbytes // self.world
         if self.nccl is not None and tensor.is_cuda:
             on_device = self.nccl.all_reduce(tensor, self.blocked)
             self.track(on_device)
@@ -162,6 +167,7 @@ class Transport:
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Return the tensors of all ranks, by rank. Same shape and dtype everywhere."""
+        self.payload_bytes += (self.world - 1) * tensor.nbytes
         outputs = [torch.empty_like(tensor) for _ in range(self.world)]
         source = tensor.clone()
         work = self._guarded(
@@ -172,6 +178,7 @@ class Transport:
 
     def broadcast(self, tensor: torch.Tensor, root: int) -> None:
         """Copy `tensor` from rank `root` to all. The receiving tensor must be staging memory, never live state."""
+        self.payload_bytes += tensor.nbytes if self.rank != root else 0
         options = BroadcastOptions()
         options.rootRank = root
         options.rootTensor = 0
@@ -182,6 +189,7 @@ class Transport:
         self, output: torch.Tensor, source: torch.Tensor, output_splits: list[int], source_splits: list[int]
     ) -> Pending:
         """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
+        self.payload_bytes += output.nbytes - output_splits[self.rank] * output.itemsize
         work = self._guarded(
             lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits, AllToAllOptions()),
             "all-to-all",
@@ -203,6 +211,7 @@ class Transport:
     ) -> None:
         """Receive into `tensors` (staging memory, never live state); `arrived(index)` is called in their order."""
         what = f"receive from rank {peer}"
+        self.payload_bytes += sum(each.nbytes for each in tensors)
         works = [
             self._guarded(lambda each=each, tag=tag: self.process_group.recv([each], peer, tag), what)  # type: ignore[misc]
             for tag, each in enumerate(tensors)

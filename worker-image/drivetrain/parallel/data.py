@@ -21,7 +21,9 @@ from drivetrain.data.batch import Source
 from drivetrain.data.order import share
 from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import DIRTY, FLAG, LOSS, METRIC_SLOTS, METRICS, NORMALISE, WEIGHT, Layout
+from drivetrain.precision import DTYPES, Precision
 from drivetrain.settings import Settings
+from drivetrain_api.runtime import RuntimeTraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,9 @@ class Reduced:
 class DataParallel:
     """Plain data parallelism for one model, elastic, with uneven shares weighted by their samples."""
 
-    def __init__(self, model: nn.Module, source: Source, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, source: Source, settings: Settings, precision: Precision) -> None:
         self.layout = Layout(model)
+        self._precision = precision
         self._model = model
         self._source = source
         self._settings = settings
@@ -67,7 +70,11 @@ class DataParallel:
         training = settings.training
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
         # One or the other: the reducer's hooks would otherwise move deterministic mode's gradients.
-        self._reducer = None if training.deterministic else Reducer(self.layout)
+        self._reducer = None if training.deterministic else self._new_reducer(training)
+
+    def _new_reducer(self, training: RuntimeTraining) -> Reducer:
+        reduce = training.precision.reduce
+        return Reducer(self.layout, training.bucket_bytes, DTYPES[reduce] if reduce != "fp32" else None)
 
     def attempt(self, transport: Transport | None, step: int, forward: Forward, change_pending: bool) -> Reduced:
         """Compute and exchange the gradients of a step. On return `.grad` holds the sum over the global batch.
@@ -179,7 +186,7 @@ class DataParallel:
             value, weight = float(result.sum.detach()), result.weight
             tail[NORMALISE] = 1.0
             self._write_metrics(tail, result)
-            result.sum.backward()
+            self._precision.scaled(result.sum).backward()
         else:
             if result.ndim != 0:
                 raise UsageError(
@@ -187,7 +194,7 @@ class DataParallel:
                 )
             weight = float(len(part))
             value = float(result.detach()) * weight
-            (result * (weight / self._source.batch)).backward()
+            self._precision.scaled(result * (weight / self._source.batch)).backward()
         tail[WEIGHT] += weight
         tail[LOSS] += value
 

@@ -60,6 +60,8 @@ class Elastic:
         self._fault: str | None = None
         self._rank = -1
         self._size = 0
+        self._payload_bytes = 0
+        """Of the groups that this process has left."""
         link.on_form(self._on_form)
         link.on_table(self._on_table)
         link.on_finish(self._on_finish)
@@ -154,7 +156,14 @@ class Elastic:
         self._link.progress(progress)
 
     def counters(self, counters: dict[str, float]) -> None:
-        self._link.counters({**counters, "abandoned_operations": float(self._quarantine.sweep())})
+        current = self.transport.payload_bytes if self.transport is not None else 0
+        self._link.counters(
+            {
+                **counters,
+                "abandoned_operations": float(self._quarantine.sweep()),
+                "payload_bytes": float(self._payload_bytes + current),
+            }
+        )
 
     def linger(self, serve: Callable[[], object]) -> None:
         """Keep the state until the coordinator says that all members are done."""
@@ -186,6 +195,7 @@ class Elastic:
         self._change_due = False
         if transport is None:
             return
+        self._payload_bytes += transport.payload_bytes
         self._interrupt.end("left")
         transport.abandon(self._quarantine)
         self._quarantine.sweep()

@@ -1,0 +1,9 @@
+"""What a job may choose by name, in its spec and so in its processes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+OptimizerName = Literal["lamb", "lars", "adamw", "sgd"]
+RateScaling = Literal["none", "linear", "sqrt"]
+FloatName = Literal["fp32", "bf16", "fp16"]

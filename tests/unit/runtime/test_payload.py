@@ -1,0 +1,58 @@
+"""Bytes that a training step sends: counted by the transport, and by the interface as a cross-check."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+GRADIENT = 8 * 512 * 512 * 4
+"""Bytes, of the model in payload.py."""
+
+CASES: dict[str, tuple[int, dict[str, Any], float]] = {
+    # How many gradients a step sends over all ranks; a ring: 2(N-1).
+    "2 ranks": (2, {}, 2.0),
+    "4 ranks": (4, {}, 6.0),
+    "accumulation": (2, {"microbatches": 4}, 2.0),
+    "small buckets": (2, {"bucket_bytes": 1 << 20}, 2.0),
+    "large buckets": (2, {"bucket_bytes": 64 << 20}, 2.0),
+    "bf16": (3, {"precision": {"reduce": "bf16"}}, 4.0 / 2),
+    "fp16": (2, {"precision": {"reduce": "fp16"}}, 2.0 / 2),
+    # Of each subtree's vector, what other ranks own; then the sums to all others.
+    "deterministic, 2 ranks": (2, {"deterministic": True}, 2 * 1 / 2 + 1),
+    "deterministic, 3 ranks": (3, {"deterministic": True}, 5 * 2 / 3 + 2),
+    "deterministic, 4 ranks": (4, {"deterministic": True}, 4 * 3 / 4 + 3),
+}
+
+
+@pytest.fixture(scope="module")
+def measured() -> Callable[[str], dict[str, float]]:
+    """Bytes of a step of each case, in a network namespace where nothing else sends."""
+    unshare = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let its users make network namespaces")
+    cases = [[world, training] for world, training, _ in CASES.values()]
+    done = subprocess.run(
+        [*unshare, sys.executable, "-m", "unit.runtime.payload", json.dumps(cases)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])  # before it, the logs of rank 0
+    return dict(zip(CASES, found, strict=True)).__getitem__
+
+
+@pytest.mark.xdist_group("payload")
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_sends_what_the_algorithm_says(name: str, measured: Callable[[str], dict[str, float]]) -> None:
+    expected = CASES[name][2] * GRADIENT
+    assert measured(name)["payload"] == pytest.approx(expected, rel=0.01)
+    assert expected <= measured(name)["lo"] <= 1.02 * expected, "the counter must tell what the interface saw"

@@ -1,0 +1,1 @@
+"""Optimizers that torch has not, and what `training.optimizer` and `training.learningRate` mean."""
