@@ -55,6 +55,18 @@ def test_order_is_a_pure_function(step: int, batch: int, size: int, seed: int) -
     assert torch.equal(first, samples_of_step(step, batch, size, seed))
 
 
+@given(
+    size=st.integers(1, 9000),
+    batch=st.integers(1, 3000),
+    steps=st.lists(st.integers(0, 5000) | st.integers(0, 30), min_size=1, max_size=8),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_source_knows_the_samples_of_any_step(size: int, batch: int, steps: list[int]) -> None:
+    source = Source(range(size), None, 5, batch)
+    for step in steps:
+        assert torch.equal(source.indices(step), samples_of_step(step, batch, size, 5))
+
+
 def test_passes_and_seeds_have_orders_of_their_own() -> None:
     orders = {tuple(samples_of_step(step, 50, 50, seed).tolist()) for step in range(4) for seed in range(4)}
     assert len(orders) == 16

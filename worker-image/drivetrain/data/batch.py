@@ -6,13 +6,15 @@ Reading again is what makes a step repeatable: after a loss the survivors cut th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch.utils.data import default_collate
 
-from drivetrain.data.order import samples_of_step, share
+from drivetrain.data.order import samples_of_steps, share
 from drivetrain.errors import UsageError
+
+_INDICES_AT_ONCE: Final = 4096
 
 
 class MapDataset(Protocol):
@@ -38,13 +40,17 @@ class Source:
         self._seed = seed
         self.size = size
         self.batch = batch
-        self._cached: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        self._known = range(0)
+        """The steps of which `_indices` holds the samples."""
+        self._indices = torch.empty(0)
 
     def indices(self, step: int) -> torch.Tensor:
         """Sample indices of the whole global batch of a step, int64, shape (batch,)."""
-        if self._cached[0] != step:
-            self._cached = (step, samples_of_step(step, self.batch, self.size, self._seed))
-        return self._cached[1]
+        if step not in self._known:
+            count = max(1, min(_INDICES_AT_ONCE, self.size) // self.batch)  # not many passes of a small dataset at once
+            self._known = range(step, step + count)
+            self._indices = samples_of_steps(self._known, self.batch, self.size, self._seed)
+        return self._indices[step - self._known.start]
 
     def read(self, step: int, part: range) -> Any:
         """Read and collate the samples at positions `part` of the step's global batch."""

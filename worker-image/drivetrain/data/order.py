@@ -49,13 +49,18 @@ def permute(index: torch.Tensor, size: int, key: int) -> torch.Tensor:
 
 def samples_of_step(step: int, batch: int, size: int, seed: int) -> torch.Tensor:
     """Indices of the `batch` samples of a step, int64, shape (batch,). Over a pass every index occurs exactly once."""
-    position = torch.arange(step * batch, (step + 1) * batch, dtype=torch.int64)
+    return samples_of_steps(range(step, step + 1), batch, size, seed)[0]
+
+
+def samples_of_steps(steps: range, batch: int, size: int, seed: int) -> torch.Tensor:
+    """The same for consecutive steps at once, shape (len(steps), batch): many cost little more than one."""
+    position = torch.arange(steps.start * batch, steps.stop * batch, dtype=torch.int64)
     number = position // size
     result = torch.empty_like(position)
     for each in range(int(number[0]), int(number[-1]) + 1):
         chosen = number == each
         result[chosen] = permute(position[chosen] % size, size, mix(seed, 0xDA7A, each))
-    return result
+    return result.view(len(steps), batch)
 
 
 def share(total: int, parts: int, part: int) -> range:
