@@ -1,8 +1,9 @@
 """Which rules does the API server enforce beyond types and bounds? CEL in the CRD, each with its twin in Python.
 
 The twin is for places without CEL: the operator before it trusts an object, the embedded control plane, the CLI. Both
-see the object as the API server does, with defaults filled in. tests/unit/api/cases.py holds the cases that both must
-decide alike.
+see the object as the API server does, with defaults filled in. But it also judges a schema's own defaults, and those as
+they are written: so on a node whose default is {} an expression must not read a field without `has`.
+tests/unit/api/cases.py holds the cases that both must decide alike.
 
 Immutable once started: whatever running processes were started with or agreed on (image, command, script, training,
 processes, GPUs, spares, fenceSeconds). A change would make members disagree, or be ignored by survivors, which never
@@ -132,7 +133,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         name="base-batch",
         path="spec.training.learningRate",
-        cel="has(self.baseBatch) == (self.scaling != 'none')",
+        cel="has(self.baseBatch) == (has(self.scaling) && self.scaling != 'none')",
         message="spec.training.learningRate.baseBatch must be set exactly if spec.training.learningRate.scaling is "
         "linear or sqrt",
         check=lambda self, _: ("baseBatch" in self) == (self["scaling"] != "none"),
@@ -140,7 +141,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         name="no-buckets-in-deterministic-mode",
         path="spec.training",
-        cel="!self.deterministic || !has(self.parallel.bucketMegabytes)",
+        cel="!has(self.deterministic) || !self.deterministic || !has(self.parallel.bucketMegabytes)",
         message="spec.training.parallel.bucketMegabytes has no effect with spec.training.deterministic, which adds "
         "whole gradients in a fixed order; remove one of them",
         check=lambda self, _: not self["deterministic"] or "bucketMegabytes" not in self["parallel"],
@@ -148,7 +149,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         name="deterministic-sums-are-fp32",
         path="spec.training",
-        cel="!self.deterministic || self.precision.reduce == 'fp32'",
+        cel="!has(self.deterministic) || !self.deterministic || self.precision.reduce == 'fp32'",
         message="spec.training.precision.reduce must be fp32 with spec.training.deterministic, whose sums must not be "
         "rounded on the way",
         check=lambda self, _: not self["deterministic"] or self["precision"]["reduce"] == "fp32",

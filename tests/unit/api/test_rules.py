@@ -46,6 +46,16 @@ def test_every_rule_accepts_and_rejects(name: str) -> None:
     assert {case.accepted for case in RULE_CASES if case.rule == name} == {True, False}
 
 
+def test_every_rule_accepts_the_default_of_its_own_node() -> None:
+    """The API server judges defaults as they are written, before the children's own are filled in."""
+    for rule in RULES:
+        node = schema()
+        for step in rule.path.split(".") if rule.path else ():
+            node = node["properties"][step]
+        if "default" in node:
+            assert evaluate(rule.cel, node["default"]), rule.name
+
+
 def test_no_case_is_left_of_a_rule_that_is_gone() -> None:
     assert {case.rule for case in RULE_CASES} == {rule.name for rule in RULES}
 
