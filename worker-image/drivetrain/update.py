@@ -43,16 +43,26 @@ class Update:
         """Update parameters from their `.grad`."""
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
-        norm: float | None = None
-        if self._clip_norm is not None:
-            parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm))
+        norm = None if self._clip_norm is None else self._clip(self._clip_norm)
         with self._scaled(self._rate.at(step)):
             skipped = not self._optimize()
         if self.scheduler is not None and not skipped:
             self.scheduler.step()
         faults.point("committed", step)
         return Applied(norm, skipped)
+
+    def _clip(self, limit: float) -> float:
+        """Scale all gradients so that their joint norm is at most `limit`; returns what it was."""
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        if not any(each.is_sparse for each in gradients):
+            return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        # The same for sparse gradients, which torch's function cannot read.
+        values = [each.values() if each.is_sparse else each for each in gradients]
+        norm = torch.nn.utils.get_total_norm(values)
+        for each in values:
+            each.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
+        return float(norm)
 
     def _optimize(self) -> bool:
         """False if the gradient had overflowed: then nothing is updated, and the next loss is scaled less."""

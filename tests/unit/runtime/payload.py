@@ -23,16 +23,21 @@ from unit.runtime.together import Pipe, together
 
 WARM_UP, STEPS = 2, 6
 WIDTH = 512
+SAMPLES, BATCH = 64, 32
 
 
 class Points:
-    """64 random points."""
+    """Random points; or, with `touched`, the numbers of as many rows of a table, other ones for every sample."""
 
-    def __init__(self) -> None:
-        self.x = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1))
+    def __init__(self, touched: int | None) -> None:
+        self.x = (
+            torch.randn(SAMPLES, WIDTH, generator=torch.Generator().manual_seed(1))
+            if touched is None
+            else torch.arange(SAMPLES * touched).view(SAMPLES, touched)
+        )
 
     def __len__(self) -> int:
-        return 64
+        return SAMPLES
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.x[index]
@@ -53,10 +58,15 @@ def bring_up_loopback() -> None:
 
 def rank(pipe: Pipe, fields: dict[str, Any]) -> dict[str, int]:
     """Train; count what the steps after the first ones moved."""
-    training = RuntimeTraining(steps=WARM_UP + STEPS, global_batch=32, **fields)
-    run = Run(Settings(training, WARM_UP + STEPS, 32, pipe.world), None)
-    model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(8)])  # 2.1 M parameters, 8.4 MB
-    run.prepare(model=model, optimizer=lambda parameters: torch.optim.SGD(parameters, 1e-3), data=Points())
+    touched = fields.pop("touched", None)
+    training = RuntimeTraining(steps=WARM_UP + STEPS, global_batch=BATCH, **fields)
+    run = Run(Settings(training, WARM_UP + STEPS, BATCH, pipe.world), None)
+    model: nn.Module = (
+        nn.Sequential(*[nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(8)])  # 2.1 M parameters, 8.4 MB
+        if touched is None
+        else nn.Embedding(50_000, 64, sparse=True)  # 12.8 MB
+    )
+    run.prepare(model=model, optimizer=lambda parameters: torch.optim.SGD(parameters, 1e-3), data=Points(touched))
     counts: list[tuple[int, int]] = []
     for batch in run.batches():
         run.step(batch, lambda model, x: model(x).square().mean())

@@ -27,6 +27,13 @@ CASES = {
     "LAMB, sqrt scaling, warm-up": (3, Case(batch=25, named=LAMB, learning_rate=SQRT)),
     "LARS, schedule": (2, Case(batch=25, named=LARS, scheduler=True)),
     "LAMB, deterministic, clipping": (3, Case(batch=25, named=LAMB, deterministic=True, clip=0.5)),
+    "sparse gradients": (3, Case(model="sparse", batch=25, optimizer="plain sgd")),
+    "sparse gradients, clipping, micro-batches, fewer samples than ranks": (
+        4, Case(model="sparse", batch=3, optimizer="plain sgd", clip=0.4, microbatches=2),
+    ),
+    "sparse gradients, weighted sums, deterministic": (
+        3, Case(model="sparse", batch=25, optimizer="plain sgd", loss="weighted", deterministic=True),
+    ),
     "weighted sums": (3, Case(loss="weighted", batch=25)),
     "weighted sums, micro-batches, fewer samples than ranks": (4, Case(loss="weighted", batch=3, microbatches=2)),
     "deterministic": (3, Case(batch=25, deterministic=True)),
@@ -98,8 +105,9 @@ def test_every_rank_returns_the_same_result(batch: int) -> None:
         Case(model="all", batch=25, deterministic=True, clip=0.5, optimizer="adam", scheduler=True, steps=12),
         Case(model="rest", batch=5, deterministic=True, microbatches=2, loss="weighted", steps=12),
         Case(model="all", batch=25, deterministic=True, virtual_shards=3, steps=12),
+        Case(model="sparse", batch=25, deterministic=True, optimizer="plain sgd", microbatches=2, clip=0.4, steps=12),
     ],
-    ids=["all at once", "fewer samples than shards", "more ranks than shards"],
+    ids=["all at once", "fewer samples than shards", "more ranks than shards", "sparse gradients"],
 )
 def test_deterministic_mode_is_bitwise_equal_in_every_world(case: Case) -> None:
     """Batch-norm, dropout, other buffers and unused parameters included; also with ranks that have no shard."""

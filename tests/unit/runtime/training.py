@@ -83,7 +83,10 @@ class Numbers:
 
 
 class Net(nn.Module):
-    """A small classifier. `unused`: a branch that the even samples' mean sign decides about, and one never used."""
+    """A small classifier. `unused`: a branch that the even samples' mean sign decides about, and one never used.
+
+    `sparse` and `table` look up rows of the same table, one with sparse gradients.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -92,6 +95,9 @@ class Net(nn.Module):
         self.norm: nn.Module = nn.BatchNorm1d(16) if kind in ("norm", "all") else nn.Identity()
         self.drop: nn.Module = nn.Dropout(0.3) if kind in ("drop", "rest", "all") else nn.Identity()
         self.last = nn.Linear(16, 5)
+        if kind in ("sparse", "table"):
+            self.table = nn.Embedding(400, 12, sparse=kind == "sparse")
+            self.untouched = nn.Embedding(7, 3, sparse=kind == "sparse")
         if kind in ("unused", "rest", "all"):
             self.never = nn.Linear(16, 5)
             self.sometimes = nn.Linear(12, 5)
@@ -102,6 +108,8 @@ class Net(nn.Module):
         if self.kind in ("buffer", "rest", "all") and self.training:
             assert isinstance(self.calls, torch.Tensor)
             self.calls += x.detach().mean()
+        if self.kind in ("sparse", "table"):
+            x = x + self.table((x[:, :6] * 100).long() % 400).mean(1)
         out: torch.Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)))))
         if self.kind in ("unused", "rest", "all") and bool(x[0, 0] > 0.5):
             out = out + self.sometimes(x)
@@ -127,6 +135,8 @@ def make_optimizer(case: Case, parameters: Any) -> torch.optim.Optimizer:
     """The script's: SGD with momentum, or Adam with an eps that does not amplify rounding."""
     if case.optimizer == "sgd":
         return torch.optim.SGD(parameters, 0.05, momentum=0.9)
+    if case.optimizer == "plain sgd":
+        return torch.optim.SGD(parameters, 0.2)
     return torch.optim.AdamW(parameters, 3e-3, eps=1e-4)
 
 
@@ -186,7 +196,7 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
 def by_torch(case: Case) -> Outcome:
     """Train in this process, the whole global batch in one pass."""
     torch.manual_seed(11)
-    model = Net(case.model)
+    model = Net("table" if case.model == "sparse" else case.model)
     before = copied(model)
     optimizer = (
         named_optimizer(case.named, model.parameters()) if case.named else make_optimizer(case, model.parameters())

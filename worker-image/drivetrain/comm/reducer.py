@@ -56,9 +56,9 @@ class Reducer:
     @staticmethod
     def _cut(layout: Layout, bucket_bytes: int) -> list[_Bucket]:
         limit = max(1, bucket_bytes // layout.dtype.itemsize)
-        buckets: list[_Bucket] = []
+        buckets: list[_Bucket] = [_Bucket(0, 0, [])]
         for slot in layout.slots:
-            if not buckets or slot.stop - buckets[-1].start > limit:
+            if buckets[-1].slots and slot.stop - buckets[-1].start > limit:
                 buckets.append(_Bucket(slot.start, slot.stop, []))
             buckets[-1].slots.append(slot)
             buckets[-1].stop = slot.stop

@@ -16,6 +16,7 @@ from torch import nn
 from drivetrain import rng
 from drivetrain.comm.ordered import OrderedSum
 from drivetrain.comm.reducer import Reducer
+from drivetrain.comm.sparse import SparseSum
 from drivetrain.comm.transport import Transport
 from drivetrain.data.batch import Source
 from drivetrain.data.order import share
@@ -69,6 +70,7 @@ class DataParallel:
         self._others_before: list[torch.Tensor] = []
         training = settings.training
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
+        self._sparse = SparseSum(self.layout.sparse)
         # One or the other: the reducer's hooks would otherwise move deterministic mode's gradients.
         self._reducer = None if training.deterministic else self._new_reducer(training)
 
@@ -117,6 +119,7 @@ class DataParallel:
         """Undo what an interrupted attempt left behind, if there was one."""
         self._restore_buffers()
         self._before, self._others_before = [], []
+        self._sparse.abandon()
         if self._reducer is not None:
             self._reducer.abandon()
         for slot in self.layout.slots:
@@ -142,14 +145,18 @@ class DataParallel:
         parts = self._source.parts(mine, self._settings.training.microbatches)
         tail = self._new_tail(change_pending)
         reducer.begin(transport, step)
+        self._sparse.begin()
         with rng.stream(self._settings.training.seed, step, rank):
             for number, part in enumerate(parts):
                 if number == len(parts) - 1:
                     reducer.arm()
                 self._run(forward, step, part, tail)
+        self._sparse.collect()
         self.layout.write_used(tail, reducer.used)
         self._write_buffers(tail, len(mine) / self._source.batch)
-        return reducer.finish(tail.to(self.layout.device))
+        total = reducer.finish(tail.to(self.layout.device))
+        self._sparse.finish(transport)
+        return total
 
     def _attempt_ordered(
         self, ordered: OrderedSum, transport: Transport | None, step: int, forward: Forward, change_pending: bool
@@ -158,6 +165,7 @@ class DataParallel:
         # With more ranks than shards some have no work: a waste, but no reason to end a job that was scaled up.
         shards = ordered.begin(rank, world)
         others: list[torch.Tensor] = []
+        self._sparse.begin()
         for parameter in self._model.parameters():
             parameter.grad = None
         for shard in shards:
@@ -171,13 +179,16 @@ class DataParallel:
                     self._run(forward, step, part, tail)
             if len(mine) and not others:
                 others = [buffer.clone() for buffer in self.layout.other_buffers]
+            self._sparse.collect()
             self.layout.write_used(tail, ordered.collect_gradients())
             self._write_buffers(tail, len(mine) / self._source.batch)
             ordered.collect_tail(tail)
         # Those of the first shard that had samples, whoever computed it: see `_read`.
         for buffer, first in zip(self.layout.other_buffers, others, strict=bool(others)):
             buffer.copy_(first)
-        return ordered.finish(transport, step)
+        total = ordered.finish(transport, step)
+        self._sparse.finish(transport)
+        return total
 
     def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor) -> None:
         """Forward and backward of one micro-batch, and its numbers into the tail."""
@@ -243,9 +254,9 @@ class DataParallel:
             if numbers[NORMALISE] > 0:
                 if weight <= 0:
                     raise UsageError("forward: the weights of Loss(sum, weight) add up to 0 over the whole batch")
-                for slot in self.layout.slots:
-                    if slot.parameter.grad is not None:
-                        slot.parameter.grad.div_(weight)
+                for parameter in [*(slot.parameter for slot in self.layout.slots), *self.layout.sparse]:
+                    if parameter.grad is not None:
+                        parameter.grad.div_(weight)
         if self._metric_names is None and numbers[NORMALISE] > 0:
             self._metric_names = self._learn_metric_names(step, forward)
         metrics = {name: numbers[METRICS + number] / weight for number, name in enumerate(self._metric_names or [])}

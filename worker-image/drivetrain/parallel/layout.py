@@ -1,7 +1,7 @@
 """Where does each gradient lie in the flat vector that ranks exchange, and what else travels with it?
 
-The vector is all gradients, in reverse order of registration because backward produces them so, then a tail: a few
-numbers that every step must share anyway (the weight of the samples, the loss, a pending membership change, which
+The vector is all dense gradients, in reverse order of registration because backward produces them so, then a tail: a
+few numbers that every step must share anyway (the weight of the samples, the loss, a pending membership change, which
 parameters were used, batch-norm statistics). They cost no message of their own. The layout is a pure function of the
 model, so that a newcomer's equals a survivor's.
 """
@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import nn
 
+from drivetrain.comm.sparse import sparse_parameters
 from drivetrain.errors import UsageError
 
 FLAG: Final = 0
@@ -53,6 +54,10 @@ class Layout:
                 f"found {sorted(str(dtype) + ' on ' + str(device) for dtype, device in kinds)}"
             )
         self.dtype, self.device = kinds.pop()
+        self.sparse = sparse_parameters(model)
+        """Their gradients are no part of the vector: see comm/sparse.py."""
+        tables = {id(each) for each in self.sparse}
+        parameters = [each for each in parameters if id(each) not in tables]
         self.slots: list[Slot] = []
         start = 0
         for index, parameter in enumerate(reversed(parameters)):
