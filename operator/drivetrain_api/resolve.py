@@ -68,6 +68,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
             learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
             precision=RuntimePrecision(**training.precision.model_dump()),
+            balance_every=training.balance.every if training.balance is not None else None,
             deterministic=training.deterministic,
             virtual_shards=frozen.virtual_shards,
         ),

@@ -147,6 +147,14 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: not self["deterministic"] or "bucketMegabytes" not in self["parallel"],
     ),
     Rule(
+        name="no-balance-in-deterministic-mode",
+        path="spec.training",
+        cel="!has(self.deterministic) || !self.deterministic || !has(self.balance)",
+        message="spec.training.balance cannot be used with spec.training.deterministic, whose shares must not depend "
+        "on time; remove one of them",
+        check=lambda self, _: not self["deterministic"] or "balance" not in self,
+    ),
+    Rule(
         name="deterministic-sums-are-fp32",
         path="spec.training",
         cel="!has(self.deterministic) || !self.deterministic || self.precision.reduce == 'fp32'",

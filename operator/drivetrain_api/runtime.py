@@ -57,6 +57,8 @@ class RuntimeTraining(_Runtime):
     """None: the script's own."""
     learning_rate: RuntimeLearningRate = RuntimeLearningRate()
     precision: RuntimePrecision = RuntimePrecision()
+    balance_every: int | None = None
+    """Steps between two looks at the ranks' throughput; None: shares are even."""
     deterministic: bool = False
     virtual_shards: int = 8
     """Deterministic mode: parts that every global batch is cut into, whatever the world size."""

@@ -155,6 +155,17 @@ class Precision(SpecModel):
     )
 
 
+class Balance(SpecModel):
+    """Slower ranks take smaller shares of a batch. Without it, all shares are of one size."""
+
+    every: int = Field(
+        default=50,
+        ge=1,
+        le=10**6,
+        description="Steps between two looks at how long each rank takes; a new membership is looked at after 4.",
+    )
+
+
 class Training(SpecModel):
     """What the training script learns from `drivetrain.start()`."""
 
@@ -181,6 +192,10 @@ class Training(SpecModel):
         default=LearningRate(), description="Scaling and warm-up of the learning rate of every step."
     )
     precision: Precision = Field(default=Precision(), description="Floating-point types of a step.")
+    balance: Balance | None = Field(
+        default=None,
+        description="Cut each batch in proportion to the ranks' measured throughput. Default: evenly.",
+    )
     parallel: Parallel = Field(default=Parallel(), description="How ranks share the work of a step.")
     deterministic: bool = Field(
         default=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +39,9 @@ class Case:
     named: RuntimeOptimizer | None = None
     """What the job says of the optimizer; None: the script's."""
     learning_rate: RuntimeLearningRate = field(default_factory=RuntimeLearningRate)
+    balance_every: int | None = None
+    slow_rank: int | None = None
+    """Takes 9 ms for a sample, all others 3."""
     precision: RuntimePrecision = field(default_factory=RuntimePrecision)
 
     def but(self, **changes: Any) -> Case:
@@ -161,6 +165,7 @@ def settings(case: Case) -> Settings:
         optimizer=case.named,
         learning_rate=case.learning_rate,
         precision=case.precision,
+        balance_every=case.balance_every,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,
     )
@@ -182,15 +187,25 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
     torch.manual_seed(11)
     before = copied(Net(case.model))
     losses, norms, metrics = [], [], []
+    samples: list[int] = []
+
+    def timed(model: nn.Module, shard: Any) -> torch.Tensor | Loss:
+        samples[-1] += len(shard[0])
+        if case.slow_rank is not None:
+            time.sleep(len(shard[0]) * (0.009 if pipe.rank == case.slow_rank else 0.003))
+        return forward(case)(model, shard)  # type: ignore[no-any-return]
+
     for batch in run.batches():
-        result = run.step(batch, forward(case))
+        samples.append(0)
+        result = run.step(batch, timed)
         losses.append(result.loss)
         norms.append(result.grad_norm)
         metrics.append(result.metrics)
     evaluation = run.evaluate(Numbers(), forward(case.but(metrics=("right",))), batch=50)
     sha = run.state_sha256()
     run.finish()
-    return Outcome(before, copied(model), losses, norms, metrics, sha, (evaluation.loss, evaluation.metrics))
+    evaluated = (evaluation.loss, evaluation.metrics)
+    return Outcome(before, copied(model), losses, norms, metrics, sha, evaluated, {"samples": samples})
 
 
 def by_torch(case: Case) -> Outcome:

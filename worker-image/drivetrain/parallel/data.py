@@ -6,6 +6,7 @@ which `restore` does. The caller (step.py) owns the transaction.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,7 @@ from drivetrain.comm.ordered import OrderedSum
 from drivetrain.comm.reducer import Reducer
 from drivetrain.comm.sparse import SparseSum
 from drivetrain.comm.transport import Transport
+from drivetrain.data.balance import Balance
 from drivetrain.data.batch import Source
 from drivetrain.data.order import share
 from drivetrain.errors import UsageError
@@ -71,6 +73,7 @@ class DataParallel:
         training = settings.training
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
         self._sparse = SparseSum(self.layout.sparse)
+        self._balance = None if training.balance_every is None else Balance(source.batch, training.balance_every)
         # One or the other: the reducer's hooks would otherwise move deterministic mode's gradients.
         self._reducer = None if training.deterministic else self._new_reducer(training)
 
@@ -142,7 +145,10 @@ class DataParallel:
     ) -> torch.Tensor:
         rank, world = (transport.rank, transport.world) if transport else (0, 1)
         mine = share(self._source.batch, world, rank)
+        if self._balance is not None and transport is not None:
+            mine = self._balance.share_of(transport, step)
         parts = self._source.parts(mine, self._settings.training.microbatches)
+        started = time.perf_counter()
         tail = self._new_tail(change_pending)
         reducer.begin(transport, step)
         self._sparse.begin()
@@ -151,6 +157,10 @@ class DataParallel:
                 if number == len(parts) - 1:
                     reducer.arm()
                 self._run(forward, step, part, tail)
+        if self._balance is not None:
+            if self.layout.device.type == "cuda":
+                torch.cuda.synchronize(self.layout.device)
+            self._balance.took(len(mine), time.perf_counter() - started)
         self._sparse.collect()
         self.layout.write_used(tail, reducer.used)
         self._write_buffers(tail, len(mine) / self._source.batch)
