@@ -1,0 +1,161 @@
+"""TrainingJob.spec.training: what the training script learns from the job, and what the runtime does for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from drivetrain_api.choices import FloatName, OptimizerName, RateScaling
+from drivetrain_api.model import INT32_MAX, SpecModel
+
+
+class Batch(SpecModel):
+    """How a step's samples are cut."""
+
+    global_: int | None = Field(
+        default=None,
+        alias="global",
+        ge=1,
+        le=INT32_MAX,
+        description="Samples a step over all workers; it does not change with their number. Default: the script's own.",
+    )
+    microbatches: int = Field(
+        default=1,
+        ge=1,
+        le=65536,
+        description="Parts that each rank cuts its share of a batch into (gradient accumulation).",
+    )
+
+
+class Parallel(SpecModel):
+    """How ranks share the work of a step."""
+
+    bucket_megabytes: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Gradients are summed over the ranks in buckets of this size (2^20 bytes each) while the backward "
+        "pass still runs: small ones begin earlier, large ones cost less overhead. A parameter is never cut, so a "
+        "larger one is a bucket of its own. Default: 4.",
+    )
+
+
+class Optimizer(SpecModel):
+    """An optimizer by name, in place of the script's own. What is not set here has the optimizer's own default."""
+
+    name: OptimizerName = Field(
+        description="lamb (You et al. 2020), lars (You et al. 2017), or torch's adamw or sgd. All of the model's "
+        "parameters form one group."
+    )
+    lr: float = Field(gt=0, le=1e6, description="Learning rate, before spec.training.learningRate scales it.")
+    weight_decay: float | None = Field(
+        default=None, ge=0, le=1e6, description="Default: 0 for lamb, lars and sgd, 0.01 for adamw."
+    )
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="Decay of the two moments, for lamb and adamw. Default: [0.9, 0.999].",
+    )
+    eps: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Added to the root of the second moment, for lamb and adamw. Default: 1e-6 for lamb, 1e-8 for "
+        "adamw.",
+    )
+    momentum: float | None = Field(
+        default=None, ge=0, lt=1, description="For lars and sgd. Default: 0.9 for lars, 0 for sgd."
+    )
+    trust_coefficient: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="For lars: a tensor's update is this part of its norm at learning rate 1. Default: 0.001.",
+    )
+
+
+class LearningRate(SpecModel):
+    """Factors on the learning rate of every step, whoever made the optimizer and whatever the script's schedule says.
+
+    The global batch does not change with the number of workers, and so neither does the rate.
+    """
+
+    scaling: RateScaling = Field(
+        default="none",
+        description="How the rate grows with the global batch: none, linear (batch / baseBatch; Goyal et al. 2017), "
+        "or sqrt (its square root; You et al. 2020, for lamb).",
+    )
+    base_batch: int | None = Field(
+        default=None, ge=1, le=INT32_MAX, description="Samples a step for which the unscaled rate was chosen."
+    )
+    warmup_steps: int = Field(
+        default=0,
+        ge=0,
+        le=10**9,
+        description="Steps over which the rate grows in equal parts to its value (Goyal et al. 2017).",
+    )
+
+
+class Precision(SpecModel):
+    """Floating-point types. Weights, optimizer state and the accumulation of gradients stay as the script made them."""
+
+    compute: FloatName = Field(
+        default="fp32",
+        description="Type of forward and backward (torch.autocast). fp16 scales the loss, and skips a step whose "
+        "gradient overflowed.",
+    )
+    reduce: FloatName = Field(
+        default="fp32",
+        description="Type in which ranks send gradients to one another. bf16 and fp16 halve what is sent; sums are "
+        "rounded to it.",
+    )
+
+
+class Balance(SpecModel):
+    """Slower ranks take smaller shares of a batch. Without it, all shares are of one size."""
+
+    every: int = Field(
+        default=50,
+        ge=1,
+        le=10**6,
+        description="Steps between two looks at how long each rank takes; a new membership is looked at after 4.",
+    )
+
+
+class Training(SpecModel):
+    """What the training script learns from `drivetrain.start()`."""
+
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Steps after which `run.batches()` ends. Default: the script decides.",
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="Seed of data order, initial weights and random numbers."
+    )
+    batch: Batch = Field(default=Batch(), description="How a step's samples are cut.")
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="Clip the global norm of the gradient to this value. Default: no clipping.",
+    )
+    optimizer: Optimizer | None = Field(
+        default=None, description="Takes the place of the script's optimizer. Default: the script's own."
+    )
+    learning_rate: LearningRate = Field(
+        default=LearningRate(), description="Scaling and warm-up of the learning rate of every step."
+    )
+    precision: Precision = Field(default=Precision(), description="Floating-point types of a step.")
+    balance: Balance | None = Field(
+        default=None,
+        description="Cut each batch in proportion to the ranks' measured throughput. Default: evenly.",
+    )
+    parallel: Parallel = Field(default=Parallel(), description="How ranks share the work of a step.")
+    deterministic: bool = Field(
+        default=False,
+        description="Make the result bitwise independent of how many workers there were and when they died. Slower.",
+    )
