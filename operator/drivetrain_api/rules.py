@@ -139,6 +139,14 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: ("baseBatch" in self) == (self["scaling"] != "none"),
     ),
     Rule(
+        name="fp16-needs-a-loss-scale",
+        path="spec.training.precision",
+        cel="!has(self.reduce) || self.reduce != 'fp16' || (has(self.compute) && self.compute == 'fp16')",
+        message="spec.training.precision.reduce can be fp16 only if spec.training.precision.compute is, because "
+        "gradients overflow fp16 without a loss scale",
+        check=lambda self, _: self["reduce"] != "fp16" or self["compute"] == "fp16",
+    ),
+    Rule(
         name="no-buckets-in-deterministic-mode",
         path="spec.training",
         cel="!has(self.deterministic) || !self.deterministic || !has(self.parallel.bucketMegabytes)",

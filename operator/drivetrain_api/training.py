@@ -109,7 +109,7 @@ class Precision(SpecModel):
     reduce: FloatName = Field(
         default="fp32",
         description="Type in which ranks send gradients to one another. bf16 and fp16 halve what is sent; sums are "
-        "rounded to it.",
+        "rounded to it. fp16 only if compute is fp16.",
     )
 
 

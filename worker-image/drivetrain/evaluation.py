@@ -74,7 +74,7 @@ class Evaluator:
         finally:
             self._model.train(was_training)
         if not isinstance(result, Loss):
-            result = Loss(result * len(piece), len(piece))
+            result = Loss(result.double() * len(piece), len(piece))
         self._names = sorted(result.metrics)
         if len(self._names) > METRIC_SLOTS:
             raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self._names)}")

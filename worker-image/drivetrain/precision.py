@@ -29,6 +29,8 @@ class Precision:
         self._device = device.type
         self.scaler = torch.amp.GradScaler(self._device) if compute == "fp16" else None
         """Its state is part of the training state."""
+        if self.scaler is not None:
+            self.scaler.scale(torch.zeros((), device=device))  # it exists on ranks without samples, too
 
     def computing(self, function: Callable[P, R]) -> Callable[P, R]:
         """The same function, its operations in this type."""

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -19,12 +19,12 @@ from torch import nn
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint
 from drivetrain.comm.transport import Transport
 from drivetrain.data.batch import Batch, MapDataset, Source
-from drivetrain.errors import UsageError
+from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
-from drivetrain.optim.named import named_optimizer
+from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_sparse
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.data import DataParallel, Forward
 from drivetrain.position import StepResult
@@ -38,6 +38,8 @@ from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing
 from drivetrain_api.constants import ENV_POD_IP
+
+_LOSS_SCALE: Final = "loss_scale"
 
 if TYPE_CHECKING:
     from drivetrain.comm.script_group import ScriptGroup
@@ -137,9 +139,11 @@ class Run:
         if self._update.scheduler is not None:
             self._registry.register("scheduler", self._update.scheduler)
         if precision.scaler is not None:
-            self._registry.register("loss_scale", precision.scaler)
+            self._registry.register(_LOSS_SCALE, precision.scaler)
         self._precision = precision
         self._parallel = DataParallel(self._model, self._source, self.settings, precision)
+        if training.optimizer is not None and self._parallel.layout.sparse:
+            refuse_sparse(training.optimizer)
         if resume is not None:
             self._operations.on_first_state = lambda: self._resume(Path(resume))
         return self._model
@@ -345,10 +349,30 @@ class Run:
         if not path.exists():
             return
         state, position = load_checkpoint(path)
+        self._fit(state, path)
         self._registry.load(state)
+        assert self._update is not None
+        if self.settings.training.optimizer is not None:
+            self._update.use(optimizer_arguments(self.settings.training.optimizer))
         self._operations.position.load(position)
         self._operations.position.begin()
         print(f"resumed from {path} at step {self._operations.position.step}", flush=True)
+
+    def _fit(self, state: dict[str, Any], path: Path) -> None:
+        """Make up for what the job may say differently since the file was written, or refuse it."""
+        assert self._precision is not None
+        assert self._update is not None
+        if self._precision.scaler is None:
+            state.pop(_LOSS_SCALE, None)
+        else:
+            state.setdefault(_LOSS_SCALE, self._precision.scaler.state_dict())
+        ours = self._update.optimizer.state_dict()["param_groups"][0].keys() - {"initial_lr"}
+        theirs = state["optimizer"]["param_groups"][0].keys() - {"initial_lr"}
+        if ours != theirs:
+            raise StateMismatch(
+                f"{path} was written with another optimizer: its groups have {sorted(theirs - ours)} "
+                f"and lack {sorted(ours - theirs)}"
+            )
 
     def _at_exit(self) -> None:
         if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):

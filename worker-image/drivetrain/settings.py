@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
 
 from drivetrain.errors import UsageError
 from drivetrain_api.constants import ENV_SPEC
-from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from drivetrain_api.runtime import (
+    RuntimeLearningRate,
+    RuntimeOptimizer,
+    RuntimePrecision,
+    RuntimeSpec,
+    RuntimeTraining,
+)
+
+_SECTIONS: Final[dict[str, type[BaseModel]]] = {
+    "optimizer": RuntimeOptimizer,
+    "learning_rate": RuntimeLearningRate,
+    "precision": RuntimePrecision,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +49,12 @@ class Settings:
         text = os.environ.get(ENV_SPEC)
         spec = RuntimeSpec.model_validate_json(text) if text else RuntimeSpec()
         given = spec.training
-        said = {name: value for name in given.model_fields_set if (value := getattr(given, name)) is not None}
-        training = RuntimeTraining(**{**defaults, **said})
+        # The operator writes all fields out: what has the API's default was not said.
+        silent = RuntimeTraining()
+        said = {
+            name: value for name in given.model_fields_set if (value := getattr(given, name)) != getattr(silent, name)
+        }
+        training = _parsed({**defaults, **said})
         if training.steps is None:
             raise UsageError("training.steps is not set: set it in the TrainingJob, or start(defaults={'steps': …})")
         if training.global_batch is None:
@@ -44,3 +62,30 @@ class Settings:
                 "training.batch.global is not set: set it in the TrainingJob, or start(defaults={'global_batch': …})"
             )
         return cls(training, training.steps, training.global_batch, spec.workers * spec.processes_per_worker)
+
+
+def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
+    """Settings from parts that a script may have written: as strict as the API. Raises `UsageError`."""
+    for name, section in _SECTIONS.items():
+        given = fields.get(name)
+        unknown = set(given) - set(section.model_fields) if isinstance(given, dict) else set()
+        if unknown:
+            raise UsageError(
+                f"start(defaults=...): unknown {sorted(unknown)} in {name}; known: {sorted(section.model_fields)}"
+            )
+    try:
+        training = RuntimeTraining(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise UsageError(f"start(defaults=...): {path}: {first['msg']}, got {first['input']!r}") from None
+    precision, rate = training.precision, training.learning_rate
+    if training.deterministic and (precision.reduce != "fp32" or training.balance_every is not None):
+        raise UsageError("deterministic cannot be used with precision.reduce or balance_every")
+    if precision.reduce == "fp16" and precision.compute != "fp16":
+        raise UsageError(
+            "precision.reduce can be fp16 only if precision.compute is: gradients overflow without a scale"
+        )
+    if (rate.scaling == "none") != (rate.base_batch is None):
+        raise UsageError("learning_rate.base_batch must be set exactly if learning_rate.scaling is linear or sqrt")
+    return training

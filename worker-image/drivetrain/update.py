@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from drivetrain import faults
+from drivetrain.errors import UsageError
 from drivetrain.optim.rate import RateFactor
 
 
@@ -38,22 +40,40 @@ class Update:
         self._clip_norm = clip_norm
         self._rate = rate
         self._scaler = scaler
+        self._looked_at_state = False
 
     def apply(self, step: int) -> Applied:
         """Update parameters from their `.grad`."""
-        if self._scaler is not None:
-            self._scaler.unscale_(self.optimizer)
+        scaler = self._scaler if any(each.grad is not None for each in self._parameters()) else None
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
         norm = None if self._clip_norm is None else self._clip(self._clip_norm)
         with self._scaled(self._rate.at(step)):
-            skipped = not self._optimize()
+            skipped = not self._optimize(scaler)
+        if not self._looked_at_state:
+            self._looked_at_state = True
+            self._refuse_sparse_state()
         if self.scheduler is not None and not skipped:
             self.scheduler.step()
         faults.point("committed", step)
         return Applied(norm, skipped)
 
+    def _refuse_sparse_state(self) -> None:
+        """A newcomer gets the state as bytes, which only dense tensors have."""
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.is_sparse:
+                    raise UsageError(
+                        f"prepare(optimizer=...): {type(self.optimizer).__name__} keeps {name!r} as a sparse tensor; "
+                        "with sparse gradients use SGD without momentum, Adagrad or SparseAdam"
+                    )
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [each for group in self.optimizer.param_groups for each in group["params"]]
+
     def _clip(self, limit: float) -> float:
         """Scale all gradients so that their joint norm is at most `limit`; returns what it was."""
-        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        parameters = self._parameters()
         gradients = [each.grad for each in parameters if each.grad is not None]
         if not any(each.is_sparse for each in gradients):
             return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
@@ -64,15 +84,28 @@ class Update:
             each.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
         return float(norm)
 
-    def _optimize(self) -> bool:
+    def _optimize(self, scaler: torch.amp.GradScaler | None) -> bool:
         """False if the gradient had overflowed: then nothing is updated, and the next loss is scaled less."""
-        if self._scaler is None:
+        if scaler is None:
             self.optimizer.step()
             return True
-        before = self._scaler.get_scale()
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        return self._scaler.get_scale() >= before
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        return scaler.get_scale() >= before
+
+    def use(self, arguments: dict[str, Any]) -> None:
+        """Set these arguments of the optimizer after its state was loaded; a schedule goes on from the new rate."""
+        for group in self.optimizer.param_groups:
+            for name, value in arguments.items():
+                if name != "lr":
+                    group[name] = value
+            if "lr" in arguments:
+                group["lr"] *= arguments["lr"] / group.get("initial_lr", group["lr"])
+                if "initial_lr" in group:
+                    group["initial_lr"] = arguments["lr"]
+        if self.scheduler is not None and "lr" in arguments:
+            self.scheduler.base_lrs = [arguments["lr"]] * len(self.optimizer.param_groups)
 
     @contextlib.contextmanager
     def _scaled(self, factor: float) -> Iterator[None]:

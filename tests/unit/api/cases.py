@@ -56,6 +56,10 @@ def _deterministic(**precision: str) -> dict[str, Any]:
     return {"deterministic": True, "precision": precision}
 
 
+def _precision(**precision: str) -> dict[str, Any]:
+    return {"precision": precision}
+
+
 def _only_for(fieldname: str, value: Any, *, takes: list[str], refuses: list[str]) -> list[RuleCase]:
     """A field of spec.training.optimizer with every optimizer there is."""
     return [
@@ -99,6 +103,9 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("no-buckets-in-deterministic-mode", "buckets", True, job(training=_buckets(deterministic=False))),
     RuleCase("no-buckets-in-deterministic-mode", "neither", True, job(training={"deterministic": True})),
     RuleCase("no-buckets-in-deterministic-mode", "both", False, job(training=_buckets(deterministic=True))),
+    RuleCase("fp16-needs-a-loss-scale", "both", True, job(training=_precision(compute="fp16", reduce="fp16"))),
+    RuleCase("fp16-needs-a-loss-scale", "bf16", True, job(training=_precision(reduce="bf16"))),
+    RuleCase("fp16-needs-a-loss-scale", "no scale", False, job(training=_precision(compute="bf16", reduce="fp16"))),
     RuleCase("no-balance-in-deterministic-mode", "balance", True, job(training={"balance": {}})),
     RuleCase("no-balance-in-deterministic-mode", "neither", True, job(training={"deterministic": True})),
     RuleCase("no-balance-in-deterministic-mode", "both", False, job(training={"deterministic": True, "balance": {}})),
@@ -209,6 +216,8 @@ def _training_with(path: str, value: Any) -> dict[str, Any]:
         takes = {"momentum": "lars", "trustCoefficient": "lars"}
         fields = {"betas": [value, value]} if name == "betas[]" else {name: value}
         return _optimizer(takes.get(name, "lamb"), fields)
+    if (name, value) == ("reduce", "fp16"):
+        return {section: {"compute": "fp16", name: value}}
     if name in ("scaling", "baseBatch"):
         base = {} if (name, value) == ("scaling", "none") else {"scaling": "sqrt", "baseBatch": 1}
         return {section: base | {name: value}}

@@ -54,7 +54,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "batch": {"global": 32, "microbatches": 2},
         "optimizer": {"name": "lamb", "lr": 0.002, "betas": [0.8, 0.9], "weightDecay": 0.01},
         "learningRate": {"scaling": "sqrt", "baseBatch": 8, "warmupSteps": 5},
-        "precision": {"compute": "bf16", "reduce": "fp16"},
+        "precision": {"compute": "fp16", "reduce": "fp16"},
         "balance": {"every": 7},
         "parallel": {"bucketMegabytes": 2},
     }
@@ -82,7 +82,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
                 "trust_coefficient": None,
             },
             "learning_rate": {"scaling": "sqrt", "base_batch": 8, "warmup_steps": 5},
-            "precision": {"compute": "bf16", "reduce": "fp16"},
+            "precision": {"compute": "fp16", "reduce": "fp16"},
             "balance_every": 7,
             "deterministic": False,
             "virtual_shards": 8,

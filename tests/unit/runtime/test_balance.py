@@ -89,4 +89,4 @@ def test_training_with_a_slow_rank_equals_one_process() -> None:
     taken: list[list[Any]] = [outcome.extra["samples"] for outcome in outcomes]
     assert [sum(step) for step in zip(*taken, strict=True)] == [25] * 24
     assert taken[1][0] == 8
-    assert taken[1][-1] <= 5, "it sleeps three times as long for each sample"
+    assert taken[1][-1] <= 6, "it sleeps three times as long for each sample"

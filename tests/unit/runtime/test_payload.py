@@ -22,7 +22,7 @@ CASES: dict[str, tuple[int, dict[str, Any], float]] = {
     "small buckets": (2, {"bucket_bytes": 1 << 20}, 2.0),
     "large buckets": (2, {"bucket_bytes": 64 << 20}, 2.0),
     "bf16": (3, {"precision": {"reduce": "bf16"}}, 4.0 / 2),
-    "fp16": (2, {"precision": {"reduce": "fp16"}}, 2.0 / 2),
+    "fp16": (2, {"precision": {"compute": "fp16", "reduce": "fp16"}}, 2.0 / 2),
     # Of each subtree's vector, what other ranks own; then the sums to all others.
     "deterministic, 2 ranks": (2, {"deterministic": True}, 2 * 1 / 2 + 1),
     "deterministic, 3 ranks": (3, {"deterministic": True}, 5 * 2 / 3 + 2),

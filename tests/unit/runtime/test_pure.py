@@ -26,7 +26,7 @@ from drivetrain.state import Registry, as_bytes, checksum, digest, flatten, plac
 from drivetrain.telemetry.meter import Meter
 from drivetrain_api.constants import ENV_SPEC
 from drivetrain_api.messages import EpochId
-from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from drivetrain_api.runtime import RuntimeLearningRate, RuntimeSpec, RuntimeTraining
 
 # --- data order -------------------------------------------------------------------------------------------------------
 
@@ -258,12 +258,26 @@ def test_the_job_wins_over_the_script_and_the_script_over_defaults(monkeypatch: 
     assert found.training.microbatches == 1
 
 
+def test_what_the_job_leaves_at_the_apis_default_is_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator writes out all fields."""
+    spec = RuntimeSpec(training=RuntimeTraining(steps=7, learning_rate=RuntimeLearningRate(warmup_steps=3)))
+    monkeypatch.setenv(ENV_SPEC, spec.model_dump_json())
+    defaults = {"precision": {"compute": "bf16"}, "learning_rate": {"warmup_steps": 9}, "seed": 4}
+    found = Settings.resolve({"global_batch": 16, **defaults}).training
+    assert (found.precision.compute, found.learning_rate.warmup_steps, found.seed) == ("bf16", 3, 4)
+
+
 @pytest.mark.parametrize(
     ("defaults", "named"),
     [
         ({"global_batch": 4}, "training.steps"),
         ({"steps": 4}, "training.batch.global"),
         ({"steps": 4, "globalBatch": 4}, "globalBatch"),
+        ({"steps": 4, "global_batch": 4, "precision": {"computee": "bf16"}}, "computee"),
+        ({"steps": 4, "global_batch": 4, "precision": {"compute": "fp8"}}, "precision.compute"),
+        ({"steps": 4, "global_batch": 4, "precision": {"reduce": "fp16"}}, "precision.reduce"),
+        ({"steps": 4, "global_batch": 4, "deterministic": True, "balance_every": 5}, "deterministic"),
+        ({"steps": 4, "global_batch": 4, "learning_rate": {"scaling": "sqrt"}}, "base_batch"),
     ],
 )
 def test_a_setting_that_is_missing_or_unknown_is_named(

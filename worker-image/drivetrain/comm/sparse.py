@@ -13,15 +13,20 @@ import torch
 from torch import nn
 
 from drivetrain.comm.transport import Transport
+from drivetrain.errors import UsageError
 
 
 def sparse_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The tables whose gradients are sparse, in the order of registration."""
-    tables = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse and module.weight.requires_grad
-    }
+    """The tables whose gradients are sparse, in the order of registration. Raises `UsageError` for one that a module
+    with dense gradients has too."""
+    tables: set[int] = set()
+    elsewhere: set[int] = set()
+    for module in model.modules():
+        sparse = isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse
+        found = {id(each) for each in module.parameters(recurse=False) if each.requires_grad}
+        (tables if sparse else elsewhere).update(found)
+    if tables & elsewhere:
+        raise UsageError("prepare(model=...): an embedding with sparse=True shares its weight with another module")
     return [parameter for parameter in model.parameters() if id(parameter) in tables]
 
 
@@ -46,6 +51,11 @@ class SparseSum:
         """Take over all `.grad` as the next part."""
         for parameter, parts in zip(self._parameters, self._parts, strict=True):
             if parameter.grad is not None:
+                if not parameter.grad.is_sparse:
+                    raise UsageError(
+                        f"forward: the weight, shape {tuple(parameter.shape)}, of an embedding with sparse=True got a "
+                        "dense gradient, because it is used elsewhere too; make the embedding sparse=False"
+                    )
                 parts.append(parameter.grad.coalesce())
                 parameter.grad = None
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import torch
 
+from drivetrain.errors import UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.optim.lars import Lars
 from drivetrain_api.choices import OptimizerName
@@ -22,5 +23,18 @@ _CLASSES: Final[dict[OptimizerName, Callable[..., torch.optim.Optimizer]]] = {
 
 def named_optimizer(settings: RuntimeOptimizer, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer, with the arguments that the job sets and its own defaults for the rest."""
-    arguments = settings.model_dump(exclude={"name"}, exclude_none=True)
-    return _CLASSES[settings.name](parameters, **arguments)
+    return _CLASSES[settings.name](parameters, **optimizer_arguments(settings))
+
+
+def optimizer_arguments(settings: RuntimeOptimizer) -> dict[str, Any]:
+    """What the job sets of its arguments."""
+    return settings.model_dump(exclude={"name"}, exclude_none=True)
+
+
+def refuse_sparse(settings: RuntimeOptimizer) -> None:
+    """Raises `UsageError` if the optimizer cannot update the table of an embedding with sparse gradients."""
+    if settings.name != "sgd" or settings.momentum or settings.weight_decay:
+        raise UsageError(
+            f"training.optimizer: {settings.name} cannot update embeddings with sparse=True; use sgd without momentum "
+            "and weight decay, or the script's own optimizer (Adagrad, SparseAdam)"
+        )

@@ -192,7 +192,7 @@ class DataParallel:
             self._sparse.collect()
             self.layout.write_used(tail, ordered.collect_gradients())
             self._write_buffers(tail, len(mine) / self._source.batch)
-            ordered.collect_tail(tail)
+            ordered.collect_tail(tail.to(self.layout.device))
         # Those of the first shard that had samples, whoever computed it: see `_read`.
         for buffer, first in zip(self.layout.other_buffers, others, strict=bool(others)):
             buffer.copy_(first)
@@ -252,7 +252,7 @@ class DataParallel:
     def _read(self, transport: Transport | None, step: int, forward: Forward, tail: torch.Tensor) -> Reduced:
         numbers = tail[: METRICS + METRIC_SLOTS].tolist()
         with torch.no_grad():
-            self.layout.read_statistics(tail.cpu() if tail.is_cuda else tail, self._before)
+            self.layout.read_statistics(tail, self._before)
             if transport is not None and numbers[DIRTY] > 0:
                 # Rare: buffers that are no running statistics. Like DDP, those of the first samples are everybody's.
                 root = self._owner_of_first_samples(transport.world)

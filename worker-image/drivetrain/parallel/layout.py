@@ -54,6 +54,12 @@ class Layout:
                 f"found {sorted(str(dtype) + ' on ' + str(device) for dtype, device in kinds)}"
             )
         self.dtype, self.device = kinds.pop()
+        for name, module in model.named_modules():
+            if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+                raise UsageError(
+                    f"prepare(model=...): {name or 'the model'} has max_norm, so its forward changes parameters, "
+                    "on each rank others; clip them in an optimizer instead"
+                )
         self.sparse = sparse_parameters(model)
         """Their gradients are no part of the vector: see comm/sparse.py."""
         tables = {id(each) for each in self.sparse}
@@ -94,7 +100,7 @@ class Layout:
         """Add this share's change of the normalisation statistics, weighted (the weights of a step sum to 1)."""
         at = self._statistics
         for buffer, old in zip(self.statistics, before, strict=True):
-            change = (buffer - old).flatten().to(self.dtype)
+            change = (buffer - old).flatten().to(tail.device, self.dtype)
             tail[at : at + buffer.numel()].add_(change, alpha=weight)
             at += buffer.numel()
 
@@ -102,6 +108,6 @@ class Layout:
         """Set the statistics to those before the step plus the weighted mean change of all shares."""
         at = self._statistics
         for buffer, old in zip(self.statistics, before, strict=True):
-            change = tail[at : at + buffer.numel()].view(buffer.shape)
+            change = tail[at : at + buffer.numel()].view(buffer.shape).to(buffer.device)
             buffer.copy_(old + (change if buffer.is_floating_point() else change.round().to(buffer.dtype)))
             at += buffer.numel()

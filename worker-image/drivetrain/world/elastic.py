@@ -6,6 +6,7 @@ calls torch. The training thread acts on it in `ensure`: it leaves the old group
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -153,7 +154,9 @@ class Elastic:
         self._tell(ProcessPhase.MEMBER, formed=True)
 
     def progress(self, progress: Progress) -> None:
-        self._link.progress(progress)
+        # What is not finite has no place in JSON: the coordinator would refuse the message.
+        finite = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
+        self._link.progress(progress.model_copy(update={"metrics": finite}))
 
     def counters(self, counters: dict[str, float]) -> None:
         current = self.transport.payload_bytes if self.transport is not None else 0
