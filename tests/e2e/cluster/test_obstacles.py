@@ -77,7 +77,7 @@ def test_a_worker_out_of_memory(start: Callable[..., Job]) -> None:
     command = ["python", "-c", "x = bytearray(2**31)"]
     job = start("hungry", script=False, command=command, podTemplate=template, recovery={"maxRestarts": 0, "spares": 0})
     status = job.until("it fails", lambda status: status.get("phase") == "Failed", 120)
-    assert "OOMKilled" in [failure["reason"] for failure in status["failures"]], status
+    assert "OOMKilled" in [failure["reason"] for failure in status["failures"]], json.dumps(status)  # not shortened
     assert "resources.limits.memory" in json.dumps(status), status
 
 

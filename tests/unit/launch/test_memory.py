@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drivetrain.launch.memory import out_of_memory_kills
+from drivetrain.launch.memory import MemoryKills, out_of_memory_kills
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,16 @@ from drivetrain.launch.memory import out_of_memory_kills
 def test_the_counter_is_read(tmp_path: Path, text: str, expected: int) -> None:
     (tmp_path / "events").write_text(text)
     assert out_of_memory_kills((tmp_path / "absent", tmp_path / "events")) == expected
+
+
+def test_each_kill_is_noticed_once_and_none_from_before(tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    events.write_text("oom_kill 2\n")
+    kills = MemoryKills((events,))
+    assert not kills.happened()
+    events.write_text("oom_kill 3\n")
+    assert kills.happened()
+    assert not kills.happened()
 
 
 def test_without_a_cgroup_there_is_none(tmp_path: Path) -> None:

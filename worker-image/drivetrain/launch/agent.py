@@ -18,6 +18,7 @@ from drivetrain.launch.fence import Fence
 from drivetrain.launch.handover import Handover
 from drivetrain.launch.leave import SIGNALS, EarlySignals, Leave
 from drivetrain.launch.link import Finish, StopRank, ToRank
+from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import Rank
@@ -48,9 +49,11 @@ LAST_WORD_SECONDS: Final = 0.1
 class Agent:
     """The parts of a launcher, wired. Implements `RankEvents`."""
 
-    def __init__(self, settings: Settings, console: Console, spawn: Spawn) -> None:
+    def __init__(self, settings: Settings, console: Console, spawn: Spawn, memory_kills: MemoryKills) -> None:
         self._settings = settings
-        self._supervisor = Supervisor(settings.spec, settings.spare_level, spawn, console, self, self._prefix)
+        self._supervisor = Supervisor(
+            settings.spec, settings.spare_level, spawn, memory_kills, console, self, self._prefix
+        )
         self._channel = Channel(settings, state=self._state, deliver=self._deliver, contact=self._contact)
         self._fence = Fence(settings.spec.fence_seconds, time.monotonic())
         self._leave = Leave(settings.grace_seconds)

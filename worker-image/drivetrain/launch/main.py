@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from drivetrain.launch.errors import LauncherError
 from drivetrain.launch.leave import EarlySignals
+from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.process import RankProcess, become_subreaper, end_all_descendants
 from drivetrain.launch.settings import Settings, read_settings
 from drivetrain_api.exit_codes import ExitCode
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _launch(settings: Settings, early: EarlySignals) -> int:
+    memory_kills = MemoryKills()
     spawn = _spawner(settings)
     processes = [spawn(None, number) for number in range(settings.spec.processes_per_worker)]
 
@@ -46,7 +48,7 @@ def _launch(settings: Settings, early: EarlySignals) -> int:
     from drivetrain.launch.output import Console
 
     async def work() -> int:
-        return await Agent(settings, console, spawn).run(processes, early)
+        return await Agent(settings, console, spawn, memory_kills).run(processes, early)
 
     console = Console()
     try:

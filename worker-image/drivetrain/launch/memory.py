@@ -15,6 +15,19 @@ _FILES: Final = (
 )
 
 
+class MemoryKills:
+    """Notices kills since it was made: make it before the first rank, which may be dead before all is imported."""
+
+    def __init__(self, files: tuple[Path, ...] = _FILES) -> None:
+        self._files = files
+        self._seen = out_of_memory_kills(files)
+
+    def happened(self) -> bool:
+        """Whether there was one since this was last asked."""
+        before, self._seen = self._seen, out_of_memory_kills(self._files)
+        return self._seen > before
+
+
 def out_of_memory_kills(files: tuple[Path, ...] = _FILES) -> int:
     """The counter, since the container began; 0 where there is none."""
     for file in files:

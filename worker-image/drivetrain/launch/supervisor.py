@@ -19,7 +19,7 @@ from typing import Final
 
 from drivetrain.launch import reaper
 from drivetrain.launch.link import ToRank
-from drivetrain.launch.memory import out_of_memory_kills
+from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import SEATED, Rank, RankEvents
@@ -49,6 +49,7 @@ class Supervisor:
         spec: RuntimeSpec,
         spare_level: str,
         spawn: Spawn,
+        memory_kills: MemoryKills,
         console: Console,
         events: RankEvents,
         prefix: Callable[[Rank], str],
@@ -64,7 +65,7 @@ class Supervisor:
         self._dead: deque[tuple[float, ProcessState]] = deque()
         self._retired: Counter[str] = Counter()
         self._was_seated = False
-        self._memory_kills = out_of_memory_kills()
+        self._memory_kills = memory_kills
         self._failures = 0
         self._not_before = 0.0
         self._died_at = -math.inf
@@ -210,8 +211,7 @@ class Supervisor:
 
     def _out_of_memory(self, death: reaper.Death) -> bool:
         """Whether the kernel has killed something for memory since it was asked last, and this may have been it."""
-        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
-        return death.signal == signal.SIGKILL and self._memory_kills > before
+        return self._memory_kills.happened() and death.signal == signal.SIGKILL
 
     def _start(self, level: str | None) -> None:
         try:
