@@ -40,7 +40,6 @@ class Update:
         self._clip_norm = clip_norm
         self._rate = rate
         self._scaler = scaler
-        self._looked_at_state = False
 
     def apply(self, step: int) -> Applied:
         """Update parameters from their `.grad`."""
@@ -50,9 +49,7 @@ class Update:
         norm = None if self._clip_norm is None else self._clip(self._clip_norm)
         with self._scaled(self._rate.at(step)):
             skipped = not self._optimize(scaler)
-        if not self._looked_at_state:
-            self._looked_at_state = True
-            self._refuse_sparse_state()
+        self._refuse_sparse_state()
         if self.scheduler is not None and not skipped:
             self.scheduler.step()
         faults.point("committed", step)
@@ -60,8 +57,9 @@ class Update:
 
     def _refuse_sparse_state(self) -> None:
         """A newcomer gets the state as bytes, which only dense tensors have."""
-        for state in self.optimizer.state.values():
-            for name, value in state.items():
+        sparse = [each for each in self._parameters() if each.grad is not None and each.grad.is_sparse]
+        for parameter in sparse:
+            for name, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor) and value.is_sparse:
                     raise UsageError(
                         f"prepare(optimizer=...): {type(self.optimizer).__name__} keeps {name!r} as a sparse tensor; "
