@@ -1,6 +1,7 @@
 """Exit codes of the launcher, which become the worker container's exit code. Documented; never renumbered.
 
-A rank process's own exit code never becomes the container's: it is reported in `status.failures[]`.
+A rank process's own exit code never becomes the container's: it is reported in `status.failures[]`. Two of them have a
+meaning here, too.
 """
 
 from enum import IntEnum
@@ -27,3 +28,12 @@ class ExitCode(IntEnum):
     """The operator ended the job (failed, suspended, deleted)."""
     LEFT = 143
     """Told to go (SIGTERM: drain, scale-down) and left after all others acknowledged. Not a failure."""
+
+
+class RankExitCode(IntEnum):
+    """Why a rank process ended itself, where its script did not."""
+
+    REPLACE_ME = 75
+    """It wants a fresh process in its place (EX_TEMPFAIL)."""
+    STATE_LOST = 76
+    """No fresh process could go on: a part of the training state is gone, and nothing was saved."""

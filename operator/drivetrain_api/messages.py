@@ -103,6 +103,9 @@ class ProcessPhase(StrEnum):
 OUT_OF_MEMORY: Final = "killed by the kernel: the container used more memory than its limit (resources.limits.memory)"
 """Last line of `ProcessState.log_tail` when that is why."""
 
+STATE_LOST: Final = "StateLost"
+"""Begins the line of `ProcessState.log_tail` that says which part of a shared-out state is gone, and with whom."""
+
 
 class ProcessState(_Message):
     """One rank process as its launcher knows it."""

@@ -65,6 +65,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             microbatches=training.batch.microbatches,
             clip_norm=training.clip_norm,
             bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
+            zero=training.parallel.zero,
             optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
             learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
             precision=RuntimePrecision(**training.precision.model_dump()),

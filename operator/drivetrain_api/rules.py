@@ -155,6 +155,29 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: not self["deterministic"] or "bucketMegabytes" not in self["parallel"],
     ),
     Rule(
+        name="no-zero-in-deterministic-mode",
+        path="spec.training",
+        cel="!has(self.deterministic) || !self.deterministic || !has(self.parallel.zero) || self.parallel.zero == 0",
+        message="spec.training.parallel.zero must be 0 with spec.training.deterministic, whose ranks must all hold the "
+        "same state",
+        check=lambda self, _: not self["deterministic"] or self["parallel"]["zero"] == 0,
+    ),
+    Rule(
+        name="zero-3-has-blocks-for-buckets",
+        path="spec.training.parallel",
+        cel="!has(self.zero) || self.zero < 3 || !has(self.bucketMegabytes)",
+        message="spec.training.parallel.bucketMegabytes has no effect with spec.training.parallel.zero 3, which sends "
+        "block by block; remove it",
+        check=lambda self, _: self["zero"] < 3 or "bucketMegabytes" not in self,
+    ),
+    Rule(
+        name="no-balance-in-zero-3",
+        path="spec.training",
+        cel="!has(self.balance) || !has(self.parallel.zero) || self.parallel.zero < 3",
+        message="spec.training.balance cannot be used with spec.training.parallel.zero 3, whose ranks run in step",
+        check=lambda self, _: "balance" not in self or self["parallel"]["zero"] < 3,
+    ),
+    Rule(
         name="no-balance-in-deterministic-mode",
         path="spec.training",
         cel="!has(self.deterministic) || !self.deterministic || !has(self.balance)",

@@ -53,6 +53,8 @@ class RuntimeTraining(_Runtime):
     clip_norm: float | None = None
     bucket_bytes: int = 4 << 20
     """Gradients are all-reduced in buckets of about this size."""
+    zero: int = 0
+    """Stage of ZeRO: what ranks share out. 0: nothing, 1: optimizer state, 2: gradients too, 3: parameters too."""
     optimizer: RuntimeOptimizer | None = None
     """None: the script's own."""
     learning_rate: RuntimeLearningRate = RuntimeLearningRate()

@@ -31,6 +31,14 @@ class Batch(SpecModel):
 class Parallel(SpecModel):
     """How ranks share the work of a step."""
 
+    zero: int = Field(
+        default=0,
+        ge=0,
+        le=3,
+        description="Stage of ZeRO (Rajbhandari et al. 2020): what ranks share out instead of each keeping all of it. "
+        "1: the optimizer's state, 2: gradients too, 3: parameters too, which costs half as much traffic again. A rank "
+        "that dies takes its part along, so the job goes back to the last run.save. Default: 0, nothing.",
+    )
     bucket_megabytes: int | None = Field(
         default=None,
         ge=1,

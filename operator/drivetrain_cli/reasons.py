@@ -28,6 +28,8 @@ ADVICE: Final[dict[str, str]] = {
     "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",
     "OOMKilled": "Raise resources.limits.memory of the container `worker` in spec.podTemplate.",
     "CommandNotFound": "The image has no such program: correct spec.command, or use an image that has it.",
+    "StateLost": "With training.parallel.zero a rank's part of the state dies with it: call run.save now and then, and "
+    "hand the file to prepare(resume=...).",
     "DeadlineExceeded": "spec.activeDeadlineSeconds was too short for this training.",
     "Fenced": "The worker lost touch with its coordinator and with all others: look at the network between nodes.",
 }

@@ -35,6 +35,15 @@ def save_checkpoint(path: Path, state: dict[str, Any], position: dict[str, Any])
         os.close(folder)
 
 
+def saved_step(path: Path) -> int:
+    """Step of a file that `save_checkpoint` wrote, without reading its tensors; -1 if there is none."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["position"]["step"])
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+        return -1
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """State and position of a file that `save_checkpoint` wrote. Raises `StateMismatch` for any other file."""
     try:

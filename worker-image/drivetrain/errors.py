@@ -4,6 +4,7 @@ DrivetrainError
 ├── UsageError            the script or its settings: the message names the argument or field to change
 ├── StateMismatch         a peer's state does not fit this process's model or optimizer
 ├── OutOfStep             the others are further than this process's script can follow: it must be replaced
+├── StateLost             state that was shared out over the ranks died with some of them
 └── Interrupted           control flow: the current operation ends and is tried again in the next membership
     ├── MembershipOver    the coordinator told us to move on
     └── CommFault         a peer vanished, or the transport failed
@@ -24,6 +25,15 @@ class StateMismatch(DrivetrainError):
 
 class OutOfStep(DrivetrainError):
     """This process was away for too long: a fresh one, whose script starts anew, has to take its place."""
+
+
+class StateLost(DrivetrainError):
+    """A part of the training state is nowhere any more: all members must go back to what was saved."""
+
+    def __init__(self, message: str, *, saved: bool) -> None:
+        """`saved`: all members find a file to go on from."""
+        super().__init__(message)
+        self.saved = saved
 
 
 class Interrupted(DrivetrainError):

@@ -54,16 +54,20 @@ class Evaluator:
             numbers[1] += float(result.sum)
             for at, name in enumerate(self._names or []):
                 numbers[2 + at] += float(result.metrics[name])
+        self._learn_names()  # here, where the model has all its parameters
         return numbers
 
     def outcome(self, sums: list[float]) -> Evaluation:
         """The means that all members' sums give."""
-        if self._names is None:
-            # This process had no part in it (few pieces, or it asks for what was done before it came).
-            self._evaluate(self._pieces[0][:1])
+        self._learn_names()
         weight = sums[0] or float("nan")
         metrics = {name: sums[2 + at] / weight for at, name in enumerate(self._names or [])}
         return Evaluation(sums[1] / weight, metrics, sums[0])
+
+    def _learn_names(self) -> None:
+        """Also if this process had no part in it (few pieces, or it asks for what was done before it came)."""
+        if self._names is None:
+            self._evaluate(self._pieces[0][:1])
 
     def _evaluate(self, piece: range) -> Loss:
         was_training = self._model.training

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from drivetrain.position import Position, StepResult
 from drivetrain.state import Registry
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, synchronise
+from drivetrain.world.reunion import Sharded, parts_of_all, reunite
 
 
 class _Kind(IntEnum):
@@ -58,6 +60,10 @@ class Operations:
         self._live: tuple[int, ...] = (0,)
         self.on_first_state: Callable[[], None] = lambda: None
         """Called when nobody had state: the place to load a saved one, before it is copied to all."""
+        self.saved_step: Callable[[], int] = lambda: -1
+        """Which step that would be; -1: there is no file."""
+        self.sharded: Sharded | None = None
+        """State of which every rank has but a part, if it is so."""
 
     def attach(self, world: World) -> None:
         """Use this world from now on."""
@@ -92,6 +98,8 @@ class Operations:
             doing,
             self.on_first_state,
             may_start=entry.may_start,
+            sharded=self.sharded,
+            saved_step=self.saved_step,
         )
         if self._bound and healed.received and held and not self.position.follows(*before):
             raise OutOfStep(
@@ -189,13 +197,39 @@ class Operations:
             self.position.commit_step(result, self.world.epoch)
             self.counts.skipped_steps += result.skipped
             self.world.committed(result, number)
-            if change_due:
-                self.world.boundary()
+            self._settle(transport, result, change_due)
             return result
         # A peer had committed it, and its state is ours now.
         self.counts.redone_steps += 1
         assert self.position.last is not None
         return self.position.last
+
+    def _settle(self, transport: Transport | None, result: StepResult, change_due: bool) -> None:
+        """What follows a step that is committed: updated parts go to everybody, and all parts before a change."""
+        if self.sharded is not None and transport is not None and transport.world > 1:
+            try:
+                if not result.skipped:
+                    self.sharded.spread(transport)
+                if change_due:
+                    reunite(transport, self.sharded, range(transport.world))
+            except Interrupted as error:
+                self.world.interrupted(error)
+                # Now, because the script may look at its parameters. It may go on with whatever it likes, which the
+                # others will be told: see `_announce`.
+                self.world.ensure(Doing.REDUCTION)
+                return
+        if change_due:
+            self.world.boundary()
+
+    def parts_of_all(self, receiver: int) -> list[dict[str, Any]] | None:
+        """For `contribute`: the parts of the state at rank `receiver`, nothing elsewhere; None if all are whole.
+
+        Raises `Interrupted`.
+        """
+        transport = self.world.transport
+        if self.sharded is None or transport is None or self.sharded.part == (0, 0):
+            return None
+        return parts_of_all(transport, self.sharded, range(transport.world), [receiver])
 
     def reduce(self, size: int, contribute: Callable[[], list[float]]) -> list[float]:
         """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed."""

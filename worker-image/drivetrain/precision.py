@@ -8,6 +8,7 @@ overflowed. All ranks decide alike, because they look at the same sum.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
@@ -21,13 +22,26 @@ R = TypeVar("R")
 DTYPES: Final[dict[FloatName, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class LossScale(torch.amp.GradScaler):
+    """torch's scale of the loss, for a caller that has looked for an overflow over all ranks itself."""
+
+    def settle(self, *, overflowed: bool) -> None:
+        """After a step: shrink after an overflow, grow after enough steps without one."""
+        probe = torch.nn.Parameter(torch.zeros((), device=self._device))
+        probe.grad = torch.full_like(probe, math.inf if overflowed else 0.0)
+        optimizer = torch.optim.SGD([probe], lr=0.0)
+        self.unscale_(optimizer)
+        self.step(optimizer)
+        self.update()
+
+
 class Precision:
     """The type that a model's operations run in."""
 
     def __init__(self, compute: FloatName, device: torch.device) -> None:
         self._dtype = DTYPES[compute]
         self._device = device.type
-        self.scaler = torch.amp.GradScaler(self._device) if compute == "fp16" else None
+        self.scaler = LossScale(self._device) if compute == "fp16" else None
         """Its state is part of the training state."""
         if self.scaler is not None:
             self.scaler.scale(torch.zeros((), device=device))  # it exists on ranks without samples, too

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from drivetrain.checkpoint import load_checkpoint, save_checkpoint
+from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
 from drivetrain.comm.transport import Transport
 from drivetrain.data.batch import Batch, MapDataset, Source
 from drivetrain.errors import StateMismatch, UsageError
@@ -30,7 +30,7 @@ from drivetrain.parallel.data import DataParallel, Forward
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
-from drivetrain.state import Registry, Stateful
+from drivetrain.state import Registry, Stateful, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.update import Update
 from drivetrain.world.base import World
@@ -141,11 +141,13 @@ class Run:
         if precision.scaler is not None:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._precision = precision
-        self._parallel = DataParallel(self._model, self._source, self.settings, precision)
+        self._parallel = DataParallel(self._model, self._source, self.settings, precision, made)
+        self._operations.sharded = self._parallel.zero
         if training.optimizer is not None and self._parallel.layout.sparse:
             refuse_sparse(training.optimizer)
         if resume is not None:
             self._operations.on_first_state = lambda: self._resume(Path(resume))
+            self._operations.saved_step = lambda: saved_step(Path(resume))
         return self._model
 
     def register(self, name: str, stateful: Stateful) -> None:
@@ -200,8 +202,12 @@ class Run:
         return self._operations.position.step
 
     def state_sha256(self) -> str:
-        """sha256 over all registered state of this rank: names, shapes, hyper-parameters and every tensor bit."""
-        return self._registry.sha256()
+        """sha256 over all registered state of this rank: names, shapes, hyper-parameters and every tensor bit.
+
+        With `training.parallel.zero`, over this rank's part of parameters and optimizer state.
+        """
+        zero = self._parallel.zero if self._parallel is not None else None
+        return self._registry.sha256() if zero is None or zero.part == (0, 0) else digest(zero.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -248,8 +254,9 @@ class Run:
 
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
             assert self._update is not None
-            reduced = parallel.attempt(transport, number, forward, change_pending)
-            applied = self._update.apply(number)
+            reduced = parallel.attempt(transport, number, forward, change_pending, self._update.needs_norm)
+            with parallel.updating():
+                applied = self._update.apply(number, reduced.norm)
             result = StepResult(number, reduced.loss, reduced.metrics, applied.norm, applied.skipped)
             return result, reduced.change_pending
 
@@ -274,15 +281,16 @@ class Run:
 
     def evaluate(self, data: MapDataset, forward: Forward, *, batch: int = 64) -> Evaluation:
         """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
-        model, precision = self._model, self._precision
-        if model is None or precision is None:
+        model, precision, parallel = self._model, self._precision, self._parallel
+        if model is None or precision is None or parallel is None:
             raise UsageError("evaluate needs prepare first")
         share_of = Evaluator(model, data, precision.computing(forward), batch)
 
         def contribute() -> list[float]:
             live, rank, transport = self._operations.live_ranks, self._world.rank, self._world.transport
             mine = live.index(rank) if rank in live else None
-            return share_of.run(len(live), mine, transport.interrupt.check if transport else lambda: None)
+            with parallel.whole_parameters(transport):
+                return share_of.run(len(live), mine, transport.interrupt.check if transport else lambda: None)
 
         return share_of.outcome(self._operations.reduce(SUMS, contribute))
 
@@ -293,9 +301,14 @@ class Run:
         `prepare(resume=path)` goes on from it.
         """
 
+        parallel = self._prepared()
+
         def contribute() -> list[float]:
-            if self._world.rank == self._operations.live_ranks[0]:
-                save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
+            writer = self._operations.live_ranks[0]
+            parts = self._operations.parts_of_all(writer)
+            if self._world.rank == writer:
+                with parallel.assembled(parts):
+                    save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
             return [1.0]
 
         self._operations.reduce(1, contribute)

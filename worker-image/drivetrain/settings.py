@@ -82,6 +82,10 @@ def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
     precision, rate = training.precision, training.learning_rate
     if training.deterministic and (precision.reduce != "fp32" or training.balance_every is not None):
         raise UsageError("deterministic cannot be used with precision.reduce or balance_every")
+    if training.deterministic and training.zero:
+        raise UsageError("deterministic cannot be used with zero")
+    if training.zero == 3 and training.balance_every is not None:
+        raise UsageError("zero 3 cannot be used with balance_every")
     if precision.reduce == "fp16" and precision.compute != "fp16":
         raise UsageError(
             "precision.reduce can be fp16 only if precision.compute is: gradients overflow without a scale"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from drivetrain import faults
 from drivetrain.errors import UsageError
 from drivetrain.optim.rate import RateFactor
+from drivetrain.precision import LossScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +35,40 @@ class Update:
         scheduler: torch.optim.lr_scheduler.LRScheduler | None,
         clip_norm: float | None,
         rate: RateFactor,
-        scaler: torch.amp.GradScaler | None = None,
+        loss_scale: LossScale | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self._clip_norm = clip_norm
         self._rate = rate
-        self._scaler = scaler
+        self._loss_scale = loss_scale
 
-    def apply(self, step: int) -> Applied:
-        """Update parameters from their `.grad`."""
-        scaler = self._scaler if any(each.grad is not None for each in self._parameters()) else None
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        norm = None if self._clip_norm is None else self._clip(self._clip_norm)
-        with self._scaled(self._rate.at(step)):
-            skipped = not self._optimize(scaler)
-        self._refuse_sparse_state()
-        if self.scheduler is not None and not skipped:
-            self.scheduler.step()
+    @property
+    def needs_norm(self) -> bool:
+        """Whether `apply` must be told the gradient's norm."""
+        return self._clip_norm is not None or self._loss_scale is not None
+
+    def apply(self, step: int, norm: float | None) -> Applied:
+        """Update parameters from their `.grad`. `norm` is the whole gradient's, None if there is no gradient at all."""
+        skipped = False
+        if norm is not None:
+            loss_scale = 1.0 if self._loss_scale is None else self._loss_scale.get_scale()
+            norm /= loss_scale
+            skipped = self._loss_scale is not None and not math.isfinite(norm)
+            # As torch.nn.utils.clip_grad_norm_ computes it.
+            clipping = 1.0 if self._clip_norm is None else min(1.0, self._clip_norm / (norm + 1e-6))
+            if not skipped:
+                self._multiply(clipping / loss_scale)
+            if self._loss_scale is not None:
+                self._loss_scale.settle(overflowed=skipped)
+        if not skipped:
+            with self._scaled(self._rate.at(step)):
+                self.optimizer.step()
+            self._refuse_sparse_state()
+            if self.scheduler is not None:
+                self.scheduler.step()
         faults.point("committed", step)
-        return Applied(norm, skipped)
+        return Applied(None if self._clip_norm is None else norm, skipped)
 
     def _refuse_sparse_state(self) -> None:
         """A newcomer gets the state as bytes, which only dense tensors have."""
@@ -69,28 +84,11 @@ class Update:
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [each for group in self.optimizer.param_groups for each in group["params"]]
 
-    def _clip(self, limit: float) -> float:
-        """Scale all gradients so that their joint norm is at most `limit`; returns what it was."""
-        parameters = self._parameters()
-        gradients = [each.grad for each in parameters if each.grad is not None]
-        if not any(each.is_sparse for each in gradients):
-            return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        # The same for sparse gradients, which torch's function cannot read.
-        values = [each.values() if each.is_sparse else each for each in gradients]
-        norm = torch.nn.utils.get_total_norm(values)
-        for each in values:
-            each.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
-        return float(norm)
-
-    def _optimize(self, scaler: torch.amp.GradScaler | None) -> bool:
-        """False if the gradient had overflowed: then nothing is updated, and the next loss is scaled less."""
-        if scaler is None:
-            self.optimizer.step()
-            return True
-        before = scaler.get_scale()
-        scaler.step(self.optimizer)
-        scaler.update()
-        return scaler.get_scale() >= before
+    def _multiply(self, factor: float) -> None:
+        """Multiply the gradient."""
+        gradients = [each.grad for each in self._parameters() if each.grad is not None]
+        if factor != 1.0 and gradients:
+            torch._foreach_mul_([each.values() if each.is_sparse else each for each in gradients], factor)
 
     def use(self, arguments: dict[str, Any]) -> None:
         """Set these arguments of the optimizer after its state was loaded; a schedule goes on from the new rate."""

@@ -37,11 +37,21 @@ EVENTS: Final = (
         "The coordinator was lost; another of a higher term follows. Training went on.",
     ),
     EventReason("NoSurvivor", "Warning", "Every process that held the training state is gone: training starts over."),
+    EventReason(
+        "PartLost",
+        "Warning",
+        "A rank took its part of a sharded state along: training starts over from the last save; says from where.",
+    ),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
     # Why a process or worker failed.
     EventReason("ScriptError", "Warning", "The training script raised; its traceback is in status.failures."),
+    EventReason(
+        "StateLost",
+        "Warning",
+        "A rank found a part of a sharded state gone. The job goes on from the last save; without one it fails.",
+    ),
     EventReason("ProcessExited", "Warning", "A rank ended with an exit code other than 0."),
     EventReason("ProcessCrashed", "Warning", "A rank was ended by a signal such as SIGSEGV."),
     EventReason("ProcessKilled", "Warning", "A rank was killed (SIGKILL), often by the node's out-of-memory killer."),

@@ -56,6 +56,10 @@ def _deterministic(**precision: str) -> dict[str, Any]:
     return {"deterministic": True, "precision": precision}
 
 
+def _zero(stage: int, **fields: Any) -> dict[str, Any]:
+    return {"parallel": {"zero": stage} | fields}
+
+
 def _precision(**precision: str) -> dict[str, Any]:
     return {"precision": precision}
 
@@ -106,6 +110,14 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("fp16-needs-a-loss-scale", "both", True, job(training=_precision(compute="fp16", reduce="fp16"))),
     RuleCase("fp16-needs-a-loss-scale", "bf16", True, job(training=_precision(reduce="bf16"))),
     RuleCase("fp16-needs-a-loss-scale", "no scale", False, job(training=_precision(compute="bf16", reduce="fp16"))),
+    RuleCase("no-zero-in-deterministic-mode", "zero", True, job(training=_zero(2))),
+    RuleCase("no-zero-in-deterministic-mode", "stage 0", True, job(training=_zero(0) | {"deterministic": True})),
+    RuleCase("no-zero-in-deterministic-mode", "both", False, job(training=_zero(1) | {"deterministic": True})),
+    RuleCase("zero-3-has-blocks-for-buckets", "stage 2", True, job(training=_zero(2, bucketMegabytes=8))),
+    RuleCase("zero-3-has-blocks-for-buckets", "no buckets", True, job(training=_zero(3))),
+    RuleCase("zero-3-has-blocks-for-buckets", "both", False, job(training=_zero(3, bucketMegabytes=8))),
+    RuleCase("no-balance-in-zero-3", "stage 2", True, job(training=_zero(2) | {"balance": {}})),
+    RuleCase("no-balance-in-zero-3", "both", False, job(training=_zero(3) | {"balance": {}})),
     RuleCase("no-balance-in-deterministic-mode", "balance", True, job(training={"balance": {}})),
     RuleCase("no-balance-in-deterministic-mode", "neither", True, job(training={"deterministic": True})),
     RuleCase("no-balance-in-deterministic-mode", "both", False, job(training={"deterministic": True, "balance": {}})),
@@ -182,6 +194,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.balance.every": ([1, 10**6], [0, 10**6 + 1]),
     "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
+    "training.parallel.zero": ([0, 3], [-1, 4, "all"]),
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.spares": ([0, 16], [-1, 17]),

@@ -56,7 +56,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "learningRate": {"scaling": "sqrt", "baseBatch": 8, "warmupSteps": 5},
         "precision": {"compute": "fp16", "reduce": "fp16"},
         "balance": {"every": 7},
-        "parallel": {"bucketMegabytes": 2},
+        "parallel": {"bucketMegabytes": 2, "zero": 2},
     }
     runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
     assert runtime.model_dump() == {
@@ -71,6 +71,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "global_batch": 32,
             "microbatches": 2,
             "clip_norm": 0.5,
+            "zero": 2,
             "bucket_bytes": 2 << 20,
             "optimizer": {
                 "name": "lamb",

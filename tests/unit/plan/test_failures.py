@@ -117,6 +117,8 @@ def test_failed_processes_are_charged_by_incident_and_once() -> None:
     [
         ({"exit_code": 1}, "ScriptError"),
         ({"exit_code": 3, "log_tail": "bye"}, "ProcessExited"),
+        ({"exit_code": 75, "log_tail": "StateLost: rank 1 of 2 has taken along ..."}, "StateLost"),
+        ({"exit_code": 3, "log_tail": "StateLost: says the script"}, "ProcessExited"),
         ({"exit_code": None, "signal": 11, "log_tail": ""}, "ProcessCrashed"),
         ({"exit_code": None, "signal": 9, "log_tail": "step 7"}, "ProcessKilled"),
         ({"exit_code": None, "signal": 9, "log_tail": f"step 7\n{OUT_OF_MEMORY}"}, "OOMKilled"),
@@ -145,6 +147,28 @@ def test_all_state_lost_is_a_new_attempt_and_said_so() -> None:
     assert "at step 10" in next(c.message for c in told.conditions if c.type == "StateLost")
     again = plan(running(status=told, report=report(state_lost=1))).status
     assert again.attempt == 1
+
+
+LOST = "bye\ndrivetrain: StateLost: rank 1 of 2 has taken along a part of the state of step 9"
+
+
+def test_a_part_lost_is_a_new_attempt_and_said_with_its_cost() -> None:
+    line = f"{LOST}: back to the save of step 6, which costs 3 steps: asking for a fresh process"
+    lost = process_failure(0, 0, exit_code=75, log_tail=line)
+    told = plan(running(report=report(state_lost=1, failures=[lost]))).status
+    assert (told.attempt, conditions(told)["StateLost"]) == (1, "True PartLost")
+    assert next(c.message for c in told.conditions if c.type == "StateLost") == (
+        "rank 1 of 2 has taken along a part of the state of step 9: back to the save of step 6, which costs 3 steps; "
+        "attempt 1"
+    )
+    assert not told.finished
+
+
+def test_a_part_lost_for_good_fails_the_job() -> None:
+    lost = process_failure(0, 0, exit_code=76, log_tail=f"{LOST}, and nothing was saved")
+    status = plan(running(report=report(failures=[lost]))).status
+    assert conditions(status)["Failed"] == "True StateLost"
+    assert status.message.startswith("rank 1 of 2 has taken along a part of the state of step 9, and nothing was saved")
 
 
 def test_a_coordinator_that_came_after_the_loss_cannot_know_but_steps_tell() -> None:

@@ -23,6 +23,14 @@ CASES: dict[str, tuple[int, dict[str, Any], float]] = {
     "large buckets": (2, {"bucket_bytes": 64 << 20}, 2.0),
     "bf16": (3, {"precision": {"reduce": "bf16"}}, 4.0 / 2),
     "fp16": (2, {"precision": {"compute": "fp16", "reduce": "fp16"}}, 2.0 / 2),
+    # Reduce-scatter and gather; stage 3 gathers again for backward, but for the block whose forward was the last.
+    "ZeRO 1, 2 ranks": (2, {"zero": 1}, 2.0),
+    "ZeRO 1, 4 ranks": (4, {"zero": 1, "bucket_bytes": 1 << 20}, 6.0),
+    "ZeRO 2, 2 ranks": (2, {"zero": 2}, 2.0),
+    "ZeRO 2, 4 ranks, accumulation": (4, {"zero": 2, "microbatches": 2}, 6.0),
+    "ZeRO 2, bf16": (2, {"zero": 2, "precision": {"reduce": "bf16"}}, 1.5),
+    "ZeRO 3, 2 ranks": (2, {"zero": 3}, 3.0 - 1 / 8),
+    "ZeRO 3, 4 ranks": (4, {"zero": 3}, 9.0 - 3 / 8),
     # Of each subtree's vector, what other ranks own; then the sums to all others.
     "deterministic, 2 ranks": (2, {"deterministic": True}, 2 * 1 / 2 + 1),
     "deterministic, 3 ranks": (3, {"deterministic": True}, 5 * 2 / 3 + 2),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from drivetrain.data.order import samples_of_step
 from drivetrain.optim.named import named_optimizer
@@ -43,6 +46,8 @@ class Case:
     slow_rank: int | None = None
     """Takes 15 ms for a sample, all others 5."""
     precision: RuntimePrecision = field(default_factory=RuntimePrecision)
+    zero: int = 0
+    bucket_bytes: int = 4 << 20
 
     def but(self, **changes: Any) -> Case:
         """The same case with some fields changed."""
@@ -89,7 +94,8 @@ class Numbers:
 class Net(nn.Module):
     """A small classifier. `unused`: a branch that the even samples' mean sign decides about, and one never used.
 
-    `sparse` and `table` look up rows of the same table, one with sparse gradients.
+    `sparse` and `table` look up rows of the same table, one with sparse gradients. `deep` has blocks: one is computed
+    again in backward, one is called past its forward, one shares its weight with the rest of the model.
     """
 
     def __init__(self, kind: str) -> None:
@@ -102,6 +108,12 @@ class Net(nn.Module):
         if kind in ("sparse", "table"):
             self.table = nn.Embedding(400, 12, sparse=kind == "sparse")
             self.untouched = nn.Embedding(7, 3, sparse=kind == "sparse")
+        if kind == "deep":
+            layers = [nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16)) for _ in range(4)]
+            self.layers = nn.ModuleList(layers)
+            self.scale = nn.Parameter(torch.tensor(0.5))
+            self.tied = nn.Linear(16, 16, bias=False)
+            self.tied.weight = layers[3][0].weight  # type: ignore[assignment]
         if kind in ("unused", "rest", "all"):
             self.never = nn.Linear(16, 5)
             self.sometimes = nn.Linear(12, 5)
@@ -114,7 +126,14 @@ class Net(nn.Module):
             self.calls += x.detach().mean()
         if self.kind in ("sparse", "table"):
             x = x + self.table((x[:, :6] * 100).long() % 400).mean(1)
-        out: torch.Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)))))
+        hidden = self.drop(torch.tanh(self.norm(self.first(x))))
+        if self.kind == "deep":
+            hidden = hidden + self.scale * self.layers[0](hidden)
+            hidden = hidden + checkpoint(self.layers[1], hidden, use_reentrant=False)
+            for part in self.layers[2]:  # type: ignore[attr-defined]
+                hidden = part(hidden)
+            hidden = self.tied(hidden + self.layers[3](hidden))
+        out: torch.Tensor = self.last(hidden)
         if self.kind in ("unused", "rest", "all") and bool(x[0, 0] > 0.5):
             out = out + self.sometimes(x)
         return out
@@ -165,6 +184,8 @@ def settings(case: Case) -> Settings:
         optimizer=case.named,
         learning_rate=case.learning_rate,
         precision=case.precision,
+        zero=case.zero,
+        bucket_bytes=case.bucket_bytes,
         balance_every=case.balance_every,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,
@@ -203,9 +224,32 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
         metrics.append(result.metrics)
     evaluation = run.evaluate(Numbers(), forward(case.but(metrics=("right",))), batch=50)
     sha = run.state_sha256()
+    extra: dict[str, Any] = {"samples": samples}
+    if case.zero:
+        extra |= kept(run)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.pt"
+            run.save(path)
+            after = torch.load(path)["model"] if path.exists() else {}
+    else:
+        after = copied(model)
     run.finish()
     evaluated = (evaluation.loss, evaluation.metrics)
-    return Outcome(before, copied(model), losses, norms, metrics, sha, evaluated, {"samples": samples})
+    return Outcome(before, after, losses, norms, metrics, sha, evaluated, extra)
+
+
+def kept(run: Run) -> dict[str, int]:
+    """How many elements this rank has of what ZeRO shares out."""
+    assert run._update is not None
+    assert run._model is not None
+    states = run._update.optimizer.state.values()
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._model.parameters()}
+    return {
+        "state": sum(value.numel() for state in states for value in state.values() if torch.is_tensor(value))
+        - sum(1 for state in states for name, value in state.items() if name == "step" and torch.is_tensor(value)),
+        "parameters": sum(storage.nbytes() for storage in storages.values()) // 4,
+        "gradients": sum(each.grad.numel() for each in run._model.parameters() if each.grad is not None),
+    }
 
 
 def by_torch(case: Case) -> Outcome:

@@ -38,7 +38,11 @@ class Reducer:
         """`dtype`: in which gradients travel; None: their own."""
         self._layout = layout
         self._dtype = dtype if dtype != layout.dtype else None
-        self._buckets = self._cut(layout, bucket_bytes)
+        self._buckets = [
+            _Bucket(slots[0].start if slots else 0, slots[-1].stop if slots else 0, slots)
+            for slots in layout.cut(bucket_bytes)
+        ]
+        self._buckets[-1].stop = layout.total  # the tail rides in the last bucket
         self._bucket_of = {slot.index: bucket for bucket in self._buckets for slot in bucket.slots}
         self._transport: Transport | None = None
         self._staging: torch.Tensor | None = None
@@ -52,18 +56,6 @@ class Reducer:
         self._step = -1
         for slot in layout.slots:
             slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
-
-    @staticmethod
-    def _cut(layout: Layout, bucket_bytes: int) -> list[_Bucket]:
-        limit = max(1, bucket_bytes // layout.dtype.itemsize)
-        buckets: list[_Bucket] = [_Bucket(0, 0, [])]
-        for slot in layout.slots:
-            if buckets[-1].slots and slot.stop - buckets[-1].start > limit:
-                buckets.append(_Bucket(slot.start, slot.stop, []))
-            buckets[-1].slots.append(slot)
-            buckets[-1].stop = slot.stop
-        buckets[-1].stop = layout.total  # the tail rides in the last bucket
-        return buckets
 
     def begin(self, transport: Transport | None, step: int) -> None:
         """Start a step. None: one rank only, gradients stay where autograd puts them."""
@@ -85,6 +77,9 @@ class Reducer:
         self._counted = [False] * len(self._layout.slots)
         for bucket in self._buckets:
             bucket.missing = len(bucket.slots)
+
+    def begin_microbatch(self) -> None:
+        """Forward is about to be called."""
 
     def arm(self) -> None:
         """The next backward is the last of this step: send buckets as they fill."""

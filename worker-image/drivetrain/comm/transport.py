@@ -176,6 +176,14 @@ class Transport:
         self._start(work, [*outputs, source], "all-gather").wait()
         return outputs
 
+    def all_gather_into(self, output: torch.Tensor, source: torch.Tensor) -> Pending:
+        """Start gathering the flat `source` of all ranks, by rank, into the flat `output`, world times its size."""
+        self.payload_bytes += (self.world - 1) * source.nbytes
+        work = self._guarded(
+            lambda: self.process_group.all_gather_single(output, source, AllgatherOptions()), "all-gather"
+        )
+        return self._start(work, [output, source], "all-gather")
+
     def broadcast(self, tensor: torch.Tensor, root: int) -> None:
         """Copy `tensor` from rank `root` to all. The receiving tensor must be staging memory, never live state."""
         self.payload_bytes += tensor.nbytes if self.rank != root else 0

@@ -6,13 +6,15 @@ algorithm 2, with phi(z) = z: bias correction, weight decay inside the ratio, no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from drivetrain.optim.layerwise import LayerWise
 
-class Lamb(torch.optim.Optimizer):
+
+class Lamb(LayerWise):
     """Layer-wise adaptive moments. Parameters are tensors of any floating dtype; gradients must be dense."""
 
     def __init__(
@@ -25,34 +27,33 @@ class Lamb(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient. `closure`, if given, is called first and its result returned."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(parameter)
-                    state["square"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                mean, square = state["mean"], state["square"]
-                mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
-                square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-                root = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-                update = (mean / (1 - beta1 ** state["step"])).div_(root)
-                if group["weight_decay"]:
-                    update.add_(parameter, alpha=group["weight_decay"])
-                weights, length = parameter.norm(), update.norm()
-                # A tensor of zeros could never grow, and an update of zeros has no direction: then plain Adam.
-                ratio = torch.where((weights > 0) & (length > 0), weights / length, torch.ones_like(weights))
-                parameter.sub_(update.mul_(ratio), alpha=group["lr"])
-        return result
+    def _direction(self, group: dict[str, Any], parameter: torch.Tensor) -> torch.Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
+        beta1, beta2 = group["betas"]
+        state = self.state[parameter]
+        if not state:
+            state["step"] = 0
+            state["mean"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        mean, square = state["mean"], state["square"]
+        mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+        update: torch.Tensor = (mean / (1 - beta1 ** state["step"])).div_(root)
+        if group["weight_decay"]:
+            update.add_(parameter, alpha=group["weight_decay"])
+        return update
+
+    def _move(
+        self,
+        group: dict[str, Any],
+        parameter: torch.Tensor,
+        direction: torch.Tensor,
+        weights: torch.Tensor,
+        length: torch.Tensor,
+    ) -> None:
+        # A tensor of zeros could never grow, and an update of zeros has no direction: then plain Adam.
+        ratio = torch.where((weights > 0) & (length > 0), weights / length, torch.ones_like(weights))
+        parameter.sub_(direction.mul_(ratio), alpha=group["lr"])

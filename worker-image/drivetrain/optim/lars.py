@@ -6,13 +6,15 @@ algorithm 1: the local rate is trust_coefficient * ‖w‖ / (‖g‖ + weight_d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from drivetrain.optim.layerwise import LayerWise
 
-class Lars(torch.optim.Optimizer):
+
+class Lars(LayerWise):
     """Layer-wise adaptive rate scaling. Parameters are tensors of any floating dtype; gradients must be dense."""
 
     def __init__(
@@ -31,27 +33,25 @@ class Lars(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient. `closure`, if given, is called first and its result returned."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
-        for group in self.param_groups:
-            decay = group["weight_decay"]
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["velocity"] = torch.zeros_like(parameter)
-                weights, slope = parameter.norm(), gradient.norm()
-                ratio = group["trust_coefficient"] * weights / (slope + decay * weights)
-                # Of a tensor or a gradient of zeros the ratio says nothing: then plain SGD.
-                rate = group["lr"] * torch.where((weights > 0) & (slope > 0), ratio, torch.ones_like(ratio))
-                update = gradient.add(parameter, alpha=decay) if decay else gradient.clone()
-                state["velocity"].mul_(group["momentum"]).add_(update.mul_(rate))
-                parameter.sub_(state["velocity"])
-        return result
+    def _direction(self, group: dict[str, Any], parameter: torch.Tensor) -> torch.Tensor:
+        assert parameter.grad is not None
+        return parameter.grad
+
+    def _move(
+        self,
+        group: dict[str, Any],
+        parameter: torch.Tensor,
+        direction: torch.Tensor,
+        weights: torch.Tensor,
+        length: torch.Tensor,
+    ) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["velocity"] = torch.zeros_like(parameter)
+        decay = group["weight_decay"]
+        ratio = group["trust_coefficient"] * weights / (length + decay * weights)
+        # Of a tensor or a gradient of zeros the ratio says nothing: then plain SGD.
+        rate = group["lr"] * torch.where((weights > 0) & (length > 0), ratio, torch.ones_like(ratio))
+        update = direction.add(parameter, alpha=decay) if decay else direction.clone()
+        state["velocity"].mul_(group["momentum"]).add_(update.mul_(rate))
+        parameter.sub_(state["velocity"])

@@ -7,7 +7,8 @@ which `restore` does. The caller (step.py) owns the transaction.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,7 +24,21 @@ from drivetrain.data.balance import Balance
 from drivetrain.data.batch import Source
 from drivetrain.data.order import share
 from drivetrain.errors import UsageError
-from drivetrain.parallel.layout import DIRTY, FLAG, LOSS, METRIC_SLOTS, METRICS, NORMALISE, WEIGHT, Layout
+from drivetrain.optim.layerwise import LayerWise
+from drivetrain.parallel.blocks import Block, blocks_of
+from drivetrain.parallel.gathered import Gathered
+from drivetrain.parallel.layout import (
+    DIRTY,
+    FLAG,
+    LOSS,
+    METRIC_SLOTS,
+    METRICS,
+    NORMALISE,
+    WEIGHT,
+    Layout,
+)
+from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.zero import Zero
 from drivetrain.precision import DTYPES, Precision
 from drivetrain.settings import Settings
 from drivetrain_api.runtime import RuntimeTraining
@@ -55,13 +70,50 @@ class Reduced:
     weight: float
     metrics: dict[str, float]
     change_pending: bool
+    norm: float | None
+    """Of the gradient, loss scale and all, if it was asked for and there is a gradient."""
+
+
+def _reduce_type(training: RuntimeTraining) -> torch.dtype | None:
+    """In which gradients travel, if not in their own."""
+    reduce = training.precision.reduce
+    return DTYPES[reduce] if reduce != "fp32" else None
+
+
+def _new_zero(
+    model: nn.Module,
+    layout: Layout,
+    blocks: Sequence[Block],
+    training: RuntimeTraining,
+    optimizer: torch.optim.Optimizer,
+) -> Zero:
+    if not isinstance(optimizer, LayerWise):
+        refuse_unless_elementwise(optimizer)
+    buckets = layout.by_block(blocks) if blocks else layout.cut(training.bucket_bytes)
+    shards = Shards(buckets, optimizer, apart=bool(blocks))
+    return Zero(
+        layout,
+        shards,
+        Gathered(model, blocks, shards) if blocks else None,
+        keeps_gradients=training.zero == 1,
+        dtype=_reduce_type(training),
+    )
 
 
 class DataParallel:
     """Plain data parallelism for one model, elastic, with uneven shares weighted by their samples."""
 
-    def __init__(self, model: nn.Module, source: Source, settings: Settings, precision: Precision) -> None:
-        self.layout = Layout(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        source: Source,
+        settings: Settings,
+        precision: Precision,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        training = settings.training
+        blocks = blocks_of(model) if training.zero == 3 else []
+        self.layout = Layout(model, blocks)
         self._precision = precision
         self._model = model
         self._source = source
@@ -70,19 +122,20 @@ class DataParallel:
         """None until a forward pass here has told them."""
         self._before: list[torch.Tensor] = []
         self._others_before: list[torch.Tensor] = []
-        training = settings.training
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
         self._sparse = SparseSum(self.layout.sparse)
         self._balance = None if training.balance_every is None else Balance(source.batch, training.balance_every)
-        # One or the other: the reducer's hooks would otherwise move deterministic mode's gradients.
-        self._reducer = None if training.deterministic else self._new_reducer(training)
+        self.zero = _new_zero(model, self.layout, blocks, training, optimizer) if training.zero else None
+        # One of the three: the hooks of one would otherwise move another's gradients.
+        self._reducer: Reducer | Zero | None = self.zero
+        if not training.deterministic and self.zero is None:
+            self._reducer = Reducer(self.layout, training.bucket_bytes, _reduce_type(training))
 
-    def _new_reducer(self, training: RuntimeTraining) -> Reducer:
-        reduce = training.precision.reduce
-        return Reducer(self.layout, training.bucket_bytes, DTYPES[reduce] if reduce != "fp32" else None)
-
-    def attempt(self, transport: Transport | None, step: int, forward: Forward, change_pending: bool) -> Reduced:
-        """Compute and exchange the gradients of a step. On return `.grad` holds the sum over the global batch.
+    def attempt(
+        self, transport: Transport | None, step: int, forward: Forward, change_pending: bool, needs_norm: bool
+    ) -> Reduced:
+        """Compute and exchange the gradients of a step. On return `.grad` of what the optimizer updates holds the sum
+        over the global batch.
 
         Raises `Interrupted`; then call `restore`.
         """
@@ -93,10 +146,22 @@ class DataParallel:
         else:
             assert self._reducer is not None
             tail = self._attempt_reduced(self._reducer, transport, step, forward, change_pending)
-        reduced = self._read(transport, step, forward, tail)
+        reduced = self._read(transport, step, forward, tail, needs_norm)
         # Nothing is left to undo: an interruption before the next attempt must not roll this step's buffers back.
         self._before, self._others_before = [], []
         return reduced
+
+    def updating(self) -> AbstractContextManager[None]:
+        """Around the optimizer's step."""
+        return self.zero.updating() if self.zero is not None else nullcontext()
+
+    def whole_parameters(self, transport: Transport | None) -> AbstractContextManager[None]:
+        """All parameters are there meanwhile; all ranks call this. Raises `Interrupted`."""
+        return self.zero.whole_parameters(transport) if self.zero is not None else nullcontext()
+
+    def assembled(self, parts: list[dict[str, Any]] | None) -> AbstractContextManager[None]:
+        """All state is there meanwhile, made of the parts of all ranks; None if it is anyway."""
+        return self.zero.assembled(parts) if self.zero is not None and parts is not None else nullcontext()
 
     def rehearse(self, step: int, forward: Forward) -> None:
         """Run forward and backward on this step's first samples and forget the result: a spare warms up.
@@ -141,19 +206,22 @@ class DataParallel:
         return tail
 
     def _attempt_reduced(
-        self, reducer: Reducer, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+        self, reducer: Reducer | Zero, transport: Transport | None, step: int, forward: Forward, change_pending: bool
     ) -> torch.Tensor:
         rank, world = (transport.rank, transport.world) if transport else (0, 1)
         mine = share(self._source.batch, world, rank)
         if self._balance is not None and transport is not None:
             mine = self._balance.share_of(transport, step)
         parts = self._source.parts(mine, self._settings.training.microbatches)
+        if transport is not None and self._settings.training.zero == 3:
+            self._refuse_uneven(world)
         started = time.perf_counter()
         tail = self._new_tail(change_pending)
         reducer.begin(transport, step)
         self._sparse.begin()
         with rng.stream(self._settings.training.seed, step, rank):
             for number, part in enumerate(parts):
+                reducer.begin_microbatch()
                 if number == len(parts) - 1:
                     reducer.arm()
                 self._run(forward, step, part, tail)
@@ -203,6 +271,8 @@ class DataParallel:
     def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor) -> None:
         """Forward and backward of one micro-batch, and its numbers into the tail."""
         result = forward(self._model, self._source.read(step, part))
+        if self.zero is not None:
+            self.zero.end_forward()
         if isinstance(result, Loss):
             value, weight = float(result.sum.detach()), result.weight
             tail[NORMALISE] = 1.0
@@ -249,7 +319,18 @@ class DataParallel:
                 buffer.copy_(old)
         return sorted(result.metrics) if isinstance(result, Loss) else []
 
-    def _read(self, transport: Transport | None, step: int, forward: Forward, tail: torch.Tensor) -> Reduced:
+    def _refuse_uneven(self, world: int) -> None:
+        """All ranks must run forward equally often, because all gather parameters in it."""
+        microbatches = self._settings.training.microbatches
+        if self._source.batch // world < microbatches:
+            raise UsageError(
+                f"training.batch.global is {self._source.batch}: too small for {world} ranks with {microbatches} "
+                "micro-batches each, which training.parallel.zero 3 needs"
+            )
+
+    def _read(
+        self, transport: Transport | None, step: int, forward: Forward, tail: torch.Tensor, needs_norm: bool
+    ) -> Reduced:
         numbers = tail[: METRICS + METRIC_SLOTS].tolist()
         with torch.no_grad():
             self.layout.read_statistics(tail, self._before)
@@ -264,10 +345,27 @@ class DataParallel:
             if numbers[NORMALISE] > 0:
                 if weight <= 0:
                     raise UsageError("forward: the weights of Loss(sum, weight) add up to 0 over the whole batch")
-                for parameter in [*(slot.parameter for slot in self.layout.slots), *self.layout.sparse]:
-                    if parameter.grad is not None:
-                        parameter.grad.div_(weight)
+                for gradient in self._gradients():
+                    gradient.div_(weight)
         if self._metric_names is None and numbers[NORMALISE] > 0:
             self._metric_names = self._learn_metric_names(step, forward)
         metrics = {name: numbers[METRICS + number] / weight for number, name in enumerate(self._metric_names or [])}
-        return Reduced(numbers[LOSS] / weight, weight, metrics, numbers[FLAG] > 0)
+        norm = self._norm(tail) if needs_norm else None
+        return Reduced(numbers[LOSS] / weight, weight, metrics, numbers[FLAG] > 0, norm)
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """Those of what the optimizer updates here."""
+        dense = self.zero.parameters if self.zero is not None else (slot.parameter for slot in self.layout.slots)
+        return [each.grad for each in [*dense, *self.layout.sparse] if each.grad is not None]
+
+    def _norm(self, tail: torch.Tensor) -> float | None:
+        """The norm of the whole gradient; None if no rank has one."""
+        gradients = self._gradients()
+        sparse = [each.values() for each in gradients if each.is_sparse]
+        if not sparse and not any(self.layout.read_used(tail)):
+            return None
+        mine = torch.nn.utils.get_total_norm([each for each in gradients if not each.is_sparse]).double() ** 2
+        if self.zero is not None:
+            self.zero.sum_squares(mine)
+        everywhere = torch.nn.utils.get_total_norm(sparse).double() ** 2  # all ranks have the same
+        return float((mine + everywhere).sqrt())

@@ -1,13 +1,14 @@
 """Where does each gradient lie in the flat vector that ranks exchange, and what else travels with it?
 
-The vector is all dense gradients, in reverse order of registration because backward produces them so, then a tail: a
-few numbers that every step must share anyway (the weight of the samples, the loss, a pending membership change, which
-parameters were used, batch-norm statistics). They cost no message of their own. The layout is a pure function of the
-model, so that a newcomer's equals a survivor's.
+The vector is all dense gradients, in reverse order of registration because backward produces them so (or block by
+block, the last one first), then a tail: a few numbers that every step must share anyway (the weight of the samples, the
+loss, a pending membership change, which parameters were used, batch-norm statistics). They cost no message of their
+own. The layout is a pure function of the model, so that a newcomer's equals a survivor's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from drivetrain.comm.sparse import sparse_parameters
 from drivetrain.errors import UsageError
+from drivetrain.parallel.blocks import Block
 
 FLAG: Final = 0
 """Above 0: a membership change is pending; all members see it in the same step."""
@@ -43,7 +45,8 @@ class Slot:
 class Layout:
     """The flat vector of one model. All sizes in elements of `dtype`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, blocks: Sequence[Block] = ()) -> None:
+        """`blocks`: all that the model consists of, if the vector is to have them one after the other."""
         parameters = [each for each in model.parameters() if each.requires_grad]
         if not parameters:
             raise UsageError("prepare(model=...): no parameter requires a gradient")
@@ -63,10 +66,11 @@ class Layout:
         self.sparse = sparse_parameters(model)
         """Their gradients are no part of the vector: see comm/sparse.py."""
         tables = {id(each) for each in self.sparse}
-        parameters = [each for each in parameters if id(each) not in tables]
+        groups = [block.parameters for block in blocks] or [tuple(parameters)]
+        ordered = [each for group in reversed(groups) for each in reversed(group) if id(each) not in tables]
         self.slots: list[Slot] = []
         start = 0
-        for index, parameter in enumerate(reversed(parameters)):
+        for index, parameter in enumerate(ordered):
             self.slots.append(Slot(parameter, start, start + parameter.numel(), index))
             start += parameter.numel()
         self.gradients = start
@@ -83,6 +87,24 @@ class Layout:
         self.other_buffers = [buffer for buffer in model.buffers() if id(buffer) not in known]
         self.tail = self._statistics + sum(buffer.numel() for buffer in self.statistics)
         self.total = self.gradients + self.tail
+
+    def cut(self, bucket_bytes: int) -> list[list[Slot]]:
+        """Consecutive slots in buckets of at most so many bytes; a larger parameter is one of its own."""
+        limit = max(1, bucket_bytes // self.dtype.itemsize)
+        buckets: list[list[Slot]] = [[]]
+        for slot in self.slots:
+            if buckets[-1] and slot.stop - buckets[-1][0].start > limit:
+                buckets.append([])
+            buckets[-1].append(slot)
+        return buckets
+
+    def by_block(self, blocks: Sequence[Block]) -> list[list[Slot]]:
+        """The slots of each block, in the order of the vector: the last block first."""
+        block_of = {id(each): number for number, block in enumerate(blocks) for each in block.parameters}
+        buckets: list[list[Slot]] = [[] for _ in blocks]
+        for slot in self.slots:
+            buckets[len(blocks) - 1 - block_of[id(slot.parameter)]].append(slot)
+        return buckets
 
     def write_used(self, tail: torch.Tensor, used: list[int]) -> None:
         """Mark which parameters (by slot index) got a gradient here."""

@@ -20,12 +20,13 @@ from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import CommFault, Interrupted, MembershipOver, OutOfStep
+from drivetrain.errors import CommFault, Interrupted, MembershipOver, OutOfStep, StateLost
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.position import StepResult
 from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.constants import ENV_POD_IP
+from drivetrain_api.exit_codes import RankExitCode
 from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
 
 _STUCK_GROUPS: Final = 16
@@ -34,9 +35,6 @@ replaced."""
 
 _STUCK_SECONDS: Final = 30.0
 """After so long an abandoned operation counts as never ending."""
-
-REPLACE_ME: Final = 75
-"""Exit code (EX_TEMPFAIL) of a rank that wants a fresh process in its place."""
 
 
 class Elastic:
@@ -138,6 +136,10 @@ class Elastic:
                 self.interrupted(error)
             except OutOfStep as error:
                 self._replace_me(str(error))
+            except StateLost as error:
+                if error.saved:
+                    self._replace_me(str(error))
+                self._end(str(error), RankExitCode.STATE_LOST)
 
     def interrupted(self, error: Interrupted) -> None:
         """Give the group up. A fault of communication is told; the coordinator decides what follows."""
@@ -206,11 +208,14 @@ class Elastic:
             self._replace_me("too many abandoned operations never ended")
 
     def _replace_me(self, reason: str) -> NoReturn:
-        text = f"drivetrain: {reason}: asking for a fresh process"
+        self._end(f"{reason}: asking for a fresh process", RankExitCode.REPLACE_ME)
+
+    def _end(self, reason: str, code: RankExitCode) -> NoReturn:
+        text = f"drivetrain: {reason}"
         print(text, file=sys.stderr, flush=True)
         self._link.error(text)
         self._link.close()
-        os._exit(REPLACE_ME)
+        os._exit(code)
 
     def _next_form(self) -> Form:
         """Wait for an epoch that has a seat for this process. How long that takes is the coordinator's business."""

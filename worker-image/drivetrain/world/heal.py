@@ -15,7 +15,7 @@ import torch
 
 from drivetrain import faults
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import CommFault
+from drivetrain.errors import CommFault, StateLost
 from drivetrain.position import Position
 from drivetrain.state import (
     Place,
@@ -28,7 +28,8 @@ from drivetrain.state import (
     places,
     unflatten,
 )
-from drivetrain_api.messages import EpochId
+from drivetrain.world.reunion import Sharded, reunite
+from drivetrain_api.messages import STATE_LOST, EpochId
 
 
 class Doing(IntEnum):
@@ -56,6 +57,12 @@ class Healed:
     """By rank."""
 
 
+_Order = tuple[int, int, int, EpochId]
+_PART: Final = 6
+_PARTS: Final = 7
+_SAVED: Final = 8
+"""Columns of the table that members exchange."""
+
 _SMALL: Final = 1 << 16
 """Tensors below so many bytes travel together: a message of its own costs more than copying them."""
 
@@ -68,30 +75,41 @@ def synchronise(
     start: Callable[[], None],
     *,
     may_start: bool = True,
+    sharded: Sharded | None = None,
+    saved_step: Callable[[], int] = lambda: -1,
 ) -> Healed:
     """Bring all members to the state of the most advanced one.
 
     When nobody has state, and if `may_start`, `start()` is called on one rank (it may load a saved state), and that
-    rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ.
+    rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ,
+    or `StateLost` on all members when parts of the state are missing; `saved_step()` is that of a file, -1 for none.
     """
+    part, parts = sharded.part if sharded is not None else (0, 0)
+    saved = saved_step() if parts else -1
     rank_order = position.order()
-    mine = torch.tensor([*rank_order[:3], *rank_order[3], int(doing)], dtype=torch.int64)
+    mine = torch.tensor([*rank_order[:3], *rank_order[3], int(doing), part, parts, saved], dtype=torch.int64)
     table = [row.tolist() for row in transport.all_gather(mine)]
     orders = [(row[0], row[1], row[2], EpochId(row[3], row[4])) for row in table]
     best = max(orders)
-    source = orders.index(best)
+    whole = [order == best and row[_PARTS] == 0 for order, row in zip(orders, table, strict=True)]
     # Nobody has state: rank 0's initial parameters become everybody's, whatever seed each script used for its own.
     fresh = best[0] == 0
     if fresh and not may_start:
         raise CommFault("no member of this membership holds state, and somebody outside of it may")
+    if not any(whole):
+        assert sharded is not None
+        holders = _holders(table, orders, best)
+        reunite(transport, sharded, holders)
+        whole = [rank in holders for rank in range(transport.world)]
+    source = whole.index(True)
     if fresh and transport.rank == source:
         start()
-    needy = [rank for rank, order in enumerate(orders) if (rank != source if fresh else order != best)]
+    needy = [rank for rank in range(transport.world) if (rank != source if fresh else not whole[rank])]
     if needy:
         if transport.rank == source:
             _give(transport, position, registry, needy)
         elif transport.rank in needy:
-            _take(transport, position, registry, source)
+            _take(transport, position, registry, source, sharded)
     position.has_state = True
     return Healed(
         received=transport.rank in needy,
@@ -100,6 +118,27 @@ def synchronise(
         # A newcomer's script is at its beginning, whatever it asks for: it waits for the next step.
         doing=tuple(Doing(row[5]) if fresh or row[0] else Doing.BINDING for row in table),
     )
+
+
+def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list[int]:
+    """Ranks that have the parts of the newest state, by part. Raises `StateLost` if some of them are nowhere."""
+    parts = max(row[_PARTS] for order, row in zip(orders, table, strict=True) if order == best)
+    found = {
+        row[_PART]: rank
+        for rank, (order, row) in enumerate(zip(orders, table, strict=True))
+        if order == best and row[_PARTS] == parts
+    }
+    if parts > 0 and len(found) == parts:
+        return [found[part] for part in range(parts)]
+    step = best[1]
+    lost = [part for part in range(parts) if part not in found]
+    who = f"ranks {', '.join(map(str, lost))} of {parts} have" if len(lost) > 1 else f"rank {lost} of {parts} has"
+    who = who.replace("[", "").replace("]", "") if lost else "an interrupted update has"
+    saved = min(row[_SAVED] for row in table if row[_PARTS] != 0)
+    message = f"{STATE_LOST}: {who} taken along a part of the state of step {step}"
+    if saved < 0:
+        raise StateLost(f"{message}, and nothing was saved that prepare(resume=...) could load", saved=False)
+    raise StateLost(f"{message}: back to the save of step {saved}, which costs {step - saved} steps", saved=True)
 
 
 def _give(transport: Transport, position: Position, registry: Registry, needy: list[int]) -> None:
@@ -126,7 +165,7 @@ def _give(transport: Transport, position: Position, registry: Registry, needy: l
         transport.send([sums], peer)
 
 
-def _take(transport: Transport, position: Position, registry: Registry, source: int) -> None:
+def _take(transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None) -> None:
     header = torch.zeros(1, dtype=torch.int64)
     transport.receive([header], source)
     faults.point("copying", position.step)
@@ -152,6 +191,8 @@ def _take(transport: Transport, position: Position, registry: Registry, source: 
         for place in places(skeleton)
     ]
     whole: dict[str, Any] = unflatten(skeleton, tensors)
+    if sharded is not None:
+        sharded.reset()
     registry.adopt(whole["state"])
     position.load(whole["position"])
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.messages import Failure, JobState, Report
+from drivetrain_api.exit_codes import RankExitCode
+from drivetrain_api.messages import STATE_LOST, Failure, JobState, Report
 from drivetrain_api.status import (
     MAX_FAILURES,
     MAX_LOG_TAIL,
@@ -19,7 +20,7 @@ from drivetrain_api.status import (
 )
 from drivetrain_operator.plan.causes import process_reason
 from drivetrain_operator.plan.children import fresh_report
-from drivetrain_operator.plan.conditions import stamp, with_condition
+from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
 
@@ -35,6 +36,8 @@ def tally(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(status)
     status = _failures(view, status, report)
     status = _state_lost(view, status, report)
+    if (why := _lost_for_good(status)) is not None:
+        return Decision(ended(view, status, ConditionType.FAILED, STATE_LOST, why), final=True)
     recovered = max(0, report.recoveries - status.counted.recoveries)
     return Decision(
         status.model_copy(
@@ -80,6 +83,18 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     )
 
 
+def _lost_for_good(status: TrainingJobStatus) -> str | None:
+    """What a rank said that found a part of the state gone, and nothing saved to go on from."""
+    found = (f for f in status.failures if f.reason == STATE_LOST and f.exit_code == RankExitCode.STATE_LOST)
+    return next(map(_said, found), None)
+
+
+def _said(failure: FailureStatus) -> str:
+    """Its line about the state, without the prefix."""
+    line = next(line for line in failure.log_tail.splitlines() if STATE_LOST in line)
+    return line.split(f"{STATE_LOST}: ", 1)[-1].removesuffix(": asking for a fresh process")
+
+
 def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> TrainingJobStatus:
     lost = max(0, report.state_lost - status.counted.state_lost)
     if not lost and _went_back(status, report):
@@ -88,11 +103,15 @@ def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> Traini
         return status
     at = f" at step {status.progress.step}" if status.progress is not None else ""
     attempt = status.attempt + lost
-    message = (
-        f"every process that held the training state was lost{at}; "
-        f"attempt {attempt} started over from the last run.save, or from step 0"
-    )
-    status = with_condition(view, status, ConditionType.STATE_LOST, True, "NoSurvivor", message)
+    part = next((f for f in reversed(status.failures) if f.reason == STATE_LOST), None)
+    if part is not None:
+        message = f"{_said(part)}; attempt {attempt}"
+    else:
+        message = (
+            f"every process that held the training state was lost{at}; "
+            f"attempt {attempt} started over from the last run.save, or from step 0"
+        )
+    status = with_condition(view, status, ConditionType.STATE_LOST, True, "PartLost" if part else "NoSurvivor", message)
     counted = status.counted.model_copy(update={"state_lost": max(report.state_lost, status.counted.state_lost)})
     return status.model_copy(update={"attempt": attempt, "progress": None, "counted": counted})
 

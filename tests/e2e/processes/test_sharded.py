@@ -1,0 +1,113 @@
+"""Jobs whose state is shared out over the ranks (ZeRO): nothing is lost when members come and go; when one dies its
+part is, and all go back to what was saved, saying so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from drivetrain_api import constants
+from drivetrain_api.exit_codes import ExitCode
+from drivetrain_api.messages import STATE_LOST
+from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from harness.job import ROOT, LocalJob
+
+SCRIPT = Path(__file__).with_name("sharded.py")
+STEPS = 90
+TRAINING = RuntimeTraining(steps=STEPS, global_batch=24, microbatches=2, clip_norm=1.0, bucket_bytes=8192)
+
+
+def alone(folder: Path) -> dict[str, torch.Tensor]:
+    """What one process comes to that trains undisturbed."""
+    folder.mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+        constants.ENV_SPEC: RuntimeSpec(training=TRAINING).model_dump_json(),
+        "FOLDER": str(folder),
+    }
+    subprocess.run([sys.executable, str(SCRIPT)], env=environment, check=True, timeout=60, capture_output=True)
+    return model_at_the_end(folder)
+
+
+def model_at_the_end(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(folder / "end.pt")["model"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return alone(tmp_path_factory.mktemp("sharded") / "alone")
+
+
+def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path) -> None:
+    torch.testing.assert_close(model_at_the_end(folder), undisturbed, rtol=0, atol=2e-5)
+
+
+@asynccontextmanager
+async def job(folder: Path, stage: int, workers: int = 2, every: int = 8) -> AsyncIterator[LocalJob]:
+    """A job of this script."""
+    training = TRAINING.model_copy(update={"zero": stage})
+    spec = RuntimeSpec(workers=workers, min_workers=1, spares=0, training=training)
+    environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.3"}
+    async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment) as running:
+        yield running
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+async def test_members_come_and_go_and_nothing_is_lost(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor], stage: int
+) -> None:
+    async with job(tmp_path, stage, workers=2, every=0) as running:
+        first = next(iter(running.pods.values()))
+        await running.wait_for(lambda report: report.progress is not None and report.progress.step >= 5)
+        running.target = 3
+        await running.start_pod(2)
+        joined = await running.wait_for(lambda report: report.world == 3)
+        first.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(first.process.wait(), 30) == ExitCode.LEFT
+        del running.pods[first.uid]
+        (tmp_path / "go").touch()
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+        assert running.operator.reports[-1].failures == []
+        assert not joined.state_lost
+    assert_as(undisturbed, tmp_path)
+
+
+async def test_a_death_costs_the_steps_since_the_last_save(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    async with job(tmp_path, 3, workers=3) as running:
+        before = await running.wait_for(
+            lambda report: report.world == 3 and report.progress is not None and report.progress.step >= 20
+        )
+        os.kill(before.members[1].pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        after = await running.wait_for(lambda report: report.state_lost > 0)
+        told = [failure.log_tail for failure in after.failures if STATE_LOST in failure.log_tail]
+        assert any("rank 1 of 3 has taken along a part of the state" in text for text in told), after.failures
+        assert any("back to the save of step" in text for text in told)
+        assert await running.completed() == [ExitCode.COMPLETE] * 3
+        assert "resumed from" in running.logs(100_000)
+    assert_as(undisturbed, tmp_path)
+
+
+async def test_without_a_save_all_is_lost_and_told(tmp_path: Path) -> None:
+    async with job(tmp_path, 1, every=0) as running:
+        before = await running.wait_for(
+            lambda report: report.world == 2 and report.progress is not None and report.progress.step >= 5
+        )
+        os.kill(before.members[1].pid, signal.SIGKILL)
+        after = await running.wait_for(
+            lambda report: any("nothing was saved" in failure.log_tail for failure in report.failures)
+        )
+        assert any("rank 1 of 2 has" in failure.log_tail for failure in after.failures)

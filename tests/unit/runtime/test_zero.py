@@ -1,0 +1,309 @@
+"""ZeRO: every rank keeps its part, sends no more than the papers say, and trains as one process would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from drivetrain.errors import UsageError
+from drivetrain.optim.lamb import Lamb
+from drivetrain.parallel.blocks import blocks_of
+from drivetrain.parallel.layout import Layout
+from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.run import Run
+from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision
+from unit.runtime.together import Pipe, together
+from unit.runtime.training import (
+    Case,
+    Net,
+    Numbers,
+    Outcome,
+    by_drivetrain,
+    by_torch,
+    copied,
+    forward,
+    make_optimizer,
+    settings,
+)
+
+LAMB = RuntimeOptimizer(name="lamb", lr=0.01, eps=1e-4, weight_decay=0.01)
+LARS = RuntimeOptimizer(name="lars", lr=1.0, weight_decay=0.01, trust_coefficient=0.02)
+SQRT = RuntimeLearningRate(scaling="sqrt", base_batch=4, warmup_steps=5)
+FP16 = RuntimePrecision(compute="fp16")
+
+CASES = {
+    "Adam, small buckets": (3, Case(batch=25, optimizer="adam", bucket_bytes=300)),
+    "clipping, schedule, micro-batches": (2, Case(batch=26, clip=0.4, scheduler=True, microbatches=3)),
+    "blocks": (4, Case(model="deep", batch=25, optimizer="adam", clip=0.5)),
+    "blocks, micro-batches": (2, Case(model="deep", batch=24, microbatches=3)),
+    "LAMB, sqrt scaling, warm-up": (3, Case(model="deep", batch=25, named=LAMB, learning_rate=SQRT)),
+    "LARS, schedule": (4, Case(batch=25, named=LARS, scheduler=True)),
+    "weighted sums": (3, Case(loss="weighted", batch=25, clip=0.5)),
+    "sparse gradients": (3, Case(model="sparse", batch=25, optimizer="plain sgd", clip=0.4)),
+}
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_ranks_equal_one_process(name: str, stage: int) -> None:
+    world, case = CASES[name]
+    case = case.but(zero=stage)
+    reference = by_torch(case)
+    outcomes: list[Outcome] = together(by_drivetrain, world, case)
+    assert outcomes[0].distance(reference) <= 1e-5
+    for outcome in outcomes:
+        assert outcome.losses == pytest.approx(reference.losses, rel=1e-5)
+        if case.clip is not None:
+            assert outcome.norms == pytest.approx(reference.norms, rel=1e-4)
+        assert outcome.evaluation == outcomes[0].evaluation
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize(
+    "case",
+    [Case(batch=3, steps=24), Case(batch=26, balance_every=3), Case(batch=3, loss="weighted", microbatches=2)],
+    ids=["fewer samples than ranks", "balance", "weighted, fewer samples than ranks"],
+)
+def test_uneven_shares(case: Case, stage: int) -> None:
+    outcomes = together(by_drivetrain, 4, case.but(zero=stage))
+    assert outcomes[0].distance(by_torch(case)) <= 1e-5
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_unused_parameters_get_no_update(stage: int) -> None:
+    case = Case(model="unused", batch=6, steps=30, optimizer="adam", zero=stage)
+    after = together(by_drivetrain, 3, case)[0].after
+    plain = together(by_drivetrain, 3, case.but(zero=0))[0]
+    assert torch.equal(after["never.weight"], plain.before["never.weight"])
+    assert (after["sometimes.weight"] - plain.after["sometimes.weight"]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [(RuntimePrecision(reduce="bf16"), 0.005), (RuntimePrecision(compute="bf16", reduce="bf16"), 0.008), (FP16, 0.001)],
+    ids=["reduce bf16", "all bf16", "fp16"],
+)
+def test_mixed_precision(stage: int, precision: RuntimePrecision, tolerance: float) -> None:
+    case = Case(model="deep", batch=25, precision=precision, zero=stage)
+    assert 0 < together(by_drivetrain, 3, case)[0].distance(by_torch(case)) <= tolerance
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("world", [2, 4])
+def test_every_rank_keeps_its_part(stage: int, world: int) -> None:
+    case = Case(model="deep", batch=24, optimizer="adam", steps=3, zero=stage)
+    outcomes = together(by_drivetrain, world, case)
+    whole = sum(each.numel() for each in Net("deep").parameters())
+    buckets = len(blocks_of(Net("deep"))) if stage == 3 else 1
+    padding = buckets * world
+    assert sum(outcome.extra["state"] for outcome in outcomes) == 2 * whole
+    for outcome in outcomes:
+        assert abs(outcome.extra["state"] - 2 * whole / world) <= 2 * padding
+        assert outcome.extra["gradients"] == 0
+        if stage == 3:
+            assert outcome.extra["parameters"] <= whole / world + padding
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+@pytest.mark.parametrize("before", [0, 2, 3])
+def test_a_file_goes_on_in_another_world_and_stage(before: int, stage: int, tmp_path: Path) -> None:
+    case = Case(model="deep", batch=24, optimizer="adam", scheduler=True, steps=16, precision=FP16)
+    together(halves, 3, case.but(zero=before, steps=8), tmp_path)
+    resumed = together(halves, 2, case.but(zero=stage), tmp_path)
+    assert resumed[0][0] == 8, "it goes on where the file was written"
+    assert resumed[0][1].distance(by_torch(case)) <= 0.002, "fp16 is not more exact"
+
+
+def halves(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcome]:
+    """Train from `folder`'s file to the end and save there."""
+    torch.manual_seed(11)
+    model = Net(case.model)
+    before = copied(model)
+    run = Run(settings(case), None)
+    run.prepare(
+        model=model,
+        optimizer=lambda parameters: make_optimizer(case, parameters),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97),
+        data=Numbers(),
+        resume=folder / "model.pt",
+    )
+    steps = [run.step(batch, forward(case)).step for batch in run.batches()]
+    run.save(folder / "model.pt")
+    run.finish()
+    return steps[0], Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_overflow_skips_the_update_on_all_ranks(stage: int) -> None:
+    for skipped, scale, changed in together(overflowing, 3, stage):
+        assert skipped == [4]
+        assert scale == 2.0**15
+        assert not changed
+
+
+def overflowing(pipe: Pipe, stage: int) -> tuple[list[int], float, bool]:
+    """At step 4 the gradient of rank 1 is infinite."""
+    case = Case(model="deep", steps=8, precision=FP16, optimizer="adam", zero=stage)
+    torch.manual_seed(11)
+    run = Run(settings(case), None)
+    run.prepare(model=Net("deep"), optimizer=lambda parameters: make_optimizer(case, parameters), data=Numbers())
+    skipped, changed = [], False
+    for batch in run.batches():
+
+        def poisoned(model: Any, shard: Any, step: int = batch.step) -> Any:
+            return forward(case)(model, shard) * (float("inf") if step == 4 and pipe.rank == 1 else 1.0)
+
+        before = run.state_sha256()
+        if run.step(batch, poisoned).skipped:
+            skipped.append(batch.step)
+            changed = before != run.state_sha256()
+    assert run._precision is not None
+    assert run._precision.scaler is not None
+    scale = run._precision.scaler.get_scale()
+    run.finish()
+    return skipped, scale, changed
+
+
+def misused(pipe: Pipe) -> list[str]:
+    """What a script is told that uses a model between steps."""
+    case = Case(model="deep", steps=2, zero=3, optimizer="adam")
+    run = Run(settings(case), None)
+    model = run.prepare(model=Net("deep"), optimizer=lambda p: make_optimizer(case, p), data=Numbers())
+    for batch in run.batches():
+        run.step(batch, forward(case))
+    told = []
+    for misuse in (model.state_dict, lambda: model(Numbers().x[:3])):
+        try:
+            misuse()
+        except (UsageError, RuntimeError) as error:
+            told.append(f"{type(error).__name__}: {error}")
+    run.finish()
+    return told
+
+
+def test_between_steps_no_rank_has_a_model_in_stage_3() -> None:
+    for told in together(misused, 2):
+        assert told[0].startswith("UsageError: training.parallel.zero is 3")
+        assert "run.save" in told[0]
+        assert told[1].startswith("UsageError: training.parallel.zero is 3")
+        assert "run.evaluate" in told[1]
+
+
+class Switching(nn.Module):
+    """Runs its blocks in an order that depends on the rank."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(12, 12) for _ in range(4))
+        self.last = nn.Linear(12, 5)
+        self.order = (0, 1, 2, 3) if rank == 0 else (0, 2, 1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number in self.order:
+            x = self.blocks[number](x)
+        out: torch.Tensor = self.last(x)
+        return out
+
+
+def switching(pipe: Pipe) -> str:
+    """Train with it."""
+    case = Case(steps=3, zero=3)
+    run = Run(settings(case), None)
+    run.prepare(model=Switching(pipe.rank), optimizer=lambda p: make_optimizer(case, p), data=Numbers())
+    for batch in run.batches():
+        try:
+            run.step(batch, forward(case))
+        except UsageError as error:
+            return str(error)
+    return "nothing"
+
+
+def test_ranks_that_run_other_blocks_are_found_out() -> None:
+    for told in together(switching, 2):
+        assert "other blocks" in told
+
+
+def few(pipe: Pipe) -> str:
+    """Fewer samples than micro-batches for one rank."""
+    case = Case(steps=3, zero=3, batch=5, microbatches=3)
+    run = Run(settings(case), None)
+    run.prepare(model=Net("deep"), optimizer=lambda p: make_optimizer(case, p), data=Numbers())
+    try:
+        run.step(next(iter(run.batches())), forward(case))
+    except UsageError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_stage_3_needs_samples_for_all_micro_batches() -> None:
+    for told in together(few, 2):
+        assert told.startswith("training.batch.global is 5: too small for 2 ranks with 3 micro-batches")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+        lambda p: torch.optim.AdamW(p, 0.1),
+        lambda p: torch.optim.Adam(p, 0.1, amsgrad=True, foreach=True),
+        lambda p: torch.optim.RMSprop(p, 0.1),
+        lambda p: torch.optim.Adagrad(p, 0.1),
+    ],
+)
+def test_elementwise_optimizers_are_taken(make: Any) -> None:
+    refuse_unless_elementwise(make(nn.Linear(3, 4).parameters()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.Adafactor(p, 0.1),
+        lambda p: torch.optim.LBFGS(p, 0.1),
+        lambda p: torch.optim.Muon([each for each in p if each.ndim == 2], 0.1),
+    ],
+)
+def test_others_are_refused(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"training\.parallel\.zero: cannot be used with the optimizer"):
+        refuse_unless_elementwise(make(nn.Linear(3, 4).parameters()))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("apart", [False, True])
+def test_parts_make_the_whole(world: int, apart: bool) -> None:
+    """Cut on every rank, put together again: the same parameters and state, bit by bit."""
+
+    def trained() -> tuple[Net, torch.optim.Optimizer, Shards]:
+        torch.manual_seed(2)
+        model = Net("deep")
+        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+        for _ in range(2):
+            model(Numbers().x).square().mean().backward()
+            optimizer.step()
+        return model, optimizer, Shards(Layout(model).cut(500), optimizer, apart=apart)
+
+    model, optimizer, _ = trained()
+    expected = copied(model), optimizer.state_dict()
+    dumps = []
+    for rank in range(world):
+        _, _, shards = trained()
+        shards.cut(rank, world)
+        dumps.append(shards.dump())
+    again, second, shards = trained()
+    shards.cut(0, world)
+    for parameter in again.parameters():
+        parameter.data = torch.full(parameter.shape, 9.0)
+    shards.assemble(dumps)
+    assert all(torch.equal(expected[0][name], value) for name, value in again.state_dict().items())
+    torch.testing.assert_close(second.state_dict(), expected[1], rtol=0, atol=0)
+    assert [id(each) for group in second.param_groups for each in group["params"]] == [
+        id(each) for each in again.parameters()
+    ]
+
+
+def test_lamb_knows_norms_over_ranks_only_while_cut() -> None:
+    assert Lamb([nn.Parameter(torch.ones(2))], 0.1).sum_over_ranks is None

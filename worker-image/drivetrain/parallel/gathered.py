@@ -1,0 +1,238 @@
+"""ZeRO stage 3: when are a block's parameters there?
+
+Between steps a rank has its part of every block. A block is gathered when its forward begins, dropped when that ends,
+gathered again when backward reaches its outputs, and dropped when its gradients are made; the next one is on its way
+meanwhile, as the micro-batch before has shown the order. What belongs to no block is there for the whole step.
+A block's parameters are views of one flat tensor whose memory comes and goes while the tensor stays, because autograd
+has saved views of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from drivetrain.comm.transport import Pending, Transport
+from drivetrain.errors import UsageError
+from drivetrain.parallel.blocks import Block
+from drivetrain.parallel.shards import Shards
+
+
+class _Flat:
+    """The parameters of one block, gathered or not."""
+
+    def __init__(self, number: int, block: Block, shards: Shards) -> None:
+        self.number = number
+        """Of its bucket."""
+        self.stays = block.module is None
+        self._slots = shards.buckets[number]
+        size = len(shards.values[number]) * shards.world
+        self._values = shards.values[number].new_empty(size)
+        self._bytes = self._values.untyped_storage().nbytes()
+        start = self._slots[0].start
+        self._views = [
+            self._values[slot.start - start : slot.stop - start].view(slot.parameter.shape) for slot in self._slots
+        ]
+        self._part = shards.values[number]
+        self._coming: Pending | None = None
+        self.is_whole = True
+        self.missing = 0
+        self.drop()
+
+    def drop(self) -> None:
+        """Free the memory. Not while it is on its way."""
+        for slot in self._slots:
+            slot.parameter.data = self._part[:0]  # a read of nothing is an error, one of freed memory a crash
+        self._values.untyped_storage().resize_(0)
+        self.is_whole = False
+
+    def call(self, transport: Transport) -> None:
+        """Start gathering, if it is neither here nor on its way."""
+        if not self.is_whole and self._coming is None:
+            self._values.untyped_storage().resize_(self._bytes)
+            self._coming = transport.all_gather_into(self._values, self._part)
+
+    def arrive(self) -> None:
+        """Wait for it."""
+        if self._coming is not None:
+            self._coming.wait()
+            self._coming = None
+            for slot, view in zip(self._slots, self._views, strict=True):
+                slot.parameter.data = view
+            self.is_whole = True
+            self.missing = len(self._slots)
+
+
+class Gathered:
+    """The blocks of one model."""
+
+    def __init__(self, model: nn.Module, blocks: Sequence[Block], shards: Shards) -> None:
+        """`shards` has a bucket for each block, in reverse."""
+        self._blocks = blocks
+        self._shards = shards
+        self._shapes = [(slot.parameter, slot.parameter.shape) for bucket in shards.buckets for slot in bucket]
+        self._transport: Transport | None = None
+        self._flats: list[_Flat] = []
+        """By block. Empty while the state is whole."""
+        self._plan: list[int] = []
+        """Blocks in the order in which the micro-batch before visited them, forward and backward."""
+        self._visited: list[int] = []
+        for number, block in enumerate(blocks):
+            if block.module is not None:
+                self._hook(number, block.module)
+        model.register_forward_pre_hook(lambda *_: self._refuse_call())
+        model.register_state_dict_pre_hook(lambda *_: self._refuse_state())
+
+    def _hook(self, number: int, module: nn.Module) -> None:
+        module.register_forward_pre_hook(lambda *_: self._visit(number))
+        module.register_forward_hook(lambda _module, _args, output: self._leave(number, output))
+        own = {id(each) for each in self._blocks[number].parameters}
+        for inner in module.modules():
+            if inner is not module and own & {id(each) for each in inner.parameters(recurse=False)}:
+                # Called past its block's forward: then the block stays until the end of the micro-batch.
+                inner.register_forward_pre_hook(lambda *_: self._need(number))
+
+    # --- a membership -----------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """The shards were just cut: drop all parameters."""
+        last = len(self._blocks) - 1
+        self._flats = [_Flat(last - number, block, self._shards) for number, block in enumerate(self._blocks)]
+
+    def forget_order(self) -> None:
+        """A membership begins: newcomers know of no order, and what is called ahead must be the same on all ranks."""
+        self._plan, self._visited = [], []
+
+    def restore(self) -> None:
+        """Give all parameters memory of their own again, with whatever is in it. Ends all use of what was gathered."""
+        if self._flats:
+            for parameter, shape in self._shapes:
+                parameter.data = parameter.data.new_empty(shape)
+        self._flats = []
+        self._transport = None
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def begin(self, transport: Transport | None) -> None:
+        """A step begins."""
+        self._transport = transport if self._flats else None
+        if self._transport is not None:
+            for flat in self._flats:
+                if flat.stays:
+                    flat.call(self._transport)
+            for flat in self._flats:
+                if flat.stays:
+                    flat.arrive()
+
+    def begin_microbatch(self) -> None:
+        """Forward is about to be called."""
+        for flat in self._flats:
+            if not flat.stays and flat.is_whole:
+                flat.drop()
+        self._plan, self._visited = self._visited or self._plan, []
+
+    def end_forward(self) -> None:
+        """Forward is over. Raises `UsageError` if the ranks ran other blocks than one another: what they gathered was
+        mixed up then. (If some ran more than others, they wait for each other.)"""
+        if self._transport is None:
+            return
+        order = zlib.crc32(repr(self._visited).encode()) % (1 << 24)
+        sums = torch.tensor([order, order**2])
+        self._transport.all_reduce(sums).wait()
+        if int(sums[0]) ** 2 != int(sums[1]) * self._transport.world:
+            raise UsageError(
+                "forward: the ranks have run other blocks than one another, or in another order; with "
+                "training.parallel.zero 3 the blocks that run must not depend on the samples"
+            )
+
+    def end(self) -> None:
+        """The last backward of the step is over."""
+        for flat in self._flats:
+            flat.arrive()
+            if flat.is_whole:
+                flat.drop()
+        self._plan, self._visited = self._visited or self._plan, []
+        self._transport = None
+
+    def abandon(self) -> None:
+        """The step was interrupted: what is on its way may still be written to, so all memory is new."""
+        if self._flats:
+            self.cut()
+        self._visited = []
+        self._transport = None
+
+    def made(self, bucket: int) -> None:
+        """Backward has made one gradient of this bucket."""
+        if not self._flats:
+            return
+        flat = self._flats[len(self._flats) - 1 - bucket]
+        flat.missing -= 1
+        if flat.missing == 0 and not flat.stays:
+            flat.drop()
+
+    def whole(self, transport: Transport) -> None:
+        """Gather everything, for an evaluation; `end` drops it."""
+        for flat in self._flats:
+            flat.call(transport)
+            flat.arrive()
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    def _visit(self, number: int) -> None:
+        if not self._flats or (self._transport is None and self._flats[number].is_whole):
+            return
+        self._refuse_call()
+        assert self._transport is not None
+        place = len(self._visited)
+        self._visited.append(number)
+        self._flats[number].call(self._transport)
+        if self._plan[: place + 1] == self._visited and place + 1 < len(self._plan):
+            self._flats[self._plan[place + 1]].call(self._transport)
+        self._flats[number].arrive()
+
+    def _need(self, number: int) -> None:
+        if self._flats and not self._flats[number].is_whole:
+            self._visit(number)
+
+    def _leave(self, number: int, output: Any) -> None:
+        """Its forward is over."""
+        if not self._flats or self._transport is None or _in_backward():
+            return
+        tensors = [each for each in tree_leaves(output) if isinstance(each, torch.Tensor) and each.requires_grad]
+        waiting = [True]
+
+        def reached(_: torch.Tensor) -> None:
+            if waiting:
+                waiting.clear()
+                self._visit(number)
+
+        for each in tensors:
+            each.register_hook(reached)
+        place = len(self._visited)
+        soon = self._plan[place : place + 1] == [number]
+        if not soon and (tensors or not torch.is_grad_enabled()):
+            self._flats[number].drop()
+
+    def _refuse_call(self) -> None:
+        if self._transport is None and any(not flat.is_whole for flat in self._flats):
+            raise UsageError(
+                "training.parallel.zero is 3, so between steps no rank has all parameters: call the model in the "
+                "forward functions of run.step and run.evaluate only"
+            )
+
+    def _refuse_state(self) -> None:
+        if any(not flat.is_whole for flat in self._flats):
+            raise UsageError(
+                "training.parallel.zero is 3, so no rank has all parameters: write the model with run.save"
+            )
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running: a checkpointed block is computed again."""
+    current: Callable[[], int] = torch._C._current_graph_task_id
+    return current() != -1

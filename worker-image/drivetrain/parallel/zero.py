@@ -1,0 +1,366 @@
+"""ZeRO: how do gradients become this rank's part of their sum, and updated parts everybody's parameters?
+
+Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (arXiv 1910.02054),
+section 5. Stage 1 shares out the optimizer's state, stage 2 also the gradients, stage 3 also the parameters. A gradient
+is reduce-scattered, bucket by bucket while backward runs, and the updated parts are gathered: 2 Psi (N-1)/N numbers a
+rank and step, as in a ring all-reduce; stage 3 gathers the parameters of a block before its forward and again before
+its backward (gathered.py) instead of after the update: 3 Psi (N-1)/N.
+
+A reduce-scatter is an all-to-all and a sum in the order of the ranks: gloo's own sends twice as much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from drivetrain import faults
+from drivetrain.comm.memory import StagingMemory
+from drivetrain.comm.transport import Pending, Transport
+from drivetrain.errors import UsageError
+from drivetrain.optim.layerwise import LayerWise
+from drivetrain.parallel.gathered import Gathered
+from drivetrain.parallel.layout import Layout, Slot
+from drivetrain.parallel.shards import Shards, part_size
+
+_IN_FLIGHT: Final = 4
+"""Buckets whose staging memory is in use at the same time, where gradients are not kept."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    number: int
+    slots: Sequence[Slot]
+    missing: int = 0
+    staging: torch.Tensor | None = None
+    """This rank's gradients, padded to a multiple of the ranks."""
+    views: dict[int, torch.Tensor] = field(default_factory=dict)
+    """By slot index: where in it a parameter's gradient is."""
+
+
+@dataclass(slots=True)
+class _Sending:
+    bucket: _Bucket
+    pending: Pending
+    outgoing: torch.Tensor
+    incoming: torch.Tensor
+
+
+class Zero:
+    """Sums the gradients of one model over the ranks of a transport, each rank its part."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        shards: Shards,
+        gathered: Gathered | None = None,
+        *,
+        keeps_gradients: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """`gathered`: stage 3; `keeps_gradients`: stage 1. `dtype`: in which gradients travel; None: their own."""
+        self._layout = layout
+        self._shards = shards
+        self._gathered = gathered
+        self._keeps_gradients = keeps_gradients
+        self._torn = False
+        self._dtype = dtype if dtype != layout.dtype else None
+        self._buckets = [_Bucket(number, slots) for number, slots in enumerate(shards.buckets)]
+        self._bucket_of = {slot.index: bucket for bucket in self._buckets for slot in bucket.slots}
+        self._memory = StagingMemory()
+        self._transport: Transport | None = None
+        self._last = False
+        self._launched = 0
+        self._sending: deque[_Sending] = deque()
+        self._seen: list[bool] = []
+        self._counted: list[bool] = []
+        self._step = -1
+        for slot in layout.slots:
+            slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
+
+    # --- gradients --------------------------------------------------------------------------------------------------
+
+    def begin(self, transport: Transport | None, step: int) -> None:
+        """Start a step; cuts the state if this is the membership's first. None: one rank only, which has all."""
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        self._transport = transport
+        if transport is not None and self._shards.is_whole:
+            self._cut(transport)
+            if self._gathered is not None:
+                self._gathered.forget_order()
+        if self._gathered is not None:
+            self._gathered.begin(transport)
+        self._step = step
+        self._launched = 0
+        self._last = False
+        self._seen = [False] * len(self._layout.slots)
+        self._counted = [False] * len(self._layout.slots)
+        for bucket in self._buckets:
+            bucket.missing = len(bucket.slots)
+
+    def _cut(self, transport: Transport) -> None:
+        self._shards.cut(transport.rank, transport.world)
+        if self._gathered is not None:
+            self._gathered.cut()
+        for bucket in self._buckets:
+            bucket.staging, bucket.views = None, {}
+        self._memory.forget()
+        if isinstance(self._shards.optimizer, LayerWise):
+            self._shards.optimizer.sum_over_ranks = lambda values: transport.all_reduce(values).wait()
+
+    def begin_microbatch(self) -> None:
+        """Forward is about to be called."""
+        if self._gathered is not None:
+            self._gathered.begin_microbatch()
+
+    def end_forward(self) -> None:
+        """Backward is about to be called. Raises `UsageError` if other ranks' forward ran other blocks."""
+        if self._gathered is not None:
+            self._gathered.end_forward()
+
+    def arm(self) -> None:
+        """The next backward is the last of this step: send buckets as they fill."""
+        self._last = True
+
+    def _arrived(self, slot: Slot) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        transport.interrupt.check()
+        bucket = self._bucket_of[slot.index]
+        gradient = slot.parameter.grad
+        assert gradient is not None
+        view = self._view(transport, bucket, slot)
+        if gradient is not view:
+            # Autograd made a tensor of its own (first micro-batch): move it to the staging memory, once.
+            view.copy_(gradient)
+            slot.parameter.grad = view
+            self._seen[slot.index] = True
+        if self._gathered is not None:
+            self._gathered.made(bucket.number)
+        if self._last:
+            if self._counted[slot.index]:
+                raise UsageError(
+                    "forward: a parameter got its gradient twice in one backward pass; "
+                    "use torch.utils.checkpoint with use_reentrant=False"
+                )
+            self._counted[slot.index] = True
+            bucket.missing -= 1
+            while self._launched < len(self._buckets) and self._buckets[self._launched].missing <= 0:
+                self._launch(transport)
+
+    def _view(self, transport: Transport, bucket: _Bucket, slot: Slot) -> torch.Tensor:
+        """Where a gradient is staged."""
+        if bucket.staging is None:
+            size = part_size(bucket.slots, transport.world) * transport.world
+            bucket.staging = staging = self._memory.take(size, self._layout.dtype, self._layout.device)
+            start = bucket.slots[0].start
+            bucket.views = {
+                each.index: staging[each.start - start : each.stop - start].view(each.parameter.shape)
+                for each in bucket.slots
+            }
+            staging[bucket.slots[-1].stop - start :].zero_()
+        return bucket.views[slot.index]
+
+    def _launch(self, transport: Transport) -> None:
+        bucket = self._buckets[self._launched]
+        self._launched += 1
+        for slot in bucket.slots:
+            if not self._seen[slot.index]:
+                self._view(transport, bucket, slot).zero_()
+        staging = bucket.staging
+        assert staging is not None
+        outgoing = staging
+        if self._dtype is not None:
+            outgoing = self._memory.take(len(staging), self._dtype, staging.device).copy_(staging)
+        if not self._keeps_gradients:
+            for slot in bucket.slots:
+                slot.parameter.grad = None
+            bucket.staging, bucket.views = None, {}
+            if outgoing is not staging:
+                self._memory.give_back(staging)
+            while len(self._sending) >= _IN_FLIGHT or (self._sending and self._sending[0].pending.done):
+                self._complete()
+        incoming = self._memory.take(len(outgoing), outgoing.dtype, outgoing.device)
+        parts = [len(outgoing) // transport.world] * transport.world
+        pending = transport.all_to_all(incoming, outgoing, parts, parts)
+        self._sending.append(_Sending(bucket, pending, outgoing, incoming))
+        faults.point("bucket", self._step)
+
+    def _complete(self) -> None:
+        """Wait for the oldest bucket in flight, and add up this rank's part of it."""
+        sent = self._sending[0]
+        sent.pending.wait()
+        self._sending.popleft()
+        world = self._shards.world
+        torch.sum(
+            sent.incoming.view(world, -1),
+            0,
+            dtype=self._layout.dtype,
+            out=self._shards.gradients[sent.bucket.number],
+        )
+        self._memory.give_back(sent.incoming)
+        if sent.outgoing is not sent.bucket.staging:
+            self._memory.give_back(sent.outgoing)
+
+    @property
+    def used(self) -> list[int]:
+        """Slot indices of the parameters that got a gradient here."""
+        if self._transport is None:
+            return [slot.index for slot in self._layout.slots if slot.parameter.grad is not None]
+        return [index for index, seen in enumerate(self._seen) if seen]
+
+    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+        """Send what is left, wait for everything, and point the pieces' `.grad` at their part of the sums (None where
+        no rank had one).
+
+        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
+        """
+        transport = self._transport
+        if self._gathered is not None:
+            self._gathered.end()
+        if transport is None:
+            return tail
+        while self._launched < len(self._buckets):
+            self._launch(transport)
+        total = tail.clone()
+        pending = transport.all_reduce(total)
+        faults.point("gathering", self._step)
+        while self._sending:
+            self._complete()
+        pending.wait()
+        faults.point("reduced", self._step)
+        used = self._layout.read_used(total)
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        for piece in (piece for pieces in self._shards.pieces for piece in pieces):
+            has_one = used[piece.slot.index] and piece.last > piece.first
+            piece.parameter.grad = piece.gradient if has_one else None
+        return total
+
+    def abandon(self) -> None:
+        """The epoch ended in the middle of a step: never use its staging memory again."""
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        for bucket in self._buckets:
+            bucket.staging, bucket.views = None, {}
+        self._sending.clear()
+        self._memory.forget()
+        self._transport = None
+        if self._gathered is not None:
+            self._gathered.abandon()
+
+    @property
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What has this rank's gradients after `finish`, and what the optimizer updates."""
+        if self._shards.is_whole:
+            yield from (slot.parameter for slot in self._layout.slots)
+        else:
+            yield from (piece.parameter for pieces in self._shards.pieces for piece in pieces)
+
+    def sum_squares(self, mine: torch.Tensor) -> None:
+        """Add up a scalar of this rank's gradients over the ranks, in place."""
+        if self._transport is not None:
+            self._transport.all_reduce(mine).wait()
+
+    @contextlib.contextmanager
+    def updating(self) -> Iterator[None]:
+        """While the optimizer is at it: an exception leaves a state that is neither old nor new."""
+        self._torn = not self._shards.is_whole
+        yield
+        self._torn = False
+
+    # --- parameters -------------------------------------------------------------------------------------------------
+
+    def spread(self, transport: Transport) -> None:
+        """After an update: bring everybody's parts into all parameters, where they are kept."""
+        if self._shards.is_whole or self._gathered is not None:
+            return
+        gathering: deque[tuple[int, torch.Tensor, torch.Tensor, Pending]] = deque()
+        for number in reversed(range(len(self._buckets))):
+            if len(gathering) >= _IN_FLIGHT:
+                self._spread(*gathering.popleft())
+            gathering.append((number, *self._gather(transport, number)))
+        while gathering:
+            self._spread(*gathering.popleft())
+
+    def _gather(self, transport: Transport, number: int) -> tuple[torch.Tensor, torch.Tensor, Pending]:
+        """Start gathering the parameters of a bucket: this rank's part, all parts, and what to wait for."""
+        dtype, device = self._layout.dtype, self._layout.device
+        size = len(self._shards.gradients[number])
+        source = self._memory.take(size, dtype, device)
+        at = 0
+        for piece in self._shards.pieces[number]:
+            count = piece.last - piece.first
+            source[at : at + count] = piece.parameter.data
+            at += count
+        source[at:].zero_()
+        output = self._memory.take(size * transport.world, dtype, device)
+        return source, output, transport.all_gather_into(output, source)
+
+    def _spread(self, number: int, source: torch.Tensor, output: torch.Tensor, pending: Pending) -> None:
+        pending.wait()
+        start = self._buckets[number].slots[0].start
+        for slot in self._buckets[number].slots:
+            slot.parameter.data.view(-1).copy_(output[slot.start - start : slot.stop - start])
+        self._memory.give_back(source, output)
+
+    @contextlib.contextmanager
+    def whole_parameters(self, transport: Transport | None) -> Iterator[None]:
+        """All parameters are there, on all ranks; all of them call this. Raises `Interrupted`."""
+        if transport is None or self._gathered is None:
+            yield
+            return
+        self._gathered.whole(transport)
+        yield
+        self._gathered.end()
+
+    # --- state (see world/reunion.py) -------------------------------------------------------------------------------
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of how many this rank has; (0, 0): everything, (0, -1): nothing that counts."""
+        return (0, -1) if self._torn else (self._shards.rank if self._shards.world else 0, self._shards.world)
+
+    def dump(self) -> dict[str, Any]:
+        """This rank's part."""
+        return self._shards.dump()
+
+    def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
+        """Become whole, from the parts of all ranks."""
+        copies = list(dumps)
+        if self._gathered is not None:
+            self._gathered.restore()
+        self._shards.assemble(copies)
+        self._whole()
+
+    def reset(self) -> None:
+        """Become whole with nothing that counts: before a peer's state is taken over."""
+        if self._gathered is not None:
+            self._gathered.restore()
+        self._shards.reset()
+        self._whole()
+
+    def _whole(self) -> None:
+        self._torn = False
+        if isinstance(self._shards.optimizer, LayerWise):
+            self._shards.optimizer.sum_over_ranks = None
+
+    @contextlib.contextmanager
+    def assembled(self, dumps: Iterable[dict[str, Any]]) -> Iterator[None]:
+        """Be whole for a while, on this rank only."""
+        rank, transport = self._shards.rank, self._transport
+        assert transport is not None
+        self.assemble(dumps)
+        try:
+            yield
+        finally:
+            self._cut(transport)
+            assert self._shards.rank == rank

@@ -1,0 +1,85 @@
+"""State that is shared out over the ranks: how does it become whole again while all its parts are there?
+
+Before members come or go, and for a file: every rank tells its part to all others. What one of them died with is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from drivetrain.comm.transport import Transport
+from drivetrain.state import as_bytes, dump_skeleton, flatten, load_skeleton, places, unflatten
+
+
+class Sharded(Protocol):
+    """Parameters and optimizer state of which each rank may have but a part."""
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of how many this rank has; (0, 0): everything, (0, -1): nothing that counts."""
+
+    def dump(self) -> dict[str, Any]:
+        """This rank's part, a state tree."""
+
+    def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
+        """Become whole, from the parts of all ranks."""
+
+    def reset(self) -> None:
+        """Become whole with nothing that counts: before a peer's state is taken over."""
+
+    def spread(self, transport: Transport) -> None:
+        """After an update: bring the ranks' parts into all parameters, where they are kept. Raises `Interrupted`."""
+
+
+def parts_of_all(
+    transport: Transport, sharded: Sharded, holders: Sequence[int], receivers: Iterable[int]
+) -> list[dict[str, Any]]:
+    """The parts of the ranks `holders`, at the ranks `receivers`; elsewhere nothing. All ranks call this.
+
+    Raises `Interrupted`; nothing was changed then.
+    """
+    receives = transport.rank in receivers
+    found: list[dict[str, Any]] = []
+    for root in holders:
+        header = torch.zeros(2, dtype=torch.int64)
+        words, payload = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)
+        if transport.rank == root:
+            skeleton, tensors = flatten(sharded.dump())
+            words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
+            payload = torch.cat([payload, *(as_bytes(_padded(each)) for each in tensors)])
+            header[0], header[1] = words.numel(), payload.numel()
+        transport.broadcast(header, root)
+        if transport.rank != root:
+            words = torch.empty(int(header[0]), dtype=torch.uint8)
+            payload = torch.empty(int(header[1]), dtype=torch.uint8)
+        transport.broadcast(words, root)
+        transport.broadcast(payload, root)
+        if receives:
+            found.append(_unpacked(load_skeleton(words.numpy().tobytes()), payload))
+    return found
+
+
+def reunite(transport: Transport, sharded: Sharded, holders: Sequence[int]) -> None:
+    """Make the holders of all parts whole. All ranks call this. Raises `Interrupted`; nothing was changed then."""
+    dumps = parts_of_all(transport, sharded, holders, holders)
+    if dumps:
+        sharded.assemble(dumps)
+
+
+def _padded(tensor: torch.Tensor) -> torch.Tensor:
+    """As bytes, with zeros up to a multiple of 16, so that what follows is aligned."""
+    flat = as_bytes(tensor.cpu())
+    return torch.cat([flat, flat.new_zeros(-len(flat) % 16)])
+
+
+def _unpacked(skeleton: Any, payload: torch.Tensor) -> dict[str, Any]:
+    tensors = []
+    at = 0
+    for place in places(skeleton):
+        tensors.append(payload[at : at + place.bytes].view(place.dtype).view(place.shape))
+        at += (place.bytes + 15) // 16 * 16
+    tree: dict[str, Any] = unflatten(skeleton, tensors)
+    return tree
