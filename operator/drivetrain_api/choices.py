@@ -6,4 +6,5 @@ from typing import Literal
 
 OptimizerName = Literal["lamb", "lars", "adamw", "sgd"]
 RateScaling = Literal["none", "linear", "sqrt"]
+CompressionName = Literal["bf16", "int8", "int4", "powersgd", "topk", "auto"]
 FloatName = Literal["fp32", "bf16", "fp16"]

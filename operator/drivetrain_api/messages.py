@@ -134,6 +134,17 @@ class ProcessState(_Message):
     """DEAD only: traceback, or the last lines that the process printed."""
 
 
+class Communication(_Message):
+    """How the ranks of the current membership exchange gradients."""
+
+    method: str
+    """As in `spec.training.compression`, or none."""
+    reason: str = ""
+    """Why, where it was chosen by measurement."""
+    bytes_per_step: int | None = None
+    """Payload that a step brings to a rank."""
+
+
 class Progress(_Message):
     """How far the job is, as the member with rank 0 sees it. Only steps that every member holds are told."""
 
@@ -142,6 +153,7 @@ class Progress(_Message):
     loss: float | None = None
     samples_per_second: float | None = None
     step_seconds: float | None = None
+    communication: Communication | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
 
 

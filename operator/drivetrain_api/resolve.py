@@ -6,6 +6,7 @@ from typing import Final
 
 from drivetrain_api.constants import SCRIPT_MOUNT
 from drivetrain_api.runtime import (
+    RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
     RuntimePrecision,
@@ -69,6 +70,9 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
             learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
             precision=RuntimePrecision(**training.precision.model_dump()),
+            compression=RuntimeCompression(**training.compression.model_dump(exclude_none=True))
+            if training.compression is not None
+            else None,
             balance_every=training.balance.every if training.balance is not None else None,
             deterministic=training.deterministic,
             virtual_shards=frozen.virtual_shards,

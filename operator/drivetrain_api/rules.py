@@ -79,6 +79,17 @@ def _only_for(field: str, *names: str) -> Rule:
     )
 
 
+def _compression_only_for(field: str, name: str) -> Rule:
+    """`spec.training.compression.<field>` means something to this method only."""
+    return Rule(
+        name=f"compression-{field}",
+        path="spec.training.compression",
+        cel=f"!has(self.{field}) || self.method == '{name}'",
+        message=f"spec.training.compression.{field} applies to {name} only",
+        check=lambda self, _: field not in self or self["method"] == name,
+    )
+
+
 def _get(value: Any, steps: list[str]) -> Any:
     for step in steps:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -169,6 +180,53 @@ RULES: Final[tuple[Rule, ...]] = (
         message="spec.training.parallel.bucketMegabytes has no effect with spec.training.parallel.zero 3, which sends "
         "block by block; remove it",
         check=lambda self, _: self["zero"] < 3 or "bucketMegabytes" not in self,
+    ),
+    _compression_only_for("rank", "powersgd"),
+    _compression_only_for("density", "topk"),
+    _compression_only_for("momentum", "topk"),
+    _compression_only_for("maxError", "auto"),
+    Rule(
+        name="no-compression-in-deterministic-mode",
+        path="spec.training",
+        cel="!has(self.compression) || !has(self.deterministic) || !self.deterministic",
+        message="spec.training.compression cannot be used with spec.training.deterministic, whose sums must be exact",
+        check=lambda self, _: "compression" not in self or not self["deterministic"],
+    ),
+    Rule(
+        name="one-type-on-the-wire",
+        path="spec.training",
+        cel="!has(self.compression) || self.precision.reduce == 'fp32'",
+        message="spec.training.precision.reduce must be fp32 with spec.training.compression, which says what is sent",
+        check=lambda self, _: "compression" not in self or self["precision"]["reduce"] == "fp32",
+    ),
+    Rule(
+        name="no-compression-of-scaled-gradients",
+        path="spec.training",
+        cel="!has(self.compression) || self.precision.compute != 'fp16'",
+        message="spec.training.compression cannot be used with spec.training.precision.compute fp16, whose loss scale "
+        "changes what an earlier step left out; use bf16",
+        check=lambda self, _: "compression" not in self or self["precision"]["compute"] != "fp16",
+    ),
+    Rule(
+        name="no-compression-in-zero",
+        path="spec.training",
+        cel="!has(self.compression) || !has(self.parallel.zero) || self.parallel.zero == 0",
+        message="spec.training.compression cannot be used with spec.training.parallel.zero yet; "
+        "spec.training.precision.reduce can",
+        check=lambda self, _: "compression" not in self or self["parallel"]["zero"] == 0,
+    ),
+    Rule(
+        name="topk-has-the-momentum",
+        path="spec.training",
+        cel="!has(self.compression) || self.compression.method != 'topk' || !has(self.optimizer) || "
+        "(self.optimizer.name == 'sgd' && (!has(self.optimizer.momentum) || self.optimizer.momentum == 0.0))",
+        message="spec.training.optimizer must be sgd without momentum if spec.training.compression.method is topk: the "
+        "momentum is spec.training.compression.momentum",
+        check=lambda self, _: (
+            self.get("compression", {}).get("method") != "topk"
+            or "optimizer" not in self
+            or (self["optimizer"]["name"] == "sgd" and not self["optimizer"].get("momentum"))
+        ),
     ),
     Rule(
         name="no-balance-in-zero-3",

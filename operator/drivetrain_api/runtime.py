@@ -6,7 +6,7 @@ because an older image may run under a newer operator.
 
 from pydantic import BaseModel, ConfigDict
 
-from drivetrain_api.choices import FloatName, OptimizerName, RateScaling
+from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling
 
 
 class _Runtime(BaseModel):
@@ -40,6 +40,17 @@ class RuntimePrecision(_Runtime):
     reduce: FloatName = "fp32"
 
 
+class RuntimeCompression(_Runtime):
+    """`spec.training.compression`."""
+
+    method: CompressionName
+    rank: int = 4
+    density: float = 0.01
+    momentum: float = 0.9
+    warmup_steps: int = 0
+    max_error: float = 0.02
+
+
 class RuntimeTraining(_Runtime):
     """`spec.training`, with defaults resolved."""
 
@@ -59,6 +70,8 @@ class RuntimeTraining(_Runtime):
     """None: the script's own."""
     learning_rate: RuntimeLearningRate = RuntimeLearningRate()
     precision: RuntimePrecision = RuntimePrecision()
+    compression: RuntimeCompression | None = None
+    """None: gradients travel in full."""
     balance_every: int | None = None
     """Steps between two looks at the ranks' throughput; None: shares are even."""
     deterministic: bool = False

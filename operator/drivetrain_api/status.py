@@ -95,6 +95,14 @@ class Workers(StatusModel):
     summary: str = Field(default="", max_length=16, description="ready/target, for kubectl get.")
 
 
+class CommunicationStatus(StatusModel):
+    """How the ranks of the current membership exchange gradients."""
+
+    method: str = Field(max_length=16, description="As in spec.training.compression, or none.")
+    reason: str = Field(default="", max_length=512, description="What was measured, where it was chosen by that.")
+    bytes_per_step: int | None = Field(default=None, ge=0, description="Payload that a step brings to a rank, counted.")
+
+
 class ProgressStatus(StatusModel):
     """How far training is. Written when a percent passes, at least every 60 s and at most every 10 s."""
 
@@ -106,6 +114,9 @@ class ProgressStatus(StatusModel):
     eta: str = Field(default="", max_length=16, description="etaSeconds as a person writes it, for kubectl get.")
     loss: float | None = Field(default=None, description="Loss of the last step told.")
     samples_per_second: float | None = Field(default=None, description="Samples a second over all ranks.")
+    communication: CommunicationStatus | None = Field(
+        default=None, description="How gradients are exchanged, with training.compression."
+    )
     last_update_time: Time | None = Field(default=None, description="When this was written.")
 
 

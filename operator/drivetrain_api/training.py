@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from drivetrain_api.choices import FloatName, OptimizerName, RateScaling
+from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling
 from drivetrain_api.model import INT32_MAX, SpecModel
 
 
@@ -121,6 +121,38 @@ class Precision(SpecModel):
     )
 
 
+class Compression(SpecModel):
+    """Send gradients with fewer bytes. What a step leaves out is added to the next one's gradient (error feedback)."""
+
+    method: CompressionName = Field(
+        description="bf16, int8, int4: every element in fewer bits (2.0, 3.9, 7.5 times fewer bytes). powersgd: each "
+        "matrix as the product of two thin ones (Vogels et al. 2019). topk: only the largest elements (Lin et al. "
+        "2018). auto: the fastest of none, bf16, int8, int4 by measurement, whenever the membership changes; "
+        "status.progress.communication tells which and why."
+    )
+    rank: int | None = Field(default=None, ge=1, le=256, description="For powersgd: columns. Default: 4.")
+    density: float | None = Field(
+        default=None, gt=0, le=1, description="For topk: the part of the elements that is sent. Default: 0.01."
+    )
+    momentum: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="For topk, which takes momentum before it chooses elements: the optimizer must be SGD without "
+        "momentum of its own. Default: 0.9.",
+    )
+    max_error: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="For auto: the largest relative error of a sum. bf16 has about 0.002, int8 0.01, int4 0.15. "
+        "Default: 0.02.",
+    )
+    warmup_steps: int = Field(
+        default=0, ge=0, le=10**9, description="First steps of a run whose gradients are sent in full."
+    )
+
+
 class Balance(SpecModel):
     """Slower ranks take smaller shares of a batch. Without it, all shares are of one size."""
 
@@ -158,6 +190,9 @@ class Training(SpecModel):
         default=LearningRate(), description="Scaling and warm-up of the learning rate of every step."
     )
     precision: Precision = Field(default=Precision(), description="Floating-point types of a step.")
+    compression: Compression | None = Field(
+        default=None, description="Send gradients with fewer bytes. Default: in full."
+    )
     balance: Balance | None = Field(
         default=None,
         description="Cut each batch in proportion to the ranks' measured throughput. Default: evenly.",

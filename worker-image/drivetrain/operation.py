@@ -62,6 +62,8 @@ class Operations:
         """Called when nobody had state: the place to load a saved one, before it is copied to all."""
         self.saved_step: Callable[[], int] = lambda: -1
         """Which step that would be; -1: there is no file."""
+        self.hand_over: Callable[[Transport], None] = lambda transport: None
+        """Called before members come or go, in their old group: to give up what only this rank knows."""
         self.sharded: Sharded | None = None
         """State of which every rank has but a part, if it is so."""
 
@@ -206,12 +208,14 @@ class Operations:
 
     def _settle(self, transport: Transport | None, result: StepResult, change_due: bool) -> None:
         """What follows a step that is committed: updated parts go to everybody, and all parts before a change."""
-        if self.sharded is not None and transport is not None and transport.world > 1:
+        if transport is not None and transport.world > 1:
             try:
-                if not result.skipped:
+                if self.sharded is not None and not result.skipped:
                     self.sharded.spread(transport)
-                if change_due:
+                if self.sharded is not None and change_due:
                     reunite(transport, self.sharded, range(transport.world))
+                if change_due:
+                    self.hand_over(transport)
             except Interrupted as error:
                 self.world.interrupted(error)
                 # Now, because the script may look at its parameters. It may go on with whatever it likes, which the

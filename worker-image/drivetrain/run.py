@@ -24,7 +24,7 @@ from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
-from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_sparse
+from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.data import DataParallel, Forward
 from drivetrain.position import StepResult
@@ -38,8 +38,10 @@ from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing
 from drivetrain_api.constants import ENV_POD_IP
+from drivetrain_api.messages import Communication
 
 _LOSS_SCALE: Final = "loss_scale"
+_COMPRESSION: Final = "compression"
 
 if TYPE_CHECKING:
     from drivetrain.comm.script_group import ScriptGroup
@@ -143,6 +145,11 @@ class Run:
         self._precision = precision
         self._parallel = DataParallel(self._model, self._source, self.settings, precision, made)
         self._operations.sharded = self._parallel.zero
+        self._operations.hand_over = self._parallel.hand_over
+        if self._parallel.compressed is not None:
+            self._registry.register(_COMPRESSION, self._parallel.compressed)
+        if training.compression is not None and training.compression.method == "topk":
+            refuse_momentum(made)
         if training.optimizer is not None and self._parallel.layout.sparse:
             refuse_sparse(training.optimizer)
         if resume is not None:
@@ -257,6 +264,7 @@ class Run:
             reduced = parallel.attempt(transport, number, forward, change_pending, self._update.needs_norm)
             with parallel.updating():
                 applied = self._update.apply(number, reduced.norm)
+            parallel.committed(skipped=applied.skipped)
             result = StepResult(number, reduced.loss, reduced.metrics, applied.norm, applied.skipped)
             return result, reduced.change_pending
 
@@ -338,7 +346,7 @@ class Run:
             return
         result, metrics = self._invisible
         self._invisible = None
-        progress = self._meter.visible(result, metrics)
+        progress = self._meter.visible(result, metrics, self._communication())
         if self._world.rank != 0:
             if self._meter.report_due(progress):
                 self._report_counters()
@@ -353,6 +361,14 @@ class Run:
         if self._meter.report_due(progress):
             self._world.progress(progress)
             self._report_counters()
+
+    def _communication(self) -> Communication | None:
+        """What is to be told of how gradients travel; nothing if they travel in full."""
+        compression, parallel = self.settings.training.compression, self._parallel
+        if compression is None or parallel is None or parallel.compressed is None:
+            return None
+        method, reason = parallel.compressed.chosen or (compression.method, "")
+        return Communication(method=method, reason=reason, bytes_per_step=parallel.bytes_of_step)
 
     def _report_counters(self) -> None:
         counts = self._operations.counts
@@ -379,6 +395,9 @@ class Run:
             state.pop(_LOSS_SCALE, None)
         else:
             state.setdefault(_LOSS_SCALE, self._precision.scaler.state_dict())
+        state.pop(_COMPRESSION, None)  # it belongs to the ranks that wrote the file
+        if self._parallel is not None and self._parallel.compressed is not None:
+            state[_COMPRESSION] = self._parallel.compressed.state_dict()
         ours = self._update.optimizer.state_dict()["param_groups"][0].keys() - {"initial_lr"}
         theirs = state["optimizer"]["param_groups"][0].keys() - {"initial_lr"}
         if ours != theirs:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from drivetrain.errors import UsageError
 from drivetrain_api.constants import ENV_SPEC
 from drivetrain_api.runtime import (
+    RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
     RuntimePrecision,
@@ -22,6 +23,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "optimizer": RuntimeOptimizer,
     "learning_rate": RuntimeLearningRate,
     "precision": RuntimePrecision,
+    "compression": RuntimeCompression,
 }
 
 
@@ -86,6 +88,10 @@ def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
         raise UsageError("deterministic cannot be used with zero")
     if training.zero == 3 and training.balance_every is not None:
         raise UsageError("zero 3 cannot be used with balance_every")
+    if training.compression is not None and (training.deterministic or training.zero or precision.reduce != "fp32"):
+        raise UsageError("compression cannot be used with deterministic, zero or precision.reduce")
+    if training.compression is not None and precision.compute == "fp16":
+        raise UsageError("compression cannot be used with precision.compute fp16, whose gradients change their scale")
     if precision.reduce == "fp16" and precision.compute != "fp16":
         raise UsageError(
             "precision.reduce can be fp16 only if precision.compute is: gradients overflow without a scale"

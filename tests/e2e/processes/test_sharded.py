@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ import torch
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import STATE_LOST
-from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from drivetrain_api.runtime import RuntimeCompression, RuntimeSpec, RuntimeTraining
 from harness.job import ROOT, LocalJob
 
 SCRIPT = Path(__file__).with_name("sharded.py")
@@ -49,14 +50,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
     return alone(tmp_path_factory.mktemp("sharded") / "alone")
 
 
-def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path) -> None:
-    torch.testing.assert_close(model_at_the_end(folder), undisturbed, rtol=0, atol=2e-5)
+def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path, tolerance: float = 2e-5) -> None:
+    torch.testing.assert_close(model_at_the_end(folder), undisturbed, rtol=0, atol=tolerance)
 
 
 @asynccontextmanager
-async def job(folder: Path, stage: int, workers: int = 2, every: int = 8) -> AsyncIterator[LocalJob]:
+async def job(folder: Path, stage: int, workers: int = 2, every: int = 8, **fields: Any) -> AsyncIterator[LocalJob]:
     """A job of this script."""
-    training = TRAINING.model_copy(update={"zero": stage})
+    training = TRAINING.model_copy(update={"zero": stage, **fields})
     spec = RuntimeSpec(workers=workers, min_workers=1, spares=0, training=training)
     environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.3"}
     async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment) as running:
@@ -111,3 +112,28 @@ async def test_without_a_save_all_is_lost_and_told(tmp_path: Path) -> None:
             lambda report: any("nothing was saved" in failure.log_tail for failure in report.failures)
         )
         assert any("rank 1 of 2 has" in failure.log_tail for failure in after.failures)
+
+
+@pytest.mark.parametrize("method", ["int8", "auto"])
+async def test_compression_goes_on_when_members_come_go_and_die(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor], method: Any
+) -> None:
+    compression = RuntimeCompression(method=method)
+    async with job(tmp_path, 0, every=0, compression=compression) as running:
+        first = next(iter(running.pods.values()))
+        told = await running.wait_for(lambda report: report.progress is not None and report.progress.step >= 3)
+        running.target = 3
+        await running.start_pod(2)
+        joined = await running.wait_for(lambda report: report.world == 3)
+        first.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(first.process.wait(), 30) == ExitCode.LEFT
+        del running.pods[first.uid]
+        os.kill(joined.members[1].pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+        assert running.operator.reports[-1].state_lost == 0
+    assert told.progress is not None
+    assert told.progress.communication is not None
+    assert told.progress.communication.method in ("int8", "none", "bf16")
+    assert (told.progress.communication.reason != "") == (method == "auto")
+    assert_as(undisturbed, tmp_path, 0.01)

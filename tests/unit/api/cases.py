@@ -56,6 +56,10 @@ def _deterministic(**precision: str) -> dict[str, Any]:
     return {"deterministic": True, "precision": precision}
 
 
+def _compression(method: str, **fields: Any) -> dict[str, Any]:
+    return {"compression": {"method": method} | fields}
+
+
 def _zero(stage: int, **fields: Any) -> dict[str, Any]:
     return {"parallel": {"zero": stage} | fields}
 
@@ -116,6 +120,60 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("zero-3-has-blocks-for-buckets", "stage 2", True, job(training=_zero(2, bucketMegabytes=8))),
     RuleCase("zero-3-has-blocks-for-buckets", "no buckets", True, job(training=_zero(3))),
     RuleCase("zero-3-has-blocks-for-buckets", "both", False, job(training=_zero(3, bucketMegabytes=8))),
+    RuleCase("compression-rank", "powersgd", True, job(training=_compression("powersgd", rank=2))),
+    RuleCase("compression-rank", "int8", False, job(training=_compression("int8", rank=2))),
+    RuleCase("compression-density", "topk", True, job(training=_compression("topk", density=0.1))),
+    RuleCase("compression-density", "powersgd", False, job(training=_compression("powersgd", density=0.1))),
+    RuleCase("compression-momentum", "topk", True, job(training=_compression("topk", momentum=0.5))),
+    RuleCase("compression-momentum", "auto", False, job(training=_compression("auto", momentum=0.5))),
+    RuleCase("compression-maxError", "auto", True, job(training=_compression("auto", maxError=0.1))),
+    RuleCase("compression-maxError", "bf16", False, job(training=_compression("bf16", maxError=0.1))),
+    RuleCase("no-compression-in-deterministic-mode", "compression", True, job(training=_compression("int4"))),
+    RuleCase(
+        "no-compression-in-deterministic-mode",
+        "both",
+        False,
+        job(training=_compression("int8") | {"deterministic": True}),
+    ),
+    RuleCase(
+        "one-type-on-the-wire",
+        "computed in bf16",
+        True,
+        job(training=_compression("int8") | _precision(compute="bf16")),
+    ),
+    RuleCase("one-type-on-the-wire", "both", False, job(training=_compression("int8") | _precision(reduce="bf16"))),
+    RuleCase(
+        "no-compression-of-scaled-gradients",
+        "bf16",
+        True,
+        job(training=_compression("int8") | _precision(compute="bf16")),
+    ),
+    RuleCase(
+        "no-compression-of-scaled-gradients",
+        "both",
+        False,
+        job(training=_compression("int8") | _precision(compute="fp16")),
+    ),
+    RuleCase("no-compression-in-zero", "stage 0", True, job(training=_compression("int8") | _zero(0))),
+    RuleCase("no-compression-in-zero", "both", False, job(training=_compression("int8") | _zero(1))),
+    RuleCase("topk-has-the-momentum", "the script's optimizer", True, job(training=_compression("topk"))),
+    RuleCase("topk-has-the-momentum", "sgd", True, job(training=_compression("topk") | _optimizer("sgd", {}))),
+    RuleCase(
+        "topk-has-the-momentum",
+        "momentum 0",
+        True,
+        job(training=_compression("topk") | _optimizer("sgd", {"momentum": 0.0})),
+    ),
+    RuleCase(
+        "topk-has-the-momentum",
+        "momentum",
+        False,
+        job(training=_compression("topk") | _optimizer("sgd", {"momentum": 0.9})),
+    ),
+    RuleCase("topk-has-the-momentum", "adamw", False, job(training=_compression("topk") | _optimizer("adamw", {}))),
+    RuleCase(
+        "topk-has-the-momentum", "int8 with adamw", True, job(training=_compression("int8") | _optimizer("adamw", {}))
+    ),
     RuleCase("no-balance-in-zero-3", "stage 2", True, job(training=_zero(2) | {"balance": {}})),
     RuleCase("no-balance-in-zero-3", "both", False, job(training=_zero(3) | {"balance": {}})),
     RuleCase("no-balance-in-deterministic-mode", "balance", True, job(training={"balance": {}})),
@@ -192,6 +250,12 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
     "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
+    "training.compression.method": (["bf16", "int8", "int4", "powersgd", "topk", "auto"], ["none", "int2"]),
+    "training.compression.rank": ([1, 256], [0, 257]),
+    "training.compression.density": ([0.001, 1], [0, 1.1]),
+    "training.compression.momentum": ([0, 0.99], [-0.1, 1]),
+    "training.compression.maxError": ([0.001, 1], [0, 1.1]),
+    "training.compression.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
     "training.balance.every": ([1, 10**6], [0, 10**6 + 1]),
     "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
     "training.parallel.zero": ([0, 3], [-1, 4, "all"]),
@@ -229,6 +293,9 @@ def _training_with(path: str, value: Any) -> dict[str, Any]:
         takes = {"momentum": "lars", "trustCoefficient": "lars"}
         fields = {"betas": [value, value]} if name == "betas[]" else {name: value}
         return _optimizer(takes.get(name, "lamb"), fields)
+    if section == "compression":
+        method = {"rank": "powersgd", "density": "topk", "momentum": "topk", "maxError": "auto"}.get(name, "int8")
+        return {section: {"method": method, name: value}}
     if (name, value) == ("reduce", "fp16"):
         return {section: {"compute": "fp16", name: value}}
     if name in ("scaling", "baseBatch"):

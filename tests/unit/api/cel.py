@@ -14,7 +14,7 @@ _TOKEN = re.compile(
       (?P<matches>(?:self|oldSelf)(?:\.\w+)*\.matches\('(?P<pattern>[^']*)'\))
     | has\((?P<has>(?:self|oldSelf)(?:\.\w+)+)\)
     | (?P<path>(?:self|oldSelf)(?:\.\w+)+)
-    | (?P<number>\d+)
+    | (?P<number>\d+(?:\.\d+)?)
     | '(?P<text>[^']*)'
     | (?P<op>&&|\|\||==|!=|<=|>=|<|>|!|\(|\)|\[|\]|,|in\b)
     )""",

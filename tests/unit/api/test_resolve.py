@@ -56,6 +56,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "learningRate": {"scaling": "sqrt", "baseBatch": 8, "warmupSteps": 5},
         "precision": {"compute": "fp16", "reduce": "fp16"},
         "balance": {"every": 7},
+        "compression": {"method": "powersgd", "rank": 2, "warmupSteps": 9},
         "parallel": {"bucketMegabytes": 2, "zero": 2},
     }
     runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
@@ -72,6 +73,14 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "microbatches": 2,
             "clip_norm": 0.5,
             "zero": 2,
+            "compression": {
+                "method": "powersgd",
+                "rank": 2,
+                "density": 0.01,
+                "momentum": 0.9,
+                "warmup_steps": 9,
+                "max_error": 0.02,
+            },
             "bucket_bytes": 2 << 20,
             "optimizer": {
                 "name": "lamb",

@@ -31,6 +31,13 @@ CASES: dict[str, tuple[int, dict[str, Any], float]] = {
     "ZeRO 2, bf16": (2, {"zero": 2, "precision": {"reduce": "bf16"}}, 1.5),
     "ZeRO 3, 2 ranks": (2, {"zero": 3}, 3.0 - 1 / 8),
     "ZeRO 3, 4 ranks": (4, {"zero": 3}, 9.0 - 3 / 8),
+    "compressed to bf16": (3, {"compression": {"method": "bf16"}}, 4.0 / 2),
+    "compressed to int8": (2, {"compression": {"method": "int8"}}, 2.0 / (4 / (1 + 4 / 256))),
+    "compressed to int4": (4, {"compression": {"method": "int4"}}, 6.0 / (4 / (0.5 + 4 / 128))),
+    # A matrix of 512 by 512 becomes 4 columns of both sides.
+    "PowerSGD": (2, {"compression": {"method": "powersgd", "rank": 4}}, 2.0 * 4 * (512 + 512) / 512**2),
+    # To each rank from each other one: numbers and places.
+    "top-k": (4, {"compression": {"method": "topk", "density": 0.02}}, 4 * 3 * 0.02 * 2),
     # Of each subtree's vector, what other ranks own; then the sums to all others.
     "deterministic, 2 ranks": (2, {"deterministic": True}, 2 * 1 / 2 + 1),
     "deterministic, 3 ranks": (3, {"deterministic": True}, 5 * 2 / 3 + 2),

@@ -19,7 +19,13 @@ from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.data import Loss
 from drivetrain.run import Run
 from drivetrain.settings import Settings
-from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision, RuntimeTraining
+from drivetrain_api.runtime import (
+    RuntimeCompression,
+    RuntimeLearningRate,
+    RuntimeOptimizer,
+    RuntimePrecision,
+    RuntimeTraining,
+)
 from unit.runtime.together import Pipe
 
 
@@ -47,6 +53,7 @@ class Case:
     """Takes 15 ms for a sample, all others 5."""
     precision: RuntimePrecision = field(default_factory=RuntimePrecision)
     zero: int = 0
+    compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
 
     def but(self, **changes: Any) -> Case:
@@ -185,6 +192,7 @@ def settings(case: Case) -> Settings:
         learning_rate=case.learning_rate,
         precision=case.precision,
         zero=case.zero,
+        compression=case.compression,
         bucket_bytes=case.bucket_bytes,
         balance_every=case.balance_every,
         deterministic=case.deterministic,

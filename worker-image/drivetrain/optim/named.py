@@ -31,6 +31,15 @@ def optimizer_arguments(settings: RuntimeOptimizer) -> dict[str, Any]:
     return settings.model_dump(exclude={"name"}, exclude_none=True)
 
 
+def refuse_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Raises `UsageError` unless it is SGD without momentum: top-k compression has taken that before."""
+    if type(optimizer) is not torch.optim.SGD or any(group["momentum"] for group in optimizer.param_groups):
+        raise UsageError(
+            "training.compression.method topk needs SGD without momentum as the optimizer (its own is "
+            f"training.compression.momentum); this is {type(optimizer).__name__}"
+        )
+
+
 def refuse_sparse(settings: RuntimeOptimizer) -> None:
     """Raises `UsageError` if the optimizer cannot update the table of an embedding with sparse gradients."""
     if settings.name != "sgd" or settings.momentum or settings.weight_decay:

@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from drivetrain import rng
+from drivetrain.comm.compressed import CompressedReducer
 from drivetrain.comm.ordered import OrderedSum
 from drivetrain.comm.reducer import Reducer
 from drivetrain.comm.sparse import SparseSum
 from drivetrain.comm.transport import Transport
+from drivetrain.compress.methods import method_of
 from drivetrain.data.balance import Balance
 from drivetrain.data.batch import Source
 from drivetrain.data.order import share
@@ -74,6 +76,10 @@ class Reduced:
     """Of the gradient, loss scale and all, if it was asked for and there is a gradient."""
 
 
+Exchange = Reducer | CompressedReducer | Zero
+"""How gradients come to their sum."""
+
+
 def _reduce_type(training: RuntimeTraining) -> torch.dtype | None:
     """In which gradients travel, if not in their own."""
     reduce = training.precision.reduce
@@ -120,15 +126,23 @@ class DataParallel:
         self._settings = settings
         self._metric_names: list[str] | None = None
         """None until a forward pass here has told them."""
+        self.bytes_of_step = 0
+        """Payload that the last step brought to this rank."""
         self._before: list[torch.Tensor] = []
         self._others_before: list[torch.Tensor] = []
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
         self._sparse = SparseSum(self.layout.sparse)
         self._balance = None if training.balance_every is None else Balance(source.batch, training.balance_every)
         self.zero = _new_zero(model, self.layout, blocks, training, optimizer) if training.zero else None
-        # One of the three: the hooks of one would otherwise move another's gradients.
-        self._reducer: Reducer | Zero | None = self.zero
-        if not training.deterministic and self.zero is None:
+        # One of these: the hooks of one would otherwise move another's gradients.
+        self.compressed: CompressedReducer | None = None
+        if training.compression is not None:
+            method = method_of(training.compression, self.layout)
+            self.compressed = CompressedReducer(
+                self.layout, training.bucket_bytes, method, training.compression.warmup_steps
+            )
+        self._reducer: Exchange | None = self.zero or self.compressed
+        if not training.deterministic and self._reducer is None:
             self._reducer = Reducer(self.layout, training.bucket_bytes, _reduce_type(training))
 
     def attempt(
@@ -139,6 +153,7 @@ class DataParallel:
 
         Raises `Interrupted`; then call `restore`.
         """
+        before = transport.payload_bytes if transport is not None else 0
         self._before = [buffer.clone() for buffer in self.layout.statistics]
         self._others_before = [buffer.clone() for buffer in self.layout.other_buffers]
         if self._ordered is not None:
@@ -147,9 +162,20 @@ class DataParallel:
             assert self._reducer is not None
             tail = self._attempt_reduced(self._reducer, transport, step, forward, change_pending)
         reduced = self._read(transport, step, forward, tail, needs_norm)
+        self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         # Nothing is left to undo: an interruption before the next attempt must not roll this step's buffers back.
         self._before, self._others_before = [], []
         return reduced
+
+    def committed(self, *, skipped: bool) -> None:
+        """The optimizer has made its update, or it was skipped for an overflow."""
+        if self.compressed is not None and not skipped:
+            self.compressed.commit()
+
+    def hand_over(self, transport: Transport) -> None:
+        """Before members come or go, in their old group: give up what only this rank knows. Raises `Interrupted`."""
+        if self.compressed is not None:
+            self.compressed.hand_over(transport)
 
     def updating(self) -> AbstractContextManager[None]:
         """Around the optimizer's step."""
@@ -206,7 +232,7 @@ class DataParallel:
         return tail
 
     def _attempt_reduced(
-        self, reducer: Reducer | Zero, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+        self, reducer: Exchange, transport: Transport | None, step: int, forward: Forward, change_pending: bool
     ) -> torch.Tensor:
         rank, world = (transport.rank, transport.world) if transport else (0, 1)
         mine = share(self._source.batch, world, rank)

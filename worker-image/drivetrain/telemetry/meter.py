@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from drivetrain.position import StepResult
-from drivetrain_api.messages import Progress
+from drivetrain_api.messages import Communication, Progress
 
 _WINDOW: Final = 50
 _LINE_SECONDS: Final = 1.0
@@ -24,7 +24,9 @@ class Meter:
         self._line_at = 0.0
         self._report_at = 0.0
 
-    def visible(self, result: StepResult, metrics: dict[str, float]) -> Progress:
+    def visible(
+        self, result: StepResult, metrics: dict[str, float], communication: Communication | None = None
+    ) -> Progress:
         """Note a step that all members hold."""
         self._times.append((result.step, time.monotonic()))
         (first, since), (last, now) = self._times[0], self._times[-1]
@@ -35,6 +37,7 @@ class Meter:
             loss=result.loss,
             step_seconds=seconds,
             samples_per_second=self._batch / seconds if seconds else None,
+            communication=communication,
             metrics={**result.metrics, **metrics},
         )
 

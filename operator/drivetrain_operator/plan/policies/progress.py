@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.messages import Progress
-from drivetrain_api.status import ConditionType, ProgressStatus, TrainingJobStatus
+from drivetrain_api.messages import Communication, Progress
+from drivetrain_api.status import CommunicationStatus, ConditionType, ProgressStatus, TrainingJobStatus
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision
@@ -60,8 +60,15 @@ def _progress(view: View, told: Progress, old: ProgressStatus | None) -> Progres
         eta=duration(left) if left is not None else "",
         loss=_short(told.loss),
         samples_per_second=_short(told.samples_per_second),
+        communication=_communication(told.communication),
         last_update_time=stamp(view.now),
     )
+
+
+def _communication(told: Communication | None) -> CommunicationStatus | None:
+    if told is None:
+        return None
+    return CommunicationStatus(method=told.method[:16], reason=told.reason[:512], bytes_per_step=told.bytes_per_step)
 
 
 def _completed(view: View, last: ProgressStatus) -> ProgressStatus:

@@ -1,0 +1,198 @@
+"""How do gradients become (nearly) their sum over all ranks with fewer bytes, while backward still runs?
+
+As in reducer.py, but the flat vector is cut into chunks of one size, whatever parameters lie in them, and a method of
+`drivetrain.compress` adds up each. Collectives touch only what a method has written down for them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from drivetrain import faults
+from drivetrain.comm.transport import InFlight, Transport
+from drivetrain.compress.auto import Auto
+from drivetrain.compress.method import Chunk, Method, Rounds
+from drivetrain.errors import UsageError
+from drivetrain.parallel.layout import Layout, Slot
+
+
+@dataclass(slots=True)
+class _Part:
+    chunk: Chunk
+    slots: list[Slot]
+    missing: int = 0
+
+
+class CompressedReducer:
+    """Sums the gradients of one model over the ranks of a transport, chunk by chunk, during backward."""
+
+    def __init__(self, layout: Layout, chunk_bytes: int, method: Method, warmup_steps: int) -> None:
+        self._layout = layout
+        self._method = method
+        self._warm_up = method.warm_up
+        self._warmup_steps = warmup_steps
+        self._current = method
+        """Which of the two makes this step."""
+        self._vector = torch.zeros(layout.gradients, dtype=layout.dtype, device=layout.device)
+        self._views = [self._vector[slot.start : slot.stop].view(slot.parameter.shape) for slot in layout.slots]
+        self._parts = self._cut(max(1, chunk_bytes // layout.dtype.itemsize) if method.by_chunks else layout.gradients)
+        self._parts_of: dict[int, list[_Part]] = {slot.index: [] for slot in layout.slots}
+        for part in self._parts:
+            for slot in part.slots:
+                self._parts_of[slot.index].append(part)
+        self._transport: Transport | None = None
+        self._last = False
+        self._launched = 0
+        self._running: deque[tuple[Rounds, InFlight]] = deque()
+        self._seen: list[bool] = []
+        self._counted: list[bool] = []
+        self._step = -1
+        self._chosen_for: Transport | None = None
+        for slot in layout.slots:
+            slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
+
+    def _cut(self, limit: int) -> list[_Part]:
+        parts = []
+        for start in range(0, self._layout.gradients, max(1, limit)):
+            stop = min(start + limit, self._layout.gradients)
+            slots = [slot for slot in self._layout.slots if slot.start < stop and start < slot.stop]
+            parts.append(_Part(Chunk(start, stop, self._vector[start:stop]), slots))
+        return parts
+
+    def begin(self, transport: Transport | None, step: int) -> None:
+        """Start a step. None: one rank only, gradients stay where autograd puts them."""
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        self._transport = transport if transport is not None and transport.world > 1 else None
+        self._step = step
+        self._current = self._warm_up if step < self._warmup_steps else self._method
+        for carried in self._method.carried:
+            carried.begin(transport.world if transport is not None else 1)
+        self._launched = 0
+        self._running.clear()
+        self._last = False
+        self._seen = [False] * len(self._layout.slots)
+        self._counted = [False] * len(self._layout.slots)
+        for part in self._parts:
+            part.missing = len(part.slots)
+
+    def begin_microbatch(self) -> None:
+        """Forward is about to be called."""
+
+    def arm(self) -> None:
+        """The next backward is the last of this step: send chunks as they fill."""
+        self._last = True
+
+    def _arrived(self, slot: Slot) -> None:
+        if self._transport is None:
+            return
+        self._transport.interrupt.check()
+        view = self._views[slot.index]
+        if slot.parameter.grad is not view:
+            assert slot.parameter.grad is not None
+            view.copy_(slot.parameter.grad)
+            slot.parameter.grad = view
+            self._seen[slot.index] = True
+        if self._last:
+            if self._counted[slot.index]:
+                raise UsageError(
+                    "forward: a parameter got its gradient twice in one backward pass; "
+                    "use torch.utils.checkpoint with use_reentrant=False"
+                )
+            self._counted[slot.index] = True
+            for part in self._parts_of[slot.index]:
+                part.missing -= 1
+            while self._launched < len(self._parts) and self._parts[self._launched].missing <= 0:
+                self._launch(self._transport)
+
+    def _launch(self, transport: Transport) -> None:
+        rounds = self._current.rounds(transport, self._parts[self._launched].chunk)
+        self._running.append((rounds, next(rounds)))
+        self._launched += 1
+        faults.point("bucket", self._step)
+
+    @property
+    def used(self) -> list[int]:
+        """Slot indices of the parameters that got a gradient here."""
+        if self._transport is None:
+            return [slot.index for slot in self._layout.slots if slot.parameter.grad is not None]
+        return [index for index, seen in enumerate(self._seen) if seen]
+
+    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+        """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one).
+
+        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
+        """
+        transport = self._transport
+        if transport is None:
+            self._finish_alone()
+            return tail
+        for slot in self._layout.slots:
+            if not self._seen[slot.index]:
+                self._views[slot.index].zero_()
+        while self._launched < len(self._parts):
+            self._launch(transport)
+        total = tail.clone()
+        pending = transport.all_reduce(total)
+        faults.point("gathering", self._step)
+        # Round after round, the chunks in their order: the same on every rank.
+        while self._running:
+            rounds, awaited = self._running.popleft()
+            awaited.wait()
+            following = next(rounds, None)
+            if following is not None:
+                self._running.append((rounds, following))
+        pending.wait()
+        if isinstance(self._method, Auto) and transport is not self._chosen_for:
+            self._method.choose(transport, self._vector)
+            self._chosen_for = transport
+        faults.point("reduced", self._step)
+        for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
+            slot.parameter.grad = self._views[slot.index] if used else None
+        return total
+
+    def _finish_alone(self) -> None:
+        for slot, view in zip(self._layout.slots, self._views, strict=True):
+            if slot.parameter.grad is None:
+                view.zero_()
+            else:
+                slot.parameter.grad = view.copy_(slot.parameter.grad)
+        self._current.alone(Chunk(0, self._layout.gradients, self._vector))
+
+    def commit(self) -> None:
+        """The step's update is made: what it left out is carried on."""
+        self._current.commit()
+
+    def abandon(self) -> None:
+        """The epoch ended in the middle of a step."""
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        self._running.clear()
+        self._transport = None
+
+    @property
+    def chosen(self) -> tuple[str, str] | None:
+        """The method that was chosen, and why, if there was a choice."""
+        return (self._method.chosen, self._method.reason) if isinstance(self._method, Auto) else None
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def hand_over(self, transport: Transport) -> None:
+        """Members will come or go: what ranks carry becomes common property. Raises `Interrupted`."""
+        for carried in self._method.carried:
+            carried.hand_over(transport)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What all members have alike: what was handed over, and what the method shares."""
+        return {"carried": [each.whole for each in self._method.carried], "shared": list(self._method.shared)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a peer's."""
+        for carried, whole in zip(self._method.carried, state["carried"], strict=True):
+            carried.take_over(whole)
+        for tensor, given in zip(self._method.shared, state["shared"], strict=True):
+            tensor.copy_(given)
