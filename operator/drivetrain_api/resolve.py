@@ -67,6 +67,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             clip_norm=training.clip_norm,
             bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
             zero=training.parallel.zero,
+            tensor=training.parallel.tensor,
             optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
             learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
             precision=RuntimePrecision(**training.precision.model_dump()),

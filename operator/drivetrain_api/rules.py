@@ -90,6 +90,17 @@ def _compression_only_for(field: str, name: str) -> Rule:
     )
 
 
+def _not_with_tensor(feature: str, absent: str, why: str) -> Rule:
+    """`spec.training.<feature>` and tensor parallelism exclude each other."""
+    return Rule(
+        name=f"no-{feature}-with-tensor",
+        path="spec.training",
+        cel=f"{absent} || !has(self.parallel.tensor) || self.parallel.tensor == 1",
+        message=f"spec.training.{feature} cannot be used with spec.training.parallel.tensor above 1, {why}",
+        check=lambda self, _: self["parallel"]["tensor"] == 1 or not self.get(feature),
+    )
+
+
 def _get(value: Any, steps: list[str]) -> Any:
     for step in steps:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -181,6 +192,9 @@ RULES: Final[tuple[Rule, ...]] = (
         "block by block; remove it",
         check=lambda self, _: self["zero"] < 3 or "bucketMegabytes" not in self,
     ),
+    _not_with_tensor("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
+    _not_with_tensor("compression", "!has(self.compression)", "whose parts have residuals of their own"),
+    _not_with_tensor("balance", "!has(self.balance)", "whose ranks run in step"),
     _compression_only_for("rank", "powersgd"),
     _compression_only_for("density", "topk"),
     _compression_only_for("momentum", "topk"),

@@ -66,6 +66,8 @@ class RuntimeTraining(_Runtime):
     """Gradients are all-reduced in buckets of about this size."""
     zero: int = 0
     """Stage of ZeRO: what ranks share out. 0: nothing, 1: optimizer state, 2: gradients too, 3: parameters too."""
+    tensor: int = 1
+    """Ranks that share each layer (tensor parallelism)."""
     optimizer: RuntimeOptimizer | None = None
     """None: the script's own."""
     learning_rate: RuntimeLearningRate = RuntimeLearningRate()

@@ -31,6 +31,14 @@ class Batch(SpecModel):
 class Parallel(SpecModel):
     """How ranks share the work of a step."""
 
+    tensor: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Ranks that share each layer's weights (tensor parallelism; Shoeybi et al. 2019), as the model's "
+        "`tp_plan` says; put them on one machine (spec.processesPerWorker). The other ranks train data-parallel; what "
+        "does not fill a group is idle. A rank's part survives it if there is another group. Default: 1.",
+    )
     zero: int = Field(
         default=0,
         ge=0,

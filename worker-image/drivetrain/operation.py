@@ -213,7 +213,12 @@ class Operations:
                 if self.sharded is not None and not result.skipped:
                     self.sharded.spread(transport)
                 if self.sharded is not None and change_due:
-                    reunite(transport, self.sharded, range(transport.world))
+                    reunite(
+                        transport,
+                        self.sharded,
+                        self.sharded.sources(transport.world),
+                        self.sharded.receivers(transport.world),
+                    )
                 if change_due:
                     self.hand_over(transport)
             except Interrupted as error:
@@ -233,7 +238,7 @@ class Operations:
         transport = self.world.transport
         if self.sharded is None or transport is None or self.sharded.part == (0, 0):
             return None
-        return parts_of_all(transport, self.sharded, range(transport.world), [receiver])
+        return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
     def reduce(self, size: int, contribute: Callable[[], list[float]]) -> list[float]:
         """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed."""

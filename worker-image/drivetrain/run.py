@@ -144,7 +144,7 @@ class Run:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._precision = precision
         self._parallel = DataParallel(self._model, self._source, self.settings, precision, made)
-        self._operations.sharded = self._parallel.zero
+        self._operations.sharded = self._parallel.sharded
         self._operations.hand_over = self._parallel.hand_over
         if self._parallel.compressed is not None:
             self._registry.register(_COMPRESSION, self._parallel.compressed)
@@ -211,10 +211,10 @@ class Run:
     def state_sha256(self) -> str:
         """sha256 over all registered state of this rank: names, shapes, hyper-parameters and every tensor bit.
 
-        With `training.parallel.zero`, over this rank's part of parameters and optimizer state.
+        With `training.parallel.zero` or `tensor`, over this rank's part of parameters and optimizer state.
         """
-        zero = self._parallel.zero if self._parallel is not None else None
-        return self._registry.sha256() if zero is None or zero.part == (0, 0) else digest(zero.dump())
+        sharded = self._parallel.sharded if self._parallel is not None else None
+        return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -295,10 +295,10 @@ class Run:
         share_of = Evaluator(model, data, precision.computing(forward), batch)
 
         def contribute() -> list[float]:
-            live, rank, transport = self._operations.live_ranks, self._world.rank, self._world.transport
-            mine = live.index(rank) if rank in live else None
-            with parallel.whole_parameters(transport):
-                return share_of.run(len(live), mine, transport.interrupt.check if transport else lambda: None)
+            transport = self._world.transport
+            with parallel.evaluating(transport, self._operations.live_ranks) as (parts, part, counts):
+                sums = share_of.run(parts, part, transport.interrupt.check if transport else lambda: None)
+            return sums if counts else [0.0] * SUMS
 
         return share_of.outcome(self._operations.reduce(SUMS, contribute))
 

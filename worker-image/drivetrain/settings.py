@@ -86,6 +86,8 @@ def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
         raise UsageError("deterministic cannot be used with precision.reduce or balance_every")
     if training.deterministic and training.zero:
         raise UsageError("deterministic cannot be used with zero")
+    if training.tensor > 1 and (training.deterministic or training.compression or training.balance_every is not None):
+        raise UsageError("tensor cannot be used with deterministic, compression or balance_every")
     if training.zero == 3 and training.balance_every is not None:
         raise UsageError("zero 3 cannot be used with balance_every")
     if training.compression is not None and (training.deterministic or training.zero or precision.reduce != "fp32"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ class Numbers:
 
 class Net(nn.Module):
     """Residual blocks."""
+
+    tp_plan: ClassVar = {"layers.*.0": "colwise", "layers.*.2": "rowwise"}
 
     def __init__(self) -> None:
         super().__init__()

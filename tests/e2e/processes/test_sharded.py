@@ -137,3 +137,19 @@ async def test_compression_goes_on_when_members_come_go_and_die(
     assert told.progress.communication.method in ("int8", "none", "bf16")
     assert (told.progress.communication.reason != "") == (method == "auto")
     assert_as(undisturbed, tmp_path, 0.01)
+
+
+async def test_a_part_survives_its_rank_where_another_group_has_it(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    """Four ranks as two tensor-parallel groups: one dies, the other three hold both parts; one of them is idle then."""
+    async with job(tmp_path, 0, workers=4, every=0, tensor=2) as running:
+        before = await running.wait_for(
+            lambda report: report.world == 4 and report.progress is not None and report.progress.step >= 5
+        )
+        os.kill(before.members[2].pid, signal.SIGKILL)
+        await running.wait_for(lambda report: report.epoch != before.epoch and report.world == 3)
+        (tmp_path / "go").touch()
+        assert await running.completed() == [ExitCode.COMPLETE] * 4
+        assert running.operator.reports[-1].state_lost == 0
+    assert_as(undisturbed, tmp_path)

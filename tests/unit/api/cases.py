@@ -60,6 +60,10 @@ def _compression(method: str, **fields: Any) -> dict[str, Any]:
     return {"compression": {"method": method} | fields}
 
 
+def _tensor(degree: int) -> dict[str, Any]:
+    return {"parallel": {"tensor": degree}}
+
+
 def _zero(stage: int, **fields: Any) -> dict[str, Any]:
     return {"parallel": {"zero": stage} | fields}
 
@@ -120,6 +124,15 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("zero-3-has-blocks-for-buckets", "stage 2", True, job(training=_zero(2, bucketMegabytes=8))),
     RuleCase("zero-3-has-blocks-for-buckets", "no buckets", True, job(training=_zero(3))),
     RuleCase("zero-3-has-blocks-for-buckets", "both", False, job(training=_zero(3, bucketMegabytes=8))),
+    *(
+        RuleCase(f"no-{feature}-with-tensor", f"tensor {degree}", degree == 1, job(training=_tensor(degree) | fields))
+        for feature, fields in (
+            ("deterministic", {"deterministic": True}),
+            ("compression", {"compression": {"method": "int8"}}),
+            ("balance", {"balance": {}}),
+        )
+        for degree in (1, 2)
+    ),
     RuleCase("compression-rank", "powersgd", True, job(training=_compression("powersgd", rank=2))),
     RuleCase("compression-rank", "int8", False, job(training=_compression("int8", rank=2))),
     RuleCase("compression-density", "topk", True, job(training=_compression("topk", density=0.1))),
@@ -258,6 +271,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.compression.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
     "training.balance.every": ([1, 10**6], [0, 10**6 + 1]),
     "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
+    "training.parallel.tensor": ([1, 64], [0, 65]),
     "training.parallel.zero": ([0, 3], [-1, 4, "all"]),
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),

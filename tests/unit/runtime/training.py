@@ -53,6 +53,7 @@ class Case:
     """Takes 15 ms for a sample, all others 5."""
     precision: RuntimePrecision = field(default_factory=RuntimePrecision)
     zero: int = 0
+    tensor: int = 1
     compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
 
@@ -192,6 +193,7 @@ def settings(case: Case) -> Settings:
         learning_rate=case.learning_rate,
         precision=case.precision,
         zero=case.zero,
+        tensor=case.tensor,
         compression=case.compression,
         bucket_bytes=case.bucket_bytes,
         balance_every=case.balance_every,
@@ -233,7 +235,7 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
     evaluation = run.evaluate(Numbers(), forward(case.but(metrics=("right",))), batch=50)
     sha = run.state_sha256()
     extra: dict[str, Any] = {"samples": samples}
-    if case.zero:
+    if case.zero or case.tensor > 1:
         extra |= kept(run)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.pt"

@@ -129,8 +129,20 @@ class Transport:
         """What operations started here have brought or will bring to this rank, by their algorithms and without
         headers: over all ranks, as much as was sent. A ring's all-reduce of S bytes brings 2(N-1)/N S (Patarasuk and
         Yuan 2009)."""
+        self._parent: Transport | None = None
+        self._subgroups: list[Transport] = []
         self._pending: deque[InFlight] = deque()
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
+
+    def adopt(self, subgroup: Transport) -> None:
+        """A group of some of these ranks: abandoned with this one, and counted here."""
+        subgroup._parent = self
+        self._subgroups.append(subgroup)
+
+    def _count(self, payload: int) -> None:
+        self.payload_bytes += payload
+        if self._parent is not None:
+            self._parent._count(payload)
 
     def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
         pending = Pending(self, work, tensors, what)
@@ -157,7 +169,7 @@ class Transport:
 
     def all_reduce(self, tensor: torch.Tensor) -> InFlight:
         """Start summing `tensor` (contiguous) over all ranks, in place. By NCCL if it is on CUDA and there is one."""
-        self.payload_bytes += 2 * (self.world - 1) * tensor.nbytes // self.world
+        self._count(2 * (self.world - 1) * tensor.nbytes // self.world)
         if self.nccl is not None and tensor.is_cuda:
             on_device = self.nccl.all_reduce(tensor, self.blocked)
             self.track(on_device)
@@ -167,7 +179,7 @@ class Transport:
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Return the tensors of all ranks, by rank. Same shape and dtype everywhere."""
-        self.payload_bytes += (self.world - 1) * tensor.nbytes
+        self._count((self.world - 1) * tensor.nbytes)
         outputs = [torch.empty_like(tensor) for _ in range(self.world)]
         source = tensor.clone()
         work = self._guarded(
@@ -178,7 +190,7 @@ class Transport:
 
     def all_gather_into(self, output: torch.Tensor, source: torch.Tensor) -> Pending:
         """Start gathering the flat `source` of all ranks, by rank, into the flat `output`, world times its size."""
-        self.payload_bytes += (self.world - 1) * source.nbytes
+        self._count((self.world - 1) * source.nbytes)
         work = self._guarded(
             lambda: self.process_group.all_gather_single(output, source, AllgatherOptions()), "all-gather"
         )
@@ -186,7 +198,7 @@ class Transport:
 
     def broadcast(self, tensor: torch.Tensor, root: int) -> None:
         """Copy `tensor` from rank `root` to all. The receiving tensor must be staging memory, never live state."""
-        self.payload_bytes += tensor.nbytes if self.rank != root else 0
+        self._count(tensor.nbytes if self.rank != root else 0)
         options = BroadcastOptions()
         options.rootRank = root
         options.rootTensor = 0
@@ -197,7 +209,7 @@ class Transport:
         self, output: torch.Tensor, source: torch.Tensor, output_splits: list[int], source_splits: list[int]
     ) -> Pending:
         """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
-        self.payload_bytes += output.nbytes - output_splits[self.rank] * output.itemsize
+        self._count(output.nbytes - output_splits[self.rank] * output.itemsize)
         work = self._guarded(
             lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits, AllToAllOptions()),
             "all-to-all",
@@ -219,7 +231,7 @@ class Transport:
     ) -> None:
         """Receive into `tensors` (staging memory, never live state); `arrived(index)` is called in their order."""
         what = f"receive from rank {peer}"
-        self.payload_bytes += sum(each.nbytes for each in tensors)
+        self._count(sum(each.nbytes for each in tensors))
         works = [
             self._guarded(lambda each=each, tag=tag: self.process_group.recv([each], peer, tag), what)  # type: ignore[misc]
             for tag, each in enumerate(tensors)
@@ -252,6 +264,8 @@ class Transport:
 
     def abandon(self, quarantine: Quarantine) -> None:
         """End all use of this transport; what is still in flight goes to `quarantine`."""
+        for subgroup in self._subgroups:
+            subgroup.abandon(quarantine)
         for pending in self._pending:
             pending.abandon(quarantine)
         self._pending.clear()

@@ -6,9 +6,10 @@ which `restore` does. The caller (step.py) owns the transaction.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from drivetrain.data.order import share
 from drivetrain.errors import UsageError
 from drivetrain.optim.layerwise import LayerWise
 from drivetrain.parallel.blocks import Block, blocks_of
+from drivetrain.parallel.divided import Divided
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import (
     DIRTY,
@@ -39,7 +41,9 @@ from drivetrain.parallel.layout import (
     WEIGHT,
     Layout,
 )
+from drivetrain.parallel.mesh import Mesh, mesh_of
 from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.tensor import TensorParallel
 from drivetrain.parallel.zero import Zero
 from drivetrain.precision import DTYPES, Precision
 from drivetrain.settings import Settings
@@ -119,7 +123,10 @@ class DataParallel:
     ) -> None:
         training = settings.training
         blocks = blocks_of(model) if training.zero == 3 else []
-        self.layout = Layout(model, blocks)
+        self.tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
+        self.layout = Layout(model, blocks, dict.fromkeys(self.tensor.divided, training.tensor) if self.tensor else {})
+        self._mesh: Mesh | None = None
+        """Of the current membership; None alone."""
         self._precision = precision
         self._model = model
         self._source = source
@@ -132,9 +139,17 @@ class DataParallel:
         self._others_before: list[torch.Tensor] = []
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
         self._sparse = SparseSum(self.layout.sparse)
+        if self.layout.sparse and self.tensor is not None:
+            raise UsageError("training.parallel.tensor cannot be used with embeddings with sparse=True")
         self._balance = None if training.balance_every is None else Balance(source.batch, training.balance_every)
         self.zero = _new_zero(model, self.layout, blocks, training, optimizer) if training.zero else None
         # One of these: the hooks of one would otherwise move another's gradients.
+        self.divided = Divided(self.tensor, optimizer, self.zero) if self.tensor is not None else None
+        if isinstance(optimizer, LayerWise) and (self.zero is not None or self.divided is not None):
+            self._rows = [each for group in optimizer.param_groups for each in group["params"]]
+            optimizer.sum_over_ranks = self._sum_norms
+        elif self.divided is not None:
+            refuse_unless_elementwise(optimizer)
         self.compressed: CompressedReducer | None = None
         if training.compression is not None:
             method = method_of(training.compression, self.layout)
@@ -156,12 +171,18 @@ class DataParallel:
         before = transport.payload_bytes if transport is not None else 0
         self._before = [buffer.clone() for buffer in self.layout.statistics]
         self._others_before = [buffer.clone() for buffer in self.layout.other_buffers]
+        mesh = self._place(transport)
         if self._ordered is not None:
             tail = self._attempt_ordered(self._ordered, transport, step, forward, change_pending)
+            reduced = self._read(transport, step, forward, tail, needs_norm)
+        elif mesh is not None and mesh.idle:
+            reduced = self._hear(mesh, step, forward, change_pending)
         else:
             assert self._reducer is not None
-            tail = self._attempt_reduced(self._reducer, transport, step, forward, change_pending)
-        reduced = self._read(transport, step, forward, tail, needs_norm)
+            tail = self._attempt_reduced(self._reducer, mesh, step, forward, change_pending)
+            reduced = self._read(mesh.data if mesh is not None else None, step, forward, tail, needs_norm)
+            if mesh is not None and mesh.tensor_size > 1:
+                reduced = self._agree(mesh, reduced, change_pending)
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         # Nothing is left to undo: an interruption before the next attempt must not roll this step's buffers back.
         self._before, self._others_before = [], []
@@ -181,13 +202,31 @@ class DataParallel:
         """Around the optimizer's step."""
         return self.zero.updating() if self.zero is not None else nullcontext()
 
-    def whole_parameters(self, transport: Transport | None) -> AbstractContextManager[None]:
-        """All parameters are there meanwhile; all ranks call this. Raises `Interrupted`."""
-        return self.zero.whole_parameters(transport) if self.zero is not None else nullcontext()
+    @property
+    def sharded(self) -> Divided | Zero | None:
+        """State of which each rank has but a part."""
+        return self.divided or self.zero
+
+    @contextmanager
+    def evaluating(self, transport: Transport | None, live: Sequence[int]) -> Iterator[tuple[int, int | None, bool]]:
+        """The model can be called meanwhile, on all ranks alike. In how many parts are pieces of data shared out, which
+        is this rank's (None: none), and do its sums count? All ranks call this. Raises `Interrupted`."""
+        mesh = self._mesh if self._mesh is not None and self._mesh.world is transport else None
+        if self.tensor is None or self.divided is None or mesh is None or self.divided.part == (0, 0):
+            rank = transport.rank if transport is not None else 0
+            with self.zero.whole_parameters(transport) if self.zero is not None else nullcontext():
+                yield len(live), live.index(rank) if rank in live else None, True
+        elif mesh.idle:
+            yield mesh.data_size, None, False
+        else:
+            with self.zero.whole_parameters(mesh.data) if self.zero is not None else nullcontext():
+                self.tensor.begin(mesh.tensor)
+                yield mesh.data_size, mesh.data_rank, mesh.speaks
+                self.tensor.end()
 
     def assembled(self, parts: list[dict[str, Any]] | None) -> AbstractContextManager[None]:
         """All state is there meanwhile, made of the parts of all ranks; None if it is anyway."""
-        return self.zero.assembled(parts) if self.zero is not None and parts is not None else nullcontext()
+        return self.sharded.assembled(parts) if self.sharded is not None and parts is not None else nullcontext()
 
     def rehearse(self, step: int, forward: Forward) -> None:
         """Run forward and backward on this step's first samples and forget the result: a spare warms up.
@@ -214,6 +253,8 @@ class DataParallel:
         self._restore_buffers()
         self._before, self._others_before = [], []
         self._sparse.abandon()
+        if self.tensor is not None:
+            self.tensor.abandon()
         if self._reducer is not None:
             self._reducer.abandon()
         for slot in self.layout.slots:
@@ -232,14 +273,15 @@ class DataParallel:
         return tail
 
     def _attempt_reduced(
-        self, reducer: Exchange, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+        self, reducer: Exchange, mesh: Mesh | None, step: int, forward: Forward, change_pending: bool
     ) -> torch.Tensor:
-        rank, world = (transport.rank, transport.world) if transport else (0, 1)
+        transport = mesh.data if mesh is not None else None
+        rank, world = (mesh.data_rank, mesh.data_size) if mesh is not None else (0, 1)
         mine = share(self._source.batch, world, rank)
         if self._balance is not None and transport is not None:
             mine = self._balance.share_of(transport, step)
         parts = self._source.parts(mine, self._settings.training.microbatches)
-        if transport is not None and self._settings.training.zero == 3:
+        if mesh is not None and (self._settings.training.zero == 3 or self.tensor is not None):
             self._refuse_uneven(world)
         started = time.perf_counter()
         tail = self._new_tail(change_pending)
@@ -251,6 +293,8 @@ class DataParallel:
                 if number == len(parts) - 1:
                     reducer.arm()
                 self._run(forward, step, part, tail)
+        if self.tensor is not None:
+            self.tensor.end()
         if self._balance is not None:
             if self.layout.device.type == "cuda":
                 torch.cuda.synchronize(self.layout.device)
@@ -351,7 +395,7 @@ class DataParallel:
         if self._source.batch // world < microbatches:
             raise UsageError(
                 f"training.batch.global is {self._source.batch}: too small for {world} ranks with {microbatches} "
-                "micro-batches each, which training.parallel.zero 3 needs"
+                "micro-batches each, which training.parallel.zero 3 and training.parallel.tensor need"
             )
 
     def _read(
@@ -379,19 +423,87 @@ class DataParallel:
         norm = self._norm(tail) if needs_norm else None
         return Reduced(numbers[LOSS] / weight, weight, metrics, numbers[FLAG] > 0, norm)
 
+    def _place(self, transport: Transport | None) -> Mesh | None:
+        """This rank's place in the membership. The first step of one cuts the state."""
+        if self._ordered is not None:
+            return None
+        degree = self._settings.training.tensor
+        if transport is None:
+            if degree > 1:
+                raise UsageError(f"training.parallel.tensor is {degree}, but there is only one rank")
+            return None
+        if self._mesh is None or self._mesh.world is not transport:
+            self._mesh = mesh_of(transport, degree)
+        mesh = self._mesh
+        if self.tensor is not None and self.divided is not None:
+            begins = self.divided.is_whole
+            if begins:
+                self.divided.cut(mesh)
+            self.tensor.begin(mesh.tensor, check=begins)
+        return mesh
+
+    def _agree(self, mesh: Mesh, reduced: Reduced, change_pending: bool) -> Reduced:
+        """What all ranks of the mesh know of a step: the same, and that all have their sums. Ranks that are idle learn
+        it here."""
+        names = sorted(reduced.metrics)
+        told = torch.zeros(3 + METRIC_SLOTS + 1, dtype=torch.float64)
+        if mesh.speaks and mesh.data_rank == 0:
+            told[0], told[1] = reduced.loss, reduced.weight
+            told[2] = math.nan if reduced.norm is None else reduced.norm
+            for number, name in enumerate(names):
+                told[3 + number] = reduced.metrics[name]
+        told[-1] = float(change_pending)
+        mesh.world.all_reduce(told).wait()
+        numbers = told.tolist()
+        metrics = {name: numbers[3 + number] for number, name in enumerate(names)}
+        norm = reduced.norm if not mesh.idle else (None if math.isnan(numbers[2]) else numbers[2])
+        return Reduced(numbers[0], numbers[1], metrics, numbers[-1] > 0, norm)
+
+    def _hear(self, mesh: Mesh, step: int, forward: Forward, change_pending: bool) -> Reduced:
+        """A step of the others, for a rank that has no place among them."""
+        if self._metric_names is None:
+            self._metric_names = self._learn_metric_names(step, forward)
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        nothing = Reduced(0.0, 0.0, dict.fromkeys(self._metric_names, 0.0), change_pending=False, norm=None)
+        return self._agree(mesh, nothing, change_pending)
+
+    def _sum_norms(self, squares: torch.Tensor) -> None:
+        """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""
+        if self.zero is not None:
+            self.zero.sum_over_parts(squares)
+        if self.tensor is not None and self._mesh is not None and self._mesh.tensor is not None:
+            divided = torch.tensor([each in self.tensor.divided for each in self._rows])
+            parts = squares[divided]
+            self._mesh.tensor.all_reduce(parts).wait()
+            squares[divided] = parts
+
     def _gradients(self) -> list[torch.Tensor]:
         """Those of what the optimizer updates here."""
-        dense = self.zero.parameters if self.zero is not None else (slot.parameter for slot in self.layout.slots)
-        return [each.grad for each in [*dense, *self.layout.sparse] if each.grad is not None]
+        return [each.grad for _, each in self._updated() if each.grad is not None]
+
+    def _updated(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """The model's parameters, each with what has its gradient here: itself or this rank's piece of it."""
+        plain = ((slot.parameter, slot.parameter) for slot in self.layout.slots)
+        dense = self.zero.parameters if self.zero is not None else plain
+        return [*dense, *((each, each) for each in self.layout.sparse)]
 
     def _norm(self, tail: torch.Tensor) -> float | None:
         """The norm of the whole gradient; None if no rank has one."""
-        gradients = self._gradients()
-        sparse = [each.values() for each in gradients if each.is_sparse]
+        given = [(whole, each.grad) for whole, each in self._updated() if each.grad is not None]
+        sparse = [gradient.values() for _, gradient in given if gradient.is_sparse]
         if not sparse and not any(self.layout.read_used(tail)):
             return None
-        mine = torch.nn.utils.get_total_norm([each for each in gradients if not each.is_sparse]).double() ** 2
+        divided = self.tensor.divided if self.tensor is not None else {}
+        dense = [(whole in divided, gradient) for whole, gradient in given if not gradient.is_sparse]
+        alike = [gradient for apart, gradient in dense if not apart]
+        apart = [gradient for apart, gradient in dense if apart]
+        squares = torch.stack([torch.nn.utils.get_total_norm(each).double() ** 2 for each in (alike, apart)])
         if self.zero is not None:
-            self.zero.sum_squares(mine)
+            self.zero.sum_over_parts(squares)
+        if self._mesh is not None and self._mesh.tensor is not None:
+            summed = squares[1:].clone()
+            self._mesh.tensor.all_reduce(summed).wait()
+            squares[1:] = summed
         everywhere = torch.nn.utils.get_total_norm(sparse).double() ** 2  # all ranks have the same
-        return float((mine + everywhere).sqrt())
+        return float((squares.sum() + everywhere).sqrt())

@@ -75,7 +75,7 @@ class Gathered:
         """`shards` has a bucket for each block, in reverse."""
         self._blocks = blocks
         self._shards = shards
-        self._shapes = [(slot.parameter, slot.parameter.shape) for bucket in shards.buckets for slot in bucket]
+        self._shapes: list[tuple[nn.Parameter, torch.Size]] = []
         self._transport: Transport | None = None
         self._flats: list[_Flat] = []
         """By block. Empty while the state is whole."""
@@ -101,6 +101,8 @@ class Gathered:
 
     def cut(self) -> None:
         """The shards were just cut: drop all parameters."""
+        slots = [slot for bucket in self._shards.buckets for slot in bucket]
+        self._shapes = [(slot.parameter, slot.parameter.shape) for slot in slots] if not self._flats else self._shapes
         last = len(self._blocks) - 1
         self._flats = [_Flat(last - number, block, self._shards) for number, block in enumerate(self._blocks)]
 

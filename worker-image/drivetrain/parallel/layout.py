@@ -8,7 +8,7 @@ own. The layout is a pure function of the model, so that a newcomer's equals a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,8 +45,11 @@ class Slot:
 class Layout:
     """The flat vector of one model. All sizes in elements of `dtype`."""
 
-    def __init__(self, model: nn.Module, blocks: Sequence[Block] = ()) -> None:
-        """`blocks`: all that the model consists of, if the vector is to have them one after the other."""
+    def __init__(
+        self, model: nn.Module, blocks: Sequence[Block] = (), divided: Mapping[nn.Parameter, int] | None = None
+    ) -> None:
+        """`blocks`: all that the model consists of, if the vector is to have them one after the other. `divided`:
+        parameters of which each rank will have one of so many parts."""
         parameters = [each for each in model.parameters() if each.requires_grad]
         if not parameters:
             raise UsageError("prepare(model=...): no parameter requires a gradient")
@@ -71,8 +74,9 @@ class Layout:
         self.slots: list[Slot] = []
         start = 0
         for index, parameter in enumerate(ordered):
-            self.slots.append(Slot(parameter, start, start + parameter.numel(), index))
-            start += parameter.numel()
+            size = parameter.numel() // (divided or {}).get(parameter, 1)
+            self.slots.append(Slot(parameter, start, start + size, index))
+            start += size
         self.gradients = start
         self.model = model
         self._used = _FIXED

@@ -41,7 +41,7 @@ class Shards:
     """The pieces of one model and its optimizer."""
 
     def __init__(self, buckets: Sequence[Sequence[Slot]], optimizer: torch.optim.Optimizer, *, apart: bool) -> None:
-        """`apart`: pieces have memory of their own, because the parameters' is freed; else they are views of it."""
+        """`apart`: pieces have memory of their own, as the parameters' comes and goes; else they are views of it."""
         self.buckets = buckets
         self.optimizer = optimizer
         self.rank = 0
@@ -53,6 +53,8 @@ class Shards:
         """By bucket: this rank's part of the sum, padded."""
         self.values: list[torch.Tensor] = []
         """By bucket: this rank's part of the parameters, padded. Only if they lie apart."""
+        self.flats: list[torch.Tensor] = []
+        """By bucket: all parameters, padded; they are views of it. Unless pieces lie apart."""
         self._apart = apart
         self._given = [list(group["params"]) for group in optimizer.param_groups]
         for slot in (slot for bucket in buckets for slot in bucket):
@@ -70,12 +72,14 @@ class Shards:
         """Keep part `rank` of `world` and forget the rest of the optimizer's state. From whole only."""
         assert self.is_whole
         self.rank, self.world = rank, world
-        self.pieces, self.gradients, self.values = [], [], []
+        self.pieces, self.gradients, self.values, self.flats = [], [], [], []
         for bucket in self.buckets:
             size = part_size(bucket, world)
             self.gradients.append(bucket[0].parameter.new_zeros(size))
             if self._apart:
                 self.values.append(bucket[0].parameter.new_zeros(size))
+            else:
+                self.flats.append(_flattened(bucket, size * world))
             self.pieces.append([self._piece(slot, bucket[0].start + rank * size, size) for slot in bucket])
         self._hand_over({id(piece.slot.parameter): piece for pieces in self.pieces for piece in pieces})
 
@@ -102,7 +106,7 @@ class Shards:
                 del optimizer.state[each]
                 if piece.last > piece.first:
                     optimizer.state[piece.parameter] = {
-                        name: value.reshape(-1)[piece.first : piece.last].clone() if _like(name, value, each) else value
+                        name: _flat(value)[piece.first : piece.last].clone() if is_like(name, value, each) else value
                         for name, value in state.items()
                     }
 
@@ -134,25 +138,43 @@ class Shards:
                 if id(parameter) not in known:
                     continue
                 for name, part in state.items():
-                    if not _like(name, part, value):
+                    if not is_like(name, part, value):
                         self.optimizer.state[parameter][name] = part.clone() if torch.is_tensor(part) else part
                         continue
                     whole = self.optimizer.state[parameter].setdefault(name, part.new_zeros(parameter.shape))
                     whole.view(-1)[first:last] = part
 
     def reset(self) -> None:
-        """Give the optimizer the model's parameters back, without their state: for one that loads it."""
+        """Give the optimizer the model's parameters back, without their state, and those memory of their own with
+        whatever is in it: for one that loads it. What ranks were still sending goes to the old memory."""
         if self.is_whole:
             return
         for piece in (piece for pieces in self.pieces for piece in pieces):
             self.optimizer.state.pop(piece.parameter, None)
         for group, given in zip(self.optimizer.param_groups, self._given, strict=True):
             group["params"] = list(given)
+        for bucket in () if self._apart else self.buckets:
+            for slot in bucket:
+                slot.parameter.data = torch.empty_like(slot.parameter.data)
         self.world = 0
-        self.pieces, self.gradients, self.values = [], [], []
+        self.pieces, self.gradients, self.values, self.flats = [], [], [], []
 
 
-def _like(name: str, value: Any, parameter: torch.Tensor) -> bool:
+def _flattened(bucket: Sequence[Slot], size: int) -> torch.Tensor:
+    """One tensor of `size` elements that the bucket's parameters become views of."""
+    start = bucket[0].start
+    flat = bucket[0].parameter.data.new_zeros(size)
+    for slot in bucket:
+        here = flat[slot.start - start : slot.stop - start].view(slot.parameter.shape)
+        slot.parameter.data = here.copy_(slot.parameter.data)
+    return flat
+
+
+def _flat(value: torch.Tensor) -> torch.Tensor:
+    return value.reshape(-1)
+
+
+def is_like(name: str, value: Any, parameter: torch.Tensor) -> bool:
     """Has this state an entry for each element of the parameter? torch's step count is a scalar, like some of them."""
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape and (value.dim() > 0 or name != "step")
 

@@ -99,7 +99,7 @@ def synchronise(
     if not any(whole):
         assert sharded is not None
         holders = _holders(table, orders, best)
-        reunite(transport, sharded, holders)
+        reunite(transport, sharded, holders, holders)
         whole = [rank in holders for rank in range(transport.world)]
     source = whole.index(True)
     if fresh and transport.rank == source:

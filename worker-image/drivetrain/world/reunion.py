@@ -30,6 +30,12 @@ class Sharded(Protocol):
     def reset(self) -> None:
         """Become whole with nothing that counts: before a peer's state is taken over."""
 
+    def sources(self, world: int) -> range:
+        """Ranks of a membership of this size that have all parts between them."""
+
+    def receivers(self, world: int) -> range:
+        """Ranks that can become whole by that."""
+
     def spread(self, transport: Transport) -> None:
         """After an update: bring the ranks' parts into all parameters, where they are kept. Raises `Interrupted`."""
 
@@ -62,9 +68,10 @@ def parts_of_all(
     return found
 
 
-def reunite(transport: Transport, sharded: Sharded, holders: Sequence[int]) -> None:
-    """Make the holders of all parts whole. All ranks call this. Raises `Interrupted`; nothing was changed then."""
-    dumps = parts_of_all(transport, sharded, holders, holders)
+def reunite(transport: Transport, sharded: Sharded, holders: Sequence[int], receivers: Sequence[int]) -> None:
+    """Make the receivers whole, by the parts of the holders. All ranks call this. Raises `Interrupted`; nothing was
+    changed then."""
+    dumps = parts_of_all(transport, sharded, holders, receivers)
     if dumps:
         sharded.assemble(dumps)
 

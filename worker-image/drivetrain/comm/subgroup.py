@@ -1,0 +1,50 @@
+"""Some ranks of a membership among themselves: a gloo group whose rendezvous goes over the membership's own.
+
+All ranks of the membership call `subgroup` at the same place, each for the group that it belongs to. One all-gather
+tells all addresses; no store, no port and no message to the coordinator is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+from drivetrain.comm.store import LinkStore
+from drivetrain.comm.transport import Transport, connect_gloo
+from drivetrain_api.constants import ENV_POD_IP
+
+_MESSAGE: Final = 4096
+_SECONDS: Final = 30.0
+
+
+def subgroup(transport: Transport, members: Sequence[int]) -> Transport | None:
+    """Connect `members` (ranks of `transport`, this one among them), numbered in their order; None for one alone.
+
+    It ends with the membership, and what it moves is counted there. Raises `Interrupted`.
+    """
+    if len(members) == 1:
+        _tell(transport, None)  # the others wait for everybody's
+        return None
+
+    def put(key: str, value: bytes) -> None:
+        told = _tell(transport, (key, value))
+        store.feed(dict(each for rank in members if (each := told[rank]) is not None))
+
+    store = LinkStore(put, transport.interrupt, _SECONDS)
+    rank = members.index(transport.rank)
+    group = connect_gloo(store, rank, len(members), transport.interrupt, _SECONDS, os.environ.get(ENV_POD_IP))
+    made = Transport(group, rank, len(members), transport.interrupt, transport.blocked)
+    transport.adopt(made)
+    return made
+
+
+def _tell(transport: Transport, entry: tuple[str, bytes] | None) -> list[tuple[str, bytes] | None]:
+    """Everybody's entry, by rank."""
+    data = pickle.dumps(entry)
+    message = torch.zeros(_MESSAGE, dtype=torch.uint8)
+    message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return [pickle.loads(bytes(each.tolist())) for each in transport.all_gather(message)]

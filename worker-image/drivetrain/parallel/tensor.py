@@ -1,0 +1,201 @@
+"""Tensor parallelism: which of a model's layers work on a part of their weights, by `model.tp_plan`.
+
+The plan maps patterns of module names (fnmatch) to styles:
+    colwise          an nn.Linear with a part of the outputs
+    colwise_gather   the same, then all ranks gather the outputs: for the last layer
+    rowwise          an nn.Linear with a part of the inputs, whose partial outputs are summed: after colwise layers
+    split            any module; each rank goes on with a part of its output's sequence (sequence parallelism)
+    sequence         any module inside that region, such as a norm: its gradients are summed
+With a `split` in the plan, colwise layers gather the sequence and rowwise layers cut it. All else is computed by all
+ranks alike, which is checked in the first step of each membership. See tensor_math.py for the communication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from drivetrain.comm.transport import Transport
+from drivetrain.errors import UsageError
+from drivetrain.parallel.tensor_math import (
+    SEQUENCE,
+    Copy,
+    Gather,
+    GatherAlike,
+    Reduce,
+    ReduceScatter,
+    Split,
+    all_reduce,
+)
+
+_STYLES: Final = ("colwise", "colwise_gather", "rowwise", "split", "sequence")
+_TOLERANCE: Final = 1e-3
+
+
+class TensorParallel:
+    """The layers of one model that are divided over the ranks of a group."""
+
+    def __init__(self, model: nn.Module, degree: int) -> None:
+        self.degree = degree
+        self.divided: dict[nn.Parameter, int] = {}
+        """Along which dimension each divided parameter is cut."""
+        self._group: Transport | None = None
+        self._is_cut = False
+        self._entered: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._norms: dict[nn.Parameter, float] | None = None
+        """Of this rank's gradients of what all ranks have alike, while that is checked."""
+        plan = _resolved(model, getattr(model, "tp_plan", None))
+        self._sequence = "split" in plan.values()
+        partial: set[nn.Parameter] = set()
+        for module, style in plan.items():
+            self._install(module, style)
+            if style == "sequence" or (style == "rowwise" and self._sequence):
+                partial |= {each for each in module.parameters() if each not in self.divided}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad or parameter in self.divided:
+                self._refuse_indivisible(name, parameter)
+            elif parameter in partial:
+                parameter.register_hook(self._summed)
+            else:
+                parameter.register_hook(lambda gradient, parameter=parameter: self._noted(parameter, gradient))
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        model.register_forward_pre_hook(lambda *_: self._refuse("call the model in the functions of run.step only"))
+        model.register_state_dict_pre_hook(lambda *_: self._refuse("write it with run.save"))
+
+    def _install(self, module: nn.Module, style: str) -> None:
+        if style == "split":
+            module.register_forward_hook(lambda _module, _args, output: self._split(output))
+            return
+        if style == "sequence":
+            return
+        assert isinstance(module, nn.Linear)
+        weight, bias = module.weight, module.bias
+        assert isinstance(weight, nn.Parameter)
+        self.divided[weight] = 1 if style == "rowwise" else 0
+        if isinstance(bias, nn.Parameter) and style != "rowwise":
+            self.divided[bias] = 0
+        forward: Callable[[torch.Tensor], torch.Tensor] = self._rowwise(module)
+        if style != "rowwise":
+            forward = self._colwise(module, gathers=style == "colwise_gather")
+        module.forward = forward  # type: ignore[method-assign,assignment]
+
+    def _refuse_indivisible(self, name: str, parameter: nn.Parameter) -> None:
+        dim = self.divided.get(parameter)
+        if dim is not None and parameter.shape[dim] % self.degree:
+            raise UsageError(
+                f"training.parallel.tensor is {self.degree}, which does not divide dimension {dim} of {name}, shape "
+                f"{tuple(parameter.shape)}"
+            )
+
+    # --- layers -----------------------------------------------------------------------------------------------------
+
+    def _colwise(self, module: nn.Linear, *, gathers: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(value: torch.Tensor) -> torch.Tensor:
+            group = self._group
+            if group is None:
+                return F.linear(value, module.weight, module.bias)
+            output = F.linear(self._enter(group, value), module.weight, module.bias)
+            result: torch.Tensor = GatherAlike.apply(output, group, output.dim() - 1) if gathers else output
+            return result
+
+        return forward
+
+    def _rowwise(self, module: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(value: torch.Tensor) -> torch.Tensor:
+            group = self._group
+            if group is None:
+                return F.linear(value, module.weight, module.bias)
+            output = F.linear(value, module.weight)
+            summed: torch.Tensor = (
+                ReduceScatter.apply(output, group, SEQUENCE) if self._sequence else Reduce.apply(output, group)
+            )
+            return summed if module.bias is None else summed + module.bias
+
+        return forward
+
+    def _enter(self, group: Transport, value: torch.Tensor) -> torch.Tensor:
+        """The input of a colwise layer; of several with the same input (query, key, value) only once."""
+        if self._entered is None or self._entered[0] is not value:
+            whole = Gather.apply(value, group, SEQUENCE) if self._sequence else Copy.apply(value, group)
+            self._entered = (value, whole)
+        return self._entered[1]
+
+    def _split(self, output: torch.Tensor) -> torch.Tensor:
+        if self._group is None:
+            return output
+        part: torch.Tensor = Split.apply(output, self._group, SEQUENCE)
+        return part
+
+    # --- gradients --------------------------------------------------------------------------------------------------
+
+    def _summed(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Of a parameter that each rank used for a part of the sequence."""
+        return gradient if self._group is None else all_reduce(self._group, gradient)
+
+    def _noted(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+        if self._norms is not None:
+            self._norms[parameter] = self._norms.get(parameter, 0.0) + float(gradient.norm())
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def begin(self, group: Transport | None, *, check: bool = False) -> None:
+        """Layers work on parts from here on. `check`: see whether all ranks compute the rest alike."""
+        self._group = group
+        self._is_cut = group is not None
+        self._norms = {} if check else None
+        self._entered = None
+
+    def end(self) -> None:
+        """The step, or the evaluation, is over. Raises `UsageError` if the ranks' common gradients differ."""
+        group, norms, self._norms, self._entered = self._group, self._norms, None, None
+        if group is not None and norms is not None:
+            mine = torch.tensor([norms.get(parameter, 0.0) for parameter in self._names], dtype=torch.float64)
+            table = torch.stack(group.all_gather(mine))
+            apart = (table.amax(0) - table.amin(0)) > _TOLERANCE * table.amax(0)
+            if bool(apart.any()):
+                name = list(self._names.values())[int(apart.nonzero()[0, 0])]
+                self._group = None
+                raise UsageError(
+                    f"model.tp_plan: the ranks have different gradients of {name}, which none of its patterns covers; "
+                    "a module between colwise and rowwise layers must be divided, one in the split region is 'sequence'"
+                )
+        self._group = None
+
+    def abandon(self) -> None:
+        """The step was interrupted."""
+        self._group, self._norms, self._entered = None, None, None
+
+    def whole(self) -> None:
+        """The parameters are whole again."""
+        self._is_cut = False
+        self._group = None
+
+    def _refuse(self, instead: str) -> None:
+        if self._is_cut and self._group is None:
+            raise UsageError(f"training.parallel.tensor: no rank has all parameters between steps: {instead}")
+
+
+def _resolved(model: nn.Module, plan: Any) -> dict[nn.Module, str]:
+    """The style of each module. Raises `UsageError`."""
+    if not isinstance(plan, Mapping) or not plan:
+        raise UsageError(
+            "training.parallel.tensor needs model.tp_plan, which maps patterns of module names to styles, for example "
+            '{"layers.*.query": "colwise", "layers.*.out": "rowwise"}'
+        )
+    found: dict[nn.Module, str] = {}
+    for pattern, style in plan.items():
+        matching = [(name, module) for name, module in model.named_modules() if fnmatchcase(name, pattern)]
+        if style not in _STYLES:
+            raise UsageError(f"model.tp_plan[{pattern!r}]: no style {style!r}; there are {', '.join(_STYLES)}")
+        if not matching:
+            raise UsageError(f"model.tp_plan[{pattern!r}]: the model has no such module")
+        for name, module in matching:
+            if style in ("colwise", "colwise_gather", "rowwise") and type(module) is not nn.Linear:
+                raise UsageError(f"model.tp_plan[{pattern!r}]: {name} is no nn.Linear but {type(module).__name__}")
+            found[module] = style
+    return found
