@@ -32,6 +32,12 @@ def _two(ours: float, theirs: float | None, digits: int) -> str:
     return f"{ours:.{digits}f}/" + ("–" if theirs is None else f"{theirs:.{digits}f}")
 
 
+def _doing(what: str) -> None:
+    """Tell who watches; the next line of the table takes its place."""
+    if sys.stderr.isatty():
+        print(f"\r{what} …\033[K", end="\r", file=sys.stderr, flush=True)
+
+
 def row(mode: Mode, world: int, times: pairs.Pairs, ours: Footprint, theirs: Footprint | None) -> Estimate | None:
     """Print what was found; returns the ratio, if there is one."""
     ratio = ratios(times.ours, times.theirs) if times.theirs else None
@@ -39,7 +45,8 @@ def row(mode: Mode, world: int, times: pairs.Pairs, ours: Footprint, theirs: Foo
     compared = (
         f"{ratio.median:>7.3f} {f'{ratio.low:.3f}–{ratio.high:.3f}':<14}{ratio.p95:>6.2f}" if ratio else f"{'':>28}"
     )
-    counterpart = f"{mode.torch.name} ({times.setting})" if mode.torch else "none"
+    threads = f", {times.threads} threads" if times.threads > 1 else ""
+    counterpart = f"{mode.torch.name} ({times.setting}{threads})" if mode.torch else "none"
     print(
         f"{world:>5} {mode.name:<13}{1e3 * estimate(times.ours).median:>8.1f}{their_ms:>9}{compared}"
         f"{len(times.ours):>6}{_two(ours.sent_mb, theirs.sent_mb if theirs else None, 1):>13}"
@@ -77,12 +84,12 @@ def modes_beside_torch(arguments: argparse.Namespace) -> dict[tuple[str, int], f
     with _quiet_if_possible() as namespace:
         for world in arguments.ranks:
             for mode in chosen(arguments.only):
+                _doing(f"{mode.name} with {world} ranks")
                 times = pairs.measure(mode, world, arguments.steps - pairs.WARM_UP, arguments.per_rank)
                 ours = footprint.measure(mode, world, None, namespace, arguments.per_rank)
                 theirs = None
                 if mode.torch is not None:
-                    (setting,) = (each for each in mode.torch.settings if str(each) == times.setting)
-                    theirs = footprint.measure(mode, world, setting, namespace, arguments.per_rank)
+                    theirs = footprint.measure(mode, world, times.setting, namespace, arguments.per_rank)
                 ratio = row(mode, world, times, ours, theirs)
                 if ratio is not None:
                     found[mode.name, world] = ratio.median
@@ -101,6 +108,7 @@ def sums_on_links(arguments: argparse.Namespace) -> dict[str, float]:
     faster: dict[str, float] = {}
     for world in arguments.ranks:
         for rate in RATES:
+            _doing(f"{world} ranks at {rate.name}")
             try:
                 sums, steps = collectives.measure(world, rate, arguments.per_rank)
             except CannotLink as error:
@@ -125,7 +133,7 @@ def sums_on_links(arguments: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-training", description=__doc__)
-    parser.add_argument("--steps", type=int, default=60, help="of each side, the first of them to warm up")
+    parser.add_argument("--steps", type=int, default=40, help="of each side, the first of them to warm up")
     parser.add_argument("--only", metavar="MODE,…", help="modes; none: all")
     parser.add_argument("--ranks", type=lambda text: [int(each) for each in text.split(",")], default=list(WORLDS))
     parser.add_argument("--per-rank", type=int, default=2, help="samples a step")

@@ -25,8 +25,19 @@ from bench.training.workload import ADAMW, CLIP_NORM, Feed, Transformer, loss_of
 Step = Callable[[int], torch.Tensor]
 """Step number to this rank's mean loss."""
 
-BUCKETS = (4, 25)
-"""MB: ours, and torch's default."""
+
+@dataclass(frozen=True)
+class Buckets:
+    """How DDP is used."""
+
+    megabytes: int
+
+    def __str__(self) -> str:
+        return f"buckets of {self.megabytes} MB"
+
+
+BUCKETS = (Buckets(4), Buckets(25))
+"""Ours, and torch's default."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +67,19 @@ def _stepping(
     return step
 
 
-def _ddp(model: Transformer, megabytes: int) -> DistributedDataParallel:
-    return DistributedDataParallel(model, bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
+def _ddp(model: Transformer, buckets: Buckets) -> DistributedDataParallel:
+    return DistributedDataParallel(model, bucket_cap_mb=buckets.megabytes, gradient_as_bucket_view=True)
 
 
-def ddp(model: Transformer, feed: Feed, megabytes: int, compute: torch.dtype | None = None) -> Step:
+def ddp(model: Transformer, feed: Feed, buckets: Buckets, compute: torch.dtype | None = None) -> Step:
     """DistributedDataParallel."""
-    wrapped = _ddp(model, megabytes)
+    wrapped = _ddp(model, buckets)
     return _stepping(wrapped, new_optimizer(wrapped.parameters()), feed, compute)
 
 
-def zero_redundancy(model: Transformer, feed: Feed, megabytes: int) -> Step:
+def zero_redundancy(model: Transformer, feed: Feed, buckets: Buckets) -> Step:
     """DistributedDataParallel with ZeroRedundancyOptimizer."""
-    wrapped = _ddp(model, megabytes)
+    wrapped = _ddp(model, buckets)
     optimizer = ZeroRedundancyOptimizer(
         wrapped.parameters(), torch.optim.AdamW, parameters_as_bucket_view=True, **ADAMW
     )

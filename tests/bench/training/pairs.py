@@ -1,16 +1,17 @@
 """How long is a step of ours beside one of torch's? Both in the same processes, in turn: ours, theirs, theirs, ours, …
 
-So both see the same machine at the same time, and what is told is the ratio within each pair. Before that, torch's
-settings are tried and the fastest is kept.
+So both see the same machine at the same time, and what is told is the ratio within each pair. Before that, settings of
+torch's side are tried and the fastest is kept; ours are what a job has that says nothing.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,8 @@ from bench.training.modes import Mode
 from bench.training.ours import Ours
 from bench.training.workload import Feed, Windows, new_model, standard_library
 from unit.runtime.together import Pipe, Ranks, free_port
+
+T = TypeVar("T")
 
 WARM_UP = 6
 TRIED, TRIED_WARM_UP = 6, 3
@@ -39,10 +42,10 @@ class Pairs:
     theirs: list[float]
     our_loss: float
     their_loss: float
-    setting: str
-    """Torch's fastest one."""
-    tried: dict[str, float] = field(default_factory=dict)
-    """Torch's settings and their step times in seconds."""
+    setting: object
+    """Torch's fastest one; None if it has no counterpart."""
+    threads: int
+    """Of a rank, on both sides: torch's fastest number."""
 
 
 def join_torch(pipe: Pipe, port: int, address: str = "127.0.0.1") -> None:
@@ -65,17 +68,33 @@ def timed(step: Step, number: int) -> tuple[float, torch.Tensor]:
     return time.perf_counter() - started, loss
 
 
-def fastest(counterpart: Counterpart, feed: Feed) -> tuple[object, dict[str, float]]:
-    """The setting that rank 0 finds fastest, and what each takes."""
-    tried = []
-    for setting in counterpart.settings:
-        step = counterpart.build(new_model(), feed, setting)
-        seconds = [timed(step, number)[0] for number in range(TRIED_WARM_UP + TRIED)]
-        tried.append(statistics.median(seconds[TRIED_WARM_UP:]))
-    agreed = torch.tensor(tried)
+def fastest(counterpart: Counterpart, feed: Feed) -> tuple[object, int]:
+    """The setting, and then the number of threads, that rank 0 finds fastest. Leaves torch with that many."""
+    setting = _first_of(counterpart.settings, lambda each: _tried(counterpart.build(new_model(), feed, each)))
+    step = counterpart.build(new_model(), feed, setting)
+
+    def with_threads(number: int) -> float:
+        torch.set_num_threads(number)
+        return _tried(step)
+
+    # More than there are cores would only get into each other's way.
+    threads = _first_of(tuple({1, max(1, (os.cpu_count() or 1) // dist.get_world_size())}), with_threads)
+    torch.set_num_threads(threads)
+    return setting, threads
+
+
+def _tried(step: Step) -> float:
+    seconds = [timed(step, number)[0] for number in range(TRIED_WARM_UP + TRIED)]
+    return statistics.median(seconds[TRIED_WARM_UP:])
+
+
+def _first_of(choices: tuple[T, ...], seconds: Callable[[T], float]) -> T:
+    """The one that takes the fewest seconds, on which all ranks agree."""
+    if len(choices) == 1:
+        return choices[0]
+    agreed = torch.tensor([seconds(each) for each in choices])
     dist.broadcast(agreed, 0)
-    best = counterpart.settings[int(agreed.argmin())]
-    return best, {str(setting): each for setting, each in zip(counterpart.settings, agreed.tolist(), strict=True)}
+    return choices[int(agreed.argmin())]
 
 
 def rank(pipe: Pipe, mode: Mode, port: int, pairs: int, per_rank: int) -> Pairs:
@@ -84,11 +103,10 @@ def rank(pipe: Pipe, mode: Mode, port: int, pairs: int, per_rank: int) -> Pairs:
     data, batch = Windows(standard_library()), per_rank * pipe.world
     steps = WARM_UP + pairs
     sides: dict[str, Step] = {"ours": Ours(mode, data, steps, batch, pipe.world).step}
-    setting: object = ""
-    tried: dict[str, float] = {}
+    setting, threads = None, 1
     if mode.torch is not None:
         feed = Feed(data, batch, pipe.rank, pipe.world)
-        setting, tried = fastest(mode.torch, feed)
+        setting, threads = fastest(mode.torch, feed)
         sides["theirs"] = mode.torch.build(new_model(), feed, setting)
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     losses: dict[str, list[torch.Tensor]] = {"ours": [], "theirs": []}
@@ -102,8 +120,8 @@ def rank(pipe: Pipe, mode: Mode, port: int, pairs: int, per_rank: int) -> Pairs:
         seconds["theirs"][WARM_UP:],
         _over_ranks(losses["ours"]),
         _over_ranks(losses["theirs"]),
-        str(setting),
-        tried,
+        setting,
+        threads,
     )
 
 
