@@ -17,10 +17,11 @@ from bench.training.links import Link, Rate, enter, linked
 from bench.training.methods import METHODS, STEPPED
 from bench.training.modes import chosen
 from bench.training.ours import Ours
+from bench.training.pairs import measured
 from bench.training.workload import Windows, standard_library
 from drivetrain.comm.transport import Transport
 from drivetrain.world.fixed import Fixed
-from unit.runtime.together import Pipe, Ranks
+from unit.runtime.together import Pipe
 
 ALLOWED_ERROR: Final = 0.2
 """Relative, in norm: 4 bits have 0.15."""
@@ -84,10 +85,6 @@ def train(pipe: Pipe, links: list[Link], name: str, per_rank: int) -> float:
 def measure(world: int, rate: Rate, per_rank: int) -> tuple[dict[tuple[str, int], float], dict[str, float]]:
     """Seconds of methods by size, and of steps by mode, on such links. Raises `CannotLink`."""
     with linked(world, rate) as links:
-        with Ranks(collect, world, links, rate) as ranks:
-            collectives = ranks.results(300)[0]
-        steps = {}
-        for name in STEPPED:
-            with Ranks(train, world, links, name, per_rank) as ranks:
-                steps[name] = ranks.results(200)[0]
+        collectives = measured(collect, world, links, rate)[0]
+        steps = {name: measured(train, world, links, name, per_rank)[0] for name in STEPPED}
     return collectives, steps

@@ -93,9 +93,11 @@ def linked(world: int, rate: Rate) -> Iterator[list[Link]]:
         _run("ip", "link", "set", bridge, "up")
         for rank, link in enumerate(links):
             _run("ip", "netns", "add", link.namespace)
-            undo.callback(_run, "ip", "netns", "delete", link.namespace)  # and the veth pair with it
+            undo.callback(_run, "ip", "netns", "delete", link.namespace)
             outer = f"{bridge}v{rank}"
             _run("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", link.namespace)
+            # With its namespace it would go some time later, and be in the way of the next link of this name.
+            undo.callback(_run, "ip", "link", "delete", outer)
             _run("ip", "link", "set", outer, "master", bridge, "up")
             _run("ip", "-n", link.namespace, "address", "add", f"{link.address}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
