@@ -43,13 +43,17 @@ lint: setup ## Style, types, layers, and that generated files are current
 generate: setup ## Write the CRD and the reference pages from the code
 	@$(PYTHON) scripts/generate
 
-.PHONY: bench-recovery bench-overhead bench-balance
+.PHONY: bench-recovery bench-overhead bench-balance bench-training bench-scaling
 bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes)
 	@$(PYTHON) -m bench.recovery $(ARGS)
 bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)
 	@$(PYTHON) tests/bench/overhead.py $(ARGS)
 bench-balance: setup ## Step time with one rank of two held to a third of its core (root; about 2 minutes)
 	@$(PYTHON) -m bench.balance $(ARGS)
+bench-training: setup ## Every mode of training beside plain torch, and sums over slow links (root for those; about 12 minutes)
+	@$(PYTHON) -m bench.training $(ARGS)
+bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where the time goes (about 6 minutes)
+	@$(PYTHON) -m bench.training.scaling $(ARGS)
 
 .PHONY: image
 image: setup ## Build both images (docker, podman or buildah)

@@ -1,0 +1,58 @@
+"""Which modes are measured, and what is torch's counterpart of each? A new mode is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bench.training.counterparts import (
+    DDP,
+    DDP_BF16,
+    FSDP2,
+    FSDP2_KEPT,
+    ZERO_REDUNDANCY,
+    Counterpart,
+)
+from bench.training.workload import CLIP_NORM, SEED
+from drivetrain.settings import Settings
+from drivetrain_api.runtime import RuntimeOptimizer, RuntimePrecision, RuntimeTraining
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of ours to train."""
+
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of RuntimeTraining."""
+    torch: Counterpart | None = None
+    """None: plain torch cannot do it on gloo, or not at all."""
+
+    def settings(self, steps: int, batch: int, world: int) -> Settings:
+        """As a job of `world` workers would give them."""
+        fields = {"clip_norm": CLIP_NORM, "seed": SEED, **self.fields}
+        return Settings(RuntimeTraining(steps=steps, global_batch=batch, **fields), steps, batch, world)
+
+
+MODES: Final = [
+    Mode("plain", {}, DDP),
+    Mode("zero1", {"zero": 1}, ZERO_REDUNDANCY),
+    Mode("zero2", {"zero": 2}, FSDP2_KEPT),
+    Mode("zero3", {"zero": 3}, FSDP2),
+    # torch's own bf16_compress_hook refuses tensors on the CPU.
+    Mode("bf16-reduce", {"precision": RuntimePrecision(reduce="bf16")}, None),
+    Mode("bf16-compute", {"precision": RuntimePrecision(compute="bf16")}, DDP_BF16),
+    Mode("lamb", {"optimizer": RuntimeOptimizer(name="lamb", lr=2e-3)}, None),
+]
+
+
+def chosen(names: str | None) -> list[Mode]:
+    """The modes of a comma-separated list; all if there is none."""
+    if names is None:
+        return MODES
+    known = {mode.name: mode for mode in MODES}
+    unknown = [name for name in names.split(",") if name not in known]
+    if unknown:
+        raise SystemExit(f"unknown mode {', '.join(unknown)}; known: {', '.join(known)}")
+    return [known[name] for name in names.split(",")]

@@ -1,0 +1,158 @@
+"""`make bench-scaling`: how does throughput grow with the ranks, and where does the time of a step go?
+
+A step is cut in three. Computation: what its arithmetic takes with nothing exchanged (alone.py), on all ranks at once,
+in turn with our steps. Runtime: our own Python, which does not depend on the sizes of tensors: CPU time of our step
+less that of a plain one, for a model with as many tensors that hold nearly nothing. The rest is communication that is
+not hidden: waiting for it, copies for it, and the cores that it takes from computation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+from typing import Final, NamedTuple
+
+import torch.distributed as dist
+
+from bench.training.alone import Alone, Clocks
+from bench.training.modes import Mode, chosen
+from bench.training.ours import Ours
+from bench.training.pairs import join_torch, measured
+from bench.training.workload import WIDTH, Feed, Windows, standard_library
+from unit.runtime.together import Pipe, free_port
+
+WARM_UP: Final = 5
+THIN: Final = 8
+"""Width of the model whose arithmetic is nothing."""
+THIN_STEPS: Final = 60
+SHORT_STEP: Final = 0.1
+"""Seconds: a step that our runtime may lengthen by 1 %."""
+
+
+class Medians(NamedTuple):
+    """Over the steps of one rank, in seconds."""
+
+    ours: float
+    alone: float
+    more_cpu: float
+    """Of the training thread in our steps than in lonely ones."""
+    waiting: float
+    """Of our training thread, for the exchange."""
+
+
+class Waits:
+    """Adds up the time between `blocked(True)` and `blocked(False)`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def __call__(self, waiting: bool) -> None:
+        now = time.perf_counter()
+        if waiting:
+            self._since = now
+        else:
+            self.seconds += now - self._since
+
+
+def rank(pipe: Pipe, mode: Mode, width: int, port: int, steps: int, per_rank: int) -> Medians:
+    """One rank's part: our steps and lonely ones in turn."""
+    join_torch(pipe, port)
+    data, batch = Windows(standard_library()), per_rank * pipe.world
+    ours = Ours(mode, data, WARM_UP + steps, batch, pipe.world, width)
+    alone = Alone(mode, Feed(data, batch, pipe.rank, pipe.world), width, pipe.world)
+    waits = Waits()
+    if ours.transport is not None:
+        ours.transport.blocked = waits
+    times: dict[str, list[Clocks]] = {"ours": [], "alone": []}
+    waited = []
+    for number in range(WARM_UP + steps):
+        for which in ("ours", "alone") if number % 2 else ("alone", "ours"):
+            dist.barrier()
+            if which == "alone":
+                times[which].append(alone.step(number))
+                continue
+            waits.seconds = 0.0
+            started = Clocks.read()
+            ours.step(number)
+            times[which].append(started.until(Clocks.read()))
+            waited.append(waits.seconds)
+    pairs = list(zip(times["ours"], times["alone"], strict=True))[WARM_UP:]
+    return Medians(
+        statistics.median(mine.wall for mine, _ in pairs),
+        statistics.median(lonely.wall for _, lonely in pairs),
+        statistics.median(mine.cpu - lonely.cpu for mine, lonely in pairs),
+        statistics.median(waited[WARM_UP:]),
+    )
+
+
+class Parts(NamedTuple):
+    """Of a step, in seconds, means over ranks."""
+
+    step: float
+    computation: float
+    runtime: float
+    waiting: float
+
+    @property
+    def communication(self) -> float:
+        """Not hidden."""
+        return max(0.0, self.step - self.computation - self.runtime)
+
+
+def measure(mode: Mode, world: int, steps: int, per_rank: int) -> Parts:
+    """Of the model, with our runtime's part from the thin one."""
+    full = measured(rank, world, mode, WIDTH, free_port(), steps, per_rank)
+    thin = measured(rank, world, mode, THIN, free_port(), THIN_STEPS, per_rank)
+    return Parts(
+        statistics.mean(each.ours for each in full),
+        statistics.mean(each.alone for each in full),
+        max(0.0, statistics.mean(each.more_cpu for each in thin)),
+        statistics.mean(each.waiting for each in full),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-scaling", description=__doc__)
+    parser.add_argument("--steps", type=int, default=25, help="timed ones of each run")
+    parser.add_argument("--only", metavar="MODE,…", help="modes; none: all")
+    parser.add_argument("--ranks", type=lambda text: [int(each) for each in text.split(",")], default=[1, 2, 4])
+    parser.add_argument("--per-rank", type=int, default=2, help="samples a step")
+    arguments = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"{cores} cores, so no more than {cores} ranks compute at once. Parts of a step in ms; waiting is the part of"
+    )
+    print(f"communication in which the training thread slept; runtime also as a share of a {SHORT_STEP:.1f} s step.\n")
+    print(
+        f"{'mode':<13}{'ranks':>5}{'samples/s':>10}{'growth':>7}{'step':>8}{'computation':>16}{'communication':>16}"
+        f"{'waiting':>9}{'runtime':>9}",
+        flush=True,
+    )
+    runtime, growth = 0.0, {}
+    for mode in chosen(arguments.only):
+        first = math.nan
+        for world in arguments.ranks:
+            parts = measure(mode, world, arguments.steps, arguments.per_rank)
+            throughput = arguments.per_rank * world / parts.step
+            first = throughput / world if math.isnan(first) else first
+            growth[mode.name, world] = throughput / first
+            runtime = max(runtime, parts.runtime)
+            print(
+                f"{mode.name:<13}{world:>5}{throughput:>10.1f}{throughput / first:>6.2f}x{1e3 * parts.step:>8.1f}"
+                f"{1e3 * parts.computation:>9.1f} {parts.computation / parts.step:>5.0%}"
+                f"{1e3 * parts.communication:>9.1f} {parts.communication / parts.step:>5.0%}"
+                f"{1e3 * parts.waiting:>10.1f}{1e3 * parts.runtime:>9.2f} {parts.runtime / SHORT_STEP:>6.1%}",
+                flush=True,
+            )
+    print(
+        f"\nruntime_ms={1e3 * runtime:.2f} runtime_of_100ms={runtime / SHORT_STEP:.1%}",
+        *(f"{name}_{world}x={times:.2f}" for (name, world), times in growth.items() if world > 1 and name == "plain"),
+    )
+
+
+if __name__ == "__main__":
+    main()
