@@ -18,7 +18,9 @@ from torch import nn
 
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
 from drivetrain.comm.transport import Transport
-from drivetrain.data.batch import Batch, MapDataset, Source
+from drivetrain.data.batch import Batch
+from drivetrain.data.source import Dataset, MapSource, Source, is_stream
+from drivetrain.data.stream import StreamSource
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
@@ -103,7 +105,7 @@ class Run:
         *,
         model: nn.Module,
         optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
-        data: MapDataset,
+        data: Dataset,
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -112,6 +114,8 @@ class Run:
 
         `optimizer` and `scheduler` are factories, because the runtime decides when and over which parameters they are
         made; `training.optimizer` of the job takes the optimizer's place. The scheduler is stepped once a step.
+        `data` has samples by index (map-style), or is iterable and yields the same samples in the same order on every
+        rank: see drivetrain/data/stream.py. `collate` makes a micro-batch of a list of samples.
         `resume` is a file that `run.save` wrote: it is loaded if it exists and no member of the job holds newer state.
         Raises `UsageError`.
         """
@@ -119,7 +123,7 @@ class Run:
             raise UsageError("prepare was called already")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
         self._model = model.to(device) if device is not None else model
-        self._source = Source(data, collate, self.settings.training.seed, self.settings.batch)
+        self._source = self._source_of(data, collate)
         training = self.settings.training
         made = (
             named_optimizer(training.optimizer, self._model.parameters())
@@ -279,7 +283,7 @@ class Run:
         total, weights = self._operations.reduce(2, lambda: [value * weight, weight])
         return total / weights if weights else float("nan")
 
-    def evaluate(self, data: MapDataset, forward: Forward, *, batch: int = 64) -> Evaluation:
+    def evaluate(self, data: Dataset, forward: Forward, *, batch: int = 64) -> Evaluation:
         """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
         model, precision, parallel = self._model, self._precision, self._parallel
         if model is None or precision is None or parallel is None:
@@ -331,6 +335,12 @@ class Run:
         if self._parallel is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
         return self._parallel
+
+    def _source_of(self, data: Dataset, collate: Callable[[list[Any]], Any] | None) -> Source:
+        seed, batch = self.settings.training.seed, self.settings.batch
+        if is_stream(data, "prepare(data=...)"):
+            return StreamSource(data, collate, seed, batch, self._operations.position.passes)  # type: ignore[arg-type]
+        return MapSource(data, collate, seed, batch)  # type: ignore[arg-type]
 
     def _show(self) -> None:
         """Make the step before visible: hooks, log and progress, on rank 0."""

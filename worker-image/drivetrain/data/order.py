@@ -5,9 +5,13 @@ its own. The order is a Feistel network over the index (Luby & Rackoff 1988) wit
 so a step costs time in proportion to its batch, not to the dataset, and needs no shuffled index in memory.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
+
+InOrder = Callable[[torch.Tensor, int, int, int], torch.Tensor]
+"""(positions in a pass, number of the pass, seed, batch) to indices: see `MapDataset`."""
 
 _ROUNDS: Final = 4
 _MASK32: Final = 0xFFFFFFFF
@@ -47,22 +51,35 @@ def permute(index: torch.Tensor, size: int, key: int) -> torch.Tensor:
     return result
 
 
+def in_order_of(dataset: Any) -> InOrder:
+    """The dataset's own order, or a uniform shuffle of every pass."""
+    size = len(dataset)
+    order: InOrder | None = getattr(dataset, "in_order", None)
+    return order or (lambda positions, number, seed, batch: permute(positions, size, mix(seed, 0xDA7A, number)))
+
+
 def samples_of_step(step: int, batch: int, size: int, seed: int) -> torch.Tensor:
     """Indices of the `batch` samples of a step, int64, shape (batch,). Over a pass every index occurs exactly once."""
-    return samples_of_steps(range(step, step + 1), batch, size, seed)[0]
+    return samples_of_steps(range(step, step + 1), batch, size, seed, in_order_of(range(size)))[0]
 
 
-def samples_of_steps(steps: range, batch: int, size: int, seed: int) -> torch.Tensor:
+def samples_of_steps(steps: range, batch: int, size: int, seed: int, order: InOrder) -> torch.Tensor:
     """The same for consecutive steps at once, shape (len(steps), batch): many cost little more than one."""
     position = torch.arange(steps.start * batch, steps.stop * batch, dtype=torch.int64)
     number = position // size
     result = torch.empty_like(position)
     for each in range(int(number[0]), int(number[-1]) + 1):
         chosen = number == each
-        result[chosen] = permute(position[chosen] % size, size, mix(seed, 0xDA7A, each))
+        result[chosen] = order(position[chosen] % size, each, seed, batch)
     return result.view(len(steps), batch)
 
 
 def share(total: int, parts: int, part: int) -> range:
     """The contiguous share of `part` when `total` things are spread over `parts` as evenly as possible."""
     return range(part * total // parts, (part + 1) * total // parts)
+
+
+def parts_of(whole: range, count: int) -> list[range]:
+    """Cut positions into at most `count` non-empty consecutive parts."""
+    cut = [share(len(whole), count, each) for each in range(count)]
+    return [range(whole.start + each.start, whole.start + each.stop) for each in cut if len(each)]
