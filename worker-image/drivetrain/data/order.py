@@ -27,7 +27,7 @@ def mix(*values: int) -> int:
     return state & 0x7FFFFFFFFFFFFFFF
 
 
-def _round(value: torch.Tensor, key: int) -> torch.Tensor:
+def _round(value: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     value = (value ^ key) & _MASK32
     value = (value ^ (value >> 16)) * 0x45D9F3B & _MASK32
     value = (value ^ (value >> 16)) * 0x45D9F3B & _MASK32
@@ -36,18 +36,32 @@ def _round(value: torch.Tensor, key: int) -> torch.Tensor:
 
 def permute(index: torch.Tensor, size: int, key: int) -> torch.Tensor:
     """Map int64 indices in [0, size) to [0, size), one to one, in an order that `key` chooses."""
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    keys = [mix(key, number) & _MASK32 for number in range(_ROUNDS)]
+    sizes, keys = torch.tensor([size]), torch.tensor([[mix(key, number) & _MASK32 for number in range(_ROUNDS)]])
+    return _walk(index, sizes.expand(len(index)), keys.expand(len(index), -1))
+
+
+def permute_groups(index: torch.Tensor, group: torch.Tensor, sizes: torch.Tensor, keys: list[int]) -> torch.Tensor:
+    """Many at once: index[i] is one of group[i], which has sizes[group[i]] and keys[group[i]]. Each as `permute`."""
+    rounds = torch.tensor([[mix(key, number) & _MASK32 for number in range(_ROUNDS)] for key in keys])
+    return _walk(index, sizes[group], rounds[group])
+
+
+def _walk(index: torch.Tensor, size: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """`size`: shape of index; `keys`: another dimension for the rounds."""
     result = index.clone()
-    outside = torch.ones_like(result, dtype=torch.bool)
     # The network permutes [0, 4**half); walking until the value is inside keeps it one to one (< 4 tries on average).
-    while bool(outside.any()):
-        left, right = result[outside] >> half, result[outside] & mask
-        for round_key in keys:
-            left, right = right, left ^ (_round(right, round_key) & mask)
-        result[outside] = (left << half) | right
-        outside = result >= size
+    bit_length = torch.frexp((size - 1).double()).exponent.long()
+    half = ((bit_length + 1) // 2).clamp(min=1)
+    outside = torch.arange(len(index))
+    while len(outside):
+        bits, chosen = half[outside], keys[outside]
+        mask = (1 << bits) - 1
+        left, right = result[outside] >> bits, result[outside] & mask
+        for number in range(_ROUNDS):
+            left, right = right, left ^ (_round(right, chosen[:, number]) & mask)
+        found = (left << bits) | right
+        result[outside] = found
+        outside = outside[found >= size[outside]]
     return result
 
 
