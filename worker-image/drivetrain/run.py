@@ -18,6 +18,7 @@ from torch import nn
 
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
 from drivetrain.comm.transport import Transport
+from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
 from drivetrain.data.source import Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import StreamSource
@@ -121,9 +122,9 @@ class Run:
         """
         if self._parallel is not None:
             raise UsageError("prepare was called already")
+        self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
         self._model = model.to(device) if device is not None else model
-        self._source = self._source_of(data, collate)
         training = self.settings.training
         made = (
             named_optimizer(training.optimizer, self._model.parameters())
@@ -337,10 +338,14 @@ class Run:
         return self._parallel
 
     def _source_of(self, data: Dataset, collate: Callable[[list[Any]], Any] | None) -> Source:
-        seed, batch = self.settings.training.seed, self.settings.batch
-        if is_stream(data, "prepare(data=...)"):
-            return StreamSource(data, collate, seed, batch, self._operations.position.passes)  # type: ignore[arg-type]
-        return MapSource(data, collate, seed, batch)  # type: ignore[arg-type]
+        training, batch = self.settings.training, self.settings.batch
+        passes = self._operations.position.passes
+        source: Source = (
+            StreamSource(data, collate, training.seed, batch, passes)  # type: ignore[arg-type]
+            if is_stream(data, "prepare(data=...)")
+            else MapSource(data, collate, training.seed, batch)  # type: ignore[arg-type]
+        )
+        return Ahead(source, training.data_workers, self.settings.steps, passes) if training.data_workers else source
 
     def _show(self) -> None:
         """Make the step before visible: hooks, log and progress, on rank 0."""

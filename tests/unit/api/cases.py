@@ -195,6 +195,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.balance.every": ([1, 10**6], [0, 10**6 + 1]),
     "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
     "training.parallel.zero": ([0, 3], [-1, 4, "all"]),
+    "training.data.workers": ([0, 256], [-1, 257]),
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.spares": ([0, 16], [-1, 17]),

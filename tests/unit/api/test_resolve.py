@@ -56,6 +56,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "learningRate": {"scaling": "sqrt", "baseBatch": 8, "warmupSteps": 5},
         "precision": {"compute": "fp16", "reduce": "fp16"},
         "balance": {"every": 7},
+        "data": {"workers": 3},
         "parallel": {"bucketMegabytes": 2, "zero": 2},
     }
     runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
@@ -70,6 +71,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "seed": 3,
             "global_batch": 32,
             "microbatches": 2,
+            "data_workers": 3,
             "clip_norm": 0.5,
             "zero": 2,
             "bucket_bytes": 2 << 20,

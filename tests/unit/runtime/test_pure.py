@@ -277,6 +277,7 @@ def test_what_the_job_leaves_at_the_apis_default_is_the_scripts(monkeypatch: pyt
         ({"steps": 4, "global_batch": 4, "precision": {"computee": "bf16"}}, "computee"),
         ({"steps": 4, "global_batch": 4, "precision": {"compute": "fp8"}}, "precision.compute"),
         ({"steps": 4, "global_batch": 4, "precision": {"reduce": "fp16"}}, "precision.reduce"),
+        ({"steps": 4, "global_batch": 4, "data_workers": -1}, "data_workers"),
         ({"steps": 4, "global_batch": 4, "deterministic": True, "balance_every": 5}, "deterministic"),
         ({"steps": 4, "global_batch": 4, "learning_rate": {"scaling": "sqrt"}}, "base_batch"),
     ],

@@ -48,6 +48,7 @@ class Case:
     precision: RuntimePrecision = field(default_factory=RuntimePrecision)
     zero: int = 0
     bucket_bytes: int = 4 << 20
+    data_workers: int = 0
 
     def but(self, **changes: Any) -> Case:
         """The same case with some fields changed."""
@@ -186,6 +187,7 @@ def settings(case: Case) -> Settings:
         precision=case.precision,
         zero=case.zero,
         bucket_bytes=case.bucket_bytes,
+        data_workers=case.data_workers,
         balance_every=case.balance_every,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,

@@ -38,6 +38,11 @@ Passes = list[tuple[int, int]]
 """Where the latest passes began: (number, its first sample counted from the beginning of training)."""
 
 
+def merge(passes: Passes, more: Passes) -> None:
+    """Add what somebody else knows."""
+    passes[:] = sorted({*passes, *more})[-_PASSES_KEPT:]
+
+
 class Walk:
     """A place in the endless sequence of a stream's passes. All methods are for use inside `with walk.reading()`."""
 
@@ -143,8 +148,7 @@ class Walk:
         rng.seed(self._seed, _STREAM, number, cuda=False)
         self._iterator = iter(self._dataset)
         self.can_skip = hasattr(self._iterator, "skip")
-        if (number, start) not in self._passes:
-            self._passes[:] = sorted([*self._passes, (number, start)])[-_PASSES_KEPT:]
+        merge(self._passes, [(number, start)])
 
 
 class StreamSource:
