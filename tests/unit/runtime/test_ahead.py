@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from drivetrain.data.ahead import Ahead
+from drivetrain.data.files import Files
 from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import MapSource, Source
 from drivetrain.data.stream import Passes, StreamSource
@@ -127,6 +128,21 @@ def test_a_stream_is_the_same_with_workers() -> None:
     assert [(losses, sorted(seen)) for losses, seen, _ in with_workers] == [
         (losses, sorted(seen)) for losses, seen, _ in without
     ]
+
+
+def read_far_away(_: Pipe, server: str) -> list[int]:
+    files = Files([f"{server}/a.txt", f"{server}/b.txt"], part_bytes=64, transform=int)
+    files[0]  # so there is a connection, and a thread that serves it, when workers are forked
+    source = Ahead(MapSource(files, list, 1, 151), 2, 2, [])
+    found = []
+    for step in range(2):
+        source.expect(step, [range(151)])
+        found += source.read(step, range(151))
+    return found
+
+
+def test_workers_reach_files_far_away(server: str) -> None:
+    assert sorted(together(read_far_away, 1, server)[0]) == list(range(302))
 
 
 class Failing(Numbers):
