@@ -64,6 +64,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             seed=training.seed,
             global_batch=training.batch.global_,
             microbatches=training.batch.microbatches,
+            data_workers=training.data.workers,
             clip_norm=training.clip_norm,
             bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
             zero=training.parallel.zero,

@@ -61,6 +61,8 @@ class RuntimeTraining(_Runtime):
     """Samples a step over all ranks; None: the script's own, from `drivetrain.start(defaults=...)`."""
     microbatches: int = 1
     """Parts that each rank cuts its share of a batch into (gradient accumulation)."""
+    data_workers: int = 0
+    """Processes that read ahead for each rank."""
     clip_norm: float | None = None
     bucket_bytes: int = 4 << 20
     """Gradients are all-reduced in buckets of about this size."""

@@ -28,6 +28,18 @@ class Batch(SpecModel):
     )
 
 
+class Data(SpecModel):
+    """How samples are read."""
+
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Processes that read and collate samples ahead of time for each rank, as torch's DataLoader has "
+        "them. They need CPU and memory of the worker's pod. Default: 0, the rank reads by itself.",
+    )
+
+
 class Parallel(SpecModel):
     """How ranks share the work of a step."""
 
@@ -185,6 +197,7 @@ class Training(SpecModel):
         default=0, ge=0, le=2**32 - 1, description="Seed of data order, initial weights and random numbers."
     )
     batch: Batch = Field(default=Batch(), description="How a step's samples are cut.")
+    data: Data = Field(default=Data(), description="How samples are read.")
     clip_norm: float | None = Field(
         default=None,
         gt=0,

@@ -15,17 +15,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from drivetrain.errors import DrivetrainError, StateMismatch, UsageError
+    from drivetrain.data.files import Files
+    from drivetrain.errors import DataError, DrivetrainError, StateMismatch, UsageError
     from drivetrain.evaluation import Evaluation
     from drivetrain.parallel.data import Loss
     from drivetrain.position import StepResult
     from drivetrain.run import Run, start
 
-__all__ = ["DrivetrainError", "Evaluation", "Loss", "Run", "StateMismatch", "StepResult", "UsageError", "start"]
+__all__ = [
+    "DataError",
+    "DrivetrainError",
+    "Evaluation",
+    "Files",
+    "Loss",
+    "Run",
+    "StateMismatch",
+    "StepResult",
+    "UsageError",
+    "start",
+]
 
 _HOME = {
+    "DataError": "errors",
     "DrivetrainError": "errors",
     "Evaluation": "evaluation",
+    "Files": "data.files",
     "Loss": "parallel.data",
     "Run": "run",
     "StateMismatch": "errors",

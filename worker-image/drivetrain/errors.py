@@ -2,6 +2,7 @@
 
 DrivetrainError
 ├── UsageError            the script or its settings: the message names the argument or field to change
+├── DataError             a dataset's file cannot be read: the message names file and record
 ├── StateMismatch         a peer's state does not fit this process's model or optimizer
 ├── OutOfStep             the others are further than this process's script can follow: it must be replaced
 ├── StateLost             state that was shared out over the ranks died with some of them
@@ -17,6 +18,10 @@ class DrivetrainError(Exception):
 
 class UsageError(DrivetrainError):
     """The script, or the job's spec, asks for something impossible."""
+
+
+class DataError(DrivetrainError):
+    """A dataset's file is not there any more, or its content is not what it should be."""
 
 
 class StateMismatch(DrivetrainError):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
-from drivetrain.data.batch import MapDataset, Source
-from drivetrain.data.order import share
+from drivetrain.data.pieces import pieces_of
+from drivetrain.data.source import Dataset
 from drivetrain.errors import UsageError
 from drivetrain.parallel.data import Forward, Loss
 from drivetrain.parallel.layout import METRIC_SLOTS
@@ -35,21 +36,20 @@ class Evaluation:
 class Evaluator:
     """One evaluation of a model."""
 
-    def __init__(self, model: nn.Module, data: MapDataset, forward: Forward, batch: int) -> None:
+    def __init__(self, model: nn.Module, data: Dataset, forward: Forward, batch: int) -> None:
         if batch < 1:
             raise UsageError(f"evaluate(batch={batch}): must be at least 1")
         self._model = model
         self._forward = forward
-        self._source = Source(data, None, 0, batch)
-        self._pieces = [range(at, min(at + batch, len(data))) for at in range(0, len(data), batch)]
+        self._pieces = pieces_of(data, batch)
         self._names: list[str] | None = None
 
     def run(self, parts: int, part: int | None, check: Callable[[], None]) -> list[float]:
         """The sums of one member's part; all 0 for None. `check()` is called before each piece and may raise."""
         numbers = [0.0] * SUMS
-        for number in share(len(self._pieces), parts, part) if part is not None else ():
+        for samples in self._pieces.of(parts, part) if part is not None else ():
             check()
-            result = self._evaluate(self._pieces[number])
+            result = self._evaluate(samples)
             numbers[0] += result.weight
             numbers[1] += float(result.sum)
             for at, name in enumerate(self._names or []):
@@ -67,18 +67,18 @@ class Evaluator:
     def _learn_names(self) -> None:
         """Also if this process had no part in it (few pieces, or it asks for what was done before it came)."""
         if self._names is None:
-            self._evaluate(self._pieces[0][:1])
+            self._evaluate(self._pieces.one())
 
-    def _evaluate(self, piece: range) -> Loss:
+    def _evaluate(self, samples: list[Any]) -> Loss:
         was_training = self._model.training
         self._model.eval()
         try:
             with torch.no_grad():
-                result = self._forward(self._model, self._source.collated(list(piece)))
+                result = self._forward(self._model, default_collate(samples))
         finally:
             self._model.train(was_training)
         if not isinstance(result, Loss):
-            result = Loss(result.double() * len(piece), len(piece))
+            result = Loss(result.double() * len(samples), len(samples))
         self._names = sorted(result.metrics)
         if len(self._names) > METRIC_SLOTS:
             raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self._names)}")

@@ -47,6 +47,9 @@ class Position:
     """How many of `since` came before the script asked for the next batch; None until it did. A newcomer's script
     enters there, so it does not ask for those."""
     last: StepResult | None = None
+    passes: list[tuple[int, int]] = field(default_factory=list)
+    """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
+    passes before theirs; it decides nothing."""
 
     def order(self) -> tuple[int, int, int, EpochId]:
         """Compares members: the greatest one has seen everything that any member has."""
@@ -91,6 +94,7 @@ class Position:
             "since": self.since,
             "mark": self.mark,
             "last": None if self.last is None else dataclasses.asdict(self.last),
+            "passes": self.passes,
         }
 
     def load(self, data: dict[str, Any]) -> None:
@@ -102,4 +106,5 @@ class Position:
         self.since = [list(each) for each in data["since"]]
         self.mark = data["mark"]
         self.last = None if data["last"] is None else StepResult(**data["last"])
+        self.passes[:] = [(number, start) for number, start in data.get("passes", [])]
         self.has_state = True

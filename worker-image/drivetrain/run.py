@@ -18,7 +18,10 @@ from torch import nn
 
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
 from drivetrain.comm.transport import Transport
-from drivetrain.data.batch import Batch, MapDataset, Source
+from drivetrain.data.ahead import Ahead
+from drivetrain.data.batch import Batch
+from drivetrain.data.source import Dataset, MapSource, Source, is_stream
+from drivetrain.data.stream import StreamSource
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
@@ -105,7 +108,7 @@ class Run:
         *,
         model: nn.Module,
         optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
-        data: MapDataset,
+        data: Dataset,
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -114,14 +117,16 @@ class Run:
 
         `optimizer` and `scheduler` are factories, because the runtime decides when and over which parameters they are
         made; `training.optimizer` of the job takes the optimizer's place. The scheduler is stepped once a step.
+        `data` has samples by index (map-style), or is iterable and yields the same samples in the same order on every
+        rank: see drivetrain/data/stream.py. `collate` makes a micro-batch of a list of samples.
         `resume` is a file that `run.save` wrote: it is loaded if it exists and no member of the job holds newer state.
         Raises `UsageError`.
         """
         if self._parallel is not None:
             raise UsageError("prepare was called already")
+        self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
         self._model = model.to(device) if device is not None else model
-        self._source = Source(data, collate, self.settings.training.seed, self.settings.batch)
         training = self.settings.training
         made = (
             named_optimizer(training.optimizer, self._model.parameters())
@@ -287,7 +292,7 @@ class Run:
         total, weights = self._operations.reduce(2, lambda: [value * weight, weight])
         return total / weights if weights else float("nan")
 
-    def evaluate(self, data: MapDataset, forward: Forward, *, batch: int = 64) -> Evaluation:
+    def evaluate(self, data: Dataset, forward: Forward, *, batch: int = 64) -> Evaluation:
         """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
         model, precision, parallel = self._model, self._precision, self._parallel
         if model is None or precision is None or parallel is None:
@@ -339,6 +344,16 @@ class Run:
         if self._parallel is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
         return self._parallel
+
+    def _source_of(self, data: Dataset, collate: Callable[[list[Any]], Any] | None) -> Source:
+        training, batch = self.settings.training, self.settings.batch
+        passes = self._operations.position.passes
+        source: Source = (
+            StreamSource(data, collate, training.seed, batch, passes)  # type: ignore[arg-type]
+            if is_stream(data, "prepare(data=...)")
+            else MapSource(data, collate, training.seed, batch)  # type: ignore[arg-type]
+        )
+        return Ahead(source, training.data_workers, self.settings.steps, passes) if training.data_workers else source
 
     def _show(self) -> None:
         """Make the step before visible: hooks, log and progress, on rank 0."""

@@ -84,6 +84,8 @@ def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
     precision, rate = training.precision, training.learning_rate
     if training.deterministic and (precision.reduce != "fp32" or training.balance_every is not None):
         raise UsageError("deterministic cannot be used with precision.reduce or balance_every")
+    if training.data_workers < 0:
+        raise UsageError(f"start(defaults=...): data_workers must be at least 0, got {training.data_workers}")
     if training.deterministic and training.zero:
         raise UsageError("deterministic cannot be used with zero")
     if training.tensor > 1 and (training.deterministic or training.compression or training.balance_every is not None):

@@ -16,7 +16,7 @@ from bench.training.counterparts import (
 )
 from bench.training.workload import CLIP_NORM, SEED
 from drivetrain.settings import Settings
-from drivetrain_api.runtime import RuntimeOptimizer, RuntimePrecision, RuntimeTraining
+from drivetrain_api.runtime import RuntimeCompression, RuntimeOptimizer, RuntimePrecision, RuntimeTraining
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ MODES: Final = [
     # torch's own bf16_compress_hook refuses tensors on the CPU.
     Mode("bf16-reduce", {"precision": RuntimePrecision(reduce="bf16")}, None),
     Mode("bf16-compute", {"precision": RuntimePrecision(compute="bf16")}, DDP_BF16),
+    # torch's hooks for these break on gloo (two raise, one aborts the process).
+    Mode("int8", {"compression": RuntimeCompression(method="int8")}, None),
+    Mode("int4", {"compression": RuntimeCompression(method="int4")}, None),
+    Mode("powersgd", {"compression": RuntimeCompression(method="powersgd", rank=4, warmup_steps=6)}, None),
     Mode("lamb", {"optimizer": RuntimeOptimizer(name="lamb", lr=2e-3)}, None),
 ]
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drivetrain.data.batch import Source
 from drivetrain.data.order import share
+from drivetrain.data.source import MapSource
 
 VOCABULARY: Final = [chr(code) for code in (10, *range(32, 127))]
 CONTEXT, WIDTH, DEPTH, HEADS = 64, 240, 8, 8
@@ -125,7 +125,7 @@ class Feed:
     """What torch's side reads: at every step the samples that our side reads, cut over the ranks alike."""
 
     def __init__(self, data: Windows, batch: int, rank: int, world: int) -> None:
-        self._source = Source(data, None, SEED, batch)
+        self._source = MapSource(data, None, SEED, batch)
         self._mine = share(batch, world, rank)
 
     def share(self, step: int) -> Any:

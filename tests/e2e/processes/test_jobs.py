@@ -107,9 +107,11 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_survivors_go_on_and_end_with_the_same_bits(tmp_path: Path, undisturbed: End) -> None:
+@pytest.mark.parametrize("data_workers", [0, 2])
+async def test_survivors_go_on_and_end_with_the_same_bits(tmp_path: Path, undisturbed: End, data_workers: int) -> None:
     """A member dies twice: once at any moment, once with all gradients in, nothing applied, in the last step."""
-    async with job(tmp_path) as running:
+    training = TRAINING.model_copy(update={"data_workers": data_workers})
+    async with job(tmp_path, training=training) as running:
         before = await running.wait_for(at_step(10, world=2))
         (tmp_path / f"kill-reduced-{STEPS - 1}").touch()
         kill(before.members[1].pid)

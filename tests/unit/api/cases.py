@@ -273,6 +273,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
     "training.parallel.tensor": ([1, 64], [0, 65]),
     "training.parallel.zero": ([0, 3], [-1, 4, "all"]),
+    "training.data.workers": ([0, 256], [-1, 257]),
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.spares": ([0, 16], [-1, 17]),

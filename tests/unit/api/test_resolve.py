@@ -57,6 +57,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "precision": {"compute": "fp16", "reduce": "fp16"},
         "balance": {"every": 7},
         "compression": {"method": "powersgd", "rank": 2, "warmupSteps": 9},
+        "data": {"workers": 3},
         "parallel": {"bucketMegabytes": 2, "zero": 2, "tensor": 4},
     }
     runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
@@ -71,6 +72,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "seed": 3,
             "global_batch": 32,
             "microbatches": 2,
+            "data_workers": 3,
             "clip_norm": 0.5,
             "zero": 2,
             "tensor": 4,

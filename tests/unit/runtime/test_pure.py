@@ -17,8 +17,8 @@ from torch import nn
 
 from drivetrain import rng
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint
-from drivetrain.data.batch import Source
-from drivetrain.data.order import permute, samples_of_step, share
+from drivetrain.data.order import parts_of, permute, samples_of_step, share
+from drivetrain.data.source import MapSource
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.position import Position, StepResult
 from drivetrain.settings import Settings
@@ -62,7 +62,7 @@ def test_order_is_a_pure_function(step: int, batch: int, size: int, seed: int) -
 )
 @settings(max_examples=60, deadline=None)
 def test_a_source_knows_the_samples_of_any_step(size: int, batch: int, steps: list[int]) -> None:
-    source = Source(range(size), None, 5, batch)
+    source = MapSource(range(size), None, 5, batch)
     for step in steps:
         assert torch.equal(source.indices(step), samples_of_step(step, batch, size, 5))
 
@@ -82,7 +82,7 @@ def test_shares_cover_everything_in_order_and_evenly(total: int, parts: int) -> 
 
 @given(start=st.integers(0, 50), length=st.integers(0, 50), count=st.integers(1, 9))
 def test_micro_batches_are_not_empty_and_cover_the_share(start: int, length: int, count: int) -> None:
-    parts = Source([0] * 100, None, 0, 100).parts(range(start, start + length), count)
+    parts = parts_of(range(start, start + length), count)
     assert all(len(part) for part in parts)
     assert [each for part in parts for each in part] == list(range(start, start + length))
 
@@ -101,13 +101,13 @@ def test_getitems_is_used_where_a_dataset_has_it() -> None:
             self.asked.append(indices)
             return indices
 
-    source = Source(Many(), None, 0, 4)
+    source = MapSource(Many(), None, 0, 4)
     assert source.read(0, range(4)).tolist() == source.indices(0).tolist() == Many.asked[0]
 
 
 def test_an_empty_dataset_is_refused() -> None:
     with pytest.raises(UsageError, match="data"):
-        Source([], None, 0, 4)
+        MapSource([], None, 0, 4)
 
 
 # --- state ------------------------------------------------------------------------------------------------------------
@@ -236,6 +236,7 @@ def test_a_position_travels_whole() -> None:
     position = Position(first=3, step=3)
     position.commit_reduction([1.0, 2.0], EpochId(1, 2))
     position.mark = 1
+    position.passes.append((1, 20))
     other = Position()
     other.load(position.dump())
     assert other == position
@@ -276,6 +277,7 @@ def test_what_the_job_leaves_at_the_apis_default_is_the_scripts(monkeypatch: pyt
         ({"steps": 4, "global_batch": 4, "precision": {"computee": "bf16"}}, "computee"),
         ({"steps": 4, "global_batch": 4, "precision": {"compute": "fp8"}}, "precision.compute"),
         ({"steps": 4, "global_batch": 4, "precision": {"reduce": "fp16"}}, "precision.reduce"),
+        ({"steps": 4, "global_batch": 4, "data_workers": -1}, "data_workers"),
         ({"steps": 4, "global_batch": 4, "deterministic": True, "balance_every": 5}, "deterministic"),
         ({"steps": 4, "global_batch": 4, "learning_rate": {"scaling": "sqrt"}}, "base_batch"),
     ],

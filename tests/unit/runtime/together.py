@@ -123,6 +123,8 @@ def _child(
 ) -> None:
     import torch
 
+    # A rank may have children (data workers); only this process must end with the test's.
+    mp.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -56,6 +56,7 @@ class Case:
     tensor: int = 1
     compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
+    data_workers: int = 0
 
     def but(self, **changes: Any) -> Case:
         """The same case with some fields changed."""
@@ -196,6 +197,7 @@ def settings(case: Case) -> Settings:
         tensor=case.tensor,
         compression=case.compression,
         bucket_bytes=case.bucket_bytes,
+        data_workers=case.data_workers,
         balance_every=case.balance_every,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,

@@ -24,8 +24,8 @@ from drivetrain.comm.sparse import SparseSum
 from drivetrain.comm.transport import Transport
 from drivetrain.compress.methods import method_of
 from drivetrain.data.balance import Balance
-from drivetrain.data.batch import Source
-from drivetrain.data.order import share
+from drivetrain.data.order import parts_of, share
+from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.optim.layerwise import LayerWise
 from drivetrain.parallel.blocks import Block, blocks_of
@@ -38,6 +38,8 @@ from drivetrain.parallel.layout import (
     METRIC_SLOTS,
     METRICS,
     NORMALISE,
+    STREAM,
+    STREAMS,
     WEIGHT,
     Layout,
 )
@@ -64,6 +66,8 @@ class Loss:
 
 
 _REHEARSALS: Final = 3
+_EXACT_MARKS: Final = 1 << 16
+"""So many marks of 8 bits add up exactly in float32."""
 
 Forward = Callable[[nn.Module, Any], "torch.Tensor | Loss"]
 
@@ -135,6 +139,8 @@ class DataParallel:
         """None until a forward pass here has told them."""
         self.bytes_of_step = 0
         """Payload that the last step brought to this rank."""
+        self._mark: int | None = None
+        """Of what this rank read in this step: see `Source`."""
         self._before: list[torch.Tensor] = []
         self._others_before: list[torch.Tensor] = []
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
@@ -169,6 +175,7 @@ class DataParallel:
         Raises `Interrupted`; then call `restore`.
         """
         before = transport.payload_bytes if transport is not None else 0
+        self._mark = None
         self._before = [buffer.clone() for buffer in self.layout.statistics]
         self._others_before = [buffer.clone() for buffer in self.layout.other_buffers]
         mesh = self._place(transport)
@@ -280,7 +287,8 @@ class DataParallel:
         mine = share(self._source.batch, world, rank)
         if self._balance is not None and transport is not None:
             mine = self._balance.share_of(transport, step)
-        parts = self._source.parts(mine, self._settings.training.microbatches)
+        parts = parts_of(mine, self._settings.training.microbatches)
+        self._source.expect(step, parts)
         if mesh is not None and (self._settings.training.zero == 3 or self.tensor is not None):
             self._refuse_uneven(world)
         started = time.perf_counter()
@@ -292,7 +300,7 @@ class DataParallel:
                 reducer.begin_microbatch()
                 if number == len(parts) - 1:
                     reducer.arm()
-                self._run(forward, step, part, tail)
+                self._run(forward, step, part, tail, rank, number)
         if self.tensor is not None:
             self.tensor.end()
         if self._balance is not None:
@@ -312,6 +320,9 @@ class DataParallel:
         rank, world = (transport.rank, transport.world) if transport else (0, 1)
         # With more ranks than shards some have no work: a waste, but no reason to end a job that was scaled up.
         shards = ordered.begin(rank, world)
+        microbatches = self._settings.training.microbatches
+        parts = {shard: parts_of(share(self._source.batch, ordered.shards, shard), microbatches) for shard in shards}
+        self._source.expect(step, [part for shard in shards for part in parts[shard]])
         others: list[torch.Tensor] = []
         self._sparse.begin()
         for parameter in self._model.parameters():
@@ -321,10 +332,10 @@ class DataParallel:
             mine = share(self._source.batch, ordered.shards, shard)
             tail = self._new_tail(change_pending)
             with rng.stream(self._settings.training.seed, step, shard):
-                for part in self._source.parts(mine, self._settings.training.microbatches):
+                for number, part in enumerate(parts[shard]):
                     if transport is not None:
                         transport.interrupt.check()
-                    self._run(forward, step, part, tail)
+                    self._run(forward, step, part, tail, shard, number)
             if len(mine) and not others:
                 others = [buffer.clone() for buffer in self.layout.other_buffers]
             self._sparse.collect()
@@ -338,9 +349,18 @@ class DataParallel:
         self._sparse.finish(transport)
         return total
 
-    def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor) -> None:
-        """Forward and backward of one micro-batch, and its numbers into the tail."""
-        result = forward(self._model, self._source.read(step, part))
+    def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor, stream: int, number: int) -> None:
+        """Forward and backward of one micro-batch, and its numbers into the tail.
+
+        Random numbers are those of micro-batch `number` of `stream` (see rng.py), however many reading drew.
+        """
+        shard = self._source.read(step, part)
+        if self._source.mark is not None:
+            self._mark = self._source.mark
+            tail[STREAM] += self._mark
+            tail[STREAMS] += 1
+        rng.seed(self._settings.training.seed, step, stream, number)
+        result = forward(self._model, shard)
         if self.zero is not None:
             self.zero.end_forward()
         if isinstance(result, Loss):
@@ -402,6 +422,7 @@ class DataParallel:
         self, transport: Transport | None, step: int, forward: Forward, tail: torch.Tensor, needs_norm: bool
     ) -> Reduced:
         numbers = tail[: METRICS + METRIC_SLOTS].tolist()
+        self._refuse_different_streams(step, numbers[STREAM], numbers[STREAMS])
         with torch.no_grad():
             self.layout.read_statistics(tail, self._before)
             if transport is not None and numbers[DIRTY] > 0:
@@ -477,6 +498,15 @@ class DataParallel:
             parts = squares[divided]
             self._mesh.tensor.all_reduce(parts).wait()
             squares[divided] = parts
+
+    def _refuse_different_streams(self, step: int, total: float, count: float) -> None:
+        """The ranks must find the same samples in an iterable dataset; at least one that does not will see it here."""
+        if self._mark is not None and count <= _EXACT_MARKS and total != self._mark * count:
+            raise UsageError(
+                f"prepare(data=...): at step {step} the ranks find different samples in the iterable dataset. It must "
+                "yield the same samples in the same order on every rank: it must not pick those of a rank or of a "
+                "worker process itself, nor shuffle by random numbers of its own"
+            )
 
     def _gradients(self) -> list[torch.Tensor]:
         """Those of what the optimizer updates here."""

@@ -27,7 +27,10 @@ NORMALISE: Final = 3
 """Above 0: the script returned `Loss(sum, weight)`; divide by the total weight."""
 DIRTY: Final = 4
 """Above 0: buffers other than normalisation statistics changed in forward."""
-METRICS: Final = 5
+STREAM: Final = 5
+"""Sum of the marks of an iterable dataset (see data/source.py), and of how many: all must be equal."""
+STREAMS: Final = 6
+METRICS: Final = 7
 METRIC_SLOTS: Final = 16
 _FIXED: Final = METRICS + METRIC_SLOTS
 

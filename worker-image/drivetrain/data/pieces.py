@@ -1,0 +1,78 @@
+"""Which pieces of a dataset does each member evaluate? The dataset's own order, cut into pieces of one size.
+
+Of a map-style dataset a member takes consecutive pieces. How long a stream is nobody knows before its end, so there the
+members take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from drivetrain.data.order import share
+from drivetrain.data.source import Dataset, MapDataset, StreamDataset, is_stream
+from drivetrain.data.stream import Walk
+from drivetrain.errors import UsageError
+
+
+class Pieces(Protocol):
+    """A dataset in pieces of consecutive samples."""
+
+    def of(self, parts: int, part: int) -> Iterator[list[Any]]:
+        """Those of one of `parts` members; together all, each once. The same in every call."""
+
+    def one(self) -> list[Any]:
+        """A sample of the dataset, alone in a list."""
+
+
+def pieces_of(data: Dataset, size: int) -> Pieces:
+    """Cut a dataset. Raises `UsageError` if it is none, or empty."""
+    return _StreamPieces(data, size) if is_stream(data, "evaluate(data)") else _MapPieces(data, size)  # type: ignore[arg-type]
+
+
+class _MapPieces:
+    def __init__(self, data: MapDataset, size: int) -> None:
+        if not len(data):
+            raise UsageError("evaluate(data): the dataset is empty")
+        self._data = data
+        self._fetch: Callable[[list[int]], list[Any]] = getattr(
+            data, "__getitems__", lambda indices: [data[index] for index in indices]
+        )
+        self._pieces = [range(at, min(at + size, len(data))) for at in range(0, len(data), size)]
+
+    def of(self, parts: int, part: int) -> Iterator[list[Any]]:
+        for number in share(len(self._pieces), parts, part):
+            yield self._fetch(list(self._pieces[number]))
+
+    def one(self) -> list[Any]:
+        return self._fetch([0])
+
+
+class _StreamPieces:
+    def __init__(self, data: StreamDataset, size: int) -> None:
+        self._data = data
+        self._size = size
+
+    def of(self, parts: int, part: int) -> Iterator[list[Any]]:
+        walk = Walk(self._data, 0, [])
+        turn = 0
+        while True:
+            with walk.reading():
+                if turn % parts == part:
+                    found = walk.rest_of_pass(self._size)
+                    more = len(found) == self._size
+                else:
+                    found, more = [], walk.skip_in_pass(self._size)
+            if found:
+                yield found
+            if not more:
+                return
+            turn += 1
+
+    def one(self) -> list[Any]:
+        walk = Walk(self._data, 0, [])
+        with walk.reading():
+            found = walk.rest_of_pass(1)
+        if not found:
+            raise UsageError("evaluate(data): the stream has no samples")
+        return found
