@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from drivetrain.errors import UsageError
+from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of
 from drivetrain.parallel.layout import Layout
@@ -167,6 +167,53 @@ def overflowing(pipe: Pipe, stage: int) -> tuple[list[int], float, bool]:
     scale = run._precision.scaler.get_scale()
     run.finish()
     return skipped, scale, changed
+
+
+class Lost(torch.autograd.Function):
+    """Backward comes so far and no further."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        raise CommFault("a peer is lost")
+
+
+def interrupted(pipe: Pipe, stage: int, folder: Path) -> Outcome:
+    """All ranks lose their peers in the middle of a backward pass, undo the step and make it again."""
+    case = Case(model="deep", steps=6, zero=stage, optimizer="adam")
+    torch.manual_seed(11)
+    model = Net("deep")
+    before = copied(model)
+    run = Run(settings(case), None)
+    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Numbers())
+    failed = []
+
+    def failing(model: nn.Module, shard: Any) -> Any:
+        handle = model.layers[1].register_forward_hook(lambda _module, _args, output: Lost.apply(output))  # type: ignore[index,operator,union-attr]
+        try:
+            return forward(case)(model, shard)
+        finally:
+            handle.remove()
+
+    for batch in run.batches():
+        if batch.step == 2:
+            with pytest.raises(CommFault):
+                run.step(batch, failing)
+            failed.append(batch.step)
+        run.step(batch, forward(case))
+    run.save(folder / "model.pt")
+    run.finish()
+    assert failed == [2]
+    return Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_interrupted_step_is_made_again(stage: int, tmp_path: Path) -> None:
+    outcomes = together(interrupted, 3, stage, tmp_path)
+    assert outcomes[0].distance(by_torch(Case(model="deep", steps=6, optimizer="adam"))) <= 1e-5
 
 
 def misused(pipe: Pipe) -> list[str]:

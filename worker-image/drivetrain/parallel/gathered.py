@@ -20,13 +20,15 @@ from torch.utils._pytree import tree_leaves
 from drivetrain.comm.transport import Pending, Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.blocks import Block
+from drivetrain.parallel.layout import Slot
 from drivetrain.parallel.shards import Shards
 
 
 class _Flat:
     """The parameters of one block, gathered or not."""
 
-    def __init__(self, number: int, block: Block, shards: Shards) -> None:
+    def __init__(self, number: int, block: Block, shards: Shards, shapes: dict[int, torch.Size]) -> None:
+        """`shapes` of the parameters by slot index: their own say nothing while they are dropped."""
         self.number = number
         """Of its bucket."""
         self.stays = block.module is None
@@ -36,7 +38,7 @@ class _Flat:
         self._bytes = self._values.untyped_storage().nbytes()
         start = self._slots[0].start
         self._views = [
-            self._values[slot.start - start : slot.stop - start].view(slot.parameter.shape) for slot in self._slots
+            self._values[slot.start - start : slot.stop - start].view(shapes[slot.index]) for slot in self._slots
         ]
         self._part = shards.values[number]
         self._coming: Pending | None = None
@@ -75,7 +77,8 @@ class Gathered:
         """`shards` has a bucket for each block, in reverse."""
         self._blocks = blocks
         self._shards = shards
-        self._shapes: list[tuple[nn.Parameter, torch.Size]] = []
+        self._shapes: dict[int, torch.Size] = {}
+        """Of the parameters, by slot index."""
         self._transport: Transport | None = None
         self._flats: list[_Flat] = []
         """By block. Empty while the state is whole."""
@@ -101,10 +104,12 @@ class Gathered:
 
     def cut(self) -> None:
         """The shards were just cut: drop all parameters."""
-        slots = [slot for bucket in self._shards.buckets for slot in bucket]
-        self._shapes = [(slot.parameter, slot.parameter.shape) for slot in slots] if not self._flats else self._shapes
+        if not self._flats:
+            self._shapes = {slot.index: slot.parameter.shape for slot in self._slots()}
         last = len(self._blocks) - 1
-        self._flats = [_Flat(last - number, block, self._shards) for number, block in enumerate(self._blocks)]
+        self._flats = [
+            _Flat(last - number, block, self._shards, self._shapes) for number, block in enumerate(self._blocks)
+        ]
 
     def forget_order(self) -> None:
         """A membership begins: newcomers know of no order, and what is called ahead must be the same on all ranks."""
@@ -113,10 +118,13 @@ class Gathered:
     def restore(self) -> None:
         """Give all parameters memory of their own again, with whatever is in it. Ends all use of what was gathered."""
         if self._flats:
-            for parameter, shape in self._shapes:
-                parameter.data = parameter.data.new_empty(shape)
+            for slot in self._slots():
+                slot.parameter.data = slot.parameter.data.new_empty(self._shapes[slot.index])
         self._flats = []
         self._transport = None
+
+    def _slots(self) -> list[Slot]:
+        return [slot for bucket in self._shards.buckets for slot in bucket]
 
     # --- a step -----------------------------------------------------------------------------------------------------
 

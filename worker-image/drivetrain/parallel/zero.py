@@ -80,6 +80,8 @@ class Zero:
         self._seen: list[bool] = []
         self._counted: list[bool] = []
         self._step = -1
+        self._shapes: dict[int, torch.Size] = {}
+        """Of the parameters by slot index: their own say nothing while stage 3 has dropped them."""
         for slot in layout.slots:
             slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
 
@@ -89,6 +91,8 @@ class Zero:
         """Start a step; cuts the state if this is the membership's first. None: one rank only, which has all."""
         for slot in self._layout.slots:
             slot.parameter.grad = None
+        if transport is not None and transport.world == 1:
+            transport = None
         self._transport = transport
         if transport is not None and self._shards.is_whole:
             self.cut(transport)
@@ -107,6 +111,7 @@ class Zero:
     def cut(self, transport: Transport) -> None:
         """Keep this rank's part only. From whole only."""
         self._shards.cut(transport.rank, transport.world)
+        self._shapes = {slot.index: slot.parameter.shape for slot in self._layout.slots}
         if self._gathered is not None:
             self._gathered.cut()
         for bucket in self._buckets:
@@ -161,7 +166,7 @@ class Zero:
             bucket.staging = staging = self._memory.take(size, self._layout.dtype, self._layout.device)
             start = bucket.slots[0].start
             bucket.views = {
-                each.index: staging[each.start - start : each.stop - start].view(each.parameter.shape)
+                each.index: staging[each.start - start : each.stop - start].view(self._shapes[each.index])
                 for each in bucket.slots
             }
             staging[bucket.slots[-1].stop - start :].zero_()
