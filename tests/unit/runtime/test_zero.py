@@ -173,11 +173,11 @@ class Lost(torch.autograd.Function):
     """Backward comes so far and no further."""
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         raise CommFault("a peer is lost")
 
 
@@ -192,7 +192,7 @@ def interrupted(pipe: Pipe, stage: int, folder: Path) -> Outcome:
     failed = []
 
     def failing(model: nn.Module, shard: Any) -> Any:
-        handle = model.layers[1].register_forward_hook(lambda _module, _args, output: Lost.apply(output))  # type: ignore[index,operator,union-attr]
+        handle = model.layers[1].register_forward_hook(lambda _module, _args, output: Lost.apply(output))  # type: ignore[index,union-attr]
         try:
             return forward(case)(model, shard)
         finally:
