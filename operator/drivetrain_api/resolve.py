@@ -9,15 +9,18 @@ from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
+    RuntimePipeline,
     RuntimePrecision,
     RuntimeSpec,
     RuntimeTraining,
 )
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Resolved
+from drivetrain_api.training import Pipeline
 
 MIN_VIRTUAL_SHARDS: Final = 8
 DEFAULT_BUCKET_MEGABYTES: Final = 4
+DEFAULT_CHUNKS: Final = 2
 
 
 def resolve(spec: TrainingJobSpec) -> Resolved:
@@ -69,6 +72,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
             zero=training.parallel.zero,
             tensor=training.parallel.tensor,
+            pipeline=_pipeline(training.parallel.pipeline),
             optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
             learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
             precision=RuntimePrecision(**training.precision.model_dump()),
@@ -80,3 +84,10 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
             virtual_shards=frozen.virtual_shards,
         ),
     )
+
+
+def _pipeline(pipeline: Pipeline | None) -> RuntimePipeline | None:
+    if pipeline is None:
+        return None
+    chunks = (pipeline.chunks or DEFAULT_CHUNKS) if pipeline.schedule == "interleaved" else 1
+    return RuntimePipeline(stages=pipeline.stages, schedule=pipeline.schedule, chunks=chunks)

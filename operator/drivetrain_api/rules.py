@@ -101,6 +101,17 @@ def _not_with_tensor(feature: str, absent: str, why: str) -> Rule:
     )
 
 
+def _not_with_pipeline(feature: str, absent: str, why: str) -> Rule:
+    """`spec.training.<feature>` and pipeline parallelism exclude each other."""
+    return Rule(
+        name=f"no-{feature}-with-pipeline",
+        path="spec.training",
+        cel=f"{absent} || !has(self.parallel.pipeline)",
+        message=f"spec.training.{feature} cannot be used with spec.training.parallel.pipeline, {why}",
+        check=lambda self, _: "pipeline" not in self["parallel"] or not self.get(feature),
+    )
+
+
 def _get(value: Any, steps: list[str]) -> Any:
     for step in steps:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -195,6 +206,47 @@ RULES: Final[tuple[Rule, ...]] = (
     _not_with_tensor("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
     _not_with_tensor("compression", "!has(self.compression)", "whose parts have residuals of their own"),
     _not_with_tensor("balance", "!has(self.balance)", "whose ranks run in step"),
+    _not_with_pipeline("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
+    _not_with_pipeline("compression", "!has(self.compression)", "whose stages have residuals of their own"),
+    _not_with_pipeline("balance", "!has(self.balance)", "whose ranks run in step"),
+    Rule(
+        name="no-zero-with-pipeline",
+        path="spec.training.parallel",
+        cel="!has(self.pipeline) || !has(self.zero) || self.zero == 0",
+        message="spec.training.parallel.zero must be 0 with spec.training.parallel.pipeline, whose ranks have but a "
+        "part of the state anyway",
+        check=lambda self, _: "pipeline" not in self or self["zero"] == 0,
+    ),
+    Rule(
+        name="chunks-are-interleaved",
+        path="spec.training.parallel.pipeline",
+        cel="!has(self.chunks) || (has(self.schedule) && self.schedule == 'interleaved')",
+        message="spec.training.parallel.pipeline.chunks applies to the schedule interleaved only",
+        check=lambda self, _: "chunks" not in self or self["schedule"] == "interleaved",
+    ),
+    Rule(
+        name="microbatches-fill-the-pipeline",
+        path="spec.training",
+        cel="!has(self.parallel.pipeline) || self.batch.microbatches >= self.parallel.pipeline.stages",
+        message="spec.training.batch.microbatches must be at least spec.training.parallel.pipeline.stages, or some "
+        "stage would always be idle; four times as many are usual",
+        check=lambda self, _: (
+            "pipeline" not in self["parallel"]
+            or self["batch"]["microbatches"] >= self["parallel"]["pipeline"]["stages"]
+        ),
+    ),
+    Rule(
+        name="interleaved-microbatches",
+        path="spec.training",
+        cel="!has(self.parallel.pipeline) || self.parallel.pipeline.schedule != 'interleaved' || "
+        "self.batch.microbatches % self.parallel.pipeline.stages == 0",
+        message="spec.training.batch.microbatches must be a multiple of spec.training.parallel.pipeline.stages if "
+        "spec.training.parallel.pipeline.schedule is interleaved",
+        check=lambda self, _: (
+            self["parallel"].get("pipeline", {}).get("schedule") != "interleaved"
+            or self["batch"]["microbatches"] % self["parallel"]["pipeline"]["stages"] == 0
+        ),
+    ),
     _compression_only_for("rank", "powersgd"),
     _compression_only_for("density", "topk"),
     _compression_only_for("momentum", "topk"),

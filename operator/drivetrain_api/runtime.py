@@ -6,7 +6,7 @@ because an older image may run under a newer operator.
 
 from pydantic import BaseModel, ConfigDict
 
-from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling
+from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName
 
 
 class _Runtime(BaseModel):
@@ -51,6 +51,15 @@ class RuntimeCompression(_Runtime):
     max_error: float = 0.02
 
 
+class RuntimePipeline(_Runtime):
+    """`spec.training.parallel.pipeline`."""
+
+    stages: int
+    schedule: ScheduleName = "1f1b"
+    chunks: int = 1
+    """Of consecutive blocks, on each stage."""
+
+
 class RuntimeTraining(_Runtime):
     """`spec.training`, with defaults resolved."""
 
@@ -70,6 +79,8 @@ class RuntimeTraining(_Runtime):
     """Stage of ZeRO: what ranks share out. 0: nothing, 1: optimizer state, 2: gradients too, 3: parameters too."""
     tensor: int = 1
     """Ranks that share each layer (tensor parallelism)."""
+    pipeline: RuntimePipeline | None = None
+    """None: every rank computes all layers."""
     optimizer: RuntimeOptimizer | None = None
     """None: the script's own."""
     learning_rate: RuntimeLearningRate = RuntimeLearningRate()

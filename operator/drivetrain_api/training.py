@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling
+from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName
 from drivetrain_api.model import INT32_MAX, SpecModel
 
 
@@ -40,6 +40,31 @@ class Data(SpecModel):
     )
 
 
+class Pipeline(SpecModel):
+    """How ranks share a model's blocks."""
+
+    stages: int = Field(
+        ge=2,
+        le=64,
+        description="Ranks that have the model's blocks between them, cut by what each costs to compute. Blocks are "
+        "the elements of `model.blocks`, else of its outermost ModuleLists and Sequentials; each must be given what "
+        "comes from the one before. What belongs to no block is on all stages.",
+    )
+    schedule: ScheduleName = Field(
+        default="1f1b",
+        description="In which order a stage works on the micro-batches. gpipe (Huang et al. 2019): all forward, then "
+        "all backward; 1f1b (Narayanan et al. 2021): as idle, but keeps few activations; interleaved (same): several "
+        "chunks a stage, less idle, more traffic; zerobubble (ZB-H1 of Qi et al. 2023): gradients of the parameters "
+        "where a stage would idle.",
+    )
+    chunks: int | None = Field(
+        default=None,
+        ge=2,
+        le=64,
+        description="Chunks of consecutive blocks on each stage, for interleaved. Default: 2.",
+    )
+
+
 class Parallel(SpecModel):
     """How ranks share the work of a step."""
 
@@ -50,6 +75,12 @@ class Parallel(SpecModel):
         description="Ranks that share each layer's weights (tensor parallelism; Shoeybi et al. 2019), as the model's "
         "`tp_plan` says; put them on one machine (spec.processesPerWorker). The other ranks train data-parallel; what "
         "does not fill a group is idle. A rank's part survives it if there is another group. Default: 1.",
+    )
+    pipeline: Pipeline | None = Field(
+        default=None,
+        description="Ranks share the model's blocks (pipeline parallelism), and pass the micro-batches of "
+        "spec.training.batch.microbatches through. The other ranks train data-parallel; what does not fill a pipeline "
+        "is idle. A rank's part survives it if there is another pipeline. Default: every rank computes all blocks.",
     )
     zero: int = Field(
         default=0,

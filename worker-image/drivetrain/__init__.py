@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from drivetrain.data.files import Files
     from drivetrain.errors import DataError, DrivetrainError, StateMismatch, UsageError
     from drivetrain.evaluation import Evaluation
-    from drivetrain.parallel.data import Loss
+    from drivetrain.parallel.loss import Loss
     from drivetrain.position import StepResult
     from drivetrain.run import Run, start
 
@@ -40,7 +40,7 @@ _HOME = {
     "DrivetrainError": "errors",
     "Evaluation": "evaluation",
     "Files": "data.files",
-    "Loss": "parallel.data",
+    "Loss": "parallel.loss",
     "Run": "run",
     "StateMismatch": "errors",
     "StepResult": "position",

@@ -17,8 +17,9 @@ from torch.utils.data import default_collate
 from drivetrain.data.pieces import pieces_of
 from drivetrain.data.source import Dataset
 from drivetrain.errors import UsageError
-from drivetrain.parallel.data import Forward, Loss
 from drivetrain.parallel.layout import METRIC_SLOTS
+from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.parallel.step import Share
 
 SUMS: Final = 2 + METRIC_SLOTS
 """How many numbers members add up: weight, loss, metrics in the order of their names."""
@@ -40,22 +41,29 @@ class Evaluator:
         if batch < 1:
             raise UsageError(f"evaluate(batch={batch}): must be at least 1")
         self._model = model
-        self._forward = forward
+        self._given = forward
+        self._forward: Callable[[nn.Module, Any], torch.Tensor | Loss | None] = forward
         self._pieces = pieces_of(data, batch)
         self._names: list[str] | None = None
+        self._called = False
+        """`_forward`, at least once."""
 
-    def run(self, parts: int, part: int | None, check: Callable[[], None]) -> list[float]:
-        """The sums of one member's part; all 0 for None. `check()` is called before each piece and may raise."""
+    def run(self, share: Share, check: Callable[[], None]) -> list[float]:
+        """The sums of one member's share. `check()` is called before each piece and may raise."""
         numbers = [0.0] * SUMS
-        for samples in self._pieces.of(parts, part) if part is not None else ():
+        self._forward, self._called = share.through(self._given), False
+        for samples in self._pieces.of(share.parts, share.part) if share.part is not None else ():
             check()
             result = self._evaluate(samples)
+            if result is None:
+                continue
             numbers[0] += result.weight
             numbers[1] += float(result.sum)
             for at, name in enumerate(self._names or []):
                 numbers[2 + at] += float(result.metrics[name])
         self._learn_names()  # here, where the model has all its parameters
-        return numbers
+        self._names, self._forward = share.told(self._names), self._given
+        return numbers if share.counts else [0.0] * SUMS
 
     def outcome(self, sums: list[float]) -> Evaluation:
         """The means that all members' sums give."""
@@ -66,10 +74,11 @@ class Evaluator:
 
     def _learn_names(self) -> None:
         """Also if this process had no part in it (few pieces, or it asks for what was done before it came)."""
-        if self._names is None:
+        if self._names is None and not self._called:
             self._evaluate(self._pieces.one())
 
-    def _evaluate(self, samples: list[Any]) -> Loss:
+    def _evaluate(self, samples: list[Any]) -> Loss | None:
+        self._called = True
         was_training = self._model.training
         self._model.eval()
         try:
@@ -77,6 +86,8 @@ class Evaluator:
                 result = self._forward(self._model, default_collate(samples))
         finally:
             self._model.train(was_training)
+        if result is None:
+            return None
         if not isinstance(result, Loss):
             result = Loss(result.double() * len(samples), len(samples))
         self._names = sorted(result.metrics)

@@ -29,7 +29,8 @@ from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
-from drivetrain.parallel.data import DataParallel, Forward
+from drivetrain.parallel.loss import Forward
+from drivetrain.parallel.step import TrainingStep
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
@@ -85,7 +86,7 @@ class Run:
         )
         self._operations.attach(self._world)
         self._meter = Meter(settings.steps, settings.batch)
-        self._parallel: DataParallel | None = None
+        self._parallel: TrainingStep | None = None
         self._update: Update | None = None
         self._source: Source | None = None
         self._model: nn.Module | None = None
@@ -148,7 +149,7 @@ class Run:
         if precision.scaler is not None:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._precision = precision
-        self._parallel = DataParallel(self._model, self._source, self.settings, precision, made)
+        self._parallel = TrainingStep(self._model, self._source, self.settings, precision, made)
         self._operations.sharded = self._parallel.sharded
         self._operations.hand_over = self._parallel.hand_over
         if self._parallel.compressed is not None:
@@ -297,15 +298,14 @@ class Run:
         model, precision, parallel = self._model, self._precision, self._parallel
         if model is None or precision is None or parallel is None:
             raise UsageError("evaluate needs prepare first")
-        share_of = Evaluator(model, data, precision.computing(forward), batch)
+        evaluator = Evaluator(model, data, precision.computing(forward), batch)
 
         def contribute() -> list[float]:
             transport = self._world.transport
-            with parallel.evaluating(transport, self._operations.live_ranks) as (parts, part, counts):
-                sums = share_of.run(parts, part, transport.interrupt.check if transport else lambda: None)
-            return sums if counts else [0.0] * SUMS
+            with parallel.evaluating(transport, self._operations.live_ranks) as share:
+                return evaluator.run(share, transport.interrupt.check if transport else lambda: None)
 
-        return share_of.outcome(self._operations.reduce(SUMS, contribute))
+        return evaluator.outcome(self._operations.reduce(SUMS, contribute))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
@@ -340,7 +340,7 @@ class Run:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _prepared(self) -> DataParallel:
+    def _prepared(self) -> TrainingStep:
         if self._parallel is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
         return self._parallel

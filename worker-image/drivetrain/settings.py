@@ -14,6 +14,7 @@ from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
+    RuntimePipeline,
     RuntimePrecision,
     RuntimeSpec,
     RuntimeTraining,
@@ -24,6 +25,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "learning_rate": RuntimeLearningRate,
     "precision": RuntimePrecision,
     "compression": RuntimeCompression,
+    "pipeline": RuntimePipeline,
 }
 
 
@@ -90,6 +92,8 @@ def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
         raise UsageError("deterministic cannot be used with zero")
     if training.tensor > 1 and (training.deterministic or training.compression or training.balance_every is not None):
         raise UsageError("tensor cannot be used with deterministic, compression or balance_every")
+    if training.pipeline is not None:
+        _refuse_wrong_pipeline(training, training.pipeline)
     if training.zero == 3 and training.balance_every is not None:
         raise UsageError("zero 3 cannot be used with balance_every")
     if training.compression is not None and (training.deterministic or training.zero or precision.reduce != "fp32"):
@@ -103,3 +107,16 @@ def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
     if (rate.scaling == "none") != (rate.base_batch is None):
         raise UsageError("learning_rate.base_batch must be set exactly if learning_rate.scaling is linear or sqrt")
     return training
+
+
+def _refuse_wrong_pipeline(training: RuntimeTraining, pipeline: RuntimePipeline) -> None:
+    if training.deterministic or training.compression or training.balance_every is not None or training.zero:
+        raise UsageError("pipeline cannot be used with deterministic, compression, balance_every or zero")
+    if pipeline.stages < 1 or pipeline.chunks < 1:
+        raise UsageError("pipeline.stages and pipeline.chunks must be at least 1")
+    if pipeline.chunks > 1 and pipeline.schedule != "interleaved":
+        raise UsageError("pipeline.chunks applies to the schedule interleaved only")
+    if training.microbatches < pipeline.stages:
+        raise UsageError("microbatches must be at least pipeline.stages, or some stage would always be idle")
+    if pipeline.schedule == "interleaved" and training.microbatches % pipeline.stages:
+        raise UsageError("microbatches must be a multiple of pipeline.stages if pipeline.schedule is interleaved")

@@ -75,5 +75,5 @@ def measured() -> Callable[[str], dict[str, float]]:
 def test_a_step_sends_what_the_algorithm_says(name: str, measured: Callable[[str], dict[str, float]]) -> None:
     expected = CASES[name][2] * GRADIENT
     assert measured(name)["payload"] == pytest.approx(expected, rel=0.01)
-    headers = 0.02 * expected + 10_000
+    headers = 0.02 * expected + 15_000 * CASES[name][0]  # and acknowledgements: more of them on a busy machine
     assert expected <= measured(name)["lo"] <= expected + headers, "the counter must tell what the interface saw"

@@ -2,144 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from drivetrain.data.order import samples_of_step
 from drivetrain.errors import UsageError
-from drivetrain.optim.named import named_optimizer
 from drivetrain.parallel.tensor import TensorParallel
 from drivetrain.run import Run
-from drivetrain_api.runtime import RuntimeOptimizer, RuntimePrecision
+from drivetrain_api.runtime import RuntimePrecision
+from unit.runtime.text import (
+    LAMB, LARS, PLAN, SEQUENCE_PLAN, TOKENS, WIDTH, Text, Transformer, by_drivetrain, by_torch, forward,
+)
 from unit.runtime.together import Pipe, together
-from unit.runtime.training import Case, Outcome, copied, kept, make_optimizer, settings
-
-LAMB = RuntimeOptimizer(name="lamb", lr=0.01, eps=1e-4, weight_decay=0.01)
-LARS = RuntimeOptimizer(name="lars", lr=1.0, weight_decay=0.01, trust_coefficient=0.02)
-WIDTH, HEADS, TIME, TOKENS = 16, 4, 8, 24
-
-PLAN = {
-    "layers.*.query": "colwise",
-    "layers.*.key": "colwise",
-    "layers.*.value": "colwise",
-    "layers.*.out": "rowwise",
-    "layers.*.up": "colwise",
-    "layers.*.down": "rowwise",
-    "head": "colwise_gather",
-}
-SEQUENCE_PLAN = {**PLAN, "tokens": "split", "layers.*.norm?": "sequence", "norm": "sequence"}
-
-
-class Text:
-    """Numbered words with a rule to learn: each is the sum of the two before it."""
-
-    def __init__(self) -> None:
-        words = torch.randint(0, TOKENS, (97, TIME + 1), generator=torch.Generator().manual_seed(7))
-        for at in range(2, TIME + 1):
-            words[:, at] = (words[:, at - 1] + words[:, at - 2]) % TOKENS
-        self.words = words
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.words[index]
-
-
-class Layer(nn.Module):
-    """Attention and a feed-forward part; its heads are as many as its weights say."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.query, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
-        self.out = nn.Linear(WIDTH, WIDTH)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        normed = self.norm1(hidden)
-        query, key, value = (
-            part(normed).unflatten(-1, (-1, WIDTH // HEADS)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        hidden = hidden + self.out(mixed.transpose(1, 2).flatten(2))
-        out: torch.Tensor = hidden + self.down(F.gelu(self.up(self.norm2(hidden))))
-        return out
-
-
-class Transformer(nn.Module):
-    """A small one."""
-
-    def __init__(self, plan: dict[str, str]) -> None:
-        super().__init__()
-        self.tp_plan = plan
-        self.tokens = nn.Embedding(TOKENS, WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(2))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, TOKENS)
-
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
-        hidden = self.tokens(words)
-        for layer in self.layers:
-            hidden = layer(hidden)
-        out: torch.Tensor = self.head(self.norm(hidden))
-        return out
-
-
-def forward(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(model(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten())
-
-
-def by_drivetrain(pipe: Pipe, case: Case, plan: dict[str, str]) -> Outcome:
-    """Train as one of `pipe.world` ranks."""
-    torch.manual_seed(11)
-    model = Transformer(plan)
-    before = copied(model)
-    run = Run(settings(case), None)
-    run.prepare(model=model, optimizer=lambda parameters: make_optimizer(case, parameters), data=Text())
-    losses, norms = [], []
-    for batch in run.batches():
-        result = run.step(batch, forward)
-        losses.append(result.loss)
-        norms.append(result.grad_norm)
-    evaluation = run.evaluate(Text(), forward, batch=20)
-    extra = kept(run)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.pt"
-        run.save(path)
-        after = torch.load(path)["model"] if path.exists() else {}
-    run.finish()
-    return Outcome(before, after, losses, norms, [], "", (evaluation.loss, evaluation.metrics), dict(extra))
-
-
-def by_torch(case: Case) -> Outcome:
-    """The whole batch in one process."""
-    torch.manual_seed(11)
-    model = Transformer(PLAN)
-    before = copied(model)
-    optimizer = (
-        named_optimizer(case.named, model.parameters()) if case.named else make_optimizer(case, model.parameters())
-    )
-    data = Text()
-    losses: list[float] = []
-    norms: list[float | None] = []
-    for step in range(case.steps):
-        loss = forward(model, data.words[samples_of_step(step, case.batch, len(data), case.seed)])
-        optimizer.zero_grad()
-        loss.backward()
-        norms.append(None if case.clip is None else float(nn.utils.clip_grad_norm_(model.parameters(), case.clip)))
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return Outcome(before, copied(model), losses, norms, [])
-
+from unit.runtime.training import Case, Outcome, copied, make_optimizer, settings
 
 CASES = {
     "tensor": (2, PLAN, Case(tensor=2)),
@@ -262,4 +141,4 @@ def test_a_plan_that_leaves_something_out_is_found_out() -> None:
 
 def test_too_few_ranks() -> None:
     (told,) = together(incomplete, 1, PLAN)
-    assert told == "training.parallel.tensor is 2, but there is only one rank"
+    assert told.startswith("training.parallel.tensor is 2, but there are only 1 ranks")

@@ -16,13 +16,14 @@ from torch.utils.checkpoint import checkpoint
 from drivetrain.data.order import samples_of_step
 from drivetrain.optim.named import named_optimizer
 from drivetrain.optim.rate import RateFactor
-from drivetrain.parallel.data import Loss
+from drivetrain.parallel.loss import Loss
 from drivetrain.run import Run
 from drivetrain.settings import Settings
 from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
+    RuntimePipeline,
     RuntimePrecision,
     RuntimeTraining,
 )
@@ -54,6 +55,7 @@ class Case:
     precision: RuntimePrecision = field(default_factory=RuntimePrecision)
     zero: int = 0
     tensor: int = 1
+    pipeline: RuntimePipeline | None = None
     compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
     data_workers: int = 0
@@ -195,6 +197,7 @@ def settings(case: Case) -> Settings:
         precision=case.precision,
         zero=case.zero,
         tensor=case.tensor,
+        pipeline=case.pipeline,
         compression=case.compression,
         bucket_bytes=case.bucket_bytes,
         data_workers=case.data_workers,

@@ -54,8 +54,13 @@ class Reducer:
         self._seen: list[bool] = []
         self._counted: list[bool] = []
         self._step = -1
-        for slot in layout.slots:
-            slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
+        self._slot_of = {slot.parameter: slot for slot in layout.slots}
+        self._hooks = [each.register_post_accumulate_grad_hook(self.arrived) for each in self._slot_of]
+
+    def close(self) -> None:
+        """Another one takes over the model's gradients."""
+        for hook in self._hooks:
+            hook.remove()
 
     def begin(self, transport: Transport | None, step: int) -> None:
         """Start a step. None: one rank only, gradients stay where autograd puts them."""
@@ -85,11 +90,13 @@ class Reducer:
         """The next backward is the last of this step: send buckets as they fill."""
         self._last = True
 
-    def _arrived(self, slot: Slot) -> None:
+    def arrived(self, parameter: torch.Tensor) -> None:
+        """`parameter.grad` has been made, or added to: autograd calls this, or who computes gradients otherwise."""
         transport = self._transport
         if transport is None:
             return
         transport.interrupt.check()
+        slot = self._slot_of[parameter]
         view = self._views[slot.index]
         if slot.parameter.grad is not view:
             # Autograd made a tensor of its own (first micro-batch): move it to the staging vector, once.

@@ -49,6 +49,13 @@ class InFlight(Protocol):
         """Put what it may write to into quarantine, unless it is over."""
 
 
+class Ending(Protocol):
+    """Something that has to end with the membership."""
+
+    def abandon(self, quarantine: Quarantine) -> None:
+        """Put what gloo may still be at into quarantine."""
+
+
 class Pending:
     """One operation in flight."""
 
@@ -130,19 +137,24 @@ class Transport:
         headers: over all ranks, as much as was sent. A ring's all-reduce of S bytes brings 2(N-1)/N S (Patarasuk and
         Yuan 2009)."""
         self._parent: Transport | None = None
-        self._subgroups: list[Transport] = []
+        self._ending: list[Ending] = []
         self._pending: deque[InFlight] = deque()
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
     def adopt(self, subgroup: Transport) -> None:
         """A group of some of these ranks: abandoned with this one, and counted here."""
         subgroup._parent = self
-        self._subgroups.append(subgroup)
+        self.at_end(subgroup)
 
-    def _count(self, payload: int) -> None:
+    def at_end(self, ending: Ending) -> None:
+        """Abandon it with this."""
+        self._ending.append(ending)
+
+    def count(self, payload: int) -> None:
+        """So many bytes have come."""
         self.payload_bytes += payload
         if self._parent is not None:
-            self._parent._count(payload)
+            self._parent.count(payload)
 
     def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
         pending = Pending(self, work, tensors, what)
@@ -169,7 +181,7 @@ class Transport:
 
     def all_reduce(self, tensor: torch.Tensor) -> InFlight:
         """Start summing `tensor` (contiguous) over all ranks, in place. By NCCL if it is on CUDA and there is one."""
-        self._count(2 * (self.world - 1) * tensor.nbytes // self.world)
+        self.count(2 * (self.world - 1) * tensor.nbytes // self.world)
         if self.nccl is not None and tensor.is_cuda:
             on_device = self.nccl.all_reduce(tensor, self.blocked)
             self.track(on_device)
@@ -179,7 +191,7 @@ class Transport:
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Return the tensors of all ranks, by rank. Same shape and dtype everywhere."""
-        self._count((self.world - 1) * tensor.nbytes)
+        self.count((self.world - 1) * tensor.nbytes)
         outputs = [torch.empty_like(tensor) for _ in range(self.world)]
         source = tensor.clone()
         work = self._guarded(
@@ -190,7 +202,7 @@ class Transport:
 
     def all_gather_into(self, output: torch.Tensor, source: torch.Tensor) -> Pending:
         """Start gathering the flat `source` of all ranks, by rank, into the flat `output`, world times its size."""
-        self._count((self.world - 1) * source.nbytes)
+        self.count((self.world - 1) * source.nbytes)
         work = self._guarded(
             lambda: self.process_group.all_gather_single(output, source, AllgatherOptions()), "all-gather"
         )
@@ -198,7 +210,7 @@ class Transport:
 
     def broadcast(self, tensor: torch.Tensor, root: int) -> None:
         """Copy `tensor` from rank `root` to all. The receiving tensor must be staging memory, never live state."""
-        self._count(tensor.nbytes if self.rank != root else 0)
+        self.count(tensor.nbytes if self.rank != root else 0)
         options = BroadcastOptions()
         options.rootRank = root
         options.rootTensor = 0
@@ -209,12 +221,21 @@ class Transport:
         self, output: torch.Tensor, source: torch.Tensor, output_splits: list[int], source_splits: list[int]
     ) -> Pending:
         """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
-        self._count(output.nbytes - output_splits[self.rank] * output.itemsize)
+        self.count(output.nbytes - output_splits[self.rank] * output.itemsize)
         work = self._guarded(
             lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits, AllToAllOptions()),
             "all-to-all",
         )
         return self._start(work, [output, source], "all-to-all")
+
+    def start_send(self, tensor: torch.Tensor, peer: int, tag: int) -> Any:
+        """Start sending to `peer`; the result's `wait` blocks, so only a thread of its own may call it. From there on
+        the caller keeps `tensor` until that is over."""
+        return self._guarded(lambda: self.process_group.send([tensor], peer, tag), f"send to rank {peer}")
+
+    def start_receive(self, tensor: torch.Tensor, peer: int, tag: int) -> Any:
+        """The same for receiving into `tensor`. It is counted by whoever gets it."""
+        return self._guarded(lambda: self.process_group.recv([tensor], peer, tag), f"receive from rank {peer}")
 
     def send(self, tensors: Sequence[torch.Tensor], peer: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read."""
@@ -231,7 +252,7 @@ class Transport:
     ) -> None:
         """Receive into `tensors` (staging memory, never live state); `arrived(index)` is called in their order."""
         what = f"receive from rank {peer}"
-        self._count(sum(each.nbytes for each in tensors))
+        self.count(sum(each.nbytes for each in tensors))
         works = [
             self._guarded(lambda each=each, tag=tag: self.process_group.recv([each], peer, tag), what)  # type: ignore[misc]
             for tag, each in enumerate(tensors)
@@ -264,8 +285,8 @@ class Transport:
 
     def abandon(self, quarantine: Quarantine) -> None:
         """End all use of this transport; what is still in flight goes to `quarantine`."""
-        for subgroup in self._subgroups:
-            subgroup.abandon(quarantine)
+        for each in self._ending:
+            each.abandon(quarantine)
         for pending in self._pending:
             pending.abandon(quarantine)
         self._pending.clear()

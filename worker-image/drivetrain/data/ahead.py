@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +30,12 @@ from torch.utils.data._utils import worker as torch_worker
 
 from drivetrain.data.source import Source
 from drivetrain.data.stream import Passes, StreamSource, merge
+from drivetrain.errors import DataError
 
 _AHEAD: Final = 2
 """Micro-batches that each worker is asked for at a time."""
+_TOLD_SECONDS: Final = 1.0
+"""Until which the signal that tells of a worker's death has come."""
 _PR_SET_PDEATHSIG: Final = 1
 _STDERR: Final = 2
 
@@ -119,7 +123,12 @@ class Ahead:
     def _answer(self) -> _Answer | None:
         """That to the oldest request; the loader asks for another one meanwhile."""
         self._asked.popleft()
-        return next(self._answers)
+        try:
+            return next(self._answers)
+        except (ConnectionError, EOFError) as error:
+            # A worker died while it handed something over. torch raises from its signal handler, naming it.
+            time.sleep(_TOLD_SECONDS)
+            raise DataError("training.data.workers: a worker process died") from error
 
     def _request(self) -> _Request | None:
         """The next of the plan, or nothing."""

@@ -7,9 +7,10 @@ The elements of `model.blocks`, if there is such a list; otherwise those of the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from drivetrain.comm.sparse import sparse_parameters
@@ -64,3 +65,9 @@ def _outermost(module: nn.Module) -> Iterator[nn.Module]:
         return
     for child in module.children():
         yield from _outermost(child)
+
+
+def in_backward() -> bool:
+    """Whether autograd is running: a checkpointed block is computed again."""
+    current: Callable[[], int] = torch._C._current_graph_task_id
+    return current() != -1

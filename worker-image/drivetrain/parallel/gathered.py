@@ -10,7 +10,7 @@ has saved views of it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from drivetrain.comm.transport import Pending, Transport
 from drivetrain.errors import UsageError
-from drivetrain.parallel.blocks import Block
+from drivetrain.parallel.blocks import Block, in_backward
 from drivetrain.parallel.layout import Slot
 from drivetrain.parallel.shards import Shards
 
@@ -211,7 +211,7 @@ class Gathered:
 
     def _leave(self, number: int, output: Any) -> None:
         """Its forward is over."""
-        if not self._flats or self._transport is None or _in_backward():
+        if not self._flats or self._transport is None or in_backward():
             return
         tensors = [each for each in tree_leaves(output) if isinstance(each, torch.Tensor) and each.requires_grad]
         waiting = [True]
@@ -240,9 +240,3 @@ class Gathered:
             raise UsageError(
                 "training.parallel.zero is 3, so no rank has all parameters: write the model with run.save"
             )
-
-
-def _in_backward() -> bool:
-    """Whether autograd is running: a checkpointed block is computed again."""
-    current: Callable[[], int] = torch._C._current_graph_task_id
-    return current() != -1

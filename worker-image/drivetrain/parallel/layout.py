@@ -8,7 +8,7 @@ own. The layout is a pure function of the model, so that a newcomer's equals a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,10 +49,14 @@ class Layout:
     """The flat vector of one model. All sizes in elements of `dtype`."""
 
     def __init__(
-        self, model: nn.Module, blocks: Sequence[Block] = (), divided: Mapping[nn.Parameter, int] | None = None
+        self,
+        model: nn.Module,
+        blocks: Sequence[Block] = (),
+        divided: Mapping[nn.Parameter, int] | None = None,
+        without: Collection[nn.Parameter] = (),
     ) -> None:
         """`blocks`: all that the model consists of, if the vector is to have them one after the other. `divided`:
-        parameters of which each rank will have one of so many parts."""
+        parameters of which each rank will have one of so many parts. `without`: those that are no part of it."""
         parameters = [each for each in model.parameters() if each.requires_grad]
         if not parameters:
             raise UsageError("prepare(model=...): no parameter requires a gradient")
@@ -71,9 +75,9 @@ class Layout:
                 )
         self.sparse = sparse_parameters(model)
         """Their gradients are no part of the vector: see comm/sparse.py."""
-        tables = {id(each) for each in self.sparse}
+        left_out = {id(each) for each in (*self.sparse, *without)}
         groups = [block.parameters for block in blocks] or [tuple(parameters)]
-        ordered = [each for group in reversed(groups) for each in reversed(group) if id(each) not in tables]
+        ordered = [each for group in reversed(groups) for each in reversed(group) if id(each) not in left_out]
         self.slots: list[Slot] = []
         start = 0
         for index, parameter in enumerate(ordered):

@@ -1,0 +1,267 @@
+"""Pipeline parallelism: one step of a stage, by its schedule.
+
+Each rank of a pipeline has one chunk of the model's blocks, or several (stages.py). Micro-batches pass through them
+forward, their gradients backward; what order a stage works in is its schedule (schedules/). Everything that is sent is
+sent as soon as it is there, and what comes next is received meanwhile (comm/neighbours.py).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+# Not public, but what torch's own pipelining splits a backward pass with; torch is pinned.
+from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
+
+from drivetrain.comm.neighbours import Message, Neighbours
+from drivetrain.comm.reducer import Reducer
+from drivetrain.comm.transport import Transport
+from drivetrain.errors import UsageError
+from drivetrain.parallel.mesh import Mesh
+from drivetrain.parallel.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.schedules.table import SCHEDULES
+from drivetrain.parallel.stages import Passage, Stages
+from drivetrain_api.runtime import RuntimePipeline
+
+_PIECES_UNDER_WAY = 8
+"""In an evaluation: so far may a stage be ahead of the next one."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """A micro-batch between its forward and its backward pass through a chunk."""
+
+    input: torch.Tensor | None
+    """None: from the script's own data."""
+    edge: GradientEdge
+    """Of the output."""
+    gradient: torch.Tensor | None
+    """Of the output; in the last chunk that is the loss, whose gradient is 1."""
+    left: list[dict[str, Any]] | None = None
+    """What a `WEIGHT` goes on with after a `BACKWARD`; None if that did nothing."""
+
+
+class Pipeline:
+    """The stage of one rank."""
+
+    def __init__(self, stages: Stages, options: RuntimePipeline) -> None:
+        self.stages = stages
+        self._schedule = SCHEDULES[options.schedule]
+        self._chunks = options.chunks
+        """Of each stage."""
+        self._mesh: Mesh | None = None
+        self._neighbours: Neighbours | None = None
+        self._live: dict[tuple[int, int], _Live] = {}
+
+    def place(self, mesh: Mesh, costs: Sequence[float]) -> None:
+        """A membership begins: decide which blocks are whose. `costs` as `Stages.measure` returns them, on all ranks
+        the same."""
+        if mesh.idle:
+            return
+        assert mesh.pipe is not None
+        self.stages.cut(costs, mesh.stages * self._chunks)
+        self._mesh = mesh
+        self._neighbours = Neighbours(mesh.pipe)
+
+    def is_here(self, tensor: torch.Tensor) -> bool:
+        """Whether this parameter or buffer belongs to a block of ours, or to no block."""
+        chunk = self.stages.chunk_of(tensor)
+        return chunk is None or (self._mesh is not None and chunk % self._mesh.stages == self._mesh.stage)
+
+    def is_everywhere(self, tensor: torch.Tensor) -> bool:
+        """Whether it belongs to no block."""
+        return self.stages.chunk_of(tensor) is None
+
+    def abandon(self) -> None:
+        """The step was interrupted, and the membership is over."""
+        self._live = {}
+        self._mesh, self._neighbours = None, None
+
+    def _messages(self, actions: list[Action], shape: Shape) -> Iterator[tuple[Action, Message | None, Message | None]]:
+        """Each action with what it receives and what it sends."""
+        assert self._mesh is not None
+        last = shape.stages * shape.chunks - 1
+        for action in actions:
+            chunk = self._chunk(action)
+            forward, to_loss = action.kind is Kind.FORWARD, chunk == last
+            receives = sends = None
+            if forward and chunk > 0:
+                receives = self._message(chunk, action.microbatch, shape, forward=True)
+            elif action.kind is Kind.BACKWARD and not to_loss:
+                receives = self._message(chunk, action.microbatch, shape, forward=False)
+            if forward and not to_loss:
+                sends = self._message(chunk + 1, action.microbatch, shape, forward=True)._replace(
+                    peer=(self._mesh.stage + 1) % shape.stages
+                )
+            elif action.kind is Kind.BACKWARD and chunk > 0:
+                sends = self._message(chunk - 1, action.microbatch, shape, forward=False)._replace(
+                    peer=(self._mesh.stage - 1) % shape.stages
+                )
+            yield action, receives, sends
+
+    def _chunk(self, action: Action) -> int:
+        """Of the whole model."""
+        assert self._mesh is not None
+        return action.chunk * self._mesh.stages + self._mesh.stage
+
+    def _message(self, chunk: int, microbatch: int, shape: Shape, *, forward: bool) -> Message:
+        """What this chunk receives for a micro-batch, and from whom."""
+        assert self._mesh is not None
+        peer = (self._mesh.stage + (-1 if forward else 1)) % shape.stages
+        return Message(peer, (2 * chunk + forward) * shape.microbatches + microbatch)
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        microbatches: int,
+        compute: Callable[[int], torch.Tensor],
+        reseed: Callable[[int, int], None],
+        exchange: Reducer,
+    ) -> None:
+        """Forward and backward of all micro-batches. `compute(i)` calls the forward function for one and returns what
+        to call `backward` on; `reseed(i, chunk)` is called before a chunk other than the first. Raises `Interrupted`.
+        """
+        mesh, neighbours = self._mesh, self._neighbours
+        assert mesh is not None
+        assert neighbours is not None
+        shape = Shape(mesh.stages, self._chunks, microbatches)
+        plan = list(self._messages(self._schedule(shape, mesh.stage), shape))
+        splits = any(action.kind is Kind.WEIGHT for action, _, _ in plan)
+        neighbours.expect([receives for _, receives, _ in plan if receives is not None])
+        for number, (action, _, sends) in enumerate(plan):
+            mesh.world.interrupt.check()
+            if number == len(plan) - 1:
+                exchange.arm()
+            if action.kind is Kind.FORWARD:
+                self._forward(action, compute, reseed, neighbours, sends)
+            elif action.kind is Kind.BACKWARD:
+                self._backward(action, neighbours, sends, splits=splits)
+            else:
+                self._weight(action, exchange)
+        neighbours.settle()
+
+    def _forward(
+        self,
+        action: Action,
+        compute: Callable[[int], torch.Tensor],
+        reseed: Callable[[int, int], None],
+        neighbours: Neighbours,
+        sends: Message | None,
+    ) -> None:
+        chunk = self._chunk(action)
+        passage = Passage(
+            self.stages.blocks_of_chunk(chunk),
+            self.stages.count,
+            neighbours.receive,
+            lambda: reseed(action.microbatch, chunk),
+        )
+        loss, value = self.stages.run(passage, lambda: compute(action.microbatch))
+        output = value if loss is None else loss
+        assert output is not None
+        if not output.requires_grad:
+            raise UsageError(
+                "forward: with training.parallel.pipeline, what blocks return must depend on their parameters"
+            )
+        self._live[action.chunk, action.microbatch] = _Live(
+            passage.input, get_gradient_edge(output), None if loss is None else torch.ones_like(loss)
+        )
+        if sends is not None:
+            neighbours.send(output, sends)
+
+    def _backward(self, action: Action, neighbours: Neighbours, sends: Message | None, *, splits: bool) -> None:
+        """`splits`: the gradients of the parameters are computed later."""
+        live = self._live[action.chunk, action.microbatch]
+        if live.gradient is None:
+            live.gradient = neighbours.receive()
+        if not splits:
+            torch.autograd.backward((live.edge,), (live.gradient,))
+            del self._live[action.chunk, action.microbatch]
+        elif live.input is not None:
+            parameters = iter(self.stages.parameters_of(self._chunk(action)))
+            _, live.left = stage_backward_input([live.edge], [live.gradient], [live.input], parameters)
+        if sends is not None:
+            assert live.input is not None
+            gradient, live.input.grad = live.input.grad, None
+            neighbours.send(torch.zeros_like(live.input) if gradient is None else gradient, sends)
+
+    def _weight(self, action: Action, exchange: Reducer) -> None:
+        live = self._live.pop((action.chunk, action.microbatch))
+        parameters = self.stages.parameters_of(self._chunk(action))
+        if live.left is None:  # the first chunk: nobody waits for the gradient of its input
+            torch.autograd.backward((live.edge,), (live.gradient,))
+        elif any(len(each["intermediates"]) > 1 for each in live.left):
+            # A parameter is used several times. torch's split fails at that; so go the whole way once more.
+            torch.autograd.backward((live.edge,), (live.gradient,), inputs=parameters)
+        else:
+            reached = {node for each in live.left for node in each["params"]}
+            stage_backward_weight(iter(parameters), live.left)
+            for each in parameters:
+                if _accumulator(each) in reached:
+                    exchange.arrived(each)
+
+    # --- an evaluation ----------------------------------------------------------------------------------------------
+
+    def passing(self, forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """The same function for an evaluation, without gradients: None where it does not come to its end. All ranks of
+        a pipeline call it for the same samples."""
+        mesh, neighbours = self._mesh, self._neighbours
+        assert mesh is not None
+        assert neighbours is not None
+        shape = Shape(mesh.stages, self._chunks, 1)
+        calls = 0
+
+        def call(model: Any, shard: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls % _PIECES_UNDER_WAY == 0:
+                neighbours.settle()
+            result = None
+            for chunk in range(self._chunks):
+                action = Action(Kind.FORWARD, chunk, 0)
+                ((_, receives, sends),) = self._messages([action], shape)
+                if receives is not None:
+                    neighbours.expect([receives])
+                blocks = self.stages.blocks_of_chunk(self._chunk(action))
+                passage = Passage(blocks, self.stages.count, neighbours.receive, lambda: None)
+                result, value = self.stages.run(passage, lambda: forward(model, shard))
+                if sends is not None:
+                    assert value is not None
+                    neighbours.send(value, sends)
+            return result
+
+        return call
+
+    def settle(self) -> None:
+        """At the end of an evaluation: wait until the next stage has all. Raises `Interrupted`."""
+        if self._neighbours is not None:
+            self._neighbours.settle()
+
+    def told_by_last(self, value: Any) -> Any:
+        """What the last stage has, on all stages. Raises `Interrupted`."""
+        assert self._mesh is not None
+        assert self._mesh.pipe is not None
+        return _told(self._mesh.pipe, value, self._mesh.stages - 1)
+
+
+def _told(transport: Transport, value: Any, root: int) -> Any:
+    payload = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+    size = torch.tensor([len(payload)])
+    transport.broadcast(size, root)
+    if transport.rank != root:
+        payload = torch.zeros(int(size), dtype=torch.uint8)
+    transport.broadcast(payload, root)
+    return pickle.loads(bytes(payload.tolist()))
+
+
+def _accumulator(parameter: torch.Tensor) -> Any:
+    """The node of autograd's graph that adds to its gradient."""
+    with torch.enable_grad():
+        view = parameter.view_as(parameter).grad_fn
+    assert view is not None
+    return view.next_functions[0][0]

@@ -1,0 +1,241 @@
+"""Which of a model's blocks does this rank compute, and how is the script's forward function kept to them?
+
+The function runs as the script wrote it. A block of another stage that comes before ours is left out: its result is
+unknown (elsewhere.py). Our first block gets what the stage before has sent. When the block after our last one is
+called, the function is left by an exception that carries what the block was given: that is sent to the next stage. All
+else, such as embeddings and the head, is there on every rank; what it is used for decides where it gets gradients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from drivetrain.errors import UsageError
+from drivetrain.parallel.blocks import blocks_of, in_backward
+from drivetrain.parallel.cut import cut
+from drivetrain.parallel.elsewhere import Elsewhere, has_unknown, known
+
+_TIMINGS: Final = 3
+"""How often costs are measured; the least of each block counts."""
+
+_Original = Callable[..., Any]
+
+
+class StageEnd(BaseException):  # noqa: N818  It is no error; and not an Exception, so that scripts do not catch it.
+    """The forward function has reached the next stage's first block."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+class Passage:
+    """One call of the forward function, for one chunk of blocks."""
+
+    def __init__(
+        self, blocks: range, count: int, receive: Callable[[], torch.Tensor], enter: Callable[[], None]
+    ) -> None:
+        """`count`: of all blocks. `receive` gives our first block's input; `enter` is called before it, if the chunk is
+        not the first."""
+        self._blocks = blocks
+        self._count = count
+        self._receive = receive
+        self._enter = enter
+        self._next = 0
+        self.input: torch.Tensor | None = None
+        """What our first block was given, if it came from another stage."""
+
+    def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A block is called."""
+        if number != self._next:
+            raise UsageError(
+                f"forward: block {number} of model.blocks is called where block {self._next} was due; with "
+                "training.parallel.pipeline, each must be called once, in their order"
+            )
+        self._next += 1
+        given = args[0] if args else None
+        if not isinstance(given, torch.Tensor):
+            raise UsageError(
+                "forward: with training.parallel.pipeline, a block's first argument must be a tensor, not "
+                f"{type(given).__name__}"
+            )
+        if number < self._blocks.start:
+            return Elsewhere.on(given.device)
+        if number == self._blocks.stop:
+            value = known(given)
+            if has_unknown(value):
+                raise UsageError(_NOT_A_CHAIN.format(number))
+            raise StageEnd(value)
+        if number == self._blocks.start and number > 0:
+            if not has_unknown(given):
+                raise UsageError(_NOT_A_CHAIN.format(number))
+            assert isinstance(given, Elsewhere)
+            given.arrived = self.input = self._receive().to(given.device).requires_grad_(torch.is_grad_enabled())
+            self._enter()
+        args, kwargs = known((args, kwargs))
+        if has_unknown((args, kwargs)):
+            raise UsageError(_NOT_A_CHAIN.format(number))
+        return original(*args, **kwargs)
+
+    def returned(self, result: Any) -> None:
+        """The forward function was not left: this is the last chunk."""
+        if self._next != self._count:
+            raise UsageError(
+                f"forward: with training.parallel.pipeline, all {self._count} of model.blocks must be called; it "
+                f"returned after {self._next}"
+            )
+        if has_unknown(result if isinstance(result, torch.Tensor) else result.sum):
+            raise UsageError(
+                "forward: with training.parallel.pipeline, the loss must not depend on what blocks of other stages "
+                "return, but by the blocks after them"
+            )
+
+
+_NOT_A_CHAIN: Final = (
+    "forward: with training.parallel.pipeline, block {} must be given what comes from the block before it, and nothing "
+    "from earlier ones; set model.blocks to a list of modules that form a chain"
+)
+
+
+class _Timing:
+    """One call of the forward function, block by block; all blocks are there."""
+
+    def __init__(self, count: int) -> None:
+        self.costs: list[float] = [0.0] * count
+        """Seconds of forward and backward."""
+        self.before = 0.0
+        """Seconds of the backward pass of what comes before the blocks."""
+        self.left = 0.0
+        """When the last block was done."""
+        self._next = 0
+
+    def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A block is called."""
+        given = args[0] if args else None
+        if not isinstance(given, torch.Tensor):
+            return original(*args, **kwargs)  # it is refused later
+        if self._next == 0 and given.requires_grad:
+            started = _now(given)
+            torch.autograd.backward(given, torch.ones_like(given), retain_graph=True)
+            self.before = _now(given) - started
+        self._next += 1
+        started = _now(given)
+        inside = given.detach().requires_grad_(given.is_floating_point())
+        output = original(inside, *args[1:], **kwargs)
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            torch.autograd.backward(output, torch.ones_like(output), retain_graph=True)
+        self.left = _now(given)
+        self.costs[number] = self.left - started
+        return output.detach().requires_grad_() if isinstance(output, torch.Tensor) else output
+
+
+class Stages:
+    """The blocks of one model, and which are ours."""
+
+    def __init__(self, model: nn.Module, chunks: int) -> None:
+        """`chunks`: of the whole model."""
+        self._model = model
+        self._modules = [block.module for block in blocks_of(model) if block.module is not None]
+        if len(self._modules) < chunks:
+            raise UsageError(
+                f"training.parallel.pipeline: the model has {len(self._modules)} blocks for {chunks} chunks (stages "
+                "times chunks of each): set model.blocks to a list of at least as many modules"
+            )
+        self._pass: Passage | _Timing | None = None
+        self.bounds: list[int] = []
+        """Where each chunk begins, and the number of blocks. Empty: the model is whole."""
+        users: dict[int, set[int | None]] = defaultdict(set)
+        block_of = {id(inner): number for number, module in enumerate(self._modules) for inner in module.modules()}
+        for module in model.modules():
+            for each in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                users[id(each)].add(block_of.get(id(module)))
+        self._block_of = {key: next(iter(using)) for key, using in users.items() if len(using) == 1}
+        for number, module in enumerate(self._modules):
+            module.forward = self._wrapped(number, module.forward)
+        model.register_forward_pre_hook(lambda *_: self._refuse("call the model in the functions of run.step only"))
+        model.register_state_dict_pre_hook(lambda *_: self._refuse("write it with run.save"))
+
+    def _wrapped(self, number: int, original: _Original) -> _Original:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._pass is None or in_backward():
+                args, kwargs = known((args, kwargs))
+                return original(*args, **kwargs)
+            return self._pass.call(number, original, args, kwargs)
+
+        return forward
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        return len(self._modules)
+
+    def chunk_of(self, tensor: torch.Tensor) -> int | None:
+        """Which chunk this parameter or buffer belongs to; None: all ranks have it."""
+        block = self._block_of.get(id(tensor))
+        if block is None or not self.bounds:
+            return None
+        return next(chunk for chunk in range(len(self.bounds) - 1) if block < self.bounds[chunk + 1])
+
+    def parameters_of(self, chunk: int) -> list[nn.Parameter]:
+        """Those that may get a gradient from a chunk: its own, and those that all ranks have."""
+        return [each for each in self._model.parameters() if each.requires_grad and self.chunk_of(each) in (chunk, None)]
+
+    def blocks_of_chunk(self, chunk: int) -> range:
+        """Numbers of a chunk's blocks."""
+        return range(self.bounds[chunk], self.bounds[chunk + 1])
+
+    # --- where to cut -----------------------------------------------------------------------------------------------
+
+    def measure(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Seconds of forward and backward of each block, then of what comes before and after them, float64, shape
+        (blocks + 2,). `compute` calls the forward function on some samples. Leaves gradients behind."""
+        rounds = []
+        for _ in range(_TIMINGS):
+            timing = _Timing(self.count)
+            self._pass = timing
+            try:
+                loss = compute()
+                loss.backward()
+            finally:
+                self._pass = None
+            rounds.append([*timing.costs, timing.before, _now(loss) - timing.left])
+        return torch.tensor(rounds, dtype=torch.float64).amin(0)
+
+    def cut(self, costs: Sequence[float], chunks: int) -> None:
+        """From here on the model consists of so many chunks. `costs` as `measure` returns them."""
+        *blocks, before, after = costs
+        self.bounds = cut(blocks, chunks, before, after)
+
+    def whole(self) -> None:
+        """All blocks are there again."""
+        self.bounds, self._pass = [], None
+
+    # --- a call of the forward function -----------------------------------------------------------------------------
+
+    def run(self, passage: Passage, compute: Callable[[], Any]) -> tuple[Any, torch.Tensor | None]:
+        """Call `compute`, which calls the forward function: its result, or what is to be sent to the next stage."""
+        self._pass = passage
+        try:
+            result = compute()
+            passage.returned(result)
+        except StageEnd as end:
+            return None, end.value
+        finally:
+            self._pass = None
+        return result, None
+
+    def _refuse(self, instead: str) -> None:
+        if self.bounds and self._pass is None:
+            raise UsageError(f"training.parallel.pipeline: no rank has all blocks between steps: {instead}")
+
+
+def _now(tensor: torch.Tensor) -> float:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()

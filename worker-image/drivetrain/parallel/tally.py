@@ -1,0 +1,151 @@
+"""The numbers that every step must share anyway, and that travel behind the gradients: loss, weight, metrics, buffers.
+
+Each rank writes its own into a tail (see layout.py), whose sum over all ranks everybody reads.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from drivetrain import rng
+from drivetrain.comm.transport import Transport
+from drivetrain.data.source import Source
+from drivetrain.errors import UsageError
+from drivetrain.parallel.layout import (
+    DIRTY,
+    FLAG,
+    LOSS,
+    METRIC_SLOTS,
+    METRICS,
+    NORMALISE,
+    STREAM,
+    STREAMS,
+    WEIGHT,
+    Layout,
+)
+from drivetrain.parallel.loss import Forward, Loss
+
+_EXACT_MARKS: Final = 1 << 16
+"""So many marks of 8 bits add up exactly in float32."""
+
+NUMBERS: Final = METRICS + METRIC_SLOTS
+"""How many of the tail are single numbers, at its beginning."""
+
+
+class Tally:
+    """One model's."""
+
+    def __init__(self, layout: Layout, source: Source, seed: int) -> None:
+        self.layout = layout
+        self.names: list[str] | None = None
+        """Of the metrics; None until a forward pass here has told them."""
+        self._source = source
+        self._seed = seed
+        self._mark: int | None = None
+        """Of what this rank read in this step: see `Source`."""
+        self._before: list[torch.Tensor] = []
+        self._others_before: list[torch.Tensor] = []
+
+    # --- the model's buffers ----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._mark = None
+        self._before = [buffer.clone() for buffer in self.layout.statistics]
+        self._others_before = [buffer.clone() for buffer in self.layout.other_buffers]
+
+    def end(self) -> None:
+        """Nothing is left to undo: an interruption before the next attempt must not roll this step's buffers back."""
+        self._before, self._others_before = [], []
+
+    def restore(self) -> None:
+        """Put the buffers back to what they were when the step began."""
+        with torch.no_grad():
+            for buffer, old in zip(self.layout.statistics, self._before, strict=bool(self._before)):
+                buffer.copy_(old)
+            for buffer, old in zip(self.layout.other_buffers, self._others_before, strict=bool(self._others_before)):
+                buffer.copy_(old)
+
+    # --- this rank's numbers ----------------------------------------------------------------------------------------
+
+    def tail(self, change_pending: bool) -> torch.Tensor:
+        """A new one."""
+        tail = torch.zeros(self.layout.tail, dtype=self.layout.dtype)
+        tail[FLAG] = float(change_pending)
+        return tail
+
+    def read(self, step: int, part: range, tail: torch.Tensor) -> object:
+        """The samples of a micro-batch."""
+        shard = self._source.read(step, part)
+        if self._source.mark is not None:
+            self._mark = self._source.mark
+            tail[STREAM] += self._mark
+            tail[STREAMS] += 1
+        return shard
+
+    def add(self, result: torch.Tensor | Loss, samples: int, tail: torch.Tensor) -> torch.Tensor:
+        """Note what forward returned for so many samples; returns its share of what the step minimises, a scalar."""
+        if isinstance(result, Loss):
+            tail[NORMALISE] = 1.0
+            tail[WEIGHT] += result.weight
+            tail[LOSS] += float(result.sum.detach())
+            self.names = sorted(result.metrics)
+            if len(self.names) > METRIC_SLOTS:
+                raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self.names)}")
+            for number, name in enumerate(self.names):
+                tail[METRICS + number] += float(result.metrics[name])
+            return result.sum
+        if result.ndim != 0:
+            raise UsageError(f"forward must return a scalar loss or drivetrain.Loss, got shape {tuple(result.shape)}")
+        tail[WEIGHT] += float(samples)
+        tail[LOSS] += float(result.detach()) * samples
+        return result * (samples / self._source.batch)
+
+    def close(self, tail: torch.Tensor, used: list[int], samples: int) -> None:
+        """All micro-batches are done: `used` are the slots with a gradient."""
+        self.layout.write_used(tail, used)
+        self.layout.write_statistics(tail, self._before, samples / self._source.batch)
+        tail[DIRTY] = float(self.changed_buffers() != [])
+
+    def changed_buffers(self) -> list[torch.Tensor]:
+        """Of those that are no normalisation statistics."""
+        pairs = zip(self.layout.other_buffers, self._others_before, strict=True)
+        return [buffer for buffer, old in pairs if not torch.equal(buffer, old)]
+
+    # --- everybody's ------------------------------------------------------------------------------------------------
+
+    def take_buffers(self, tail: torch.Tensor, transport: Transport | None, owner: int) -> None:
+        """Set the buffers to what all ranks have made of them. `owner`: the rank with the first samples."""
+        with torch.no_grad():
+            self.layout.read_statistics(tail, self._before)
+            if transport is not None and float(tail[DIRTY]) > 0:
+                # Rare: buffers that are no running statistics. Like DDP, those of the first samples are everybody's.
+                for buffer in self.layout.other_buffers:
+                    staged = buffer.clone().contiguous()
+                    transport.broadcast(staged, owner)
+                    buffer.copy_(staged)
+
+    def refuse_different_streams(self, step: int, numbers: list[float]) -> None:
+        """The ranks must find the same samples in an iterable dataset; at least one that does not will see it here."""
+        total, count = numbers[STREAM], numbers[STREAMS]
+        if self._mark is not None and count <= _EXACT_MARKS and total != self._mark * count:
+            raise UsageError(
+                f"prepare(data=...): at step {step} the ranks find different samples in the iterable dataset. It must "
+                "yield the same samples in the same order on every rank: it must not pick those of a rank or of a "
+                "worker process itself, nor shuffle by random numbers of its own"
+            )
+
+    def learn_names(self, step: int, forward: Forward) -> list[str]:
+        """A rank without samples so far asks forward once, so that its results have the same names as everybody's."""
+        before = [buffer.clone() for buffer in self.layout.model.buffers()]
+        with torch.no_grad(), rng.stream(self._seed, step, 0):
+            result = forward(self.layout.model, self._source.read(step, range(min(2, self._source.batch))))
+            for buffer, old in zip(self.layout.model.buffers(), before, strict=True):
+                buffer.copy_(old)
+        return sorted(result.metrics) if isinstance(result, Loss) else []
+
+    def metrics(self, numbers: list[float]) -> dict[str, float]:
+        """Weighted means, by name."""
+        return {name: numbers[METRICS + at] / numbers[WEIGHT] for at, name in enumerate(self.names or [])}
