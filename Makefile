@@ -43,7 +43,7 @@ lint: setup ## Style, types, layers, and that generated files are current
 generate: setup ## Write the CRD and the reference pages from the code
 	@$(PYTHON) scripts/generate
 
-.PHONY: bench-recovery bench-overhead bench-balance bench-training bench-scaling
+.PHONY: bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble
 bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes)
 	@$(PYTHON) -m bench.recovery $(ARGS)
 bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)
@@ -54,6 +54,8 @@ bench-training: setup ## Every mode of training beside plain torch, and sums ove
 	@$(PYTHON) -m bench.training $(ARGS)
 bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where the time goes (about 6 minutes)
 	@$(PYTHON) -m bench.training.scaling $(ARGS)
+bench-bubble: setup ## How much of a step a pipeline's stage is idle, beside theory (about 3 minutes)
+	@$(PYTHON) -m bench.bubble $(ARGS)
 
 .PHONY: image
 image: setup ## Build both images (docker, podman or buildah)

@@ -112,6 +112,19 @@ def _not_with_pipeline(feature: str, absent: str, why: str) -> Rule:
     )
 
 
+def _fewest_ranks(spec: Json) -> int:
+    workers: int = spec["elastic"]["minWorkers"] if "elastic" in spec else spec["workers"]
+    processes: int = spec.get("processesPerWorker", max(1, spec["gpusPerWorker"]))
+    return workers * processes
+
+
+def _ranks_of_a_model(spec: Json) -> int:
+    parallel = spec["training"]["parallel"]
+    tensor: int = parallel["tensor"]
+    stages: int = parallel.get("pipeline", {}).get("stages", 1)
+    return tensor * stages
+
+
 def _get(value: Any, steps: list[str]) -> Any:
     for step in steps:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -144,6 +157,19 @@ RULES: Final[tuple[Rule, ...]] = (
             or "processesPerWorker" not in self
             or self["processesPerWorker"] <= self["gpusPerWorker"]
         ),
+    ),
+    Rule(
+        name="model-fits-ranks",
+        path="spec",
+        cel="!has(self.training) || !has(self.training.parallel) || "
+        "(has(self.elastic) ? self.elastic.minWorkers : self.workers) * (has(self.processesPerWorker) ? "
+        "self.processesPerWorker : (self.gpusPerWorker > 1 ? self.gpusPerWorker : 1)) >= "
+        "(has(self.training.parallel.tensor) ? self.training.parallel.tensor : 1) * "
+        "(has(self.training.parallel.pipeline) ? self.training.parallel.pipeline.stages : 1)",
+        message="spec.workers (with spec.elastic: spec.elastic.minWorkers) times spec.processesPerWorker must be at "
+        "least spec.training.parallel.tensor times spec.training.parallel.pipeline.stages: so many ranks have the "
+        "model between them",
+        check=lambda self, _: _fewest_ranks(self) >= _ranks_of_a_model(self),
     ),
     Rule(
         name="elastic-bounds",
@@ -227,7 +253,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         name="microbatches-fill-the-pipeline",
         path="spec.training",
-        cel="!has(self.parallel.pipeline) || self.batch.microbatches >= self.parallel.pipeline.stages",
+        cel="!has(self.parallel) || !has(self.parallel.pipeline) || "
+        "self.batch.microbatches >= self.parallel.pipeline.stages",
         message="spec.training.batch.microbatches must be at least spec.training.parallel.pipeline.stages, or some "
         "stage would always be idle; four times as many are usual",
         check=lambda self, _: (
@@ -238,7 +265,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         name="interleaved-microbatches",
         path="spec.training",
-        cel="!has(self.parallel.pipeline) || self.parallel.pipeline.schedule != 'interleaved' || "
+        cel="!has(self.parallel) || !has(self.parallel.pipeline) || "
+        "self.parallel.pipeline.schedule != 'interleaved' || "
         "self.batch.microbatches % self.parallel.pipeline.stages == 0",
         message="spec.training.batch.microbatches must be a multiple of spec.training.parallel.pipeline.stages if "
         "spec.training.parallel.pipeline.schedule is interleaved",

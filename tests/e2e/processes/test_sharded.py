@@ -19,7 +19,7 @@ import torch
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import STATE_LOST
-from drivetrain_api.runtime import RuntimeCompression, RuntimeSpec, RuntimeTraining
+from drivetrain_api.runtime import RuntimeCompression, RuntimePipeline, RuntimeSpec, RuntimeTraining
 from harness.job import ROOT, LocalJob
 
 SCRIPT = Path(__file__).with_name("sharded.py")
@@ -139,11 +139,14 @@ async def test_compression_goes_on_when_members_come_go_and_die(
     assert_as(undisturbed, tmp_path, 0.01)
 
 
+@pytest.mark.parametrize("mode", ["tensor", "pipeline"])
 async def test_a_part_survives_its_rank_where_another_group_has_it(
-    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor], mode: str
 ) -> None:
-    """Four ranks as two tensor-parallel groups: one dies, the other three hold both parts; one of them is idle then."""
-    async with job(tmp_path, 0, workers=4, every=0, tensor=2) as running:
+    """Four ranks as two groups that have the model between them: one dies, the other three hold both parts; one of them
+    is idle then."""
+    ways: dict[str, Any] = {"tensor": 2, "pipeline": RuntimePipeline(stages=2, schedule="zerobubble")}
+    async with job(tmp_path, 0, workers=4, every=0, **{mode: ways[mode]}) as running:
         before = await running.wait_for(
             lambda report: report.world == 4 and report.progress is not None and report.progress.step >= 5
         )

@@ -64,6 +64,10 @@ def _tensor(degree: int) -> dict[str, Any]:
     return {"parallel": {"tensor": degree}}
 
 
+def _pipeline(stages: int, microbatches: int = 8, **fields: Any) -> dict[str, Any]:
+    return {"parallel": {"pipeline": {"stages": stages} | fields}, "batch": {"microbatches": microbatches}}
+
+
 def _zero(stage: int, **fields: Any) -> dict[str, Any]:
     return {"parallel": {"zero": stage} | fields}
 
@@ -125,13 +129,70 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("zero-3-has-blocks-for-buckets", "no buckets", True, job(training=_zero(3))),
     RuleCase("zero-3-has-blocks-for-buckets", "both", False, job(training=_zero(3, bucketMegabytes=8))),
     *(
-        RuleCase(f"no-{feature}-with-tensor", f"tensor {degree}", degree == 1, job(training=_tensor(degree) | fields))
+        RuleCase(
+            f"no-{feature}-with-tensor",
+            f"tensor {degree}",
+            degree == 1,
+            job(workers=2, training=_tensor(degree) | fields),
+        )
         for feature, fields in (
             ("deterministic", {"deterministic": True}),
             ("compression", {"compression": {"method": "int8"}}),
             ("balance", {"balance": {}}),
         )
         for degree in (1, 2)
+    ),
+    *(
+        RuleCase(f"no-{feature}-with-pipeline", name, name != "both", job(workers=2, training=fields))
+        for feature, alone in (
+            ("deterministic", {"deterministic": True}),
+            ("compression", {"compression": {"method": "int8"}}),
+            ("balance", {"balance": {}}),
+        )
+        for name, fields in ((feature, alone), ("pipeline", _pipeline(2)), ("both", _pipeline(2) | alone))
+    ),
+    RuleCase("no-zero-with-pipeline", "stage 0", True, job(workers=2, training=_pipeline(2))),
+    RuleCase(
+        "no-zero-with-pipeline",
+        "both",
+        False,
+        job(
+            workers=2,
+            training={"parallel": {"pipeline": {"stages": 2}, "zero": 1}, "batch": {"microbatches": 4}},
+        ),
+    ),
+    RuleCase("chunks-are-interleaved", "1f1b", False, job(workers=2, training=_pipeline(2, chunks=2))),
+    RuleCase(
+        "chunks-are-interleaved",
+        "interleaved",
+        True,
+        job(workers=2, training=_pipeline(2, chunks=2, schedule="interleaved")),
+    ),
+    RuleCase("microbatches-fill-the-pipeline", "as many", True, job(workers=3, training=_pipeline(3, 3))),
+    RuleCase("microbatches-fill-the-pipeline", "too few", False, job(workers=3, training=_pipeline(3, 2))),
+    RuleCase("interleaved-microbatches", "1f1b", True, job(workers=3, training=_pipeline(3, 4))),
+    RuleCase(
+        "interleaved-microbatches",
+        "a multiple",
+        True,
+        job(workers=3, training=_pipeline(3, 6, schedule="interleaved")),
+    ),
+    RuleCase(
+        "interleaved-microbatches",
+        "no multiple",
+        False,
+        job(workers=3, training=_pipeline(3, 4, schedule="interleaved")),
+    ),
+    RuleCase("model-fits-ranks", "as many", True, job(workers=2, training=_tensor(2))),
+    RuleCase("model-fits-ranks", "processes", True, job(processesPerWorker=4, training=_tensor(4))),
+    RuleCase("model-fits-ranks", "GPUs", True, job(gpusPerWorker=4, training=_tensor(4))),
+    RuleCase("model-fits-ranks", "too few", False, job(workers=2, training=_tensor(3))),
+    RuleCase("model-fits-ranks", "too few stages", False, job(workers=2, training=_pipeline(3))),
+    RuleCase(
+        "model-fits-ranks",
+        "too few when it shrinks",
+        False,
+        job(workers=4, elastic={"minWorkers": 1, "maxWorkers": 4}, training=_tensor(2)),
     ),
     RuleCase("compression-rank", "powersgd", True, job(training=_compression("powersgd", rank=2))),
     RuleCase("compression-rank", "int8", False, job(training=_compression("int8", rank=2))),
@@ -273,6 +334,9 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.parallel.bucketMegabytes": ([1, 1024], [0, 1025]),
     "training.parallel.tensor": ([1, 64], [0, 65]),
     "training.parallel.zero": ([0, 3], [-1, 4, "all"]),
+    "training.parallel.pipeline.stages": ([2, 64], [1, 65]),
+    "training.parallel.pipeline.schedule": (["gpipe", "1f1b", "interleaved", "zerobubble"], ["zigzag", ""]),
+    "training.parallel.pipeline.chunks": ([2, 64], [1, 65]),
     "training.data.workers": ([0, 256], [-1, 257]),
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
@@ -289,6 +353,8 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
     """A job in which this field has this value, and every rule but the field's own bounds accepts."""
     if path == "command[]":
         return job(command=[value])
+    if path.startswith("training.parallel."):
+        return job(workers=64, training=_parallel_with(path.removeprefix("training.parallel."), value))
     if path.startswith("training."):
         return job(training=_training_with(path.removeprefix("training."), value))
     if path.startswith("elastic."):
@@ -297,6 +363,14 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(command=None, script=SCRIPT | {path.split(".")[1]: value})
     top, _, inner = path.partition(".")
     return job(**{top: {inner: value} if inner else value})
+
+
+def _parallel_with(path: str, value: Any) -> dict[str, Any]:
+    section, _, name = path.partition(".")
+    if not name:
+        return {"parallel": {section: value}}
+    beside = {"stages": 2} | ({"schedule": "interleaved"} if name == "chunks" else {})
+    return {"parallel": {section: beside | {name: value}}, "batch": {"microbatches": 64}}
 
 
 def _training_with(path: str, value: Any) -> dict[str, Any]:

@@ -16,15 +16,18 @@ _TOKEN = re.compile(
     | (?P<path>(?:self|oldSelf)(?:\.\w+)+)
     | (?P<number>\d+(?:\.\d+)?)
     | '(?P<text>[^']*)'
-    | (?P<op>&&|\|\||==|!=|<=|>=|<|>|!|\(|\)|\[|\]|,|in\b)
+    | (?P<op>&&|\|\||==|!=|<=|>=|<|>|!|\(|\)|\[|\]|,|\*|%|\?|:|in\b)
     )""",
     re.X,
 )
-_WORDS = {"&&": " and ", "||": " or ", "!": " not ", "in": " in "}
+_WORDS = {"&&": " and ", "||": " or ", "!": " not ", "in": " in ", "?": " and [", ":": "] or ["}
+"""A choice is `(a ? b : c)`, in parentheses of its own: `(a and [b] or [c])[0]`."""
 
 
 def evaluate(expression: str, self: Any, old_self: Any = None) -> bool:
     """The value of a rule. Raises ValueError for what is not in the subset, KeyError for an absent field."""
+    chooses: list[bool] = []
+    """By open parenthesis: whether there is a choice in it."""
     python, position, names = "", 0, {"self": self, "oldSelf": old_self}
     # Functions, not values: `!has(x) || x == y` must not fail where x is absent.
     functions = {
@@ -47,7 +50,13 @@ def evaluate(expression: str, self: Any, old_self: Any = None) -> bool:
             python += token["number"]
         elif token["text"] is not None:
             python += repr(token["text"])
+        elif token["op"] == ")" and chooses.pop():
+            python += "])[0]"
         else:
+            if token["op"] == "(":
+                chooses.append(False)
+            elif token["op"] == "?":
+                chooses[-1] = True
             python += _WORDS.get(token["op"], token["op"])
     value = eval(python, {"__builtins__": {}, **functions})
     if not isinstance(value, bool):

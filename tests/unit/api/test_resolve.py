@@ -58,7 +58,12 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "balance": {"every": 7},
         "compression": {"method": "powersgd", "rank": 2, "warmupSteps": 9},
         "data": {"workers": 3},
-        "parallel": {"bucketMegabytes": 2, "zero": 2, "tensor": 4},
+        "parallel": {
+            "bucketMegabytes": 2,
+            "zero": 2,
+            "tensor": 4,
+            "pipeline": {"stages": 3, "schedule": "interleaved"},
+        },
     }
     runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
     assert runtime.model_dump() == {
@@ -76,6 +81,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "clip_norm": 0.5,
             "zero": 2,
             "tensor": 4,
+            "pipeline": {"stages": 3, "schedule": "interleaved", "chunks": 2},
             "compression": {
                 "method": "powersgd",
                 "rank": 2,

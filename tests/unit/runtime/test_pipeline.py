@@ -1,7 +1,8 @@
-"""Pipeline parallelism: ranks that share a model's blocks train as one process would, alone and with the other kinds."""
+"""Pipeline parallelism: ranks that share a model's blocks train as one process would, alone and with other kinds."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from drivetrain.errors import UsageError
+from drivetrain.errors import Interrupted, UsageError
+from drivetrain.parallel.stages import Stages
 from drivetrain.run import Run
 from drivetrain_api.choices import ScheduleName
 from drivetrain_api.runtime import RuntimePipeline, RuntimePrecision
@@ -80,3 +82,148 @@ def test_every_rank_keeps_its_blocks() -> None:
     assert sum(blocks) == whole - rest
     assert min(blocks) >= (whole - rest) / 6
     assert [outcome.extra["state"] for outcome in outcomes] == [2 * (each + rest) for each in blocks]
+
+
+def test_blocks_are_cut_by_what_they_cost() -> None:
+    """One block is far slower than the others together: it gets a stage of its own."""
+    told = together(bounds, 2, pipeline(2, steps=1))
+    assert told == [[0, 5, 6]] * 2
+
+
+def bounds(pipe: Pipe, case: Case) -> list[int]:
+    """Where blocks were cut."""
+    run = Run(settings(case), None)
+    model = make(case, PLAN)
+    slow = model.get_submodule("layers.5.up")
+    slow.register_forward_pre_hook(lambda *_: time.sleep(0.05))
+    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Text())
+    for batch in run.batches():
+        run.step(batch, forward)
+    assert run._parallel is not None
+    assert run._parallel.pipeline is not None
+    return run._parallel.pipeline.stages.bounds
+
+
+def halves(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcome]:
+    """Train from `folder`'s file to the end and save there, and once on the way."""
+    model = make(case, PLAN)
+    before = copied(model)
+    run = Run(settings(case), None)
+    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Text(), resume=folder / "model.pt")
+    first = -1
+    for batch in run.batches():
+        first = batch.step if first < 0 else first
+        run.step(batch, forward)
+        if batch.step == 3:
+            run.save(folder / "model.pt")  # and goes on
+    run.save(folder / "model.pt")
+    run.finish()
+    return first, Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+
+
+def test_a_file_goes_on_with_other_stages(tmp_path: Path) -> None:
+    case = pipeline(2, steps=16)
+    together(halves, 4, replace(pipeline(2, tensor=2), steps=8), tmp_path)
+    together(halves, 3, replace(pipeline(3, "zerobubble"), steps=12), tmp_path)
+    first, outcome = together(halves, 2, case, tmp_path)[0]
+    assert first == 12
+    assert outcome.distance(by_torch(case)) <= 1e-5
+
+
+class Chain(nn.Module):
+    """Four blocks, used as `kind` says."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.norm: nn.Module = nn.BatchNorm1d(WIDTH) if kind == "norm outside" else nn.Identity()
+        shared = nn.LayerNorm(WIDTH) if kind == "a shared layer" else nn.Identity()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH) if kind == "norm inside" else nn.Identity(), shared
+            )
+            for _ in range(4)
+        )
+
+    def forward(self, x: torch.Tensor) -> Any:
+        first = hidden = self.norm(self.first(x))
+        kept = []
+        for number, block in enumerate(self.blocks):
+            if self.kind == "skips one" and number == 1 and float(x.detach().sum()) < 1e9:
+                continue
+            if self.kind == "shape" and hidden.shape[0] == 0:
+                return hidden
+            hidden = block((hidden,)) if self.kind == "a tuple" else block(hidden)
+            kept.append(hidden)
+        if self.kind == "uses an early one":
+            hidden = hidden + kept[0]
+        if self.kind == "restarts":
+            hidden = self.blocks[3](first)
+        return hidden + first if self.kind == "a skip connection" else hidden
+
+
+def chain(pipe: Pipe, kind: str) -> tuple[str, list[float]]:
+    """What a script with such a model is told, and its losses."""
+    torch.manual_seed(3)
+    case = pipeline(2, steps=3, batch=16, optimizer="sgd")
+    if pipe.world == 1:
+        case = replace(case, pipeline=None)
+    run = Run(settings(case), None)
+    losses: list[float] = []
+    model = Chain(kind)
+    data = torch.utils.data.TensorDataset(torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1)))
+    try:
+        run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=data)
+        for batch in run.batches():
+            losses.append(run.step(batch, lambda model, shard: model(shard[0]).square().mean()).loss)
+        if kind == "calls it later":
+            model(torch.zeros(1, WIDTH))
+        if kind == "asks for its state":
+            model.state_dict()
+    except UsageError as error:
+        return str(error), losses
+    return "", losses
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("shape", "shape asks for its shape or numbers. Do that inside a block"),
+        ("skips one", "block 2 of model.blocks is called where block 1 was due"),
+        ("a tuple", "a block's first argument must be a tensor, not tuple"),
+        ("uses an early one", "the loss must not depend on what blocks of other stages return"),
+        ("restarts", "block 3 of model.blocks is called where block 4 was due"),
+        ("norm outside", "only blocks may have buffers that forward changes"),
+        ("calls it later", "no rank has all blocks between steps: call the model in the functions of run.step only"),
+        ("asks for its state", "no rank has all blocks between steps: write it with run.save"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(kind: str, told: str) -> None:
+    assert any(told in text for text, _ in together(chain_or_interrupted, 2, kind))
+
+
+def chain_or_interrupted(pipe: Pipe, kind: str) -> tuple[str, list[float]]:
+    """The rank that finds the mistake ends; the other one notices."""
+    try:
+        return chain(pipe, kind)
+    except Interrupted as error:
+        return str(error), []
+
+
+@pytest.mark.parametrize("kind", ["plain", "a skip connection", "a shared layer"])
+def test_what_goes_past_the_blocks_is_kept(kind: str) -> None:
+    _, reference = together(chain, 1, kind)[0]
+    for told, losses in together(chain, 2, kind):
+        assert told == ""
+        assert losses == pytest.approx(reference, rel=1e-5)
+
+
+def test_a_batch_norm_may_be_in_a_block() -> None:
+    for told, _ in together(chain, 2, "norm inside"):
+        assert told == ""
+
+
+def test_too_few_blocks_are_refused() -> None:
+    with pytest.raises(UsageError, match="the model has 4 blocks for 6 chunks"):
+        Stages(Chain("plain"), 6)

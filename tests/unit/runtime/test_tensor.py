@@ -15,7 +15,17 @@ from drivetrain.parallel.tensor import TensorParallel
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimePrecision
 from unit.runtime.text import (
-    LAMB, LARS, PLAN, SEQUENCE_PLAN, TOKENS, WIDTH, Text, Transformer, by_drivetrain, by_torch, forward,
+    LAMB,
+    LARS,
+    PLAN,
+    SEQUENCE_PLAN,
+    TOKENS,
+    WIDTH,
+    Text,
+    Transformer,
+    by_drivetrain,
+    by_torch,
+    forward,
 )
 from unit.runtime.together import Pipe, together
 from unit.runtime.training import Case, Outcome, copied, make_optimizer, settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,9 +85,9 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, TOKENS, bias=not odd)
         if odd:
-            self.head.weight = self.tokens.weight  # type: ignore[assignment]
+            self.head.weight = self.tokens.weight
             self.scale = nn.Parameter(torch.tensor(0.7))
-            self.layers[-1].up.bias = self.layers[0].up.bias  # type: ignore[union-attr]
+            self.get_submodule("layers.1.up").bias = self.get_submodule("layers.0.up").bias
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         hidden = self.tokens(words)
@@ -165,5 +164,3 @@ def by_torch(case: Case) -> Outcome:
         optimizer.step()
         losses.append(float(loss.detach()))
     return Outcome(before, copied(model), losses, norms, [])
-
-

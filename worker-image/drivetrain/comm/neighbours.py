@@ -1,13 +1,16 @@
 """How do tensors travel between the stages of a pipeline, while these compute?
 
-What will be received is known beforehand, though not its size: a thread receives it in that order, some tensors ahead,
-each after a header with its type and shape. A second thread waits for what was sent to arrive and lets go of it. So
-the thread that computes waits only for what it needs next, abandonably.
+What will be received is known beforehand, but for its shape. A thread receives it in that order, some tensors ahead, so
+that the thread that computes waits only for what it needs next, abandonably.
+
+A tensor is one message as long as it has the shape that it had the last two times: a header, then numbers. Both sides
+know that shape. If it has another one, the message's header says so, and the tensor follows in a second message.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
@@ -16,13 +19,17 @@ import torch
 
 from drivetrain.comm.mailbox import Mailbox
 from drivetrain.comm.quarantine import Quarantine
-from drivetrain.comm.transport import FOR_EVER, Transport
+from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
 from drivetrain.errors import Interrupted, UsageError
 
 _AHEAD: Final = 2
 """Tensors that have been received and not taken yet."""
+_KEPT: Final = 32
+"""Messages that are on their way, or may have arrived: then the older half is waited for."""
 _DIMENSIONS: Final = 8
 _TYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_HEADER: Final = 8 * (2 + _DIMENSIONS)
+"""Bytes: type, number of dimensions, shape."""
 
 
 class Message(NamedTuple):
@@ -32,10 +39,26 @@ class Message(NamedTuple):
     tag: int
 
 
-class _Posted(NamedTuple):
-    works: list[Any]
-    tensors: list[torch.Tensor]
-    """Only to keep them."""
+_Form = tuple[int, ...]
+"""What a header says."""
+
+
+class _Expectations:
+    """The form of the next tensor of each message, as far as both sides expect the same."""
+
+    def __init__(self) -> None:
+        self._last: dict[Message, _Form] = {}
+        self._same: set[Message] = set()
+
+    def of(self, message: Message) -> _Form | None:
+        return self._last[message] if message in self._same else None
+
+    def note(self, message: Message, form: _Form) -> None:
+        if self._last.get(message) == form:
+            self._same.add(message)
+        else:
+            self._same.discard(message)
+        self._last[message] = form
 
 
 class Neighbours:
@@ -43,16 +66,16 @@ class Neighbours:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._outgoing = _Expectations()
+        self._sent: deque[tuple[Any, torch.Tensor]] = deque()
+        """What gloo may still read."""
+        self._incoming = _Expectations()
         self._wanted: SimpleQueue[Message | None] = SimpleQueue()
         self._received: Mailbox[torch.Tensor] = Mailbox()
         self._room = threading.Semaphore(_AHEAD)
-        self._posted: SimpleQueue[_Posted | None] = SimpleQueue()
-        self._under_way = 0
-        self._arrived: Mailbox[bool] = Mailbox()
-        self._ended = [threading.Event(), threading.Event()]
+        self._ended = threading.Event()
         transport.at_end(self)
-        for number, body in enumerate((self._receive_all, self._outlast_all)):
-            threading.Thread(target=self._run, args=(body, number), name="drivetrain-neighbours", daemon=True).start()
+        threading.Thread(target=self._receive_all, name="drivetrain-neighbours", daemon=True).start()
 
     def expect(self, messages: Sequence[Message]) -> None:
         """These will be received, in this order."""
@@ -67,78 +90,93 @@ class Neighbours:
         return tensor
 
     def send(self, tensor: torch.Tensor, message: Message) -> None:
-        """Start sending a tensor, which must not change any more. Raises `Interrupted`, or `UsageError` for a type or
-        shape that cannot travel."""
+        """Start sending a copy of a tensor. Raises `Interrupted`, or `UsageError` for a type or shape that cannot
+        travel."""
         if tensor.dtype not in _TYPES or tensor.dim() > _DIMENSIONS:
             raise UsageError(
                 f"training.parallel.pipeline: what a block is given must be a floating-point tensor with at most "
                 f"{_DIMENSIONS} dimensions, not {tensor.dtype} with {tensor.dim()}"
             )
-        header = torch.zeros(2 + _DIMENSIONS, dtype=torch.int64)
-        header[:2] = torch.tensor([_TYPES.index(tensor.dtype), tensor.dim()])
-        header[2 : 2 + tensor.dim()] = torch.tensor(tensor.shape)
-        payload = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        works = [
-            self._transport.start_send(each, message.peer, 2 * message.tag + number)
-            for number, each in enumerate((header, payload))
-        ]
-        self._under_way += 1
-        self._posted.put(_Posted(works, [header, payload]))
+        form = (_TYPES.index(tensor.dtype), tensor.dim(), *tensor.shape, *[0] * (_DIMENSIONS - tensor.dim()))
+        expected = self._outgoing.of(message)
+        size = _bytes_of(expected) if expected is not None else 0
+        packet = torch.empty(_HEADER + size, dtype=torch.uint8)
+        packet[:_HEADER].view(torch.int64).copy_(torch.tensor(form))
+        numbers = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        if form == expected:
+            packet[_HEADER:] = numbers
+        self._post(packet, message.peer, 2 * message.tag)
+        if form != expected:
+            self._post(numbers.clone(), message.peer, 2 * message.tag + 1)
+        self._outgoing.note(message, form)
+
+    def _post(self, packet: torch.Tensor, peer: int, tag: int) -> None:
+        if len(self._sent) >= _KEPT:
+            self._wait_for(_KEPT // 2)
+        self._sent.append((self._transport.start_send(packet, peer, tag), packet))
 
     def settle(self) -> None:
         """Wait until all that was sent has arrived. Raises `Interrupted`."""
-        while self._under_way:
-            self._arrived.take(self._transport, "sending to another stage")
-            self._under_way -= 1
+        if self._sent:
+            self._wait_for(len(self._sent))
+
+    def _wait_for(self, count: int) -> None:
+        """That the oldest have arrived."""
+        works = [work for work, _ in list(self._sent)[:count]]
+
+        def body() -> None:
+            for work in works:
+                work.wait(FOR_EVER)
+
+        self._transport.blocked(True)
+        try:
+            self._transport.interrupt.call(body, WAIT_SECONDS, "sending to another stage")
+        finally:
+            self._transport.blocked(False)
+        for _ in range(count):
+            self._sent.popleft()
 
     # --- the membership's end ---------------------------------------------------------------------------------------
 
-    @property
-    def done(self) -> bool:
-        """Nothing is under way any more."""
-        return all(each.is_set() for each in self._ended)
-
     def abandon(self, quarantine: Quarantine) -> None:
-        """End the threads, as soon as what they wait for has ended, well or badly."""
+        """End the thread, as soon as what it waits for has ended, well or badly."""
         self._wanted.put(None)
         self._room.release()
-        self._posted.put(None)
-        for each in self._ended:
-            quarantine.hold(each, self._transport.process_group, [], self)
+        quarantine.hold(self._ended, self._transport.process_group, [], self)
+        if self._sent:
+            self._transport.outlast([work for work, _ in self._sent], [packet for _, packet in self._sent], quarantine)
 
-    # --- threads ----------------------------------------------------------------------------------------------------
-
-    def _run(self, body: Any, number: int) -> None:
-        try:
-            body()
-        finally:
-            self._ended[number].set()
+    # --- the thread -------------------------------------------------------------------------------------------------
 
     def _receive_all(self) -> None:
-        while (message := self._wanted.get()) is not None:
-            self._room.acquire()
-            if self._transport.interrupt.reason is not None:
-                return
-            try:
-                header = torch.zeros(2 + _DIMENSIONS, dtype=torch.int64)
-                self._take(header, message.peer, 2 * message.tag)
-                kind, dimensions, *shape = header.tolist()
-                tensor = torch.empty(shape[:dimensions], dtype=_TYPES[kind])
-                self._take(tensor.view(-1).view(torch.uint8), message.peer, 2 * message.tag + 1)
-            except (RuntimeError, Interrupted) as error:
-                self._received.put(error)
-                return
-            self._received.put(tensor)
+        try:
+            while (message := self._wanted.get()) is not None:
+                self._room.acquire()
+                self._received.put(self._take(message))
+        except (RuntimeError, Interrupted) as error:
+            self._received.put(error)
+        finally:
+            self._ended.set()
 
-    def _take(self, tensor: torch.Tensor, peer: int, tag: int) -> None:
-        self._transport.start_receive(tensor, peer, tag).wait(FOR_EVER)
+    def _take(self, message: Message) -> torch.Tensor:
+        expected = self._incoming.of(message)
+        size = _bytes_of(expected) if expected is not None else 0
+        packet = torch.empty(_HEADER + size, dtype=torch.uint8)
+        self._transport.start_receive(packet, message.peer, 2 * message.tag).wait(FOR_EVER)
+        form = tuple(packet[:_HEADER].view(torch.int64).tolist())
+        numbers = packet[_HEADER:]
+        if form != expected:
+            numbers = torch.empty(_bytes_of(form), dtype=torch.uint8)
+            self._transport.start_receive(numbers, message.peer, 2 * message.tag + 1).wait(FOR_EVER)
+        self._incoming.note(message, form)
+        kind, dimensions, *shape = form
+        return numbers.view(_TYPES[kind]).view(shape[:dimensions])
 
-    def _outlast_all(self) -> None:
-        while (posted := self._posted.get()) is not None:
-            try:
-                for work in posted.works:
-                    work.wait(FOR_EVER)
-            except RuntimeError as error:
-                self._arrived.put(error)
-            else:
-                self._arrived.put(True)
+
+def _bytes_of(form: _Form) -> int:
+    """Of the numbers."""
+    kind, dimensions, *shape = form
+    count = 1
+    for each in shape[:dimensions]:
+        count *= each
+    return count * _TYPES[kind].itemsize

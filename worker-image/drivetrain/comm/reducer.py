@@ -54,8 +54,8 @@ class Reducer:
         self._seen: list[bool] = []
         self._counted: list[bool] = []
         self._step = -1
-        self._slot_of = {slot.parameter: slot for slot in layout.slots}
-        self._hooks = [each.register_post_accumulate_grad_hook(self.arrived) for each in self._slot_of]
+        self._slot_of: dict[torch.Tensor, Slot] = {slot.parameter: slot for slot in layout.slots}
+        self._hooks = [slot.parameter.register_post_accumulate_grad_hook(self.arrived) for slot in layout.slots]
 
     def close(self) -> None:
         """Another one takes over the model's gradients."""

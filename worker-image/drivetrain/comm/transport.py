@@ -291,24 +291,23 @@ class Transport:
             pending.abandon(quarantine)
         self._pending.clear()
         for works, tensors in self._abandoned:
-            _outlast(works, self.process_group, tensors, quarantine)
+            self.outlast(works, tensors, quarantine)
         self._abandoned.clear()
 
+    def outlast(self, works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
+        """Keep the tensors of abandoned point-to-point operations until each of them has ended, well or badly."""
+        done = threading.Event()
 
-def _outlast(works: list[Any], group: object, tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
-    """Keep the tensors of abandoned point-to-point operations until each of them has ended, well or badly."""
-    done = threading.Event()
+        def body() -> None:
+            for work in works:
+                try:
+                    work.wait(FOR_EVER)
+                except RuntimeError:
+                    continue  # ended by a broken connection: that is an end, too
+            done.set()
 
-    def body() -> None:
-        for work in works:
-            try:
-                work.wait(FOR_EVER)
-            except RuntimeError:
-                continue  # ended by a broken connection: that is an end, too
-        done.set()
-
-    quarantine.hold(done, group, tensors, works)
-    threading.Thread(target=body, name="drivetrain-outlast", daemon=True).start()
+        quarantine.hold(done, self.process_group, tensors, works)
+        threading.Thread(target=body, name="drivetrain-outlast", daemon=True).start()
 
 
 def connect_gloo(

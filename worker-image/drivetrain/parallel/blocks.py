@@ -7,7 +7,7 @@ The elements of `model.blocks`, if there is such a list; otherwise those of the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,23 +30,39 @@ def blocks_of(model: nn.Module) -> list[Block]:
     """The rest, then the blocks in the order of registration. Raises `UsageError` if `model.blocks` is no list."""
     tables = {id(each) for each in sparse_parameters(model)}
     dense = {id(each) for each in model.parameters() if each.requires_grad} - tables
-    block_of = {
-        id(inner): number
-        for number, module in enumerate(_hinted(model) or _outermost(model))
-        for inner in module.modules()
-    }
-    users: dict[int, set[int | None]] = defaultdict(set)
-    for module in model.modules():
-        for each in module.parameters(recurse=False):
-            users[id(each)].add(block_of.get(id(module)))
+    modules = _hinted(model) or list(_outermost(model))
+    owner = owners(model, modules)
+    dense &= owner.keys()
     blocks = [
-        Block(module, tuple(each for each in module.parameters() if id(each) in dense and users[id(each)] == {number}))
-        for number, module in enumerate(_hinted(model) or _outermost(model))
+        Block(module, tuple(each for each in module.parameters() if id(each) in dense and owner[id(each)] == number))
+        for number, module in enumerate(modules)
     ]
     blocks = [block for block in blocks if block.parameters]
     inside = {id(each) for block in blocks for each in block.parameters}
-    rest = tuple(each for each in model.parameters() if id(each) in dense - inside)
+    left_out = inside | tables
+    rest = tuple(each for each in model.parameters() if each.requires_grad and id(each) not in left_out)
     return ([Block(None, rest)] if rest else []) + blocks
+
+
+def owners(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[int, int]:
+    """By id of a parameter or buffer: which of the blocks has it, if one has, and nothing else of the model does."""
+    users: dict[int, set[int | None]] = defaultdict(set)
+    inside = set()
+    for number, block in enumerate(blocks):
+        for module in block.modules():
+            inside.add(module)
+            for each in _own(module):
+                users[id(each)].add(number)
+    for module in model.modules():
+        for each in _own(module) if module not in inside else ():
+            users[id(each)].add(None)
+    alone = {key: next(iter(using)) for key, using in users.items() if len(using) == 1}
+    return {key: number for key, number in alone.items() if number is not None}
+
+
+def _own(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
 
 
 def _hinted(model: nn.Module) -> list[nn.Module]:

@@ -145,8 +145,8 @@ class Divided:
         dim = self._dims.get(parameter)
         first, state = parts[0]
         for name, value in state.items():
-            like = dim is not None and is_like(name, value, first)
-            whole = torch.cat([part[1][name] for part in parts], dim) if like else value
+            apart = dim is not None and is_like(name, value, first)
+            whole = torch.cat([part[1][name] for part in parts], dim or 0) if apart else value
             self._optimizer.state[parameter][name] = whole.clone() if torch.is_tensor(whole) else whole
         parameter.data = torch.cat([part[0] for part in parts], dim) if dim is not None else first.clone()
 

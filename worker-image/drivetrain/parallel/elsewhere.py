@@ -8,22 +8,24 @@ if it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
-from torch.utils._pytree import tree_any, tree_map
 
 from drivetrain.errors import UsageError
 
 _METADATA: Final = frozenset(
     # Asked for by torch.utils.checkpoint; the stand-in's own answer is right.
-    getter.__get__
-    for getter in (torch.Tensor.device, torch.Tensor.requires_grad, torch.Tensor.layout)  # type: ignore[attr-defined]
+    getattr(torch.Tensor, name).__get__
+    for name in ("device", "requires_grad", "layout")
 )
 _PLAIN: Final = frozenset(
-    "__get__ __bool__ __len__ __float__ __int__ __index__ __contains__ item tolist numpy size dim ndimension numel "
-    "stride is_floating_point is_complex element_size".split()
+    (
+        *("__get__", "__bool__", "__len__", "__float__", "__int__", "__index__", "__contains__"),
+        *("item", "tolist", "numpy", "size", "dim", "ndimension", "numel", "stride", "element_size"),
+        *("is_floating_point", "is_complex"),
+    )
 )
 """What gives something other than tensors."""
 
@@ -62,7 +64,8 @@ class Elsewhere(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        args, kwargs = known((args, dict(kwargs or {})))
+        given: tuple[tuple[Any, ...], dict[str, Any]] = known((args, dict(kwargs or {})))
+        args, kwargs = given
         if not has_unknown((args, kwargs)):
             return function(*args, **kwargs)
         if function in _METADATA:
@@ -75,26 +78,32 @@ class Elsewhere(torch.Tensor):
                 "forward: with training.parallel.pipeline, what a block returns can only be given to the next block, "
                 f"or to operations on the way there; {name} asks for its shape or numbers. Do that inside a block"
             )
-        device = next(each.device for each in _leaves((args, kwargs)) if isinstance(each, Elsewhere))
-        return cls.on(device, (function, (args, kwargs)))
+        device = next(_stand_ins(given)).device
+        return cls.on(device, (function, given))
 
 
 def known(tree: Any) -> Any:
-    """The same with tensors in the places of what is not unknown any more."""
-
-    def replaced(each: Any) -> Any:
-        tensor = each.settled() if isinstance(each, Elsewhere) else None
-        return each if tensor is None else tensor
-
-    return tree_map(replaced, tree)
+    """The same with tensors in the places of what is not unknown any more. Looks into tuples, lists and dicts."""
+    if isinstance(tree, Elsewhere):
+        tensor = tree.settled()
+        return tree if tensor is None else tensor
+    if type(tree) in (tuple, list):
+        return type(tree)(known(each) for each in tree)
+    if type(tree) is dict:
+        return {name: known(each) for name, each in tree.items()}
+    return tree
 
 
 def has_unknown(tree: Any) -> bool:
     """Whether anything in it is still unknown."""
-    return tree_any(lambda each: isinstance(each, Elsewhere) and each.settled() is None, tree)
+    return any(each.settled() is None for each in _stand_ins(tree))
 
 
-def _leaves(tree: Any) -> list[Any]:
-    found: list[Any] = []
-    tree_map(found.append, tree)
-    return found
+def _stand_ins(tree: Any) -> Iterator[Elsewhere]:
+    if isinstance(tree, Elsewhere):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for each in tree:
+            yield from _stand_ins(each)
+    elif isinstance(tree, dict):
+        yield from _stand_ins(list(tree.values()))

@@ -8,7 +8,7 @@ sent as soon as it is there, and what comes next is received meanwhile (comm/nei
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,38 +82,28 @@ class Pipeline:
         self._live = {}
         self._mesh, self._neighbours = None, None
 
-    def _messages(self, actions: list[Action], shape: Shape) -> Iterator[tuple[Action, Message | None, Message | None]]:
-        """Each action with what it receives and what it sends."""
-        assert self._mesh is not None
-        last = shape.stages * shape.chunks - 1
-        for action in actions:
-            chunk = self._chunk(action)
-            forward, to_loss = action.kind is Kind.FORWARD, chunk == last
-            receives = sends = None
-            if forward and chunk > 0:
-                receives = self._message(chunk, action.microbatch, shape, forward=True)
-            elif action.kind is Kind.BACKWARD and not to_loss:
-                receives = self._message(chunk, action.microbatch, shape, forward=False)
-            if forward and not to_loss:
-                sends = self._message(chunk + 1, action.microbatch, shape, forward=True)._replace(
-                    peer=(self._mesh.stage + 1) % shape.stages
-                )
-            elif action.kind is Kind.BACKWARD and chunk > 0:
-                sends = self._message(chunk - 1, action.microbatch, shape, forward=False)._replace(
-                    peer=(self._mesh.stage - 1) % shape.stages
-                )
-            yield action, receives, sends
-
     def _chunk(self, action: Action) -> int:
         """Of the whole model."""
         assert self._mesh is not None
         return action.chunk * self._mesh.stages + self._mesh.stage
 
-    def _message(self, chunk: int, microbatch: int, shape: Shape, *, forward: bool) -> Message:
-        """What this chunk receives for a micro-batch, and from whom."""
+    def _messages(self, action: Action, shape: Shape) -> tuple[Message | None, Message | None]:
+        """What an action receives, and what it sends."""
         assert self._mesh is not None
-        peer = (self._mesh.stage + (-1 if forward else 1)) % shape.stages
-        return Message(peer, (2 * chunk + forward) * shape.microbatches + microbatch)
+        chunk, number, last = self._chunk(action), action.microbatch, shape.stages * shape.chunks - 1
+        before, after = ((self._mesh.stage + way) % shape.stages for way in (-1, 1))
+
+        def tag(sender: int, *, gradient: bool) -> int:
+            return (2 * sender + gradient) * shape.microbatches + number
+
+        receives = sends = None
+        if action.kind is Kind.FORWARD:
+            receives = Message(before, tag(chunk - 1, gradient=False)) if chunk else None
+            sends = Message(after, tag(chunk, gradient=False)) if chunk < last else None
+        elif action.kind is Kind.BACKWARD:
+            receives = Message(after, tag(chunk + 1, gradient=True)) if chunk < last else None
+            sends = Message(before, tag(chunk, gradient=True)) if chunk else None
+        return receives, sends
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
@@ -131,12 +121,13 @@ class Pipeline:
         assert mesh is not None
         assert neighbours is not None
         shape = Shape(mesh.stages, self._chunks, microbatches)
-        plan = list(self._messages(self._schedule(shape, mesh.stage), shape))
-        splits = any(action.kind is Kind.WEIGHT for action, _, _ in plan)
-        neighbours.expect([receives for _, receives, _ in plan if receives is not None])
-        for number, (action, _, sends) in enumerate(plan):
+        actions = self._schedule(shape, mesh.stage)
+        messages = [self._messages(action, shape) for action in actions]
+        splits = any(action.kind is Kind.WEIGHT for action in actions)
+        neighbours.expect([receives for receives, _ in messages if receives is not None])
+        for number, (action, (_, sends)) in enumerate(zip(actions, messages, strict=True)):
             mesh.world.interrupt.check()
-            if number == len(plan) - 1:
+            if number == len(actions) - 1:
                 exchange.arm()
             if action.kind is Kind.FORWARD:
                 self._forward(action, compute, reseed, neighbours, sends)
@@ -222,14 +213,20 @@ class Pipeline:
             if calls % _PIECES_UNDER_WAY == 0:
                 neighbours.settle()
             result = None
+
+            def whole() -> Any:
+                found = forward(model, shard)
+                self.stages.check(found)
+                return found
+
             for chunk in range(self._chunks):
                 action = Action(Kind.FORWARD, chunk, 0)
-                ((_, receives, sends),) = self._messages([action], shape)
+                receives, sends = self._messages(action, shape)
                 if receives is not None:
                     neighbours.expect([receives])
                 blocks = self.stages.blocks_of_chunk(self._chunk(action))
                 passage = Passage(blocks, self.stages.count, neighbours.receive, lambda: None)
-                result, value = self.stages.run(passage, lambda: forward(model, shard))
+                result, value = self.stages.run(passage, whole)
                 if sends is not None:
                     assert value is not None
                     neighbours.send(value, sends)

@@ -9,7 +9,6 @@ else, such as embeddings and the head, is there on every rank; what it is used f
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,9 +16,10 @@ import torch
 from torch import nn
 
 from drivetrain.errors import UsageError
-from drivetrain.parallel.blocks import blocks_of, in_backward
+from drivetrain.parallel.blocks import blocks_of, in_backward, owners
 from drivetrain.parallel.cut import cut
 from drivetrain.parallel.elsewhere import Elsewhere, has_unknown, known
+from drivetrain.parallel.loss import Loss
 
 _TIMINGS: Final = 3
 """How often costs are measured; the least of each block counts."""
@@ -27,7 +27,7 @@ _TIMINGS: Final = 3
 _Original = Callable[..., Any]
 
 
-class StageEnd(BaseException):  # noqa: N818  It is no error; and not an Exception, so that scripts do not catch it.
+class StageEnd(BaseException):
     """The forward function has reached the next stage's first block."""
 
     def __init__(self, value: torch.Tensor) -> None:
@@ -59,12 +59,7 @@ class Passage:
                 "training.parallel.pipeline, each must be called once, in their order"
             )
         self._next += 1
-        given = args[0] if args else None
-        if not isinstance(given, torch.Tensor):
-            raise UsageError(
-                "forward: with training.parallel.pipeline, a block's first argument must be a tensor, not "
-                f"{type(given).__name__}"
-            )
+        given = _given(args)
         if number < self._blocks.start:
             return Elsewhere.on(given.device)
         if number == self._blocks.stop:
@@ -83,14 +78,14 @@ class Passage:
             raise UsageError(_NOT_A_CHAIN.format(number))
         return original(*args, **kwargs)
 
-    def returned(self, result: Any) -> None:
-        """The forward function was not left: this is the last chunk."""
+    def check(self, result: torch.Tensor | Loss) -> None:
+        """The forward function was not left, so this is the last chunk: raises `UsageError` if it was no chain."""
         if self._next != self._count:
             raise UsageError(
                 f"forward: with training.parallel.pipeline, all {self._count} of model.blocks must be called; it "
                 f"returned after {self._next}"
             )
-        if has_unknown(result if isinstance(result, torch.Tensor) else result.sum):
+        if has_unknown(result.sum if isinstance(result, Loss) else result):
             raise UsageError(
                 "forward: with training.parallel.pipeline, the loss must not depend on what blocks of other stages "
                 "return, but by the blocks after them"
@@ -117,9 +112,7 @@ class _Timing:
 
     def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
-        given = args[0] if args else None
-        if not isinstance(given, torch.Tensor):
-            return original(*args, **kwargs)  # it is refused later
+        given = _given(args)
         if self._next == 0 and given.requires_grad:
             started = _now(given)
             torch.autograd.backward(given, torch.ones_like(given), retain_graph=True)
@@ -150,12 +143,7 @@ class Stages:
         self._pass: Passage | _Timing | None = None
         self.bounds: list[int] = []
         """Where each chunk begins, and the number of blocks. Empty: the model is whole."""
-        users: dict[int, set[int | None]] = defaultdict(set)
-        block_of = {id(inner): number for number, module in enumerate(self._modules) for inner in module.modules()}
-        for module in model.modules():
-            for each in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                users[id(each)].add(block_of.get(id(module)))
-        self._block_of = {key: next(iter(using)) for key, using in users.items() if len(using) == 1}
+        self._block_of = owners(model, self._modules)
         for number, module in enumerate(self._modules):
             module.forward = self._wrapped(number, module.forward)
         model.register_forward_pre_hook(lambda *_: self._refuse("call the model in the functions of run.step only"))
@@ -184,7 +172,8 @@ class Stages:
 
     def parameters_of(self, chunk: int) -> list[nn.Parameter]:
         """Those that may get a gradient from a chunk: its own, and those that all ranks have."""
-        return [each for each in self._model.parameters() if each.requires_grad and self.chunk_of(each) in (chunk, None)]
+        trainable = (each for each in self._model.parameters() if each.requires_grad)
+        return [each for each in trainable if self.chunk_of(each) in (chunk, None)]
 
     def blocks_of_chunk(self, chunk: int) -> range:
         """Numbers of a chunk's blocks."""
@@ -223,16 +212,31 @@ class Stages:
         self._pass = passage
         try:
             result = compute()
-            passage.returned(result)
         except StageEnd as end:
             return None, end.value
         finally:
             self._pass = None
         return result, None
 
+    def check(self, result: torch.Tensor | Loss) -> None:
+        """Look at what the forward function returned, in `compute`. Raises `UsageError`."""
+        if isinstance(self._pass, Passage):
+            self._pass.check(result)
+
     def _refuse(self, instead: str) -> None:
         if self.bounds and self._pass is None:
             raise UsageError(f"training.parallel.pipeline: no rank has all blocks between steps: {instead}")
+
+
+def _given(args: tuple[Any, ...]) -> torch.Tensor:
+    """A block's first argument."""
+    given = args[0] if args else None
+    if not isinstance(given, torch.Tensor):
+        raise UsageError(
+            f"forward: with training.parallel.pipeline, a block's first argument must be a tensor, not "
+            f"{type(given).__name__}"
+        )
+    return given
 
 
 def _now(tensor: torch.Tensor) -> float:

@@ -313,15 +313,15 @@ class TrainingStep:
                 shards[number] = tally.read(step, parts[number], tail)
             # What the script draws before the blocks, say a mask of words, must be the same on all stages.
             rng.seed(seed, step, stream, number)
-            return self._precision.scaled(
-                tally.add(forward(self._model, shards[number]), len(parts[number]), tail)
-            )
+            result = forward(self._model, shards[number])
+            pipeline.stages.check(result)
+            return self._precision.scaled(tally.add(result, len(parts[number]), tail))
 
         def reseed(number: int, chunk: int) -> None:
             rng.seed(seed, step, stream, number, chunk)
 
         pipeline.step(len(parts), compute, reseed, exchange)
-        if any(pipeline.is_everywhere(each) for each in tally.changed_buffers()):
+        if any(pipeline.is_everywhere(each) for each in tally.changed()):
             raise UsageError(
                 "forward: with training.parallel.pipeline, only blocks may have buffers that forward changes, such as "
                 "the statistics of a batch norm"

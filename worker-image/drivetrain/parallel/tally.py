@@ -107,12 +107,12 @@ class Tally:
         """All micro-batches are done: `used` are the slots with a gradient."""
         self.layout.write_used(tail, used)
         self.layout.write_statistics(tail, self._before, samples / self._source.batch)
-        tail[DIRTY] = float(self.changed_buffers() != [])
+        tail[DIRTY] = float(_changed(self.layout.other_buffers, self._others_before) != [])
 
-    def changed_buffers(self) -> list[torch.Tensor]:
-        """Of those that are no normalisation statistics."""
-        pairs = zip(self.layout.other_buffers, self._others_before, strict=True)
-        return [buffer for buffer, old in pairs if not torch.equal(buffer, old)]
+    def changed(self) -> list[torch.Tensor]:
+        """The model's buffers that this step has changed."""
+        statistics = _changed(self.layout.statistics, self._before)
+        return statistics + _changed(self.layout.other_buffers, self._others_before)
 
     # --- everybody's ------------------------------------------------------------------------------------------------
 
@@ -149,3 +149,7 @@ class Tally:
     def metrics(self, numbers: list[float]) -> dict[str, float]:
         """Weighted means, by name."""
         return {name: numbers[METRICS + at] / numbers[WEIGHT] for at, name in enumerate(self.names or [])}
+
+
+def _changed(buffers: list[torch.Tensor], before: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [buffer for buffer, old in zip(buffers, before, strict=True) if not torch.equal(buffer, old)]
