@@ -9,7 +9,7 @@ from __future__ import annotations
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +83,11 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """A small GPT. `blocks` is what stage 3 of ZeRO gathers one by one and what a pipeline is cut between."""
+
+    tp_plan: ClassVar = {
+        **{f"blocks.*.{name}": "colwise" for name in ("queries", "keys", "values", "up")},
+        **{f"blocks.*.{name}": "rowwise" for name in ("out", "down")},
+    }
 
     def __init__(self, width: int = WIDTH, depth: int = DEPTH, heads: int = HEADS) -> None:
         super().__init__()

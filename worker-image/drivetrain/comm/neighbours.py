@@ -9,6 +9,7 @@ know that shape. If it has another one, the message's header says so, and the te
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -101,7 +102,7 @@ class Neighbours:
         expected = self._outgoing.of(message)
         size = _bytes_of(expected) if expected is not None else 0
         packet = torch.empty(_HEADER + size, dtype=torch.uint8)
-        packet[:_HEADER].view(torch.int64).copy_(torch.tensor(form))
+        packet[:_HEADER] = torch.frombuffer(bytearray(struct.pack(f"{len(form)}q", *form)), dtype=torch.uint8)
         numbers = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
         if form == expected:
             packet[_HEADER:] = numbers

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
@@ -73,9 +74,10 @@ class Passage:
             assert isinstance(given, Elsewhere)
             given.arrived = self.input = self._receive().to(given.device).requires_grad_(torch.is_grad_enabled())
             self._enter()
-        args, kwargs = known((args, kwargs))
-        if has_unknown((args, kwargs)):
-            raise UsageError(_NOT_A_CHAIN.format(number))
+        if self._blocks.start > 0:
+            args, kwargs = known((args, kwargs))
+            if has_unknown((args, kwargs)):
+                raise UsageError(_NOT_A_CHAIN.format(number))
         return original(*args, **kwargs)
 
     def check(self, result: torch.Tensor | Loss) -> None:
@@ -141,8 +143,9 @@ class Stages:
                 "times chunks of each): set model.blocks to a list of at least as many modules"
             )
         self._pass: Passage | _Timing | None = None
-        self.bounds: list[int] = []
-        """Where each chunk begins, and the number of blocks. Empty: the model is whole."""
+        self._bounds: list[int] = []
+        self._chunk_of: dict[int, int] = {}
+        """By id of a parameter or buffer."""
         self._block_of = owners(model, self._modules)
         for number, module in enumerate(self._modules):
             module.forward = self._wrapped(number, module.forward)
@@ -159,16 +162,24 @@ class Stages:
         return forward
 
     @property
+    def bounds(self) -> list[int]:
+        """Where each chunk begins, and the number of blocks. Empty: the model is whole."""
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, bounds: list[int]) -> None:
+        self._bounds = bounds
+        chunks = {block: chunk for chunk, (first, end) in enumerate(pairwise(bounds)) for block in range(first, end)}
+        self._chunk_of = {key: chunks[block] for key, block in self._block_of.items()} if bounds else {}
+
+    @property
     def count(self) -> int:
         """Number of blocks."""
         return len(self._modules)
 
     def chunk_of(self, tensor: torch.Tensor) -> int | None:
         """Which chunk this parameter or buffer belongs to; None: all ranks have it."""
-        block = self._block_of.get(id(tensor))
-        if block is None or not self.bounds:
-            return None
-        return next(chunk for chunk in range(len(self.bounds) - 1) if block < self.bounds[chunk + 1])
+        return self._chunk_of.get(id(tensor))
 
     def parameters_of(self, chunk: int) -> list[nn.Parameter]:
         """Those that may get a gradient from a chunk: its own, and those that all ranks have."""
