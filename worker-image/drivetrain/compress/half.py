@@ -11,8 +11,11 @@ class Half:
     def size(self, length: int) -> int:
         return 2 * length
 
-    def encode(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows.to(torch.bfloat16).view(torch.uint8)
+    def encode(self, rows: torch.Tensor, out: torch.Tensor) -> None:
+        rows.sub_(out.view(torch.bfloat16).copy_(rows))
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         out.copy_(packed.view(torch.bfloat16))
+
+    def add(self, packed: torch.Tensor, out: torch.Tensor) -> None:
+        out.add_(packed.view(torch.bfloat16))
