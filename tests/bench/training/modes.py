@@ -35,10 +35,10 @@ class Mode:
     name: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Of RuntimeTraining."""
-    shared: Callable[[int], Mapping[str, Any]] | None = None
-    """The same, where it depends on how many ranks share a model: all there are."""
     torch: Counterpart | None = None
     """None: plain torch cannot do it on gloo, or not at all."""
+    shared: Callable[[int], Mapping[str, Any]] | None = None
+    """Of RuntimeTraining, where it depends on how many ranks share a model: all there are."""
 
     def settings(self, steps: int, batch: int, world: int) -> Settings:
         """As a job of `world` workers would give them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class CompressedReducer:
         self._step = -1
         self._chosen_for: Transport | None = None
         for slot in layout.slots:
-            slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
+            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot))
 
     def _cut(self, limit: int) -> list[_Part]:
         parts = []
@@ -87,7 +88,7 @@ class CompressedReducer:
         """The next backward is the last of this step: send chunks as they fill."""
         self._last = True
 
-    def _arrived(self, slot: Slot) -> None:
+    def _arrived(self, slot: Slot, _: object = None) -> None:
         if self._transport is None:
             return
         self._transport.interrupt.check()

@@ -14,6 +14,7 @@ bucket is rounded when it is sent, and back when it has arrived. The tail always
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -54,8 +55,10 @@ class Reducer:
         self._seen: list[bool] = []
         self._counted: list[bool] = []
         self._step = -1
-        self._slot_of: dict[torch.Tensor, Slot] = {slot.parameter: slot for slot in layout.slots}
-        self._hooks = [slot.parameter.register_post_accumulate_grad_hook(self.arrived) for slot in layout.slots]
+        self._slot_of = {id(slot.parameter): slot for slot in layout.slots}
+        self._hooks = [
+            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot)) for slot in layout.slots
+        ]
 
     def close(self) -> None:
         """Another one takes over the model's gradients."""
@@ -91,12 +94,14 @@ class Reducer:
         self._last = True
 
     def arrived(self, parameter: torch.Tensor) -> None:
-        """`parameter.grad` has been made, or added to: autograd calls this, or who computes gradients otherwise."""
+        """For who computes gradients without autograd's hooks: `parameter.grad` has been made, or added to."""
+        self._arrived(self._slot_of[id(parameter)])
+
+    def _arrived(self, slot: Slot, _: object = None) -> None:
         transport = self._transport
         if transport is None:
             return
         transport.interrupt.check()
-        slot = self._slot_of[parameter]
         view = self._views[slot.index]
         if slot.parameter.grad is not view:
             # Autograd made a tensor of its own (first micro-batch): move it to the staging vector, once.

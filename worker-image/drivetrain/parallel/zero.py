@@ -15,6 +15,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -83,7 +84,7 @@ class Zero:
         self._shapes: dict[int, torch.Size] = {}
         """Of the parameters by slot index: their own say nothing while stage 3 has dropped them."""
         for slot in layout.slots:
-            slot.parameter.register_post_accumulate_grad_hook(lambda _, slot=slot: self._arrived(slot))
+            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot))
 
     # --- gradients --------------------------------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class Zero:
         """The next backward is the last of this step: send buckets as they fill."""
         self._last = True
 
-    def _arrived(self, slot: Slot) -> None:
+    def _arrived(self, slot: Slot, _: object = None) -> None:
         transport = self._transport
         if transport is None:
             return
