@@ -19,7 +19,7 @@ from drivetrain_api.status import Resolved
 from drivetrain_api.training import Pipeline
 
 MIN_VIRTUAL_SHARDS: Final = 8
-DEFAULT_BUCKET_MEGABYTES: Final = 4
+DEFAULT_BUCKET_MEGABYTES: Final = 8
 DEFAULT_CHUNKS: Final = 2
 
 

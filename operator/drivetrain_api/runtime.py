@@ -73,7 +73,7 @@ class RuntimeTraining(_Runtime):
     data_workers: int = 0
     """Processes that read ahead for each rank."""
     clip_norm: float | None = None
-    bucket_bytes: int = 4 << 20
+    bucket_bytes: int = 8 << 20
     """Gradients are all-reduced in buckets of about this size."""
     zero: int = 0
     """Stage of ZeRO: what ranks share out. 0: nothing, 1: optimizer state, 2: gradients too, 3: parameters too."""

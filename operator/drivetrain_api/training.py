@@ -96,7 +96,7 @@ class Parallel(SpecModel):
         le=1024,
         description="Gradients are summed over the ranks in buckets of this size (2^20 bytes each) while the backward "
         "pass still runs: small ones begin earlier, large ones cost less overhead. A parameter is never cut, so a "
-        "larger one is a bucket of its own. Default: 4.",
+        "larger one is a bucket of its own. Default: 8.",
     )
 
 

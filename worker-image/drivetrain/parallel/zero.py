@@ -29,7 +29,7 @@ from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
 from drivetrain.parallel.shards import Shards, part_size
 
-_IN_FLIGHT: Final = 8
+_IN_FLIGHT: Final = 4
 """Buckets under way at the same time: what they need of staging memory is not needed for all of them."""
 
 
