@@ -116,7 +116,9 @@ def pipeline(model: Transformer, feed: Feed, _: Any, schedule: ScheduleName) -> 
     chunks = 2 if schedule == "interleaved" else 1
     parts = [_Part(model, chunk * world + rank, chunks * world) for chunk in range(chunks)]
     device = torch.device("cpu")
-    stages = [PipelineStage(part, chunk * world + rank, chunks * world, device) for chunk, part in enumerate(parts)]
+    stages: list[Any] = [
+        PipelineStage(part, chunk * world + rank, chunks * world, device) for chunk, part in enumerate(parts)
+    ]
     parameters = [each for part in parts for each in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, **ADAMW)
     arguments: dict[str, Any] = {

@@ -219,9 +219,26 @@ def test_what_goes_past_the_blocks_is_kept(kind: str) -> None:
         assert losses == pytest.approx(reference, rel=1e-5)
 
 
-def test_a_batch_norm_may_be_in_a_block() -> None:
-    for told, _ in together(chain, 2, "norm inside"):
-        assert told == ""
+def saved(pipe: Pipe, path: Path) -> str:
+    """Train with batch norms in the blocks, and save."""
+    torch.manual_seed(3)
+    case = pipeline(2, steps=3, batch=16)
+    run = Run(settings(case), None)
+    data = torch.utils.data.TensorDataset(torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1)))
+    run.prepare(model=Chain("norm inside"), optimizer=lambda p: make_optimizer(case, p), data=data)
+    for batch in run.batches():
+        run.step(batch, lambda model, shard: model(shard[0]).square().mean())
+    run.save(path)
+    run.finish()
+    return "done"
+
+
+def test_a_file_has_the_statistics_of_all_blocks(tmp_path: Path) -> None:
+    together(saved, 2, tmp_path / "model.pt")
+    state = torch.load(tmp_path / "model.pt")["model"]
+    for number in range(4):
+        assert state[f"blocks.{number}.1.num_batches_tracked"] > 0
+        assert state[f"blocks.{number}.1.running_mean"].abs().sum() > 0
 
 
 def test_too_few_blocks_are_refused() -> None:

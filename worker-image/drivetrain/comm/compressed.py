@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from drivetrain import faults
+from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.compress.auto import Auto
 from drivetrain.compress.method import Chunk, Method, Rounds
-from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Layout, Slot
 
 
@@ -46,15 +45,11 @@ class CompressedReducer:
             for slot in part.slots:
                 self._parts_of[slot.index].append(part)
         self._transport: Transport | None = None
-        self._last = False
         self._launched = 0
         self._running: deque[tuple[Rounds, InFlight]] = deque()
-        self._seen: list[bool] = []
-        self._counted: list[bool] = []
         self._step = -1
         self._chosen_for: Transport | None = None
-        for slot in layout.slots:
-            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot))
+        self.arrivals = Arrivals(layout, lambda slot: self._views[slot.index], self._complete)
 
     def _cut(self, limit: int) -> list[_Part]:
         parts = []
@@ -66,62 +61,32 @@ class CompressedReducer:
 
     def begin(self, transport: Transport | None, step: int) -> None:
         """Start a step. None: one rank only, gradients stay where autograd puts them."""
-        for slot in self._layout.slots:
-            slot.parameter.grad = None
         self._transport = transport if transport is not None and transport.world > 1 else None
+        self.arrivals.begin(self._transport.interrupt if self._transport is not None else None)
         self._step = step
         self._current = self._warm_up if step < self._warmup_steps else self._method
         for carried in self._method.carried:
             carried.begin(transport.world if transport is not None else 1)
         self._launched = 0
         self._running.clear()
-        self._last = False
-        self._seen = [False] * len(self._layout.slots)
-        self._counted = [False] * len(self._layout.slots)
         for part in self._parts:
             part.missing = len(part.slots)
 
     def begin_microbatch(self) -> None:
         """Forward is about to be called."""
 
-    def arm(self) -> None:
-        """The next backward is the last of this step: send chunks as they fill."""
-        self._last = True
-
-    def _arrived(self, slot: Slot, _: object = None) -> None:
-        if self._transport is None:
-            return
-        self._transport.interrupt.check()
-        view = self._views[slot.index]
-        if slot.parameter.grad is not view:
-            assert slot.parameter.grad is not None
-            view.copy_(slot.parameter.grad)
-            slot.parameter.grad = view
-            self._seen[slot.index] = True
-        if self._last:
-            if self._counted[slot.index]:
-                raise UsageError(
-                    "forward: a parameter got its gradient twice in one backward pass; "
-                    "use torch.utils.checkpoint with use_reentrant=False"
-                )
-            self._counted[slot.index] = True
-            for part in self._parts_of[slot.index]:
-                part.missing -= 1
-            while self._launched < len(self._parts) and self._parts[self._launched].missing <= 0:
-                self._launch(self._transport)
+    def _complete(self, slot: Slot) -> None:
+        assert self._transport is not None
+        for part in self._parts_of[slot.index]:
+            part.missing -= 1
+        while self._launched < len(self._parts) and self._parts[self._launched].missing <= 0:
+            self._launch(self._transport)
 
     def _launch(self, transport: Transport) -> None:
         rounds = self._current.rounds(transport, self._parts[self._launched].chunk)
         self._running.append((rounds, next(rounds)))
         self._launched += 1
         faults.point("bucket", self._step)
-
-    @property
-    def used(self) -> list[int]:
-        """Slot indices of the parameters that got a gradient here."""
-        if self._transport is None:
-            return [slot.index for slot in self._layout.slots if slot.parameter.grad is not None]
-        return [index for index, seen in enumerate(self._seen) if seen]
 
     def finish(self, tail: torch.Tensor) -> torch.Tensor:
         """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one).
@@ -133,7 +98,7 @@ class CompressedReducer:
             self._finish_alone()
             return tail
         for slot in self._layout.slots:
-            if not self._seen[slot.index]:
+            if not self.arrivals.has(slot):
                 self._views[slot.index].zero_()
         while self._launched < len(self._parts):
             self._launch(transport)
@@ -170,8 +135,7 @@ class CompressedReducer:
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step."""
-        for slot in self._layout.slots:
-            slot.parameter.grad = None
+        self.arrivals.end()
         self._running.clear()
         self._transport = None
 

@@ -14,13 +14,12 @@ bucket is rounded when it is sent, and back when it has arrived. The tail always
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from drivetrain import faults
+from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.transport import InFlight, Transport
-from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Layout, Slot
 
 
@@ -49,26 +48,14 @@ class Reducer:
         self._staging: torch.Tensor | None = None
         self._rounded: torch.Tensor | None = None
         self._views: list[torch.Tensor] = []
-        self._last = False
         self._launched = 0
         self._pending: list[InFlight] = []
-        self._seen: list[bool] = []
-        self._counted: list[bool] = []
         self._step = -1
-        self._slot_of = {id(slot.parameter): slot for slot in layout.slots}
-        self._hooks = [
-            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot)) for slot in layout.slots
-        ]
-
-    def close(self) -> None:
-        """Another one takes over the model's gradients."""
-        for hook in self._hooks:
-            hook.remove()
+        self.arrivals = Arrivals(layout, lambda slot: self._views[slot.index], self._complete)
 
     def begin(self, transport: Transport | None, step: int) -> None:
         """Start a step. None: one rank only, gradients stay where autograd puts them."""
-        for slot in self._layout.slots:
-            slot.parameter.grad = None
+        self.arrivals.begin(transport.interrupt if transport is not None else None)
         if transport is not None and (transport is not self._transport or self._staging is None):
             self._staging = torch.empty(self._layout.total, dtype=self._layout.dtype, device=self._layout.device)
             if self._dtype is not None:
@@ -80,47 +67,17 @@ class Reducer:
         self._step = step
         self._launched = 0
         self._pending = []
-        self._last = False
-        self._seen = [False] * len(self._layout.slots)
-        self._counted = [False] * len(self._layout.slots)
         for bucket in self._buckets:
             bucket.missing = len(bucket.slots)
 
     def begin_microbatch(self) -> None:
         """Forward is about to be called."""
 
-    def arm(self) -> None:
-        """The next backward is the last of this step: send buckets as they fill."""
-        self._last = True
-
-    def arrived(self, parameter: torch.Tensor) -> None:
-        """For who computes gradients without autograd's hooks: `parameter.grad` has been made, or added to."""
-        self._arrived(self._slot_of[id(parameter)])
-
-    def _arrived(self, slot: Slot, _: object = None) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        transport.interrupt.check()
-        view = self._views[slot.index]
-        if slot.parameter.grad is not view:
-            # Autograd made a tensor of its own (first micro-batch): move it to the staging vector, once.
-            assert slot.parameter.grad is not None
-            view.copy_(slot.parameter.grad)
-            slot.parameter.grad = view
-            self._seen[slot.index] = True
-        if self._last:
-            bucket = self._bucket_of[slot.index]
-            if self._counted[slot.index]:
-                # Several backward passes inside one (re-entrant checkpointing): the bucket may be on its way already.
-                raise UsageError(
-                    "forward: a parameter got its gradient twice in one backward pass; "
-                    "use torch.utils.checkpoint with use_reentrant=False"
-                )
-            self._counted[slot.index] = True
-            bucket.missing -= 1
-            if bucket.missing == 0:
-                self._launch_ready()
+    def _complete(self, slot: Slot) -> None:
+        bucket = self._bucket_of[slot.index]
+        bucket.missing -= 1
+        if bucket.missing == 0:
+            self._launch_ready()
 
     def _launch_ready(self) -> None:
         # The last bucket waits for `finish`, which writes the tail; all others go in order, the same on every rank.
@@ -133,7 +90,7 @@ class Reducer:
         bucket = self._buckets[self._launched]
         self._launched += 1
         for slot in bucket.slots:
-            if not self._seen[slot.index]:
+            if not self.arrivals.has(slot):
                 self._views[slot.index].zero_()
         if self._rounded is None:
             self._pending.append(self._transport.all_reduce(self._staging[bucket.start : bucket.stop]))
@@ -142,13 +99,6 @@ class Reducer:
             rounded = self._rounded[bucket.start : stop].copy_(self._staging[bucket.start : stop])
             self._pending.append(self._transport.all_reduce(rounded))
         faults.point("bucket", self._step)
-
-    @property
-    def used(self) -> list[int]:
-        """Slot indices of the parameters that got a gradient here."""
-        if self._transport is None:
-            return [slot.index for slot in self._layout.slots if slot.parameter.grad is not None]
-        return [index for index, seen in enumerate(self._seen) if seen]
 
     def finish(self, tail: torch.Tensor) -> torch.Tensor:
         """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one).
@@ -176,8 +126,7 @@ class Reducer:
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step: never use its staging vector again."""
-        for slot in self._layout.slots:
-            slot.parameter.grad = None
+        self.arrivals.end()
         self._staging = None
         self._rounded = None
         self._views = []

@@ -18,8 +18,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 # Not public, but what torch's own pipelining splits a backward pass with; torch is pinned.
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
+from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.neighbours import Message, Neighbours
-from drivetrain.comm.reducer import Reducer
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.mesh import Mesh
@@ -39,6 +39,8 @@ class _Live:
     input: torch.Tensor | None
     """None: from the script's own data."""
     edge: GradientEdge
+    """Of the output."""
+    device: torch.device
     """Of the output."""
     gradient: torch.Tensor | None
     """Of the output; in the last chunk that is the loss, whose gradient is 1."""
@@ -65,6 +67,8 @@ class Pipeline:
             return
         assert mesh.pipe is not None
         self.stages.cut(costs, mesh.stages * self._chunks)
+        if mesh.world.rank == 0:
+            print(f"pipeline of {mesh.stages} stages: {self.stages.described(costs)}", flush=True)
         self._mesh = mesh
         self._neighbours = Neighbours(mesh.pipe)
 
@@ -112,7 +116,7 @@ class Pipeline:
         microbatches: int,
         compute: Callable[[int], torch.Tensor],
         reseed: Callable[[int, int], None],
-        exchange: Reducer,
+        arrivals: Arrivals,
     ) -> None:
         """Forward and backward of all micro-batches. `compute(i)` calls the forward function for one and returns what
         to call `backward` on; `reseed(i, chunk)` is called before a chunk other than the first. Raises `Interrupted`.
@@ -128,13 +132,13 @@ class Pipeline:
         for number, (action, (_, sends)) in enumerate(zip(actions, messages, strict=True)):
             mesh.world.interrupt.check()
             if number == len(actions) - 1:
-                exchange.arm()
+                arrivals.arm()
             if action.kind is Kind.FORWARD:
                 self._forward(action, compute, reseed, neighbours, sends)
             elif action.kind is Kind.BACKWARD:
                 self._backward(action, neighbours, sends, splits=splits)
             else:
-                self._weight(action, exchange)
+                self._weight(action, arrivals)
         neighbours.settle()
 
     def _forward(
@@ -160,7 +164,7 @@ class Pipeline:
                 "forward: with training.parallel.pipeline, what blocks return must depend on their parameters"
             )
         self._live[action.chunk, action.microbatch] = _Live(
-            passage.input, get_gradient_edge(output), None if loss is None else torch.ones_like(loss)
+            passage.input, get_gradient_edge(output), output.device, None if loss is None else torch.ones_like(loss)
         )
         if sends is not None:
             neighbours.send(output, sends)
@@ -169,7 +173,7 @@ class Pipeline:
         """`splits`: the gradients of the parameters are computed later."""
         live = self._live[action.chunk, action.microbatch]
         if live.gradient is None:
-            live.gradient = neighbours.receive()
+            live.gradient = neighbours.receive().to(live.device)
         if not splits:
             torch.autograd.backward((live.edge,), (live.gradient,))
             del self._live[action.chunk, action.microbatch]
@@ -181,7 +185,7 @@ class Pipeline:
             gradient, live.input.grad = live.input.grad, None
             neighbours.send(torch.zeros_like(live.input) if gradient is None else gradient, sends)
 
-    def _weight(self, action: Action, exchange: Reducer) -> None:
+    def _weight(self, action: Action, arrivals: Arrivals) -> None:
         live = self._live.pop((action.chunk, action.microbatch))
         parameters = self.stages.parameters_of(self._chunk(action))
         if live.left is None:  # the first chunk: nobody waits for the gradient of its input
@@ -194,7 +198,7 @@ class Pipeline:
             stage_backward_weight(iter(parameters), live.left)
             for each in parameters:
                 if _accumulator(each) in reached:
-                    exchange.arrived(each)
+                    arrivals.arrived(each)
 
     # --- an evaluation ----------------------------------------------------------------------------------------------
 

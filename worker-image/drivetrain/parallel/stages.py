@@ -212,6 +212,20 @@ class Stages:
         *blocks, before, after = costs
         self.bounds = cut(blocks, chunks, before, after)
 
+    def described(self, costs: Sequence[float]) -> str:
+        """Where it is cut, for people; `costs` as above."""
+        *blocks, before, after = costs
+        extra = {0: before, len(self.bounds) - 2: after}
+        chunks = [
+            (first, end, sum(blocks[first:end]) + extra.get(chunk, 0.0))
+            for chunk, (first, end) in enumerate(pairwise(self.bounds))
+        ]
+        whole = sum(cost for _, _, cost in chunks)
+        return ", ".join(
+            f"{f'blocks {first} to {end - 1}' if end - first > 1 else f'block {first}'} ({cost / whole:.0%})"
+            for first, end, cost in chunks
+        )
+
     def whole(self) -> None:
         """All blocks are there again."""
         self.bounds, self._pass = [], None

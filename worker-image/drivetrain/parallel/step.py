@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from drivetrain import rng
+from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.compressed import CompressedReducer
 from drivetrain.comm.ordered import OrderedSum
 from drivetrain.comm.reducer import Reducer
@@ -249,7 +250,7 @@ class TrainingStep:
         if not mesh.idle:
             # What the exchange has to do with is ours only.
             assert isinstance(self._exchange, Reducer)
-            self._exchange.close()
+            self._exchange.arrivals.close()
             elsewhere = {each for each in self._model.parameters() if not pipeline.is_here(each)}
             self.layout = Layout(self._model, [], self._in_parts, elsewhere)
             self._tally.layout = self.layout
@@ -274,13 +275,12 @@ class TrainingStep:
         self._sparse.begin()
         with rng.stream(training.seed, step, rank):
             if self.pipeline is not None:
-                assert isinstance(exchange, Reducer)
-                self._run_pipeline(self.pipeline, exchange, forward, step, parts, tail, rank)
+                self._run_pipeline(self.pipeline, exchange.arrivals, forward, step, parts, tail, rank)
             else:
                 for number, part in enumerate(parts):
                     exchange.begin_microbatch()
                     if number == len(parts) - 1:
-                        exchange.arm()
+                        exchange.arrivals.arm()
                     self._run(forward, step, part, tail, rank, number)
         if self.tensor is not None:
             self.tensor.end()
@@ -289,7 +289,7 @@ class TrainingStep:
                 torch.cuda.synchronize(self.layout.device)
             self._balance.took(len(mine), time.perf_counter() - started)
         self._sparse.collect()
-        tally.close(tail, exchange.used, len(mine))
+        tally.close(tail, exchange.arrivals.used, len(mine))
         total = exchange.finish(tail.to(self.layout.device))
         self._sparse.finish(transport)
         return total
@@ -297,7 +297,7 @@ class TrainingStep:
     def _run_pipeline(
         self,
         pipeline: Pipeline,
-        exchange: Reducer,
+        arrivals: Arrivals,
         forward: Forward,
         step: int,
         parts: list[range],
@@ -321,7 +321,7 @@ class TrainingStep:
         def reseed(number: int, chunk: int) -> None:
             rng.seed(seed, step, stream, number, chunk)
 
-        pipeline.step(len(parts), compute, reseed, exchange)
+        pipeline.step(len(parts), compute, reseed, arrivals)
         if any(pipeline.is_everywhere(each) for each in tally.changed()):
             raise UsageError(
                 "forward: with training.parallel.pipeline, only blocks may have buffers that forward changes, such as "

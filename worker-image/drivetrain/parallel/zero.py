@@ -15,16 +15,15 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from drivetrain import faults
+from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
 from drivetrain.comm.transport import Pending, Transport
-from drivetrain.errors import UsageError
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
 from drivetrain.parallel.shards import Shards, part_size
@@ -75,25 +74,20 @@ class Zero:
         self._bucket_of = {slot.index: bucket for bucket in self._buckets for slot in bucket.slots}
         self._memory = StagingMemory()
         self._transport: Transport | None = None
-        self._last = False
         self._launched = 0
         self._sending: deque[_Sending] = deque()
-        self._seen: list[bool] = []
-        self._counted: list[bool] = []
         self._step = -1
         self._shapes: dict[int, torch.Size] = {}
         """Of the parameters by slot index: their own say nothing while stage 3 has dropped them."""
-        for slot in layout.slots:
-            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot))
+        self.arrivals = Arrivals(layout, self._view, self._complete_one, self._made if gathered is not None else None)
 
     # --- gradients --------------------------------------------------------------------------------------------------
 
     def begin(self, transport: Transport | None, step: int) -> None:
         """Start a step; cuts the state if this is the membership's first. None: one rank only, which has all."""
-        for slot in self._layout.slots:
-            slot.parameter.grad = None
         if transport is not None and transport.world == 1:
             transport = None
+        self.arrivals.begin(transport.interrupt if transport is not None else None)
         self._transport = transport
         if transport is not None and self._shards.is_whole:
             self.cut(transport)
@@ -103,9 +97,6 @@ class Zero:
             self._gathered.begin(transport)
         self._step = step
         self._launched = 0
-        self._last = False
-        self._seen = [False] * len(self._layout.slots)
-        self._counted = [False] * len(self._layout.slots)
         for bucket in self._buckets:
             bucket.missing = len(bucket.slots)
 
@@ -129,40 +120,21 @@ class Zero:
         if self._gathered is not None:
             self._gathered.end_forward()
 
-    def arm(self) -> None:
-        """The next backward is the last of this step: send buckets as they fill."""
-        self._last = True
+    def _made(self, slot: Slot) -> None:
+        assert self._gathered is not None
+        self._gathered.made(self._bucket_of[slot.index].number)
 
-    def _arrived(self, slot: Slot, _: object = None) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        transport.interrupt.check()
-        bucket = self._bucket_of[slot.index]
-        gradient = slot.parameter.grad
-        assert gradient is not None
-        view = self._view(transport, bucket, slot)
-        if gradient is not view:
-            # Autograd made a tensor of its own (first micro-batch): move it to the staging memory, once.
-            view.copy_(gradient)
-            slot.parameter.grad = view
-            self._seen[slot.index] = True
-        if self._gathered is not None:
-            self._gathered.made(bucket.number)
-        if self._last:
-            if self._counted[slot.index]:
-                raise UsageError(
-                    "forward: a parameter got its gradient twice in one backward pass; "
-                    "use torch.utils.checkpoint with use_reentrant=False"
-                )
-            self._counted[slot.index] = True
-            bucket.missing -= 1
-            while self._launched < len(self._buckets) and self._buckets[self._launched].missing <= 0:
-                self._launch(transport)
+    def _complete_one(self, slot: Slot) -> None:
+        assert self._transport is not None
+        self._bucket_of[slot.index].missing -= 1
+        while self._launched < len(self._buckets) and self._buckets[self._launched].missing <= 0:
+            self._launch(self._transport)
 
-    def _view(self, transport: Transport, bucket: _Bucket, slot: Slot) -> torch.Tensor:
+    def _view(self, slot: Slot) -> torch.Tensor:
         """Where a gradient is staged."""
+        bucket, transport = self._bucket_of[slot.index], self._transport
         if bucket.staging is None:
+            assert transport is not None
             size = part_size(bucket.slots, transport.world) * transport.world
             bucket.staging = staging = self._memory.take(size, self._layout.dtype, self._layout.device)
             start = bucket.slots[0].start
@@ -177,8 +149,8 @@ class Zero:
         bucket = self._buckets[self._launched]
         self._launched += 1
         for slot in bucket.slots:
-            if not self._seen[slot.index]:
-                self._view(transport, bucket, slot).zero_()
+            if not self.arrivals.has(slot):
+                self._view(slot).zero_()
         staging = bucket.staging
         assert staging is not None
         outgoing = staging
@@ -213,13 +185,6 @@ class Zero:
         if sent.outgoing is not sent.bucket.staging:
             self._memory.give_back(sent.outgoing)
 
-    @property
-    def used(self) -> list[int]:
-        """Slot indices of the parameters that got a gradient here."""
-        if self._transport is None:
-            return [slot.index for slot in self._layout.slots if slot.parameter.grad is not None]
-        return [index for index, seen in enumerate(self._seen) if seen]
-
     def finish(self, tail: torch.Tensor) -> torch.Tensor:
         """Send what is left, wait for everything, and point the pieces' `.grad` at their part of the sums (None where
         no rank had one).
@@ -250,8 +215,7 @@ class Zero:
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step: never use its staging memory again."""
-        for slot in self._layout.slots:
-            slot.parameter.grad = None
+        self.arrivals.end()
         for bucket in self._buckets:
             bucket.staging, bucket.views = None, {}
         self._sending.clear()
