@@ -67,10 +67,11 @@ def tensor_parallel(model: Transformer, feed: Feed, inputs: Inputs) -> Step:
         )
     for block in model.blocks:
         parallelize_module(block, mesh, plan)
-    divided = [each for each in model.parameters() if isinstance(each, DTensor)]
+    divided: list[nn.Parameter] = [each for each in model.parameters() if isinstance(each, DTensor)]
     alike = [each for each in model.parameters() if not isinstance(each, DTensor)]
     # Two groups: their updates cannot be fused with one another.
-    optimizer = torch.optim.AdamW([{"params": divided}, {"params": alike}], **ADAMW)
+    groups: list[dict[str, Any]] = [{"params": divided}, {"params": alike}]
+    optimizer = torch.optim.AdamW(groups, **ADAMW)
 
     def step(number: int) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)

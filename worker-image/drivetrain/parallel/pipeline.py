@@ -187,18 +187,18 @@ class Pipeline:
 
     def _weight(self, action: Action, arrivals: Arrivals) -> None:
         live = self._live.pop((action.chunk, action.microbatch))
-        parameters = self.stages.parameters_of(self._chunk(action))
         if live.left is None:  # the first chunk: nobody waits for the gradient of its input
             torch.autograd.backward((live.edge,), (live.gradient,))
         elif any(len(each["intermediates"]) > 1 for each in live.left):
             # A parameter is used several times. torch's split fails at that; so go the whole way once more.
+            parameters = self.stages.parameters_of(self._chunk(action))
             torch.autograd.backward((live.edge,), (live.gradient,), inputs=parameters)
         else:
-            reached = {node for each in live.left for node in each["params"]}
-            stage_backward_weight(iter(parameters), live.left)
-            for each in parameters:
-                if _accumulator(each) in reached:
-                    arrivals.arrived(each)
+            # What adds to a gradient is a node of autograd's graph, which knows its parameter.
+            reached = [node.variable for each in live.left for node in each["params"]]
+            stage_backward_weight(iter(reached), live.left)
+            for each in reached:
+                arrivals.arrived(each)
 
     # --- an evaluation ----------------------------------------------------------------------------------------------
 
@@ -258,11 +258,3 @@ def _told(transport: Transport, value: Any, root: int) -> Any:
         payload = torch.zeros(int(size), dtype=torch.uint8)
     transport.broadcast(payload, root)
     return pickle.loads(bytes(payload.tolist()))
-
-
-def _accumulator(parameter: torch.Tensor) -> Any:
-    """The node of autograd's graph that adds to its gradient."""
-    with torch.enable_grad():
-        view = parameter.view_as(parameter).grad_fn
-    assert view is not None
-    return view.next_functions[0][0]
