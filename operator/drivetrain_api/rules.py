@@ -90,26 +90,22 @@ def _compression_only_for(field: str, name: str) -> Rule:
     )
 
 
-def _not_with_tensor(feature: str, absent: str, why: str) -> Rule:
-    """`spec.training.<feature>` and tensor parallelism exclude each other."""
-    return Rule(
-        name=f"no-{feature}-with-tensor",
-        path="spec.training",
-        cel=f"{absent} || !has(self.parallel.tensor) || self.parallel.tensor == 1",
-        message=f"spec.training.{feature} cannot be used with spec.training.parallel.tensor above 1, {why}",
-        check=lambda self, _: self["parallel"]["tensor"] == 1 or not self.get(feature),
-    )
-
-
-def _not_with_pipeline(feature: str, absent: str, why: str) -> Rule:
-    """`spec.training.<feature>` and pipeline parallelism exclude each other."""
-    return Rule(
-        name=f"no-{feature}-with-pipeline",
-        path="spec.training",
-        cel=f"{absent} || !has(self.parallel.pipeline)",
-        message=f"spec.training.{feature} cannot be used with spec.training.parallel.pipeline, {why}",
-        check=lambda self, _: "pipeline" not in self["parallel"] or not self.get(feature),
-    )
+def _not_with(way: str, cel: str, is_used: Callable[[Json], bool], told: str) -> list[Rule]:
+    """What excludes a way to share the model: `is_used` of spec.training.parallel, and `cel` for that it is not."""
+    return [
+        Rule(
+            name=f"no-{feature}-with-{way}",
+            path="spec.training",
+            cel=f"{absent} || {cel}",
+            message=f"spec.training.{feature} cannot be used with spec.training.parallel.{told}, {why}",
+            check=lambda self, _, feature=feature: not is_used(self["parallel"]) or not self.get(feature),
+        )
+        for feature, absent, why in (
+            ("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
+            ("compression", "!has(self.compression)", "whose parts have residuals of their own"),
+            ("balance", "!has(self.balance)", "whose ranks run in step"),
+        )
+    ]
 
 
 def _fewest_ranks(spec: Json) -> int:
@@ -229,12 +225,13 @@ RULES: Final[tuple[Rule, ...]] = (
         "block by block; remove it",
         check=lambda self, _: self["zero"] < 3 or "bucketMegabytes" not in self,
     ),
-    _not_with_tensor("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
-    _not_with_tensor("compression", "!has(self.compression)", "whose parts have residuals of their own"),
-    _not_with_tensor("balance", "!has(self.balance)", "whose ranks run in step"),
-    _not_with_pipeline("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
-    _not_with_pipeline("compression", "!has(self.compression)", "whose stages have residuals of their own"),
-    _not_with_pipeline("balance", "!has(self.balance)", "whose ranks run in step"),
+    *_not_with(
+        "tensor",
+        "!has(self.parallel.tensor) || self.parallel.tensor == 1",
+        lambda parallel: parallel["tensor"] > 1,
+        "tensor above 1",
+    ),
+    *_not_with("pipeline", "!has(self.parallel.pipeline)", lambda parallel: "pipeline" in parallel, "pipeline"),
     Rule(
         name="no-zero-with-pipeline",
         path="spec.training.parallel",

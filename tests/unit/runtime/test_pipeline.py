@@ -16,7 +16,19 @@ from drivetrain.parallel.stages import Stages
 from drivetrain.run import Run
 from drivetrain_api.choices import ScheduleName
 from drivetrain_api.runtime import RuntimePipeline, RuntimePrecision
-from unit.runtime.text import LAMB, LARS, PLAN, SEQUENCE_PLAN, WIDTH, Text, by_drivetrain, by_torch, forward, make
+from unit.runtime.text import (
+    LAMB,
+    LARS,
+    PLAN,
+    SEQUENCE_PLAN,
+    WIDTH,
+    Text,
+    assert_as_one_process,
+    by_drivetrain,
+    by_torch,
+    forward,
+    make,
+)
 from unit.runtime.together import Pipe, together
 from unit.runtime.training import Case, Outcome, copied, make_optimizer, settings
 
@@ -53,17 +65,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_equal_one_process(name: str) -> None:
-    world, plan, case = CASES[name]
-    reference = by_torch(case)
-    outcomes: list[Outcome] = together(by_drivetrain, world, case, plan)
-    assert outcomes[0].distance(reference) <= (1e-4 if case.named else 1e-5)  # LAMB's ratios carry rounding on
-    for outcome in outcomes:
-        assert outcome.losses == pytest.approx(reference.losses, rel=1e-4)
-        assert outcome.evaluation == outcomes[0].evaluation
-        assert outcome.metrics == outcomes[0].metrics
-        if case.clip is not None:
-            assert outcome.norms == pytest.approx(reference.norms, rel=1e-4)
-    assert (case.loss == "weighted") == ("right" in outcomes[0].metrics[-1])
+    assert_as_one_process(*CASES[name])
 
 
 @pytest.mark.parametrize("compute", ["bf16", "fp16"])

@@ -23,6 +23,7 @@ from unit.runtime.text import (
     WIDTH,
     Text,
     Transformer,
+    assert_as_one_process,
     by_drivetrain,
     by_torch,
     forward,
@@ -48,15 +49,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_equal_one_process(name: str) -> None:
-    world, plan, case = CASES[name]
-    reference = by_torch(case)
-    outcomes: list[Outcome] = together(by_drivetrain, world, case, plan)
-    assert outcomes[0].distance(reference) <= (1e-4 if case.named else 1e-5)  # LAMB's ratios carry rounding on
-    for outcome in outcomes:
-        assert outcome.losses == pytest.approx(reference.losses, rel=1e-4)
-        assert outcome.evaluation == outcomes[0].evaluation
-        if case.clip is not None:
-            assert outcome.norms == pytest.approx(reference.norms, rel=1e-4)
+    assert_as_one_process(*CASES[name])
 
 
 @pytest.mark.parametrize("compute", ["bf16", "fp16"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,7 +16,7 @@ from drivetrain.optim.named import named_optimizer
 from drivetrain.parallel.loss import Loss
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeOptimizer
-from unit.runtime.together import Pipe
+from unit.runtime.together import Pipe, together
 from unit.runtime.training import Case, Outcome, copied, kept, make_optimizer, settings
 
 LAMB = RuntimeOptimizer(name="lamb", lr=0.01, eps=1e-4, weight_decay=0.01)
@@ -164,3 +165,17 @@ def by_torch(case: Case) -> Outcome:
         optimizer.step()
         losses.append(float(loss.detach()))
     return Outcome(before, copied(model), losses, norms, [])
+
+
+def assert_as_one_process(world: int, plan: dict[str, str], case: Case) -> None:
+    """So many ranks train as one process does; all of them are told the same."""
+    reference = by_torch(case)
+    outcomes: list[Outcome] = together(by_drivetrain, world, case, plan)
+    assert outcomes[0].distance(reference) <= (1e-4 if case.named else 1e-5)  # LAMB's ratios carry rounding on
+    for outcome in outcomes:
+        assert outcome.losses == pytest.approx(reference.losses, rel=1e-4)
+        assert outcome.evaluation == outcomes[0].evaluation
+        assert outcome.metrics == outcomes[0].metrics
+        if case.clip is not None:
+            assert outcome.norms == pytest.approx(reference.norms, rel=1e-4)
+    assert (case.loss == "weighted") == ("right" in outcomes[0].metrics[-1])
