@@ -98,7 +98,7 @@ def _not_with(way: str, cel: str, is_used: Callable[[Json], bool], told: str) ->
             path="spec.training",
             cel=f"{absent} || {cel}",
             message=f"spec.training.{feature} cannot be used with spec.training.parallel.{told}, {why}",
-            check=lambda self, _, feature=feature: not is_used(self["parallel"]) or not self.get(feature),
+            check=_unless_both(is_used, feature),
         )
         for feature, absent, why in (
             ("deterministic", "!has(self.deterministic) || !self.deterministic", "whose sums depend on it"),
@@ -106,6 +106,10 @@ def _not_with(way: str, cel: str, is_used: Callable[[Json], bool], told: str) ->
             ("balance", "!has(self.balance)", "whose ranks run in step"),
         )
     ]
+
+
+def _unless_both(is_used: Callable[[Json], bool], feature: str) -> Callable[[Any, Any], bool]:
+    return lambda self, _: not is_used(self["parallel"]) or not self.get(feature)
 
 
 def _fewest_ranks(spec: Json) -> int:
