@@ -9,10 +9,10 @@ know that shape. If it has another one, the message's header says so, and the te
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -100,15 +100,14 @@ class Neighbours:
             )
         form = (_TYPES.index(tensor.dtype), tensor.dim(), *tensor.shape, *[0] * (_DIMENSIONS - tensor.dim()))
         expected = self._outgoing.of(message)
-        size = _bytes_of(expected) if expected is not None else 0
-        packet = torch.empty(_HEADER + size, dtype=torch.uint8)
-        packet[:_HEADER] = torch.frombuffer(bytearray(struct.pack(f"{len(form)}q", *form)), dtype=torch.uint8)
-        numbers = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        packet = torch.empty(_HEADER + (_bytes_of(expected) if expected is not None else 0), dtype=torch.uint8)
+        packet[:_HEADER] = _header(form)
         if form == expected:
-            packet[_HEADER:] = numbers
+            packet[_HEADER:].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
         self._post(packet, message.peer, 2 * message.tag)
         if form != expected:
-            self._post(numbers.clone(), message.peer, 2 * message.tag + 1)
+            numbers = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+            self._post(numbers.view(-1).view(torch.uint8), message.peer, 2 * message.tag + 1)
         self._outgoing.note(message, form)
 
     def _post(self, packet: torch.Tensor, peer: int, tag: int) -> None:
@@ -172,6 +171,11 @@ class Neighbours:
         self._incoming.note(message, form)
         kind, dimensions, *shape = form
         return numbers.view(_TYPES[kind]).view(shape[:dimensions])
+
+
+@lru_cache(maxsize=64)
+def _header(form: _Form) -> torch.Tensor:
+    return torch.tensor(form).view(torch.uint8)
 
 
 def _bytes_of(form: _Form) -> int:

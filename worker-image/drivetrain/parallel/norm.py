@@ -6,21 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.zero import Zero
 
 
-def gradient_norm(
-    dense: Sequence[tuple[torch.Tensor, bool, bool]],
-    sparse: Sequence[torch.Tensor],
-    mesh: Mesh | None,
-    zero: Zero | None,
-) -> float:
-    """The 2-norm over all parameters, the same on all ranks. `dense`: gradients, and whether tensor-parallel ranks, or
-    the stages of a pipeline, have other ones; `sparse`: the values of those that everybody has. Raises `Interrupted`.
-    """
-    squares = torch.stack(
+def squares(dense: Sequence[tuple[torch.Tensor, bool, bool]], zero: Zero | None) -> torch.Tensor:
+    """Of the 2-norms of gradients here, float64, shape (2, 2): by whether the stages of a pipeline, and whether
+    tensor-parallel ranks have other ones. `dense`: gradients, and whether tensor-parallel ranks, or stages, have
+    others. Raises `Interrupted`."""
+    found = torch.stack(
         [
             torch.nn.utils.get_total_norm([each for each, *where in dense if where == [divided, staged]]).double() ** 2
             for staged in (False, True)
@@ -28,17 +22,19 @@ def gradient_norm(
         ]
     ).view(2, 2)
     if zero is not None:
-        zero.sum_over_parts(squares)
-    if mesh is not None:
-        _sum(mesh.tensor, squares[:, 1])
-        _sum(mesh.pipe, squares[1])
-    everywhere = torch.nn.utils.get_total_norm(sparse).double() ** 2
-    return float((squares.sum() + everywhere).sqrt())
+        zero.sum_over_parts(found)
+    return found
 
 
-def _sum(group: Transport | None, part: torch.Tensor) -> None:
-    if group is not None:
-        copy = part.clone()
-        pending: InFlight = group.all_reduce(copy)
-        pending.wait()
-        part.copy_(copy)
+def counted(found: torch.Tensor, mesh: Mesh) -> float:
+    """What of `squares` this rank adds to the sum over all ranks of a mesh, so that each gradient counts once."""
+    if mesh.idle or mesh.data_rank > 0:
+        return 0.0
+    staged = [mesh.stage == mesh.stages - 1, True]
+    divided = [mesh.tensor_rank == 0, True]
+    return sum(float(found[s, d]) for s in (0, 1) for d in (0, 1) if staged[s] and divided[d])
+
+
+def norm(square: float, sparse: Sequence[torch.Tensor]) -> float:
+    """From the sum of all squares, and the values of the sparse gradients, which everybody has."""
+    return float((torch.nn.utils.get_total_norm(sparse).double() ** 2 + square).sqrt())

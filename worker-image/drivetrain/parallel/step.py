@@ -6,7 +6,6 @@ which `restore` does. The caller (operation.py) owns the transaction.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,7 +34,8 @@ from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import FLAG, LOSS, METRIC_SLOTS, NORMALISE, WEIGHT, Layout
 from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
-from drivetrain.parallel.norm import gradient_norm
+from drivetrain.parallel.norm import counted, squares
+from drivetrain.parallel.norm import norm as norm_of
 from drivetrain.parallel.pipeline import Pipeline
 from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
 from drivetrain.parallel.stages import Stages
@@ -193,7 +193,8 @@ class TrainingStep:
                 self._add_up_stages(self.pipeline, mesh, tail, begins=begins)
             reduced = self._read(mesh.data if mesh is not None else None, step, forward, tail, needs_norm)
             if mesh is not None and mesh.row > 1:
-                reduced = self._agree(mesh, reduced, change_pending)
+                given = self._squares(tail) if needs_norm else None
+                reduced = self._agree(mesh, reduced, change_pending, given)
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         self._tally.end()
         return reduced
@@ -427,24 +428,28 @@ class TrainingStep:
                     each.grad.div_(weight)
             if self._tally.names is None:
                 self._tally.names = self._tally.learn_names(step, forward)
-        norm = self._norm(tail) if needs_norm else None
+        norm = None
+        if needs_norm and self._row == 1:  # else it is in what the mesh agrees on
+            given = self._squares(tail)
+            norm = None if given is None else norm_of(float(given.sum()), self._sparse_values())
         return Reduced(numbers[LOSS] / weight, weight, self._tally.metrics(numbers), numbers[FLAG] > 0, norm)
 
-    def _agree(self, mesh: Mesh, reduced: Reduced, change_pending: bool) -> Reduced:
+    def _agree(self, mesh: Mesh, reduced: Reduced, change_pending: bool, given: torch.Tensor | None) -> Reduced:
         """What all ranks of the mesh know of a step: the same, and that all have their sums. Ranks that are idle learn
-        it here."""
+        it here. `given`: squares of this rank's gradients, if it has any and their norm is wanted."""
         names = sorted(reduced.metrics)
-        told = torch.zeros(3 + METRIC_SLOTS + 1, dtype=torch.float64)
+        told = torch.zeros(4 + METRIC_SLOTS + 1, dtype=torch.float64)
         if mesh.speaks and mesh.data_rank == 0:
             told[0], told[1] = reduced.loss, reduced.weight
-            told[2] = math.nan if reduced.norm is None else reduced.norm
             for number, name in enumerate(names):
-                told[3 + number] = reduced.metrics[name]
+                told[4 + number] = reduced.metrics[name]
+        if given is not None:
+            told[2], told[3] = counted(given, mesh), 1.0
         told[-1] = float(change_pending)
         mesh.world.all_reduce(told).wait()
         numbers = told.tolist()
-        metrics = {name: numbers[3 + number] for number, name in enumerate(names)}
-        norm = reduced.norm if not mesh.idle else (None if math.isnan(numbers[2]) else numbers[2])
+        metrics = {name: numbers[4 + number] for number, name in enumerate(names)}
+        norm = norm_of(numbers[2], []) if numbers[3] > 0 else None
         return Reduced(numbers[0], numbers[1], metrics, numbers[-1] > 0, norm)
 
     def _hear(self, mesh: Mesh, step: int, forward: Forward, change_pending: bool) -> Reduced:
@@ -454,7 +459,7 @@ class TrainingStep:
         for parameter in self._model.parameters():
             parameter.grad = None
         nothing = Reduced(0.0, 0.0, dict.fromkeys(self._tally.names, 0.0), change_pending=False, norm=None)
-        return self._agree(mesh, nothing, change_pending)
+        return self._agree(mesh, nothing, change_pending, None)
 
     # --- the gradient -----------------------------------------------------------------------------------------------
 
@@ -464,22 +469,20 @@ class TrainingStep:
         dense = self.zero.parameters if self.zero is not None else plain
         return [*dense, *((each, each) for each in self.layout.sparse)]
 
-    def _norm(self, tail: torch.Tensor) -> float | None:
-        """The norm of the whole gradient; None if no rank has one."""
-        given = [(whole, each.grad) for whole, each in self._updated() if each.grad is not None]
-        sparse = [gradient.values() for _, gradient in given if gradient.is_sparse]
-        if not sparse and self.pipeline is None and not any(self.layout.read_used(tail)):
-            return None
+    def _squares(self, tail: torch.Tensor) -> torch.Tensor | None:
+        """Of the gradients that this rank has (see norm.py); None if no rank has one."""
         dense = [
-            (
-                gradient,
-                whole in self._in_parts,
-                self.pipeline is not None and not self.pipeline.is_everywhere(whole),
-            )
-            for whole, gradient in given
-            if not gradient.is_sparse
+            (each.grad, whole in self._in_parts, self.pipeline is not None and not self.pipeline.is_everywhere(whole))
+            for whole, each in self._updated()
+            if each.grad is not None and not each.grad.is_sparse
         ]
-        return gradient_norm(dense, sparse, self._mesh, self.zero)
+        if self.pipeline is None and not self._sparse_values() and not any(self.layout.read_used(tail)):
+            return None
+        return squares(dense, self.zero)
+
+    def _sparse_values(self) -> list[torch.Tensor]:
+        gradients = (each.grad for each in self.layout.sparse)
+        return [each.values() for each in gradients if each is not None and each.is_sparse]
 
     def _sum_norms(self, squares: torch.Tensor) -> None:
         """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""
