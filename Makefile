@@ -21,7 +21,7 @@ demo: setup ## Train on three workers, kill one half-way, and look at what happe
 	@$(PYTHON) -m drivetrain_cli demo
 
 .PHONY: test
-test: setup ## All tests that need no cluster (at most 8 minutes on 2 cores)
+test: setup ## All tests that need no cluster (about 14 minutes on 2 cores)
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup -q
 
 .PHONY: up down
@@ -50,7 +50,7 @@ bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)
 	@$(PYTHON) tests/bench/overhead.py $(ARGS)
 bench-balance: setup ## Step time with one rank of two held to a third of its core (root; about 2 minutes)
 	@$(PYTHON) -m bench.balance $(ARGS)
-bench-training: setup ## Every mode of training beside plain torch, and sums over slow links (root for those; about 12 minutes)
+bench-training: setup ## Every mode of training beside plain torch, and sums over slow links (root for those; about 17 minutes)
 	@$(PYTHON) -m bench.training $(ARGS)
 bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where the time goes (about 6 minutes)
 	@$(PYTHON) -m bench.training.scaling $(ARGS)

@@ -1,4 +1,4 @@
-"""`make bench-training`: every mode beside plain torch, then sums over slow links. Takes about 12 minutes."""
+"""`make bench-training`: every mode beside plain torch, then sums over slow links. Takes about 17 minutes."""
 
 from __future__ import annotations
 
