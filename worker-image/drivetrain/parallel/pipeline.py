@@ -10,13 +10,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-
-# Not public, but what torch's own pipelining splits a backward pass with; torch is pinned.
-from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.neighbours import Message, Neighbours
@@ -28,7 +25,7 @@ from drivetrain.parallel.schedules.table import SCHEDULES
 from drivetrain.parallel.stages import Passage, Stages
 from drivetrain_api.runtime import RuntimePipeline
 
-_PIECES_UNDER_WAY = 8
+_PIECES_UNDER_WAY: Final = 8
 """In an evaluation: so far may a stage be ahead of the next one."""
 
 
@@ -59,6 +56,8 @@ class Pipeline:
         self._mesh: Mesh | None = None
         self._neighbours: Neighbours | None = None
         self._live: dict[tuple[int, int], _Live] = {}
+        if options.schedule == "zerobubble":
+            import drivetrain.parallel.split  # noqa: F401  Now, and not in the first step.
 
     def place(self, mesh: Mesh, costs: Sequence[float]) -> None:
         """A membership begins: decide which blocks are whose. `costs` as `Stages.measure` returns them, on all ranks
@@ -178,8 +177,10 @@ class Pipeline:
             torch.autograd.backward((live.edge,), (live.gradient,))
             del self._live[action.chunk, action.microbatch]
         elif live.input is not None:
-            parameters = iter(self.stages.parameters_of(self._chunk(action)))
-            _, live.left = stage_backward_input([live.edge], [live.gradient], [live.input], parameters)
+            from drivetrain.parallel.split import backward_to_input
+
+            parameters = self.stages.parameters_of(self._chunk(action))
+            live.left = backward_to_input(live.edge, live.gradient, live.input, parameters)
         if sends is not None:
             assert live.input is not None
             gradient, live.input.grad = live.input.grad, None
@@ -187,18 +188,15 @@ class Pipeline:
 
     def _weight(self, action: Action, arrivals: Arrivals) -> None:
         live = self._live.pop((action.chunk, action.microbatch))
+        assert live.gradient is not None
         if live.left is None:  # the first chunk: nobody waits for the gradient of its input
             torch.autograd.backward((live.edge,), (live.gradient,))
-        elif any(len(each["intermediates"]) > 1 for each in live.left):
-            # A parameter is used several times. torch's split fails at that; so go the whole way once more.
-            parameters = self.stages.parameters_of(self._chunk(action))
-            torch.autograd.backward((live.edge,), (live.gradient,), inputs=parameters)
-        else:
-            # What adds to a gradient is a node of autograd's graph, which knows its parameter.
-            reached = [node.variable for each in live.left for node in each["params"]]
-            stage_backward_weight(iter(reached), live.left)
-            for each in reached:
-                arrivals.arrived(each)
+            return
+        from drivetrain.parallel.split import backward_to_parameters
+
+        parameters = self.stages.parameters_of(self._chunk(action))
+        for each in backward_to_parameters(live.edge, live.gradient, live.left, parameters):
+            arrivals.arrived(each)
 
     # --- an evaluation ----------------------------------------------------------------------------------------------
 
