@@ -51,9 +51,10 @@ def _fresh_name() -> str:
 async def _prepared(server: Server) -> Server:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": server.namespace}}
     await server.call("POST", "/api/v1/namespaces", namespace)
-    # A real cluster admits pods only once the namespace has its service account.
+    # A real cluster admits pods only once the namespace has its service account, and tells watchers of its ConfigMap.
     if server.embedded is None:
         await server.until("serviceaccounts", "default", lambda account: True)
+        await server.until("configmaps", "kube-root-ca.crt", lambda config_map: True)
     return server
 
 
