@@ -37,7 +37,7 @@ def test_ranks_killed_again_and_again(start: Callable[..., Job]) -> None:
 
 
 def test_all_processes_of_a_worker_killed(start: Callable[..., Job]) -> None:
-    job = start("crashes", steps=1200, workers=3, elastic=ELASTIC, recovery={"spares": 1})
+    job = start("crashes", steps=2400, workers=3, elastic=ELASTIC, recovery={"spares": 1})
     seconds = []
     for _ in range(3):
         members = job.settled(3)
