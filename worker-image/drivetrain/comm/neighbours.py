@@ -21,7 +21,7 @@ import torch
 from drivetrain.comm.mailbox import Mailbox
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
-from drivetrain.errors import Interrupted, UsageError
+from drivetrain.errors import UsageError
 
 _AHEAD: Final = 2
 """Tensors that have been received and not taken yet."""
@@ -153,7 +153,7 @@ class Neighbours:
             while (message := self._wanted.get()) is not None:
                 self._room.acquire()
                 self._received.put(self._take(message))
-        except (RuntimeError, Interrupted) as error:
+        except Exception as error:  # noqa: BLE001  Whatever it is: who waits for the tensor must not wait on.
             self._received.put(error)
         finally:
             self._ended.set()
