@@ -83,27 +83,6 @@ def test_what_cannot_travel_is_refused() -> None:
         assert "not torch.float32 with 9" in told[1]
 
 
-def damaged(pipe: Pipe) -> str:
-    """What the receiver of a header is told that nobody can have sent."""
-    transport = connected(pipe)
-    if pipe.rank == 0:
-        header = torch.full((10,), 99).view(torch.uint8)  # kept until it has arrived
-        transport.start_send(header, 1, 0)
-        return str(pipe.hear())
-    neighbours = Neighbours(transport)
-    neighbours.expect([Message(0, 0)])
-    try:
-        neighbours.receive()
-    except Interrupted as error:
-        return type(error).__name__
-    return "nothing"
-
-
-def test_whoever_waits_is_told_of_any_failure() -> None:
-    with Ranks(damaged, 2) as ranks:
-        assert ranks.hear(1, 20) == "CommFault"
-
-
 def interrupted(pipe: Pipe, ending: str) -> tuple[str, int]:
     """Wait for what never comes, until the membership ends; what is left in quarantine some time after that."""
     transport = connected(pipe)
