@@ -11,16 +11,16 @@ import torch
 
 
 class Codec(Protocol):
-    """A pure function and its (approximate) inverse, row by row. Numbers are float32 or float64."""
+    """A pure function and its (approximate) inverse. Numbers are flat tensors of float32 or float64, bytes of uint8."""
 
     def size(self, length: int) -> int:
-        """Bytes for a row of `length` elements."""
+        """Bytes for so many elements."""
 
-    def encode(self, rows: torch.Tensor, out: torch.Tensor) -> None:
-        """Rows, shape (k, length), to bytes, uint8 of shape (k, size(length)); the rows become what that leaves out."""
+    def encode(self, values: torch.Tensor, carried: torch.Tensor, left_out: torch.Tensor, out: torch.Tensor) -> None:
+        """Write down `values + carried` in `out`, `size(length)` bytes. `left_out` becomes what that leaves out."""
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """Bytes, shape (k, size(length)), to numbers in `out`, shape (k, length)."""
+        """Numbers for bytes, in `out`."""
 
     def add(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         """The same, but adds the numbers to what is in `out`."""

@@ -18,8 +18,8 @@ from drivetrain.compress.carried import Carried
 from drivetrain.compress.codec import Codec
 from drivetrain.compress.method import Chunk, Dense, Method, Rounds
 
-_PIECE: Final = 1 << 17
-"""Elements that are worked on at a time: 512 kB of float32."""
+_PIECE: Final = 1 << 18
+"""Elements that are worked on at a time: 1 MB of float32."""
 
 
 class Elementwise:
@@ -52,62 +52,46 @@ class Elementwise:
         def take(count: int) -> torch.Tensor:
             return memory.take(count, torch.uint8, chunk.values.device)
 
-        length = len(chunk.values)
-        part = -(-length // world)
-        pieces = _pieces(part)
-        sizes = [codec.size(piece.stop - piece.start) for piece in pieces]
-        size = sum(sizes)
-        # What is to be sent becomes what was left out: in the same memory.
-        left_out = self._residual.next[chunk.start : chunk.stop]
         carried = self._residual.value[chunk.start : chunk.stop]
-        fits = part * world == length
-        mine = left_out if fits else memory.take(part * world, left_out.dtype, left_out.device)
-        mine[length:] = 0
+        left_out = self._residual.next[chunk.start : chunk.stop]
+        slices = _slices(len(chunk.values), world)
+        pieces = [_pieces(each) for each in slices]
+        packed = [[codec.size(piece.stop - piece.start) for piece in each] for each in pieces]
+        sizes = [sum(each) for each in packed]
 
-        def add_carried(each: int, piece: slice) -> None:
-            """To a piece of the slice that rank `each` sums."""
-            at = slice(each * part + piece.start, min(each * part + piece.stop, length))
-            if at.start < at.stop:
-                torch.add(chunk.values[at], carried[at], out=mine[at])
+        def encode(each: int, out: torch.Tensor) -> None:
+            """The slice that rank `each` sums."""
+            for piece, bytes_ in zip(pieces[each], out.split(packed[each]), strict=True):
+                codec.encode(chunk.values[piece], carried[piece], left_out[piece], bytes_)
 
-        slices = mine.view(world, part)
-        outgoing, incoming = take((world - 1) * size), take((world - 1) * size)
-        others = [(each, outgoing[at * size :][:size].split(sizes)) for at, each in enumerate(_all_but(rank, world))]
-        for each, packed in others:
-            for piece, bytes_ in zip(pieces, packed, strict=True):
-                add_carried(each, piece)  # The rest happens while the processor has it in its cache.
-                codec.encode(slices[each : each + 1, piece], bytes_[None])
-        counts = [size if each != rank else 0 for each in range(world)]
-        scattering = transport.all_to_all(incoming, outgoing, counts, counts)
-        for piece in pieces:
-            add_carried(rank, piece)
-        yield scattering
+        going = [size if each != rank else 0 for each, size in enumerate(sizes)]
+        coming = [sizes[rank] if each != rank else 0 for each in range(world)]
+        outgoing, incoming = take(sum(going)), take(sum(coming))
+        for each, bytes_ in enumerate(outgoing.split(going)):
+            if each != rank:
+                encode(each, bytes_)
+        yield transport.all_to_all(incoming, outgoing, coming, going)
 
-        own = slices[rank : rank + 1]
-        written, gathered = take(size), take(world * size)
-        arrived = [each.split(sizes) for each in incoming.split(size)]
-        for number, (piece, bytes_) in enumerate(zip(pieces, written.split(sizes), strict=True)):
-            for packed in arrived:
-                codec.add(packed[number][None], own[:, piece])
-            codec.encode(own[:, piece], bytes_[None])
-        gathering = transport.all_gather_into(gathered, written)
-        if not fits:
-            left_out.copy_(mine[:length])
-        yield gathering
+        arrived = [bytes_.split(packed[rank]) for bytes_ in incoming.split(coming) if len(bytes_)]
+        for number, piece in enumerate(pieces[rank]):
+            for each in arrived:  # The processor has the piece in its cache.
+                codec.add(each[number], chunk.values[piece])
+        most = sizes[0]
+        written, gathered = take(most), take(world * most)
+        encode(rank, written[: sizes[rank]])
+        yield transport.all_gather_into(gathered, written)
 
-        sums = chunk.values.view(world, part) if fits else slices
-        for each, packed in enumerate(gathered.split(size)):
-            for piece, bytes_ in zip(pieces, packed.split(sizes), strict=True):
-                codec.decode(bytes_[None], sums[each : each + 1, piece])
-        if not fits:
-            chunk.values.copy_(mine[:length])
-            memory.give_back(mine)
+        for each, bytes_ in enumerate(gathered.split(most)):
+            for piece, part in zip(pieces[each], bytes_[: sizes[each]].split(packed[each]), strict=True):
+                codec.decode(part, chunk.values[piece])
         memory.give_back(outgoing, incoming, written, gathered)
 
 
-def _pieces(length: int) -> list[slice]:
-    return [slice(start, min(start + _PIECE, length)) for start in range(0, length, _PIECE)]
+def _slices(length: int, world: int) -> list[slice]:
+    """As long as each other; the last ones are shorter, or empty."""
+    part = -(-length // world)
+    return [slice(min(each * part, length), min((each + 1) * part, length)) for each in range(world)]
 
 
-def _all_but(rank: int, world: int) -> list[int]:
-    return [each for each in range(world) if each != rank]
+def _pieces(whole: slice) -> list[slice]:
+    return [slice(start, min(start + _PIECE, whole.stop)) for start in range(whole.start, whole.stop, _PIECE)]

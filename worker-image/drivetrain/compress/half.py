@@ -11,8 +11,9 @@ class Half:
     def size(self, length: int) -> int:
         return 2 * length
 
-    def encode(self, rows: torch.Tensor, out: torch.Tensor) -> None:
-        rows.sub_(out.view(torch.bfloat16).copy_(rows))
+    def encode(self, values: torch.Tensor, carried: torch.Tensor, left_out: torch.Tensor, out: torch.Tensor) -> None:
+        torch.add(values, carried, out=left_out)
+        left_out.sub_(out.view(torch.bfloat16).copy_(left_out))
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         out.copy_(packed.view(torch.bfloat16))
