@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
-from typing import Any
 
 import pytest
 import torch
 
+from drivetrain.comm import links
 from drivetrain.comm.neighbours import Message, Neighbours
 from drivetrain.comm.quarantine import Quarantine
-from drivetrain.errors import Interrupted, UsageError
+from drivetrain.errors import CommFault, Interrupted, UsageError
 from unit.runtime.test_backend import connected
 from unit.runtime.together import Pipe, Ranks, together
 
@@ -28,14 +30,13 @@ def tensors() -> list[torch.Tensor]:
 
 def both_ways(pipe: Pipe, steps: int) -> int:
     """Two messages a step in each direction, with other tensors in every step."""
-    neighbours = Neighbours(connected(pipe))
+    neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
     peer, given = 1 - pipe.rank, tensors()
     for step in range(steps):
-        neighbours.expect([Message(peer, 0), Message(peer, 1)])
         for tag in (0, 1):
             neighbours.send(given[(step + tag) % len(given)] + pipe.rank, Message(peer, tag))
-        for tag in (0, 1):
-            found = neighbours.receive()
+        for tag in (0, 1) if step % 3 else (1, 0):
+            found = neighbours.receive(Message(peer, tag))
             expected = given[(step + tag) % len(given)] + peer
             assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
             assert torch.equal(found, expected)
@@ -47,27 +48,27 @@ def test_any_tensor_arrives_as_it_was() -> None:
     assert all(together(both_ways, 2, 40))
 
 
-def many(pipe: Pipe, count: int) -> int:
-    """One sends far ahead of the other."""
-    neighbours = Neighbours(connected(pipe))
+def many(pipe: Pipe, count: int) -> None:
+    """One sends far ahead of the other, which wants the last one first."""
+    neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
     if pipe.rank == 0:
         for number in range(count):
-            neighbours.send(torch.full((1000,), float(number)), Message(1, number))
+            neighbours.send(torch.full((100_000,), float(number)), Message(1, number))
         neighbours.settle()
-        return len(neighbours._sent)
-    neighbours.expect([Message(0, number) for number in range(count)])
-    for number in range(count):
-        assert torch.equal(neighbours.receive(), torch.full((1000,), float(number)))
-    return 0
+        return
+    time.sleep(0.5)
+    for number in reversed(range(count)):
+        found = neighbours.receive(Message(0, number))
+        assert torch.equal(found, torch.full((100_000,), float(number)))
 
 
 def test_a_stage_may_be_far_ahead() -> None:
-    assert together(many, 2, 200) == [0, 0]
+    together(many, 2, 200)
 
 
 def wrong(pipe: Pipe) -> list[str]:
     """What is said about tensors that cannot travel."""
-    neighbours = Neighbours(connected(pipe))
+    neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
     told = []
     for tensor in (torch.arange(3), torch.zeros((1,) * 9)):
         try:
@@ -83,45 +84,90 @@ def test_what_cannot_travel_is_refused() -> None:
         assert "not torch.float32 with 9" in told[1]
 
 
-def interrupted(pipe: Pipe, ending: str) -> tuple[str, int]:
-    """Wait for what never comes, until the membership ends; what is left in quarantine some time after that."""
+def garbled(pipe: Pipe) -> str:
+    """What is said when a peer sends what is no message."""
+    neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
+    if pipe.rank == 0:
+        neighbours._lines[1].send(b"9" * 200, memoryview(b""))
+        return ""
+    with pytest.raises(CommFault) as caught:
+        neighbours.receive(Message(0, 0))
+    return str(caught.value)
+
+
+def test_what_is_no_message_is_seen() -> None:
+    assert together(garbled, 2)[1] == "receiving from stage 0: this is no message"
+
+
+def called(pipe: Pipe) -> bool:
+    """While the ranks connect, strangers call one of them."""
+    strangers = []
+    listen = links._listen
+
+    def with_strangers() -> socket.socket:
+        listener = listen()
+        for said in (b"", b"short", b"0" * 20):
+            stranger = socket.create_connection(listener.getsockname())
+            stranger.sendall(said)
+            if len(said) < 20:
+                stranger.shutdown(socket.SHUT_WR)
+            strangers.append(stranger)
+        return listener
+
+    links._listen = with_strangers
+    neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
+    neighbours.send(torch.ones(3), Message(1 - pipe.rank, 0))
+    return torch.equal(neighbours.receive(Message(1 - pipe.rank, 0)), torch.ones(3))
+
+
+def test_strangers_are_turned_away() -> None:
+    assert all(together(called, 2))
+
+
+def interrupted(pipe: Pipe, waits: str, ending: str) -> tuple[str, float]:
+    """Wait for what never comes, until the membership ends: how that came out, and seconds after its end."""
     transport = connected(pipe)
-    neighbours = Neighbours(transport)
+    neighbours = Neighbours(transport, [1 - pipe.rank])
     if pipe.rank == 1:
         pipe.tell("ready")
         time.sleep(30)
-    neighbours.expect([Message(1, 0)])
-    neighbours.send(torch.zeros(1 << 20), Message(1, 1))  # nobody receives it
-    pipe.tell("ready")
-    if ending == "told":
-        assert pipe.hear() == "end"
-        transport.interrupt.end("another membership")
+    neighbours.send(torch.zeros(1 << 24), Message(1, 1))  # nobody receives it
+    ended = []
+
+    def link() -> None:
+        pipe.tell("ready")
+        ended.append(pipe.hear())
+        if ending == "told":
+            transport.interrupt.end("another membership")
+
+    threading.Thread(target=link).start()
     raised = ""
     try:
-        neighbours.receive()
+        if waits == "receiving":
+            neighbours.receive(Message(1, 0))
+        else:
+            neighbours.settle()
     except Interrupted as error:
         raised = type(error).__name__
-    quarantine = Quarantine()
-    transport.abandon(quarantine)
-    pipe.tell("abandoned")
-    pipe.hear()
-    deadline = time.monotonic() + 10
-    while quarantine.sweep() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return raised, quarantine.sweep()
+    took = time.monotonic() - ended[0]
+    transport.abandon(Quarantine())
+    for each in threading.enumerate():
+        if each.name == "drivetrain-neighbour":
+            each.join(5)
+            assert not each.is_alive()
+    return raised, took
 
 
+@pytest.mark.parametrize("waits", ["receiving", "sending"])
 @pytest.mark.parametrize(("ending", "raised"), [("told", "MembershipOver"), ("killed", "CommFault")])
-def test_waiting_ends_with_the_membership(ending: str, raised: str) -> None:
-    with Ranks(interrupted, 2, ending) as ranks:
+def test_waiting_ends_with_the_membership(waits: str, ending: str, raised: str) -> None:
+    with Ranks(interrupted, 2, waits, ending) as ranks:
         assert [ranks.hear(rank) for rank in range(2)] == ["ready"] * 2
-        if ending == "told":
-            ranks.tell(0, "end")
-        else:
+        time.sleep(0.2)
+        ranks.tell(0, time.monotonic())
+        if ending == "killed":
+            time.sleep(0.2)
             os.kill(ranks.pids[1], signal.SIGKILL)
-        assert ranks.hear(0) == "abandoned"
-        if ending == "told":
-            os.kill(ranks.pids[1], signal.SIGKILL)
-        ranks.tell(0, "go on")
-        found: Any = ranks.hear(0)
-        assert found == (raised, 0), "all that was abandoned ends with the peer"
+        found, took = ranks.hear(0)
+        assert found == raised
+        assert took < 5

@@ -1,36 +1,31 @@
 """How do tensors travel between the stages of a pipeline, while these compute?
 
-What will be received is known beforehand, but for its shape. A thread receives it in that order, some tensors ahead, so
-that the thread that computes waits only for what it needs next, abandonably.
-
-A tensor is one message as long as it has the shape that it had the last two times: a header, then numbers. Both sides
-know that shape. If it has another one, the message's header says so, and the tensor follows in a second message.
+Over connections of their own, whose waits end when the membership does: its end shuts them down. The thread that
+computes waits in the system call itself, so that a tensor which has arrived costs no hop between threads; what does not
+fit into the connection at once is sent by a thread. Whoever waits for one message puts by the others that come before.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
-from collections import deque
-from collections.abc import Sequence
-from functools import lru_cache
-from queue import SimpleQueue
-from typing import Any, Final, NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final, NamedTuple
 
 import torch
 
-from drivetrain.comm.mailbox import Mailbox
+from drivetrain.comm.links import connect
 from drivetrain.comm.quarantine import Quarantine
-from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
-from drivetrain.errors import UsageError
+from drivetrain.comm.transport import WAIT_SECONDS, Transport
+from drivetrain.errors import CommFault, UsageError
 
-_AHEAD: Final = 2
-"""Tensors that have been received and not taken yet."""
-_KEPT: Final = 32
-"""Messages that are on their way, or may have arrived: then the older half is waited for."""
 _DIMENSIONS: Final = 8
 _TYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_HEADER: Final = 8 * (2 + _DIMENSIONS)
-"""Bytes: type, number of dimensions, shape."""
+_HEADER: Final = struct.Struct(f"!QBB{_DIMENSIONS}Q")
+"""Tag, type, number of dimensions, shape."""
 
 
 class Message(NamedTuple):
@@ -40,148 +35,189 @@ class Message(NamedTuple):
     tag: int
 
 
-_Form = tuple[int, ...]
-"""What a header says."""
-
-
-class _Expectations:
-    """The form of the next tensor of each message, as far as both sides expect the same."""
-
-    def __init__(self) -> None:
-        self._last: dict[Message, _Form] = {}
-        self._same: set[Message] = set()
-
-    def of(self, message: Message) -> _Form | None:
-        return self._last[message] if message in self._same else None
-
-    def note(self, message: Message, form: _Form) -> None:
-        if self._last.get(message) == form:
-            self._same.add(message)
-        else:
-            self._same.discard(message)
-        self._last[message] = form
-
-
 class Neighbours:
-    """Sending to and receiving from other ranks of one membership."""
+    """Sending to and receiving from some other ranks of one membership."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, peers: Iterable[int]) -> None:
+        """All ranks of `transport` make one at the same time, each with those that it will exchange tensors with.
+        Raises `Interrupted`."""
         self._transport = transport
-        self._outgoing = _Expectations()
-        self._sent: deque[tuple[Any, torch.Tensor]] = deque()
-        """What gloo may still read."""
-        self._incoming = _Expectations()
-        self._wanted: SimpleQueue[Message | None] = SimpleQueue()
-        self._received: Mailbox[torch.Tensor] = Mailbox()
-        self._room = threading.Semaphore(_AHEAD)
-        self._ended = threading.Event()
+        self._lines = {peer: _Line(each) for peer, each in connect(transport, peers).items()}
         transport.at_end(self)
-        threading.Thread(target=self._receive_all, name="drivetrain-neighbours", daemon=True).start()
+        transport.interrupt.on_end(self._hang_up)
 
-    def expect(self, messages: Sequence[Message]) -> None:
-        """These will be received, in this order."""
-        for each in messages:
-            self._wanted.put(each)
-
-    def receive(self) -> torch.Tensor:
-        """The next of what is expected, on the CPU. Raises `Interrupted`."""
-        tensor = self._received.take(self._transport, "receiving from another stage")
-        self._room.release()
+    def receive(self, message: Message) -> torch.Tensor:
+        """What the peer sends, or has sent, as this message; on the CPU. Raises `Interrupted`."""
+        self._transport.interrupt.check()
+        line = self._lines[message.peer]
+        try:
+            tensor = line.arrived(message.tag)
+            if tensor is None:
+                self._transport.blocked(True)
+                try:
+                    tensor = line.receive(message.tag)
+                finally:
+                    self._transport.blocked(False)
+        except OSError as error:
+            self._transport.interrupt.check()
+            raise CommFault(f"receiving from stage {message.peer}: {error}") from error
         self._transport.count(tensor.nbytes)
         return tensor
 
     def send(self, tensor: torch.Tensor, message: Message) -> None:
-        """Start sending a copy of a tensor. Raises `Interrupted`, or `UsageError` for a type or shape that cannot
+        """Start sending a tensor as it is now. Raises `Interrupted`, or `UsageError` for a type or shape that cannot
         travel."""
         if tensor.dtype not in _TYPES or tensor.dim() > _DIMENSIONS:
             raise UsageError(
                 f"training.parallel.pipeline: what a block is given must be a floating-point tensor with at most "
                 f"{_DIMENSIONS} dimensions, not {tensor.dtype} with {tensor.dim()}"
             )
-        form = (_TYPES.index(tensor.dtype), tensor.dim(), *tensor.shape, *[0] * (_DIMENSIONS - tensor.dim()))
-        expected = self._outgoing.of(message)
-        packet = torch.empty(_HEADER + (_bytes_of(expected) if expected is not None else 0), dtype=torch.uint8)
-        packet[:_HEADER] = _header(form)
-        if form == expected:
-            packet[_HEADER:].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
-        self._post(packet, message.peer, 2 * message.tag)
-        if form != expected:
-            numbers = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
-            self._post(numbers.view(-1).view(torch.uint8), message.peer, 2 * message.tag + 1)
-        self._outgoing.note(message, form)
-
-    def _post(self, packet: torch.Tensor, peer: int, tag: int) -> None:
-        if len(self._sent) >= _KEPT:
-            self._wait_for(_KEPT // 2)
-        self._sent.append((self._transport.start_send(packet, peer, tag), packet))
+        self._transport.interrupt.check()
+        shape = (*tensor.shape, *[0] * (_DIMENSIONS - tensor.dim()))
+        header = _HEADER.pack(message.tag, _TYPES.index(tensor.dtype), tensor.dim(), *shape)
+        try:
+            self._lines[message.peer].send(header, _bytes_of(tensor.detach().cpu().contiguous()))
+        except OSError as error:
+            self._transport.interrupt.check()
+            raise CommFault(f"sending to stage {message.peer}: {error}") from error
 
     def settle(self) -> None:
-        """Wait until all that was sent has arrived. Raises `Interrupted`."""
-        if self._sent:
-            self._wait_for(len(self._sent))
-
-    def _wait_for(self, count: int) -> None:
-        """That the oldest have arrived."""
-        works = [work for work, _ in list(self._sent)[:count]]
-
-        def body() -> None:
-            for work in works:
-                work.wait(FOR_EVER)
-
-        self._transport.blocked(True)
-        try:
-            self._transport.interrupt.call(body, WAIT_SECONDS, "sending to another stage")
-        finally:
-            self._transport.blocked(False)
-        for _ in range(count):
-            self._sent.popleft()
-
-    # --- the membership's end ---------------------------------------------------------------------------------------
+        """Wait until all that was sent is on its way. Raises `Interrupted`."""
+        for peer, line in self._lines.items():
+            if line.is_idle:
+                continue
+            self._transport.blocked(True)
+            try:
+                line.settle()
+            except OSError as error:
+                self._transport.interrupt.check()
+                raise CommFault(f"sending to stage {peer}: {error}") from error
+            finally:
+                self._transport.blocked(False)
 
     def abandon(self, quarantine: Quarantine) -> None:
-        """End the thread, as soon as what it waits for has ended, well or badly."""
-        self._wanted.put(None)
-        self._room.release()
-        quarantine.hold(self._ended, self._transport.process_group, [], self)
-        if self._sent:
-            self._transport.outlast([work for work, _ in self._sent], [packet for _, packet in self._sent], quarantine)
+        """End the connections. Nothing else reads or writes tensors of this thread, so nothing is left over."""
+        self._hang_up()
 
-    # --- the thread -------------------------------------------------------------------------------------------------
-
-    def _receive_all(self) -> None:
-        try:
-            while (message := self._wanted.get()) is not None:
-                self._room.acquire()
-                self._received.put(self._take(message))
-        except Exception as error:  # noqa: BLE001  Whatever it is: who waits for the tensor must not wait on.
-            self._received.put(error)
-        finally:
-            self._ended.set()
-
-    def _take(self, message: Message) -> torch.Tensor:
-        expected = self._incoming.of(message)
-        size = _bytes_of(expected) if expected is not None else 0
-        packet = torch.empty(_HEADER + size, dtype=torch.uint8)
-        self._transport.start_receive(packet, message.peer, 2 * message.tag).wait(FOR_EVER)
-        form = tuple(packet[:_HEADER].view(torch.int64).tolist())
-        numbers = packet[_HEADER:]
-        if form != expected:
-            numbers = torch.empty(_bytes_of(form), dtype=torch.uint8)
-            self._transport.start_receive(numbers, message.peer, 2 * message.tag + 1).wait(FOR_EVER)
-        self._incoming.note(message, form)
-        kind, dimensions, *shape = form
-        return numbers.view(_TYPES[kind]).view(shape[:dimensions])
+    def _hang_up(self) -> None:
+        # From any thread: whoever waits for one of them wakes up.
+        for line in self._lines.values():
+            line.hang_up()
 
 
-@lru_cache(maxsize=64)
-def _header(form: _Form) -> torch.Tensor:
-    return torch.tensor(form).view(torch.uint8)
+class _Line:
+    """One connection. Errors come as `OSError`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._header = bytearray(_HEADER.size)
+        self._early: defaultdict[int, deque[torch.Tensor]] = defaultdict(deque)
+        """By tag: what came before somebody asked for it."""
+        self._changed = threading.Condition()
+        self._left: deque[bytes] = deque()
+        """What the thread has to send."""
+        self._error: OSError | None = None
+        self._over = False
+        threading.Thread(target=self._send_left, name="drivetrain-neighbour", daemon=True).start()
+
+    def hang_up(self) -> None:
+        """From any thread."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def arrived(self, tag: int) -> torch.Tensor | None:
+        """A tensor; None if it has not begun to arrive."""
+        while not self._early[tag]:
+            try:
+                self._finish(self._read(memoryview(self._header), socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return None
+        return self._early[tag].popleft()
+
+    def receive(self, tag: int) -> torch.Tensor:
+        """Wait for it."""
+        while not self._early[tag]:
+            self._finish(0)
+        return self._early[tag].popleft()
+
+    def _finish(self, start: int) -> None:
+        """Receive a message, of whose header so many bytes are there."""
+        self._fill(memoryview(self._header)[start:])
+        tag, kind, dimensions, *shape = _HEADER.unpack(self._header)
+        if kind >= len(_TYPES) or dimensions > _DIMENSIONS:
+            raise OSError("this is no message")
+        tensor = torch.empty(shape[:dimensions], dtype=_TYPES[kind])
+        self._fill(_bytes_of(tensor))
+        self._early[tag].append(tensor)
+
+    def _fill(self, buffer: memoryview) -> None:
+        while len(buffer):
+            buffer = buffer[self._read(buffer, socket.MSG_WAITALL) :]
+
+    def _read(self, buffer: memoryview, flags: int) -> int:
+        count = self._connection.recv_into(buffer, flags=flags)
+        if not count:
+            raise ConnectionResetError("it has hung up")
+        return count
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, header: bytes, content: memoryview) -> None:
+        """Send at once what the connection takes; the thread sends the rest."""
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            sent = 0
+            if not self._left:
+                with suppress(BlockingIOError):
+                    sent = self._connection.sendmsg((header, content), (), socket.MSG_DONTWAIT)
+            if sent < len(header):
+                self._left.append(header[sent:])
+            if (sent := max(0, sent - len(header))) < len(content):
+                self._left.append(bytes(content[sent:]))
+            if self._left:
+                self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Wait until nothing is left to send."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left or self._error or self._over, WAIT_SECONDS)
+            if self._error is not None:
+                raise self._error
+            if self._left:
+                raise ConnectionAbortedError("not all was sent")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all was sent."""
+        return not self._left and self._error is None
+
+    def _send_left(self) -> None:
+        with self._connection:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._left or self._over)
+                    if self._over:
+                        return
+                    content = self._left[0]
+                try:
+                    self._connection.sendall(content)
+                except OSError as error:
+                    with self._changed:
+                        self._error = error
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: self._over)
+                    return
+                with self._changed:
+                    self._left.popleft()
+                    self._changed.notify_all()
 
 
-def _bytes_of(form: _Form) -> int:
-    """Of the numbers."""
-    kind, dimensions, *shape = form
-    count = 1
-    for each in shape[:dimensions]:
-        count *= each
-    return count * _TYPES[kind].itemsize
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The memory of a contiguous one."""
+    return tensor.view(-1).view(torch.uint8).numpy().data

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
@@ -17,7 +17,10 @@ from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain_api.constants import ENV_POD_IP
 
+T = TypeVar("T")
+
 _MESSAGE: Final = 4096
+"""Bytes."""
 _SECONDS: Final = 30.0
 
 
@@ -27,11 +30,11 @@ def subgroup(transport: Transport, members: Sequence[int]) -> Transport | None:
     It ends with the membership, and what it moves is counted there. Raises `Interrupted`.
     """
     if len(members) == 1:
-        _tell(transport, None)  # the others wait for everybody's
+        tell_all(transport, None)  # the others wait for everybody's
         return None
 
     def put(key: str, value: bytes) -> None:
-        told = _tell(transport, (key, value))
+        told = tell_all(transport, (key, value))
         store.feed(dict(each for rank in members if (each := told[rank]) is not None))
 
     store = LinkStore(put, transport.interrupt, _SECONDS)
@@ -42,9 +45,10 @@ def subgroup(transport: Transport, members: Sequence[int]) -> Transport | None:
     return made
 
 
-def _tell(transport: Transport, entry: tuple[str, bytes] | None) -> list[tuple[str, bytes] | None]:
-    """Everybody's entry, by rank."""
+def tell_all(transport: Transport, entry: T) -> list[T]:
+    """Everybody's entry, by rank; a small one. Raises `Interrupted`."""
     data = pickle.dumps(entry)
+    assert len(data) <= _MESSAGE
     message = torch.zeros(_MESSAGE, dtype=torch.uint8)
     message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return [pickle.loads(bytes(each.tolist())) for each in transport.all_gather(message)]

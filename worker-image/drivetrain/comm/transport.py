@@ -228,15 +228,6 @@ class Transport:
         )
         return self._start(work, [output, source], "all-to-all")
 
-    def start_send(self, tensor: torch.Tensor, peer: int, tag: int) -> Any:
-        """Start sending to `peer`; the result's `wait` blocks, so only a thread of its own may call it. From there on
-        the caller keeps `tensor` until that is over."""
-        return self._guarded(lambda: self.process_group.send([tensor], peer, tag), f"send to rank {peer}")
-
-    def start_receive(self, tensor: torch.Tensor, peer: int, tag: int) -> Any:
-        """The same for receiving into `tensor`. It is counted by whoever gets it."""
-        return self._guarded(lambda: self.process_group.recv([tensor], peer, tag), f"receive from rank {peer}")
-
     def send(self, tensors: Sequence[torch.Tensor], peer: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read."""
         what = f"send to rank {peer}"

@@ -2,7 +2,7 @@
 
 Each rank of a pipeline has one chunk of the model's blocks, or several (stages.py). Micro-batches pass through them
 forward, their gradients backward; what order a stage works in is its schedule (schedules/). Everything that is sent is
-sent as soon as it is there, and what comes next is received meanwhile (comm/neighbours.py).
+sent as soon as it is there (comm/neighbours.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -69,7 +70,7 @@ class Pipeline:
         if mesh.world.rank == 0:
             print(f"pipeline of {mesh.stages} stages: {self.stages.described(costs)}", flush=True)
         self._mesh = mesh
-        self._neighbours = Neighbours(mesh.pipe)
+        self._neighbours = Neighbours(mesh.pipe, {_beside(mesh, -1), _beside(mesh, 1)})
 
     def is_here(self, tensor: torch.Tensor) -> bool:
         """Whether this parameter or buffer belongs to a block of ours, or to no block."""
@@ -94,7 +95,7 @@ class Pipeline:
         """What an action receives, and what it sends."""
         assert self._mesh is not None
         chunk, number, last = self._chunk(action), action.microbatch, shape.stages * shape.chunks - 1
-        before, after = ((self._mesh.stage + way) % shape.stages for way in (-1, 1))
+        before, after = _beside(self._mesh, -1), _beside(self._mesh, 1)
 
         def tag(sender: int, *, gradient: bool) -> int:
             return (2 * sender + gradient) * shape.microbatches + number
@@ -127,15 +128,15 @@ class Pipeline:
         actions = self._schedule(shape, mesh.stage)
         messages = [self._messages(action, shape) for action in actions]
         splits = any(action.kind is Kind.WEIGHT for action in actions)
-        neighbours.expect([receives for receives, _ in messages if receives is not None])
-        for number, (action, (_, sends)) in enumerate(zip(actions, messages, strict=True)):
+        for number, (action, (receives, sends)) in enumerate(zip(actions, messages, strict=True)):
+            receive = partial(_received, neighbours, receives)
             mesh.world.interrupt.check()
             if number == len(actions) - 1:
                 arrivals.arm()
             if action.kind is Kind.FORWARD:
-                self._forward(action, compute, reseed, neighbours, sends)
+                self._forward(action, compute, reseed, receive, neighbours, sends)
             elif action.kind is Kind.BACKWARD:
-                self._backward(action, neighbours, sends, splits=splits)
+                self._backward(action, receive, neighbours, sends, splits=splits)
             else:
                 self._weight(action, arrivals)
         neighbours.settle()
@@ -145,6 +146,7 @@ class Pipeline:
         action: Action,
         compute: Callable[[int], torch.Tensor],
         reseed: Callable[[int, int], None],
+        receive: Callable[[], torch.Tensor],
         neighbours: Neighbours,
         sends: Message | None,
     ) -> None:
@@ -152,7 +154,7 @@ class Pipeline:
         passage = Passage(
             self.stages.blocks_of_chunk(chunk),
             self.stages.count,
-            neighbours.receive,
+            receive,
             lambda: reseed(action.microbatch, chunk),
         )
         loss, value = self.stages.run(passage, lambda: compute(action.microbatch))
@@ -168,11 +170,19 @@ class Pipeline:
         if sends is not None:
             neighbours.send(output, sends)
 
-    def _backward(self, action: Action, neighbours: Neighbours, sends: Message | None, *, splits: bool) -> None:
+    def _backward(
+        self,
+        action: Action,
+        receive: Callable[[], torch.Tensor],
+        neighbours: Neighbours,
+        sends: Message | None,
+        *,
+        splits: bool,
+    ) -> None:
         """`splits`: the gradients of the parameters are computed later."""
         live = self._live[action.chunk, action.microbatch]
         if live.gradient is None:
-            live.gradient = neighbours.receive().to(live.device)
+            live.gradient = receive().to(live.device)
         if not splits:
             torch.autograd.backward((live.edge,), (live.gradient,))
             del self._live[action.chunk, action.microbatch]
@@ -224,10 +234,8 @@ class Pipeline:
             for chunk in range(self._chunks):
                 action = Action(Kind.FORWARD, chunk, 0)
                 receives, sends = self._messages(action, shape)
-                if receives is not None:
-                    neighbours.expect([receives])
                 blocks = self.stages.blocks_of_chunk(self._chunk(action))
-                passage = Passage(blocks, self.stages.count, neighbours.receive, lambda: None)
+                passage = Passage(blocks, self.stages.count, partial(_received, neighbours, receives), lambda: None)
                 result, value = self.stages.run(passage, whole)
                 if sends is not None:
                     assert value is not None
@@ -246,6 +254,16 @@ class Pipeline:
         assert self._mesh is not None
         assert self._mesh.pipe is not None
         return _told(self._mesh.pipe, value, self._mesh.stages - 1)
+
+
+def _beside(mesh: Mesh, way: int) -> int:
+    """The stage before (-1) or after (1), round and round."""
+    return (mesh.stage + way) % mesh.stages
+
+
+def _received(neighbours: Neighbours, message: Message | None) -> torch.Tensor:
+    assert message is not None
+    return neighbours.receive(message)
 
 
 def _told(transport: Transport, value: Any, root: int) -> Any:
