@@ -10,12 +10,17 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final
 
 import torch
 
 from drivetrain.data.order import mix
+
+_HAS_NORMAL: Final = 3
+"""In the tuple that `numpy.random.get_state` returns."""
+_spare: Final[list[Any]] = []
+"""Generators of numpy that nobody uses now."""
 
 
 def seed(*numbers: int, cuda: bool = True) -> None:
@@ -34,14 +39,23 @@ def seed(*numbers: int, cuda: bool = True) -> None:
 @contextmanager
 def stream(*numbers: int) -> Iterator[None]:
     """Seed them inside the block, and put their states back after it."""
-    on_cuda = torch.cuda.is_initialized()
-    states = _states()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
+    of_torch, of_python, of_numpy = _states()
+    numpy, generator = sys.modules.get("numpy"), None
+    if numpy:
+        # Another generator for a while: that is sooner done than setting the state of this one.
+        generator = numpy.random.get_bit_generator()
+        numpy.random.set_bit_generator(_spare.pop() if _spare else numpy.random.MT19937())
+    with torch.random.fork_rng(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else nullcontext():
         seed(*numbers)
         try:
             yield
         finally:
-            _restore(states)
+            if numpy:
+                _spare.append(numpy.random.get_bit_generator())
+                numpy.random.set_bit_generator(generator)
+            # It has forgotten what was left of a pair of normal numbers.
+            has_normal = of_numpy is not None and of_numpy[_HAS_NORMAL]
+            _restore((of_torch, of_python, of_numpy if has_normal else None))
 
 
 class Carried:

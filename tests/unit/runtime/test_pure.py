@@ -325,14 +325,21 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -
 # --- random streams, meter --------------------------------------------------------------------------------------------
 
 
-def drawn() -> tuple[float, float, float]:
-    return float(torch.rand(1)), random.random(), float(np.random.rand())
+def drawn() -> tuple[float, ...]:
+    # Of normal numbers numpy makes two at a time, and keeps one.
+    return float(torch.rand(1)), random.random(), float(np.random.rand()), float(np.random.randn())
 
 
 def test_a_stream_depends_on_its_numbers_only_and_leaves_the_outside_alone() -> None:
-    def inside(*numbers: int) -> tuple[float, float, float]:
+    def inside(*numbers: int) -> tuple[float, ...]:
         with rng.stream(*numbers):
             return drawn()
+
+    def around(*numbers: int) -> tuple[float, ...]:
+        with rng.stream(*numbers):
+            first = drawn()
+            inside(7, 7)
+            return (*first, *drawn())
 
     torch.manual_seed(1)
     random.seed(1)
@@ -345,6 +352,9 @@ def test_a_stream_depends_on_its_numbers_only_and_leaves_the_outside_alone() -> 
     once = inside(1, 2, 3)
     assert [first, drawn()] == outside
     assert inside(1, 2, 3) == once
+    with rng.stream(1, 2, 3):
+        both = (*drawn(), *drawn())
+    assert around(1, 2, 3) == both, "one inside the other"
     assert len({once, inside(1, 2, 4), inside(1, 3, 3), inside(2, 2, 3), inside(1, 3, 2)}) == 5
 
 

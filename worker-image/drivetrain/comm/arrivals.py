@@ -7,7 +7,6 @@ the last micro-batch's backward has made it, it may be sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
@@ -38,7 +37,7 @@ class Arrivals:
         self._counted: list[bool] = []
         self._slot_of = {id(slot.parameter): slot for slot in layout.slots}
         self._hooks = [
-            slot.parameter.register_post_accumulate_grad_hook(partial(self._arrived, slot)) for slot in layout.slots
+            slot.parameter.register_post_accumulate_grad_hook(self._arrived_at(slot)) for slot in layout.slots
         ]
 
     def close(self) -> None:
@@ -70,29 +69,34 @@ class Arrivals:
 
     def arrived(self, parameter: torch.Tensor) -> None:
         """For who computes gradients without autograd's hooks: `parameter.grad` has been made, or added to."""
-        self._arrived(self._slot_of[id(parameter)])
+        self._arrived_at(self._slot_of[id(parameter)])(parameter)
 
-    def _arrived(self, slot: Slot, _: object = None) -> None:
-        if self._interrupt is None:
-            return
-        self._interrupt.check()
-        gradient, place = slot.parameter.grad, self._place(slot)
-        if gradient is not place:
-            # Autograd made a tensor of its own: the first micro-batch.
-            assert gradient is not None
-            slot.parameter.grad = place.copy_(gradient)
-            self._seen[slot.index] = True
-        if self._made is not None:
-            self._made(slot)
-        if self._last:
-            if self._counted[slot.index]:
-                # Several backward passes inside one (re-entrant checkpointing): it may be on its way already.
-                raise UsageError(
-                    "forward: a parameter got its gradient twice in one backward pass; "
-                    "use torch.utils.checkpoint with use_reentrant=False"
-                )
-            self._counted[slot.index] = True
-            self._complete(slot)
+    def _arrived_at(self, slot: Slot) -> Callable[[torch.Tensor], None]:
+        # Called for every parameter in every backward: what does not change is looked up once.
+        index, place, complete, made = slot.index, self._place, self._complete, self._made
+
+        def arrived(parameter: torch.Tensor) -> None:
+            if self._interrupt is None:
+                return
+            gradient, target = parameter.grad, place(slot)
+            if gradient is not target:
+                # Autograd made a tensor of its own: the first micro-batch.
+                assert gradient is not None
+                parameter.grad = target.copy_(gradient)
+                self._seen[index] = True
+            if made is not None:
+                made(slot)
+            if self._last:
+                if self._counted[index]:
+                    # Several backward passes inside one (re-entrant checkpointing): it may be on its way already.
+                    raise UsageError(
+                        "forward: a parameter got its gradient twice in one backward pass; "
+                        "use torch.utils.checkpoint with use_reentrant=False"
+                    )
+                self._counted[index] = True
+                complete(slot)
+
+        return arrived
 
     def has(self, slot: Slot) -> bool:
         """Whether this step has made a gradient of this parameter."""

@@ -121,6 +121,11 @@ class CompressedReducer:
             slot.parameter.grad = self._views[slot.index] if used else None
         return total
 
+    @property
+    def vectors(self) -> list[torch.Tensor] | None:
+        """All gradients after `finish`, and zeros, in few tensors."""
+        return [self._vector]
+
     def _finish_alone(self) -> None:
         for slot, view in zip(self._layout.slots, self._views, strict=True):
             if slot.parameter.grad is None:

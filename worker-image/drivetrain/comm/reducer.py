@@ -89,7 +89,7 @@ class Reducer:
         assert self._staging is not None
         bucket = self._buckets[self._launched]
         self._launched += 1
-        for slot in bucket.slots:
+        for slot in bucket.slots if bucket.missing else ():
             if not self.arrivals.has(slot):
                 self._views[slot.index].zero_()
         if self._rounded is None:
@@ -120,9 +120,15 @@ class Reducer:
             self._staging[: self._layout.gradients] = self._rounded
         faults.point("reduced", self._step)
         total = self._staging[self._layout.gradients :]
-        for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
-            slot.parameter.grad = self._views[slot.index] if used else None
+        if len(self.arrivals.used) < len(self._layout.slots):  # else they are there
+            for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
+                slot.parameter.grad = self._views[slot.index] if used else None
         return total
+
+    @property
+    def vectors(self) -> list[torch.Tensor] | None:
+        """All gradients after `finish`, and zeros, in few tensors; None if they are where autograd put them."""
+        return None if self._transport is None or self._staging is None else [self._staging[: self._layout.gradients]]
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step: never use its staging vector again."""

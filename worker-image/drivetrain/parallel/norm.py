@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.zero import Zero
+
+_SUMMED: Final = 1 << 18
+"""Elements whose squares are added up in float32."""
+
+
+def square_of(vectors: Sequence[torch.Tensor], zero: Zero | None) -> torch.Tensor:
+    """Of the 2-norm of the gradient that these ranks have between them, float64. `vectors`: this rank's. Raises
+    `Interrupted`."""
+    pieces = [piece for each in vectors for piece in (each.split(_SUMMED) if each.numel() > _SUMMED else (each,))]
+    square = torch.nn.utils.get_total_norm(pieces).double() ** 2
+    if zero is not None:
+        zero.sum_over_parts(square)
+    return square
 
 
 def squares(dense: Sequence[tuple[torch.Tensor, bool, bool]], zero: Zero | None) -> torch.Tensor:

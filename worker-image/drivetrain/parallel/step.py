@@ -34,7 +34,7 @@ from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import FLAG, LOSS, METRIC_SLOTS, NORMALISE, WEIGHT, Layout
 from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
-from drivetrain.parallel.norm import counted, squares
+from drivetrain.parallel.norm import counted, square_of, squares
 from drivetrain.parallel.norm import norm as norm_of
 from drivetrain.parallel.pipeline import Pipeline
 from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
@@ -279,6 +279,8 @@ class TrainingStep:
                 self._run_pipeline(self.pipeline, exchange.arrivals, forward, step, parts, tail, rank)
             else:
                 for number, part in enumerate(parts):
+                    if transport is not None:
+                        transport.interrupt.check()
                     exchange.begin_microbatch()
                     if number == len(parts) - 1:
                         exchange.arrivals.arm()
@@ -471,13 +473,20 @@ class TrainingStep:
 
     def _squares(self, tail: torch.Tensor) -> torch.Tensor | None:
         """Of the gradients that this rank has (see norm.py); None if no rank has one."""
+        used = self.layout.read_used(tail)
+        if self.pipeline is None and not self._sparse_values() and not any(used):
+            return None
+        if self._row == 1:
+            vectors = self._exchange.vectors if self._exchange is not None and all(used) else None
+            if vectors is None:
+                gradients = (each.grad for _, each in self._updated())
+                vectors = [each for each in gradients if each is not None and not each.is_sparse]
+            return square_of(vectors, self.zero)
         dense = [
             (each.grad, whole in self._in_parts, self.pipeline is not None and not self.pipeline.is_everywhere(whole))
             for whole, each in self._updated()
             if each.grad is not None and not each.grad.is_sparse
         ]
-        if self.pipeline is None and not self._sparse_values() and not any(self.layout.read_used(tail)):
-            return None
         return squares(dense, self.zero)
 
     def _sparse_values(self) -> list[torch.Tensor]:

@@ -69,6 +69,8 @@ class Zero:
         self._gathered = gathered
         self._keeps_gradients = keeps_gradients
         self._torn = False
+        self._has_all = False
+        """Whether all pieces have a gradient."""
         self._dtype = dtype if dtype != layout.dtype else None
         self._buckets = [_Bucket(number, slots) for number, slots in enumerate(shards.buckets)]
         self._bucket_of = {slot.index: bucket for bucket in self._buckets for slot in bucket.slots}
@@ -103,6 +105,7 @@ class Zero:
     def cut(self, transport: Transport) -> None:
         """Keep this rank's part only. From whole only."""
         self._shards.cut(transport.rank, transport.world)
+        self._has_all = False
         self._shapes = {slot.index: slot.parameter.shape for slot in self._layout.slots}
         if self._gathered is not None:
             self._gathered.cut()
@@ -208,10 +211,18 @@ class Zero:
         used = self._layout.read_used(total)
         for slot in self._layout.slots:
             slot.parameter.grad = None
-        for piece in (piece for pieces in self._shards.pieces for piece in pieces):
-            has_one = used[piece.slot.index] and piece.last > piece.first
-            piece.parameter.grad = piece.gradient if has_one else None
+        if not (all(used) and self._has_all):  # they are the same tensors in every step
+            for piece in (piece for pieces in self._shards.pieces for piece in pieces):
+                has_one = used[piece.slot.index] and piece.last > piece.first
+                piece.parameter.grad = piece.gradient if has_one else None
+            self._has_all = all(used)
         return total
+
+    @property
+    def vectors(self) -> list[torch.Tensor] | None:
+        """This rank's part of all gradients after `finish`, and zeros, in few tensors; None if they are where autograd
+        put them."""
+        return None if self._transport is None else list(self._shards.gradients)
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step: never use its staging memory again."""
