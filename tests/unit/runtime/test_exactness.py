@@ -39,6 +39,8 @@ CASES = {
     "deterministic": (3, Case(batch=25, deterministic=True)),
     "deterministic, fewer samples than shards": (3, Case(batch=5, deterministic=True, clip=0.5)),
     "deterministic, more ranks than shards": (4, Case(batch=25, deterministic=True, virtual_shards=3)),
+    "a look at gradients between steps": (2, Case(batch=25, clip=0.5, looks=True)),
+    "a look at gradients between steps, deterministic": (2, Case(batch=25, deterministic=True, looks=True)),
 }  # fmt: skip
 
 

@@ -27,10 +27,11 @@ from unit.runtime.text import (
     by_drivetrain,
     by_torch,
     forward,
+    from_file_to_file,
     make,
 )
 from unit.runtime.together import Pipe, together
-from unit.runtime.training import Case, Outcome, copied, make_optimizer, settings
+from unit.runtime.training import Case, make_optimizer, settings
 
 
 def pipeline(stages: int, schedule: ScheduleName = "1f1b", **fields: Any) -> Case:
@@ -106,28 +107,11 @@ def bounds(pipe: Pipe, case: Case) -> list[int]:
     return run._parallel.pipeline.stages.bounds
 
 
-def halves(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcome]:
-    """Train from `folder`'s file to the end and save there, and once on the way."""
-    model = make(case, PLAN)
-    before = copied(model)
-    run = Run(settings(case), None)
-    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Text(), resume=folder / "model.pt")
-    first = -1
-    for batch in run.batches():
-        first = batch.step if first < 0 else first
-        run.step(batch, forward)
-        if batch.step == 3:
-            run.save(folder / "model.pt")  # and goes on
-    run.save(folder / "model.pt")
-    run.finish()
-    return first, Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
-
-
 def test_a_file_goes_on_with_other_stages(tmp_path: Path) -> None:
     case = pipeline(2, steps=16)
-    together(halves, 4, replace(pipeline(2, tensor=2), steps=8), tmp_path)
-    together(halves, 3, replace(pipeline(3, "zerobubble"), steps=12), tmp_path)
-    first, outcome = together(halves, 2, case, tmp_path)[0]
+    together(from_file_to_file, 4, replace(pipeline(2, tensor=2), steps=8), tmp_path)
+    together(from_file_to_file, 3, replace(pipeline(3, "zerobubble"), steps=12), tmp_path)
+    first, outcome = together(from_file_to_file, 2, case, tmp_path)[0]
     assert first == 12
     assert outcome.distance(by_torch(case)) <= 1e-5
 

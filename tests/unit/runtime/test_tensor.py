@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from drivetrain.errors import UsageError
@@ -27,9 +26,10 @@ from unit.runtime.text import (
     by_drivetrain,
     by_torch,
     forward,
+    from_file_to_file,
 )
 from unit.runtime.together import Pipe, together
-from unit.runtime.training import Case, Outcome, copied, make_optimizer, settings
+from unit.runtime.training import Case, make_optimizer, settings
 
 CASES = {
     "tensor": (2, PLAN, Case(tensor=2)),
@@ -70,34 +70,11 @@ def test_every_rank_keeps_its_part(zero: int) -> None:
         assert outcome.extra["parameters"] == pytest.approx(part / (2 if zero == 3 else 1), abs=24)
 
 
-def halves(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcome]:
-    """Train from `folder`'s file to the end and save there."""
-    torch.manual_seed(11)
-    model = Transformer(PLAN)
-    before = copied(model)
-    run = Run(settings(case), None)
-    run.prepare(
-        model=model,
-        optimizer=lambda parameters: make_optimizer(case, parameters),
-        data=Text(),
-        resume=folder / "model.pt",
-    )
-    first = -1
-    for batch in run.batches():
-        first = batch.step if first < 0 else first
-        run.step(batch, forward)
-        if batch.step == 3:
-            run.save(folder / "model.pt")  # and goes on
-    run.save(folder / "model.pt")
-    run.finish()
-    return first, Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
-
-
 def test_a_file_goes_on_with_other_parts(tmp_path: Path) -> None:
     case = Case(optimizer="adam", steps=16)
-    together(halves, 4, replace(case, tensor=2, zero=3, steps=8), tmp_path)
-    together(halves, 2, replace(case, tensor=2, steps=12), tmp_path)
-    first, outcome = together(halves, 2, case, tmp_path)[0]
+    together(from_file_to_file, 4, replace(case, tensor=2, zero=3, steps=8), tmp_path)
+    together(from_file_to_file, 2, replace(case, tensor=2, steps=12), tmp_path)
+    first, outcome = together(from_file_to_file, 2, case, tmp_path)[0]
     assert first == 12
     assert outcome.distance(by_torch(case)) <= 1e-5
 

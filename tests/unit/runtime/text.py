@@ -145,6 +145,23 @@ def by_drivetrain(pipe: Pipe, case: Case, plan: dict[str, str]) -> Outcome:
     return Outcome(before, after, losses, norms, metrics, "", (evaluation.loss, evaluation.metrics), dict(extra))
 
 
+def from_file_to_file(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcome]:
+    """Train from `folder`'s file to the end and save there, and once on the way."""
+    model = make(case, PLAN)
+    before = copied(model)
+    run = Run(settings(case), None)
+    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Text(), resume=folder / "model.pt")
+    first = -1
+    for batch in run.batches():
+        first = batch.step if first < 0 else first
+        run.step(batch, forward)
+        if batch.step == 3:
+            run.save(folder / "model.pt")  # and goes on
+    run.save(folder / "model.pt")
+    run.finish()
+    return first, Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+
+
 def by_torch(case: Case) -> Outcome:
     """The whole batch in one process."""
     model = make(case, PLAN)

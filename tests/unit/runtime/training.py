@@ -59,6 +59,8 @@ class Case:
     compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
     data_workers: int = 0
+    looks: bool = False
+    """The script computes gradients of its own between the steps."""
 
     def but(self, **changes: Any) -> Case:
         """The same case with some fields changed."""
@@ -223,6 +225,7 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
     torch.manual_seed(11)
     before = copied(Net(case.model))
     losses, norms, metrics = [], [], []
+    data = Numbers()
     samples: list[int] = []
 
     def timed(model: nn.Module, shard: Any) -> torch.Tensor | Loss:
@@ -234,6 +237,9 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
     for batch in run.batches():
         samples.append(0)
         result = run.step(batch, timed)
+        if case.looks:
+            for _ in range(2):
+                forward(case)(model, (data.x, data.y, data.weight)).backward()
         losses.append(result.loss)
         norms.append(result.grad_norm)
         metrics.append(result.metrics)

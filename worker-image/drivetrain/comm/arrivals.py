@@ -57,10 +57,14 @@ class Arrivals:
         """The next backward is the last of this step."""
         self._last = True
 
-    def end(self) -> None:
-        """The step is over, or was interrupted: what comes is nothing to us."""
-        self.clear()
+    def rest(self) -> None:
+        """The step has all its gradients: what backward makes until the next one is nothing to us."""
         self._interrupt = None
+
+    def end(self) -> None:
+        """The step was interrupted: its gradients are nothing to anybody."""
+        self.clear()
+        self.rest()
 
     def clear(self) -> None:
         """Forget all gradients."""

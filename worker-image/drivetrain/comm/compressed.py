@@ -117,6 +117,7 @@ class CompressedReducer:
             self._method.choose(transport, self._vector)
             self._chosen_for = transport
         faults.point("reduced", self._step)
+        self.arrivals.rest()
         for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
             slot.parameter.grad = self._views[slot.index] if used else None
         return total

@@ -22,6 +22,8 @@ from drivetrain_api.constants import ENV_POD_IP
 
 _SECONDS: Final = 30.0
 """For all connections of a rank."""
+_INTRODUCTION: Final = 5.0
+"""For a caller to say who it is: a stranger that says nothing must not keep the others waiting."""
 _WORD: Final = 16
 """Bytes; whoever calls says it first, and then its rank."""
 
@@ -67,7 +69,7 @@ def _connect(
             while missing := {each for each in peers if each < rank} - made.keys():
                 listener.settimeout(_left(deadline))
                 caller, _ = listener.accept()
-                caller.settimeout(_left(deadline))
+                caller.settimeout(min(_INTRODUCTION, _left(deadline)))
                 introduced = _introduced(caller, word)
                 if introduced in missing:
                     made[introduced] = caller

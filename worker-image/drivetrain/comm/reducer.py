@@ -123,6 +123,7 @@ class Reducer:
         if len(self.arrivals.used) < len(self._layout.slots):  # else they are there
             for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
                 slot.parameter.grad = self._views[slot.index] if used else None
+        self.arrivals.rest()
         return total
 
     @property

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from drivetrain import rng
-from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.compressed import CompressedReducer
 from drivetrain.comm.ordered import OrderedSum
 from drivetrain.comm.reducer import Reducer
@@ -28,16 +27,18 @@ from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.optim.layerwise import LayerWise
+from drivetrain.parallel.agreement import Reduced, agree
 from drivetrain.parallel.blocks import Block, blocks_of
 from drivetrain.parallel.divided import Divided
 from drivetrain.parallel.gathered import Gathered
-from drivetrain.parallel.layout import FLAG, LOSS, METRIC_SLOTS, NORMALISE, WEIGHT, Layout
+from drivetrain.parallel.layout import FLAG, LOSS, NORMALISE, WEIGHT, Layout
 from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
-from drivetrain.parallel.norm import counted, square_of, squares
 from drivetrain.parallel.norm import norm as norm_of
+from drivetrain.parallel.norm import square_of, squares
 from drivetrain.parallel.pipeline import Pipeline
 from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.stage_work import StageWork
 from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tally import NUMBERS, Tally
 from drivetrain.parallel.tensor import TensorParallel
@@ -49,18 +50,6 @@ from drivetrain_api.runtime import RuntimeTraining
 _REHEARSALS: Final = 3
 _CHUNK: Final = 4 << 20
 """Bytes that are compressed at a time, at most: of 16 MB, more take 1.2 times as long at 1 Gbit/s (measured)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reduced:
-    """What all ranks know after a step's exchange."""
-
-    loss: float
-    weight: float
-    metrics: dict[str, float]
-    change_pending: bool
-    norm: float | None
-    """Of the gradient, loss scale and all, if it was asked for and there is a gradient."""
 
 
 Exchange = Reducer | CompressedReducer | Zero
@@ -139,6 +128,9 @@ class TrainingStep:
         self._source = source
         self._settings = settings
         self._tally = Tally(self.layout, source, training.seed)
+        self._stage_work: StageWork | None = None
+        if self.pipeline is not None:
+            self._stage_work = StageWork(self.pipeline, model, source, self._tally, precision, training)
         self.bytes_of_step = 0
         """Payload that the last step brought to this rank."""
         self._ordered = OrderedSum(self.layout, training.virtual_shards) if training.deterministic else None
@@ -189,12 +181,12 @@ class TrainingStep:
         else:
             assert self._exchange is not None
             tail = self._attempt_reduced(self._exchange, mesh, step, forward, change_pending)
-            if self.pipeline is not None and mesh is not None:
-                self._add_up_stages(self.pipeline, mesh, tail, begins=begins)
+            if self._stage_work is not None and mesh is not None:
+                self._stage_work.add_up(self.layout, mesh, tail, begins=begins)
             reduced = self._read(mesh.data if mesh is not None else None, step, forward, tail, needs_norm)
             if mesh is not None and mesh.row > 1:
                 given = self._squares(tail) if needs_norm else None
-                reduced = self._agree(mesh, reduced, change_pending, given)
+                reduced = agree(mesh, reduced, change_pending, given)
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         self._tally.end()
         return reduced
@@ -227,35 +219,26 @@ class TrainingStep:
         mesh, begins = self._mesh, False
         if self.divided is not None:
             begins = self.divided.part == (0, 0)
-            if begins and self.pipeline is not None:
-                self._cut_stages(self.pipeline, mesh, step, forward)
+            if begins and self._stage_work is not None:
+                self._stage_work.place(mesh, step, forward)
+                self._keep_to_stage(mesh)
             if begins:
                 self.divided.cut(mesh)
             if self.tensor is not None:
                 self.tensor.begin(mesh.tensor, check=begins)
         return begins
 
-    def _cut_stages(self, pipeline: Pipeline, mesh: Mesh, step: int, forward: Forward) -> None:
-        """Decide which blocks each stage gets, by what they cost here and now; on all ranks alike."""
-        training, tally = self._settings.training, self._tally
-        part = parts_of(share(self._source.batch, mesh.data_size, mesh.data_rank), training.microbatches)[0]
-        tail = tally.tail(change_pending=False)
-        with rng.stream(training.seed, step, mesh.data_rank):
-            shard = self._source.read(step, part)
-            costs = pipeline.stages.measure(lambda: tally.add(forward(self._model, shard), len(part), tail))
-        tally.restore()
-        for parameter in self._model.parameters():
-            parameter.grad = None
-        mesh.world.all_reduce(costs).wait()
-        pipeline.place(mesh, costs.tolist())
-        if not mesh.idle:
-            # What the exchange has to do with is ours only.
-            assert isinstance(self._exchange, Reducer)
-            self._exchange.arrivals.close()
-            elsewhere = {each for each in self._model.parameters() if not pipeline.is_here(each)}
-            self.layout = Layout(self._model, [], self._in_parts, elsewhere)
-            self._tally.layout = self.layout
-            self._exchange = Reducer(self.layout, training.bucket_bytes, _reduce_type(training))
+    def _keep_to_stage(self, mesh: Mesh) -> None:
+        """What is exchanged has to do with this rank's stage only."""
+        if self.pipeline is None or mesh.idle:
+            return
+        assert isinstance(self._exchange, Reducer)
+        self._exchange.arrivals.close()
+        elsewhere = {each for each in self._model.parameters() if not self.pipeline.is_here(each)}
+        self.layout = Layout(self._model, [], self._in_parts, elsewhere)
+        self._tally.layout = self.layout
+        training = self._settings.training
+        self._exchange = Reducer(self.layout, training.bucket_bytes, _reduce_type(training))
 
     def _attempt_reduced(
         self, exchange: Exchange, mesh: Mesh | None, step: int, forward: Forward, change_pending: bool
@@ -275,8 +258,8 @@ class TrainingStep:
         exchange.begin(transport, step)
         self._sparse.begin()
         with rng.stream(training.seed, step, rank):
-            if self.pipeline is not None:
-                self._run_pipeline(self.pipeline, exchange.arrivals, forward, step, parts, tail, rank)
+            if self._stage_work is not None:
+                self._stage_work.run(exchange.arrivals, forward, step, parts, tail, rank)
             else:
                 for number, part in enumerate(parts):
                     if transport is not None:
@@ -296,61 +279,6 @@ class TrainingStep:
         total = exchange.finish(tail.to(self.layout.device))
         self._sparse.finish(transport)
         return total
-
-    def _run_pipeline(
-        self,
-        pipeline: Pipeline,
-        arrivals: Arrivals,
-        forward: Forward,
-        step: int,
-        parts: list[range],
-        tail: torch.Tensor,
-        stream: int,
-    ) -> None:
-        """Forward and backward of all micro-batches, through this rank's chunks of the model."""
-        seed, tally = self._settings.training.seed, self._tally
-        shards: dict[int, Any] = {}
-        """By micro-batch: read once, though each chunk needs it."""
-
-        def compute(number: int) -> torch.Tensor:
-            if number not in shards:
-                shards[number] = tally.read(step, parts[number], tail)
-            # What the script draws before the blocks, say a mask of words, must be the same on all stages.
-            rng.seed(seed, step, stream, number)
-            result = forward(self._model, shards[number])
-            pipeline.stages.check(result)
-            return self._precision.scaled(tally.add(result, len(parts[number]), tail))
-
-        def reseed(number: int, chunk: int) -> None:
-            rng.seed(seed, step, stream, number, chunk)
-
-        pipeline.step(len(parts), compute, reseed, arrivals)
-        if any(pipeline.is_everywhere(each) for each in tally.changed()):
-            raise UsageError(
-                "forward: with training.parallel.pipeline, only blocks may have buffers that forward changes, such as "
-                "the statistics of a batch norm"
-            )
-
-    def _add_up_stages(self, pipeline: Pipeline, mesh: Mesh, tail: torch.Tensor, *, begins: bool) -> None:
-        """What a stage does not know: the numbers of the last one, and the gradients of what all have."""
-        assert mesh.pipe is not None
-        everywhere = [slot for slot in self.layout.slots if pipeline.is_everywhere(slot.parameter)]
-        used = [float(slot.parameter.grad is not None) for slot in everywhere]
-        gradients = [
-            torch.zeros_like(slot.parameter) if slot.parameter.grad is None else slot.parameter.grad
-            for slot in everywhere
-        ]
-        vector = torch.cat([tail[:NUMBERS], tail.new_tensor(used), *(each.flatten() for each in gradients)])
-        mesh.pipe.all_reduce(vector).wait()
-        tail[:NUMBERS] = vector[:NUMBERS]
-        counts = vector[NUMBERS : NUMBERS + len(used)].tolist()
-        at = NUMBERS + len(used)
-        for slot, count in zip(everywhere, counts, strict=True):
-            size = slot.stop - slot.start
-            slot.parameter.grad = vector[at : at + size].view(slot.parameter.shape) if count else None
-            at += size
-        if begins:
-            self._tally.names = pipeline.told_by_last(self._tally.names)
 
     def _attempt_ordered(
         self, ordered: OrderedSum, transport: Transport | None, step: int, forward: Forward, change_pending: bool
@@ -436,24 +364,6 @@ class TrainingStep:
             norm = None if given is None else norm_of(float(given.sum()), self._sparse_values())
         return Reduced(numbers[LOSS] / weight, weight, self._tally.metrics(numbers), numbers[FLAG] > 0, norm)
 
-    def _agree(self, mesh: Mesh, reduced: Reduced, change_pending: bool, given: torch.Tensor | None) -> Reduced:
-        """What all ranks of the mesh know of a step: the same, and that all have their sums. Ranks that are idle learn
-        it here. `given`: squares of this rank's gradients, if it has any and their norm is wanted."""
-        names = sorted(reduced.metrics)
-        told = torch.zeros(4 + METRIC_SLOTS + 1, dtype=torch.float64)
-        if mesh.speaks and mesh.data_rank == 0:
-            told[0], told[1] = reduced.loss, reduced.weight
-            for number, name in enumerate(names):
-                told[4 + number] = reduced.metrics[name]
-        if given is not None:
-            told[2], told[3] = counted(given, mesh), 1.0
-        told[-1] = float(change_pending)
-        mesh.world.all_reduce(told).wait()
-        numbers = told.tolist()
-        metrics = {name: numbers[4 + number] for number, name in enumerate(names)}
-        norm = norm_of(numbers[2], []) if numbers[3] > 0 else None
-        return Reduced(numbers[0], numbers[1], metrics, numbers[-1] > 0, norm)
-
     def _hear(self, mesh: Mesh, step: int, forward: Forward, change_pending: bool) -> Reduced:
         """A step of the others, for a rank that has no place among them."""
         if self._tally.names is None:
@@ -461,7 +371,7 @@ class TrainingStep:
         for parameter in self._model.parameters():
             parameter.grad = None
         nothing = Reduced(0.0, 0.0, dict.fromkeys(self._tally.names, 0.0), change_pending=False, norm=None)
-        return self._agree(mesh, nothing, change_pending, None)
+        return agree(mesh, nothing, change_pending, None)
 
     # --- the gradient -----------------------------------------------------------------------------------------------
 

@@ -208,6 +208,7 @@ class Zero:
             self._complete()
         pending.wait()
         faults.point("reduced", self._step)
+        self.arrivals.rest()
         used = self._layout.read_used(total)
         for slot in self._layout.slots:
             slot.parameter.grad = None
