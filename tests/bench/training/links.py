@@ -37,7 +37,7 @@ class Rate:
 
 
 RATES: Final = (
-    Rate("1gbit", 1e9, "256kb", {4: 5, 16: 5, 64: 2}),
+    Rate("1gbit", 1e9, "256kb", {4: 9, 16: 9, 64: 3}),
     Rate("100mbit", 1e8, "64kb", {4: 3, 16: 3, 64: 1}),
 )
 
