@@ -43,6 +43,8 @@ class Alone:
             else new_optimizer(self._model.parameters())
         )
         self._compute: Final = DTYPES[training.precision.compute]
+        self._passes: Final = max(1, training.microbatches // world)
+        """Of the whole model: a stage has a part of it in each micro-batch."""
         self._updated_part = 1 / world if training.zero else 1.0
         """ZeRO shares the update out."""
 
@@ -50,9 +52,11 @@ class Alone:
         """Train once; what forward, backward, clipping and this rank's part of the update took."""
         started = Clocks.read()
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", self._compute, enabled=self._compute is not torch.float32):
-            loss = loss_of(self._model, self._feed.share(number))
-        loss.backward()
+        inputs, targets = self._feed.share(number)
+        for part in zip(inputs.chunk(self._passes), targets.chunk(self._passes), strict=True):
+            with torch.autocast("cpu", self._compute, enabled=self._compute is not torch.float32):
+                loss = loss_of(self._model, part)
+            loss.backward()
         middle = Clocks.read()
         nn.utils.clip_grad_norm_(self._model.parameters(), CLIP_NORM)
         self._optimizer.step()

@@ -132,7 +132,8 @@ def main() -> None:
         f"{'waiting':>9}{'runtime':>9}",
         flush=True,
     )
-    runtime, growth = 0.0, {}
+    runtime: dict[tuple[str, int], float] = {}
+    growth: dict[tuple[str, int], float] = {}
     for mode in chosen(arguments.only):
         first = math.nan
         for world in arguments.ranks:
@@ -140,7 +141,7 @@ def main() -> None:
             throughput = arguments.per_rank * world / parts.step
             first = throughput / world if math.isnan(first) else first
             growth[mode.name, world] = throughput / first
-            runtime = max(runtime, parts.runtime)
+            runtime[mode.name, world] = parts.runtime
             print(
                 f"{mode.name:<13}{world:>5}{throughput:>10.1f}{throughput / first:>6.2f}x{1e3 * parts.step:>8.1f}"
                 f"{1e3 * parts.computation:>9.1f} {parts.computation / parts.step:>5.0%}"
@@ -148,8 +149,11 @@ def main() -> None:
                 f"{1e3 * parts.waiting:>10.1f}{1e3 * parts.runtime:>9.2f} {parts.runtime / SHORT_STEP:>6.1%}",
                 flush=True,
             )
+    worst = max(runtime, key=lambda key: runtime[key])
+    plain = [seconds for (name, _), seconds in runtime.items() if name == "plain"]
+    print(f"\nmost runtime: {worst[0]} with {worst[1]} ranks, {1e3 * runtime[worst]:.2f} ms")
     print(
-        f"\nruntime_ms={1e3 * runtime:.2f} runtime_of_100ms={runtime / SHORT_STEP:.1%}",
+        f"plain_runtime_of_100ms={max(plain, default=math.nan) / SHORT_STEP:.1%}",
         *(f"{name}_{world}x={times:.2f}" for (name, world), times in growth.items() if world > 1 and name == "plain"),
     )
 
