@@ -66,27 +66,19 @@ def kernels(bits: int, block: int, least: float) -> Kernels | None:
                 else:
                     whole[row, at] = np.int8(np.int32(number))
 
-    def decode(scales: Any, whole: Any, values: Any) -> None:
-        for row in range(values.shape[0]):
-            scale = scales[row]
-            for at in range(whole_bytes):
-                number = np.int32(whole[row, at])
-                if halves:
-                    values[row, at] = scale * np.float32(np.int32(number << 28) >> 28)
-                    values[row, whole_bytes + at] = scale * np.float32(number >> 4)
-                else:
-                    values[row, at] = scale * np.float32(number)
+    def reader(adds: bool) -> Any:
+        def read(scales: Any, whole: Any, values: Any) -> None:
+            for row in range(values.shape[0]):
+                scale = scales[row]
+                for at in range(whole_bytes):
+                    both = np.int32(whole[row, at])
+                    number = scale * np.float32(np.int32(both << 28) >> 28 if halves else both)
+                    values[row, at] = values[row, at] + number if adds else number
+                    if halves:
+                        number = scale * np.float32(both >> 4)
+                        values[row, whole_bytes + at] = values[row, whole_bytes + at] + number if adds else number
 
-    def add(scales: Any, whole: Any, values: Any) -> None:
-        for row in range(values.shape[0]):
-            scale = scales[row]
-            for at in range(whole_bytes):
-                number = np.int32(whole[row, at])
-                if halves:
-                    values[row, at] += scale * np.float32(np.int32(number << 28) >> 28)
-                    values[row, whole_bytes + at] += scale * np.float32(number >> 4)
-                else:
-                    values[row, at] += scale * np.float32(number)
+        return read
 
     def array(kind: Any, dimensions: int) -> Any:
         return numba.types.Array(kind, dimensions, "C")
@@ -100,7 +92,7 @@ def kernels(bits: int, block: int, least: float) -> Kernels | None:
         return numba.njit(nothing(*types), nogil=True, error_model="numpy", fastmath={"contract"})(function)
 
     encode_ = compiled(encode, rows, rows, rows, array(numba.int32, 2), row, array(numba.int32, 1), written)
-    decode_, add_ = (compiled(each, row, written, rows) for each in (decode, add))
+    decode_, add_ = (compiled(reader(adds), row, written, rows) for adds in (False, True))
 
     def encoding(
         given: torch.Tensor, more: torch.Tensor, left_out: torch.Tensor, scales: torch.Tensor, whole: torch.Tensor
