@@ -87,6 +87,7 @@ def test_ranks_with_and_without_numba_write_the_same(
     bits: int, block: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values, carried = torch.randn(2, length, generator=torch.Generator().manual_seed(length))
+    assert Quantized(bits, block)._native(values) is not None, "numba is among the requirements"
     results = []
     for _ in range(2):
         codec = Quantized(bits, block)

@@ -35,8 +35,11 @@ def connect(transport: Transport, peers: Iterable[int]) -> dict[int, socket.sock
     """
     listener = _listen()
     word = secrets.token_bytes(_WORD)
-    family, address = listener.family, listener.getsockname()
-    told = tell_all(transport, (family, address, word))
+    try:
+        told = tell_all(transport, (listener.family, listener.getsockname(), word))
+    except BaseException:
+        listener.close()
+        raise
     connected = transport.interrupt.call(
         lambda: _connect(transport.rank, set(peers), listener, word, told), None, "connecting to other stages"
     )

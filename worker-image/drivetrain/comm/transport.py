@@ -1,7 +1,7 @@
 """One membership epoch's way to move tensors between its ranks: gloo or NCCL below, every wait abandonable above.
 
-The reducer, the state transfer and the torch backend of the same name all go through this. Nothing else in the package
-touches a torch process group.
+The reducer, the state transfer and the torch backend of the same name all go through this; the stages of a pipeline
+have connections of their own beside it (neighbours.py). Nothing else in the package touches a torch process group.
 """
 
 from __future__ import annotations
