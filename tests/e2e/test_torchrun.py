@@ -95,3 +95,29 @@ def test_torchrun_ends_as_plain_python_does_although_a_rank_was_killed(
     ends = END.findall(torchrun(2, together, environment, "--break"))
     assert (together / "broken").exists()
     assert sorted(ends) == [("0", "2", "8", expected[3]), ("1", "2", "8", expected[3])]
+
+
+SLOW_END = """
+import time
+from drivetrain.comm.transport import Pending
+
+told = Pending._completed
+def slowly(self, future):
+    told(self, future)
+    time.sleep(0.2)
+
+Pending._completed = slowly
+"""
+"""gloo's thread is still in Python, in the callback that tells of an operation's end, when whoever waited goes on."""
+
+
+@pytest.mark.parametrize("held", ["", "group = run.process_group"])
+def test_a_rank_that_ends_right_after_its_last_collective_ends_well(
+    tmp_path: Path, environment: dict[str, str], held: str
+) -> None:
+    folder = folder_with_script(tmp_path, "slow")
+    script = SCRIPT.replace("for batch", f"{held}\nfor batch", 1)
+    (folder / "train.py").write_text(SLOW_END + script)
+    output = torchrun(2, folder, environment)
+    assert "terminate called" not in output
+    assert len(END.findall(output)) == 2

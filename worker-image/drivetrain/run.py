@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
+from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
@@ -46,6 +47,7 @@ from drivetrain_api.messages import Communication
 
 _LOSS_SCALE: Final = "loss_scale"
 _COMPRESSION: Final = "compression"
+_DESTROY_SECONDS: Final = 5.0
 
 if TYPE_CHECKING:
     from drivetrain.comm.script_group import ScriptGroup
@@ -422,7 +424,11 @@ class Run:
             )
 
     def _at_exit(self) -> None:
-        if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):
-            self.finish()
-        elif self._link is not None:
-            self._link.close()
+        try:
+            if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):
+                self.finish()
+        finally:
+            if self._script_group is not None:
+                self._script_group.close()
+            self._world.close()
+            destroy_groups(_DESTROY_SECONDS)

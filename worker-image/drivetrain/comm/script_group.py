@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Backend, HashStore, Store, TCPStore
 
 from drivetrain.comm.backend import NAME, InterruptibleBackend
+from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 
@@ -51,7 +52,14 @@ class ScriptGroup:
         """Forget the group of an earlier membership."""
         if self._made_for is not None:
             self._made_for = None
-            dist.destroy_process_group()
+            if dist.is_initialized():  # a script may have done it itself
+                dist.destroy_process_group()
+
+    def close(self) -> None:
+        """Forget all groups: the process ends."""
+        self.destroy()
+        if self._alone is not None:
+            self._alone.close(Quarantine())
 
 
 def _alone() -> Transport:

@@ -138,13 +138,14 @@ class Transport:
         Yuan 2009)."""
         self._parent: Transport | None = None
         self._ending: list[Ending] = []
+        self._subgroups: list[Transport] = []
         self._pending: deque[InFlight] = deque()
         self._abandoned: list[tuple[list[Any], Sequence[torch.Tensor]]] = []
 
     def adopt(self, subgroup: Transport) -> None:
         """A group of some of these ranks: abandoned with this one, and counted here."""
         subgroup._parent = self
-        self.at_end(subgroup)
+        self._subgroups.append(subgroup)
 
     def at_end(self, ending: Ending) -> None:
         """Abandon it with this."""
@@ -276,7 +277,7 @@ class Transport:
 
     def abandon(self, quarantine: Quarantine) -> None:
         """End all use of this transport; what is still in flight goes to `quarantine`."""
-        for each in self._ending:
+        for each in (*self._ending, *self._subgroups):
             each.abandon(quarantine)
         for pending in self._pending:
             pending.abandon(quarantine)
@@ -284,6 +285,13 @@ class Transport:
         for works, tensors in self._abandoned:
             self.outlast(works, tensors, quarantine)
         self._abandoned.clear()
+
+    def close(self, quarantine: Quarantine) -> None:
+        """Abandon it and let go of its groups, whoever still knows this transport: the process is about to end."""
+        self.abandon(quarantine)
+        for each in self._subgroups:
+            each.close(quarantine)
+        self.process_group = None
 
     def outlast(self, works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
         """Keep the tensors of abandoned point-to-point operations until each of them has ended, well or badly."""

@@ -78,3 +78,6 @@ class World(Protocol):
 
     def linger(self, serve: Callable[[], object]) -> None:
         """Keep this finished process and its state until all are done; `serve` synchronises with a new group."""
+
+    def close(self) -> None:
+        """Give up the current group: the process ends."""

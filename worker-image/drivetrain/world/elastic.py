@@ -184,6 +184,13 @@ class Elastic:
             self._tell(ProcessPhase.DONE, formed=True)
         self._link.close()
 
+    def close(self) -> None:
+        self._link.close()
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            self._interrupt.end("the process ends")
+            transport.close(self._quarantine)
+
     def _tell(self, phase: ProcessPhase, *, formed: bool = False) -> None:
         self._link.send_phase(
             phase,

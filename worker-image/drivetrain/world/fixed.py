@@ -13,6 +13,7 @@ from datetime import timedelta
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from drivetrain.comm.nccl import connect_nccl
+from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import Interrupted
@@ -91,3 +92,7 @@ class Fixed:
 
     def linger(self, serve: Callable[[], object]) -> None:
         return
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close(Quarantine())
