@@ -39,6 +39,14 @@ def seed(*numbers: int, cuda: bool = True) -> None:
 @contextmanager
 def stream(*numbers: int) -> Iterator[None]:
     """Seed them inside the block, and put their states back after it."""
+    with apart():
+        seed(*numbers)
+        yield
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Put their states back after the block, which must `seed` them before it draws."""
     of_torch, of_python, of_numpy = _states()
     numpy, generator = sys.modules.get("numpy"), None
     if numpy:
@@ -46,7 +54,6 @@ def stream(*numbers: int) -> Iterator[None]:
         generator = numpy.random.get_bit_generator()
         numpy.random.set_bit_generator(_spare.pop() if _spare else numpy.random.MT19937())
     with torch.random.fork_rng(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else nullcontext():
-        seed(*numbers)
         try:
             yield
         finally:

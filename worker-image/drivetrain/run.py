@@ -152,6 +152,7 @@ class Run:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._precision = precision
         self._parallel = TrainingStep(self._model, self._source, self.settings, precision, made)
+        self._update.sparse = self._parallel.layout.sparse
         self._operations.sharded = self._parallel.sharded
         self._operations.hand_over = self._parallel.hand_over
         if self._parallel.compressed is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from drivetrain import faults
 from drivetrain.errors import UsageError
@@ -39,6 +40,8 @@ class Update:
     ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.sparse: Sequence[nn.Parameter] = ()
+        """Parameters whose gradients may be sparse."""
         self._clip_norm = clip_norm
         self._rate = rate
         self._loss_scale = loss_scale
@@ -72,8 +75,7 @@ class Update:
 
     def _refuse_sparse_state(self) -> None:
         """A newcomer gets the state as bytes, which only dense tensors have."""
-        sparse = [each for each in self._parameters() if each.grad is not None and each.grad.is_sparse]
-        for parameter in sparse:
+        for parameter in self.sparse:
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor) and value.is_sparse:
                     raise UsageError(
@@ -81,7 +83,7 @@ class Update:
                         "with sparse gradients use SGD without momentum, Adagrad or SparseAdam"
                     )
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
+    def _parameters(self) -> list[nn.Parameter]:
         return [each for group in self.optimizer.param_groups for each in group["params"]]
 
     def _multiply(self, factor: float) -> None:

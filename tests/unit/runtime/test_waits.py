@@ -127,8 +127,8 @@ def test_many_buckets_of_one_group_are_one_group_that_is_stuck() -> None:
     quarantine = Quarantine()
     groups, ended = [object(), object()], threading.Event()
     for _ in range(100):
-        quarantine.hold(threading.Event(), groups[0], [])
-        quarantine.hold(ended, groups[1], [])
+        quarantine.hold(threading.Event().is_set, groups[0], [])
+        quarantine.hold(ended.is_set, groups[1], [])
     assert (quarantine.stuck_groups(0.0), quarantine.stuck_groups(30.0)) == (2, 0)
     ended.set()
     assert (quarantine.sweep(), quarantine.stuck_groups(0.0)) == (100, 1)

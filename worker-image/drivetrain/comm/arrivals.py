@@ -1,18 +1,22 @@
 """When has backward made a gradient, and where does it go? Hooks on the parameters of one model.
 
 A gradient is moved, once a step, to where it will be sent from; what later micro-batches add goes there by itself. When
-the last micro-batch's backward has made it, it may be sent.
+the last micro-batch's backward has made it, it may be sent. Small gradients are moved many at once, right before they
+are sent: one by one, that would be Python more than copying.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Layout, Slot
+
+_SMALL_BYTES: Final = 1 << 16
 
 
 class Arrivals:
@@ -26,15 +30,16 @@ class Arrivals:
         made: Callable[[Slot], None] | None = None,
     ) -> None:
         """`place(slot)`: where a gradient belongs. `complete(slot)` is called when nothing will be added to it any
-        more, `made(slot)` in every backward."""
+        more, `made(slot)` in every backward. Whoever sends gradients calls `move` first."""
         self._layout = layout
         self._place = place
         self._complete = complete
         self._made = made
         self._interrupt: Interrupt | None = None
         self._last = False
-        self._seen: list[bool] = []
-        self._counted: list[bool] = []
+        self._seen = [False] * len(layout.slots)
+        self._counted = [False] * len(layout.slots)
+        self._to_move: list[Slot] = []
         self._slot_of = {id(slot.parameter): slot for slot in layout.slots}
         self._hooks = [
             slot.parameter.register_post_accumulate_grad_hook(self._arrived_at(slot)) for slot in layout.slots
@@ -50,8 +55,8 @@ class Arrivals:
         self.clear()
         self._interrupt = interrupt
         self._last = False
-        self._seen = [False] * len(self._layout.slots)
-        self._counted = [False] * len(self._layout.slots)
+        self._seen[:] = self._counted[:] = [False] * len(self._layout.slots)
+        self._to_move.clear()
 
     def arm(self) -> None:
         """The next backward is the last of this step."""
@@ -78,33 +83,53 @@ class Arrivals:
     def _arrived_at(self, slot: Slot) -> Callable[[torch.Tensor], None]:
         # Called for every parameter in every backward: what does not change is looked up once.
         index, place, complete, made = slot.index, self._place, self._complete, self._made
+        seen, counted, to_move = self._seen, self._counted, self._to_move
+        small = made is None and slot.parameter.nbytes <= _SMALL_BYTES
 
         def arrived(parameter: torch.Tensor) -> None:
             if self._interrupt is None:
                 return
-            gradient, target = parameter.grad, place(slot)
-            if gradient is not target:
-                # Autograd made a tensor of its own: the first micro-batch.
-                assert gradient is not None
-                parameter.grad = target.copy_(gradient)
-                self._seen[index] = True
+            if not seen[index]:  # the first micro-batch: autograd made a tensor of its own
+                seen[index] = True
+                if small:
+                    to_move.append(slot)
+                else:
+                    gradient = parameter.grad
+                    assert gradient is not None
+                    parameter.grad = place(slot).copy_(gradient)
             if made is not None:
                 made(slot)
             if self._last:
-                if self._counted[index]:
+                if counted[index]:
                     # Several backward passes inside one (re-entrant checkpointing): it may be on its way already.
                     raise UsageError(
                         "forward: a parameter got its gradient twice in one backward pass; "
                         "use torch.utils.checkpoint with use_reentrant=False"
                     )
-                self._counted[index] = True
+                counted[index] = True
                 complete(slot)
 
         return arrived
 
+    def move(self) -> None:
+        """Bring all gradients to their places that are not there yet."""
+        if not self._to_move:
+            return
+        places, gradients = [self._place(slot) for slot in self._to_move], []
+        for slot, target in zip(self._to_move, places, strict=True):
+            gradients.append(slot.parameter.grad)
+            slot.parameter.grad = target
+        torch._foreach_copy_(places, gradients)
+        self._to_move.clear()
+
     def has(self, slot: Slot) -> bool:
         """Whether this step has made a gradient of this parameter."""
         return self._seen[slot.index]
+
+    @property
+    def has_all(self) -> bool:
+        """Whether it has made all."""
+        return all(self._seen)
 
     @property
     def used(self) -> list[int]:

@@ -127,7 +127,7 @@ class Operation:
         """Keep the staging copies until gloo is through with them."""
         self._give_up()
         if not self._done.is_set():
-            quarantine.hold(self._done, self._group, self._staged, self._work)
+            quarantine.hold(self._done.is_set, self._group, self._staged, self._work)
 
     def _give_up(self) -> None:
         # With the lock: a copy into the script's tensors is over, or never happens.

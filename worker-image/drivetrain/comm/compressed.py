@@ -83,6 +83,7 @@ class CompressedReducer:
             self._launch(self._transport)
 
     def _launch(self, transport: Transport) -> None:
+        self.arrivals.move()
         rounds = self._current.rounds(transport, self._parts[self._launched].chunk)
         self._running.append((rounds, next(rounds)))
         self._launched += 1

@@ -75,7 +75,7 @@ class NcclPending:
                 return  # the device is in error: nothing of it may be used again, so the quarantine stays
             over.set()
 
-        quarantine.hold(over, self._link, self._tensors, self._work)
+        quarantine.hold(over.is_set, self._link, self._tensors, self._work)
         threading.Thread(target=watch, name="drivetrain-nccl-quarantine", daemon=True).start()
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ import torch
 class Held:
     """One abandoned operation: what it may still write to, and what tells when it is over."""
 
-    done: threading.Event
+    done: Callable[[], bool]
     group: object
     """Which group it belongs to; destroying that would wait for the operation."""
     tensors: tuple[torch.Tensor, ...]
@@ -44,13 +44,15 @@ class Quarantine:
     def __init__(self) -> None:
         self._held: list[Held] = []
 
-    def hold(self, done: threading.Event, group: object, tensors: Sequence[torch.Tensor], *keep_alive: object) -> None:
-        """Keep `tensors`, and what else the operation needs, until `done` is set."""
+    def hold(
+        self, done: Callable[[], bool], group: object, tensors: Sequence[torch.Tensor], *keep_alive: object
+    ) -> None:
+        """Keep `tensors`, and what else the operation needs, until it is `done()`."""
         self._held.append(Held(done, group, tuple(tensors), keep_alive))
 
     def sweep(self) -> int:
         """Let go of everything whose operation is over; return how many are left."""
-        self._held = [held for held in self._held if not held.done.is_set()]
+        self._held = [held for held in self._held if not held.done()]
         destroy_unused_groups()
         return len(self._held)
 

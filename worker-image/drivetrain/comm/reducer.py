@@ -87,6 +87,7 @@ class Reducer:
     def _launch(self) -> None:
         assert self._transport is not None
         assert self._staging is not None
+        self.arrivals.move()
         bucket = self._buckets[self._launched]
         self._launched += 1
         for slot in bucket.slots if bucket.missing else ():
@@ -120,7 +121,7 @@ class Reducer:
             self._staging[: self._layout.gradients] = self._rounded
         faults.point("reduced", self._step)
         total = self._staging[self._layout.gradients :]
-        if len(self.arrivals.used) < len(self._layout.slots):  # else they are there
+        if not self.arrivals.has_all:  # else they are there
             for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
                 slot.parameter.grad = self._views[slot.index] if used else None
         self.arrivals.rest()

@@ -31,6 +31,8 @@ from drivetrain.errors import CommFault, Interrupted
 FOR_EVER: Final = timedelta(hours=24)
 """gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
 
+_SUM: Final = AllreduceOptions()
+
 WAIT_SECONDS: Final = 24 * 3600.0
 """Bound on one collective. Detecting a stuck job is the coordinator's business, not a rank's guess."""
 
@@ -64,26 +66,26 @@ class Pending:
         self._work = work
         self._tensors = tensors
         self._what = what
-        self._done = threading.Event()
+        self._done = False
         self._notify: Callable[[], None] | None = None
         self._future = work.get_future()
         self._future.add_done_callback(self._completed)
 
     def _completed(self, _: object) -> None:
         # Runs on one of gloo's threads.
-        self._done.set()
+        self._done = True
         notify = self._notify
         if notify is not None:
             notify()
 
     def _arm(self, notify: Callable[[], None]) -> None:
         self._notify = notify
-        if self._done.is_set():
+        if self._done:
             notify()
 
     def wait(self) -> None:
         """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`: the tensors are lost."""
-        if not self._done.is_set():
+        if not self._done:
             self._transport.blocked(True)
             try:
                 self._transport.interrupt.wait(self._arm, WAIT_SECONDS, self._what)
@@ -102,12 +104,12 @@ class Pending:
     @property
     def done(self) -> bool:
         """Over, well or badly: nothing writes to the tensors any more."""
-        return self._done.is_set()
+        return self._done
 
     def abandon(self, quarantine: Quarantine) -> None:
         """Hand the tensors over to `quarantine` unless the operation is over."""
-        if not self._done.is_set():
-            quarantine.hold(self._done, self._transport.process_group, self._tensors, self._work)
+        if not self._done:
+            quarantine.hold(lambda: self._done, self._transport.process_group, self._tensors, self._work)
 
 
 class Transport:
@@ -187,7 +189,7 @@ class Transport:
             on_device = self.nccl.all_reduce(tensor, self.blocked)
             self.track(on_device)
             return on_device
-        work = self._guarded(lambda: self.process_group.allreduce([tensor], AllreduceOptions()), "all-reduce")
+        work = self._guarded(lambda: self.process_group.allreduce([tensor], _SUM), "all-reduce")
         return self._start(work, [tensor], "all-reduce")
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -305,7 +307,7 @@ class Transport:
                     continue  # ended by a broken connection: that is an end, too
             done.set()
 
-        quarantine.hold(done, self.process_group, tensors, works)
+        quarantine.hold(done.is_set, self.process_group, tensors, works)
         threading.Thread(target=body, name="drivetrain-outlast", daemon=True).start()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +19,7 @@ def square_of(vectors: Sequence[torch.Tensor], zero: Zero | None) -> torch.Tenso
     """Of the 2-norm of the gradient that these ranks have between them, float64. `vectors`: this rank's. Raises
     `Interrupted`."""
     pieces = [piece for each in vectors for piece in (each.split(_SUMMED) if each.numel() > _SUMMED else (each,))]
-    square = torch.nn.utils.get_total_norm(pieces).double() ** 2
+    square = _square(pieces)
     if zero is not None:
         zero.sum_over_parts(square)
     return square
@@ -30,7 +31,7 @@ def squares(dense: Sequence[tuple[torch.Tensor, bool, bool]], zero: Zero | None)
     others. Raises `Interrupted`."""
     found = torch.stack(
         [
-            torch.nn.utils.get_total_norm([each for each, *where in dense if where == [divided, staged]]).double() ** 2
+            _square([each for each, *where in dense if where == [divided, staged]])
             for staged in (False, True)
             for divided in (False, True)
         ]
@@ -51,4 +52,11 @@ def counted(found: torch.Tensor, mesh: Mesh) -> float:
 
 def norm(square: float, sparse: Sequence[torch.Tensor]) -> float:
     """From the sum of all squares, and the values of the sparse gradients, which everybody has."""
-    return float((torch.nn.utils.get_total_norm(sparse).double() ** 2 + square).sqrt())
+    return math.sqrt(float(_square(sparse)) + square)
+
+
+def _square(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of the 2-norm of them all, float64."""
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    return torch.stack(torch._foreach_norm(tensors)).double().square().sum()

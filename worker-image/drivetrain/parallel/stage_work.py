@@ -45,10 +45,10 @@ class StageWork:
         alike. Raises `Interrupted`."""
         training, tally = self._training, self._tally
         part = parts_of(share(self._source.batch, mesh.data_size, mesh.data_rank), training.microbatches)[0]
-        tail = tally.tail(change_pending=False)
+        tally.open(change_pending=False)
         with rng.stream(training.seed, step, mesh.data_rank):
             shard = self._source.read(step, part)
-            costs = self._pipeline.stages.measure(lambda: tally.add(forward(self._model, shard), len(part), tail))
+            costs = self._pipeline.stages.measure(lambda: tally.add(forward(self._model, shard), len(part)))
         tally.restore()
         for parameter in self._model.parameters():
             parameter.grad = None
@@ -56,7 +56,7 @@ class StageWork:
         self._pipeline.place(mesh, costs.tolist())
 
     def run(
-        self, arrivals: Arrivals, forward: Forward, step: int, parts: list[range], tail: torch.Tensor, stream: int
+        self, arrivals: Arrivals, forward: Forward, step: int, parts: list[range], stream: int
     ) -> None:
         """Forward and backward of all micro-batches, through this rank's chunks of the model. Raises `Interrupted`."""
         seed, tally = self._training.seed, self._tally
@@ -65,12 +65,12 @@ class StageWork:
 
         def compute(number: int) -> torch.Tensor:
             if number not in shards:
-                shards[number] = tally.read(step, parts[number], tail)
+                shards[number] = tally.read(step, parts[number])
             # What the script draws before the blocks, say a mask of words, must be the same on all stages.
             rng.seed(seed, step, stream, number)
             result = forward(self._model, shards[number])
             self._pipeline.stages.check(result)
-            return self._precision.scaled(tally.add(result, len(parts[number]), tail))
+            return self._precision.scaled(tally.add(result, len(parts[number])))
 
         def reseed(number: int, chunk: int) -> None:
             rng.seed(seed, step, stream, number, chunk)

@@ -254,12 +254,12 @@ class TrainingStep:
         if mesh is not None and (training.zero == 3 or self._row > 1):
             self._refuse_uneven(world)
         started = time.perf_counter()
-        tail = tally.tail(change_pending)
+        tally.open(change_pending)
         exchange.begin(transport, step)
         self._sparse.begin()
-        with rng.stream(training.seed, step, rank):
+        with rng.apart():
             if self._stage_work is not None:
-                self._stage_work.run(exchange.arrivals, forward, step, parts, tail, rank)
+                self._stage_work.run(exchange.arrivals, forward, step, parts, rank)
             else:
                 for number, part in enumerate(parts):
                     if transport is not None:
@@ -267,7 +267,7 @@ class TrainingStep:
                     exchange.begin_microbatch()
                     if number == len(parts) - 1:
                         exchange.arrivals.arm()
-                    self._run(forward, step, part, tail, rank, number)
+                    self._run(forward, step, part, rank, number)
         if self.tensor is not None:
             self.tensor.end()
         if self._balance is not None:
@@ -275,7 +275,7 @@ class TrainingStep:
                 torch.cuda.synchronize(self.layout.device)
             self._balance.took(len(mine), time.perf_counter() - started)
         self._sparse.collect()
-        tally.close(tail, exchange.arrivals.used, len(mine))
+        tail = tally.close(exchange.arrivals.used, len(mine))
         total = exchange.finish(tail.to(self.layout.device))
         self._sparse.finish(transport)
         return total
@@ -297,16 +297,16 @@ class TrainingStep:
         for shard in shards:
             tally.restore()
             mine = share(self._source.batch, ordered.shards, shard)
-            tail = tally.tail(change_pending)
-            with rng.stream(self._settings.training.seed, step, shard):
+            tally.open(change_pending)
+            with rng.apart():
                 for number, part in enumerate(parts[shard]):
                     if transport is not None:
                         transport.interrupt.check()
-                    self._run(forward, step, part, tail, shard, number)
+                    self._run(forward, step, part, shard, number)
             if len(mine) and not others:
                 others = [buffer.clone() for buffer in self.layout.other_buffers]
             self._sparse.collect()
-            tally.close(tail, ordered.collect_gradients(), len(mine))
+            tail = tally.close(ordered.collect_gradients(), len(mine))
             ordered.collect_tail(tail.to(self.layout.device))
         # Those of the first shard that had samples, whoever computed it: see `_owner_of_first_samples`.
         for buffer, first in zip(self.layout.other_buffers, others, strict=bool(others)):
@@ -315,17 +315,17 @@ class TrainingStep:
         self._sparse.finish(transport)
         return total
 
-    def _run(self, forward: Forward, step: int, part: range, tail: torch.Tensor, stream: int, number: int) -> None:
-        """Forward and backward of one micro-batch, and its numbers into the tail.
+    def _run(self, forward: Forward, step: int, part: range, stream: int, number: int) -> None:
+        """Forward and backward of one micro-batch.
 
         Random numbers are those of micro-batch `number` of `stream` (see rng.py), however many reading drew.
         """
-        shard = self._tally.read(step, part, tail)
+        shard = self._tally.read(step, part)
         rng.seed(self._settings.training.seed, step, stream, number)
         result = forward(self._model, shard)
         if self.zero is not None:
             self.zero.end_forward()
-        self._precision.scaled(self._tally.add(result, len(part), tail)).backward()
+        self._precision.scaled(self._tally.add(result, len(part))).backward()
 
     def _owner_of_first_samples(self, world: int) -> int:
         """The lowest rank that has samples of this step; with more ranks than samples that need not be rank 0."""
@@ -348,7 +348,7 @@ class TrainingStep:
         numbers = tail[:NUMBERS].tolist()
         self._tally.refuse_different_streams(step, numbers)
         world = transport.world if transport is not None else 1
-        self._tally.take_buffers(tail, transport, self._owner_of_first_samples(world))
+        self._tally.take_buffers(tail, numbers, transport, self._owner_of_first_samples(world))
         weight = numbers[WEIGHT]
         if numbers[NORMALISE] > 0:
             if weight <= 0:

@@ -43,6 +43,8 @@ class Tally:
         """Of the metrics; None until a forward pass here has told them."""
         self._source = source
         self._seed = seed
+        self._numbers = [0.0] * NUMBERS
+        """Of this rank's share so far."""
         self._mark: int | None = None
         """Of what this rank read in this step: see `Source`."""
         self._before: list[torch.Tensor] = []
@@ -70,44 +72,47 @@ class Tally:
 
     # --- this rank's numbers ----------------------------------------------------------------------------------------
 
-    def tail(self, change_pending: bool) -> torch.Tensor:
-        """A new one."""
-        tail = torch.zeros(self.layout.tail, dtype=self.layout.dtype)
-        tail[FLAG] = float(change_pending)
-        return tail
+    def open(self, change_pending: bool) -> None:
+        """A share of a step begins."""
+        self._numbers = [0.0] * NUMBERS
+        self._numbers[FLAG] = float(change_pending)
 
-    def read(self, step: int, part: range, tail: torch.Tensor) -> object:
+    def read(self, step: int, part: range) -> object:
         """The samples of a micro-batch."""
         shard = self._source.read(step, part)
         if self._source.mark is not None:
             self._mark = self._source.mark
-            tail[STREAM] += self._mark
-            tail[STREAMS] += 1
+            self._numbers[STREAM] += self._mark
+            self._numbers[STREAMS] += 1
         return shard
 
-    def add(self, result: torch.Tensor | Loss, samples: int, tail: torch.Tensor) -> torch.Tensor:
+    def add(self, result: torch.Tensor | Loss, samples: int) -> torch.Tensor:
         """Note what forward returned for so many samples; returns its share of what the step minimises, a scalar."""
+        numbers = self._numbers
         if isinstance(result, Loss):
-            tail[NORMALISE] = 1.0
-            tail[WEIGHT] += result.weight
-            tail[LOSS] += float(result.sum.detach())
+            numbers[NORMALISE] = 1.0
+            numbers[WEIGHT] += float(result.weight)
+            numbers[LOSS] += float(result.sum.detach())
             self.names = sorted(result.metrics)
             if len(self.names) > METRIC_SLOTS:
                 raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self.names)}")
             for number, name in enumerate(self.names):
-                tail[METRICS + number] += float(result.metrics[name])
+                numbers[METRICS + number] += float(result.metrics[name])
             return result.sum
         if result.ndim != 0:
             raise UsageError(f"forward must return a scalar loss or drivetrain.Loss, got shape {tuple(result.shape)}")
-        tail[WEIGHT] += float(samples)
-        tail[LOSS] += float(result.detach()) * samples
+        numbers[WEIGHT] += samples
+        numbers[LOSS] += float(result.detach()) * samples
         return result * (samples / self._source.batch)
 
-    def close(self, tail: torch.Tensor, used: list[int], samples: int) -> None:
-        """All micro-batches are done: `used` are the slots with a gradient."""
+    def close(self, used: list[int], samples: int) -> torch.Tensor:
+        """All micro-batches of a share are done: `used` are the slots with a gradient. Returns its tail, on the CPU."""
+        tail = torch.zeros(self.layout.tail, dtype=self.layout.dtype)
         self.layout.write_used(tail, used)
         self.layout.write_statistics(tail, self._before, samples / self._source.batch)
-        tail[DIRTY] = float(_changed(self.layout.other_buffers, self._others_before) != [])
+        self._numbers[DIRTY] = float(_changed(self.layout.other_buffers, self._others_before) != [])
+        tail[:NUMBERS] = torch.tensor(self._numbers, dtype=self.layout.dtype)
+        return tail
 
     def changed(self) -> list[torch.Tensor]:
         """The model's buffers that this step has changed."""
@@ -116,11 +121,13 @@ class Tally:
 
     # --- everybody's ------------------------------------------------------------------------------------------------
 
-    def take_buffers(self, tail: torch.Tensor, transport: Transport | None, owner: int) -> None:
+    def take_buffers(
+        self, tail: torch.Tensor, numbers: list[float], transport: Transport | None, owner: int
+    ) -> None:
         """Set the buffers to what all ranks have made of them. `owner`: the rank with the first samples."""
         with torch.no_grad():
             self.layout.read_statistics(tail, self._before)
-            if transport is not None and float(tail[DIRTY]) > 0:
+            if transport is not None and numbers[DIRTY] > 0:
                 # Rare: buffers that are no running statistics. Like DDP, those of the first samples are everybody's.
                 for buffer in self.layout.other_buffers:
                     staged = buffer.clone().contiguous()

@@ -149,6 +149,7 @@ class Zero:
         return bucket.views[slot.index]
 
     def _launch(self, transport: Transport) -> None:
+        self.arrivals.move()
         bucket = self._buckets[self._launched]
         self._launched += 1
         for slot in bucket.slots:
