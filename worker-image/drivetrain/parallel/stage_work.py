@@ -55,9 +55,7 @@ class StageWork:
         mesh.world.all_reduce(costs).wait()
         self._pipeline.place(mesh, costs.tolist())
 
-    def run(
-        self, arrivals: Arrivals, forward: Forward, step: int, parts: list[range], stream: int
-    ) -> None:
+    def run(self, arrivals: Arrivals, forward: Forward, step: int, parts: list[range], stream: int) -> None:
         """Forward and backward of all micro-batches, through this rank's chunks of the model. Raises `Interrupted`."""
         seed, tally = self._training.seed, self._tally
         shards: dict[int, Any] = {}

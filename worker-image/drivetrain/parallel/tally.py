@@ -121,9 +121,7 @@ class Tally:
 
     # --- everybody's ------------------------------------------------------------------------------------------------
 
-    def take_buffers(
-        self, tail: torch.Tensor, numbers: list[float], transport: Transport | None, owner: int
-    ) -> None:
+    def take_buffers(self, tail: torch.Tensor, numbers: list[float], transport: Transport | None, owner: int) -> None:
         """Set the buffers to what all ranks have made of them. `owner`: the rank with the first samples."""
         with torch.no_grad():
             self.layout.read_statistics(tail, self._before)
