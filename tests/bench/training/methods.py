@@ -9,7 +9,6 @@ from typing import Final
 import torch
 
 from drivetrain.comm.transport import InFlight, Transport
-from drivetrain.compress.carried import Carried
 from drivetrain.compress.codec import Codec
 from drivetrain.compress.elementwise import Elementwise
 from drivetrain.compress.method import Chunk, Rounds
@@ -36,9 +35,9 @@ def compressed(codec: Codec) -> Method:
 
     def method(transport: Transport, tensor: torch.Tensor) -> None:
         key = (len(tensor), id(codec))
-        if key not in _residuals:
-            _residuals[key] = Carried(tensor)
-        summing = Elementwise(codec, tensor, _residuals[key])
+        if key not in _summing:
+            _summing[key] = Elementwise(codec, tensor)
+        summing = _summing[key]
         running: deque[tuple[Rounds, InFlight]] = deque()
         for start in range(0, len(tensor), _CHUNK):
             stop = min(start + _CHUNK, len(tensor))
@@ -56,7 +55,7 @@ def compressed(codec: Codec) -> Method:
 
 
 _CHUNK: Final = 1 << 20
-_residuals: dict[tuple[int, int], Carried] = {}
+_summing: dict[tuple[int, int], Elementwise] = {}
 
 METHODS: Final[dict[str, Method]] = {
     "fp32": fp32,

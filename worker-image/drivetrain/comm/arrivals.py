@@ -115,9 +115,12 @@ class Arrivals:
         """Bring all gradients to their places that are not there yet."""
         if not self._to_move:
             return
-        places, gradients = [self._place(slot) for slot in self._to_move], []
+        places = [self._place(slot) for slot in self._to_move]
+        gradients: list[torch.Tensor] = []
         for slot, target in zip(self._to_move, places, strict=True):
-            gradients.append(slot.parameter.grad)
+            gradient = slot.parameter.grad
+            assert gradient is not None
+            gradients.append(gradient)
             slot.parameter.grad = target
         torch._foreach_copy_(places, gradients)
         self._to_move.clear()

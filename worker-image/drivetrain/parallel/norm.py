@@ -52,10 +52,10 @@ def counted(found: torch.Tensor, mesh: Mesh) -> float:
 
 def norm(square: float, sparse: Sequence[torch.Tensor]) -> float:
     """From the sum of all squares, and the values of the sparse gradients, which everybody has."""
-    return math.sqrt(float(_square(sparse)) + square)
+    return math.sqrt(float(_square(list(sparse))) + square)
 
 
-def _square(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def _square(tensors: list[torch.Tensor]) -> torch.Tensor:
     """Of the 2-norm of them all, float64."""
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
