@@ -25,7 +25,7 @@ from torch import nn
 import drivetrain
 from bench.overhead import free_port
 
-WORLD, BATCH, FEATURES = 2, 768, 512
+WORLD, BATCH, FEATURES = 2, 1536, 512
 STEPS, LOOKED_AT = 60, 30
 QUOTA, PERIOD = 3333, 10_000
 """Microseconds: a third of a core, in slices that are short beside a step."""

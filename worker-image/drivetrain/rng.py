@@ -17,8 +17,6 @@ import torch
 
 from drivetrain.data.order import mix
 
-_HAS_NORMAL: Final = 3
-"""In the tuple that `numpy.random.get_state` returns."""
 _spare: Final[list[Any]] = []
 """Generators of numpy that nobody uses now."""
 
@@ -46,8 +44,12 @@ def stream(*numbers: int) -> Iterator[None]:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Put their states back after the block, which must `seed` them before it draws."""
-    of_torch, of_python, of_numpy = _states()
+    """Put their states back after the block, which must `seed` them before it draws.
+
+    numpy makes normal numbers in pairs: what is left of one that was begun outside is dropped, because asking for it
+    takes longer than all the rest.
+    """
+    of_torch, of_python = torch.default_generator.get_state(), random.getstate()
     numpy, generator = sys.modules.get("numpy"), None
     if numpy:
         # Another generator for a while: that is sooner done than setting the state of this one.
@@ -60,9 +62,8 @@ def apart() -> Iterator[None]:
             if numpy:
                 _spare.append(numpy.random.get_bit_generator())
                 numpy.random.set_bit_generator(generator)
-            # It has forgotten what was left of a pair of normal numbers.
-            has_normal = of_numpy is not None and of_numpy[_HAS_NORMAL]
-            _restore((of_torch, of_python, of_numpy if has_normal else None))
+            torch.default_generator.set_state(of_torch)
+            random.setstate(of_python)
 
 
 class Carried:
@@ -97,5 +98,5 @@ def _restore(states: tuple[Any, ...]) -> None:
     torch.default_generator.set_state(of_torch)
     random.setstate(of_python)
     numpy = sys.modules.get("numpy")
-    if numpy and of_numpy is not None:
+    if numpy and of_numpy is not None:  # else numpy has been loaded since
         numpy.random.set_state(of_numpy)

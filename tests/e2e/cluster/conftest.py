@@ -89,11 +89,19 @@ def start(namespace: str, tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """`start(name, **spec)` applies a job and collects its ledger."""
     with ExitStack() as stack:
 
-        def started(name: str, *, script: bool = True, pace: float = 0.1, steps: int = 600, **spec: object) -> Job:
+        def started(
+            name: str,
+            *,
+            script: bool = True,
+            pace: float = 0.1,
+            save_every: int = 0,
+            steps: int = 600,
+            **spec: object,
+        ) -> Job:
             folder = tmp_path / name
             folder.mkdir()
             job = Job(namespace, name, folder, steps)
-            job.apply(spec, script=script, pace=pace)
+            job.apply(spec, script=script, pace=pace, save_every=save_every)
             stack.enter_context(Collector(job.uid, folder))
             return job
 

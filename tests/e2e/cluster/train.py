@@ -2,7 +2,8 @@
 
 Every forward pass and every optimizer step is one line in /tmp, in the format that `bench.ledger` reads; a process is
 named POD-UID/PID there, because pids of different pods are equal. A step takes $PACE seconds or a little more, until
-somebody writes another number into /tmp/pace: so a test has the time that it needs, and no longer.
+somebody writes another number into /tmp/pace: so a test has the time that it needs, and no longer. With $SAVE_EVERY it
+saves after every so many steps, into the pod.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from drivetrain import faults
 
 FOLDER = Path("/tmp")
 SAMPLES, WIDTH = 4800, 64
+SAVE_EVERY = int(os.environ.get("SAVE_EVERY", "0"))
 ME = f"{os.environ['DRIVETRAIN_POD_UID']}/{os.getpid()}"
 
 
@@ -88,6 +90,7 @@ def main() -> None:
         model=nn.Sequential(nn.Linear(WIDTH, 256), nn.ReLU(), nn.Dropout(0.1), nn.Linear(256, 10)),
         optimizer=lambda parameters: Optimizer(parameters, 1e-3),
         data=Numbers(),
+        resume=FOLDER / "model.pt" if SAVE_EVERY else None,
     )
     for batch in run.batches():
 
@@ -96,6 +99,8 @@ def main() -> None:
             return forward(model, shard)
 
         run.log(loss=run.step(batch, noted).loss)
+        if SAVE_EVERY and (batch.step + 1) % SAVE_EVERY == 0:
+            run.save(FOLDER / "model.pt")
     ledger.write("end", step=run.step_number, sha256=run.state_sha256(), loss=0.0, rank=run.rank)
 
 
