@@ -28,6 +28,7 @@ def test_a_dead_rank_takes_its_part_along_and_all_go_back_to_the_save(start: Cal
     strike(members[1])
     job.until("a second attempt", lambda status: status["attempt"] == 1, 60)
     told = job.condition("StateLost")
+    print(f"\nStateLost: {told['message']}")
     assert (told["status"], told["reason"]) == ("True", "PartLost")
     back = re.search(r"rank 1 of 2 has taken along .* step (\d+).*back to the save of step (\d+)", told["message"])
     assert back is not None, told["message"]
@@ -43,7 +44,9 @@ def test_without_a_save_the_job_fails_and_names_the_rank(start: Callable[..., Jo
     strike(job.settled(2, spares=0)[1])
     status = job.until("its end", lambda status: status.get("phase") == "Failed", 60)
     assert status["reason"] == "StateLost"
-    assert "rank 1 of 2 has taken along" in job.condition("Failed")["message"]
+    told = job.condition("Failed")
+    print(f"\nFailed: {told['message']}")
+    assert "rank 1 of 2 has taken along" in told["message"]
 
 
 def test_a_choice_of_compression_is_told(start: Callable[..., Job]) -> None:
@@ -51,6 +54,7 @@ def test_a_choice_of_compression_is_told(start: Callable[..., Job]) -> None:
     job.settled(2, spares=0)
     status = job.until("progress", lambda status: "communication" in (status.get("progress") or {}), 60)
     told = status["progress"]["communication"]
+    print(f"\ncompression: {told}")
     assert told["bytesPerStep"] > 0
     assert told["method"] in told["reason"]
     job.completes()
