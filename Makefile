@@ -52,7 +52,7 @@ bench-balance: setup ## Step time with one rank of two held to a third of its co
 	@$(PYTHON) -m bench.balance $(ARGS)
 bench-training: setup ## Every mode of training beside plain torch, and sums over slow links (root for those; about 17 minutes)
 	@$(PYTHON) -m bench.training $(ARGS)
-bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where the time goes (about 6 minutes)
+bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where the time goes (about 12 minutes)
 	@$(PYTHON) -m bench.training.scaling $(ARGS)
 bench-bubble: setup ## How much of a step a pipeline's stage is idle, beside theory (about 3 minutes)
 	@$(PYTHON) -m bench.bubble $(ARGS)

@@ -2,8 +2,9 @@
 
 A step is cut in three. Computation: what its arithmetic takes with nothing exchanged (alone.py), on all ranks at once,
 in turn with our steps. Runtime: our own Python, which does not depend on the sizes of tensors: CPU time of our step
-less that of a plain one, for a model with as many tensors that hold nearly nothing. The rest is communication that is
-not hidden: waiting for it, copies for it, and the cores that it takes from computation.
+less that of a plain one, for a model with as many tensors that hold nearly nothing; and the same of torch's counterpart
+(counterparts.py), which in some modes has collectives in every layer, too. The rest is communication that is not
+hidden: waiting for it, copies for it, and the cores that it takes from computation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import torch.distributed as dist
@@ -21,7 +23,7 @@ from bench.training.alone import Alone, Clocks
 from bench.training.modes import Mode, chosen
 from bench.training.ours import Ours
 from bench.training.pairs import join_torch, measured
-from bench.training.workload import WIDTH, Feed, Windows, standard_library
+from bench.training.workload import WIDTH, Feed, Windows, new_model, standard_library
 from unit.runtime.together import Pipe, free_port
 
 WARM_UP: Final = 5
@@ -41,6 +43,8 @@ class Medians(NamedTuple):
     """Of the training thread in our steps than in lonely ones."""
     waiting: float
     """Of our training thread, for the exchange."""
+    more_cpu_of_torch: float
+    """As `more_cpu`, of torch's counterpart; NaN without one."""
 
 
 class Waits:
@@ -62,31 +66,51 @@ def rank(pipe: Pipe, mode: Mode, width: int, port: int, steps: int, per_rank: in
     """One rank's part: our steps and lonely ones in turn."""
     join_torch(pipe, port)
     data, batch = Windows(standard_library()), per_rank * pipe.world
+    feed = Feed(data, batch, pipe.rank, pipe.world)
     ours = Ours(mode, data, WARM_UP + steps, batch, pipe.world, width)
-    alone = Alone(mode, Feed(data, batch, pipe.rank, pipe.world), width, pipe.world)
+    alone = Alone(mode, feed, width, pipe.world)
     waits = Waits()
     if ours.transport is not None:
         ours.transport.blocked = waits
-    times: dict[str, list[Clocks]] = {"ours": [], "alone": []}
     waited = []
-    for number in range(WARM_UP + steps):
-        for which in ("ours", "alone") if number % 2 else ("alone", "ours"):
-            dist.barrier()
-            if which == "alone":
-                times[which].append(alone.step(number))
-                continue
-            waits.seconds = 0.0
-            started = Clocks.read()
-            ours.step(number)
-            times[which].append(started.until(Clocks.read()))
-            waited.append(waits.seconds)
-    pairs = list(zip(times["ours"], times["alone"], strict=True))[WARM_UP:]
+
+    def waiting(number: int) -> None:
+        waits.seconds = 0.0
+        ours.step(number)
+        waited.append(waits.seconds)
+
+    pairs = _in_turn(waiting, alone, steps)
+    torchs = math.nan
+    if width == THIN and mode.torch is not None and pipe.world > 1:
+        torchs = _more_cpu(_in_turn(mode.torch.build(new_model(width), feed, mode.torch.settings[0]), alone, steps))
     return Medians(
         statistics.median(mine.wall for mine, _ in pairs),
         statistics.median(lonely.wall for _, lonely in pairs),
-        statistics.median(mine.cpu - lonely.cpu for mine, lonely in pairs),
+        _more_cpu(pairs),
         statistics.median(waited[WARM_UP:]),
+        torchs,
     )
+
+
+def _in_turn(step: Callable[[int], object], alone: Alone, steps: int) -> list[tuple[Clocks, Clocks]]:
+    """What each step and each lonely one took."""
+    taken = []
+    for number in range(WARM_UP + steps):
+        pair = {}
+        for which in ("step", "lonely") if number % 2 else ("lonely", "step"):
+            dist.barrier()
+            if which == "lonely":
+                pair[which] = alone.step(number)
+                continue
+            started = Clocks.read()
+            step(number)
+            pair[which] = started.until(Clocks.read())
+        taken.append((pair["step"], pair["lonely"]))
+    return taken[WARM_UP:]
+
+
+def _more_cpu(pairs: list[tuple[Clocks, Clocks]]) -> float:
+    return statistics.median(each.cpu - lonely.cpu for each, lonely in pairs)
 
 
 class Parts(NamedTuple):
@@ -96,6 +120,7 @@ class Parts(NamedTuple):
     computation: float
     runtime: float
     waiting: float
+    runtime_of_torch: float
 
     @property
     def communication(self) -> float:
@@ -112,6 +137,7 @@ def measure(mode: Mode, world: int, steps: int, per_rank: int) -> Parts:
         statistics.mean(each.alone for each in full),
         max(0.0, statistics.mean(each.more_cpu for each in thin)),
         statistics.mean(each.waiting for each in full),
+        statistics.mean(each.more_cpu_of_torch for each in thin),
     )
 
 
@@ -126,10 +152,11 @@ def main() -> None:
     print(
         f"{cores} cores, so no more than {cores} ranks compute at once. Parts of a step in ms; waiting is the part of"
     )
-    print(f"communication in which the training thread slept; runtime also as a share of a {SHORT_STEP:.1f} s step.\n")
+    print(f"communication in which the training thread slept; runtime also as a share of a {SHORT_STEP:.1f} s step,")
+    print("and beside it what torch's counterpart takes.\n")
     print(
         f"{'mode':<13}{'ranks':>5}{'samples/s':>10}{'growth':>7}{'step':>8}{'computation':>16}{'communication':>16}"
-        f"{'waiting':>9}{'runtime':>9}",
+        f"{'waiting':>9}{'runtime':>9}{'':>7}{'torch':>7}",
         flush=True,
     )
     runtime: dict[tuple[str, int], float] = {}
@@ -146,7 +173,8 @@ def main() -> None:
                 f"{mode.name:<13}{world:>5}{throughput:>10.1f}{throughput / first:>6.2f}x{1e3 * parts.step:>8.1f}"
                 f"{1e3 * parts.computation:>9.1f} {parts.computation / parts.step:>5.0%}"
                 f"{1e3 * parts.communication:>9.1f} {parts.communication / parts.step:>5.0%}"
-                f"{1e3 * parts.waiting:>10.1f}{1e3 * parts.runtime:>9.2f} {parts.runtime / SHORT_STEP:>6.1%}",
+                f"{1e3 * parts.waiting:>10.1f}{1e3 * parts.runtime:>9.2f} {parts.runtime / SHORT_STEP:>6.1%}"
+                + ("      –" if math.isnan(parts.runtime_of_torch) else f"{1e3 * parts.runtime_of_torch:>7.2f}"),
                 flush=True,
             )
     worst = max(runtime, key=lambda key: runtime[key])
