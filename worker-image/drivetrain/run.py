@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -425,11 +426,10 @@ class Run:
             )
 
     def _at_exit(self) -> None:
-        try:
+        with ExitStack() as ending:  # from the last of these to the first, whatever fails
+            ending.callback(destroy_groups, _DESTROY_SECONDS)
+            ending.callback(self._world.close)
+            if self._script_group is not None:
+                ending.callback(self._script_group.close)
             if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):
                 self.finish()
-        finally:
-            if self._script_group is not None:
-                self._script_group.close()
-            self._world.close()
-            destroy_groups(_DESTROY_SECONDS)

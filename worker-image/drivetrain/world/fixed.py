@@ -37,6 +37,7 @@ class Fixed:
     def __init__(self, transport: Transport | None, synchronise: Synchronise) -> None:
         self.transport = transport
         self._synchronise = synchronise
+        self._quarantine = Quarantine()
         self._entered = False
 
     @classmethod
@@ -95,4 +96,4 @@ class Fixed:
 
     def close(self) -> None:
         if self.transport is not None:
-            self.transport.close(Quarantine())
+            self.transport.close(self._quarantine)
