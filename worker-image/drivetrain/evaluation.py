@@ -17,9 +17,9 @@ from torch.utils.data import default_collate
 from drivetrain.data.pieces import pieces_of
 from drivetrain.data.source import Dataset
 from drivetrain.errors import UsageError
+from drivetrain.parallel.division import Seat
 from drivetrain.parallel.layout import METRIC_SLOTS
 from drivetrain.parallel.loss import Forward, Loss
-from drivetrain.parallel.step import Share
 
 SUMS: Final = 2 + METRIC_SLOTS
 """How many numbers members add up: weight, loss, metrics in the order of their names."""
@@ -48,11 +48,11 @@ class Evaluator:
         self._called = False
         """`_forward`, at least once."""
 
-    def run(self, share: Share, check: Callable[[], None]) -> list[float]:
-        """The sums of one member's share. `check()` is called before each piece and may raise."""
+    def run(self, seat: Seat, check: Callable[[], None]) -> list[float]:
+        """The sums of one member's seat. `check()` is called before each piece and may raise."""
         numbers = [0.0] * SUMS
-        self._forward, self._called = share.through(self._given), False
-        for samples in self._pieces.of(share.parts, share.part) if share.part is not None else ():
+        self._forward, self._called = seat.through(self._given), False
+        for samples in self._pieces.of(seat.parts, seat.part) if seat.part is not None else ():
             check()
             result = self._evaluate(samples)
             if result is None:
@@ -62,8 +62,8 @@ class Evaluator:
             for at, name in enumerate(self._names or []):
                 numbers[2 + at] += float(result.metrics[name])
         self._learn_names()  # here, where the model has all its parameters
-        self._names, self._forward = share.told(self._names), self._given
-        return numbers if share.counts else [0.0] * SUMS
+        self._names, self._forward = seat.told(self._names), self._given
+        return numbers if seat.counts else [0.0] * SUMS
 
     def outcome(self, sums: list[float]) -> Evaluation:
         """The means that all members' sums give."""

@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,9 @@ from drivetrain.operation import Operations
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.loss import Forward
+from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.parallel.step import TrainingStep
+from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
@@ -48,6 +50,7 @@ from drivetrain_api.messages import Communication
 
 _LOSS_SCALE: Final = "loss_scale"
 _COMPRESSION: Final = "compression"
+_TRAINED: Final = "trained"
 _DESTROY_SECONDS: Final = 5.0
 
 if TYPE_CHECKING:
@@ -89,7 +92,8 @@ class Run:
         )
         self._operations.attach(self._world)
         self._meter = Meter(settings.steps, settings.batch)
-        self._parallel: TrainingStep | None = None
+        self._strategy: Strategy | None = None
+        self._training_step: TrainingStep | None = None
         self._update: Update | None = None
         self._source: Source | None = None
         self._model: nn.Module | None = None
@@ -126,7 +130,7 @@ class Run:
         `resume` is a file that `run.save` wrote: it is loaded if it exists and no member of the job holds newer state.
         Raises `UsageError`.
         """
-        if self._parallel is not None:
+        if self._strategy is not None:
             raise UsageError("prepare was called already")
         self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
@@ -145,22 +149,24 @@ class Run:
             RateFactor.of(training.learning_rate, self.settings.batch),
             precision.scaler,
         )
+        self._precision = precision
+        self._strategy = strategy = Strategy(self._model, self._source, training, precision, made)
+        self._training_step = TrainingStep(strategy)
         self._registry.register("model", self._model)
+        self._registry.register(_TRAINED, strategy.trained)  # before the optimizer, to which it may add groups
         self._registry.register("optimizer", made)
         if self._update.scheduler is not None:
             self._registry.register("scheduler", self._update.scheduler)
         if precision.scaler is not None:
             self._registry.register(_LOSS_SCALE, precision.scaler)
-        self._precision = precision
-        self._parallel = TrainingStep(self._model, self._source, self.settings, precision, made)
-        self._update.sparse = self._parallel.layout.sparse
-        self._operations.sharded = self._parallel.sharded
-        self._operations.hand_over = self._parallel.hand_over
-        if self._parallel.compressed is not None:
-            self._registry.register(_COMPRESSION, self._parallel.compressed)
+        self._operations.sharded = strategy.sharded
+        self._operations.hand_over = lambda transport: strategy.exchange.hand_over(transport)
+        for name, stateful in strategy.exchange.states.items():
+            self._registry.register(name, stateful)
+        self._update.sparse = lambda: strategy.layout.sparse
         if training.compression is not None and training.compression.method == "topk":
             refuse_momentum(made)
-        if training.optimizer is not None and self._parallel.layout.sparse:
+        if training.optimizer is not None and strategy.layout.sparse:
             refuse_sparse(training.optimizer)
         if resume is not None:
             self._operations.on_first_state = lambda: self._resume(Path(resume))
@@ -223,7 +229,7 @@ class Run:
 
         With `training.parallel.zero` or `tensor`, over this rank's part of parameters and optimizer state.
         """
-        sharded = self._parallel.sharded if self._parallel is not None else None
+        sharded = self._strategy.sharded if self._strategy is not None else None
         return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -250,7 +256,7 @@ class Run:
         `forward(model, shard)` gets this rank's part of the batch and returns a scalar mean loss or `Loss`. It may be
         called several times for one step. Returns the loss over the whole global batch.
         """
-        parallel = self._prepared()
+        strategy, step = self._prepared()
         assert self._precision is not None
         forward = self._precision.computing(forward)
         self._exit.goes_on()
@@ -258,7 +264,7 @@ class Run:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
                 batch.rehearsing = True
-                parallel.rehearse(0, forward)
+                rehearse(strategy, self.settings.expected_world, forward)
                 batch.rehearsing = False
         number = batch.step
         last = self._operations.position.last
@@ -271,15 +277,15 @@ class Run:
 
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
             assert self._update is not None
-            reduced = parallel.attempt(transport, number, forward, change_pending, self._update.needs_norm)
-            with parallel.updating():
+            reduced = step.attempt(transport, number, forward, change_pending, self._update.needs_norm)
+            with strategy.exchange.updating():
                 applied = self._update.apply(number, reduced.norm)
-            parallel.committed(skipped=applied.skipped)
+            strategy.exchange.committed(skipped=applied.skipped)
             result = StepResult(number, reduced.loss, reduced.metrics, applied.norm, applied.skipped)
             return result, reduced.change_pending
 
         # This step's exchange proves that every member holds the one before: whatever was waiting becomes visible.
-        result = self._operations.step(number, attempt, parallel.restore)
+        result = self._operations.step(number, attempt, step.restore)
         self._operations.stepped()
         self._show()
         self._invisible = (result, {})
@@ -299,15 +305,15 @@ class Run:
 
     def evaluate(self, data: Dataset, forward: Forward, *, batch: int = 64) -> Evaluation:
         """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
-        model, precision, parallel = self._model, self._precision, self._parallel
-        if model is None or precision is None or parallel is None:
+        model, precision, step = self._model, self._precision, self._training_step
+        if model is None or precision is None or step is None:
             raise UsageError("evaluate needs prepare first")
         evaluator = Evaluator(model, data, precision.computing(forward), batch)
 
         def contribute() -> list[float]:
             transport = self._world.transport
-            with parallel.evaluating(transport, self._operations.live_ranks) as share:
-                return evaluator.run(share, transport.interrupt.check if transport else lambda: None)
+            with step.evaluating(transport, self._operations.live_ranks) as seat:
+                return evaluator.run(seat, transport.interrupt.check if transport else lambda: None)
 
         return evaluator.outcome(self._operations.reduce(SUMS, contribute))
 
@@ -318,13 +324,14 @@ class Run:
         `prepare(resume=path)` goes on from it.
         """
 
-        parallel = self._prepared()
+        strategy, _ = self._prepared()
 
         def contribute() -> list[float]:
             writer = self._operations.live_ranks[0]
             parts = self._operations.parts_of_all(writer)
             if self._world.rank == writer:
-                with parallel.assembled(parts):
+                sharded = strategy.sharded
+                with nullcontext() if sharded is None or parts is None else sharded.assembled(parts):
                     save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
             return [1.0]
 
@@ -332,7 +339,7 @@ class Run:
 
     def finish(self) -> None:
         """End this process's part: waits until all members have finished. Called when the script ends by itself."""
-        if self._finished or self._parallel is None:
+        if self._finished or self._strategy is None:
             return
         self._finished = True
         # Everybody passes here after its last operation: so all hold the last step, and it may be shown.
@@ -344,10 +351,10 @@ class Run:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _prepared(self) -> TrainingStep:
-        if self._parallel is None:
+    def _prepared(self) -> tuple[Strategy, TrainingStep]:
+        if self._strategy is None or self._training_step is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
-        return self._parallel
+        return self._strategy, self._training_step
 
     def _source_of(self, data: Dataset, collate: Callable[[list[Any]], Any] | None) -> Source:
         training, batch = self.settings.training, self.settings.batch
@@ -383,11 +390,11 @@ class Run:
 
     def _communication(self) -> Communication | None:
         """What is to be told of how gradients travel; nothing if they travel in full."""
-        compression, parallel = self.settings.training.compression, self._parallel
-        if compression is None or parallel is None or parallel.compressed is None:
+        compression, step = self.settings.training.compression, self._training_step
+        if compression is None or step is None or self._strategy is None:
             return None
-        method, reason = parallel.compressed.chosen or (compression.method, "")
-        return Communication(method=method, reason=reason, bytes_per_step=parallel.bytes_of_step)
+        method, reason = self._strategy.exchange.chosen or (compression.method, "")
+        return Communication(method=method, reason=reason, bytes_per_step=step.bytes_of_step)
 
     def _report_counters(self) -> None:
         counts = self._operations.counts
@@ -414,9 +421,10 @@ class Run:
             state.pop(_LOSS_SCALE, None)
         else:
             state.setdefault(_LOSS_SCALE, self._precision.scaler.state_dict())
+        assert self._strategy is not None
+        state.setdefault(_TRAINED, self._strategy.trained.state_dict())  # files of older versions do not say
         state.pop(_COMPRESSION, None)  # it belongs to the ranks that wrote the file
-        if self._parallel is not None and self._parallel.compressed is not None:
-            state[_COMPRESSION] = self._parallel.compressed.state_dict()
+        state |= {name: each.state_dict() for name, each in self._strategy.exchange.states.items()}
         ours = self._update.optimizer.state_dict()["param_groups"][0].keys() - {"initial_lr"}
         theirs = state["optimizer"]["param_groups"][0].keys() - {"initial_lr"}
         if ours != theirs:

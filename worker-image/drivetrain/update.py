@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Update:
     ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.sparse: Sequence[nn.Parameter] = ()
+        self.sparse: Callable[[], Sequence[nn.Parameter]] = list
         """Parameters whose gradients may be sparse."""
         self._clip_norm = clip_norm
         self._rate = rate
@@ -75,7 +75,7 @@ class Update:
 
     def _refuse_sparse_state(self) -> None:
         """A newcomer gets the state as bytes, which only dense tensors have."""
-        for parameter in self.sparse:
+        for parameter in self.sparse():
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor) and value.is_sparse:
                     raise UsageError(

@@ -51,6 +51,7 @@ class Pipeline:
 
     def __init__(self, stages: Stages, options: RuntimePipeline) -> None:
         self.stages = stages
+        self.stage_count = options.stages
         self._schedule = SCHEDULES[options.schedule]
         self._chunks = options.chunks
         """Of each stage."""

@@ -24,6 +24,7 @@ from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
 from drivetrain.comm.transport import Pending, Transport
+from drivetrain.parallel.exchange import DuringBackward
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
 from drivetrain.parallel.shards import Shards, part_size
@@ -51,7 +52,7 @@ class _Sending:
     incoming: torch.Tensor
 
 
-class Zero:
+class Zero(DuringBackward):
     """Sums the gradients of one model over the ranks of a transport, each rank its part."""
 
     def __init__(
@@ -64,6 +65,8 @@ class Zero:
         dtype: torch.dtype | None = None,
     ) -> None:
         """`gathered`: stage 3; `keeps_gradients`: stage 1. `dtype`: in which gradients travel; None: their own."""
+        super().__init__(layout)
+        self.needs_all_alike = gathered is not None
         self._layout = layout
         self._shards = shards
         self._gathered = gathered
@@ -113,13 +116,13 @@ class Zero:
             bucket.staging, bucket.views = None, {}
         self._memory.forget()
 
-    def begin_microbatch(self) -> None:
-        """Forward is about to be called."""
+    def begin_microbatch(self, *, last: bool) -> None:
+        super().begin_microbatch(last=last)
         if self._gathered is not None:
             self._gathered.begin_microbatch()
 
     def end_forward(self) -> None:
-        """Backward is about to be called. Raises `UsageError` if other ranks' forward ran other blocks."""
+        """Raises `UsageError` if other ranks' forward ran other blocks."""
         if self._gathered is not None:
             self._gathered.end_forward()
 
@@ -189,12 +192,9 @@ class Zero:
         if sent.outgoing is not sent.bucket.staging:
             self._memory.give_back(sent.outgoing)
 
-    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+    def finish_with(self, tail: torch.Tensor) -> torch.Tensor:
         """Send what is left, wait for everything, and point the pieces' `.grad` at their part of the sums (None where
-        no rank had one).
-
-        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
-        """
+        no rank had one)."""
         transport = self._transport
         if self._gathered is not None:
             self._gathered.end()
@@ -222,8 +222,7 @@ class Zero:
 
     @property
     def vectors(self) -> list[torch.Tensor] | None:
-        """This rank's part of all gradients after `finish`, and zeros, in few tensors; None if they are where autograd
-        put them."""
+        """This rank's part."""
         return None if self._transport is None else list(self._shards.gradients)
 
     def abandon(self) -> None:
@@ -238,16 +237,14 @@ class Zero:
             self._gathered.abandon()
 
     @property
-    def parameters(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        """The model's parameters, each with what has its gradient here after `finish`: itself or this rank's piece."""
+    def held(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
         if self._shards.is_whole:
-            yield from ((slot.parameter, slot.parameter) for slot in self._layout.slots)
+            yield from super().held
         else:
             pieces = (piece for bucket in self._shards.pieces for piece in bucket)
             yield from ((piece.slot.parameter, piece.parameter) for piece in pieces)
 
     def sum_over_parts(self, mine: torch.Tensor) -> None:
-        """Add up numbers of this rank's part over all parts, in place. Raises `Interrupted`."""
         if self._transport is not None:
             self._transport.all_reduce(mine).wait()
 
@@ -282,13 +279,16 @@ class Zero:
 
     @contextlib.contextmanager
     def whole_parameters(self, transport: Transport | None) -> Iterator[None]:
-        """All parameters are there, on all ranks; all of them call this. Raises `Interrupted`."""
         if transport is None or self._gathered is None:
             yield
             return
         self._gathered.whole(transport)
         yield
         self._gathered.end()
+
+    @property
+    def sharded(self) -> Zero:
+        return self
 
     # --- state (see world/reunion.py) -------------------------------------------------------------------------------
 
