@@ -106,6 +106,9 @@ OUT_OF_MEMORY: Final = "killed by the kernel: the container used more memory tha
 STATE_LOST: Final = "StateLost"
 """Begins the line of `ProcessState.log_tail` that says which part of a shared-out state is gone, and with whom."""
 
+DEVIATION: Final = "Deviation"
+"""Begins the line of `ProcessState.log_tail` that says at which operations the ranks' scripts are, if they differ."""
+
 
 class ProcessState(_Message):
     """One rank process as its launcher knows it."""

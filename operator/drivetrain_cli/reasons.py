@@ -30,6 +30,8 @@ ADVICE: Final[dict[str, str]] = {
     "CommandNotFound": "The image has no such program: correct spec.command, or use an image that has it.",
     "StateLost": "With training.parallel.zero a rank's part of the state dies with it: call run.save now and then, and "
     "hand the file to prepare(resume=...).",
+    "Deviation": "All ranks must call run.step, evaluate, reduce, save and skip in one order, from the same lines: "
+    "look at what the script does on some ranks only.",
     "DeadlineExceeded": "spec.activeDeadlineSeconds was too short for this training.",
     "Fenced": "The worker lost touch with its coordinator and with all others: look at the network between nodes.",
 }

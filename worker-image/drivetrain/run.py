@@ -7,6 +7,7 @@ The loop is the script's; one call, `run.step`, owns everything from forward to 
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from drivetrain.data.stream import StreamSource
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
+from drivetrain.identity import Kind
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
@@ -105,6 +107,10 @@ class Run:
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
         self._on_commit: list[Callable[[StepResult], None]] = []
+        self._on_update: list[Callable[[StepResult], None]] = []
+        self._operations.on_update = self._updated
+        self._given_up: int | None = None
+        """The step whose attempt ended in an error that the script has caught."""
         if link is not None or self._world.size > 1:
             self._exit.watch()
         atexit.register(self._at_exit)
@@ -160,6 +166,8 @@ class Run:
         if precision.scaler is not None:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._operations.sharded = strategy.sharded
+        self._operations.trained = strategy.follow
+        self._operations.tells_in_band = strategy.tells_in_band
         self._operations.hand_over = lambda transport: strategy.exchange.hand_over(transport)
         for name, stateful in strategy.exchange.states.items():
             self._registry.register(name, stateful)
@@ -175,7 +183,13 @@ class Run:
 
     def register(self, name: str, stateful: Stateful) -> None:
         """Make more state part of the run: it is copied to newcomers, saved, and hashed. Call before the first step."""
-        self._registry.register(name, stateful)
+        self._registry.register(name, stateful, by_script=True)
+
+    def on_update(self, function: Callable[[StepResult], None]) -> None:
+        """Call `function(result)` on every rank as a part of each update, when the parameters are new: the place for
+        what is done to registered state once a step, such as a moving average of the parameters. Not called for a step
+        that is skipped. It must not use anything that differs between ranks, and not call `run`."""
+        self._on_update.append(function)
 
     def on_commit(self, function: Callable[[StepResult], None]) -> None:
         """Call `function(result)` on rank 0 for every step once all members hold it; the place for outside effects."""
@@ -242,6 +256,8 @@ class Run:
                 number = self._operations.bind(self.settings.steps)
                 if number >= self.settings.steps:
                     return
+            if self._given_up is not None and self._given_up == self._operations.position.step:
+                self._skip(self._given_up)
             self._operations.next_batch()
             batch = Batch(lambda: min(self._operations.bind(self.settings.steps), self.settings.steps - 1))
             try:
@@ -285,12 +301,36 @@ class Run:
             return result, reduced.change_pending
 
         # This step's exchange proves that every member holds the one before: whatever was waiting becomes visible.
+        self._given_up = number
         result = self._operations.step(number, attempt, step.restore)
+        return self._stepped(result)
+
+    def skip(self, batch: Batch) -> StepResult:
+        """Leave this batch out, on all ranks: the step is done, without an update. For one that `run.step` has raised
+        an error for, which all ranks get; to go on to the next batch after such an error does the same."""
+        self._prepared()
+        return self._skip(batch.step)
+
+    def _skip(self, number: int) -> StepResult:
+        def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
+            flag = torch.tensor([float(change_pending)])
+            if transport is not None:
+                transport.all_reduce(flag).wait()
+            return StepResult(number, float("nan"), skipped=True), float(flag) > 0
+
+        return self._stepped(self._operations.step(number, attempt, lambda: None, Kind.SKIP))
+
+    def _stepped(self, result: StepResult) -> StepResult:
+        self._given_up = None
         self._operations.stepped()
         self._show()
         self._invisible = (result, {})
         self._logged = self._invisible[1]
         return result
+
+    def _updated(self, result: StepResult) -> None:
+        for function in self._on_update:
+            function(result)
 
     def log(self, **metrics: float) -> None:
         """Attach numbers to the step just made; they are shown once every member holds the step."""
@@ -315,7 +355,7 @@ class Run:
             with step.evaluating(transport, self._operations.live_ranks) as seat:
                 return evaluator.run(seat, transport.interrupt.check if transport else lambda: None)
 
-        return evaluator.outcome(self._operations.reduce(SUMS, contribute))
+        return evaluator.outcome(self._operations.reduce(SUMS, contribute, Kind.EVALUATE))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
@@ -335,7 +375,7 @@ class Run:
                     save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
             return [1.0]
 
-        self._operations.reduce(1, contribute)
+        self._operations.reduce(1, contribute, Kind.SAVE)
 
     def finish(self) -> None:
         """End this process's part: waits until all members have finished. Called when the script ends by itself."""
@@ -343,7 +383,7 @@ class Run:
             return
         self._finished = True
         # Everybody passes here after its last operation: so all hold the last step, and it may be shown.
-        self._operations.reduce(1, lambda: [1.0])
+        self._operations.reduce(1, lambda: [1.0], Kind.FINISH)
         self._show()
         self._report_counters()
         sys.stdout.flush()
@@ -380,7 +420,8 @@ class Run:
         for function in self._on_commit:
             function(result)
         if result.skipped:
-            print(f"step {result.step + 1}: no update, because its gradient overflowed fp16", flush=True)
+            why = "it was skipped" if math.isnan(result.loss) else "its gradient overflowed fp16"
+            print(f"step {result.step + 1}: no update, because {why}", flush=True)
         line = self._meter.line(progress)
         if line is not None:
             print(line, flush=True)

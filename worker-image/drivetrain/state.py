@@ -100,12 +100,25 @@ class Registry:
 
     def __init__(self) -> None:
         self._parts: dict[str, Stateful] = {}
+        self.scripts: list[str] = []
+        """Names of the parts that the script has registered."""
 
-    def register(self, name: str, part: Stateful) -> None:
+    def register(self, name: str, part: Stateful, *, by_script: bool = False) -> None:
         """Add a part. Raises `StateMismatch` when the name is taken."""
         if name in self._parts:
             raise StateMismatch(f"register({name!r}): the name is taken")
         self._parts[name] = part
+        if by_script:
+            self.scripts.append(name)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all parts."""
+        return list(self._parts)
+
+    def collect_one(self, name: str) -> dict[str, Any]:
+        """The state of one part; tensors are the live ones."""
+        return self._parts[name].state_dict()
 
     def collect(self) -> dict[str, Any]:
         """The state of all parts; tensors are the live ones, not copies."""
@@ -118,7 +131,13 @@ class Registry:
                 f"state has {sorted(state)}, this script registered {sorted(self._parts)}: "
                 "every rank must run the same script"
             )
+        self.load_some(state)
+
+    def load_some(self, state: dict[str, Any]) -> None:
+        """The same, of some parts."""
         for name, part in self._parts.items():
+            if name not in state:
+                continue
             try:
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.exit_codes import ExitCode, RankExitCode
-from drivetrain_api.messages import OUT_OF_MEMORY, STATE_LOST, Failure
+from drivetrain_api.messages import DEVIATION, OUT_OF_MEMORY, STATE_LOST, Failure
 from drivetrain_api.status import FailureStatus
 from drivetrain_operator.plan.view import PodView, Terminated
 
@@ -73,6 +73,8 @@ def process_reason(failure: Failure) -> str:
     """One word for a rank process that ended when it should not have."""
     if STATE_LOST in failure.log_tail and failure.exit_code in (RankExitCode.REPLACE_ME, RankExitCode.STATE_LOST):
         return STATE_LOST
+    if DEVIATION in failure.log_tail and failure.exit_code == RankExitCode.DEVIATION:
+        return DEVIATION
     if "Traceback (most recent call last)" in failure.log_tail:
         return "ScriptError"
     if failure.signal == 9:

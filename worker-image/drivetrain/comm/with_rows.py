@@ -36,8 +36,11 @@ class WithRows(Exchange):
     def end_forward(self) -> None:
         self._dense.end_forward()
 
-    def collect(self, tail_of: TailOf) -> None:
+    def end_share(self) -> None:
         self._sum.collect()
+        self._dense.end_share()
+
+    def collect(self, tail_of: TailOf) -> None:
         self._dense.collect(tail_of)
 
     def finish(self) -> torch.Tensor:

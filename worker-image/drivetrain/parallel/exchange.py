@@ -43,6 +43,9 @@ class Exchange:
     def end_forward(self) -> None:
         """Backward is about to be called."""
 
+    def end_share(self) -> None:
+        """The last backward of a share is over, and went well."""
+
     def collect(self, tail_of: TailOf) -> None:
         """A share is computed."""
         raise NotImplementedError

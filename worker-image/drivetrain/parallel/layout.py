@@ -32,7 +32,9 @@ DIRTY: Final = 4
 STREAM: Final = 5
 """Sum of the marks of an iterable dataset (see data/source.py), and of how many: all must be equal."""
 STREAMS: Final = 6
-METRICS: Final = 7
+ERROR: Final = 7
+"""Above 0: so many ranks have failed; nothing else of the step means anything."""
+METRICS: Final = 8
 METRIC_SLOTS: Final = 16
 _FIXED: Final = METRICS + METRIC_SLOTS
 

@@ -125,6 +125,7 @@ class Pipeline:
         mesh, neighbours = self._mesh, self._neighbours
         assert mesh is not None
         assert neighbours is not None
+        mesh.world.pass_gate()
         shape = Shape(mesh.stages, self._chunks, microbatches)
         actions = self._schedule(shape, mesh.stage)
         messages = [self._messages(action, shape) for action in actions]

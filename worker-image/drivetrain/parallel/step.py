@@ -14,11 +14,12 @@ from functools import partial
 from torch.nn import Parameter
 
 from drivetrain import rng
+from drivetrain.closing import Closed
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.division import Place, Seat
-from drivetrain.parallel.layout import FLAG, LOSS, NORMALISE, WEIGHT
+from drivetrain.parallel.layout import ERROR, FLAG, LOSS, NORMALISE, WEIGHT
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.parallel.tally import NUMBERS, Tail
@@ -42,7 +43,6 @@ class TrainingStep:
         """
         division, tally = self._strategy.division, self._strategy.tally
         before = transport.payload_bytes if transport is not None else 0
-        self._strategy.follow(step)
         tally.begin()
         place = division.enter(transport, step, forward)
         if place.idle:
@@ -63,13 +63,19 @@ class TrainingStep:
         shares = strategy.shares.of(place.data, step)
         strategy.source.expect(step, [part for share in shares for part in share.parts])
         exchange.begin(place.data, step)
+        told = place.data is not None and strategy.tells_in_band
         with rng.apart(), strategy.shares.timed(shares):
             for number, share in enumerate(shares):
                 tally.open(change_pending, again=number > 0)
-                strategy.division.run(share, exchange, forward, step)
+                with tally.noting(failures=told):
+                    if tally.failure is None:
+                        strategy.division.run(share, exchange, forward, step)
+                        exchange.end_share()
                 exchange.collect(partial(tally.close, samples=len(share.samples)))
         tally.buffers.end_shares()
         tail = exchange.finish()
+        if float(tail[ERROR]) > 0:
+            raise Closed(tally.failure)
         strategy.division.complete(tail)
         return strategy.layout.read_used(tail), self._read(place.data, step, forward, tail)
 

@@ -84,12 +84,19 @@ class Strategy:
         self.shares = self._shares(source.batch)
 
     @property
+    def tells_in_band(self) -> bool:
+        """Whether a rank that fails can go on to exchange as if nothing were, and say so with that. Where ranks talk
+        while forward runs, the others wait for what it will not send any more."""
+        return not (self.exchange.needs_all_alike or self.division.needs_all_alike)
+
+    @property
     def sharded(self) -> Sharded | None:
         """State of which each rank has but a part."""
         return self.division.sharded or self.exchange.sharded
 
-    def follow(self, step: int) -> None:
-        """A step begins: train what the script wants to be trained now. Raises `UsageError` if that cannot change."""
+    def follow(self, step: int) -> int:
+        """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
+        `UsageError` if it cannot change."""
         change = self.trained.change()
         if change is not None:
             field = self._bound_by
@@ -101,6 +108,7 @@ class Strategy:
             self._relayout(self.trained.parameters)
         for each in self.trained.others:
             each.grad = None
+        return self.trained.digest
 
     @property
     def _bound_by(self) -> str | None:
@@ -186,8 +194,7 @@ class Strategy:
             return Virtual(batch, training.microbatches, training.virtual_shards)
         if training.balance_every is not None:
             return Measured(batch, training.microbatches, training.balance_every)
-        alike = self.exchange.needs_all_alike or self.division.needs_all_alike
-        return Even(batch, training.microbatches, alike=alike)
+        return Even(batch, training.microbatches, alike=not self.tells_in_band)
 
 
 def _pipeline(model: nn.Module, training: RuntimeTraining) -> Pipeline | None:

@@ -5,6 +5,8 @@ Each rank writes its own into a tail (see layout.py), whose sum over all ranks e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -12,10 +14,11 @@ import torch
 from drivetrain import rng
 from drivetrain.comm.transport import Transport
 from drivetrain.data.source import Source
-from drivetrain.errors import UsageError
+from drivetrain.errors import Interrupted, UsageError
 from drivetrain.parallel.buffers import Buffers
 from drivetrain.parallel.layout import (
     DIRTY,
+    ERROR,
     FLAG,
     LOSS,
     METRIC_SLOTS,
@@ -52,10 +55,13 @@ class Tally:
         """Of this rank's share so far."""
         self._mark: int | None = None
         """Of what this rank read in this step: see `Source`."""
+        self.failure: Exception | None = None
+        """Of this rank in this step: told with its numbers."""
 
     def begin(self) -> None:
         """A step begins."""
         self._mark = None
+        self.failure = None
         self.buffers.begin()
 
     # --- this rank's numbers ----------------------------------------------------------------------------------------
@@ -66,6 +72,18 @@ class Tally:
             self.buffers.next_share()
         self._numbers = [0.0] * NUMBERS
         self._numbers[FLAG] = float(change_pending)
+
+    @contextmanager
+    def noting(self, *, failures: bool) -> Iterator[None]:
+        """Around what may fail: an error is kept in `failure`, if `failures`, and the rest of the block left out."""
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            if not failures:
+                raise
+            self.failure = error
 
     def read(self, step: int, part: range) -> object:
         """The samples of a micro-batch."""
@@ -96,7 +114,8 @@ class Tally:
         return result * (samples / self._source.batch)
 
     def close(self, used: list[int], samples: int) -> torch.Tensor:
-        """All micro-batches of a share are done: `used` are the slots with a gradient. Returns its tail, on the CPU."""
+        """A share is over: `used` are the slots with a gradient. Returns its tail, on the CPU."""
+        self._numbers[ERROR] = float(self.failure is not None)
         tail = torch.zeros(self.layout.tail, dtype=self.layout.dtype)
         self.layout.write_used(tail, used)
         self.buffers.write_statistics(self.layout.statistics(tail), samples / self._source.batch)

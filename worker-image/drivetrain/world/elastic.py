@@ -20,14 +20,14 @@ from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import CommFault, Interrupted, MembershipOver, OutOfStep, StateLost
+from drivetrain.errors import CommFault, Deviation, Interrupted, MembershipOver, OutOfStep, StateLost
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.position import StepResult
 from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.constants import ENV_POD_IP
 from drivetrain_api.exit_codes import RankExitCode
-from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
+from drivetrain_api.messages import DEVIATION, Boundary, EpochId, Form, ProcessPhase, Progress
 
 _STUCK_GROUPS: Final = 16
 """A group with operations that never end keeps threads and descriptors: above this many, the process asks to be
@@ -147,6 +147,12 @@ class Elastic:
         if isinstance(error, CommFault):
             self._fault = str(error)
             self._tell(ProcessPhase.MEMBER)
+
+    def failed(self, error: Exception) -> None:
+        self.interrupted(CommFault(f"{type(error).__name__} in the script ended an operation of all ranks"))
+
+    def deviated(self, error: Deviation) -> NoReturn:
+        self._end(f"{DEVIATION}: {error}", RankExitCode.DEVIATION)
 
     def boundary(self) -> None:
         self._change_due = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NoReturn
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
@@ -16,7 +17,7 @@ from drivetrain.comm.nccl import connect_nccl
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import Interrupted
+from drivetrain.errors import Deviation, Interrupted
 from drivetrain.position import StepResult
 from drivetrain.world.attempt import agree
 from drivetrain.world.base import Entry, Synchronise
@@ -77,6 +78,12 @@ class Fixed:
         return self._synchronise(self.transport, doing, Entry())
 
     def interrupted(self, error: Interrupted) -> None:
+        raise error
+
+    def failed(self, error: Exception) -> None:
+        raise error
+
+    def deviated(self, error: Deviation) -> NoReturn:
         raise error
 
     def boundary(self) -> None:

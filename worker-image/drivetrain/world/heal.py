@@ -55,12 +55,15 @@ class Healed:
     """How many members came without state."""
     doing: tuple[Doing, ...]
     """By rank."""
+    failed: bool = False
+    """Some member's attempt at the operation that all are in has failed; it has not told the others yet."""
 
 
 _Order = tuple[int, int, int, EpochId]
 _PART: Final = 6
 _PARTS: Final = 7
 _SAVED: Final = 8
+_FAILED: Final = 9
 """Columns of the table that members exchange."""
 
 _SMALL: Final = 1 << 16
@@ -77,17 +80,23 @@ def synchronise(
     may_start: bool = True,
     sharded: Sharded | None = None,
     saved_step: Callable[[], int] = lambda: -1,
+    failed: bool = False,
+    for_those_behind: Callable[[], dict[str, Any]] = dict,
 ) -> Healed:
     """Bring all members to the state of the most advanced one.
 
     When nobody has state, and if `may_start`, `start()` is called on one rank (it may load a saved state), and that
     rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ,
     or `StateLost` on all members when parts of the state are missing; `saved_step()` is that of a file, -1 for none.
+    `failed`: this member's attempt has, and the others do not know. `for_those_behind`: what members with state, which
+    are one operation behind, get in place of parts of the registry (see between.py).
     """
     part, parts = sharded.part if sharded is not None else (0, 0)
     saved = saved_step() if parts else -1
     rank_order = position.order()
-    mine = torch.tensor([*rank_order[:3], *rank_order[3], int(doing), part, parts, saved], dtype=torch.int64)
+    mine = torch.tensor(
+        [*rank_order[:3], *rank_order[3], int(doing), part, parts, saved, int(failed)], dtype=torch.int64
+    )
     table = [row.tolist() for row in transport.all_gather(mine)]
     orders = [(row[0], row[1], row[2], EpochId(row[3], row[4])) for row in table]
     best = max(orders)
@@ -107,9 +116,11 @@ def synchronise(
     needy = [rank for rank in range(transport.world) if (rank != source if fresh else not whole[rank])]
     if needy:
         if transport.rank == source:
-            _give(transport, position, registry, needy)
+            behind = [rank for rank in needy if table[rank][0] and not fresh]
+            give(transport, position, registry.collect(), [rank for rank in needy if rank not in behind])
+            give(transport, position, {**registry.collect(), **for_those_behind()}, behind)
         elif transport.rank in needy:
-            _take(transport, position, registry, source, sharded)
+            take(transport, position, registry, source, sharded)
     position.has_state = True
     return Healed(
         received=transport.rank in needy,
@@ -117,6 +128,7 @@ def synchronise(
         joined=sum(1 for order in orders if order[0] == 0),
         # A newcomer's script is at its beginning, whatever it asks for: it waits for the next step.
         doing=tuple(Doing(row[5]) if fresh or row[0] else Doing.BINDING for row in table),
+        failed=any(row[_FAILED] for row in table),
     )
 
 
@@ -141,8 +153,11 @@ def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list
     raise StateLost(f"{message}: back to the save of step {saved}, which costs {step - saved} steps", saved=True)
 
 
-def _give(transport: Transport, position: Position, registry: Registry, needy: list[int]) -> None:
-    skeleton, tensors = flatten({"state": registry.collect(), "position": position.dump()})
+def give(transport: Transport, position: Position, state: dict[str, Any], needy: list[int]) -> None:
+    """Send a registry's state to these ranks, which `take` it. Raises `Interrupted`."""
+    if not needy:
+        return
+    skeleton, tensors = flatten({"state": state, "position": position.dump()})
     parcel = _Parcel.of(places(skeleton))
     for place, tensor in zip(places(skeleton), tensors, strict=True):
         if parcel.is_small(place):
@@ -165,7 +180,8 @@ def _give(transport: Transport, position: Position, registry: Registry, needy: l
         transport.send([sums], peer)
 
 
-def _take(transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None) -> None:
+def take(transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None) -> None:
+    """Replace all state by that of rank `source`. Raises `Interrupted`; nothing was changed then."""
     header = torch.zeros(1, dtype=torch.int64)
     transport.receive([header], source)
     faults.point("copying", position.step)
