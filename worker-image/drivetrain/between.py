@@ -4,10 +4,10 @@ A member that was one operation behind takes over the state of one that went on.
 after the operation; the script of the one that was behind is about to run them once more: an average would be updated
 twice, a counter counted twice. So:
 
-- Of what the script registered, as far as it is small, each member keeps a copy as of the last operation, and that is
-  what one that was behind gets: its own lines then do what is missing, and see what they are to see.
-- All else (parameters, large registered state) it gets as the peer has it now, and once more at its next operation:
-  there the peer stands, so whatever the lines have done to it is put right.
+- It gets all state as the peer has it now, and once more at its next operation: there the peer stands, so whatever the
+  lines have done to it is put right.
+- What the lines decide by must be as it was when the peer ran them. So of what the script registered, as far as it is
+  small, each member keeps a copy as of the last operation, and that is what one that was behind gets until then.
 
 What belongs to an update and is to be done once with it has a better place: `run.on_update`.
 """
@@ -52,11 +52,12 @@ class Between:
         """What they get in place of what is there now, by name."""
         return self._committed
 
-    def taken_over(self) -> None:
-        """A peer's state was taken over here, by a script that is one operation behind."""
+    def taken_over(self, later: dict[str, Any]) -> None:
+        """A peer's state was taken over here, by a script that is one operation behind. `later`: how the peer has now
+        what was given here as of that operation."""
         self.committed()
-        rest = [name for name in self._registry.names if name not in self._committed]
-        self._again = {name: _copied(self._registry.collect_one(name)) for name in rest}
+        now = {name: _copied(self._registry.collect_one(name)) for name in self._registry.names if name not in later}
+        self._again = {**now, **later}
 
     def enter(self) -> None:
         """The script has come to its next operation."""

@@ -127,7 +127,7 @@ class Operations:
             self._closed = error if doing in (Doing.STEP, Doing.REDUCTION) else None
             self._failure = None
         if healed.received and held and not entry.new:
-            self._between.taken_over()
+            self._between.taken_over(healed.later)
         self.counts.states_received += healed.received
         if healed.sent_to:
             self.counts.joins += healed.joined

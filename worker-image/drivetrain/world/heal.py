@@ -7,7 +7,7 @@ members of its epoch, so nothing is taken back. Members that are behind, and new
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
@@ -57,6 +57,8 @@ class Healed:
     """By rank."""
     failed: bool = False
     """Some member's attempt at the operation that all are in has failed; it has not told the others yet."""
+    later: dict[str, Any] = field(default_factory=dict)
+    """Of what this member got as of the last operation, how it is now: see between.py."""
 
 
 _Order = tuple[int, int, int, EpochId]
@@ -113,14 +115,17 @@ def synchronise(
     source = whole.index(True)
     if fresh and transport.rank == source:
         start()
+    later: dict[str, Any] = {}
     needy = [rank for rank in range(transport.world) if (rank != source if fresh else not whole[rank])]
     if needy:
         if transport.rank == source:
             behind = [rank for rank in needy if table[rank][0] and not fresh]
             give(transport, position, registry.collect(), [rank for rank in needy if rank not in behind])
-            give(transport, position, {**registry.collect(), **for_those_behind()}, behind)
+            earlier = for_those_behind() if behind else {}
+            later = {name: registry.collect_one(name) for name in earlier}
+            give(transport, position, {**registry.collect(), **earlier}, behind, later)
         elif transport.rank in needy:
-            take(transport, position, registry, source, sharded)
+            later = take(transport, position, registry, source, sharded)
     position.has_state = True
     return Healed(
         received=transport.rank in needy,
@@ -129,6 +134,7 @@ def synchronise(
         # A newcomer's script is at its beginning, whatever it asks for: it waits for the next step.
         doing=tuple(Doing(row[5]) if fresh or row[0] else Doing.BINDING for row in table),
         failed=any(row[_FAILED] for row in table),
+        later=later,
     )
 
 
@@ -153,11 +159,17 @@ def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list
     raise StateLost(f"{message}: back to the save of step {saved}, which costs {step - saved} steps", saved=True)
 
 
-def give(transport: Transport, position: Position, state: dict[str, Any], needy: list[int]) -> None:
-    """Send a registry's state to these ranks, which `take` it. Raises `Interrupted`."""
+def give(
+    transport: Transport,
+    position: Position,
+    state: dict[str, Any],
+    needy: list[int],
+    later: dict[str, Any] | None = None,
+) -> None:
+    """Send a registry's state to these ranks, which `take` it, and `later` with it. Raises `Interrupted`."""
     if not needy:
         return
-    skeleton, tensors = flatten({"state": state, "position": position.dump()})
+    skeleton, tensors = flatten({"state": state, "position": position.dump(), "later": later or {}})
     parcel = _Parcel.of(places(skeleton))
     for place, tensor in zip(places(skeleton), tensors, strict=True):
         if parcel.is_small(place):
@@ -180,8 +192,11 @@ def give(transport: Transport, position: Position, state: dict[str, Any], needy:
         transport.send([sums], peer)
 
 
-def take(transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None) -> None:
-    """Replace all state by that of rank `source`. Raises `Interrupted`; nothing was changed then."""
+def take(
+    transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None
+) -> dict[str, Any]:
+    """Replace all state by that of rank `source`; returns what that gave for later. Raises `Interrupted`; nothing was
+    changed then."""
     header = torch.zeros(1, dtype=torch.int64)
     transport.receive([header], source)
     faults.point("copying", position.step)
@@ -211,6 +226,8 @@ def take(transport: Transport, position: Position, registry: Registry, source: i
         sharded.reset()
     registry.adopt(whole["state"])
     position.load(whole["position"])
+    later: dict[str, Any] = whole["later"]
+    return later
 
 
 class _Parcel:
