@@ -84,7 +84,14 @@ def main() -> None:
     run = drivetrain.start()
     first = nn.Linear(16, 32)
     model = nn.Sequential(first, nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2))
-    run.prepare(model=model, optimizer=lambda parameters: torch.optim.AdamW(parameters, 1e-3, eps=1e-4), data=Numbers())
+    weight = first.weight
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        optimizers.append(torch.optim.AdamW(parameters, 1e-3, eps=1e-4))
+        return optimizers[0]
+
+    run.prepare(model=model, optimizer=optimizer, data=Numbers())
     small, large, hooked = Kept(10), Kept(1 << 19), Kept(10)
     for name, each in (("small", small), ("large", large), ("hooked", hooked)):
         run.register(name, each)
@@ -115,7 +122,7 @@ def main() -> None:
         if whole:
             with torch.no_grad():
                 weight.data.mul_(0.999)
-        for group in groups if number % 10 == 9 else []:
+        for group in optimizers[0].param_groups if number % 10 == 9 else []:
             group["lr"] *= 0.9
         while number == HOLD and not (FOLDER / "go").exists():
             time.sleep(0.02)
