@@ -42,7 +42,7 @@ from drivetrain.precision import Precision
 from drivetrain.settings import Settings
 from drivetrain.state import Registry, Stateful, digest
 from drivetrain.telemetry.meter import Meter
-from drivetrain.update import Update
+from drivetrain.update import State, Update
 from drivetrain.world.base import World
 from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
@@ -148,21 +148,16 @@ class Run:
             else optimizer(self._model.parameters())
         )
         precision = Precision(training.precision.compute, next(self._model.parameters()).device)
-        self._update = Update(
-            made,
-            scheduler(made) if scheduler else None,
-            training.clip_norm,
-            RateFactor.of(training.learning_rate, self.settings.batch),
-            precision.scaler,
-        )
+        state = State(self._model, made, scheduler(made) if scheduler else None, precision.scaler)
+        self._update = Update(state, training.clip_norm, RateFactor.of(training.learning_rate, self.settings.batch))
         self._precision = precision
         self._strategy = strategy = Strategy(self._model, self._source, training, precision, made)
         self._training_step = TrainingStep(strategy)
         self._registry.register("model", self._model)
         self._registry.register(_TRAINED, strategy.trained)  # before the optimizer, to which it may add groups
         self._registry.register("optimizer", made)
-        if self._update.scheduler is not None:
-            self._registry.register("scheduler", self._update.scheduler)
+        if state.scheduler is not None:
+            self._registry.register("scheduler", state.scheduler)
         if precision.scaler is not None:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._operations.sharded = strategy.sharded
@@ -294,11 +289,12 @@ class Run:
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
             assert self._update is not None
             reduced = step.attempt(transport, number, forward, change_pending, self._update.needs_norm)
+            record = self._update.record(number, reduced.norm)
             with strategy.exchange.updating():
-                applied = self._update.apply(number, reduced.norm)
-            strategy.exchange.committed(skipped=applied.skipped)
-            result = StepResult(number, reduced.loss, reduced.metrics, applied.norm, applied.skipped)
-            return result, reduced.change_pending
+                self._update.apply(record)
+            strategy.exchange.committed(skipped=record.skipped)
+            norm = self._update.told_norm(record)
+            return StepResult(number, reduced.loss, reduced.metrics, norm, record.skipped), reduced.change_pending
 
         # This step's exchange proves that every member holds the one before: whatever was waiting becomes visible.
         self._given_up = number
@@ -466,7 +462,7 @@ class Run:
         state.setdefault(_TRAINED, self._strategy.trained.state_dict())  # files of older versions do not say
         state.pop(_COMPRESSION, None)  # it belongs to the ranks that wrote the file
         state |= {name: each.state_dict() for name, each in self._strategy.exchange.states.items()}
-        ours = self._update.optimizer.state_dict()["param_groups"][0].keys() - {"initial_lr"}
+        ours = self._update.state.optimizer.state_dict()["param_groups"][0].keys() - {"initial_lr"}
         theirs = state["optimizer"]["param_groups"][0].keys() - {"initial_lr"}
         if ours != theirs:
             raise StateMismatch(

@@ -263,7 +263,7 @@ def kept(run: Run) -> dict[str, int]:
     """How many elements this rank has of what ZeRO shares out."""
     assert run._update is not None
     assert run._model is not None
-    states = run._update.optimizer.state.values()
+    states = run._update.state.optimizer.state.values()
     storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._model.parameters()}
     return {
         "state": sum(value.numel() for state in states for value in state.values() if torch.is_tensor(value))
