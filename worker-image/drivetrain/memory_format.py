@@ -30,8 +30,9 @@ def order_of(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def flat_in(order: tuple[int, ...] | None, tensor: torch.Tensor) -> torch.Tensor:
-    """Its elements in this order of dimensions, shape (numel,); a view if they lie so."""
-    return (tensor if order is None else tensor.permute(order)).reshape(-1)
+    """Its elements in this order of dimensions, shape (numel,), without gaps; a view if they lie so."""
+    flat = (tensor if order is None else tensor.permute(order)).reshape(-1).contiguous()
+    return flat if flat.stride(0) == 1 else flat.as_strided(flat.shape, (1,))  # a single element has any stride
 
 
 def shaped_in(order: tuple[int, ...] | None, flat: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Tensor:

@@ -368,7 +368,7 @@ class Run:
             if self._world.rank == writer:
                 sharded = strategy.sharded
                 with nullcontext() if sharded is None or parts is None else sharded.assembled(parts):
-                    save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
+                    save_checkpoint(Path(path), self._registry.to_save(), self._operations.position.dump())
             return [1.0]
 
         self._operations.reduce(1, contribute, Kind.SAVE)
@@ -442,7 +442,7 @@ class Run:
             return
         state, position = load_checkpoint(path)
         self._fit(state, path)
-        self._registry.load(state)
+        self._registry.adopt(state)
         assert self._update is not None
         if self.settings.training.optimizer is not None:
             self._update.use(optimizer_arguments(self.settings.training.optimizer))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import pickle
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
 
 from drivetrain.errors import StateMismatch
+from drivetrain.memory_format import dense_part, flat_in, order_of, shaped_in
+from drivetrain.modules import fit_buffers, hidden_buffers, swap
 
 
 class Stateful(Protocol):
@@ -32,11 +34,30 @@ class Place:
     index: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    part: tuple[int, ...]
+    """The shape of what is in memory, if it repeats itself (expanded); else its own."""
+    order: tuple[int, ...] | None = None
+    """Of its dimensions in memory, if not torch's usual one."""
+
+    @classmethod
+    def of(cls, index: int, tensor: torch.Tensor) -> Place:
+        """That of a tensor."""
+        part = dense_part(tensor)
+        return cls(index, tuple(tensor.shape), tensor.dtype, tuple(part.shape), order_of(part))
 
     @property
     def bytes(self) -> int:
         """Size of its data."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+        return torch.Size(self.part).numel() * self.dtype.itemsize
+
+    def shaped(self, data: torch.Tensor) -> torch.Tensor:
+        """Flat uint8 data as the tensor: a view, with the strides that the one had whose place it is."""
+        part = shaped_in(self.order, data.view(self.dtype), self.part)
+        return part if self.part == self.shape else part.expand(self.shape)
+
+    def empty(self) -> torch.Tensor:
+        """Memory for it, on the CPU, with whatever is in it."""
+        return self.shaped(torch.empty(self.bytes, dtype=torch.uint8))
 
 
 def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
@@ -46,7 +67,7 @@ def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
     def walk(node: Any) -> Any:
         if isinstance(node, torch.Tensor):
             tensors.append(node.detach())
-            return Place(len(tensors) - 1, tuple(node.shape), node.dtype)
+            return Place.of(len(tensors) - 1, node)
         if isinstance(node, dict):
             return {key: walk(value) for key, value in node.items()}
         if isinstance(node, (list, tuple)):
@@ -95,19 +116,26 @@ def load_skeleton(data: bytes) -> Any:
     return pickle.loads(data)
 
 
+_HIDDEN: Final = ".hidden"
+"""Behind a module's name: its buffers that are not persistent, which torch leaves out of its state."""
+
+
 class Registry:
-    """The named state of one training process."""
+    """The named state of one training process: of each part, all that makes members equal."""
 
     def __init__(self) -> None:
         self._parts: dict[str, Stateful] = {}
+        self._hidden_at_first: dict[str, dict[str, torch.Tensor]] = {}
         self.scripts: list[str] = []
         """Names of the parts that the script has registered."""
 
     def register(self, name: str, part: Stateful, *, by_script: bool = False) -> None:
         """Add a part. Raises `StateMismatch` when the name is taken."""
-        if name in self._parts:
+        if name in self._parts or name.removesuffix(_HIDDEN) in self._parts:
             raise StateMismatch(f"register({name!r}): the name is taken")
         self._parts[name] = part
+        if isinstance(part, nn.Module):
+            self._hidden_at_first[name] = {path: each.clone() for path, each in hidden_buffers(part).items()}
         if by_script:
             self.scripts.append(name)
 
@@ -122,13 +150,28 @@ class Registry:
 
     def collect(self) -> dict[str, Any]:
         """The state of all parts; tensors are the live ones, not copies."""
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        for name, part in self._parts.items():
+            if isinstance(part, nn.Module) and (hidden := hidden_buffers(part)):
+                state[name + _HIDDEN] = hidden
+        return state
+
+    def to_save(self) -> dict[str, Any]:
+        """What a file has of it: without buffers that are not persistent and as the script made them."""
+        state = self.collect()
+        for name, first in self._hidden_at_first.items():
+            hidden = state.pop(name + _HIDDEN, {})
+            changed = {path: each for path, each in hidden.items() if not _equal(each, first.get(path))}
+            if changed:
+                state[name + _HIDDEN] = changed
+        return state
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over state; tensors in it are copied (torch's optimizers would otherwise share them)."""
-        if set(state) != set(self._parts):
+        named = {name for name in state if not name.endswith(_HIDDEN)}
+        if named != set(self._parts):
             raise StateMismatch(
-                f"state has {sorted(state)}, this script registered {sorted(self._parts)}: "
+                f"state has {sorted(named)}, this script registered {sorted(self._parts)}: "
                 "every rank must run the same script"
             )
         self.load_some(state)
@@ -139,6 +182,8 @@ class Registry:
             if name not in state:
                 continue
             try:
+                if isinstance(part, nn.Module):
+                    fit_buffers(part, {**state[name], **state.get(name + _HIDDEN, {})})
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise StateMismatch(f"{name}: {error}") from error
@@ -147,7 +192,7 @@ class Registry:
         """Take over state whose tensors nobody else uses: a module's become the live ones, without a copy."""
         for name, part in self._parts.items():
             if isinstance(part, nn.Module) and name in state:
-                _swap(part, state[name])
+                swap(part, state[name])
         self.load(state)
 
     def sha256(self) -> str:
@@ -155,19 +200,8 @@ class Registry:
         return digest(self.collect())
 
 
-def _swap(module: nn.Module, state: dict[str, Any]) -> None:
-    """Point parameters and buffers at the tensors of `state` where they fit; leaves the rest for `load_state_dict`.
-
-    Loading the same state afterwards then copies tensors onto themselves only in name: torch skips identical storage.
-    """
-    for name, live in [*module.named_parameters(), *module.named_buffers()]:
-        given = state.get(name)
-        if isinstance(given, torch.Tensor) and (given.shape, given.dtype, given.device) == (
-            live.shape,
-            live.dtype,
-            live.device,
-        ):
-            live.data = given
+def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(one, other)
 
 
 def digest(tree: Any) -> str:
@@ -203,8 +237,9 @@ def _feed(hasher: Any, node: Any) -> None:
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's data as a flat uint8 tensor, without a copy where it is contiguous."""
-    return tensor.contiguous().view(-1).view(torch.uint8)
+    """The tensor's data as it lies in memory, a flat uint8 tensor; without a copy unless there are gaps."""
+    part = dense_part(tensor.detach())
+    return flat_in(order_of(part), part).view(torch.uint8)
 
 
 def checksum(flat: torch.Tensor) -> int:

@@ -19,11 +19,10 @@ from drivetrain_api.runtime import RuntimeLearningRate
 
 def made(kind: str, fp16: bool) -> State:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
-    groups = [
-        {"params": model[0].parameters(), "lr": 0.02},
-        {"params": [*model[1].parameters(), *model[3].parameters()]},
-    ]
+    first, last = nn.Linear(6, 8), nn.Linear(8, 3)
+    model = nn.Sequential(first, nn.BatchNorm1d(8), nn.Tanh(), last)
+    rest = list(model.parameters())[2:]
+    groups: list[dict[str, Any]] = [{"params": list(first.parameters()), "lr": 0.02}, {"params": rest}]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(groups, 0.1, momentum=0.9) if kind == "sgd" else torch.optim.AdamW(groups, 0.01)
     )
@@ -34,13 +33,8 @@ def made(kind: str, fp16: bool) -> State:
 
 
 def everything(state: State) -> dict[str, Any]:
-    parts = {
-        "model": state.model,
-        "optimizer": state.optimizer,
-        "scheduler": state.scheduler,
-        "scale": state.loss_scale,
-    }
-    return {name: part.state_dict() for name, part in parts.items() if part is not None}
+    parts: list[Any] = [state.model, state.optimizer, state.scheduler, state.loss_scale]
+    return {str(number): part.state_dict() for number, part in enumerate(parts) if part is not None}
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])

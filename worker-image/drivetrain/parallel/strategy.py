@@ -106,6 +106,8 @@ class Strategy:
                 )
             self.trained.look()
             self._relayout(self.trained.parameters)
+            for each in self.model.parameters():  # a gradient left over from the last step would be applied again
+                each.grad = None
         for each in self.trained.others:
             each.grad = None
         return self.trained.digest

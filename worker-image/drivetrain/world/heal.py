@@ -173,7 +173,7 @@ def give(
     parcel = _Parcel.of(places(skeleton))
     for place, tensor in zip(places(skeleton), tensors, strict=True):
         if parcel.is_small(place):
-            parcel.small_view(place).copy_(tensor)
+            parcel.small_part(place).copy_(as_bytes(tensor))
     # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise.
     large = [as_bytes(tensors[place.index]) for place in parcel.large]
     words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
@@ -204,7 +204,7 @@ def take(
     transport.receive([words], source)
     skeleton = load_skeleton(words.numpy().tobytes())
     parcel = _Parcel.of(places(skeleton))
-    large = [torch.empty(place.shape, dtype=place.dtype) for place in parcel.large]
+    large = [place.empty() for place in parcel.large]
     incoming = [parcel.small, *(as_bytes(each) for each in large)]
     found = torch.zeros(len(incoming), dtype=torch.int64)
 
@@ -218,7 +218,7 @@ def take(
         raise CommFault(f"the state from rank {source} arrived damaged: checksum differs")
     by_index = dict(zip((place.index for place in parcel.large), large, strict=True))
     tensors = [
-        by_index[place.index] if place.index in by_index else parcel.small_view(place).clone()
+        by_index[place.index] if place.index in by_index else place.shaped(parcel.small_part(place).clone())
         for place in places(skeleton)
     ]
     whole: dict[str, Any] = unflatten(skeleton, tensors)
@@ -254,7 +254,7 @@ class _Parcel:
         """Does it travel in the flat tensor?"""
         return place.index in self._offsets
 
-    def small_view(self, place: Place) -> torch.Tensor:
-        """Its place in the flat tensor, in its own shape and dtype."""
+    def small_part(self, place: Place) -> torch.Tensor:
+        """Its place in the flat tensor."""
         at = self._offsets[place.index]
-        return self.small[at : at + place.bytes].view(place.dtype).view(place.shape)
+        return self.small[at : at + place.bytes]

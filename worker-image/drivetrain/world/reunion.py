@@ -100,6 +100,6 @@ def _unpacked(skeleton: Any, payload: torch.Tensor) -> Any:
     tensors = []
     at = 0
     for place in places(skeleton):
-        tensors.append(payload[at : at + place.bytes].view(place.dtype).view(place.shape))
+        tensors.append(place.shaped(payload[at : at + place.bytes]))
         at += (place.bytes + 15) // 16 * 16
     return unflatten(skeleton, tensors)
