@@ -1,0 +1,203 @@
+"""What does a tree of state consist of? Its tensors, and a skeleton that says where each belongs.
+
+State is a tree of containers (`state_dict`s) with tensors and numpy arrays in it. A skeleton has the same containers,
+of the same types and with the same attributes: a `defaultdict` keeps its factory, a `deque` its bound, and a module's
+state dict its `_metadata`, without which an older format would be read as the newest.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from drivetrain.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Stands in a skeleton where tensor number `index` belongs."""
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size of its data."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Stands in a skeleton for an array of numpy, whose bytes travel as those of a tensor."""
+
+    data: Any
+    """Place or flat uint8 tensor."""
+    descr: Any
+    """The dtype, as numpy's file format writes it."""
+    shape: tuple[int, ...]
+    order: str
+    """How its bytes follow one another: C or F."""
+
+    @classmethod
+    def of(cls, array: Any) -> Array:
+        """An array whose elements are no Python objects."""
+        numpy = sys.modules["numpy"]
+        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+        flat = array.ravel(order=order)
+        words = numpy.ndarray((flat.nbytes,), numpy.uint8, buffer=flat.copy()) if flat.nbytes else flat[:0].view("u1")
+        return cls(torch.from_numpy(words), dtype_written(array.dtype), tuple(array.shape), order)
+
+    def whole(self) -> Any:
+        """The array again; it owns the memory of `data`."""
+        import numpy
+
+        dtype = numpy.lib.format.descr_to_dtype(self.descr)
+        if not self.data.numel():
+            return numpy.zeros(self.shape, dtype, self.order)
+        return numpy.ndarray(self.shape, dtype, self.data.numpy(), order=self.order)
+
+
+def dtype_written(dtype: Any) -> Any:
+    """How numpy's file format writes a dtype. Raises ValueError for one that could not be read from that."""
+    written = sys.modules["numpy"].lib.format
+    descr = written.dtype_to_descr(dtype) if dtype.kind != "T" else None
+    if descr is None or written.descr_to_dtype(descr) != dtype:
+        raise ValueError(f"numpy's dtype {dtype} cannot be written down")
+    return descr
+
+
+def is_array(node: Any) -> bool:
+    """Whether it is an array of numpy that is its bytes, shape and dtype, and nothing else."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(node) is not numpy.ndarray or node.dtype.hasobject:
+        return False
+    try:
+        dtype_written(node.dtype)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+# --- containers -------------------------------------------------------------------------------------------------------
+
+
+def held(node: Any) -> list[tuple[str, Any]] | None:
+    """What a container holds, each with how a script would get at it; None if it is a leaf of the tree."""
+    if isinstance(node, dict):
+        return [(f"[{key!r}]", value) for key, value in node.items()]
+    if isinstance(node, torch.Size):
+        return None
+    if isinstance(node, (list, tuple, collections.deque)):
+        return [(f"[{index}]", value) for index, value in enumerate(node)]
+    if isinstance(node, Array):
+        return [("", node.data)]
+    if dataclasses.is_dataclass(node) and not isinstance(node, (type, Place)):
+        names = [field.name for field in dataclasses.fields(node)]
+        return [(f".{name}", getattr(node, name)) for name in names if hasattr(node, name)]
+    return None
+
+
+def rebuilt(node: Any, values: list[Any]) -> Any:
+    """The same container with other values, in the order of `held`."""
+    if type(node) is dict:
+        return dict(zip(node, values, strict=True))
+    if type(node) in (list, tuple):
+        return type(node)(values)
+    if isinstance(node, tuple):
+        return node._make(values) if hasattr(node, "_make") else type(node)(values)
+    if isinstance(node, Array):
+        return dataclasses.replace(node, data=values[0])
+    again = copy.copy(node)  # has its type and attributes
+    if isinstance(node, dict):
+        put: Any = collections.OrderedDict.__setitem__ if isinstance(node, collections.OrderedDict) else dict.__setitem__
+        for key, value in zip(node, values, strict=True):
+            put(again, key, value)
+    elif isinstance(node, list):
+        list.__setitem__(again, slice(None), values)
+    elif isinstance(node, collections.deque):
+        for index, value in enumerate(values):
+            again[index] = value
+    else:
+        for (name, _), value in zip(held(node) or [], values, strict=True):
+            object.__setattr__(again, name[1:], value)
+    return again
+
+
+# --- trees ------------------------------------------------------------------------------------------------------------
+
+
+def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
+    """Split a tree into its skeleton and its tensors, in depth-first order."""
+    tensors: list[torch.Tensor] = []
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, torch.Tensor):
+            tensors.append(node.detach().resolve_conj().resolve_neg())
+            return Place(len(tensors) - 1, tuple(node.shape), node.dtype)
+        if is_array(node):
+            node = Array.of(node)
+        return _changed(node, walk)
+
+    return walk(tree), tensors
+
+
+def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
+    """Put a tree together again."""
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, Place):
+            return tensors[node.index]
+        again = _changed(node, walk)
+        return again.whole() if isinstance(again, Array) else again
+
+    return walk(skeleton)
+
+
+def _changed(node: Any, change: Callable[[Any], Any]) -> Any:
+    inside = held(node)
+    return node if inside is None else rebuilt(node, [change(value) for _, value in inside])
+
+
+def places(skeleton: Any) -> list[Place]:
+    """All places of a skeleton, in order."""
+    if isinstance(skeleton, Place):
+        return [skeleton]
+    return [place for _, value in held(skeleton) or [] for place in places(value)]
+
+
+def dump_skeleton(skeleton: Any) -> bytes:
+    """Serialise a skeleton. Read only among ranks of one job, which run the same image and trust one another.
+
+    Raises `UsageError` that names what cannot travel.
+    """
+    try:
+        return pickle.dumps(skeleton, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # pickle raises whatever an object raises
+        path, node = _unpicklable(skeleton)
+        raise UsageError(
+            f"state{path}: {type(node).__name__} cannot be copied to a newcomer: {type(error).__name__}: {error}"
+        ) from error
+
+
+def load_skeleton(data: bytes) -> Any:
+    """Inverse of `dump_skeleton`."""
+    return pickle.loads(data)
+
+
+def _unpicklable(node: Any, path: str = "") -> tuple[str, Any]:
+    """The innermost thing that is to blame."""
+    for step, value in held(node) or []:
+        try:
+            pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception:  # noqa: BLE001  See above.
+            return _unpicklable(value, path + step)
+    return path, node
