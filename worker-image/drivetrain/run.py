@@ -6,7 +6,6 @@ The loop is the script's; one call, `run.step`, owns everything from forward to 
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
 from drivetrain.data.source import Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import StreamSource
+from drivetrain.ending import at_end_of_script
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
@@ -101,9 +101,8 @@ class Run:
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
         self._on_commit: list[Callable[[StepResult], None]] = []
-        if link is not None or self._world.size > 1:
-            self._exit.watch()
-        atexit.register(self._at_exit)
+        self._exit.watch()
+        at_end_of_script(self._at_end)
 
     # --- what the script says once ----------------------------------------------------------------------------------
 
@@ -425,11 +424,18 @@ class Run:
                 f"and lack {sorted(ours - theirs)}"
             )
 
-    def _at_exit(self) -> None:
+    def _at_end(self) -> int | None:
+        """The script has ended: take part in the job's completion, unless it gave up. Returns its exit code."""
+        step = self._operations.position.step
+        gave_up = self._exit.gave_up(
+            f"at step {step} of {self.settings.steps}", over=step >= self.settings.steps or self._finished
+        )
+        alone = self._link is None and self._world.size == 1
         with ExitStack() as ending:  # from the last of these to the first, whatever fails
             ending.callback(destroy_groups, _DESTROY_SECONDS)
             ending.callback(self._world.close)
             if self._script_group is not None:
                 ending.callback(self._script_group.close)
-            if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):
-                self.finish()
+            if not gave_up or alone:
+                self._exit.tells_of(self.finish)
+        return self._exit.code
