@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
 from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
-from drivetrain.data.source import Dataset, MapSource, Source, is_stream
+from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import StreamSource
 from drivetrain.ending import at_end_of_script
 from drivetrain.errors import StateMismatch, UsageError
@@ -32,6 +33,7 @@ from drivetrain.operation import Operations
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.loss import Forward
+from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.parallel.step import TrainingStep
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
@@ -92,12 +94,18 @@ class Run:
         self._parallel: TrainingStep | None = None
         self._update: Update | None = None
         self._source: Source | None = None
+        self._collate: Collate = default_collate
         self._model: nn.Module | None = None
         self._precision: Precision | None = None
         self._rehearsed = False
+        self._batch: Batch | None = None
+        """The last that the script got."""
         self._script_group: ScriptGroup | None = None
         self._exit = Exit(link.error if link is not None else lambda text: None)
+        self._pid = os.getpid()
         self._finished = False
+        self._over = False
+        """The script has ended."""
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
         self._on_commit: list[Callable[[StepResult], None]] = []
@@ -127,6 +135,7 @@ class Run:
         """
         if self._parallel is not None:
             raise UsageError("prepare was called already")
+        self._collate = collate or default_collate
         self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
         self._model = model.to(device) if device is not None else model
@@ -178,12 +187,19 @@ class Run:
 
     @property
     def rank(self) -> int:
-        """Rank of this process now. It may change with the membership: never cache it. -1 in a spare."""
+        """Rank of this process now. It may change with the membership: never cache it.
+
+        In a job it is known from the loop over `run.batches()` on, where asking waits until this process is a member,
+        as `batch.step` does; ask there, or in `forward`. Raises `UsageError` before that, when a spare warms up, and in
+        data workers. After the end it is what it was last.
+        """
+        self._placed("rank")
         return self._world.rank
 
     @property
     def world_size(self) -> int:
-        """Number of members now; it may change."""
+        """Number of members now; it may change. Known where `rank` is."""
+        self._placed("world_size")
         return self._world.size
 
     @property
@@ -209,7 +225,7 @@ class Run:
 
     @property
     def membership(self) -> str:
-        """Number of the current membership epoch, `term.n`."""
+        """Number of the current membership epoch, `term.n`; `0.0` before the first one, and when a spare warms up."""
         return str(self._world.epoch)
 
     @property
@@ -237,6 +253,7 @@ class Run:
                     return
             self._operations.next_batch()
             batch = Batch(lambda: min(self._operations.bind(self.settings.steps), self.settings.steps - 1))
+            self._batch = batch
             try:
                 yield batch
             except GeneratorExit:
@@ -256,9 +273,7 @@ class Run:
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
-                batch.rehearsing = True
-                parallel.rehearse(0, forward)
-                batch.rehearsing = False
+                rehearse(batch, parallel.rehearsal(forward), self._registry)
         number = batch.step
         last = self._operations.position.last
         if self._operations.position.step >= self.settings.steps and last is not None:
@@ -293,15 +308,25 @@ class Run:
 
     def reduce(self, value: float, weight: float = 1.0) -> float:
         """Weighted mean of `value` over the members. Every member calls this at the same place in its script."""
+        self._not_over()
         total, weights = self._operations.reduce(2, lambda: [value * weight, weight])
         return total / weights if weights else float("nan")
 
-    def evaluate(self, data: Dataset, forward: Forward, *, batch: int = 64) -> Evaluation:
-        """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
+    def evaluate(
+        self, data: Dataset, forward: Forward, *, batch: int = 64, collate: Collate | None = None
+    ) -> Evaluation:
+        """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients.
+
+        Modules are in evaluation mode meanwhile; afterwards model and random numbers are as they were. `collate` makes
+        a batch of a list of samples; without it `prepare`'s does.
+        """
+        self._not_over()
         model, precision, parallel = self._model, self._precision, self._parallel
         if model is None or precision is None or parallel is None:
             raise UsageError("evaluate needs prepare first")
-        evaluator = Evaluator(model, data, precision.computing(forward), batch)
+        evaluator = Evaluator(
+            model, data, precision.computing(forward), batch, collate or self._collate, self.settings.training.seed
+        )
 
         def contribute() -> list[float]:
             transport = self._world.transport
@@ -343,7 +368,25 @@ class Run:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _not_over(self) -> None:
+        if self._over:
+            raise UsageError(
+                "the script has ended, and its part in the run with it: do what remains before the end of its main "
+                "thread, not in a function of atexit or in a thread that is left behind"
+            )
+
+    def _placed(self, name: str) -> None:
+        """Rank and size have a meaning; inside the loop, wait until they have."""
+        in_loop = self._batch is not None and not self._batch.rehearsing and os.getpid() == self._pid
+        if self._world.unplaced is not None and in_loop:
+            self._operations.bind(self.settings.steps)
+        if self._world.unplaced is not None:
+            raise UsageError(
+                f"run.{name}: {self._world.unplaced}; ask inside the loop over run.batches(), or in forward"
+            )
+
     def _prepared(self) -> TrainingStep:
+        self._not_over()
         if self._parallel is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
         return self._parallel
@@ -438,4 +481,5 @@ class Run:
                 ending.callback(self._script_group.close)
             if not gave_up or alone:
                 self._exit.tells_of(self.finish)
+            self._over = True
         return self._exit.code

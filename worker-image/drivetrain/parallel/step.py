@@ -37,6 +37,7 @@ from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
 from drivetrain.parallel.norm import norm as norm_of
 from drivetrain.parallel.norm import square_of, squares
 from drivetrain.parallel.pipeline import Pipeline
+from drivetrain.parallel.rehearsal import Rehearsal
 from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
 from drivetrain.parallel.stage_work import StageWork
 from drivetrain.parallel.stages import Stages
@@ -47,7 +48,6 @@ from drivetrain.precision import DTYPES, Precision
 from drivetrain.settings import Settings
 from drivetrain_api.runtime import RuntimeTraining
 
-_REHEARSALS: Final = 3
 _CHUNK: Final = 4 << 20
 """Bytes that are compressed at a time, at most: of 16 MB, more take 1.2 times as long at 1 Gbit/s (measured)."""
 
@@ -461,25 +461,9 @@ class TrainingStep:
                 if self.tensor is not None:
                     self.tensor.end()
 
-    def rehearse(self, step: int, forward: Forward) -> None:
-        """Run forward and backward on this step's first samples and forget the result: a spare warms up.
-
-        More than once, because the allocator keeps memory only after it has been freed for the first time.
-        """
-        before = [buffer.clone() for buffer in self._model.buffers()]
-        if self._exchange is not None:
-            self._exchange.begin(None, step)
-        if self._ordered is not None:
-            self._ordered.warm_up(self._settings.expected_world)
-        part = range(max(1, self._source.batch // max(1, self._settings.training.virtual_shards)))
-        for _ in range(_REHEARSALS):
-            with rng.stream(self._settings.training.seed, step, 0):
-                loss = forward(self._model, self._source.read(step, part))
-                (loss.sum if isinstance(loss, Loss) else loss).backward()
-            for parameter in self._model.parameters():
-                parameter.grad = None
-        for buffer, old in zip(self._model.buffers(), before, strict=True):
-            buffer.copy_(old)
+    def rehearsal(self, forward: Forward) -> Rehearsal:
+        """What a spare runs to warm up."""
+        return Rehearsal(self._model, self._source, self._settings, forward, self._row, self._exchange, self._ordered)
 
 
 def _as_it_is(value: Any) -> Any:
