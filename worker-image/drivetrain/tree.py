@@ -136,7 +136,7 @@ def rebuilt(node: Any, values: list[Any]) -> Any:
 
 
 def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
-    """Split a tree into its skeleton and its tensors, in depth-first order."""
+    """Split a tree into its skeleton and its tensors, in depth-first order. Raises `UsageError` for no tree."""
     tensors: list[torch.Tensor] = []
 
     def walk(node: Any) -> Any:
@@ -147,7 +147,10 @@ def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
             node = Array.of(node)
         return _changed(node, walk)
 
-    return walk(tree), tensors
+    try:
+        return walk(tree), tensors
+    except RecursionError:
+        raise UsageError("state that is registered contains itself, or is nested too deeply") from None
 
 
 def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:

@@ -30,26 +30,30 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
-_Buffer = tuple[dict[str, Any], str, torch.Tensor | None, torch.Tensor | None, int]
-"""Where it is by which name, the tensor, a copy of it, and torch's count of its changes."""
+_Buffer = tuple[dict[str, Any], str, torch.Tensor | None, torch.Tensor | None]
+"""Where it is by which name, the tensor, and a copy of it; None where nobody can write into it."""
 
 
 def _buffers_of(model: nn.Module) -> list[_Buffer]:
-    found: list[_Buffer] = []
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            constant = buffer is None or buffer.is_inference()
-            copy = None if buffer is None or constant else buffer.detach().clone()
-            found.append((module._buffers, name, buffer, copy, 0 if buffer is None or constant else buffer._version))
-    return found
+    return [
+        (module._buffers, name, buffer, buffer.detach().clone() if buffer is not None and _writable(buffer) else None)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+
+
+def _writable(buffer: torch.Tensor) -> bool:
+    expanded = any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
+    return not expanded and not buffer.is_inference()
 
 
 def _put_back(buffers: list[_Buffer], gradients: list[tuple[nn.Parameter, torch.Tensor | None]]) -> None:
     with torch.no_grad():
-        for owner, name, buffer, copy, version in buffers:
+        for owner, name, buffer, copy in buffers:
             if owner.get(name) is not buffer:
                 owner[name] = buffer
-            if buffer is not None and copy is not None and buffer._version != version:
+            # Not by torch's count of changes: a batch-norm does not count its own.
+            if buffer is not None and copy is not None and not torch.equal(buffer, copy):
                 buffer.copy_(copy)
     for parameter, gradient in gradients:
         if parameter.grad is not gradient:

@@ -148,6 +148,16 @@ CASES: Final[dict[str, Case]] = {
     "a fork that exits": Case(FORK + "forked(lambda: None); train()", said="the child ended with 7"),
     "after training": Case(FORK + "train(); forked(lambda: None)", said="the child ended with 7"),
     "in the loop, forked": Case(FORK + "train(1, lambda: forked(lambda: None))", said="the child ended with 7"),
+    "a fork that ends well": Case(FORK + "train(); forked(sys.exit)", said="the child ended with 0"),
+    "a fork that ends as a script": Case(
+        FORK + "train(); kid = os.fork() == 0\nif not kid: os.wait(); print('the child is gone')",
+        said="the child is gone",
+    ),
+    "a fork beside a group of the script": Case(
+        FORK + "for batch in run.batches():\n  run.step(batch, lambda model, x: (run.process_group, model(x).sum())[1])\n"
+        "forked(sys.exit)",
+        said="the child ended with 0",
+    ),
     "a fork that raises": Case(FORK + "train(); forked(fail)", said="the child ended with 1"),
     "a fork with its own hook": Case(
         FORK + "sys.excepthook = lambda *a: print('mine')\ntrain(); forked(fail)", said="the child ended with 1"
@@ -163,7 +173,7 @@ CASES: Final[dict[str, Case]] = {
 
 ALONE: Final = (
     *("the end", "finish() and more", "in the loop", "KeyboardInterrupt", "sys.exit(3)", "raise SystemExit(main())"),
-    *("a thread", "a thread, and sys.exit(3)", "a child process", "after training", "a fork that raises"),
+    *("a thread", "a thread, and sys.exit(3)", "a child process", "after training", "a fork that ends well"),
 )
 
 
