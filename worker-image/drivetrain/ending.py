@@ -71,7 +71,7 @@ def _ended(end: Callable[[], int | None]) -> int | None:
     try:
         return end()
     except BaseException:  # noqa: BLE001  Whatever it was, the interpreter would print it and exit with 0.
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         return _FAILED
 
 

@@ -146,7 +146,7 @@ def _watch_exits() -> None:
             raise
 
     sys.exit = noted
-    _sitebuiltins.Quitter.__call__ = quit_noted
+    _sitebuiltins.Quitter.__call__ = quit_noted  # type: ignore[method-assign]
     main = vars(sys.modules["__main__"])
     main.update({name: noted for name, value in main.items() if value is leave})  # from sys import exit
     sys.addaudithook(_audit)

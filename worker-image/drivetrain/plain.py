@@ -131,9 +131,11 @@ def _encoded_dict(node: dict[Any, Any], inside: tuple[int, ...]) -> Any:
         attributes = {}
     if kind is collections.defaultdict:
         factory = node.default_factory  # type: ignore[attr-defined]
-        if factory is not None and factory not in _FACTORIES:
-            raise _Refused(f"its default factory {_what(factory)} cannot be saved; use one of {sorted(_FACTORIES.values())}")
-        return _tagged("defaultdict", keys=keys, values=values, factory=_FACTORIES.get(factory))
+        name = next((name for each, name in _FACTORIES.items() if each is factory), None)
+        if name is None and factory is not None:
+            known = ", ".join(sorted(_FACTORIES.values()))
+            raise _Refused(f"its default factory {_what(factory)} cannot be saved; use one of {known}")
+        return _tagged("defaultdict", keys=keys, values=values, factory=name)
     if kind not in _DICTS:
         raise _Refused(f"{_what(node)} cannot be saved; {_instead(node)}")
     if not plain:

@@ -14,7 +14,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -44,14 +44,14 @@ class Array:
     descr: Any
     """The dtype, as numpy's file format writes it."""
     shape: tuple[int, ...]
-    order: str
+    order: Literal["C", "F"]
     """How its bytes follow one another: C or F."""
 
     @classmethod
     def of(cls, array: Any) -> Array:
         """An array whose elements are no Python objects."""
         numpy = sys.modules["numpy"]
-        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+        order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         flat = array.ravel(order=order)
         words = numpy.ndarray((flat.nbytes,), numpy.uint8, buffer=flat.copy()) if flat.nbytes else flat[:0].view("u1")
         return cls(torch.from_numpy(words), dtype_written(array.dtype), tuple(array.shape), order)
@@ -62,7 +62,7 @@ class Array:
 
         dtype = numpy.lib.format.descr_to_dtype(self.descr)
         if not self.data.numel():
-            return numpy.zeros(self.shape, dtype, self.order)
+            return numpy.zeros(self.shape, dtype, order=self.order)
         return numpy.ndarray(self.shape, dtype, self.data.numpy(), order=self.order)
 
 
@@ -118,7 +118,8 @@ def rebuilt(node: Any, values: list[Any]) -> Any:
         return dataclasses.replace(node, data=values[0])
     again = copy.copy(node)  # has its type and attributes
     if isinstance(node, dict):
-        put: Any = collections.OrderedDict.__setitem__ if isinstance(node, collections.OrderedDict) else dict.__setitem__
+        ordered = isinstance(node, collections.OrderedDict)
+        put: Any = collections.OrderedDict.__setitem__ if ordered else dict.__setitem__
         for key, value in zip(node, values, strict=True):
             put(again, key, value)
     elif isinstance(node, list):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,14 +163,11 @@ class Scripts:
                         texts[key.data] += (data := os.read(key.fd, 1 << 16))
                         if not data:
                             selector.unregister(key.fd)
-            for output in list(selector.get_map()):
-                if output != self._control.fileno():
-                    selector.unregister(output)
-                    os.set_blocking(output, False)
-                    try:
-                        texts[outputs.index(output)] += os.read(output, 1 << 18)  # a child may still hold it
-                    except BlockingIOError:
-                        continue
+            for key in list(selector.get_map().values()):
+                if key.data is not None:
+                    os.set_blocking(key.fd, False)
+                    with suppress(BlockingIOError):  # a child may still hold it
+                        texts[key.data] += os.read(key.fd, 1 << 18)
         for output in outputs:
             os.close(output)
         return codes, [text.decode(errors="replace") for text in texts]

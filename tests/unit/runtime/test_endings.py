@@ -131,7 +131,8 @@ CASES: Final[dict[str, Case]] = {
     ),
     "a daemon": Case("threading.Thread(target=time.sleep, args=(60,), daemon=True).start(); train()"),
     "a thread pool": Case(
-        "import concurrent.futures as futures\nhurry();futures.ThreadPoolExecutor(1, 'pool').submit(time.sleep, 60); train()",
+        "import concurrent.futures as futures\nhurry()\n"
+        "futures.ThreadPoolExecutor(1, 'pool').submit(time.sleep, 60); train()",
         said="thread 'pool_0'",
     ),
     "a thread's exception": Case("thread = threading.Thread(target=fail); thread.start(); train()", said="the cause"),
@@ -139,11 +140,13 @@ CASES: Final[dict[str, Case]] = {
         "import atexit\natexit.register(print, 'goodbye'); forgotten('uploader'); train()", said="goodbye"
     ),
     "a child process": Case(
-        "import multiprocessing\nhurry();multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), name='kid')"
-        ".start(); train()",
+        "import multiprocessing\nhurry()\n"
+        "multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), name='kid').start(); train()",
         said="child processes kid",
     ),
-    "atexit that hangs": Case("import atexit\nhurry(); atexit.register(time.sleep, 60); train()", said="atexit goes on"),
+    "atexit that hangs": Case(
+        "import atexit\nhurry(); atexit.register(time.sleep, 60); train()", said="atexit goes on"
+    ),
     # forked children
     "a fork that exits": Case(FORK + "forked(lambda: None); train()", said="the child ended with 7"),
     "after training": Case(FORK + "train(); forked(lambda: None)", said="the child ended with 7"),
@@ -154,7 +157,8 @@ CASES: Final[dict[str, Case]] = {
         said="the child is gone",
     ),
     "a fork beside a group of the script": Case(
-        FORK + "for batch in run.batches():\n  run.step(batch, lambda model, x: (run.process_group, model(x).sum())[1])\n"
+        FORK
+        + "for batch in run.batches():\n  run.step(batch, lambda model, x: (run.process_group, model(x).sum())[1])\n"
         "forked(sys.exit)",
         said="the child ended with 0",
     ),

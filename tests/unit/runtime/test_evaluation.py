@@ -60,6 +60,9 @@ def collated(samples: Any) -> torch.Tensor:
 class Net(nn.Module):
     """With a batch-norm that is frozen in a model that trains, and buffers that forward changes in its own ways."""
 
+    added: torch.Tensor
+    replaced: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.line = nn.Linear(2, 1)
@@ -75,14 +78,12 @@ class Net(nn.Module):
         return out
 
 
-def made(net: nn.Module | None = None, collate: Callable[[Any], Any] | None = collated) -> tuple[Run, nn.Module]:
+def made(net: nn.Module | None = None, collate: Callable[[Any], Any] | None = collated) -> tuple[Run, Any]:
     """A run that is prepared."""
     torch.manual_seed(1)
     training = RuntimeTraining(steps=4, global_batch=4)
     run = Run(Settings(training, 4, 4, expected_world=1), None)
-    model = run.prepare(
-        model=net or Net(), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Points(), collate=collate
-    )
+    model = run.prepare(model=net or Net(), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Points(), collate=collate)
     return run, model
 
 
@@ -100,15 +101,15 @@ def everything(model: nn.Module) -> str:
     )
 
 
-def plain(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def plain(model: nn.Module, x: torch.Tensor) -> Any:
     return model(x).mean()
 
 
-def drawing(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def drawing(model: nn.Module, x: torch.Tensor) -> Any:
     return model(x).mean() + torch.rand(()) + random.random() + np.random.randn()
 
 
-def meddling(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def meddling(model: nn.Module, x: torch.Tensor) -> Any:
     model.train()
     torch.set_grad_enabled(True)
     torch.set_autocast_enabled("cpu", True)
@@ -128,7 +129,7 @@ def failing(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def test_an_evaluation_leaves_nothing_behind(data: Callable[[], Any], forward: Callable[..., Any]) -> None:
     run, model = made()
     np.random.randn()  # numpy has one more in hand
-    model.line.weight.grad = torch.ones(1, 2)  # type: ignore[union-attr]
+    model.line.weight.grad = torch.ones(1, 2)
     before = everything(model)
     try:
         run.evaluate(data(), forward, batch=4)
@@ -141,7 +142,7 @@ def test_an_evaluation_leaves_nothing_behind(data: Callable[[], Any], forward: C
 def test_modules_are_in_evaluation_mode_meanwhile() -> None:
     seen = []
 
-    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(model: nn.Module, x: torch.Tensor) -> Any:
         seen.extend([module.training for module in model.modules()] + [torch.is_grad_enabled()])
         return model(x).mean()
 
@@ -161,9 +162,7 @@ def test_it_reads_with_the_collate_function_of_prepare(data: Callable[[], Any]) 
 def test_training_reads_by_the_same_rules() -> None:
     training = RuntimeTraining(steps=1, global_batch=4)
     run = Run(Settings(training, 1, 4, expected_world=1), None)
-    run.prepare(
-        model=nn.Linear(2, 1), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=ByNothing(), collate=collated
-    )
+    run.prepare(model=nn.Linear(2, 1), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=ByNothing(), collate=collated)
     for batch in run.batches():
         run.step(batch, plain)
     assert run.step_number == 1
@@ -171,7 +170,9 @@ def test_training_reads_by_the_same_rules() -> None:
 
 def test_it_may_have_a_collate_function_of_its_own() -> None:
     run, _ = made()
-    found = run.evaluate(Points(), lambda model, x: torch.tensor(x), batch=4, collate=lambda samples: float(len(samples)))
+    found = run.evaluate(
+        Points(), lambda model, x: torch.tensor(x), batch=4, collate=lambda samples: float(len(samples))
+    )
     assert found.loss == (4 * 4 + 4 * 4 + 2 * 2) / SIZE
 
 
@@ -194,7 +195,7 @@ def by_ranks(pipe: Pipe) -> tuple[float, float]:
     torch.set_num_threads(1)
     run, _ = made(Net())
     found = run.evaluate(
-        Points(), lambda model, x: Loss(drawing(model, x) * len(x), len(x), {"drawn": torch.rand(())}), batch=3
+        Points(), lambda model, x: Loss(drawing(model, x) * len(x), len(x), {"drawn": float(torch.rand(()))}), batch=3
     )
     run.finish()
     return found.loss, found.metrics["drawn"]

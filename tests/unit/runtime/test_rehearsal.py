@@ -49,7 +49,8 @@ model = Net()
 model.line.bias.requires_grad_(False)
 stats, data = Stats(), Data()
 BODY
-run.prepare(model=model, optimizer=lambda p: torch.optim.SGD([each for each in p if each.requires_grad], 0.01), data=data)
+def optimizer(parameters): return torch.optim.SGD([each for each in parameters if each.requires_grad], 0.01)
+run.prepare(model=model, optimizer=optimizer, data=data)
 run.register("stats", stats)
 torch.manual_seed(5); random.seed(5); numpy.random.seed(5)
 for batch in run.batches():
@@ -70,7 +71,9 @@ class Case:
     """What the line says that tells of a failure."""
 
 
-IN_REHEARSAL: Final = "def middle(model, x):\n  loss = model(x).square().mean()\n  if rehearsing():\n    {}\n  return loss"
+IN_REHEARSAL: Final = (
+    "def middle(model, x):\n  loss = model(x).square().mean()\n  if rehearsing():\n    {}\n  return loss"
+)
 CASES: Final[dict[str, Case]] = {
     "batch-norm": Case(),
     "a share": Case(workers=3, sizes=(4, 4, 4)),
@@ -85,7 +88,9 @@ CASES: Final[dict[str, Case]] = {
     "one sample in spite of all": Case(
         workers=3, defaults={"microbatches": 4}, sizes=(1,), not_warm="ValueError: Expected more than 1 value"
     ),
-    "an error in forward": Case(IN_REHEARSAL.format("raise KeyError('of the script')"), (10,), not_warm="of the script"),
+    "an error in forward": Case(
+        IN_REHEARSAL.format("raise KeyError('of the script')"), (10,), not_warm="of the script"
+    ),
     "an error of many lines": Case(IN_REHEARSAL.format("raise KeyError('one\\ntwo')"), (10,), not_warm="KeyError: "),
     "an error in backward": Case(
         IN_REHEARSAL.format("loss.register_hook(lambda gradient: [][1])"),
@@ -93,7 +98,9 @@ CASES: Final[dict[str, Case]] = {
         not_warm="IndexError",
     ),
     "an error half-way": Case(
-        IN_REHEARSAL.format("loss.backward(); model.eval(); model.calls += 9; stats.seen['x'] = 1; raise OSError('half')"),
+        IN_REHEARSAL.format(
+            "loss.backward(); model.eval(); model.calls += 9; stats.seen['x'] = 1; raise OSError('half')"
+        ),
         (10,),
         not_warm="OSError: half",
     ),

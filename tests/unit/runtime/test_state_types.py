@@ -55,7 +55,10 @@ VALUES: Final[dict[str, Any]] = {
     "paths": [pathlib.Path("a/b"), pathlib.PurePosixPath("/x"), pathlib.PureWindowsPath("c:\\x")],
     "days": [datetime.date(2020, 1, 2), datetime.datetime(2020, 1, 2, 3, 4, 5, 6), datetime.timedelta(-1, 2, 3)],
     "zones": [datetime.UTC, datetime.timezone(datetime.timedelta(hours=2), "X"), BERLIN],
-    "moments": [datetime.datetime(2020, 10, 25, 2, 30, fold=1, tzinfo=BERLIN), datetime.time(1, 2, tzinfo=datetime.UTC)],
+    "moments": [
+        datetime.datetime(2020, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
+        datetime.time(1, 2, tzinfo=datetime.UTC),
+    ],
     "exact": [decimal.Decimal("1.10"), decimal.Decimal("NaN"), fractions.Fraction(1, 3), uuid.UUID(int=5)],
     "random": random.Random(1).getstate(),
     # numpy
@@ -70,7 +73,11 @@ VALUES: Final[dict[str, Any]] = {
     "dtype": np.dtype("f4"),
     "numpy's generators": [np.random.RandomState(1).get_state(), np.random.default_rng(1).bit_generator.state],
     # torch
-    "tensors": [torch.ones(2, dtype=torch.bfloat16), torch.zeros(0), torch.tensor(1), torch.ones(2, dtype=torch.uint16)],
+    "tensors": [
+        torch.zeros(0),
+        torch.tensor(1),
+        *(torch.ones(2, dtype=each) for each in (torch.bfloat16, torch.uint16)),
+    ],
     "views": [torch.arange(6).view(2, 3).t(), torch.ones(2, dtype=torch.complex64).conj(), torch.ones(1).expand(3)],
     "parameters": [nn.Parameter(torch.ones(2)), nn.Buffer(torch.ones(2))],
     "types": [torch.float32, torch.float8_e4m3fn, torch.device("cpu"), torch.Size([1, 2])],
@@ -162,7 +169,7 @@ REFUSED: Final[dict[str, tuple[Any, str]]] = {
     "a subclass of dict": (Names(a=1), "an object of .*Names"),
     "a factory": (collections.defaultdict(lambda: 3), "its default factory the function .*<lambda>"),
     "a partial factory": (collections.defaultdict(functools.partial(int)), "its default factory"),
-    "a masked array": (np.ma.array([1], mask=[1]), r"numpy\.asarray"),
+    "a masked array": (np.ma.array([1], mask=[True]), r"numpy\.asarray"),
     "a record array": (np.recarray(1, RECORD), r"numpy\.asarray"),
     "a module": (nn.Linear(1, 1), "an object of torch.nn.modules.linear.Linear"),
     "itself": (circle(), r"\[0\]: contains itself"),
@@ -189,7 +196,7 @@ def test_what_was_written_is_read_before_it_takes_the_old_files_place(
 ) -> None:
     path = tmp_path / "model.pt"
     save_checkpoint(path, {"model": {}}, Position(step=1).dump())
-    for encoded, told in ((lambda part, _: [Point()], "cannot be read back"), (lambda part, _: {}, "as something else")):
+    for encoded, told in ((lambda part, _: [Point()], "read back"), (lambda part, _: {}, "as something else")):
         monkeypatch.setattr("drivetrain.plain._encoded", encoded)
         with pytest.raises(UsageError, match=told):
             save_checkpoint(path, {"model": {"a": 1}}, Position(step=2).dump())
@@ -225,7 +232,7 @@ def test_a_type_of_a_later_version_is_named(tmp_path: Path) -> None:
         (np.zeros((2, 3)), np.zeros((3, 2))),
         (np.zeros(2), torch.zeros(2)),
         (np.array([1, None], object), np.array([1, 2], object)),
-        (np.ma.array([1], mask=[0]), np.ma.array([1], mask=[1])),
+        (np.ma.array([1], mask=[False]), np.ma.array([1], mask=[True])),
         (Path("a"), "a"),
         (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
         (Point(1), Point(2)),
@@ -242,7 +249,6 @@ def test_what_looks_alike_has_another_digest(one: Any, other: Any) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: {f"{number}" for number in range(20)},
         lambda: Point(torch.ones(2)),
         lambda: np.arange(5.0),
         lambda: [Colour.RED, circle, Pair(1, 2), functools.partial(max, 1)],
@@ -250,14 +256,13 @@ def test_what_looks_alike_has_another_digest(one: Any, other: Any) -> None:
     ],
 )
 def test_a_digest_is_the_same_wherever_a_value_lies(make: Any) -> None:
-    one, other = make(), make()
-    skeleton = pickle_in_another_order(one)
-    assert digest(one) == digest(other) == digest(skeleton)
+    assert digest(make()) == digest(make())
 
 
-def pickle_in_another_order(value: Any) -> Any:
-    """Sets as another process with another hash seed would have them."""
-    return set(sorted(value, reverse=True)) if isinstance(value, set) else value
+def test_a_digest_does_not_depend_on_the_order_of_a_set() -> None:
+    one, other = {0, 8, 16}, {16, 8, 0}
+    assert list(one) != list(other)
+    assert digest([one, frozenset(one)]) == digest([other, frozenset(other)])
 
 
 class Stats:
@@ -290,7 +295,7 @@ def trained(pipe: Pipe, path: Path, steps: int) -> tuple[Any, Any, str]:
     run = Run(Settings(RuntimeTraining(steps=steps, global_batch=4), steps, 4, expected_world=2), None)
     data = torch.ones(8, 2)
     optimizer = torch.optim.SGD
-    run.prepare(model=Versioned(2, 1), optimizer=lambda p: optimizer(p, 0.1), data=data, resume=path)  # type: ignore[arg-type]
+    run.prepare(model=Versioned(2, 1), optimizer=lambda p: optimizer(p, 0.1), data=data, resume=path)
     run.register("stats", stats)
     for batch in run.batches():
         run.step(batch, lambda model, x: model(x).sum())
