@@ -16,13 +16,16 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 LEFT_BEHIND_SECONDS = 30.0
-"""How long threads and functions of `atexit` may go on after the script's end, each of the two."""
+"""How long threads may go on after the script's end."""
+_ATEXIT_FACTOR: Final = 4.0
+"""So many times as long functions of `atexit` may: they were meant to come then, and may have to send what is left."""
 
 _AGAIN_SECONDS: Final = 1.0
 _FAILED: Final = 1
@@ -34,7 +37,10 @@ _ends: Final[list[tuple[int, Callable[[], int | None]]]] = []
 def at_end_of_script(end: Callable[[], int | None]) -> None:
     """Call `end()` when the main thread of this process has ended. It returns the exit code, None if that is unknown;
     if it raises, the process fails."""
-    if not _ends:
+    if not _ends and not threading.main_thread().is_alive():
+        # A thread began to train when the script was over already. Python waits for it, and then calls this.
+        atexit.register(_main_thread_ended, lambda: None)
+    elif not _ends:
         # Not threading._register_atexit: what is registered later would come, and perhaps wait, before us.
         python_waits = threading._shutdown  # type: ignore[attr-defined]
         threading._shutdown = lambda: _main_thread_ended(python_waits)  # type: ignore[attr-defined]
@@ -52,12 +58,15 @@ def _main_thread_ended(python_waits: Callable[[], None]) -> None:
         python_waits()
         return
     codes = [_ended(end) for end in reversed(ours)]
-    with contextlib.suppress(_Overdue), _limit():
+    with contextlib.suppress(_Overdue), _limit(LEFT_BEHIND_SECONDS):
         python_waits()
     left = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
     for thread in left:
-        _say(f"its thread {thread.name!r} goes on{_place_of(thread)}, and is cut off; join it, or make it a daemon")
-    with contextlib.suppress(_Overdue), _limit(_name_children):
+        _say(
+            LEFT_BEHIND_SECONDS,
+            f"its thread {thread.name!r} goes on{_place_of(thread)}, and is cut off; join it, or make it a daemon",
+        )
+    with contextlib.suppress(_Overdue), _limit(LEFT_BEHIND_SECONDS * _ATEXIT_FACTOR, _name_children):
         atexit._run_exitfuncs()
     code = _FAILED if _FAILED in codes else codes[0]
     if code is not None and (left or _FAILED in codes):
@@ -71,18 +80,18 @@ def _ended(end: Callable[[], int | None]) -> int | None:
     try:
         return end()
     except BaseException:  # noqa: BLE001  Whatever it was, the interpreter would print it and exit with 0.
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
         return _FAILED
 
 
 @contextlib.contextmanager
-def _limit(named: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Raise `_Overdue` into what runs inside, again and again from `LEFT_BEHIND_SECONDS` on."""
+def _limit(seconds: float, named: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
+    """Raise `_Overdue` into what runs inside, again and again from so many seconds on."""
     inside = True
 
     def overdue(number: int, frame: FrameType | None) -> None:
         if inside:
-            named()
+            named(seconds)
             raise _Overdue
 
     def unraisable(found: sys.UnraisableHookArgs) -> None:
@@ -91,7 +100,7 @@ def _limit(named: Callable[[], None] = lambda: None) -> Iterator[None]:
 
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
     before: Any = signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, LEFT_BEHIND_SECONDS, _AGAIN_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
     try:
         yield
     finally:
@@ -101,9 +110,9 @@ def _limit(named: Callable[[], None] = lambda: None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before if before is not None else signal.SIG_DFL)
 
 
-def _say(what: str) -> None:
+def _say(seconds: float, what: str) -> None:
     with contextlib.suppress(Exception):
-        print(f"drivetrain: the script ended {LEFT_BEHIND_SECONDS:g} s ago, but {what}", file=sys.stderr, flush=True)
+        print(f"drivetrain: the script ended {seconds:g} s ago, but {what}", file=sys.stderr, flush=True)
 
 
 def _place_of(thread: threading.Thread) -> str:
@@ -114,9 +123,9 @@ def _place_of(thread: threading.Thread) -> str:
     return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
 
 
-def _name_children() -> None:
+def _name_children(seconds: float) -> None:
     """Of `multiprocessing`, whose `atexit` function waits for them."""
     multiprocessing = sys.modules.get("multiprocessing")
     names = [each.name for each in multiprocessing.active_children()] if multiprocessing is not None else []
     what = f"waits for its child processes {', '.join(names)}" if names else "a function of atexit goes on"
-    _say(f"{what}, and is cut off")
+    _say(seconds, f"{what}, and is cut off")

@@ -31,9 +31,10 @@ class Exit:
     def __init__(self, told: Callable[[str], None]) -> None:
         self._told = told
         self._pid = os.getpid()
+        self._thread = threading.current_thread()
         self._outermost = sys._getframe()
-        while self._outermost.f_back is not None:
-            self._outermost = self._outermost.f_back
+        while (outer := self._outermost.f_back) is not None and outer.f_code.co_filename != threading.__file__:
+            self._outermost = outer
         self._uncaught: int | None = None
         """The exit code that the exception leads to with which the script ended."""
         self._left: tuple[FrameType, int] | None = None
@@ -57,9 +58,11 @@ class Exit:
         frame = sys._getframe(1).f_back
         self._left = None if frame is None else (frame, frame.f_lasti)
 
-    def gave_up(self, where: str, *, over: bool) -> bool:
-        """Did it give up? To be asked when the script's frames are gone. `where` says how far it had come, `over`
-        whether all steps are done."""
+    def gave_up(self, where: Callable[[], str], over: Callable[[], bool]) -> bool:
+        """Did it give up? To be asked when the main thread has ended. `where` says how far it had come, `over` whether
+        all steps are done."""
+        if self._thread is not threading.main_thread() and not self._thread.daemon:
+            self._thread.join()  # the script is there, and Python would wait for it
         if self._returned:
             self.code = 0
             return False
@@ -69,19 +72,22 @@ class Exit:
         if self._asked:
             self.code = _code_of(self._asked[0])
             if self.code:
-                self._told(f"the script ended {where}: sys.exit({self._asked[0]!r})")
+                self._told(f"the script ended {where()}: sys.exit({self._asked[0]!r})")
             return self.code != 0
-        if over or self._broke_out:
+        if self._thread is not threading.main_thread():
+            self._told(f"the script ended {where()}: an exception ended the thread that had called drivetrain.start()")
+            return True
+        if over() or self._broke_out:
             return False  # as `raise SystemExit(main())` ends; its code is for who started the process
         self._told(
-            f"the script ended {where}: SystemExit was raised directly, before the loop over run.batches() was over; "
+            f"the script ended {where()}: SystemExit was raised directly, before the loop over run.batches() was over; "
             "to stop early, break out of the loop, or call sys.exit(0)"
         )
         return True
 
     def exits(self, status: Any) -> None:
         """The script has asked for its end. In another thread `sys.exit` only ends that."""
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is self._thread:
             self._asked = [status]
 
     def uncaught(self, error: BaseException) -> None:

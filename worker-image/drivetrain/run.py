@@ -108,6 +108,8 @@ class Run:
         """The script has ended."""
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
+        self._registered: list[Stateful] = []
+        """What the script registered."""
         self._on_commit: list[Callable[[StepResult], None]] = []
         self._exit.watch()
         at_end_of_script(self._at_end)
@@ -178,6 +180,7 @@ class Run:
     def register(self, name: str, stateful: Stateful) -> None:
         """Make more state part of the run: it is copied to newcomers, saved, and hashed. Call before the first step."""
         self._registry.register(name, stateful)
+        self._registered.append(stateful)
 
     def on_commit(self, function: Callable[[StepResult], None]) -> None:
         """Call `function(result)` on rank 0 for every step once all members hold it; the place for outside effects."""
@@ -273,7 +276,7 @@ class Run:
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
-                rehearse(batch, parallel.rehearsal(forward), self._registry)
+                rehearse(batch, parallel.rehearsal(forward), self._registered)
         number = batch.step
         last = self._operations.position.last
         if self._operations.position.step >= self.settings.steps and last is not None:
@@ -469,9 +472,9 @@ class Run:
 
     def _at_end(self) -> int | None:
         """The script has ended: take part in the job's completion, unless it gave up. Returns its exit code."""
-        step = self._operations.position.step
+        position, steps = self._operations.position, self.settings.steps
         gave_up = self._exit.gave_up(
-            f"at step {step} of {self.settings.steps}", over=step >= self.settings.steps or self._finished
+            lambda: f"at step {position.step} of {steps}", lambda: self._finished or position.step >= steps
         )
         alone = self._link is None and self._world.size == 1
         with ExitStack() as ending:  # from the last of these to the first, whatever fails

@@ -50,11 +50,6 @@ class Registry:
             raise StateMismatch(f"register({name!r}): the name is taken")
         self._parts[name] = part
 
-    @property
-    def parts(self) -> dict[str, Stateful]:
-        """All of them, by name."""
-        return dict(self._parts)
-
     def collect(self) -> dict[str, Any]:
         """The state of all parts; tensors are the live ones, not copies."""
         return {name: part.state_dict() for name, part in self._parts.items()}

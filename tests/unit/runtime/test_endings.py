@@ -204,6 +204,26 @@ def test_a_rank_ends(scripts: Scripts, name: str) -> None:
     check(name, scripts.ended(BEGIN + CASES[name].script, job=True, seconds=60.0), job=True)
 
 
+IN_A_THREAD: Final = {
+    "train()": (True, ""),
+    "train(1, fail)": (False, "an exception ended the thread"),
+    "train(1, lambda: sys.exit(3))": (False, "at step 1 of 2: sys.exit(3)"),
+}
+
+
+@pytest.mark.parametrize("main", ["thread.join()", "began.wait()", ""])
+@pytest.mark.parametrize("script", IN_A_THREAD)
+def test_a_script_may_be_in_another_thread(scripts: Scripts, script: str, main: str) -> None:
+    """Whether the main thread ends after it, while it trains, or before it began."""
+    body = BEGIN + "began.set()\n" + script
+    thread = f"thread = threading.Thread(target=exec, args=({body!r}, globals())); thread.start()"
+    whole = f"import threading\nbegan = threading.Event()\n{thread}\n{main}"
+    end = scripts.ended(whole, job=True, seconds=60.0)
+    finished, told = IN_A_THREAD[script]
+    assert end.finished == finished, end.output
+    assert told in "".join(end.told)
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_a_script_without_a_job_ends_alike(scripts: Scripts, name: str) -> None:
     check(name, scripts.ended(BEGIN + CASES[name].script, seconds=60.0), job=False)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import torch
 from torch import nn
 
 from drivetrain import rng
@@ -21,10 +22,10 @@ from drivetrain.comm.ordered import OrderedSum
 from drivetrain.data.batch import Batch
 from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import Source
-from drivetrain.digest import digest
+from drivetrain.digest import digest_of_skeleton
 from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.settings import Settings
-from drivetrain.state import Registry, Stateful
+from drivetrain.state import Stateful, flatten
 from drivetrain.undisturbed import undisturbed
 
 _STEP: Final = 0
@@ -78,11 +79,14 @@ class Rehearsal:
                 (loss.sum if isinstance(loss, Loss) else loss).backward()
 
 
-def rehearse(batch: Batch, rehearsal: Rehearsal, registry: Registry) -> None:
-    """Warm up, before this process is a member. Says in one line if that failed."""
+def rehearse(batch: Batch, rehearsal: Rehearsal, registered: Sequence[Stateful]) -> None:
+    """Warm up, before this process is a member. `registered` by the script is as before, too, if forward changes it.
+
+    Says in one line if it failed.
+    """
     batch.rehearsing = True
     try:
-        with _kept(registry, rehearsal.model):
+        with _kept(registered):
             rehearsal.run()
     except Exception as error:  # noqa: BLE001  Of the script's, whatever it is: see above.
         text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
@@ -92,16 +96,18 @@ def rehearse(batch: Batch, rehearsal: Rehearsal, registry: Registry) -> None:
 
 
 @contextmanager
-def _kept(registry: Registry, model: nn.Module) -> Iterator[None]:
-    """What else is registered is as before, also if forward changes it."""
-    before: list[tuple[Stateful, dict[str, Any], str]] = []
-    for part in registry.parts.values():
-        if part is not model:
-            state = part.state_dict()
-            before.append((part, copy.deepcopy(state), digest(state)))
+def _kept(registered: Sequence[Stateful]) -> Iterator[None]:
+    before = [copy.deepcopy(part.state_dict()) for part in registered]
     try:
         yield
     finally:
-        for part, state, was in before:
-            if digest(part.state_dict()) != was:
+        for part, state in zip(registered, before, strict=True):
+            if not _equal(part.state_dict(), state):
                 part.load_state_dict(state)
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Not by a digest of all bits: a moving average is as large as a model."""
+    if digest_of_skeleton(one) != digest_of_skeleton(other):
+        return False
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(flatten(one)[1], flatten(other)[1], strict=True))
