@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], position: dict[str, Any])
     Raises `UsageError` that names what could not be read back; the old file stays then.
     """
     path = path.absolute()
-    plain = encode(state, lambda name: f"{name}.state_dict()" if name in _OURS else f"register({name!r})")
+    plain = encode(state, _named)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     content = {"format": _FORMAT, "model": plain["model"], "state": plain, "position": position}
@@ -46,6 +46,15 @@ def save_checkpoint(path: Path, state: dict[str, Any], position: dict[str, Any])
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def refuse_what_cannot_be_saved(state: dict[str, Any]) -> None:
+    """Raises `UsageError` for parts of a state that `save_checkpoint` would refuse."""
+    encode(state, _named)
+
+
+def _named(part: str) -> str:
+    return f"{part}.state_dict()" if part in _OURS else f"register({part!r})"
 
 
 def _read_back(path: Path, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
+from drivetrain.checkpoint import load_checkpoint, refuse_what_cannot_be_saved, save_checkpoint, saved_step
 from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
@@ -38,7 +38,7 @@ from drivetrain.parallel.step import TrainingStep
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
-from drivetrain.state import Registry, Stateful, digest
+from drivetrain.state import Registry, Stateful, digest, dump_skeleton, flatten
 from drivetrain.telemetry.meter import Meter
 from drivetrain.update import Update
 from drivetrain.world.base import World
@@ -108,7 +108,7 @@ class Run:
         """The script has ended."""
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
-        self._registered: list[Stateful] = []
+        self._registered: dict[str, Stateful] = {}
         """What the script registered."""
         self._on_commit: list[Callable[[StepResult], None]] = []
         self._exit.watch()
@@ -180,7 +180,7 @@ class Run:
     def register(self, name: str, stateful: Stateful) -> None:
         """Make more state part of the run: it is copied to newcomers, saved, and hashed. Call before the first step."""
         self._registry.register(name, stateful)
-        self._registered.append(stateful)
+        self._registered[name] = stateful
 
     def on_commit(self, function: Callable[[StepResult], None]) -> None:
         """Call `function(result)` on rank 0 for every step once all members hold it; the place for outside effects."""
@@ -249,6 +249,9 @@ class Run:
     def batches(self) -> Iterator[Batch]:
         """The steps that are left, until `training.steps`. In a spare, waits inside `run.step` until it is needed."""
         self._prepared()
+        if self._link is not None or self._world.size > 1:
+            # Before a newcomer needs it: can it travel?
+            dump_skeleton(flatten({name: part.state_dict() for name, part in self._registered.items()})[0])
         while True:
             if self._rehearsed or self._link is None:
                 number = self._operations.bind(self.settings.steps)
@@ -276,7 +279,7 @@ class Run:
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
-                rehearse(batch, parallel.rehearsal(forward), self._registered)
+                rehearse(batch, parallel.rehearsal(forward), list(self._registered.values()))
         number = batch.step
         last = self._operations.position.last
         if self._operations.position.step >= self.settings.steps and last is not None:
@@ -341,8 +344,9 @@ class Run:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
 
-        Returns on all ranks when the file is in place. `torch.load(path)["model"]` is the model's state dict;
-        `prepare(resume=path)` goes on from it.
+        Returns on all ranks when the file is in place; raises `UsageError` on all, and leaves the file before as it is,
+        if something that is registered could not be read back (docs/scripts.md). `torch.load(path)["model"]` is the
+        model's state dict; `prepare(resume=path)` goes on from it.
         """
 
         parallel = self._prepared()
@@ -355,6 +359,8 @@ class Run:
                     save_checkpoint(Path(path), self._registry.collect(), self._operations.position.dump())
             return [1.0]
 
+        # All ranks look, so that all of them raise.
+        refuse_what_cannot_be_saved({name: part.state_dict() for name, part in self._registered.items()})
         self._operations.reduce(1, contribute)
 
     def finish(self) -> None:

@@ -100,6 +100,7 @@ class Scripts:
         )
         theirs.close()
         self._number = 0
+        assert self._control.recv(16) == b"ready"  # however long torch takes; empty if the zygote failed
 
     def close(self) -> None:
         """End."""

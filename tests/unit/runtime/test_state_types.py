@@ -260,7 +260,8 @@ def test_a_digest_is_the_same_wherever_a_value_lies(make: Any) -> None:
 
 
 def test_a_digest_does_not_depend_on_the_order_of_a_set() -> None:
-    one, other = {0, 8, 16}, {16, 8, 0}
+    names = [f"name {number}" for number in range(50)]
+    one, other = set(names), set(reversed(names))
     assert list(one) != list(other)
     assert digest([one, frozenset(one)]) == digest([other, frozenset(other)])
 
@@ -315,6 +316,35 @@ def test_newcomers_and_resumed_jobs_get_the_types_that_others_had(tmp_path: Path
         assert len({each[2] for each in ranks}) == 1
     assert [each[1] for each in begun] == [None, 7]  # rank 0 loaded nothing
     assert [each[1] for each in resumed] == [7, 7]
+
+
+def refused(pipe: Pipe, value: Any, path: Path) -> tuple[str, int]:
+    """What a run of two ranks says of registered state, and how many steps it made."""
+    torch.set_num_threads(1)
+    seen = collections.UserList([lambda: 3]) if value == "a function without a name" else value
+    stats = Stats({"seen": [seen]})
+    run = Run(Settings(RuntimeTraining(steps=2, global_batch=4), 2, 4, expected_world=2), None)
+    run.prepare(model=nn.Linear(2, 1), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=torch.ones(8, 2))
+    run.register("stats", stats)
+    try:
+        for batch in run.batches():
+            run.step(batch, lambda model, x: model(x).sum())
+            run.save(path)
+    except UsageError as error:
+        return str(error), run.step_number
+    return "", run.step_number
+
+
+def test_all_ranks_refuse_to_save_what_could_not_be_read(tmp_path: Path) -> None:
+    for told, steps in together(refused, 2, Colour.RED, tmp_path / "model.pt"):
+        assert "register('stats')['seen'][0]" in told
+        assert steps == 1
+
+
+def test_what_cannot_travel_is_named_before_it_has_to(tmp_path: Path) -> None:
+    for told, steps in together(refused, 2, "a function without a name", tmp_path / "model.pt"):
+        assert "state['stats']['seen'][0]: UserList cannot be copied to a newcomer" in told
+        assert steps == 0
 
 
 def test_what_cannot_travel_is_named() -> None:

@@ -21,6 +21,7 @@ import drivetrain.run  # noqa: F401
 gc.collect()
 gc.freeze()  # else the last collection of each script copies all of this memory
 _control = socket.socket(fileno=int(sys.argv[1]))
+_control.send(b"ready")
 _running: dict[int, int] = {}
 _request = None
 _fds: list[int] = []
