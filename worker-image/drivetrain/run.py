@@ -6,7 +6,6 @@ The loop is the script's; one call, `run.step`, owns everything from forward to 
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import sys
@@ -17,14 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
-from drivetrain.checkpoint import load_checkpoint, save_checkpoint, saved_step
+from drivetrain.checkpoint import load_checkpoint, refuse_what_cannot_be_saved, save_checkpoint, saved_step
 from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
-from drivetrain.data.source import Dataset, MapSource, Source, is_stream
+from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import StreamSource
+from drivetrain.ending import at_end_of_script
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
@@ -40,7 +41,7 @@ from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
-from drivetrain.state import Registry, Stateful, digest
+from drivetrain.state import Registry, Stateful, digest, dump_skeleton, flatten
 from drivetrain.telemetry.meter import Meter
 from drivetrain.update import State, Update
 from drivetrain.world.base import World
@@ -98,22 +99,29 @@ class Run:
         self._training_step: TrainingStep | None = None
         self._update: Update | None = None
         self._source: Source | None = None
+        self._collate: Collate = default_collate
         self._model: nn.Module | None = None
         self._precision: Precision | None = None
         self._rehearsed = False
+        self._batch: Batch | None = None
+        """The last that the script got."""
         self._script_group: ScriptGroup | None = None
         self._exit = Exit(link.error if link is not None else lambda text: None)
+        self._pid = os.getpid()
         self._finished = False
+        self._over = False
+        """The script has ended."""
         self._logged: dict[str, float] = {}
         self._invisible: tuple[StepResult, dict[str, float]] | None = None
+        self._registered: dict[str, Stateful] = {}
+        """What the script registered."""
         self._on_commit: list[Callable[[StepResult], None]] = []
         self._on_update: list[Callable[[StepResult], None]] = []
         self._operations.on_update = self._updated
         self._given_up: int | None = None
         """The step whose attempt ended in an error that the script has caught."""
-        if link is not None or self._world.size > 1:
-            self._exit.watch()
-        atexit.register(self._at_exit)
+        self._exit.watch()
+        at_end_of_script(self._at_end)
 
     # --- what the script says once ----------------------------------------------------------------------------------
 
@@ -138,6 +146,7 @@ class Run:
         """
         if self._strategy is not None:
             raise UsageError("prepare was called already")
+        self._collate = collate or default_collate
         self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
         self._model = model.to(device) if device is not None else model
@@ -179,6 +188,7 @@ class Run:
     def register(self, name: str, stateful: Stateful) -> None:
         """Make more state part of the run: it is copied to newcomers, saved, and hashed. Call before the first step."""
         self._registry.register(name, stateful, by_script=True)
+        self._registered[name] = stateful
 
     def on_update(self, function: Callable[[StepResult], None]) -> None:
         """Call `function(result)` on every rank as a part of each update, when the parameters are new: the place for
@@ -194,12 +204,19 @@ class Run:
 
     @property
     def rank(self) -> int:
-        """Rank of this process now. It may change with the membership: never cache it. -1 in a spare."""
+        """Rank of this process now. It may change with the membership: never cache it.
+
+        In a job it is known from the loop over `run.batches()` on, where asking waits until this process is a member,
+        as `batch.step` does; ask there, or in `forward`. Raises `UsageError` before that, when a spare warms up, and in
+        data workers. After the end it is what it was last.
+        """
+        self._placed("rank")
         return self._world.rank
 
     @property
     def world_size(self) -> int:
-        """Number of members now; it may change."""
+        """Number of members now; it may change. Known where `rank` is."""
+        self._placed("world_size")
         return self._world.size
 
     @property
@@ -225,7 +242,7 @@ class Run:
 
     @property
     def membership(self) -> str:
-        """Number of the current membership epoch, `term.n`."""
+        """Number of the current membership epoch, `term.n`; `0.0` before the first one, and when a spare warms up."""
         return str(self._world.epoch)
 
     @property
@@ -246,6 +263,9 @@ class Run:
     def batches(self) -> Iterator[Batch]:
         """The steps that are left, until `training.steps`. In a spare, waits inside `run.step` until it is needed."""
         self._prepared()
+        if self._link is not None or self._world.size > 1:
+            # Before a newcomer needs it: can it travel?
+            dump_skeleton(flatten({name: part.state_dict() for name, part in self._registered.items()})[0])
         while True:
             if self._rehearsed or self._link is None:
                 number = self._operations.bind(self.settings.steps)
@@ -255,6 +275,7 @@ class Run:
                 self._skip(self._given_up)
             self._operations.next_batch()
             batch = Batch(lambda: min(self._operations.bind(self.settings.steps), self.settings.steps - 1))
+            self._batch = batch
             try:
                 yield batch
             except GeneratorExit:
@@ -274,9 +295,7 @@ class Run:
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
-                batch.rehearsing = True
-                rehearse(strategy, self.settings.expected_world, forward)
-                batch.rehearsing = False
+                rehearse(batch, strategy, self.settings.expected_world, forward, list(self._registered.values()))
         number = batch.step
         last = self._operations.position.last
         if self._operations.position.step >= self.settings.steps and last is not None:
@@ -336,15 +355,25 @@ class Run:
 
     def reduce(self, value: float, weight: float = 1.0) -> float:
         """Weighted mean of `value` over the members. Every member calls this at the same place in its script."""
+        self._not_over()
         total, weights = self._operations.reduce(2, lambda: [value * weight, weight])
         return total / weights if weights else float("nan")
 
-    def evaluate(self, data: Dataset, forward: Forward, *, batch: int = 64) -> Evaluation:
-        """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients."""
+    def evaluate(
+        self, data: Dataset, forward: Forward, *, batch: int = 64, collate: Collate | None = None
+    ) -> Evaluation:
+        """Mean loss (and metrics) of `forward` over all of `data`, which the members share out. No gradients.
+
+        Modules are in evaluation mode meanwhile; afterwards model and random numbers are as they were. `collate` makes
+        a batch of a list of samples; without it `prepare`'s does.
+        """
+        self._not_over()
         model, precision, step = self._model, self._precision, self._training_step
         if model is None or precision is None or step is None:
             raise UsageError("evaluate needs prepare first")
-        evaluator = Evaluator(model, data, precision.computing(forward), batch)
+        evaluator = Evaluator(
+            model, data, precision.computing(forward), batch, collate or self._collate, self.settings.training.seed
+        )
 
         def contribute() -> list[float]:
             transport = self._world.transport
@@ -356,8 +385,9 @@ class Run:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
 
-        Returns on all ranks when the file is in place. `torch.load(path)["model"]` is the model's state dict;
-        `prepare(resume=path)` goes on from it.
+        Returns on all ranks when the file is in place; raises `UsageError` on all, and leaves the file before as it is,
+        if something that is registered could not be read back (docs/scripts.md). `torch.load(path)["model"]` is the
+        model's state dict; `prepare(resume=path)` goes on from it.
         """
 
         strategy, _ = self._prepared()
@@ -371,6 +401,8 @@ class Run:
                     save_checkpoint(Path(path), self._registry.to_save(), self._operations.position.dump())
             return [1.0]
 
+        # All ranks look, so that all of them raise.
+        refuse_what_cannot_be_saved({name: part.state_dict() for name, part in self._registered.items()})
         self._operations.reduce(1, contribute, Kind.SAVE)
 
     def finish(self) -> None:
@@ -387,7 +419,25 @@ class Run:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _not_over(self) -> None:
+        if self._over:
+            raise UsageError(
+                "the script has ended, and its part in the run with it: do what remains before the end of its main "
+                "thread, not in a function of atexit or in a thread that is left behind"
+            )
+
+    def _placed(self, name: str) -> None:
+        """Rank and size have a meaning; inside the loop, wait until they have."""
+        in_loop = self._batch is not None and not self._batch.rehearsing and os.getpid() == self._pid
+        if self._world.unplaced is not None and in_loop:
+            self._operations.bind(self.settings.steps)
+        if self._world.unplaced is not None:
+            raise UsageError(
+                f"run.{name}: {self._world.unplaced}; ask inside the loop over run.batches(), or in forward"
+            )
+
     def _prepared(self) -> tuple[Strategy, TrainingStep]:
+        self._not_over()
         if self._strategy is None or self._training_step is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) before the loop")
         return self._strategy, self._training_step
@@ -470,11 +520,19 @@ class Run:
                 f"and lack {sorted(ours - theirs)}"
             )
 
-    def _at_exit(self) -> None:
+    def _at_end(self) -> int | None:
+        """The script has ended: take part in the job's completion, unless it gave up. Returns its exit code."""
+        position, steps = self._operations.position, self.settings.steps
+        gave_up = self._exit.gave_up(
+            lambda: f"at step {position.step} of {steps}", lambda: self._finished or position.step >= steps
+        )
+        alone = self._link is None and self._world.size == 1
         with ExitStack() as ending:  # from the last of these to the first, whatever fails
             ending.callback(destroy_groups, _DESTROY_SECONDS)
             ending.callback(self._world.close)
             if self._script_group is not None:
                 ending.callback(self._script_group.close)
-            if not self._exit.gave_up(f"at step {self.step_number} of {self.settings.steps}"):
-                self.finish()
+            if not gave_up or alone:
+                self._exit.tells_of(self.finish)
+            self._over = True
+        return self._exit.code

@@ -1,22 +1,35 @@
 """All state that makes two members equal: what is copied to a newcomer, hashed, and written by `run.save`.
 
-State is a tree of dicts and lists (`state_dict`s) with tensors in it. It travels as a skeleton (the tree with tensors
-replaced by their place) and the tensors. Receiving never writes into live tensors until all of it has arrived.
+It travels as a skeleton and the tensors (see tree.py). Receiving never writes into live tensors until all of it has
+arrived.
 """
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
 
+from drivetrain.digest import digest
 from drivetrain.errors import StateMismatch
-from drivetrain.memory_format import dense_part, flat_in, order_of, shaped_in
+from drivetrain.memory_format import dense_part, flat_in, order_of
 from drivetrain.modules import fit_buffers, hidden_buffers, swap
+from drivetrain.tree import Place, dump_skeleton, flatten, load_skeleton, places, unflatten
+
+__all__ = [
+    "Place",
+    "Registry",
+    "Stateful",
+    "as_bytes",
+    "checksum",
+    "digest",
+    "dump_skeleton",
+    "flatten",
+    "load_skeleton",
+    "places",
+    "unflatten",
+]
 
 
 class Stateful(Protocol):
@@ -25,95 +38,6 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Stands in a skeleton where tensor number `index` belongs."""
-
-    index: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    part: tuple[int, ...]
-    """The shape of what is in memory, if it repeats itself (expanded); else its own."""
-    order: tuple[int, ...] | None = None
-    """Of its dimensions in memory, if not torch's usual one."""
-
-    @classmethod
-    def of(cls, index: int, tensor: torch.Tensor) -> Place:
-        """That of a tensor."""
-        part = dense_part(tensor)
-        return cls(index, tuple(tensor.shape), tensor.dtype, tuple(part.shape), order_of(part))
-
-    @property
-    def bytes(self) -> int:
-        """Size of its data."""
-        return torch.Size(self.part).numel() * self.dtype.itemsize
-
-    def shaped(self, data: torch.Tensor) -> torch.Tensor:
-        """Flat uint8 data as the tensor: a view, with the strides that the one had whose place it is."""
-        part = shaped_in(self.order, data.view(self.dtype), self.part)
-        return part if self.part == self.shape else part.expand(self.shape)
-
-    def empty(self) -> torch.Tensor:
-        """Memory for it, on the CPU, with whatever is in it."""
-        return self.shaped(torch.empty(self.bytes, dtype=torch.uint8))
-
-
-def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
-    """Split a tree into its skeleton and its tensors, in depth-first order."""
-    tensors: list[torch.Tensor] = []
-
-    def walk(node: Any) -> Any:
-        if isinstance(node, torch.Tensor):
-            tensors.append(node.detach())
-            return Place.of(len(tensors) - 1, node)
-        if isinstance(node, dict):
-            return {key: walk(value) for key, value in node.items()}
-        if isinstance(node, (list, tuple)):
-            return _rebuilt(node, [walk(value) for value in node])
-        return node
-
-    return walk(tree), tensors
-
-
-def _rebuilt(like: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
-    """The same kind of list or tuple with other values; named tuples take them one by one, torch.Size only numbers."""
-    if isinstance(like, torch.Size):
-        return like
-    return like._make(values) if hasattr(like, "_make") else type(like)(values)
-
-
-def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
-    """Put a tree together again."""
-    if isinstance(skeleton, Place):
-        return tensors[skeleton.index]
-    if isinstance(skeleton, dict):
-        return {key: unflatten(value, tensors) for key, value in skeleton.items()}
-    if isinstance(skeleton, (list, tuple)):
-        return _rebuilt(skeleton, [unflatten(value, tensors) for value in skeleton])
-    return skeleton
-
-
-def places(skeleton: Any) -> list[Place]:
-    """All places of a skeleton, in order."""
-    if isinstance(skeleton, Place):
-        return [skeleton]
-    if isinstance(skeleton, dict):
-        return [place for value in skeleton.values() for place in places(value)]
-    if isinstance(skeleton, (list, tuple)):
-        return [place for value in skeleton for place in places(value)]
-    return []
-
-
-def dump_skeleton(skeleton: Any) -> bytes:
-    """Serialise a skeleton. Read only among ranks of one job, which run the same image and trust one another."""
-    return pickle.dumps(skeleton, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def load_skeleton(data: bytes) -> Any:
-    """Inverse of `dump_skeleton`."""
-    return pickle.loads(data)
 
 
 _HIDDEN: Final = ".hidden"
@@ -202,38 +126,6 @@ class Registry:
 
 def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:
     return other is not None and (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(one, other)
-
-
-def digest(tree: Any) -> str:
-    """sha256 of a state tree, equal for equal bits only."""
-    skeleton, tensors = flatten(tree)
-    hasher = hashlib.sha256()
-    _feed(hasher, skeleton)
-    for tensor in tensors:
-        hasher.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
-
-
-def _feed(hasher: Any, node: Any) -> None:
-    """Feed a skeleton unambiguously: dicts in the order of their keys' text, floats by their exact value, and every
-    leaf ended, so that [1, 23] and [12, 3] differ."""
-    if isinstance(node, dict):
-        hasher.update(b"{")
-        for key in sorted(node, key=repr):
-            hasher.update(repr(key).encode() + b":")
-            _feed(hasher, node[key])
-        hasher.update(b"}")
-    elif isinstance(node, (list, tuple)):
-        hasher.update(b"[")
-        for each in node:
-            _feed(hasher, each)
-        hasher.update(b"]")
-    elif isinstance(node, Place):
-        hasher.update(f"{node.shape}{node.dtype},".encode())
-    elif isinstance(node, float):
-        hasher.update(node.hex().encode() + b",")
-    else:
-        hasher.update(repr(node).encode() + b",")
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -48,6 +48,10 @@ class Even:
         """Around reading, forward and backward of these."""
         return nullcontext()
 
+    def largest(self, world: int) -> Share:
+        """One that no share of so many replicas exceeds."""
+        return self._share(0, share(self.batch, world, world - 1))
+
     def first_rank(self, world: int) -> int:
         """The lowest rank that has samples; with more ranks than samples that need not be rank 0."""
         return self._holder_of_first(world, world)
@@ -77,6 +81,9 @@ class Virtual(Even):
         rank, world = (transport.rank, transport.world) if transport is not None else (0, 1)
         mine = share(self._shards, world, rank)
         return [self._share(shard, share(self.batch, self._shards, shard)) for shard in mine]
+
+    def largest(self, world: int) -> Share:
+        return super().largest(self._shards)
 
     def first_rank(self, world: int) -> int:
         return self._holder_of_first(self._shards, world)

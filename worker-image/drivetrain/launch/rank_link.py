@@ -287,6 +287,8 @@ class RankLink:
                 callback(body)
 
     def _close_in_child(self) -> None:
+        # Once: in a child of the child these numbers may be somebody else's.
         for fd in (self._socket.detach(), self._wake_fd):
             if fd >= 0:
                 os.close(fd)
+        self._wake_fd = -1

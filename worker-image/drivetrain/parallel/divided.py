@@ -41,7 +41,7 @@ class Divided:
         self._tensor = tensor
         self._stages = stages
         self._zero = zero
-        self._row = row
+        self.row = row
         self._mesh: Mesh | None = None
         """None: whole."""
         self._idle = False
@@ -89,11 +89,11 @@ class Divided:
         return (mesh.part, mesh.row)
 
     def sources(self, world: int) -> range:
-        zero = self._zero is not None and world // self._row > 1
-        return range(world // self._row * self._row if zero else self._row)
+        zero = self._zero is not None and world // self.row > 1
+        return range(world // self.row * self.row if zero else self.row)
 
     def receivers(self, world: int) -> range:
-        return range(world // self._row * self._row)
+        return range(world // self.row * self.row)
 
     def dump(self) -> dict[str, Any]:
         assert self._mesh is not None

@@ -59,6 +59,8 @@ def as_it_is(value: Any) -> Any:
 class Division:
     """One way, for one model."""
 
+    row = 1
+    """Ranks that share a replica."""
     needs_all_alike = False
     """Whether ranks talk while forward runs, so that all must run it equally often."""
 

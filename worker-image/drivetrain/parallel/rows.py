@@ -49,6 +49,7 @@ class Rows(Whole):
         self._stage_work = stage_work
         self._relayout = relayout
         self._mesh: Mesh | None = None
+        self.row = divided.row
         self._begins = False
         """The membership begins with this step."""
 

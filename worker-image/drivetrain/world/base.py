@@ -48,6 +48,10 @@ class World(Protocol):
         """Size of the current group."""
 
     @property
+    def unplaced(self) -> str | None:
+        """Why rank and size have no meaning here and now; None if they have."""
+
+    @property
     def change_pending(self) -> bool:
         """A join or leave waits for a step boundary: tell the others with the next step."""
 

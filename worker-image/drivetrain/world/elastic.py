@@ -59,6 +59,7 @@ class Elastic:
         self._fault: str | None = None
         self._rank = -1
         self._size = 0
+        self._pid = os.getpid()
         self._payload_bytes = 0
         """Of the groups that this process has left."""
         link.on_form(self._on_form)
@@ -110,6 +111,12 @@ class Elastic:
     def is_spare(self) -> bool:
         """Started as a spare, and no member yet."""
         return self._link.is_spare and not self._has_state
+
+    @property
+    def unplaced(self) -> str | None:
+        if os.getpid() != self._pid:
+            return "a process that was forked from a rank (a data worker) does not learn of changes of the membership"
+        return None if self._size else "this process is no member of the job yet"
 
     @property
     def change_pending(self) -> bool:

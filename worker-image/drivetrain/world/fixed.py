@@ -31,6 +31,7 @@ CONNECT_SECONDS = 300.0
 class Fixed:
     """Alone (`transport` None) or with the ranks of a launcher that restarts everybody on a failure."""
 
+    unplaced = None
     change_pending = False
     is_spare = False
     epoch = EpochId(1, 1)
