@@ -12,8 +12,7 @@ from torch import nn
 from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of
-from drivetrain.parallel.layout import Layout
-from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.shards import refuse_unless_elementwise
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision
 from unit.runtime.together import Pipe, together
@@ -317,39 +316,6 @@ def test_elementwise_optimizers_are_taken(make: Any) -> None:
 def test_others_are_refused(make: Any) -> None:
     with pytest.raises(UsageError, match=r"training\.parallel\.zero: cannot be used with the optimizer"):
         refuse_unless_elementwise(make(nn.Linear(3, 4).parameters()))
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("apart", [False, True])
-def test_parts_make_the_whole(world: int, apart: bool) -> None:
-    """Cut on every rank, put together again: the same parameters and state, bit by bit."""
-
-    def trained() -> tuple[Net, torch.optim.Optimizer, Shards]:
-        torch.manual_seed(2)
-        model = Net("deep")
-        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-        for _ in range(2):
-            model(Numbers().x).square().mean().backward()
-            optimizer.step()
-        return model, optimizer, Shards(Layout(model).cut(500), optimizer, apart=apart)
-
-    model, optimizer, _ = trained()
-    expected = copied(model), optimizer.state_dict()
-    dumps = []
-    for rank in range(world):
-        _, _, shards = trained()
-        shards.cut(rank, world)
-        dumps.append(shards.dump())
-    again, second, shards = trained()
-    shards.cut(0, world)
-    for parameter in again.parameters():
-        parameter.data = torch.full(parameter.shape, 9.0)
-    shards.assemble(dumps)
-    assert all(torch.equal(expected[0][name], value) for name, value in again.state_dict().items())
-    torch.testing.assert_close(second.state_dict(), expected[1], rtol=0, atol=0)
-    assert [id(each) for group in second.param_groups for each in group["params"]] == [
-        id(each) for each in again.parameters()
-    ]
 
 
 def test_lamb_knows_norms_over_ranks_only_while_cut() -> None:

@@ -36,8 +36,8 @@ class _Live:
 
     input: torch.Tensor | None
     """None: from the script's own data."""
-    edge: GradientEdge
-    """Of the output."""
+    edge: GradientEdge | None
+    """Of the output; None: nothing that is trained comes before it."""
     device: torch.device
     """Of the output."""
     gradient: torch.Tensor | None
@@ -160,13 +160,14 @@ class Pipeline:
         loss, value = self.stages.run(passage, lambda: compute(action.microbatch))
         output = value if loss is None else loss
         assert output is not None
-        if not output.requires_grad:
+        if not output.requires_grad and (loss is not None or passage.input is not None):
             raise UsageError(
-                "forward: with training.parallel.pipeline, what blocks return must depend on their parameters"
+                "forward: with training.parallel.pipeline, what blocks return, and the loss, must depend on what the "
+                "first of them was given: nothing may be detached on the way"
             )
-        self._live[action.chunk, action.microbatch] = _Live(
-            passage.input, get_gradient_edge(output), output.device, None if loss is None else torch.ones_like(loss)
-        )
+        edge = get_gradient_edge(output) if output.requires_grad else None  # None: all before it is frozen
+        gradient = None if loss is None else torch.ones_like(loss)
+        self._live[action.chunk, action.microbatch] = _Live(passage.input, edge, output.device, gradient)
         if sends is not None:
             neighbours.send(output, sends)
 
@@ -183,7 +184,10 @@ class Pipeline:
         live = self._live[action.chunk, action.microbatch]
         if live.gradient is None:
             live.gradient = receive().to(live.device)
-        if not splits:
+        if live.edge is None:
+            if not splits:
+                del self._live[action.chunk, action.microbatch]
+        elif not splits:
             torch.autograd.backward((live.edge,), (live.gradient,))
             del self._live[action.chunk, action.microbatch]
         elif live.input is not None:
@@ -199,6 +203,8 @@ class Pipeline:
     def _weight(self, action: Action, arrivals: Arrivals) -> None:
         live = self._live.pop((action.chunk, action.microbatch))
         assert live.gradient is not None
+        if live.edge is None:
+            return
         if live.left is None:  # the first chunk: nobody waits for the gradient of its input
             torch.autograd.backward((live.edge,), (live.gradient,))
             return

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from drivetrain.errors import UsageError
-from drivetrain.parallel.blocks import blocks_of, in_backward, owners
+from drivetrain.parallel.blocks import in_backward, modules_of, owners
 from drivetrain.parallel.cut import cut
 from drivetrain.parallel.elsewhere import Elsewhere, has_unknown, known
 from drivetrain.parallel.loss import Loss
@@ -136,7 +136,7 @@ class Stages:
     def __init__(self, model: nn.Module, chunks: int) -> None:
         """`chunks`: of the whole model."""
         self._model = model
-        self._modules = [block.module for block in blocks_of(model) if block.module is not None]
+        self._modules = modules_of(model)
         if len(self._modules) < chunks:
             raise UsageError(
                 f"training.parallel.pipeline: the model has {len(self._modules)} blocks for {chunks} chunks (stages "
@@ -169,6 +169,8 @@ class Stages:
     @bounds.setter
     def bounds(self, bounds: list[int]) -> None:
         self._bounds = bounds
+        if bounds:
+            self._block_of = owners(self._model, self._modules)  # buffers may be other ones than when they were made
         chunks = {block: chunk for chunk, (first, end) in enumerate(pairwise(bounds)) for block in range(first, end)}
         self._chunk_of = {key: chunks[block] for key, block in self._block_of.items()} if bounds else {}
 

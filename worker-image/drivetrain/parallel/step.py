@@ -37,7 +37,7 @@ from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
 from drivetrain.parallel.norm import norm as norm_of
 from drivetrain.parallel.norm import square_of, squares
 from drivetrain.parallel.pipeline import Pipeline
-from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
 from drivetrain.parallel.stage_work import StageWork
 from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tally import NUMBERS, Tally
@@ -117,6 +117,7 @@ class TrainingStep:
         self.pipeline: Pipeline | None = None
         if training.pipeline is not None and stages > 1:
             self.pipeline = Pipeline(Stages(model, stages * training.pipeline.chunks), training.pipeline)
+            refuse_unless_tensorwise(optimizer)
         self._row = training.tensor * stages
         """Ranks that share a replica of the model."""
         self._in_parts = dict.fromkeys(self.tensor.divided, training.tensor) if self.tensor else {}
@@ -141,7 +142,7 @@ class TrainingStep:
         self._balance = None if training.balance_every is None else Balance(source.batch, training.balance_every)
         self.zero = _new_zero(model, self.layout, blocks, training, optimizer) if training.zero else None
         self.divided: Divided | None = None
-        if self._row > 1:
+        if self._row > 1 or self.zero is not None:
             cut = self.pipeline.stages if self.pipeline is not None else None
             self.divided = Divided(model, optimizer, self.tensor, cut, self.zero, self._row)
         if isinstance(optimizer, LayerWise) and (self.zero is not None or self.tensor is not None):
@@ -223,7 +224,7 @@ class TrainingStep:
                 self._stage_work.place(mesh, step, forward)
                 self._keep_to_stage(mesh)
             if begins:
-                self.divided.cut(mesh)
+                self.divided.begin(mesh)
             if self.tensor is not None:
                 self.tensor.begin(mesh.tensor, check=begins)
         return begins
@@ -430,9 +431,9 @@ class TrainingStep:
         return self.zero.updating() if self.zero is not None else nullcontext()
 
     @property
-    def sharded(self) -> Divided | Zero | None:
+    def sharded(self) -> Divided | None:
         """State of which each rank has but a part."""
-        return self.divided or self.zero
+        return self.divided
 
     def assembled(self, parts: list[dict[str, Any]] | None) -> AbstractContextManager[None]:
         """All state is there meanwhile, made of the parts of all ranks; None if it is anyway."""
@@ -442,7 +443,7 @@ class TrainingStep:
     def evaluating(self, transport: Transport | None, live: Sequence[int]) -> Iterator[Share]:
         """The model can be called meanwhile, on all ranks alike. All ranks call this. Raises `Interrupted`."""
         mesh = self._mesh if self._mesh is not None and self._mesh.world is transport else None
-        if self.divided is None or mesh is None or self.divided.part == (0, 0):
+        if self._row == 1 or self.divided is None or mesh is None or self.divided.part == (0, 0):
             rank = transport.rank if transport is not None else 0
             with self.zero.whole_parameters(transport) if self.zero is not None else nullcontext():
                 yield Share(len(live), live.index(rank) if rank in live else None, True, _as_it_is, _as_it_is)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
@@ -86,15 +86,12 @@ class Zero:
     # --- gradients --------------------------------------------------------------------------------------------------
 
     def begin(self, transport: Transport | None, step: int) -> None:
-        """Start a step; cuts the state if this is the membership's first. None: one rank only, which has all."""
+        """Start a step; the state is cut by now. None: one rank only, which has all."""
         if transport is not None and transport.world == 1:
             transport = None
         self.arrivals.begin(transport.interrupt if transport is not None else None)
         self._transport = transport
-        if transport is not None and self._shards.is_whole:
-            self.cut(transport)
-            if self._gathered is not None:
-                self._gathered.forget_order()
+        assert transport is None or not self._shards.is_whole
         if self._gathered is not None:
             self._gathered.begin(transport)
         self._step = step
@@ -112,6 +109,11 @@ class Zero:
         for bucket in self._buckets:
             bucket.staging, bucket.views = None, {}
         self._memory.forget()
+
+    def forget_order(self) -> None:
+        """A membership begins."""
+        if self._gathered is not None:
+            self._gathered.forget_order()
 
     def begin_microbatch(self) -> None:
         """Forward is about to be called."""
@@ -260,14 +262,6 @@ class Zero:
 
     # --- parameters -------------------------------------------------------------------------------------------------
 
-    def sources(self, world: int) -> range:
-        """Ranks that have all parts between them."""
-        return range(world)
-
-    def receivers(self, world: int) -> range:
-        """Ranks that can become whole."""
-        return range(world)
-
     def spread(self, transport: Transport) -> None:
         """After an update: bring everybody's parts into all parameters, where they are kept."""
         if self._shards.is_whole or self._gathered is not None:
@@ -290,40 +284,27 @@ class Zero:
         yield
         self._gathered.end()
 
-    # --- state (see world/reunion.py) -------------------------------------------------------------------------------
+    # --- state (see divided.py) -------------------------------------------------------------------------------------
 
     @property
-    def part(self) -> tuple[int, int]:
-        """Which part of how many this rank has; (0, 0): everything, (0, -1): nothing that counts."""
-        return (0, -1) if self._torn else (self._shards.rank if self._shards.world else 0, self._shards.world)
+    def torn(self) -> bool:
+        """An update was interrupted here: this rank's part is neither old nor new."""
+        return self._torn
 
-    def dump(self) -> dict[str, Any]:
-        """This rank's part."""
-        return self._shards.dump()
+    @property
+    def slots(self) -> set[int]:
+        """Ids of the parameters whose elements ranks have ranges of."""
+        return {id(slot.parameter) for slot in self._layout.slots}
 
-    def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
-        """Become whole, from the parts of all ranks."""
-        copies = list(dumps)
-        if self._gathered is not None:
-            self._gathered.restore()
-        self._shards.assemble(copies)
-        self._torn = False
+    def piece_of(self, parameter: nn.Parameter) -> tuple[nn.Parameter, int]:
+        """This rank's range of a parameter, flat, and where it begins. Only while it is cut."""
+        piece = self._shards.piece_of(parameter)
+        return piece.parameter, piece.first
 
     def reset(self) -> None:
-        """Become whole with nothing that counts: before a peer's state is taken over."""
+        """Give the optimizer the model's parameters back, without their state, and those memory of their own with
+        whatever is in it: before something whole is put there."""
         if self._gathered is not None:
             self._gathered.restore()
         self._shards.reset()
         self._torn = False
-
-    @contextlib.contextmanager
-    def assembled(self, dumps: Iterable[dict[str, Any]]) -> Iterator[None]:
-        """Be whole for a while, on this rank only."""
-        rank, transport = self._shards.rank, self._transport
-        assert transport is not None
-        self.assemble(dumps)
-        try:
-            yield
-        finally:
-            self.cut(transport)
-            assert self._shards.rank == rank
