@@ -7,10 +7,12 @@ its result is used. Nothing is applied twice and nothing is lost.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -21,6 +23,9 @@ from drivetrain.state import Registry
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, synchronise
 from drivetrain.world.reunion import Sharded, parts_of_all, reunite
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _Kind(IntEnum):
@@ -44,6 +49,15 @@ class Counts:
     memberships: int = 0
 
 
+def _at_work(method: Callable[Concatenate[Operations, P], R]) -> Callable[Concatenate[Operations, P], R]:
+    @functools.wraps(method)
+    def call(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.ours():
+            return method(self, *args, **kwargs)
+
+    return call
+
+
 class Operations:
     """The sequence of shared operations of one process."""
 
@@ -64,6 +78,8 @@ class Operations:
         """Which step that would be; -1: there is no file."""
         self.hand_over: Callable[[Transport], None] = lambda transport: None
         """Called before members come or go, in their old group: to give up what only this rank knows."""
+        self.ours: Callable[[], AbstractContextManager[None]] = nullcontext
+        """While the runtime is at work: see parallel/absent.py."""
         self.sharded: Sharded | None = None
         """State of which every rank has but a part, if it is so."""
 
@@ -82,6 +98,7 @@ class Operations:
         """Ranks that take part in the script's reductions: all but newcomers which wait for their first step."""
         return self._live
 
+    @_at_work
     def synchronise(self, transport: Transport | None, doing: Doing, entry: Entry) -> Healed:
         """Bring a new group to one state; the world calls this whenever a group has formed."""
         self.counts.memberships += 1
@@ -121,6 +138,7 @@ class Operations:
         if self._bound:
             self.position.mark = self._replayed
 
+    @_at_work
     def bind(self, total: int) -> int:
         """The number of the next step, for a script that asks for it. Waits for membership.
 
@@ -171,6 +189,7 @@ class Operations:
         transport.broadcast(header, root=self._live[0])
         return _Kind(int(header[0])), int(header[1])
 
+    @_at_work
     def step(
         self,
         number: int,
@@ -240,6 +259,7 @@ class Operations:
             return None
         return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
+    @_at_work
     def reduce(self, size: int, contribute: Callable[[], list[float]]) -> list[float]:
         """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed."""
         while True:

@@ -155,6 +155,8 @@ class Run:
         self._parallel = TrainingStep(self._model, self._source, self.settings, precision, made)
         self._update.sparse = self._parallel.layout.sparse
         self._operations.sharded = self._parallel.sharded
+        if self._parallel.divided is not None:
+            self._operations.ours = self._parallel.divided.absent.ours
         self._operations.hand_over = self._parallel.hand_over
         if self._parallel.compressed is not None:
             self._registry.register(_COMPRESSION, self._parallel.compressed)
@@ -224,7 +226,8 @@ class Run:
         With `training.parallel.zero` or `tensor`, over this rank's part of parameters and optimizer state.
         """
         sharded = self._parallel.sharded if self._parallel is not None else None
-        return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
+        with self._operations.ours():
+            return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -252,7 +255,7 @@ class Run:
         """
         parallel = self._prepared()
         assert self._precision is not None
-        forward = self._precision.computing(forward)
+        forward = parallel.of_script(self._precision.computing(forward))
         self._exit.goes_on()
         if not self._rehearsed:
             self._rehearsed = True
@@ -302,7 +305,7 @@ class Run:
         model, precision, parallel = self._model, self._precision, self._parallel
         if model is None or precision is None or parallel is None:
             raise UsageError("evaluate needs prepare first")
-        evaluator = Evaluator(model, data, precision.computing(forward), batch)
+        evaluator = Evaluator(model, data, parallel.of_script(precision.computing(forward)), batch)
 
         def contribute() -> list[float]:
             transport = self._world.transport

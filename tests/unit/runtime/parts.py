@@ -213,9 +213,10 @@ def by_ranks(pipe: Pipe, case: Case, ports: dict[str, int], folder: Path) -> dic
 def _reunited(run: Run) -> str:
     sharded, transport = run._operations.sharded, run._world.transport
     assert transport is not None
-    if sharded is not None:
-        reunite(transport, sharded, sharded.sources(transport.world), sharded.receivers(transport.world))
-    return run._registry.sha256()
+    with run._operations.ours():
+        if sharded is not None:
+            reunite(transport, sharded, sharded.sources(transport.world), sharded.receivers(transport.world))
+        return run._registry.sha256()
 
 
 def by_one(kind: str) -> Saved:

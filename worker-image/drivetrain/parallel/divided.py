@@ -8,17 +8,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from drivetrain.comm.transport import Transport
+from drivetrain.parallel.absent import Absent, Missing
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.partition import Fragment, Where, is_like, joined, unlike
 from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tensor import TensorParallel
 from drivetrain.parallel.zero import Zero
+
+_INSTEAD: Final = (
+    "only the layer that it belongs to may use it; penalise it by weight_decay of the optimizer, and read it in a file "
+    "that run.save has written"
+)
+_DIVIDED: Final = f"training.parallel.tensor: this rank has a part of it, and no rank all of it: {_INSTEAD}"
+_OTHER_STAGE: Final = f"training.parallel.pipeline: another stage has its block: {_INSTEAD}"
+_DROPPED: Final = f"training.parallel.zero is 3, so this rank has all of it only while its block runs: {_INSTEAD}"
+_PIECE: Final = f"training.parallel.zero: the optimizer has but this rank's elements of it here: {_INSTEAD}"
+_IN_SEQUENCE: Final = (
+    "model.tp_plan: each rank uses it for a part of the sequence, and the gradients are added up, so what is computed "
+    "of it elsewhere would count once for each rank: penalise it by weight_decay of the optimizer"
+)
+_IDLE: Final = (
+    "this rank is idle, because there are too few for one more copy of the model, and what it has is old: read it in a "
+    "file that run.save has written"
+)
 
 
 class Divided:
@@ -48,6 +66,11 @@ class Divided:
         """Shape and strides of each parameter, as the script made them."""
         self._table: dict[str, Where] = {}
         """Of all parameters and buffers, while they are divided."""
+        self.absent = Absent(model, optimizer)
+        if tensor is not None:
+            tensor.absent = self.absent
+        if zero is not None:
+            zero.uses(self.absent)
 
     # --- who has what -----------------------------------------------------------------------------------------------
 
@@ -98,6 +121,8 @@ class Divided:
         """Keep this rank's part. From whole only."""
         if mesh.idle:
             self._idle = True
+            own = self._parameters | self._buffers
+            self.absent.set({each: Missing(name, each.shape, _IDLE, in_forward=False) for name, each in own.items()})
             return
         if mesh.row == 1 and mesh.data_size == 1:
             return  # alone, it has everything
@@ -116,6 +141,26 @@ class Divided:
                 parameter.data = where.part_of(parameter.data, mesh)
         if self._zero is not None and mesh.data is not None:
             self._zero.cut(mesh.data)
+        self.absent.set(self._missing(mesh))
+
+    def _missing(self, mesh: Mesh) -> dict[torch.Tensor, Missing]:
+        """What a script must not use here, for this rank has not all of it."""
+        found: dict[torch.Tensor, Missing] = {}
+        partial = self._tensor.partial if self._tensor is not None else ()
+        for name, tensor in (self._parameters | self._buffers).items():
+            where = self._table[name]
+            if not where.is_on(mesh):
+                found[tensor] = Missing(name, where.shape, _OTHER_STAGE)
+            elif where.dim is not None:
+                found[tensor] = Missing(name, where.shape, _DIVIDED)
+            elif where.ranged and self._zero is not None and self._zero.drops_parameters:
+                found[tensor] = Missing(name, where.shape, _DROPPED)
+            elif tensor in partial:
+                found[tensor] = Missing(name, where.shape, _IN_SEQUENCE, between=False, may_be_read=True)
+            if where.ranged and self._zero is not None:
+                piece, _ = self._zero.piece_of(self._parameters[name])
+                found[piece] = Missing(f"a piece of {name}", where.shape, _PIECE)
+        return found
 
     # --- told, and put together -------------------------------------------------------------------------------------
 
@@ -196,6 +241,7 @@ class Divided:
         self._whole()
 
     def _whole(self) -> None:
+        self.absent.clear()
         self._mesh, self._table = None, {}
         self._idle = False
         if self._tensor is not None:

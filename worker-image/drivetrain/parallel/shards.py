@@ -182,8 +182,8 @@ def refuse_unless_elementwise(optimizer: torch.optim.Optimizer) -> None:
 
 
 def refuse_unless_tensorwise(optimizer: torch.optim.Optimizer) -> None:
-    """Raises `UsageError` for an optimizer whose update of a tensor depends on other tensors: tried out on two, together
-    and alone. The stages of a pipeline have other ones each."""
+    """Raises `UsageError` for an optimizer whose update of a tensor depends on others: tried out on two, together and
+    alone. The stages of a pipeline have other ones each."""
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(6, 4, generator=generator), torch.randn(5, 3, generator=generator)]
     slopes = [[torch.randn(each.shape, generator=generator) for each in values] for _ in range(_PROBE_STEPS)]
@@ -206,6 +206,6 @@ def refuse_unless_tensorwise(optimizer: torch.optim.Optimizer) -> None:
         raise UsageError(f"training.parallel.pipeline: cannot be used with the optimizer {name}: {error}") from error
     if not all(torch.allclose(one, other, rtol=1e-5, atol=1e-7) for one, other in zip(together, alone, strict=True)):
         raise UsageError(
-            f"training.parallel.pipeline: cannot be used with the optimizer {name}, whose update of a tensor depends on "
-            "others, which other stages have"
+            f"training.parallel.pipeline: cannot be used with the optimizer {name}, whose update of a tensor depends "
+            "on others, which other stages have"
         )

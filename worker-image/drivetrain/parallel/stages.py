@@ -149,8 +149,6 @@ class Stages:
         self._block_of = owners(model, self._modules)
         for number, module in enumerate(self._modules):
             module.forward = self._wrapped(number, module.forward)
-        model.register_forward_pre_hook(lambda *_: self._refuse("call the model in the functions of run.step only"))
-        model.register_state_dict_pre_hook(lambda *_: self._refuse("write it with run.save"))
 
     def _wrapped(self, number: int, original: _Original) -> _Original:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -249,10 +247,6 @@ class Stages:
         """Look at what the forward function returned, in `compute`. Raises `UsageError`."""
         if isinstance(self._pass, Passage):
             self._pass.check(result)
-
-    def _refuse(self, instead: str) -> None:
-        if self.bounds and self._pass is None:
-            raise UsageError(f"training.parallel.pipeline: no rank has all blocks between steps: {instead}")
 
 
 def _given(args: tuple[Any, ...]) -> torch.Tensor:

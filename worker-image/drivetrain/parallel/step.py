@@ -327,6 +327,8 @@ class TrainingStep:
         if self.zero is not None:
             self.zero.end_forward()
         self._precision.scaled(self._tally.add(result, len(part))).backward()
+        if self.zero is not None:
+            self.zero.end_backward()
 
     def _owner_of_first_samples(self, world: int) -> int:
         """The lowest rank that has samples of this step; with more ranks than samples that need not be rank 0."""
@@ -434,6 +436,10 @@ class TrainingStep:
     def sharded(self) -> Divided | None:
         """State of which each rank has but a part."""
         return self.divided
+
+    def of_script(self, forward: Forward) -> Forward:
+        """The script's function, which must not use what is elsewhere."""
+        return self.divided.absent.in_forward(forward) if self.divided is not None else forward
 
     def assembled(self, parts: list[dict[str, Any]] | None) -> AbstractContextManager[None]:
         """All state is there meanwhile, made of the parts of all ranks; None if it is anyway."""

@@ -12,7 +12,8 @@ ranks alike, which is checked in the first step of each membership. See tensor_m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from torch import nn
 
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
+from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.tensor_math import (
     SEQUENCE,
     Copy,
@@ -45,33 +47,35 @@ class TensorParallel:
         self.divided: dict[nn.Parameter, int] = {}
         """Along which dimension each divided parameter is cut."""
         self._group: Transport | None = None
-        self._is_cut = False
         self._entered: tuple[torch.Tensor, torch.Tensor] | None = None
         self._norms: dict[nn.Parameter, float] | None = None
         """Of this rank's gradients of what all ranks have alike, while that is checked."""
         plan = _resolved(model, getattr(model, "tp_plan", None))
         self._sequence = "split" in plan.values()
-        partial: set[nn.Parameter] = set()
+        self.absent = Absent()
+        self.partial: set[nn.Parameter] = set()
+        """What all ranks have alike, and use each for a part of the sequence."""
         for module, style in plan.items():
             self._install(module, style)
             if style == "sequence" or (style == "rowwise" and self._sequence):
-                partial |= {each for each in module.parameters() if each not in self.divided}
+                self.partial |= {each for each in module.parameters() if each not in self.divided}
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad or parameter in self.divided:
                 self._refuse_indivisible(name, parameter)
-            elif parameter in partial:
+            elif parameter in self.partial:
                 parameter.register_hook(self._summed)
             else:
                 parameter.register_hook(lambda gradient, parameter=parameter: self._noted(parameter, gradient))
         self._names = {parameter: name for name, parameter in model.named_parameters()}
-        model.register_forward_pre_hook(lambda *_: self._refuse("call the model in the functions of run.step only"))
-        model.register_state_dict_pre_hook(lambda *_: self._refuse("write it with run.save"))
 
     def _install(self, module: nn.Module, style: str) -> None:
         if style == "split":
             module.register_forward_hook(lambda _module, _args, output: self._split(output))
             return
         if style == "sequence":
+            own = list(module.parameters())
+            module.register_forward_pre_hook(lambda *_: self.absent.show(own), prepend=True)
+            module.register_forward_hook(lambda *_: self.absent.hide(own), always_call=True)
             return
         assert isinstance(module, nn.Linear)
         weight, bias = module.weight, module.bias
@@ -99,7 +103,9 @@ class TensorParallel:
             group = self._group
             if group is None:
                 return F.linear(value, module.weight, module.bias)
-            output = F.linear(self._enter(group, value), module.weight, module.bias)
+            entered = self._enter(group, value)
+            with self._here(module):
+                output = F.linear(entered, module.weight, module.bias)
             result: torch.Tensor = GatherAlike.apply(output, group, output.dim() - 1) if gathers else output
             return result
 
@@ -110,13 +116,25 @@ class TensorParallel:
             group = self._group
             if group is None:
                 return F.linear(value, module.weight, module.bias)
-            output = F.linear(value, module.weight)
+            with self._here(module):
+                output = F.linear(value, module.weight)
             summed: torch.Tensor = (
                 ReduceScatter.apply(output, group, SEQUENCE) if self._sequence else Reduce.apply(output, group)
             )
-            return summed if module.bias is None else summed + module.bias
+            with self._here(module):
+                return summed if module.bias is None else summed + module.bias
 
         return forward
+
+    @contextmanager
+    def _here(self, module: nn.Linear) -> Iterator[None]:
+        """What this rank has of a layer may be used inside."""
+        own = [module.weight] if module.bias is None else [module.weight, module.bias]
+        self.absent.show(own)
+        try:
+            yield
+        finally:
+            self.absent.hide(own)
 
     def _enter(self, group: Transport, value: torch.Tensor) -> torch.Tensor:
         """The input of a colwise layer; of several with the same input (query, key, value) only once."""
@@ -146,7 +164,6 @@ class TensorParallel:
     def begin(self, group: Transport | None, *, check: bool = False) -> None:
         """Layers work on parts from here on. `check`: see whether all ranks compute the rest alike."""
         self._group = group
-        self._is_cut = group is not None
         self._norms = {} if check else None
         self._entered = None
 
@@ -172,12 +189,7 @@ class TensorParallel:
 
     def whole(self) -> None:
         """The parameters are whole again."""
-        self._is_cut = False
         self._group = None
-
-    def _refuse(self, instead: str) -> None:
-        if self._is_cut and self._group is None:
-            raise UsageError(f"training.parallel.tensor: no rank has all parameters between steps: {instead}")
 
 
 def _resolved(model: nn.Module, plan: Any) -> dict[nn.Module, str]:

@@ -24,6 +24,7 @@ from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
 from drivetrain.comm.transport import Pending, Transport
+from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
 from drivetrain.parallel.shards import Shards, part_size
@@ -121,9 +122,14 @@ class Zero:
             self._gathered.begin_microbatch()
 
     def end_forward(self) -> None:
-        """Backward is about to be called. Raises `UsageError` if other ranks' forward ran other blocks."""
+        """Backward is about to be called. Raises `UsageError` on all ranks if they run other blocks."""
         if self._gathered is not None:
             self._gathered.end_forward()
+
+    def end_backward(self) -> None:
+        """Backward is over, of one micro-batch. Raises as `end_forward` does."""
+        if self._gathered is not None:
+            self._gathered.end_backward()
 
     def _made(self, slot: Slot) -> None:
         assert self._gathered is not None
@@ -285,6 +291,16 @@ class Zero:
         self._gathered.end()
 
     # --- state (see divided.py) -------------------------------------------------------------------------------------
+
+    def uses(self, absent: Absent) -> None:
+        """Tell this what is here, and what not."""
+        if self._gathered is not None:
+            self._gathered.absent = absent
+
+    @property
+    def drops_parameters(self) -> bool:
+        """Whether parameters are here only while they are needed (stage 3)."""
+        return self._gathered is not None
 
     @property
     def torn(self) -> bool:
