@@ -74,7 +74,8 @@ class Parallel(SpecModel):
         le=64,
         description="Ranks that share each layer's weights (tensor parallelism; Shoeybi et al. 2019), as the model's "
         "`tp_plan` says; put them on one machine (spec.processesPerWorker). The other ranks train data-parallel; what "
-        "does not fill a group is idle. A rank's part survives it if there is another group. Default: 1.",
+        "does not fill a group is idle. A rank's part survives it if there is another group. In divided layers dropout "
+        "drops the same of each rank's part. Default: 1.",
     )
     pipeline: Pipeline | None = Field(
         default=None,

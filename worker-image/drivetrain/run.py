@@ -153,6 +153,7 @@ class Run:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._precision = precision
         self._parallel = TrainingStep(self._model, self._source, self.settings, precision, made)
+        self._parallel.first = lambda: self._operations.position.first
         self._update.sparse = self._parallel.layout.sparse
         self._operations.sharded = self._parallel.sharded
         if self._parallel.divided is not None:

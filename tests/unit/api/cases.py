@@ -330,6 +330,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.learningRate.scaling": (["none", "linear", "sqrt"], ["square", ""]),
     "training.learningRate.baseBatch": ([1, _INT32], [0, _INT32 + 1]),
     "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
+    "training.verify": (["firstStep"], ["first", ""]),
     "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.compression.method": (["bf16", "int8", "int4", "powersgd", "topk", "auto"], ["none", "int2"]),

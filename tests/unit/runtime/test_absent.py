@@ -170,7 +170,7 @@ def uses(pipe: Pipe, case: Case, ports: list[int]) -> dict[str, str]:
     run.step(next(steps), forward)
     found["between"] = told(lambda: [each.norm() for each in model.parameters()])
     found["changed"] = told(lambda: [each.data.clamp_(0) for each in model.parameters()])
-    found["head"] = told(lambda: model.get_submodule("head").weight.norm())  # type: ignore[operator,union-attr]
+    found["head"] = told(lambda: model.get_submodule("head").weight.norm())  # type: ignore[operator]
     found["buffers"] = told(lambda: [each + 1 for each in model.buffers()])
     assert run._update is not None
     optimizer = run._update.optimizer
@@ -213,7 +213,7 @@ def sequence(pipe: Pipe, reads: bool) -> str:
     def penalised(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
         loss = text_forward(model, words)
         with torch.set_grad_enabled(not reads):
-            penalty = model.get_submodule("norm").weight.norm()  # type: ignore[operator,union-attr]
+            penalty: torch.Tensor = model.get_submodule("norm").weight.norm()  # type: ignore[operator]
         return loss + penalty
 
     return told(lambda: [run.step(batch, penalised) for batch in run.batches()])

@@ -19,6 +19,7 @@ from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.loss import Loss
 from drivetrain.run import Run
 from drivetrain.settings import Settings
+from drivetrain_api.choices import VerifyName
 from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
@@ -59,6 +60,7 @@ class Case:
     compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
     data_workers: int = 0
+    verify: VerifyName | None = None
     looks: bool = False
     """The script computes gradients of its own between the steps."""
 
@@ -204,6 +206,7 @@ def settings(case: Case) -> Settings:
         bucket_bytes=case.bucket_bytes,
         data_workers=case.data_workers,
         balance_every=case.balance_every,
+        verify=case.verify,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,
     )

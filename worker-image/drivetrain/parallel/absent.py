@@ -97,7 +97,7 @@ class _Refusing:
             f"{missing.name}.{name}: {missing.why}" if accessor else f"{name} of {missing.name}: {missing.why}"
         )
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         # A debugger, or a traceback with its variables, must not raise.
         missing: Missing = self.__dict__[_MISSING]
         return f"<{missing.name}, {tuple(missing.shape)}, is elsewhere>"

@@ -109,6 +109,10 @@ class Divided:
     def receivers(self, world: int) -> range:
         return range(world // self._row * self._row)
 
+    def where(self, name: str) -> Where:
+        """Who has what of a parameter or buffer, now."""
+        return self._table.get(name) or Where(name, torch.Size())
+
     # --- cut --------------------------------------------------------------------------------------------------------
 
     def begin(self, mesh: Mesh) -> None:

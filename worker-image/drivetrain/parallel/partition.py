@@ -44,6 +44,16 @@ class Where:
         """Whether this rank's word is needed to put the whole together. What all replicas have, the first one tells."""
         return self.is_apart and self.is_on(mesh) and (self.ranged or mesh.data_rank == 0)
 
+    def counts_on(self, mesh: Mesh) -> bool:
+        """Whether what this rank has of it adds to a sum over all elements, so that each counts once."""
+        return (
+            not mesh.idle
+            and self.is_on(mesh)
+            and (self.ranged or mesh.data_rank == 0)
+            and (self.dim is not None or mesh.tensor_rank == 0)
+            and (self.chunk is not None or mesh.stage == mesh.stages - 1)
+        )
+
     def part_of(self, whole: torch.Tensor, mesh: Mesh) -> torch.Tensor:
         """What this rank's tensor-parallel place has of a tensor of that shape, in memory of its own."""
         if self.dim is None:

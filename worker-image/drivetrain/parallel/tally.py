@@ -70,6 +70,11 @@ class Tally:
             for buffer, old in zip(self.layout.other_buffers, self._others_before, strict=bool(self._others_before)):
                 buffer.copy_(old)
 
+    @property
+    def loss(self) -> float:
+        """Of this rank's share of the step so far, summed."""
+        return self._numbers[LOSS]
+
     # --- this rank's numbers ----------------------------------------------------------------------------------------
 
     def open(self, change_pending: bool) -> None:
