@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from drivetrain.errors import Interrupted, UsageError
-from drivetrain.parallel.absent import Absent, Missing
+from drivetrain.parallel.absent import Absent, Door, Missing
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimePipeline
 from unit.runtime.parts import Data, forward, make
@@ -54,7 +54,9 @@ def absent() -> tuple[nn.Module, torch.optim.Optimizer, Absent]:
     optimizer = torch.optim.AdamW(model.parameters(), 0.1)
     found = Absent(model, optimizer)
     whole = torch.Size([4, 3])
-    found.set({each: Missing(name, whole, "it is elsewhere") for name, each in model.named_parameters()})
+    found.set(
+        {each: Missing(name, whole, "it is elsewhere", doors=(Door.LAYER,)) for name, each in model.named_parameters()}
+    )
     found._take(found._turn)
     return model, optimizer, found
 
@@ -97,9 +99,9 @@ def test_it_is_a_parameter_while_the_runtime_is_at_work_and_in_its_layer() -> No
     def script() -> None:
         with pytest.raises(UsageError, match=r"norm of 0\.weight"):
             weight.norm()
-        found.show([weight, bias])
+        found.open(Door.LAYER, [weight, bias])
         model(torch.ones(1, 3)).sum().backward()
-        found.hide([weight, bias])
+        found.close(Door.LAYER, [weight, bias])
         with pytest.raises(UsageError, match=r"norm of 0\.weight"):
             weight.norm()
 

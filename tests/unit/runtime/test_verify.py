@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from drivetrain.errors import Interrupted, UsageError
@@ -257,7 +258,7 @@ def tie(one: str, other: str) -> Callable[[Model], None]:
 
 def normed(model: Model) -> None:
     """A layer's weight is made of others."""
-    nn.utils.weight_norm(model.get_submodule("layers.0.up"))
+    torch.nn.utils.prune.identity(model.get_submodule("layers.0.up"), "weight")
 
 
 GOOD = {"layers.*.up": "colwise", "layers.*.up_b": "colwise", "layers.*.down": "rowwise"}

@@ -33,6 +33,15 @@ class Turn(Enum):
     """The script's, between two calls of ours."""
 
 
+class Door(Enum):
+    """What must be open for the script's forward function to use a tensor."""
+
+    LAYER = auto()
+    """The layer that it belongs to runs (tensor parallelism)."""
+    BLOCK = auto()
+    """The block that it belongs to runs (ZeRO 3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """Why a tensor must not be used."""
@@ -42,7 +51,9 @@ class Missing:
     """Of the whole."""
     why: str
     in_forward: bool = True
-    """Not in the script's forward function either, but for the layers that it belongs to."""
+    """Not in the script's forward function either, unless all its doors are open."""
+    doors: tuple[Door, ...] = ()
+    """None: it is never here."""
     between: bool = True
     """Not between steps."""
     may_be_read: bool = False
@@ -143,7 +154,7 @@ class Absent:
         self._table: dict[torch.Tensor, Missing] = {}
         self._swaps: dict[torch.Tensor, _Swap] = {}
         self._refusing: dict[Turn, list[_Swap]] = {turn: [] for turn in Turn}
-        self._shown: set[torch.Tensor] = set()
+        self._open: dict[Door, set[torch.Tensor]] = {door: set() for door in Door}
         self._is_divided = False
         if model is not None:
             model.register_forward_pre_hook(
@@ -179,22 +190,29 @@ class Absent:
         with self.ours():
             for tensor in self._table:
                 tensor.__dict__.pop(_MISSING, None)
-            self._table, self._swaps, self._shown, self._is_divided = {}, {}, set(), False
+            self._table, self._swaps, self._is_divided = {}, {}, False
+            self._open = {door: set() for door in Door}
             self._refusing = {turn: [] for turn in Turn}
 
-    def show(self, tensors: Iterable[torch.Tensor]) -> None:
-        """They are here from now on, for the script's forward function: their layer runs."""
-        for tensor in tensors:
-            self._shown.add(tensor)
-            if self._turn is Turn.FORWARD and tensor in self._swaps:
-                tensor.__class__ = self._swaps[tensor][1]
+    def open(self, door: Door, tensors: Iterable[torch.Tensor]) -> None:
+        """From now on the script's forward function may use them, as far as it depends on this."""
+        self._turn_at(door, tensors, opens=True)
 
-    def hide(self, tensors: Iterable[torch.Tensor]) -> None:
-        """They are not any more."""
+    def close(self, door: Door, tensors: Iterable[torch.Tensor]) -> None:
+        """It must not any more."""
+        self._turn_at(door, tensors, opens=False)
+
+    def _turn_at(self, door: Door, tensors: Iterable[torch.Tensor], *, opens: bool) -> None:
+        change = self._open[door].add if opens else self._open[door].discard
         for tensor in tensors:
-            self._shown.discard(tensor)
+            change(tensor)
             if self._turn is Turn.FORWARD and tensor in self._swaps and self._table[tensor].in_forward:
-                tensor.__class__ = self._swaps[tensor][2]
+                _, own, refusing = self._swaps[tensor]
+                tensor.__class__ = own if self._is_open(tensor) else refusing
+
+    def _is_open(self, tensor: torch.Tensor) -> bool:
+        doors = self._table[tensor].doors
+        return bool(doors) and all(tensor in self._open[each] for each in doors)
 
     # --- whose turn it is -------------------------------------------------------------------------------------------
 
@@ -228,9 +246,9 @@ class Absent:
         for tensor, own, _ in self._refusing[self._turn]:
             tensor.__class__ = own
         self._turn = turn
-        shown = self._shown if turn is Turn.FORWARD else ()
+        may_be_open = turn is Turn.FORWARD and any(self._open.values())
         for tensor, _, refusing in self._refusing[turn]:
-            if tensor not in shown:
+            if not (may_be_open and self._is_open(tensor)):
                 tensor.__class__ = refusing
 
     # --- the whole model --------------------------------------------------------------------------------------------

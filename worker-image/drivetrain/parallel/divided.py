@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from drivetrain.comm.transport import Transport
-from drivetrain.parallel.absent import Absent, Missing
+from drivetrain.parallel.absent import Absent, Door, Missing
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.partition import Fragment, Where, is_like, joined, unlike
 from drivetrain.parallel.stages import Stages
@@ -153,14 +153,17 @@ class Divided:
         partial = self._tensor.partial if self._tensor is not None else ()
         for name, tensor in (self._parameters | self._buffers).items():
             where = self._table[name]
+            dropped = where.ranged and self._zero is not None and self._zero.drops_parameters
+            layer = (Door.LAYER,) if where.dim is not None or tensor in partial else ()
+            doors = (*layer, Door.BLOCK) if dropped else layer
             if not where.is_on(mesh):
                 found[tensor] = Missing(name, where.shape, _OTHER_STAGE)
             elif where.dim is not None:
-                found[tensor] = Missing(name, where.shape, _DIVIDED)
-            elif where.ranged and self._zero is not None and self._zero.drops_parameters:
-                found[tensor] = Missing(name, where.shape, _DROPPED)
+                found[tensor] = Missing(name, where.shape, _DIVIDED, doors=doors)
+            elif dropped:
+                found[tensor] = Missing(name, where.shape, _DROPPED, doors=doors)
             elif tensor in partial:
-                found[tensor] = Missing(name, where.shape, _IN_SEQUENCE, between=False, may_be_read=True)
+                found[tensor] = Missing(name, where.shape, _IN_SEQUENCE, doors=doors, between=False, may_be_read=True)
             if where.ranged and self._zero is not None:
                 piece, _ = self._zero.piece_of(self._parameters[name])
                 found[piece] = Missing(f"a piece of {name}", where.shape, _PIECE)

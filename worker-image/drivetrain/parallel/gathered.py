@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from drivetrain.comm.transport import Pending, Transport
-from drivetrain.parallel.absent import Absent
+from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.blocks import Block, in_backward
 from drivetrain.parallel.layout import Slot
 from drivetrain.parallel.same_order import END_OF_BACKWARD, END_OF_FORWARD, SameOrder
@@ -53,8 +53,10 @@ class _Flat:
 
     def drop(self) -> None:
         """Free the memory. Not while it is on its way."""
-        for slot in self._slots:
-            slot.parameter.data = self._part[:0]  # a read of nothing is an error, one of freed memory a crash
+        nothing = self._part[:0]  # a read of nothing is an error, one of freed memory a crash
+        with torch._C.DisableTorchFunctionSubclass():
+            for slot in self._slots:
+                slot.parameter.data = nothing
         self._values.untyped_storage().resize_(0)
         self.is_whole = False
 
@@ -74,8 +76,9 @@ class _Flat:
         if self._coming is not None:
             self._coming.wait()
             self._coming = None
-            for slot, view in zip(self._slots, self._views, strict=True):
-                slot.parameter.data = view
+            with torch._C.DisableTorchFunctionSubclass():  # they may refuse: see absent.py
+                for slot, view in zip(self._slots, self._views, strict=True):
+                    slot.parameter.data = view
             self.is_whole = True
             self.missing = len(self._slots)
 
@@ -147,14 +150,14 @@ class Gathered:
             for flat in self._flats:
                 if flat.stays:
                     flat.arrive()
-                    self.absent.show(flat.parameters)
+                    self.absent.open(Door.BLOCK, flat.parameters)
 
     def begin_microbatch(self) -> None:
         """Forward is about to be called."""
         for flat in self._flats:
             if not flat.stays and flat.is_whole:
                 flat.drop()
-                self.absent.hide(flat.parameters)
+                self.absent.close(Door.BLOCK, flat.parameters)
         self._order.begin_microbatch()
 
     def end_forward(self) -> None:
@@ -173,7 +176,7 @@ class Gathered:
             flat.arrive()
             if flat.is_whole:
                 flat.drop()
-            self.absent.hide(flat.parameters)
+            self.absent.close(Door.BLOCK, flat.parameters)
         self._transport = None
 
     def abandon(self) -> None:
@@ -197,7 +200,7 @@ class Gathered:
         for flat in self._flats:
             flat.call(transport)
             flat.arrive()
-            self.absent.show(flat.parameters)
+            self.absent.open(Door.BLOCK, flat.parameters)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
@@ -212,12 +215,12 @@ class Gathered:
             self._flats[following].call(self._transport)
         if unforeseen:
             self._order.settle()  # others may not have called it, and it would never arrive
-        self.absent.show(flat.parameters)
+        self.absent.open(Door.BLOCK, flat.parameters)
         flat.arrive()
 
     def _need(self, number: int) -> None:
         if self._flats and self._flats[number].is_whole:
-            self.absent.show(self._flats[number].parameters)
+            self.absent.open(Door.BLOCK, self._flats[number].parameters)
         elif self._flats:
             self._visit(number)
 
@@ -237,4 +240,4 @@ class Gathered:
             each.register_hook(reached)
         if not self._order.is_next(number) and (tensors or not torch.is_grad_enabled()):
             self._flats[number].drop()
-        self.absent.hide(self._flats[number].parameters)
+        self.absent.close(Door.BLOCK, self._flats[number].parameters)

@@ -207,7 +207,12 @@ class Pipeline:
 
             parameters = self.stages.parameters_of(self._chunk(action))
             splits.refuses = _REENTRANT
-            live.left = backward_to_input(live.edge, live.gradient, live.input, parameters)
+            try:
+                live.left = backward_to_input(live.edge, live.gradient, live.input, parameters)
+            except RuntimeError as error:
+                if "use_reentrant" in str(error.__cause__):  # torch's own check
+                    raise UsageError(_REENTRANT) from None
+                raise
             splits.refuses = None
         if sends is not None:
             assert live.input is not None

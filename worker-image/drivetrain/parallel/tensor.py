@@ -23,7 +23,7 @@ from torch import nn
 
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
-from drivetrain.parallel.absent import Absent
+from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.agreement import different_losses
 from drivetrain.parallel.blocks import in_backward
 from drivetrain.parallel.tensor_math import (
@@ -87,8 +87,8 @@ class TensorParallel:
             return
         if style == "sequence":
             own = list(module.parameters())
-            module.register_forward_pre_hook(lambda *_: self.absent.show(own), prepend=True)
-            module.register_forward_hook(lambda *_: self.absent.hide(own), always_call=True)
+            module.register_forward_pre_hook(lambda *_: self.absent.open(Door.LAYER, own), prepend=True)
+            module.register_forward_hook(lambda *_: self.absent.close(Door.LAYER, own), always_call=True)
             return
         assert isinstance(module, nn.Linear)
         weight, bias = module._parameters.get("weight"), module.bias
@@ -181,11 +181,11 @@ class TensorParallel:
     def _here(self, module: nn.Linear) -> Iterator[None]:
         """What this rank has of a layer may be used inside."""
         own = [module.weight] if module.bias is None else [module.weight, module.bias]
-        self.absent.show(own)
+        self.absent.open(Door.LAYER, own)
         try:
             yield
         finally:
-            self.absent.hide(own)
+            self.absent.close(Door.LAYER, own)
 
     def _note(self, region: str) -> None:
         """A region begins in which ranks have different parts."""
