@@ -117,11 +117,11 @@ class _Refusing:
 _MISSING: Final = "_drivetrain_missing"
 
 
-class _RefusingParameter(_Refusing, nn.Parameter):
+class _RefusingParameter(_Refusing, nn.Parameter):  # type: ignore[misc]  # its repr takes no contents
     __slots__ = ()
 
 
-class _RefusingTensor(_Refusing, torch.Tensor):
+class _RefusingTensor(_Refusing, torch.Tensor):  # type: ignore[misc]
     __slots__ = ()
 
 

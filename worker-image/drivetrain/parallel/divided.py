@@ -102,6 +102,11 @@ class Divided:
             return (mesh.data_rank * mesh.row + mesh.part, mesh.data_size * mesh.row)
         return (mesh.part, mesh.row)
 
+    @property
+    def is_whole(self) -> bool:
+        """This rank has everything, and it counts."""
+        return self.part == (0, 0)
+
     def sources(self, world: int) -> range:
         zero = self._zero is not None and world // self._row > 1
         return range(world // self._row * self._row if zero else self._row)

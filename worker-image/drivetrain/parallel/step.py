@@ -36,14 +36,13 @@ from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
 from drivetrain.parallel.norm import norm as norm_of
 from drivetrain.parallel.norm import square_of, squares
-from drivetrain.parallel.partition import Where
 from drivetrain.parallel.pipeline import Pipeline
 from drivetrain.parallel.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
 from drivetrain.parallel.stage_work import StageWork
 from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tally import NUMBERS, Tally
 from drivetrain.parallel.tensor import TensorParallel
-from drivetrain.parallel.verify import Verification, squares_of
+from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.zero import Zero
 from drivetrain.precision import DTYPES, Precision
 from drivetrain.settings import Settings
@@ -136,7 +135,8 @@ class TrainingStep:
             self._stage_work = StageWork(self.pipeline, model, source, self._tally, precision, training)
         self._verification: Verification | None = None
         if training.verify is not None:
-            self._verification = Verification(model, source, self._tally, precision, training.seed)
+            parts = Parts(self.tensor, self.pipeline.stages if self.pipeline is not None else None)
+            self._verification = Verification(model, source, self._tally, precision, training, parts)
         self.first: Callable[[], int] = lambda: 0
         """The step that this job began with."""
         self.bytes_of_step = 0
@@ -152,6 +152,8 @@ class TrainingStep:
         if self._row > 1 or self.zero is not None:
             cut = self.pipeline.stages if self.pipeline is not None else None
             self.divided = Divided(model, optimizer, self.tensor, cut, self.zero, self._row)
+            if self._verification is not None:
+                self._verification.parts.divided = self.divided
         if isinstance(optimizer, LayerWise) and (self.zero is not None or self.tensor is not None):
             self._rows = [each for group in optimizer.param_groups for each in group["params"]]
             optimizer.sum_over_ranks = self._sum_norms
@@ -179,8 +181,10 @@ class TrainingStep:
         """
         before = transport.payload_bytes if transport is not None else 0
         self._tally.begin()
-        verifies = self._verifies(transport, step)
-        begins = self._place(transport, step, forward, verifies=verifies)
+        verification = self._verification
+        if verification is not None:
+            verification.begin(transport, due=step == self.first() and (self.divided is None or self.divided.is_whole))
+        begins = self._place(transport, step, forward)
         mesh = self._mesh
         if self._ordered is not None:
             tail = self._attempt_ordered(self._ordered, transport, step, forward, change_pending)
@@ -196,8 +200,8 @@ class TrainingStep:
             if mesh is not None and mesh.row > 1:
                 given = self._squares(tail) if needs_norm else None
                 reduced = agree(mesh, reduced, change_pending, given, self._tally.loss)
-        if verifies and transport is not None:
-            self._compare(transport, step, reduced.loss)
+        if verification is not None:
+            verification.compare(self._mesh, step, reduced.loss, self._updated())
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         self._tally.end()
         return reduced
@@ -216,49 +220,12 @@ class TrainingStep:
         for parameter in self._model.parameters():
             parameter.grad = None
 
-    def _verifies(self, transport: Transport | None, step: int) -> bool:
-        """Whether this step is to be compared with one of the whole model, on all ranks alike."""
-        whole = self.divided is None or self.divided.part == (0, 0)
-        return self._verification is not None and transport is not None and step == self.first() and whole
-
-    def _expect(self, transport: Transport, step: int, forward: Forward) -> None:
-        """Rank 0 computes the step alone, while it has the whole model."""
-        if self._verification is None or transport.rank != 0:
-            return
-        training, mesh = self._settings.training, self._mesh
-        count = mesh.data_size if mesh is not None else transport.world
-        count = self._ordered.shards if self._ordered is not None else count
-        streams = [parts_of(share(self._source.batch, count, stream), training.microbatches) for stream in range(count)]
-
-        def reseeding(stream: int, number: int) -> AbstractContextManager[None]:
-            if self.pipeline is None:
-                return nullcontext()
-            return self.pipeline.stages.entering(lambda chunk: rng.seed(training.seed, step, stream, number, chunk))
-
-        self._verification.compute(step, forward, streams, reseeding)
-
-    def _compare(self, transport: Transport, step: int, loss: float) -> None:
-        """With what `_expect` has found."""
-        assert self._verification is not None
-        mesh = self._mesh or Mesh(transport, transport, None, None, transport.rank, 1, 0, 1, 0, 1, idle=False)
-        names = {parameter: name for name, parameter in self._model.named_parameters()}
-        gradients = {names[whole]: each.grad for whole, each in self._updated()}
-        here = {
-            name: self.divided.where(name) if self.divided is not None else Where(name, torch.Size())
-            for name in gradients
-        }
-        counted = {name: each for name, each in gradients.items() if here[name].counts_on(mesh)}
-        unequal = self.tensor.draws if self.tensor is not None else None
-        self._verification.compare(
-            transport, step, loss, squares_of(counted), self._settings.training.precision, unequal
-        )
-
-    def _place(self, transport: Transport | None, step: int, forward: Forward, *, verifies: bool) -> bool:
-        """Find this rank's place in the membership; whether that begins with this step, which then cuts the state.
-        `verifies`: compute the step alone before that."""
+    def _place(self, transport: Transport | None, step: int, forward: Forward) -> bool:
+        """Find this rank's place in the membership; whether that begins with this step, which then cuts the state."""
+        verification = self._verification
         if self._ordered is not None:
-            if verifies and transport is not None:
-                self._expect(transport, step, forward)
+            if verification is not None:
+                verification.compute(step, forward, self._ordered.shards)
             return False
         tensor = self._settings.training.tensor
         if transport is None:
@@ -268,15 +235,14 @@ class TrainingStep:
         if self._mesh is None or self._mesh.world is not transport:
             self._mesh = mesh_of(transport, tensor, self._row // tensor)
         mesh, begins = self._mesh, False
-        if verifies and self.divided is None:
-            self._expect(transport, step, forward)
         if self.divided is not None:
-            begins = self.divided.part == (0, 0)
+            begins = self.divided.is_whole
             if begins and self._stage_work is not None:
                 self._stage_work.place(mesh, step, forward)
                 self._keep_to_stage(mesh)
-            if verifies:
-                self._expect(transport, step, forward)
+        if verification is not None:
+            verification.compute(step, forward, mesh.data_size)
+        if self.divided is not None:
             if begins:
                 self.divided.begin(mesh)
             if self.tensor is not None:
@@ -503,7 +469,7 @@ class TrainingStep:
     def evaluating(self, transport: Transport | None, live: Sequence[int]) -> Iterator[Share]:
         """The model can be called meanwhile, on all ranks alike. All ranks call this. Raises `Interrupted`."""
         mesh = self._mesh if self._mesh is not None and self._mesh.world is transport else None
-        if self._row == 1 or self.divided is None or mesh is None or self.divided.part == (0, 0):
+        if self._row == 1 or self.divided is None or mesh is None or self.divided.is_whole:
             rank = transport.rank if transport is not None else 0
             with self.zero.whole_parameters(transport) if self.zero is not None else nullcontext():
                 yield Share(len(live), live.index(rank) if rank in live else None, True, _as_it_is, _as_it_is)
