@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from unit.runtime.parts import KINDS, MODES, Saved, by_one, by_ranks
-from unit.runtime.together import free_port, together
+from drivetrain.run import Run
+from unit.runtime.parts import KINDS, MODES, Data, Saved, by_one, by_ranks, forward, make
+from unit.runtime.together import Pipe, free_port, together
+from unit.runtime.training import Case, settings
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,31 @@ def _assert_equal(found: Any, expected: Any, where: str, *, bits: bool = False) 
             _assert_equal(found[number], value, f"{where}, {number}", bits=bits)
     else:
         assert found == expected, where
+
+
+def changed(pipe: Pipe, case: Case) -> tuple[list[float], list[float]]:
+    """A script that changes parameters between steps, in place and by putting others there; then saves."""
+    run = Run(settings(case.but(steps=4, batch=24)), None)
+    model = make("all")
+    run.prepare(model=model, optimizer=lambda p: torch.optim.AdamW(p, 0.05, eps=1e-3), data=Data())
+    losses = []
+    for batch in run.batches():
+        losses.append(run.step(batch, forward).loss)
+        with torch.no_grad():
+            model.first.weight.clamp_(-0.2, 0.2)
+            for each in model.layers.parameters():
+                each.data = each.data.clamp(-0.1, 0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        run.save(path)
+        saved = [float(each.double().sum()) for each in torch.load(path)["model"].values()] if path.exists() else []
+    run.finish()
+    return losses, saved
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_what_a_script_changes_between_steps_counts(zero: int) -> None:
+    ((losses, saved),) = together(changed, 1, Case())
+    ranks = together(changed, 2, Case(zero=zero))
+    assert ranks[0][1] == pytest.approx(saved, rel=1e-9)
+    assert [each for each, _ in ranks] == [pytest.approx(losses, rel=1e-9)] * 2

@@ -178,6 +178,8 @@ class Divided:
 
     def dump(self) -> dict[str, Any]:
         assert self._mesh is not None
+        if self._zero is not None:
+            self._zero.take_over()
         return {
             "parameters": {
                 name: self._told(name, self._mesh)

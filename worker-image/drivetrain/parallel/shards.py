@@ -117,6 +117,17 @@ class Shards:
         """This rank's, of a parameter in one of the buckets; it may have no elements."""
         return self._by_parameter[id(parameter)]
 
+    def take_over(self) -> None:
+        """Parameters to which the script has given other memory since (`parameter.data = …`), on all ranks alike: their
+        values go to where pieces are of."""
+        for bucket, flat in zip(self.buckets, self.flats, strict=False):  # none if pieces lie apart
+            first, size, begin = flat.data_ptr(), flat.element_size(), bucket[0].start
+            for slot in bucket:
+                parameter = slot.parameter
+                if parameter.data_ptr() != first + (slot.start - begin) * size:
+                    here = flat[slot.start - begin : slot.stop - begin].view(parameter.shape)
+                    parameter.data = here.copy_(parameter.data)
+
     def reset(self) -> None:
         """Give the optimizer the model's parameters back, without their state, and those memory of their own with
         whatever is in it: for one that loads it. What ranks were still sending goes to the old memory."""

@@ -93,6 +93,7 @@ class Zero:
         self.arrivals.begin(transport.interrupt if transport is not None else None)
         self._transport = transport
         assert transport is None or not self._shards.is_whole
+        self._shards.take_over()
         if self._gathered is not None:
             self._gathered.begin(transport)
         self._step = step
@@ -311,6 +312,10 @@ class Zero:
     def slots(self) -> set[int]:
         """Ids of the parameters whose elements ranks have ranges of."""
         return {id(slot.parameter) for slot in self._layout.slots}
+
+    def take_over(self) -> None:
+        """What a script has put in the places of parameters counts from now on."""
+        self._shards.take_over()
 
     def piece_of(self, parameter: nn.Parameter) -> tuple[nn.Parameter, int]:
         """This rank's range of a parameter, flat, and where it begins. Only while it is cut."""
