@@ -9,9 +9,11 @@ It begins by comparing who is at what (identity.py), and an error on one rank en
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -25,6 +27,9 @@ from drivetrain.state import Registry
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, give, synchronise, take
 from drivetrain.world.reunion import Sharded, parts_of_all, reunite
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -41,6 +46,15 @@ class Counts:
     skipped_steps: int = 0
     """Steps whose gradient overflowed fp16."""
     memberships: int = 0
+
+
+def _at_work(method: Callable[Concatenate[Operations, P], R]) -> Callable[Concatenate[Operations, P], R]:
+    @functools.wraps(method)
+    def call(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.ours():
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class Operations:
@@ -66,6 +80,8 @@ class Operations:
         """Which step that would be; -1: there is no file."""
         self.hand_over: Callable[[Transport], None] = lambda transport: None
         """Called before members come or go, in their old group: to give up what only this rank knows."""
+        self.ours: Callable[[], AbstractContextManager[None]] = nullcontext
+        """While the runtime is at work: see parallel/absent.py."""
         self.sharded: Sharded | None = None
         """State of which every rank has but a part, if it is so."""
         self.trained: Callable[[int], int] = lambda step: 0
@@ -94,6 +110,7 @@ class Operations:
         """Ranks that take part in the script's reductions: all but newcomers which wait for their first step."""
         return self._live
 
+    @_at_work
     def synchronise(self, transport: Transport | None, doing: Doing, entry: Entry) -> Healed:
         """Bring a new group to one state; the world calls this whenever a group has formed."""
         self.counts.memberships += 1
@@ -142,6 +159,7 @@ class Operations:
         if self._bound:
             self.position.mark = self._replayed
 
+    @_at_work
     def bind(self, total: int) -> int:
         """The number of the next step, for a script that asks for it. Waits for membership.
 
@@ -209,6 +227,7 @@ class Operations:
             guest = transport.rank in self._guests
             transport.enter((Identity(Kind.GUEST) if guest else identity).packed(), compare)
 
+    @_at_work
     def step(
         self,
         number: int,
@@ -328,6 +347,7 @@ class Operations:
             return None
         return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
+    @_at_work
     def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
         """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed; what
         it raises is raised on all ranks."""

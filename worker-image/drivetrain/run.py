@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
+from drivetrain.parallel.divided import Divided
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.parallel.step import TrainingStep
@@ -118,6 +119,8 @@ class Run:
         self._on_commit: list[Callable[[StepResult], None]] = []
         self._on_update: list[Callable[[StepResult], None]] = []
         self._operations.on_update = self._updated
+        self._scripts: Callable[[], AbstractContextManager[None]] = nullcontext
+        """While code of the script runs inside of the runtime's."""
         self._given_up: int | None = None
         """The step whose attempt ended in an error that the script has caught."""
         self._exit.watch()
@@ -170,6 +173,10 @@ class Run:
         if precision.scaler is not None:
             self._registry.register(_LOSS_SCALE, precision.scaler)
         self._operations.sharded = strategy.sharded
+        if isinstance(strategy.sharded, Divided):
+            self._operations.ours = strategy.sharded.absent.ours
+            self._scripts = strategy.sharded.absent.scripts
+        strategy.first = lambda: self._operations.position.first
         self._operations.trained = strategy.follow
         self._operations.tells_in_band = strategy.tells_in_band
         self._operations.hand_over = lambda transport: strategy.exchange.hand_over(transport)
@@ -256,7 +263,8 @@ class Run:
         With `training.parallel.zero` or `tensor`, over this rank's part of parameters and optimizer state.
         """
         sharded = self._strategy.sharded if self._strategy is not None else None
-        return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
+        with self._operations.ours():
+            return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -290,7 +298,7 @@ class Run:
         """
         strategy, step = self._prepared()
         assert self._precision is not None
-        forward = self._precision.computing(forward)
+        forward = strategy.division.of_script(self._precision.computing(forward))
         self._exit.goes_on()
         if not self._rehearsed:
             self._rehearsed = True
@@ -344,8 +352,9 @@ class Run:
         return result
 
     def _updated(self, result: StepResult) -> None:
-        for function in self._on_update:
-            function(result)
+        with self._scripts():
+            for function in self._on_update:
+                function(result)
 
     def log(self, **metrics: float) -> None:
         """Attach numbers to the step just made; they are shown once every member holds the step."""
@@ -368,12 +377,11 @@ class Run:
         a batch of a list of samples; without it `prepare`'s does.
         """
         self._not_over()
-        model, precision, step = self._model, self._precision, self._training_step
-        if model is None or precision is None or step is None:
+        model, precision, step, strategy = self._model, self._precision, self._training_step, self._strategy
+        if model is None or precision is None or step is None or strategy is None:
             raise UsageError("evaluate needs prepare first")
-        evaluator = Evaluator(
-            model, data, precision.computing(forward), batch, collate or self._collate, self.settings.training.seed
-        )
+        computing = strategy.division.of_script(precision.computing(forward))
+        evaluator = Evaluator(model, data, computing, batch, collate or self._collate, self.settings.training.seed)
 
         def contribute() -> list[float]:
             transport = self._world.transport

@@ -183,8 +183,8 @@ def chain(pipe: Pipe, kind: str) -> tuple[str, list[float]]:
         ("uses an early one", "the loss must not depend on what blocks of other stages return"),
         ("restarts", "block 3 of model.blocks is called where block 4 was due"),
         ("norm outside", "only blocks may have buffers that forward changes"),
-        ("calls it later", "no rank has all blocks between steps: call the model in the functions of run.step only"),
-        ("asks for its state", "no rank has all blocks between steps: write it with run.save"),
+        ("calls it later", "between steps no rank has the whole model: call the model in the functions of run.step"),
+        ("asks for its state", "between steps no rank has the whole model: write it with run.save"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(kind: str, told: str) -> None:

@@ -12,7 +12,6 @@ from drivetrain.comm.sparse import SparseSum
 from drivetrain.comm.transport import Transport
 from drivetrain.parallel.exchange import Exchange, TailOf
 from drivetrain.state import Stateful
-from drivetrain.world.reunion import Sharded
 
 
 class WithRows(Exchange):
@@ -35,6 +34,9 @@ class WithRows(Exchange):
 
     def end_forward(self) -> None:
         self._dense.end_forward()
+
+    def end_backward(self) -> None:
+        self._dense.end_backward()
 
     def end_share(self) -> None:
         self._sum.collect()
@@ -88,10 +90,6 @@ class WithRows(Exchange):
     @property
     def states(self) -> Mapping[str, Stateful]:
         return self._dense.states
-
-    @property
-    def sharded(self) -> Sharded | None:
-        return self._dense.sharded
 
     @property
     def chosen(self) -> tuple[str, str] | None:

@@ -48,6 +48,10 @@ class Even:
         """Around reading, forward and backward of these."""
         return nullcontext()
 
+    def streams(self, world: int) -> int:
+        """How many shares a step has among so many replicas."""
+        return world
+
     def largest(self, world: int) -> Share:
         """One that no share of so many replicas exceeds."""
         return self._share(0, share(self.batch, world, world - 1))
@@ -81,6 +85,9 @@ class Virtual(Even):
         rank, world = (transport.rank, transport.world) if transport is not None else (0, 1)
         mine = share(self._shards, world, rank)
         return [self._share(shard, share(self.batch, self._shards, shard)) for shard in mine]
+
+    def streams(self, world: int) -> int:
+        return self._shards
 
     def largest(self, world: int) -> Share:
         return super().largest(self._shards)

@@ -122,7 +122,7 @@ class Buffers:
         if self._first is None and self._had_samples:
             changed = (each for each in self._kept if each.is_changed())
             self._first = [((each.module, each.name), _copied_or_none(each)) for each in changed]
-        self._put_back()
+        self.put_back()
 
     def end_shares(self) -> None:
         """The last of several shares is computed: the first one's buffers count."""
@@ -135,10 +135,11 @@ class Buffers:
 
     def restore(self) -> None:
         """Put all back to what they were when the step began."""
-        self._put_back()
+        self.put_back()
         self.end()
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
+        """The same; the step goes on."""
         with torch.no_grad():
             for each in (*self._statistics, *self._kept):
                 if each.is_changed():

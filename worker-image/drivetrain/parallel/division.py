@@ -20,6 +20,7 @@ from drivetrain.data.shares import Share
 from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.exchange import Exchange
 from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.parallel.mesh import Mesh, mesh_of
 from drivetrain.parallel.norm import norm_of
 from drivetrain.parallel.work import Work
 from drivetrain.world.reunion import Sharded
@@ -51,6 +52,10 @@ class Seat:
     """What the rank that has the results says, on all that have the same samples."""
 
 
+WhileWhole = Callable[[int], None]
+"""Called while each rank still has the whole model, and it is known in how many replicas a step will be cut."""
+
+
 def as_it_is(value: Any) -> Any:
     """For a `Seat` on which nothing is in the way."""
     return value
@@ -61,12 +66,14 @@ class Division:
 
     row = 1
     """Ranks that share a replica."""
+    mesh: Mesh | None = None
+    """Of the membership; None alone."""
     needs_all_alike = False
     """Whether ranks talk while forward runs, so that all must run it equally often."""
 
-    def enter(self, transport: Transport | None, step: int, forward: Forward) -> Place:
-        """Find this rank's place; if the membership begins with this step, keep only this rank's part of the state.
-        Raises `Interrupted`, or `UsageError` if there are too few ranks."""
+    def enter(self, transport: Transport | None, step: int, forward: Forward, whole: WhileWhole) -> Place:
+        """Find this rank's place and call `whole`; if the membership begins with this step, keep then only this rank's
+        part of the state. Raises `Interrupted`, or `UsageError` if there are too few ranks."""
         raise NotImplementedError
 
     def run(self, share: Share, exchange: Exchange, forward: Forward, step: int) -> None:
@@ -86,6 +93,10 @@ class Division:
     def hear(self, names: Sequence[str], change_pending: bool) -> Reduced:
         """The same on a rank that is idle. `names` of the metrics, sorted. Raises `Interrupted`."""
         raise NotImplementedError
+
+    def of_script(self, forward: Forward) -> Forward:
+        """The script's function, which must not use what is elsewhere."""
+        return forward
 
     def abandon(self) -> None:
         """The attempt was interrupted, or it failed."""
@@ -114,8 +125,11 @@ class Whole(Division):
         self._work = work
         self._transport: Transport | None = None
 
-    def enter(self, transport: Transport | None, step: int, forward: Forward) -> Place:
+    def enter(self, transport: Transport | None, step: int, forward: Forward, whole: WhileWhole) -> Place:
+        if transport is None or self.mesh is None or self.mesh.world is not transport:
+            self.mesh = mesh_of(transport, 1) if transport is not None else None
         self._transport = transport
+        whole(transport.world if transport is not None else 1)
         return Place(transport)
 
     def run(self, share: Share, exchange: Exchange, forward: Forward, step: int) -> None:
@@ -126,6 +140,7 @@ class Whole(Division):
             loss = self._work.forward(forward, step, part, share.stream, number)
             exchange.end_forward()
             loss.backward()
+            exchange.end_backward()
 
     def agree(
         self, reduced: Reduced, exchange: Exchange, used: Sequence[bool], change_pending: bool, *, needs_norm: bool

@@ -18,7 +18,6 @@ from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.transport import Transport
 from drivetrain.parallel.layout import Layout
 from drivetrain.state import Stateful
-from drivetrain.world.reunion import Sharded
 
 TailOf = Callable[[list[int]], torch.Tensor]
 """Makes a share's tail (see layout.py) when told which slots got a gradient in it."""
@@ -42,6 +41,9 @@ class Exchange:
 
     def end_forward(self) -> None:
         """Backward is about to be called."""
+
+    def end_backward(self) -> None:
+        """It is over, for this micro-batch."""
 
     def end_share(self) -> None:
         """The last backward of a share is over, and went well."""
@@ -105,11 +107,6 @@ class Exchange:
     def states(self) -> Mapping[str, Stateful]:
         """What of it is part of the training state, by name."""
         return {}
-
-    @property
-    def sharded(self) -> Sharded | None:
-        """State of which each rank has but a part, because of this."""
-        return None
 
     @property
     def chosen(self) -> tuple[str, str] | None:

@@ -48,8 +48,7 @@ class StageWork:
         with rng.stream(training.seed, step, mesh.data_rank):
             shard = self._source.read(step, part)
             costs = self._pipeline.stages.measure(lambda: tally.add(forward(self._model, shard), len(part)))
-        tally.buffers.restore()
-        tally.buffers.begin()
+        tally.buffers.put_back()
         for parameter in self._model.parameters():
             parameter.grad = None
         mesh.world.all_reduce(costs).wait()

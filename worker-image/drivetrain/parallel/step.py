@@ -7,7 +7,7 @@ strategy (strategy.py). Nothing here changes parameters or optimizer, so an atte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -41,16 +41,25 @@ class TrainingStep:
 
         Raises `Interrupted`; then call `restore`.
         """
-        division, tally = self._strategy.division, self._strategy.tally
+        strategy, division, tally = self._strategy, self._strategy.division, self._strategy.tally
         before = transport.payload_bytes if transport is not None else 0
         tally.begin()
-        place = division.enter(transport, step, forward)
+        whole = strategy.sharded is None or strategy.sharded.part == (0, 0)
+        strategy.verification.begin(transport, due=whole and step == strategy.first())
+        told = transport is not None and strategy.tells_in_band
+
+        def compare_with(replicas: int) -> None:
+            with tally.noting(failures=told):
+                strategy.verification.compute(step, forward, strategy.shares.streams(replicas))
+
+        place = division.enter(transport, step, forward, compare_with)
         if place.idle:
             self._clear()
             reduced = division.hear(self._names(step, forward), change_pending)
         else:
             used, reduced = self._reduce(place, step, forward, change_pending)
-            reduced = division.agree(reduced, self._strategy.exchange, used, change_pending, needs_norm=needs_norm)
+            reduced = division.agree(reduced, strategy.exchange, used, change_pending, needs_norm=needs_norm)
+        strategy.verification.compare(division.mesh, step, reduced.loss, self._gradients())
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         tally.buffers.end()
         return reduced
@@ -89,7 +98,7 @@ class TrainingStep:
         if numbers[NORMALISE] > 0:
             if weight <= 0:
                 raise UsageError("forward: the weights of Loss(sum, weight) add up to 0 over the whole batch")
-            for each in self._holders():
+            for _, each in self._gradients():
                 if each.grad is not None:
                     each.grad.div_(weight)
             self._names(step, forward)
@@ -102,10 +111,11 @@ class TrainingStep:
             tally.names = tally.learn_names(step, forward)
         return tally.names
 
-    def _holders(self) -> list[Parameter]:
-        """What has a gradient after the exchange."""
+    def _gradients(self) -> Iterator[tuple[Parameter, Parameter]]:
+        """The model's parameters, each with what has its gradient here after the exchange."""
         exchange = self._strategy.exchange
-        return [*(each for _, each in exchange.held), *exchange.rows]
+        yield from exchange.held
+        yield from ((each, each) for each in exchange.rows)
 
     def _clear(self) -> None:
         for parameter in self._strategy.model.parameters():

@@ -29,18 +29,19 @@ from drivetrain.parallel.division import Division, Whole
 from drivetrain.parallel.exchange import Exchange
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout
+from drivetrain.parallel.parted import Parted
 from drivetrain.parallel.pipeline import Pipeline
 from drivetrain.parallel.rows import Rows
-from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
 from drivetrain.parallel.stage_work import StageWork
 from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tally import Tally
 from drivetrain.parallel.tensor import TensorParallel
 from drivetrain.parallel.trained import Trained
+from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.work import Work
 from drivetrain.parallel.zero import Zero
 from drivetrain.precision import DTYPES, Precision
-from drivetrain.world.reunion import Sharded
 from drivetrain_api.runtime import RuntimeTraining
 
 _CHUNK: Final = 4 << 20
@@ -62,26 +63,30 @@ class Strategy:
         self.source = source
         self.training = training
         self.optimizer = optimizer
+        self._precision = precision
         self._updated = [each for group in optimizer.param_groups for each in group["params"]]
         """By the optimizer, in its order."""
         self.trained = Trained(model, optimizer)
         self.buffers = Buffers(model)
-        tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
-        pipeline = _pipeline(model, training)
-        self._in_parts = dict.fromkeys(tensor.divided, training.tensor) if tensor is not None else {}
+        self._tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
+        self._pipeline = _pipeline(model, training)
+        self._in_parts = dict.fromkeys(self._tensor.divided, training.tensor) if self._tensor is not None else {}
         self._blocks: list[Block] = blocks_of(model) if training.zero == 3 else []
         self.layout = self._layout_of(self.trained.parameters)
         self.tally = Tally(self.layout, self.buffers, source, training.seed)
+        self._zero = self._new_zero() if training.zero else None
         self.exchange = self._exchange()
-        work = Work(model, self.tally, precision, training.seed)
-        self.division: Division = Whole(work)
-        if tensor is not None or pipeline is not None:
-            self.division = self._rows(work, tensor, pipeline, precision)
-        if isinstance(optimizer, LayerWise):
-            optimizer.sum_over_ranks = self._sum_over_parts
-        elif training.zero or tensor is not None:
-            refuse_unless_elementwise(optimizer)
+        self.sharded = self._divided()
+        """State of which each rank has but a part, if it is so."""
+        self.division = self._division()
+        self._refuse_wrong_optimizer()
         self.shares = self._shares(source.batch)
+        stages = self._pipeline.stages if self._pipeline is not None else None
+        self.verification = Verification(
+            model, source, self.tally, precision, training, Parts(self._tensor, stages, self.sharded)
+        )
+        self.first: Callable[[], int] = lambda: 0
+        """The step that this job began with."""
 
     @property
     def tells_in_band(self) -> bool:
@@ -89,10 +94,7 @@ class Strategy:
         while forward runs, the others wait for what it will not send any more."""
         return not (self.exchange.needs_all_alike or self.division.needs_all_alike)
 
-    @property
-    def sharded(self) -> Sharded | None:
-        """State of which each rank has but a part."""
-        return self.division.sharded or self.exchange.sharded
+    # --- what is trained ----------------------------------------------------------------------------------------------
 
     def follow(self, step: int) -> int:
         """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
@@ -115,12 +117,11 @@ class Strategy:
     @property
     def _bound_by(self) -> str | None:
         """The field of the job because of which the trained parameters are decided for good."""
-        training = self.training
         fields = {
-            "training.parallel.zero": training.zero > 0,
-            "training.parallel.tensor": training.tensor > 1,
-            "training.parallel.pipeline": isinstance(self.division, Rows),
-            "training.compression": training.compression is not None,
+            "training.parallel.zero": self._zero is not None,
+            "training.parallel.tensor": self._tensor is not None,
+            "training.parallel.pipeline": self._pipeline is not None,
+            "training.compression": self.training.compression is not None,
         }
         return next((field for field, given in fields.items() if given), None)
 
@@ -140,8 +141,8 @@ class Strategy:
         made: Exchange
         if training.deterministic:
             made = OrderedSum(layout, training.virtual_shards)
-        elif training.zero:
-            made = self._zero()
+        elif self._zero is not None:
+            made = self._zero
         elif training.compression is not None:
             method = method_of(training.compression, layout)
             chunk = min(training.bucket_bytes, _CHUNK)
@@ -150,13 +151,12 @@ class Strategy:
             made = Reducer(layout, training.bucket_bytes, self._reduce_type)
         return WithRows(made) if layout.sparse else made
 
-    def _zero(self) -> Zero:
-        layout, blocks = self.layout, self._blocks
+    def _new_zero(self) -> Zero:
+        layout, blocks, stage = self.layout, self._blocks, self.training.zero
         buckets = layout.by_block(blocks) if blocks else layout.cut(self.training.bucket_bytes)
         shards = Shards(buckets, self.optimizer, apart=bool(blocks))
         gathered = Gathered(self.model, blocks, shards) if blocks else None
-        keeps = self.training.zero == 1
-        return Zero(layout, shards, gathered, keeps_gradients=keeps, dtype=self._reduce_type)
+        return Zero(layout, shards, gathered, keeps_gradients=stage == 1, dtype=self._reduce_type)
 
     @property
     def _reduce_type(self) -> torch.dtype | None:
@@ -166,22 +166,39 @@ class Strategy:
 
     # --- how a replica is divided -------------------------------------------------------------------------------------
 
-    def _rows(self, work: Work, tensor: TensorParallel | None, pipeline: Pipeline | None, precision: Precision) -> Rows:
+    def _divided(self) -> Divided | None:
+        if self._tensor is None and self._pipeline is None and self._zero is None:
+            return None
+        stages = self._pipeline.stages if self._pipeline is not None else None
+        row = self.training.tensor * (self._pipeline.stage_count if self._pipeline is not None else 1)
+        return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row)
+
+    def _division(self) -> Division:
+        work = Work(self.model, self.tally, self._precision, self.training.seed)
+        if self.sharded is None:
+            return Whole(work)
+        if self._tensor is None and self._pipeline is None:
+            return Parted(work, self.sharded)
         if self.layout.sparse:
-            name = "tensor" if tensor is not None else "pipeline"
+            name = "tensor" if self._tensor is not None else "pipeline"
             raise UsageError(f"training.parallel.{name} cannot be used with embeddings with sparse=True")
-        zero = self.exchange if isinstance(self.exchange, Zero) else None
-        row = self.training.tensor * (pipeline.stage_count if pipeline is not None else 1)
-        cut = pipeline.stages if pipeline is not None else None
-        divided = Divided(self.model, self.optimizer, tensor, cut, zero, row)
         stage_work = None
-        if pipeline is not None:
-            stage_work = StageWork(pipeline, self.model, self.source, self.tally, precision, self.training)
+        if self._pipeline is not None:
+            stage_work = StageWork(self._pipeline, self.model, self.source, self.tally, self._precision, self.training)
 
         def keep(wanted: Callable[[nn.Parameter], bool]) -> None:
             self._relayout([each for each in self.trained.parameters if wanted(each)])
 
-        return Rows(work, divided, tensor, pipeline, stage_work, keep)
+        return Rows(work, self.sharded, self._tensor, self._pipeline, stage_work, keep)
+
+    def _refuse_wrong_optimizer(self) -> None:
+        """Raises `UsageError` for one that cannot update parts of a model; gives it what it needs for that."""
+        if isinstance(self.optimizer, LayerWise):
+            self.optimizer.sum_over_ranks = self._sum_over_parts
+        elif self._zero is not None or self._tensor is not None:
+            refuse_unless_elementwise(self.optimizer)
+        if self._pipeline is not None:
+            refuse_unless_tensorwise(self.optimizer)
 
     def _sum_over_parts(self, numbers: torch.Tensor) -> None:
         """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""

@@ -64,6 +64,11 @@ class Tally:
         self.failure = None
         self.buffers.begin()
 
+    @property
+    def loss(self) -> float:
+        """Of this rank's share of the step so far, summed."""
+        return self._numbers[LOSS]
+
     # --- this rank's numbers ----------------------------------------------------------------------------------------
 
     def open(self, change_pending: bool, *, again: bool = False) -> None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
 from drivetrain.comm.transport import Pending, Transport
+from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.exchange import DuringBackward
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
@@ -89,15 +90,13 @@ class Zero(DuringBackward):
     # --- gradients --------------------------------------------------------------------------------------------------
 
     def begin(self, transport: Transport | None, step: int) -> None:
-        """Start a step; cuts the state if this is the membership's first. None: one rank only, which has all."""
+        """Start a step; the state is cut by now. None: one rank only, which has all."""
         if transport is not None and transport.world == 1:
             transport = None
         self.arrivals.begin(transport.interrupt if transport is not None else None)
         self._transport = transport
-        if transport is not None and self._shards.is_whole:
-            self.cut(transport)
-            if self._gathered is not None:
-                self._gathered.forget_order()
+        assert transport is None or not self._shards.is_whole
+        self._shards.take_over()
         if self._gathered is not None:
             self._gathered.begin(transport)
         self._step = step
@@ -116,15 +115,25 @@ class Zero(DuringBackward):
             bucket.staging, bucket.views = None, {}
         self._memory.forget()
 
+    def forget_order(self) -> None:
+        """A membership begins."""
+        if self._gathered is not None:
+            self._gathered.forget_order()
+
     def begin_microbatch(self, *, last: bool) -> None:
         super().begin_microbatch(last=last)
         if self._gathered is not None:
             self._gathered.begin_microbatch()
 
     def end_forward(self) -> None:
-        """Raises `UsageError` if other ranks' forward ran other blocks."""
+        """Raises `UsageError` on all ranks if they run other blocks."""
         if self._gathered is not None:
             self._gathered.end_forward()
+
+    def end_backward(self) -> None:
+        """Backward is over, of one micro-batch. Raises as `end_forward` does."""
+        if self._gathered is not None:
+            self._gathered.end_backward()
 
     def _made(self, slot: Slot) -> None:
         assert self._gathered is not None
@@ -257,14 +266,6 @@ class Zero(DuringBackward):
 
     # --- parameters -------------------------------------------------------------------------------------------------
 
-    def sources(self, world: int) -> range:
-        """Ranks that have all parts between them."""
-        return range(world)
-
-    def receivers(self, world: int) -> range:
-        """Ranks that can become whole."""
-        return range(world)
-
     def spread(self, transport: Transport) -> None:
         """After an update: bring everybody's parts into all parameters, where they are kept."""
         if self._shards.is_whole or self._gathered is not None:
@@ -286,44 +287,41 @@ class Zero(DuringBackward):
         yield
         self._gathered.end()
 
-    @property
-    def sharded(self) -> Zero:
-        return self
+    # --- state (see divided.py) -------------------------------------------------------------------------------------
 
-    # --- state (see world/reunion.py) -------------------------------------------------------------------------------
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """Which part of how many this rank has; (0, 0): everything, (0, -1): nothing that counts."""
-        return (0, -1) if self._torn else (self._shards.rank if self._shards.world else 0, self._shards.world)
-
-    def dump(self) -> dict[str, Any]:
-        """This rank's part."""
-        return self._shards.dump()
-
-    def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
-        """Become whole, from the parts of all ranks."""
-        copies = list(dumps)
+    def uses(self, absent: Absent) -> None:
+        """Tell this what is here, and what not."""
         if self._gathered is not None:
-            self._gathered.restore()
-        self._shards.assemble(copies)
-        self._torn = False
+            self._gathered.absent = absent
+
+    @property
+    def drops_parameters(self) -> bool:
+        """Whether parameters are here only while they are needed (stage 3)."""
+        return self._gathered is not None
+
+    @property
+    def torn(self) -> bool:
+        """An update was interrupted here: this rank's part is neither old nor new."""
+        return self._torn
+
+    @property
+    def slots(self) -> set[int]:
+        """Ids of the parameters whose elements ranks have ranges of."""
+        return {id(slot.parameter) for slot in self._layout.slots}
+
+    def take_over(self) -> None:
+        """What a script has put in the places of parameters counts from now on."""
+        self._shards.take_over()
+
+    def piece_of(self, parameter: nn.Parameter) -> tuple[nn.Parameter, int]:
+        """This rank's range of a parameter, flat, and where it begins. Only while it is cut."""
+        piece = self._shards.piece_of(parameter)
+        return piece.parameter, piece.first
 
     def reset(self) -> None:
-        """Become whole with nothing that counts: before a peer's state is taken over."""
+        """Give the optimizer the model's parameters back, without their state, and those memory of their own with
+        whatever is in it: before something whole is put there."""
         if self._gathered is not None:
             self._gathered.restore()
         self._shards.reset()
         self._torn = False
-
-    @contextlib.contextmanager
-    def assembled(self, dumps: Iterable[dict[str, Any]]) -> Iterator[None]:
-        """Be whole for a while, on this rank only."""
-        rank, transport = self._shards.rank, self._transport
-        assert transport is not None
-        self.assemble(dumps)
-        try:
-            yield
-        finally:
-            self.cut(transport)
-            assert self._shards.rank == rank
