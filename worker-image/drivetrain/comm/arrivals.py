@@ -81,7 +81,9 @@ class Arrivals:
 
     def arrived(self, parameter: torch.Tensor) -> None:
         """For who computes gradients without autograd's hooks: `parameter.grad` has been made, or added to."""
-        self._arrived_at(self._slot_of[id(parameter)])(parameter)
+        slot = self._slot_of.get(id(parameter))
+        if slot is not None:  # else nobody trains it
+            self._arrived_at(slot)(parameter)
 
     def _arrived_at(self, slot: Slot) -> Callable[[torch.Tensor], None]:
         # Called for every parameter in every backward: what does not change is looked up once.
