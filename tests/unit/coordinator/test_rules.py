@@ -260,15 +260,6 @@ def test_member_silent_in_two_formations_is_killed() -> None:
     assert seats(max(forms(answers + bench.die("c1")).values(), key=lambda form: form.epoch)) == "a1 b1"
 
 
-def test_rank_that_holds_all_others_up_is_killed_after_the_limit() -> None:
-    bench = Bench()
-    bench.train("a1", "b1", minimum=1)
-    bench.change("a1", waiting=True)
-    answers = bench.wait(898, heard="ab")
-    assert not any(isinstance(x, Kill) for x in answers)
-    assert {x.process for x in bench.wait(5, heard="ab") if isinstance(x, Kill)} == {"b/b/1"}
-
-
 def test_complete_only_when_all_are_done() -> None:
     bench = Bench()
     bench.train("a1", "b1", minimum=1)
