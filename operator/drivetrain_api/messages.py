@@ -138,6 +138,8 @@ class ProcessState(_Message):
     """Blocked in a collective. One that is not, while all others are, is the one that holds them up."""
     place: Place | None = None
     """None from images that do not tell it."""
+    silent_seconds: float = 0.0
+    """Since its launcher heard of it last, which is usually every 0.25 s: place and `waiting` are as old as that."""
     exit_code: int | None = None
     signal: int | None = None
     log_tail: str = ""

@@ -48,6 +48,8 @@ class LocalJob:
     network: str
     term: int = 0
     target: int = 0
+    no_progress: float | None = None
+    """As `recovery.noProgressSeconds`."""
     pods: dict[str, Pod] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     coordinator: asyncio.subprocess.Process | None = None
@@ -61,6 +63,7 @@ class LocalJob:
         spec: RuntimeSpec,
         command: list[str],
         environment: dict[str, str] | None = None,
+        no_progress: float | None = None,
     ) -> AsyncIterator[LocalJob]:
         """Start everything; end everything on leaving, whatever happened."""
         credentials = make_credentials(folder / "credentials")
@@ -74,6 +77,7 @@ class LocalJob:
                 environment or {},
                 f"127.{70 + next(_network) % 180}.{os.getpid() % 250}",
                 target=spec.workers,
+                no_progress=no_progress,
             )
             try:
                 await job.start_coordinator()
@@ -172,6 +176,7 @@ class LocalJob:
                 term=self.term,
                 proven_dead=self.dead,
                 stop=stop,
+                no_progress_seconds=self.no_progress,
             )
         )
 

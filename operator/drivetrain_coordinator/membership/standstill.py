@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from drivetrain_api.messages import ProcessPhase, ProcessState
-from drivetrain_api.places import Standstill
+from drivetrain_api.places import Place, Standstill
 from drivetrain_coordinator.membership import drop, facts, waits
 from drivetrain_coordinator.membership.moves import Still, Told, Track
 from drivetrain_coordinator.membership.state import Epoch, Membership
@@ -110,13 +110,13 @@ def _seats(m: Membership, epoch: Epoch) -> list[Seat]:
     for rank, member in enumerate(epoch.members):
         process = facts.find(m, member)
         assert process is not None
-        place, pod = process.place, drop.pod_name(m, member.pod_uid)
+        place, pod = process.place or Place(operation=""), drop.pod_name(m, member.pod_uid)
         if process.phase is ProcessPhase.DONE:
             found.append(Seat(rank, pod, waiting=True, operation="finish"))
-        elif place is None:
-            found.append(Seat(rank, pod, process.waiting))
-        else:
-            found.append(Seat(rank, pod, process.waiting, place.operation, place.line, place.step))
+            continue
+        silent = process.silent_seconds >= m.timings.deaf
+        waiting = process.waiting and not silent
+        found.append(Seat(rank, pod, waiting, place.operation, place.line, place.step, silent))
     return found
 
 
@@ -127,12 +127,12 @@ def tell(m: Membership, still: Still | None, now: float) -> Told | None:
     mark, told = waits.milestone(now - still.since), m.told
     if told is not None and (told.since, told.milestone) == (still.since, mark):
         return told
-    return Told(still.since, mark, waits.sentence(still.seats, now - still.since, m.step + 1), still.seats)
+    return Told(still.since, mark, waits.sentence(still.seats, waits.more_than(mark), m.step + 1), still.seats)
 
 
 def verdict(m: Membership, still: Still, now: float) -> str:
     """Why ranks are killed for it, with the field that says after how long."""
-    said = waits.sentence(still.seats, now - still.since, m.step + 1)
+    said = waits.sentence(still.seats, f"{int(now - still.since)} s", m.step + 1)
     chosen = "" if _asked(m) is not None else f", by default {limit(m, still.seats):.0f} s here"
     return f"{said} (recovery.noProgressSeconds{chosen})"
 

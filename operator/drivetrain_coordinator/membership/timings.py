@@ -31,6 +31,8 @@ class Timings:
     """... up to here."""
     formed_factor: float = 6.0
     """A group must stand, states copied, within so many deadlines after its table."""
+    deaf: float = 2.0
+    """A rank of which its launcher heard nothing for so long may be elsewhere by now, and is not known to wait."""
     standstill: float = 5.0
     """People are told of a standstill after so long, or ..."""
     standstill_steps: float = 10.0

@@ -37,6 +37,8 @@ class Seat:
     operation: str = ""
     line: str = ""
     step: int = -1
+    silent: bool = False
+    """Its launcher hears nothing of it: this is where it was."""
 
 
 def late(seats: Sequence[Seat]) -> tuple[Seat, ...]:
@@ -44,8 +46,8 @@ def late(seats: Sequence[Seat]) -> tuple[Seat, ...]:
     return tuple(seat for seat in seats if not seat.waiting)
 
 
-def sentence(seats: Sequence[Seat], seconds: float, steps: int) -> str:
-    """What holds a membership up that did not move for so long, with `steps` steps committed."""
+def sentence(seats: Sequence[Seat], duration: str, steps: int) -> str:
+    """What holds a membership up that did not move for this `duration`, with `steps` steps committed."""
     busy, blocked = late(seats), [seat for seat in seats if seat.waiting]
     if busy and blocked:
         said = f"{_are(busy)}, and {_wait(blocked, 'it' if len(busy) == 1 else 'them', others=len(busy) == 1)}"
@@ -53,7 +55,7 @@ def sentence(seats: Sequence[Seat], seconds: float, steps: int) -> str:
         said = _are(busy) if len(seats) == 1 else f"no rank waits for another: {_are(busy)}"
     else:
         said = _wait_for_one_another(blocked)
-    return f"no progress for more than {span(milestone(seconds))} at step {steps}: {said}"
+    return f"no progress for {duration} at step {steps}: {said}"
 
 
 def milestone(seconds: float) -> int:
@@ -64,18 +66,22 @@ def milestone(seconds: float) -> int:
     return passed
 
 
-def span(seconds: int) -> str:
+def more_than(milestone: int) -> str:
     """A milestone as a person says it."""
-    if seconds < 60:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h"
+    if milestone < 60:
+        return f"more than {milestone} s"
+    return f"more than {milestone // 60} min" if milestone < 3600 else f"more than {milestone // 3600} h"
 
 
 def _are(seats: Sequence[Seat]) -> str:
     """rank 1 (lm-1) is at train.py:57 between operations"""
-    return _listed(
-        [f"{_ranks(group, pods=True)} {_verb(group, 'is', 'are')} {_place(group[0])}" for group in _groups(seats)]
-    )
+    return _listed([f"{_ranks(group, pods=True)} {_is(group)} {_place(group[0])}" for group in _groups(seats)])
+
+
+def _is(group: Sequence[Seat]) -> str:
+    if group[0].silent:
+        return "gives no sign of life since it was" if len(group) == 1 else "give no sign of life since they were"
+    return "is" if len(group) == 1 else "are"
 
 
 def _wait(seats: Sequence[Seat], whom: str, others: bool) -> str:
@@ -84,7 +90,8 @@ def _wait(seats: Sequence[Seat], whom: str, others: bool) -> str:
     if len(groups) == 1:
         who = _ranks(seats) if len(seats) <= NAMED or not others else f"the other {len(seats)} ranks"
         where = _place(seats[0])
-        return f"{who} {_verb(seats, 'waits', 'wait')} for {whom}{' ' + where if where != _UNKNOWN else ''}"
+        waits = "waits" if len(seats) == 1 else "wait"
+        return f"{who} {waits} for {whom}{' ' + where if where != _UNKNOWN else ''}"
     places = _listed([f"{_ranks(group)} {_place(group[0])}" for group in groups])
     return f"{len(seats)} ranks wait for {whom}: {places}"
 
@@ -106,9 +113,9 @@ def _wait_for_one_another(seats: Sequence[Seat]) -> str:
 
 def _groups(seats: Sequence[Seat]) -> list[list[Seat]]:
     """By place, the group of the lowest rank first."""
-    found: dict[tuple[str, str], list[Seat]] = {}
+    found: dict[tuple[str, str, bool], list[Seat]] = {}
     for seat in seats:
-        found.setdefault((seat.operation, seat.line), []).append(seat)
+        found.setdefault((seat.operation, seat.line, seat.silent), []).append(seat)
     return list(found.values())
 
 
@@ -139,7 +146,3 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _and(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _verb(seats: Sequence[Seat], one: str, many: str) -> str:
-    return one if len(seats) == 1 else many

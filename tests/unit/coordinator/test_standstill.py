@@ -151,6 +151,22 @@ def test_images_that_do_not_tell_where_they_are() -> None:
     assert (standstill.late, "rank 0 waits for it" in standstill.message) == ([1], True)
 
 
+def test_a_rank_that_its_launcher_does_not_hear_is_not_known_to_wait() -> None:
+    bench = trained()
+    bench.at("a1", f"{STEP} w")
+    bench.at("b1", f"{STEP} w")
+    bench.wait(6, heard="ab")
+    standstill = told(bench)
+    assert standstill is not None
+    assert "both ranks wait for one another" in standstill.message
+    bench.change("b1", silent_seconds=9.0)
+    bench.wait(5, heard="ab")
+    standstill = told(bench)
+    assert standstill is not None
+    assert "rank 1 (b) gives no sign of life since it was in run.step (train.py:24)" in standstill.message
+    assert standstill.late == [1]
+
+
 # --- evidence, not absence --------------------------------------------------------------------------------------
 
 
@@ -217,7 +233,7 @@ def test_when_a_late_rank_is_killed(name: str, given: Callable[[], Bench], first
 def test_the_failure_says_who_waited_for_whom_and_which_field_says_how_long() -> None:
     bench = late(trained(limit=30))
     (kill, *_) = [order for order in bench.wait(31, heard="ab") if isinstance(order, Kill)]
-    said = f"{NO_PROGRESS}: no progress for more than 30 s at step 9: {WAITS_FOR_B} (recovery.noProgressSeconds)"
+    said = f"{NO_PROGRESS}: no progress for 30 s at step 9: {WAITS_FOR_B} (recovery.noProgressSeconds)"
     assert kill.reason == said
     bench = late(trained())
     (kill, *_) = [order for order in bench.wait(601, heard="ab", tick=2.0) if isinstance(order, Kill)]
