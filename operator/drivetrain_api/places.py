@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Short = Annotated[str, AfterValidator(lambda text: text[-200:])]
+"""Cut, not refused: the end of a line's name is what tells it from others."""
 
 
 class _Part(BaseModel):
@@ -12,11 +17,11 @@ class _Part(BaseModel):
 class Place(_Part):
     """Where a rank's script is. Durations, never times: the clocks of two machines are not compared."""
 
-    operation: str
+    operation: Short
     """batch, step, reduce, evaluate, save or finish; script between them, empty if the runtime did not say."""
     step: int = -1
     """The step that it is about; -1 if unknown."""
-    line: str = ""
+    line: Short = ""
     """Such as `train.py:31`; empty if unknown."""
     number: int = 0
     """Grows with every change of place: with the same number the rank has not moved since."""
