@@ -25,8 +25,8 @@ ADVICE: Final[dict[str, str]] = {
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
     "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",
-    "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds the late rank "
-    "is killed, and its stack is shown here.",
+    "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
+    "incident: late ranks are killed, and their stacks are shown here.",
     "NoProgress": "The stack below is where the rank was. If it only takes long there, raise "
     "spec.recovery.noProgressSeconds (it may be changed while the job runs).",
     "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drivetrain_api.messages import (
-    NO_PROGRESS,
     Complete,
     Hello,
     Kill,
@@ -268,12 +267,12 @@ class Machine:
         if not self._allowed(proposal, now):
             m.pending = None
             return
-        outputs += formation.open_epoch(m, proposal, move.reason, now)
+        outputs += formation.open_epoch(m, proposal, move.reason, now, abandon=move.abandon)
 
     def _allowed(self, proposal: seats.Proposal, now: float) -> bool:
         m = self.state
         if not proposal.all_done and len(proposal.members) < seats.required(m):
-            m.message = f"waits for ready processes: {len(proposal.members)} of {seats.required(m)}"
+            m.message = seats.lacking(m, len(proposal.members), seats.required(m))
             return False
         if not proposal.members:
             m.message = "waits for ready processes"
@@ -321,8 +320,7 @@ class Machine:
                 del m.condemned[process]
             elif facts.heard(m, pod, now) and now - condemned.ordered_at >= m.timings.resend:
                 condemned.ordered_at = now
-                stacks = condemned.reason.startswith(NO_PROGRESS)
-                outputs.append(Send(pod, Kill(process=process, reason=condemned.reason, stacks=stacks)))
+                outputs.append(Send(pod, Kill(process=process, reason=condemned.reason, stacks=True)))
 
     # --- ends ---------------------------------------------------------------------------------------------------
 

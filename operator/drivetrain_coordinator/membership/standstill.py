@@ -54,8 +54,11 @@ def since(m: Membership, now: float) -> float | None:
 
 def look(m: Membership, now: float) -> Still | None:
     """What there is to say about it; None while it moves as it should."""
+    soonest = min(m.timings.standstill, _asked(m) or m.timings.standstill)
+    if not m.reached(m.step_at + soonest):
+        return None  # the usual case, and cheap: each step takes all members
     began = since(m, now)
-    if began is None or not m.reached(began + min(m.timings.standstill, _asked(m) or m.timings.standstill)):
+    if began is None or not m.reached(began + soonest):
         return None
     assert m.active is not None
     seats = tuple(_seats(m, m.active))

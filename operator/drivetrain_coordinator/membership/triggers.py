@@ -23,6 +23,8 @@ class Move:
     """Even with the same members: the last formation came to nothing."""
     loss: bool = False
     """Something was lost: recovery time starts to count."""
+    abandon: bool = False
+    """What is in flight will never end, though all members look well: nobody is to wait for a step boundary."""
 
 
 Trigger = Callable[[Membership, float], Move | None]
@@ -62,7 +64,7 @@ def may_start(m: Membership, now: float) -> bool:
             return False
     if proposal.members and len(proposal.members) >= wanted:
         return True
-    m.message = f"waits for ready processes: {len(proposal.members)} of {wanted}"
+    m.message = seats.lacking(m, len(proposal.members), wanted)
     if len(proposal.members) < seats.required(m) or m.last_arrival is None:
         return False
     return m.reached(m.last_arrival + m.timings.arrival_wait)
@@ -140,7 +142,7 @@ def deadline(m: Membership, now: float) -> Move | None:
     for member in late:
         m.silent[member.process] = m.silent.get(member.process, 0) + 1
         if m.silent[member.process] >= 2:
-            condemn(m, member, "silent while two groups formed")
+            condemn(m, member, "it was silent while two memberships formed")
     return Move("the last formation took too long", again=True, loss=True)
 
 
@@ -155,15 +157,17 @@ def no_progress(m: Membership, now: float) -> Move | None:
     why, late = standstill.verdict(m, still, now), waits.late(still.seats)
     if not late and m.renewed_at != m.step:
         m.renewed_at, m.counts_from = m.step, now
-        return Move(why, again=True, loss=True)
+        return Move(why, again=True, loss=True, abandon=True)
     for seat in late or still.seats:
-        condemn(m, m.active.members[seat.rank], f"{NO_PROGRESS}: {why}")
+        condemn(m, m.active.members[seat.rank], why)
     return None
 
 
-def condemn(m: Membership, member: Member, reason: str) -> None:
-    """Have a process killed. Its seat is free when it is dead, or when a majority goes on without it."""
-    m.condemned.setdefault(member.process, Condemned(member.pod_uid, incidents.rank(m, member.process), reason))
+def condemn(m: Membership, member: Member, why: str) -> None:
+    """Have a process killed that holds the others up. Its seat is free when it is dead, or when a majority goes on
+    without it."""
+    found = Condemned(member.pod_uid, incidents.rank(m, member.process), f"{NO_PROGRESS}: {why}")
+    m.condemned.setdefault(member.process, found)
 
 
 def departures(m: Membership, now: float) -> Move | None:

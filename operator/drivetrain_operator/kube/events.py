@@ -58,8 +58,8 @@ EVENTS: Final = (
     EventReason(
         "NoProgress",
         "Warning",
-        "The others waited for a rank for recovery.noProgressSeconds, and it was killed; the message says where it "
-        "was, with its stack.",
+        "A rank was killed because the others waited for it in vain, for recovery.noProgressSeconds or while the "
+        "membership formed; the message says where it was, with its stack.",
     ),
     EventReason("ProcessExited", "Warning", "A rank ended with an exit code other than 0."),
     EventReason("ProcessCrashed", "Warning", "A rank was ended by a signal such as SIGSEGV."),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from drivetrain_api.messages import NO_PROGRESS, JobState, Kill, ProcessPhase
+from drivetrain_api.messages import NO_PROGRESS, Boundary, JobState, Kill, ProcessPhase
 from drivetrain_api.places import Place, Standstill
 from drivetrain_coordinator.membership import Tick
 from drivetrain_coordinator.metrics import JobMetrics
@@ -266,6 +266,7 @@ def test_ranks_that_all_wait_are_brought_together_anew_and_killed_if_that_does_n
     answers = bench.wait(31, heard="ab")
     assert not killed(answers)
     form = only_form(answers)
+    assert form.boundary is Boundary.NOW
     assert "wait for one another in different places" in form.reason
     bench.stand(form, step=8)
     all_wait()

@@ -150,7 +150,7 @@ def test_beyond_the_budget_it_is_why_the_job_failed() -> None:
 @pytest.mark.parametrize(
     "tail",
     [
-        f"{KILLED}silent while two groups formed",
+        f"{KILLED}stopped (SIGSTOP) for 0.5 s",
         f"{NO_PROGRESS}: says the script",
         f"{KILLED}{NO_PROGRESS}: said the script, and went on\nlast words",
     ],

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from drivetrain_api.messages import NO_PROGRESS
+
 INTERVAL_SECONDS: Final = 0.1
 STOPPED_SECONDS: Final = 0.5
 SILENT_SECONDS: Final = 30.0
@@ -44,5 +46,5 @@ class StopWatch:
         if self._stopped >= STOPPED_SECONDS:
             return f"stopped (SIGSTOP) for {STOPPED_SECONDS} s"
         if self.silent >= SILENT_SECONDS:
-            return f"no sign of life over its link for {SILENT_SECONDS:.0f} s"
+            return f"{NO_PROGRESS}: no sign of life over its link for {SILENT_SECONDS:.0f} s"
         return None

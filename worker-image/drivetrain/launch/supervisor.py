@@ -24,8 +24,7 @@ from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import SEATED, Rank, RankEvents
-from drivetrain.launch.stopped import SILENT_SECONDS
-from drivetrain_api.messages import ProcessState
+from drivetrain_api.messages import NO_PROGRESS, ProcessState
 from drivetrain_api.runtime import RuntimeSpec
 
 log = logging.getLogger(__name__)
@@ -163,7 +162,7 @@ class Supervisor:
         """One poll for processes that stand still."""
         for rank in self.ranks:
             if (reason := rank.tick(elapsed)) is not None:
-                self.kill(rank.process.id, reason, stacks=rank.watch.silent >= SILENT_SECONDS)
+                self.kill(rank.process.id, reason, stacks=reason.startswith(NO_PROGRESS))
 
     async def end(self, message: ToRank | None, seconds: float) -> None:
         """Start no more; tell seated ranks `message`, and kill them after `seconds`; kill the others now."""
