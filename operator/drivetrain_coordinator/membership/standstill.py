@@ -22,6 +22,8 @@ from drivetrain_coordinator.membership.waits import Seat
 
 _LONG: Final = frozenset({"evaluate", "save", "finish"})
 """Operations whose work has no usual length."""
+_SHORT: Final = frozenset({"batch", "step", "reduce"})
+"""Operations that are over within a usual step."""
 
 
 def heard(known: Mapping[str, Track], said: Sequence[ProcessState], now: float) -> dict[str, Track]:
@@ -92,9 +94,9 @@ def _unmeasured(seats: Sequence[Seat]) -> bool:
     """Nobody is late, or what the late ones do may take any time, or the others have nothing more to do."""
     late = waits.late(seats)
     blocked = [seat for seat in seats if seat.waiting]
-    if late and not blocked:
-        return True
-    if blocked and all(seat.operation == "finish" for seat in blocked):
+    if not blocked:
+        return not all(seat.operation in _SHORT for seat in late)
+    if all(seat.operation == "finish" for seat in blocked):
         return True
     return bool(late) and all(seat.operation in _LONG for seat in late)
 

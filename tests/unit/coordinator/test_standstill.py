@@ -94,6 +94,7 @@ PATIENCE: list[tuple[str, Callable[[], Bench], str, str, float]] = [
     ("one saves, the others wait", trained, f"{SAVE} w", SAVE, 60),
     ("the others have finished", trained, "finish@t.py:9 w", SCRIPT, 60),
     ("all work at something", trained, SCRIPT, SCRIPT, 60),
+    ("all work at a step", trained, STEP, STEP, 5),
     ("all wait for one another", trained, f"{SAVE} w", f"{STEP} w", 5),
 ]
 
