@@ -49,7 +49,7 @@ class LocalJob:
     term: int = 0
     target: int = 0
     no_progress: float | None = None
-    """As `recovery.noProgressSeconds`."""
+    """As `recovery.noProgressSeconds`; `publish()` tells a change."""
     pods: dict[str, Pod] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     coordinator: asyncio.subprocess.Process | None = None
@@ -63,7 +63,6 @@ class LocalJob:
         spec: RuntimeSpec,
         command: list[str],
         environment: dict[str, str] | None = None,
-        no_progress: float | None = None,
     ) -> AsyncIterator[LocalJob]:
         """Start everything; end everything on leaving, whatever happened."""
         credentials = make_credentials(folder / "credentials")
@@ -77,7 +76,6 @@ class LocalJob:
                 environment or {},
                 f"127.{70 + next(_network) % 180}.{os.getpid() % 250}",
                 target=spec.workers,
-                no_progress=no_progress,
             )
             try:
                 await job.start_coordinator()

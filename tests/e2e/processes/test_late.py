@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -21,19 +22,23 @@ async def test_a_rank_that_sleeps_in_its_script_is_named_and_then_replaced(tmp_p
     spec = RuntimeSpec(workers=2, min_workers=1, spares=1, training=RuntimeTraining(steps=STEPS, global_batch=24))
     (tmp_path / "hang-12").touch()
     environment = {"FOLDER": str(tmp_path), "EVERY": "0"}
-    async with LocalJob.run(tmp_path, spec, [sys.executable, str(SCRIPT)], environment, no_progress=7.0) as job:
+    # The limit comes when the sentence has been seen, so that no slow machine can hide it.
+    async with LocalJob.run(tmp_path, spec, [sys.executable, str(SCRIPT)], environment) as job:
         report = await job.wait_for(lambda report: report.standstill is not None)
         said = report.standstill
         assert said is not None
         (late,) = said.late
-        assert said.seconds < 7
-        assert said.message.startswith("no progress for more than 5 s at step 13: ")
+        assert re.match(r"no progress for more than \d+ s at step 13: ", said.message)
         assert f"rank {late} ({report.members[late].pod_uid}) is at train.py:{SLEEPS}" in said.message
         assert f"rank {1 - late} waits for it" in said.message
 
+        job.no_progress = 5.0
+        await job.publish()
         report = await job.wait_for(lambda report: bool(report.failures))
+        job.no_progress = None  # the spare compiles nothing, but this machine may be slow
+        await job.publish()
         (failure,) = report.failures
         assert (failure.rank, process_reason(failure)) == (late, NO_PROGRESS)
-        assert f'train.py", line {SLEEPS}, in main' in failure.log_tail[-2048:]
+        assert f'train.py", line {SLEEPS}' in failure.log_tail[-2048:]
         assert await job.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
         assert job.operator.reports[-1].recoveries == 1
