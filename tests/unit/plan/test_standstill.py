@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import KILLED, NO_PROGRESS, JobState
+from drivetrain_api.messages import KILLED, NO_PROGRESS, JobState, Progress
 from drivetrain_api.places import Standstill
 from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, TrainingJobStatus
 from drivetrain_operator.metrics.jobs import samples
@@ -90,6 +90,17 @@ def test_it_is_written_when_it_begins_at_milestones_and_when_it_ends() -> None:
             written.append(second)
         status = new
     assert written == [0, 30, 60]
+
+
+def test_progress_is_written_with_it() -> None:
+    """Else `kubectl get` shows a step of up to a minute ago beside a sentence that names another."""
+    moved = Progress(step=10, steps=100, loss=2.5, step_seconds=0.5)
+    assert MOVING.progress is not None
+    steps = []
+    for still in (None, STILL):
+        progress = plan(stands(still=still, progress=moved)).status.progress
+        steps.append(progress and progress.step)
+    assert steps == [MOVING.progress.step, 11]
 
 
 def test_a_job_that_stops_and_goes_is_not_written_with_every_stop() -> None:
