@@ -9,52 +9,24 @@ It begins by comparing who is at what (identity.py), and an error on one rank en
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 
 from drivetrain.between import Between
 from drivetrain.closing import Closed, common_error
 from drivetrain.comm.transport import Transport
+from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.identity import Identity, Kind, compare, here
 from drivetrain.position import Position, StepResult
 from drivetrain.state import Registry
+from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, give, synchronise, take
-from drivetrain.world.reunion import Sharded, parts_of_all, reunite
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class Counts:
-    """What recovery cost so far, in this process."""
-
-    recomputed_steps: int = 0
-    """Steps that were interrupted here and tried again."""
-    redone_steps: int = 0
-    """Steps that a peer had committed and this member had not: taken over with the peer's state."""
-    joins: int = 0
-    """Newcomers that got the state of this membership (counted once, by the giver)."""
-    states_received: int = 0
-    skipped_steps: int = 0
-    """Steps whose gradient overflowed fp16."""
-    memberships: int = 0
-
-
-def _at_work(method: Callable[Concatenate[Operations, P], R]) -> Callable[Concatenate[Operations, P], R]:
-    @functools.wraps(method)
-    def call(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.ours():
-            return method(self, *args, **kwargs)
-
-    return call
+from drivetrain.world.reunion import Sharded, parts_of_all, settle
 
 
 class Operations:
@@ -110,7 +82,7 @@ class Operations:
         """Ranks that take part in the script's reductions: all but newcomers which wait for their first step."""
         return self._live
 
-    @_at_work
+    @at_work
     def synchronise(self, transport: Transport | None, doing: Doing, entry: Entry) -> Healed:
         """Bring a new group to one state; the world calls this whenever a group has formed."""
         self.counts.memberships += 1
@@ -159,7 +131,7 @@ class Operations:
         if self._bound:
             self.position.mark = self._replayed
 
-    @_at_work
+    @operation
     def bind(self, total: int) -> int:
         """The number of the next step, for a script that asks for it. Waits for membership.
 
@@ -167,6 +139,7 @@ class Operations:
         with nothing to add.
         """
         while not self._bound:
+            self.world.at("batch", self.position.step, here()[0])
             self.world.ensure(Doing.BINDING)
             try:
                 while self._guests and self.position.step < total:
@@ -223,11 +196,12 @@ class Operations:
         trained = self.trained(self.position.step) if kind is Kind.STEP else 0
         identity = Identity(kind, self.position.step, len(self.position.since), size, trained, way, line)
         self._where = identity.told(numbered=False)
+        self.world.at(kind.name.lower(), self.position.step, line)
         if transport is not None:
             guest = transport.rank in self._guests
             transport.enter((Identity(Kind.GUEST) if guest else identity).packed(), compare)
 
-    @_at_work
+    @operation
     def step(
         self,
         number: int,
@@ -317,15 +291,8 @@ class Operations:
         """What follows a step that is committed: updated parts go to everybody, and all parts before a change."""
         if transport is not None and transport.world > 1:
             try:
-                if self.sharded is not None and not result.skipped:
-                    self.sharded.spread(transport)
-                if self.sharded is not None and change_due:
-                    reunite(
-                        transport,
-                        self.sharded,
-                        self.sharded.sources(transport.world),
-                        self.sharded.receivers(transport.world),
-                    )
+                if self.sharded is not None:
+                    settle(transport, self.sharded, updated=not result.skipped, whole=change_due)
                 if change_due:
                     self.hand_over(transport)
             except Interrupted as error:
@@ -347,7 +314,7 @@ class Operations:
             return None
         return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
-    @_at_work
+    @operation
     def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
         """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed; what
         it raises is raised on all ranks."""

@@ -296,6 +296,7 @@ MUTABLE: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
     ("activeDeadlineSeconds", {}, {"activeDeadlineSeconds": 9}),
     ("ttlSecondsAfterFinished", {}, {"ttlSecondsAfterFinished": 9}),
     ("recovery.maxRestarts", {"recovery": {"maxRestarts": 1}}, {"recovery": {"maxRestarts": 9}}),
+    ("recovery.noProgressSeconds", {}, {"recovery": {"noProgressSeconds": 60}}),
     ("podTemplate", {}, {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}),
 ]
 """May change in a started job: field, before, after."""
@@ -350,6 +351,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.spares": ([0, 16], [-1, 17]),
+    "recovery.noProgressSeconds": ([5, 31_536_000], [4, 0, 31_536_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
     "suspend": ([True, False], ["yes"]),
     "activeDeadlineSeconds": ([1, _INT32], [0, _INT32 + 1]),

@@ -78,6 +78,12 @@ class World(Protocol):
     def boundary(self) -> None:
         """A step with a pending change was committed: leave this group at the next `ensure`."""
 
+    def at(self, operation: str, step: int, line: str) -> None:
+        """The script is now at this operation (`script`: between two), about this step, called at this line.
+
+        Called at each entry and exit: costs a microsecond, and is told if it stays so.
+        """
+
     def committed(self, result: StepResult, step: int) -> None:
         """A step was committed here; `step` is its number."""
 

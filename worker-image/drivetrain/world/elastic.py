@@ -164,6 +164,9 @@ class Elastic:
     def boundary(self) -> None:
         self._change_due = True
 
+    def at(self, operation: str, step: int, line: str) -> None:
+        self._link.at(operation, step, line)
+
     def committed(self, result: StepResult, step: int) -> None:
         self._step = step
         self._tell(ProcessPhase.MEMBER, formed=True)

@@ -90,6 +90,9 @@ class Fixed:
     def boundary(self) -> None:
         return
 
+    def at(self, operation: str, step: int, line: str) -> None:
+        return
+
     def committed(self, result: StepResult, step: int) -> None:
         return
 

@@ -90,6 +90,15 @@ def reunite(transport: Transport, sharded: Sharded, holders: Sequence[int], rece
         sharded.assemble(dumps)
 
 
+def settle(transport: Transport, sharded: Sharded, *, updated: bool, whole: bool) -> None:
+    """After a step: bring updated parts to all ranks; `whole`: and all parts together, because members will come or go.
+    All ranks call this. Raises `Interrupted`."""
+    if updated:
+        sharded.spread(transport)
+    if whole:
+        reunite(transport, sharded, sharded.sources(transport.world), sharded.receivers(transport.world))
+
+
 def _padded(tensor: torch.Tensor) -> torch.Tensor:
     """As bytes, with zeros up to a multiple of 16, so that what follows is aligned."""
     flat = as_bytes(tensor.cpu())
