@@ -19,6 +19,7 @@ MILESTONES: Final = (1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600)
 CALLS: Final = {
     "batch": "run.batches",
     "step": "run.step",
+    "skip": "run.skip",
     "reduce": "run.reduce",
     "evaluate": "run.evaluate",
     "skip": "run.skip",

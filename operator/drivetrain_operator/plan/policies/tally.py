@@ -89,7 +89,7 @@ _HOPELESS: Final = {STATE_LOST: RankExitCode.STATE_LOST, DEVIATION: RankExitCode
 
 def _hopeless(status: TrainingJobStatus) -> FailureStatus | None:
     """A part of the state is gone and nothing was saved to go on from, or the ranks' scripts have come apart."""
-    return next((f for f in status.failures if f.exit_code == _HOPELESS.get(f.reason)), None)
+    return next((f for f in status.failures if f.reason in _HOPELESS and f.exit_code == _HOPELESS[f.reason]), None)
 
 
 def _said(failure: FailureStatus) -> str:
