@@ -110,8 +110,7 @@ def rank_main(pairs: int, per_rank: int, result: Path) -> None:
 
 def parts(run: drivetrain.Run) -> dict[str, float]:
     """What single pieces of the runtime cost, in ms: medians of 50 calls on this rank's own model, no communication."""
-    model = run._model
-    assert model is not None
+    model = run._prepared().model
     layout = Layout(model)
     gradients = [torch.randn_like(slot.parameter) for slot in layout.slots]
     staging = torch.empty(layout.total)

@@ -15,19 +15,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drivetrain.begin import start
     from drivetrain.data.files import Files
-    from drivetrain.errors import DataError, DrivetrainError, StateMismatch, UsageError
+    from drivetrain.errors import DataError, Deviation, DrivetrainError, PeerError, StateMismatch, UsageError
     from drivetrain.evaluation import Evaluation
     from drivetrain.parallel.loss import Loss
     from drivetrain.position import StepResult
-    from drivetrain.run import Run, start
+    from drivetrain.run import Run
 
 __all__ = [
     "DataError",
+    "Deviation",
     "DrivetrainError",
     "Evaluation",
     "Files",
     "Loss",
+    "PeerError",
     "Run",
     "StateMismatch",
     "StepResult",
@@ -37,15 +40,17 @@ __all__ = [
 
 _HOME = {
     "DataError": "errors",
+    "Deviation": "errors",
     "DrivetrainError": "errors",
     "Evaluation": "evaluation",
     "Files": "data.files",
     "Loss": "parallel.loss",
+    "PeerError": "errors",
     "Run": "run",
     "StateMismatch": "errors",
     "StepResult": "position",
     "UsageError": "errors",
-    "start": "run",
+    "start": "begin",
 }
 
 

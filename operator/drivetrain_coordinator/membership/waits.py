@@ -22,7 +22,6 @@ CALLS: Final = {
     "skip": "run.skip",
     "reduce": "run.reduce",
     "evaluate": "run.evaluate",
-    "skip": "run.skip",
     "save": "run.save",
     "finish": "run.finish",
 }

@@ -174,8 +174,7 @@ def uses(pipe: Pipe, case: Case, ports: list[int]) -> dict[str, str]:
     found["changed"] = told(lambda: [each.data.clamp_(0) for each in model.parameters()])
     found["head"] = told(lambda: model.get_submodule("head").weight.norm())  # type: ignore[operator]
     found["buffers"] = told(lambda: [each + 1 for each in model.buffers()])
-    assert run._update is not None
-    optimizer = run._update.state.optimizer
+    optimizer = run._prepared().update.state.optimizer
     found["optimizer"] = told(optimizer.state_dict)
     found["pieces"] = told(lambda: [each.norm() for group in optimizer.param_groups for each in group["params"]])
     found["count"] = str(sum(each.numel() for each in model.parameters()))

@@ -209,7 +209,7 @@ def deviating(pipe: Pipe, kind: str) -> str:
                 if kind == "skip":
                     run.skip(batch)
                 if kind == "freeze":
-                    next(iter(run._model.parameters())).requires_grad_(False)  # type: ignore[union-attr]
+                    next(run._prepared().model.parameters()).requires_grad_(False)
             run.step(batch, forward)
         if kind == "twice" and pipe.rank == 1:
             run.reduce(1.0)

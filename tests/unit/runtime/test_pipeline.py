@@ -103,10 +103,10 @@ def bounds(pipe: Pipe, case: Case) -> list[int]:
     run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Text())
     for batch in run.batches():
         run.step(batch, forward)
-    assert run._strategy is not None
-    assert isinstance(run._strategy.division, Rows)
-    assert run._strategy.division.pipeline is not None
-    return run._strategy.division.pipeline.stages.bounds
+    division = run._prepared().strategy.division
+    assert isinstance(division, Rows)
+    assert division.pipeline is not None
+    return division.pipeline.stages.bounds
 
 
 def test_a_file_goes_on_with_other_stages(tmp_path: Path) -> None:

@@ -99,11 +99,10 @@ def _trained(path: Path, case: Case) -> list[tuple[int, float, float]]:
         data=Numbers(),
         resume=path,
     )
-    assert run._update is not None
     seen = []
     for batch in run.batches():
         number = batch.step
-        (group,) = run._update.state.optimizer.param_groups
+        (group,) = run._prepared().update.state.optimizer.param_groups
         seen.append((number, group["lr"], group["weight_decay"]))
         run.step(batch, forward(case))
     run.save(path)

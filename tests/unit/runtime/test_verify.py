@@ -155,9 +155,7 @@ def verified(pipe: Pipe, case: Case, ports: dict[str, int]) -> dict[str, str]:
 
 def _is_whole(run: Run) -> bool:
     """Called by rank 0 alone, before the exchange began."""
-    assert run._strategy is not None
-    verification = run._strategy.verification
-    return verification is not None and verification.computing
+    return run._prepared().strategy.verification.computing
 
 
 @pytest.mark.parametrize("mode", VERIFIED)

@@ -162,9 +162,9 @@ def overflowing(pipe: Pipe, stage: int) -> tuple[list[int], float, bool]:
         if run.step(batch, poisoned).skipped:
             skipped.append(batch.step)
             changed = before != run.state_sha256()
-    assert run._precision is not None
-    assert run._precision.scaler is not None
-    scale = run._precision.scaler.get_scale()
+    scaler = run._prepared().precision.scaler
+    assert scaler is not None
+    scale = scaler.get_scale()
     run.finish()
     return skipped, scale, changed
 

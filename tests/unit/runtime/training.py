@@ -264,16 +264,17 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
 
 def kept(run: Run) -> dict[str, int]:
     """How many elements this rank has of what ZeRO shares out."""
-    assert run._update is not None
-    assert run._model is not None
+    model = run._prepared().model
     with run._operations.ours():
-        states = run._update.state.optimizer.state.values()
-        storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._model.parameters()}
+        states = run._prepared().update.state.optimizer.state.values()
+        storages = {
+            each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._prepared().model.parameters()
+        }
         return {
             "state": sum(value.numel() for state in states for value in state.values() if torch.is_tensor(value))
             - sum(1 for state in states for name, value in state.items() if name == "step" and torch.is_tensor(value)),
             "parameters": sum(storage.nbytes() for storage in storages.values()) // 4,
-            "gradients": sum(each.grad.numel() for each in run._model.parameters() if each.grad is not None),
+            "gradients": sum(each.grad.numel() for each in model.parameters() if each.grad is not None),
         }
 
 

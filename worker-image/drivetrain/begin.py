@@ -1,0 +1,32 @@
+"""How does a training script begin? `drivetrain.start()`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from drivetrain.launch.rank_link import RankLink
+from drivetrain.run import Run
+from drivetrain.settings import Settings
+
+
+def start(defaults: dict[str, Any] | None = None) -> Run:
+    """Begin. `defaults` are used where the job says nothing: steps, global_batch, microbatches, seed, clip_norm, …
+
+    Seeds torch with the job's seed, so that models built afterwards start alike. Raises `UsageError`.
+    """
+    link = RankLink.from_environment()
+    settings = Settings.resolve(defaults or {})
+    distributed = link is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if (distributed or settings.training.deterministic) and "OMP_NUM_THREADS" not in os.environ:
+        # Like torchrun: several ranks on one machine would otherwise fight for all of its cores. And the number of
+        # threads changes the bits of a sum, so a deterministic run alone must use what the ranks of a job use.
+        torch.set_num_threads(1)
+    if settings.training.deterministic:
+        torch.use_deterministic_algorithms(True)
+    torch.manual_seed(settings.training.seed)
+    if link is not None:
+        link.wait_activated()
+    return Run(settings, link)

@@ -1,0 +1,158 @@
+"""What `run.prepare` makes of a script's model, optimizer and data: all that this process needs to train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from drivetrain.comm.transport import Transport
+from drivetrain.data.ahead import Ahead
+from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_stream
+from drivetrain.data.stream import Passes, StreamSource
+from drivetrain.errors import StateMismatch
+from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
+from drivetrain.optim.rate import RateFactor
+from drivetrain.parallel.loss import Forward
+from drivetrain.parallel.step import TrainingStep
+from drivetrain.parallel.strategy import Strategy
+from drivetrain.position import StepResult
+from drivetrain.precision import Precision
+from drivetrain.settings import Settings
+from drivetrain.state import Registry
+from drivetrain.update import State, Update
+from drivetrain_api.messages import Communication
+
+_LOSS_SCALE: Final = "loss_scale"
+_COMPRESSION: Final = "compression"
+_TRAINED: Final = "trained"
+
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+MakeScheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All of it."""
+
+    settings: Settings
+    model: nn.Module
+    collate: Collate
+    precision: Precision
+    update: Update
+    strategy: Strategy
+    training_step: TrainingStep
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        model: nn.Module,
+        optimizer: MakeOptimizer,
+        data: Dataset,
+        scheduler: MakeScheduler | None,
+        collate: Collate | None,
+        passes: Passes,
+    ) -> Prepared:
+        """`passes` of an iterable dataset, as far as they are known. Raises `UsageError`."""
+        source = _source(data, collate, settings, passes)  # first, because it forks, which CUDA does not like
+        training = settings.training
+        if torch.cuda.is_available():
+            model = model.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
+        named = training.optimizer
+        made = optimizer(model.parameters()) if named is None else named_optimizer(named, model.parameters())
+        precision = Precision(training.precision.compute, next(model.parameters()).device)
+        state = State(model, made, scheduler(made) if scheduler else None, precision.scaler)
+        update = Update(state, training.clip_norm, RateFactor.of(training.learning_rate, settings.batch))
+        strategy = Strategy(model, source, training, precision, made)
+        update.sparse = lambda: strategy.layout.sparse
+        if training.compression is not None and training.compression.method == "topk":
+            refuse_momentum(made)
+        if named is not None and strategy.layout.sparse:
+            refuse_sparse(named)
+        return cls(settings, model, collate or default_collate, precision, update, strategy, TrainingStep(strategy))
+
+    def register(self, registry: Registry) -> None:
+        """Make all of its state that of the run."""
+        state = self.update.state
+        registry.register("model", self.model)
+        registry.register(_TRAINED, self.strategy.trained)  # before the optimizer, to which it may add groups
+        registry.register("optimizer", state.optimizer)
+        if state.scheduler is not None:
+            registry.register("scheduler", state.scheduler)
+        if state.loss_scale is not None:
+            registry.register(_LOSS_SCALE, state.loss_scale)
+        for name, stateful in self.strategy.exchange.states.items():
+            registry.register(name, stateful)
+
+    def attempt(
+        self, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+    ) -> tuple[StepResult, bool]:
+        """One step, update and all: its result, and whether a membership change is due. Raises what is to be undone by
+        `training_step.restore`."""
+        reduced = self.training_step.attempt(transport, step, forward, change_pending, self.update.needs_norm)
+        record = self.update.record(step, reduced.norm)
+        with self.strategy.exchange.updating():
+            self.update.apply(record)
+        self.strategy.exchange.committed(skipped=record.skipped)
+        norm = self.update.told_norm(record)
+        return StepResult(step, reduced.loss, reduced.metrics, norm, record.skipped), reduced.change_pending
+
+    def computing(self, forward: Forward) -> Forward:
+        """The script's function, as a step calls it."""
+        return self.strategy.division.of_script(self.precision.computing(forward))
+
+    def whole(self, parts: list[dict[str, Any]] | None) -> AbstractContextManager[None]:
+        """All state is there meanwhile, made of the parts of all ranks; None: it is anyway."""
+        sharded = self.strategy.sharded
+        return nullcontext() if sharded is None or parts is None else sharded.assembled(parts)
+
+    @property
+    def communication(self) -> Communication | None:
+        """What is to be told of how gradients travel; nothing if they travel in full."""
+        compression = self.settings.training.compression
+        if compression is None:
+            return None
+        method, reason = self.strategy.exchange.chosen or (compression.method, "")
+        return Communication(method=method, reason=reason, bytes_per_step=self.training_step.bytes_of_step)
+
+    # --- going on from a file -----------------------------------------------------------------------------------------
+
+    def fit(self, state: dict[str, Any], path: Path) -> None:
+        """Make up for what the job may say differently since this state was written, or refuse it."""
+        if self.precision.scaler is None:
+            state.pop(_LOSS_SCALE, None)
+        else:
+            state.setdefault(_LOSS_SCALE, self.precision.scaler.state_dict())
+        state.setdefault(_TRAINED, self.strategy.trained.state_dict())  # files of older versions do not say
+        state.pop(_COMPRESSION, None)  # it belongs to the ranks that wrote the file
+        state |= {name: each.state_dict() for name, each in self.strategy.exchange.states.items()}
+        ours = self.update.state.optimizer.state_dict()["param_groups"][0].keys() - {"initial_lr"}
+        theirs = state["optimizer"]["param_groups"][0].keys() - {"initial_lr"}
+        if ours != theirs:
+            raise StateMismatch(
+                f"{path} was written with another optimizer: its groups have {sorted(theirs - ours)} "
+                f"and lack {sorted(ours - theirs)}"
+            )
+
+    def resumed(self) -> None:
+        """The state was loaded: what the job says of the optimizer counts, not what the file says."""
+        if self.settings.training.optimizer is not None:
+            self.update.use(optimizer_arguments(self.settings.training.optimizer))
+
+
+def _source(data: Dataset, collate: Collate | None, settings: Settings, passes: Passes) -> Source:
+    training, batch = settings.training, settings.batch
+    source: Source = (
+        StreamSource(data, collate, training.seed, batch, passes)  # type: ignore[arg-type]
+        if is_stream(data, "prepare(data=...)")
+        else MapSource(data, collate, training.seed, batch)  # type: ignore[arg-type]
+    )
+    return Ahead(source, training.data_workers, settings.steps, passes) if training.data_workers else source
