@@ -19,9 +19,17 @@ MARK = "DRIVETRAIN_TESTS"
 _DISK = "D"
 
 
+_also: set[bytes] = set()
+
+
 def mark() -> None:
     """From here on everything that this process starts is known to be a test's."""
     os.environ[MARK] = str(os.getpid())
+
+
+def also(variable: str) -> None:
+    """What has this variable in its environment, whoever started it, is worked with by this test too."""
+    _also.add(variable.encode())
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,11 @@ def _carries_mark(pid: int) -> bool:
     """Nobody's environment can be read in the middle of an exec; then the parent tells whose it is."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{MARK}={os.getpid()}".encode() in file.read().split(b"\0")
+            variables = file.read().split(b"\0")
     except OSError:
         return False
+    mine = f"{MARK}={os.getpid()}".encode()
+    return any(each == mine or each.partition(b"=")[0] in _also for each in variables)
 
 
 def _threads(pid: int) -> dict[int, int]:

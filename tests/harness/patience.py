@@ -36,17 +36,13 @@ class Patience:
         """Seconds that may pass before this has to be asked again; 0 when patience is at its end."""
         now = time.monotonic()
         if now - self._looked >= min(_LOOK_SECONDS, self.seconds - self._spent):
-            self._spent = self._first(now) if self._still is None else self._before + self._still.seconds()
+            if self._still is None:
+                self._still = Stillness()  # what was done before nobody knows, so it counts as work
+            self._spent = self._still.seconds()
             self._looked = now
         if self._spent >= self.seconds or now - self._began >= self.seconds * _CLOCK:
             return 0.0
         return max(0.001, min(_LOOK_SECONDS, self.seconds - self._spent))
-
-    def _first(self, now: float) -> float:
-        """Nobody has looked so far: a second at most counts as still."""
-        self._still = Stillness()
-        self._before = min(now - self._began, _LOOK_SECONDS)
-        return self._before
 
     def check(self, what: str) -> None:
         """Raises OutOfPatience, saying `what` did not come and what the limit was, when it is at its end."""

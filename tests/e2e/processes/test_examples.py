@@ -21,7 +21,6 @@ MANIFESTS = sorted(path for path in (ROOT / "examples").glob("*/job.yaml") if pa
 """`make e2e` runs charlm on a real cluster."""
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
 async def test_an_example_reaches_its_loss(manifest: Path, tmp_path: Path) -> None:
     text = manifest.read_text()
@@ -32,7 +31,7 @@ async def test_an_example_reaches_its_loss(manifest: Path, tmp_path: Path) -> No
     assert spec.command is not None
     command = [sys.executable, *[str(ROOT / word) if word.endswith(".py") else word for word in spec.command[1:]]]
     async with LocalJob.run(tmp_path, to_runtime(spec), command, {"OUTPUT": str(tmp_path)}) as running:
-        assert set(await running.completed(150)) == {ExitCode.COMPLETE}
+        assert set(await running.completed()) == {ExitCode.COMPLETE}
         told = TOLD.findall(running.logs(100_000))
     assert told
     for before, after, steps in told:

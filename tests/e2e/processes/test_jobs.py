@@ -5,11 +5,9 @@ All are deterministic, so every end can be compared, bit by bit, with one proces
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +21,7 @@ from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import Report
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision, RuntimeSpec, RuntimeTraining
+from harness.commands import succeeded
 from harness.job import ROOT, LocalJob
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -72,7 +71,7 @@ def alone(folder: Path, training: RuntimeTraining) -> End:
         "FOLDER": str(folder),
         "SLOW": "0",
     }
-    subprocess.run([sys.executable, str(SCRIPT)], env=environment, check=True, timeout=60, capture_output=True)
+    succeeded([sys.executable, str(SCRIPT)], 60, environment)
     return ends(folder)[0]
 
 
@@ -140,8 +139,7 @@ async def test_a_pod_joins_and_another_leaves_at_step_boundaries(tmp_path: Path,
         await running.start_pod(1)
         await running.wait_for(at_step(1, world=2))
         first.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(first.process.wait(), 30) == ExitCode.LEFT
-        del running.pods[first.uid]
+        assert await running.left(first) == ExitCode.LEFT
         assert await running.completed() == [ExitCode.COMPLETE]
         assert running.operator.reports[-1].failures == []
     assert_as_undisturbed(tmp_path, undisturbed)

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from drivetrain.launch import procfs
+from harness.patience import patiently
 from unit.launch.stub_coordinator import StubCoordinator, write_credentials
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -41,7 +42,7 @@ class Pod:
 
     async def ended(self, seconds: float = 20.0) -> int:
         """Its exit code."""
-        async with asyncio.timeout(seconds):
+        async with patiently(seconds):
             code = await self.process.wait()
             await self._reader
         return code

@@ -32,6 +32,7 @@ from drivetrain_api.messages import (
     Welcome,
     from_launcher,
 )
+from harness.patience import patiently
 
 TOKEN = "a-worker-token"
 
@@ -104,7 +105,7 @@ class StubCoordinator:
 
     async def until(self, what: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait until `what` holds; checked on every message."""
-        async with asyncio.timeout(seconds), self._changed:
+        async with patiently(seconds), self._changed:
             await self._changed.wait_for(what)
 
     def processes(self, pod_uid: str, *phases: ProcessPhase) -> list[ProcessState]:

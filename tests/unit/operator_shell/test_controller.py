@@ -22,6 +22,7 @@ from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.roster import RosterBoard
+from harness.patience import patiently
 from unit.operator_shell.pilot import KEY, ROOT, Pilot
 from unit.operator_shell.test_crash_matrix import check_always, workers
 from unit.operator_shell.world import JumpClock, World, a_job, crds
@@ -102,7 +103,7 @@ async def _live(world: World, operator: Operator) -> None:
 
 async def until(world: World, condition: Callable[[World], bool], seconds: float = 20.0) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with patiently(seconds):
             while True:
                 if world.all("drivetrain.dev/trainingjobs"):
                     check_always(world)
