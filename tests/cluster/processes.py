@@ -124,9 +124,9 @@ def marked() -> list[Process]:
                 ended_meanwhile = True
             elif (each := (pid, fields[_STARTED])) not in known:
                 known.add(each)
-                environment = _environment(pid)
-                ended_meanwhile |= environment is None
-                daemon = (environment or {}).get(MARKER)
+                variables = environment(pid)
+                ended_meanwhile |= variables is None
+                daemon = (variables or {}).get(MARKER)
                 if daemon is not None and (process := describe(pid)) is not None:
                     found.append(replace(process, daemon=daemon))
         if not ended_meanwhile:
@@ -185,7 +185,7 @@ def _may_be_read(pid: int) -> bool:
     return True
 
 
-def _environment(pid: int) -> dict[str, str] | None:
+def environment(pid: int) -> dict[str, str] | None:
     """The environment that it was started with; None if it is dead."""
     if _settled(pid) is None:
         return None
