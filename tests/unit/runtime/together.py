@@ -1,6 +1,7 @@
 """Run one function in several processes at once, as ranks would, and collect what each returns.
 
-Children are forked from a server that has imported torch and used nothing of it: starting one takes milliseconds.
+Children are forked from a server that has loaded all that they need and used nothing of it (`warm.py`): starting one
+takes milliseconds.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from harness.patience import Patience
 from harness.ports import reserve_port
 
 _context = mp.get_context("forkserver")
-# torch._dynamo: the first optimizer imports it, which takes seconds.
-_context.set_forkserver_preload(["torch", "torch._dynamo", "drivetrain.run"])
+_context.set_forkserver_preload(["unit.runtime.warm"])
 
 
 def _server() -> None:
