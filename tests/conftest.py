@@ -10,7 +10,7 @@ import pytest
 import pytest_timeout
 from hypothesis import HealthCheck, settings
 
-from harness import activity, collection, limits
+from harness import activity, collection, limits, scheduling
 
 # How long an example takes says how busy the machine is; and the first text in a fresh clone waits for a table of
 # Unicode to be made. `harness.limits` ends what hangs.
@@ -46,6 +46,11 @@ def pytest_unconfigure() -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
     collection.own_hash_seeds(specs)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return scheduling.scheduler(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(optionalhook=True)

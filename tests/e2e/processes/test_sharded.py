@@ -58,7 +58,7 @@ async def job(folder: Path, stage: int, workers: int = 2, every: int = 8, **fiel
     """A job of this script."""
     training = TRAINING.model_copy(update={"zero": stage, **fields})
     spec = RuntimeSpec(workers=workers, min_workers=1, spares=0, training=training)
-    environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.3"}
+    environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.05"}
     async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment) as running:
         yield running
 

@@ -68,7 +68,6 @@ def measured() -> Callable[[str], dict[str, float]]:
     return dict(zip(CASES, found, strict=True)).__getitem__
 
 
-@pytest.mark.xdist_group("payload")
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_sends_what_the_algorithm_says(name: str, measured: Callable[[str], dict[str, float]]) -> None:
     expected = CASES[name][2] * GRADIENT
