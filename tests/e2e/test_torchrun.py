@@ -55,11 +55,11 @@ def folder_with_script(parent: Path, name: str) -> Path:
     return folder
 
 
-def torchrun(agents: int, folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """The script on so many machines, one rank on each; what they printed, once all of them have ended well."""
+def torchrun(agents: int, ranks: int, folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """The script on so many machines, with so many ranks on each; what they printed, once all have ended well."""
     port = reserve_port()
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(agents), "--nproc-per-node", "1"),
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(agents), "--nproc-per-node", str(ranks)),
         *("--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-id", "test", "--local-addr", "127.0.0.1"),
         *("--rdzv-endpoint", f"127.0.0.1:{port.value}", "--monitor-interval", "0.1", "train.py", *arguments),
     ]
@@ -91,7 +91,7 @@ def test_torchrun_ends_as_plain_python_does_although_a_rank_was_killed(
     (expected,) = END.findall(succeeded([sys.executable, "train.py"], 60, environment, alone))
     assert expected[:3] == ("0", "1", "8")
     together = folder_with_script(tmp_path, "together")
-    ends = END.findall(torchrun(2, together, environment, "--break"))
+    ends = END.findall(torchrun(2, 1, together, environment, "--break"))
     assert (together / "broken").exists()
     assert sorted(ends) == [("0", "2", "8", expected[3]), ("1", "2", "8", expected[3])]
 
@@ -117,6 +117,6 @@ def test_a_rank_that_ends_right_after_its_last_collective_ends_well(
     folder = folder_with_script(tmp_path, "slow")
     script = SCRIPT.replace("for batch", f"{held}\nfor batch", 1)
     (folder / "train.py").write_text(SLOW_END + script)
-    output = torchrun(2, folder, environment)
+    output = torchrun(1, 2, folder, environment)
     assert "terminate called" not in output
     assert len(END.findall(output)) == 2

@@ -18,8 +18,8 @@ import drivetrain
 
 FOLDER = Path(os.environ["FOLDER"])
 SLOW = float(os.environ.get("SLOW", "0"))
-"""Seconds to wait after a step, until there is a file $FOLDER/go. In the last third they are twenty times as many, so that
-a test that is kept from its work finds the job still there."""
+"""Seconds to wait after a step, until there is a file $FOLDER/go. In the last third they are twenty times as many:
+a test that is kept from its work shall find the job still there."""
 EVERY = int(os.environ.get("EVERY", "8"))
 
 
