@@ -67,10 +67,17 @@ def installed(nodes: list[Node]) -> Iterator[str]:
     kubectl("label", "--overwrite", "namespace", SYSTEM, RESTRICTED)
     # The tag stays the same from build to build; so that a new image is rolled out, pods carry its digest.
     digest = hashlib.sha256(built(project.OPERATOR_IMAGE).manifest).hexdigest()[:16]
-    helm(
-        "upgrade", "--install", "drivetrain", str(CHART), "--namespace", SYSTEM, "--wait", "--timeout", "1h",
-        "--set-string", f"podAnnotations.image={digest}",
-    )  # fmt: skip
+    try:
+        helm(
+            "upgrade", "--install", "drivetrain", str(CHART), "--namespace", SYSTEM, "--wait", "--timeout", "1h",
+            "--set-string", f"podAnnotations.image={digest}",
+        )  # fmt: skip
+    except AssertionError as error:
+        pods = kubectl("get", "pods", "--namespace", SYSTEM, "-o", "wide")
+        said = kubectl("logs", "--namespace", SYSTEM, "--selector", "app.kubernetes.io/name=drivetrain", "--tail=10")
+        pytest.fail(
+            f"Drivetrain does not come up.\n{error}\n{pods}\nthe last lines of its pods:\n{said}", pytrace=False
+        )
     yield SYSTEM
     helm("uninstall", "drivetrain", "--namespace", SYSTEM, "--wait")
     kubectl("get", "crd", "trainingjobs.drivetrain.dev")  # crds.keep: no job is deleted by an uninstall
