@@ -23,6 +23,7 @@ from harness.ports import reserve_network
 from harness.static_operator import Credentials, StaticOperator, make_credentials, roster
 
 ROOT = Path(__file__).parents[2]
+QUICK = Path(__file__).with_name("quick")
 
 
 @dataclass
@@ -88,7 +89,7 @@ class LocalJob:
     def _environment(self, extra: dict[str, str]) -> dict[str, str]:
         return {
             **os.environ,
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}",
             constants.ENV_JOB: "test",
             constants.ENV_JOB_UID: "job-uid",
             constants.ENV_NAMESPACE: "default",
