@@ -29,7 +29,7 @@ def scheduler(config: pytest.Config, log: Callable[..., object]) -> LoadScopeSch
     """For `--dist loadgroup`."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class Pieces(LoadScopeScheduling):
+    class Pieces(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
         def _split_scope(self, nodeid: str) -> str:
             return piece_of(nodeid)
 

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from harness.patience import Patience
+from harness.ports import free_port as free_port  # tests of ranks ask for it here
 from harness.ports import reserve_port
 
 _context = mp.get_context("forkserver")
