@@ -92,7 +92,7 @@ async def patiently(seconds: float, what: str | Callable[[], str] = "what is wai
 
 
 async def until_true(
-    true: Callable[[], bool | Awaitable[bool]],
+    true: Callable[[], bool] | Callable[[], Awaitable[bool]],
     what: str | Callable[[], str],
     seconds: float,
     every: float = 0.02,

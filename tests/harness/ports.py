@@ -7,6 +7,7 @@ away, and are reserved by a name that the kernel keeps for us until we give it b
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import random
 import socket
@@ -15,7 +16,6 @@ from pathlib import Path
 _LOWEST, _COUNT = 12_000, 12_000
 _NETWORKS = [f"127.{second}.{third}" for second in range(2, 90) for third in range(256)]
 """Below 127.96: the embedded planes have addresses there."""
-_for_ever: list[Reserved] = []
 
 
 class Reserved:
@@ -53,8 +53,9 @@ def reserve_port() -> Reserved:
 
 def free_port() -> int:
     """The same, kept until this process ends."""
-    _for_ever.append(reserve_port())
-    return int(_for_ever[-1].value)
+    kept = reserve_port()
+    atexit.register(kept.release)
+    return int(kept.value)
 
 
 def reserve_network() -> Reserved:

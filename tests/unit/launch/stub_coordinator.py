@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from drivetrain_api.messages import (
     Welcome,
     from_launcher,
 )
-from harness.patience import patiently
+from harness.patience import patiently, until_true
 
 TOKEN = "a-worker-token"
 
@@ -173,12 +172,4 @@ class StubCoordinator:
 
 async def eventually(what: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
     """Wait for something that no message tells."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = what()
-        if not isinstance(found, bool):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.01)
+    await until_true(what, "what no message tells", seconds, every=0.01)
