@@ -37,3 +37,5 @@ class RankExitCode(IntEnum):
     """It wants a fresh process in its place (EX_TEMPFAIL)."""
     STATE_LOST = 76
     """No fresh process could go on: a part of the training state is gone, and nothing was saved."""
+    DEVIATION = 77
+    """The ranks' scripts are at different operations: a repeat cannot help."""

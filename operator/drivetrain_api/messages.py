@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from drivetrain_api.places import Place, Standstill
+
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
 
@@ -106,6 +108,15 @@ OUT_OF_MEMORY: Final = "killed by the kernel: the container used more memory tha
 STATE_LOST: Final = "StateLost"
 """Begins the line of `ProcessState.log_tail` that says which part of a shared-out state is gone, and with whom."""
 
+DEVIATION: Final = "Deviation"
+"""Begins the line of `ProcessState.log_tail` that says at which operations the ranks' scripts are, if they differ."""
+
+NO_PROGRESS: Final = "NoProgress"
+"""Begins `Kill.reason` where a rank dies for holding the job up (`recovery.noProgressSeconds`)."""
+
+KILLED: Final = "killed by its launcher: "
+"""Begins the last line of `ProcessState.log_tail` of a rank that its launcher killed; the reason follows."""
+
 
 class ProcessState(_Message):
     """One rank process as its launcher knows it."""
@@ -128,6 +139,10 @@ class ProcessState(_Message):
     """Why communication in `epoch` failed, as this process saw it (a peer's connection closed, a time-out)."""
     waiting: bool = False
     """Blocked in a collective. One that is not, while all others are, is the one that holds them up."""
+    place: Place | None = None
+    """None from images that do not tell it."""
+    silent_seconds: float = 0.0
+    """Since its launcher heard of it last, which is usually every 0.25 s: place and `waiting` are as old as that."""
     exit_code: int | None = None
     signal: int | None = None
     log_tail: str = ""
@@ -235,6 +250,8 @@ class Kill(_Message):
     type: Literal["kill"] = "kill"
     process: str
     reason: str
+    stacks: bool = False
+    """First ask it for the stacks of its threads, which become part of its `log_tail`. Older launchers do not ask."""
 
 
 class Released(_Message):
@@ -288,6 +305,8 @@ class MemberReport(_Message):
     pid: int
     start_ticks: int
     step: int
+    place: Place | None = None
+    waiting: bool = False
 
 
 class Failure(_Message):
@@ -336,6 +355,8 @@ class Report(_Message):
     """Pod uids with all their processes READY, MEMBER or DONE."""
     released: list[str] = Field(default_factory=list)
     progress: Progress | None = None
+    standstill: Standstill | None = None
+    """None while training moves, and while nothing trains (`state` and `message` say why then)."""
     failures: list[Failure] = Field(default_factory=list)
     """The last 20 of this term."""
     incompatible: list[Incompatible] = Field(default_factory=list)
@@ -371,4 +392,6 @@ class Roster(_Message):
     pods: list[RosterPod]
     proven_dead: list[str] = Field(default_factory=list)
     """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
+    no_progress_seconds: float | None = None
+    """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""
     stop: str | None = None

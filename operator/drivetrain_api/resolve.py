@@ -16,7 +16,7 @@ from drivetrain_api.runtime import (
 )
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Resolved
-from drivetrain_api.training import Pipeline
+from drivetrain_api.training import Pipeline, Training
 
 MIN_VIRTUAL_SHARDS: Final = 8
 DEFAULT_BUCKET_MEGABYTES: Final = 8
@@ -55,34 +55,39 @@ def user_command(spec: TrainingJobSpec) -> list[str]:
 def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> RuntimeSpec:
     """What launcher, ranks and coordinator need of the job. `resolved` is what was frozen when it started."""
     frozen = resolved or resolve(spec)
-    training = spec.training
     return RuntimeSpec(
         workers=target_workers(spec),
         min_workers=minimum_workers(spec),
         processes_per_worker=frozen.processes_per_worker,
         spares=spec.recovery.spares,
         fence_seconds=float(spec.recovery.fence_seconds),
-        training=RuntimeTraining(
-            steps=training.steps,
-            seed=training.seed,
-            global_batch=training.batch.global_,
-            microbatches=training.batch.microbatches,
-            data_workers=training.data.workers,
-            clip_norm=training.clip_norm,
-            bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
-            zero=training.parallel.zero,
-            tensor=training.parallel.tensor,
-            pipeline=_pipeline(training.parallel.pipeline),
-            optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
-            learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
-            precision=RuntimePrecision(**training.precision.model_dump()),
-            compression=RuntimeCompression(**training.compression.model_dump(exclude_none=True))
-            if training.compression is not None
-            else None,
-            balance_every=training.balance.every if training.balance is not None else None,
-            deterministic=training.deterministic,
-            virtual_shards=frozen.virtual_shards,
-        ),
+        training=to_runtime_training(spec.training, frozen.virtual_shards),
+    )
+
+
+def to_runtime_training(training: Training, virtual_shards: int) -> RuntimeTraining:
+    """What ranks need of `spec.training`, whether a job says it or a script."""
+    return RuntimeTraining(
+        steps=training.steps,
+        seed=training.seed,
+        global_batch=training.batch.global_,
+        microbatches=training.batch.microbatches,
+        data_workers=training.data.workers,
+        clip_norm=training.clip_norm,
+        bucket_bytes=(training.parallel.bucket_megabytes or DEFAULT_BUCKET_MEGABYTES) << 20,
+        zero=training.parallel.zero,
+        tensor=training.parallel.tensor,
+        pipeline=_pipeline(training.parallel.pipeline),
+        optimizer=RuntimeOptimizer(**training.optimizer.model_dump()) if training.optimizer else None,
+        learning_rate=RuntimeLearningRate(**training.learning_rate.model_dump()),
+        precision=RuntimePrecision(**training.precision.model_dump()),
+        compression=RuntimeCompression(**training.compression.model_dump(exclude_none=True))
+        if training.compression is not None
+        else None,
+        balance_every=training.balance.every if training.balance is not None else None,
+        verify=training.verify,
+        deterministic=training.deterministic,
+        virtual_shards=virtual_shards,
     )
 
 

@@ -9,18 +9,19 @@ Immutable once started: whatever running processes were started with or agreed o
 processes, GPUs, spares, fenceSeconds). A change would make members disagree, or be ignored by survivors, which never
 restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while suspended, and in
 the same update that resumes the job. Mutable at any time: workers and elastic (the point of being elastic), suspend,
-the deadlines, maxRestarts (only the operator reads them), podTemplate (holds for pods created afterwards, such as those
-that replace workers out of memory).
+the deadlines, maxRestarts (only the operator reads them), noProgressSeconds (only the coordinator does, and is told),
+podTemplate (holds for pods created afterwards, such as those that replace workers out of memory).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.training import Training
 
 Json = Mapping[str, Any]
 MAX_NAME: Final = 50
@@ -324,6 +325,14 @@ RULES: Final[tuple[Rule, ...]] = (
         ),
     ),
     Rule(
+        name="no-verify-with-compression",
+        path="spec.training",
+        cel="!has(self.verify) || !has(self.compression)",
+        message="spec.training.verify cannot be used with spec.training.compression, whose gradients differ from those "
+        "of one rank on purpose",
+        check=lambda self, _: "verify" not in self or "compression" not in self,
+    ),
+    Rule(
         name="no-balance-in-zero-3",
         path="spec.training",
         cel="!has(self.balance) || !has(self.parallel.zero) || self.parallel.zero < 3",
@@ -363,10 +372,19 @@ def violations(job: Json, old: Json | None = None) -> list[str]:
 
     Both are whole objects whose spec passed `TrainingJobSpec`; defaults are filled in here.
     """
-    new = with_defaults(job)
-    before = with_defaults(old) if old is not None else None
+    return _broken(with_defaults(job), with_defaults(old) if old is not None else None, RULES)
+
+
+def training_violations(training: Training) -> list[str]:
+    """The same for `spec.training` alone, as a script may say it."""
+    node = training.model_dump(mode="json", by_alias=True, exclude_none=True)
+    rules = [each for each in RULES if each.path.startswith("spec.training") and not each.transition]
+    return _broken({"spec": {"training": node}}, None, rules)
+
+
+def _broken(new: Json, before: Json | None, rules: Iterable[Rule]) -> list[str]:
     broken: list[str] = []
-    for rule in RULES:
+    for rule in rules:
         steps = rule.path.split(".") if rule.path else []
         node = _get(new, steps)
         if node is None or (rule.transition and before is None):

@@ -6,7 +6,7 @@ because an older image may run under a newer operator.
 
 from pydantic import BaseModel, ConfigDict
 
-from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName
+from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName, VerifyName
 
 
 class _Runtime(BaseModel):
@@ -89,6 +89,8 @@ class RuntimeTraining(_Runtime):
     """None: gradients travel in full."""
     balance_every: int | None = None
     """Steps between two looks at the ranks' throughput; None: shares are even."""
+    verify: VerifyName | None = None
+    """firstStep: compare the first step with one of the whole model on one rank."""
     deterministic: bool = False
     virtual_shards: int = 8
     """Deterministic mode: parts that every global batch is cut into, whatever the world size."""

@@ -65,6 +65,16 @@ class Recovery(SpecModel):
         le=86400,
         description="A worker with neither its coordinator nor a finished step for this long kills its processes.",
     )
+    no_progress_seconds: int | None = Field(
+        default=None,
+        ge=5,
+        le=31_536_000,
+        description="When nothing has moved for this long although all workers are there, the ranks that the others "
+        "wait for are killed, and that is an incident like a crash. It must be longer than anything that the script "
+        "does: its first step with compilation, an evaluation, a save. Default: 20 times a usual step, at least 600; "
+        "1800 before the first step of a membership; 3600 while evaluating, saving or finishing, or when no rank "
+        "waits for another.",
+    )
 
 
 class TrainingJobSpec(SpecModel):

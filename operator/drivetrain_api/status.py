@@ -55,6 +55,8 @@ class ConditionType(StrEnum):
     """True while every wanted worker takes part; else its reason names what is missing, the most useful cause first."""
     STATE_LOST = "StateLost"
     """True once training had to start over, because no process that held its state was left."""
+    STANDING_STILL = "StandingStill"
+    """True while the membership trains and nothing in it moves; the message says who waits for whom."""
 
 
 class Condition(StatusModel):
@@ -169,7 +171,7 @@ class TrainingJobStatus(StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Complete, Failed, Suspended, Running, Ready, StateLost.",
+        description="Complete, Failed, Suspended, Running, Ready, StateLost, StandingStill.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: Count = Field(default=0, description="metadata.generation that this status is about.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName
+from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName, VerifyName
 from drivetrain_api.model import INT32_MAX, SpecModel
 
 
@@ -74,7 +74,8 @@ class Parallel(SpecModel):
         le=64,
         description="Ranks that share each layer's weights (tensor parallelism; Shoeybi et al. 2019), as the model's "
         "`tp_plan` says; put them on one machine (spec.processesPerWorker). The other ranks train data-parallel; what "
-        "does not fill a group is idle. A rank's part survives it if there is another group. Default: 1.",
+        "does not fill a group is idle. A rank's part survives it if there is another group. In divided layers dropout "
+        "drops the same of each rank's part. Default: 1.",
     )
     pipeline: Pipeline | None = Field(
         default=None,
@@ -250,6 +251,14 @@ class Training(SpecModel):
         description="Cut each batch in proportion to the ranks' measured throughput. Default: evenly.",
     )
     parallel: Parallel = Field(default=Parallel(), description="How ranks share the work of a step.")
+    verify: VerifyName | None = Field(
+        default=None,
+        description="firstStep: before the first step (also after a resume) rank 0 computes it alone, with the whole "
+        "model, micro-batch by micro-batch as the ranks will; then the step's loss and each parameter's gradient norm "
+        "are compared, and the job fails with the parameter's name and both numbers where they differ. It needs memory "
+        "for the whole model with gradients on rank 0, and as long as one step on one rank. Default: nothing is "
+        "compared.",
+    )
     deterministic: bool = Field(
         default=False,
         description="Make the result bitwise independent of how many workers there were and when they died. Slower.",

@@ -25,11 +25,17 @@ ADVICE: Final[dict[str, str]] = {
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
     "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",
+    "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
+    "incident: late ranks are killed, and their stacks are shown here.",
+    "NoProgress": "The stack below is where the rank was. If it only takes long there, raise "
+    "spec.recovery.noProgressSeconds (it may be changed while the job runs).",
     "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",
     "OOMKilled": "Raise resources.limits.memory of the container `worker` in spec.podTemplate.",
     "CommandNotFound": "The image has no such program: correct spec.command, or use an image that has it.",
     "StateLost": "With training.parallel.zero a rank's part of the state dies with it: call run.save now and then, and "
     "hand the file to prepare(resume=...).",
+    "Deviation": "All ranks must call run.step, evaluate, reduce, save and skip in one order, from the same lines: "
+    "look at what the script does on some ranks only.",
     "DeadlineExceeded": "spec.activeDeadlineSeconds was too short for this training.",
     "Fenced": "The worker lost touch with its coordinator and with all others: look at the network between nodes.",
 }
@@ -54,7 +60,8 @@ def state(job: Json) -> str:
     if phase == "Succeeded":
         return f"{text} after {progress.get('step', 0)} steps"
     if phase in ("Pending", "Running", "Waiting"):
-        return f"{text}: {workers.get('ready', 0)} of {workers.get('target', 0)} workers ready"
+        text = f"{text}: {workers.get('ready', 0)} of {workers.get('target', 0)} workers ready"
+        return f"{text}, {message}" if reason == "StandingStill" else text
     return text
 
 
@@ -111,7 +118,9 @@ def _conditions(status: Json, said: str) -> list[str]:
         kind, holds, message = condition.get("type"), condition.get("status"), condition.get("message") or ""
         if not message or message in said:
             continue
-        if kind == "StateLost" and holds == "True":
+        if kind == "StandingStill" and holds == "True":
+            lines.append(f"It stands still: {message}")
+        elif kind == "StateLost" and holds == "True":
             lines.append(f"Training state was lost: {message}")
         elif kind == "Running" and holds != "True" and status.get("phase") in ("Pending", "Waiting", "Running"):
             lines.append(f"The coordinator says: {message}")

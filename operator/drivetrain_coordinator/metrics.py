@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from drivetrain_coordinator.membership import Membership
+from drivetrain_coordinator.membership import Membership, standstill
 
 BUCKETS = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
 
@@ -58,6 +58,16 @@ class JobMetrics(Collector):
             ):
                 if value is not None:
                     yield _gauge(name, text, value)
+        text = "Since all members of the active membership moved last: committed a step, or came to another place."
+        yield _gauge("seconds_without_progress", text, standstill.seconds(m))
+        late = GaugeMetricFamily(
+            "drivetrain_late_ranks",
+            "Ranks that the others wait for, by the operation that they are in, once the membership stands still.",
+            labels=["operation"],
+        )
+        for operation, count in standstill.late_ranks(m).items():
+            late.add_metric([operation], count)
+        yield late
         yield _counter("epochs_formed", "Membership epochs whose group stood.", m.epochs_formed)
         yield _counter("recoveries", "Losses after which training went on.", m.recovery.count)
         yield _counter("state_lost", "Times that all holders of the state were lost.", m.state_lost)

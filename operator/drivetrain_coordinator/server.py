@@ -165,6 +165,7 @@ class Coordinator:
             pending and pending.id,
             m.end,
             m.message,
+            m.told and m.told.message,
             m.failure_count,
             m.recovery.count,
             m.state_lost,

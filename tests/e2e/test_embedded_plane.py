@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from drivetrain_cli.reasons import explain
 from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
@@ -153,3 +156,23 @@ async def test_a_script_that_raises_fails_the_job_with_its_traceback(plane: Plan
     status = await plane.status("broken")
     assert status["restarts"] == 2
     assert any("no such corpus" in failure.get("logTail", "") for failure in status["failures"])
+
+
+@pytest.mark.timeout(180)
+async def test_a_job_that_stands_still_says_who_waits_for_whom_and_fails_when_it_may_not(plane: Plane) -> None:
+    """The limit is set while the job runs, after the sentence was seen: no slow machine can hide either."""
+    late = plane.state / "late"
+    script = SCRIPT.replace("run.log(", f"batch.step == 9 and claimed({str(late)!r}) and time.sleep(1000); run.log(")
+    script = f"import os\ndef claimed(path): return not os.path.exists(path) and open(path, 'x')\n{script}"
+    line = next(number for number, text in enumerate(script.splitlines(), 1) if "time.sleep(1000)" in text)
+    await plane.create("late", script, recovery={"spares": 0, "maxRestarts": 0})
+    await plane.until("late", lambda status: status.get("reason") == "StandingStill")
+    said = "\n".join(explain(await plane.job("late"), [], [], None, datetime.now(UTC)))
+    assert re.search(rf"at step 9: rank (\d) \(late-\1-0\) is at train.py:{line}.* waits for it", said), said
+
+    await plane.client.patch(f"{JOBS}/late", {"spec": {"recovery": {"noProgressSeconds": 5}}})
+    await plane.until("late", lambda status: status.get("phase") == "Failed")
+    status = await plane.status("late")
+    (failure,) = status["failures"]
+    assert (status["reason"], failure["reason"]) == ("NoProgress", "NoProgress")
+    assert f'train.py", line {line}' in failure["logTail"]

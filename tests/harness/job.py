@@ -49,6 +49,8 @@ class LocalJob:
     network: str
     term: int = 0
     target: int = 0
+    no_progress: float | None = None
+    """As `recovery.noProgressSeconds`; `publish()` tells a change."""
     pods: dict[str, Pod] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     coordinator: asyncio.subprocess.Process | None = None
@@ -175,6 +177,7 @@ class LocalJob:
                 term=self.term,
                 proven_dead=self.dead,
                 stop=stop,
+                no_progress_seconds=self.no_progress,
             )
         )
 

@@ -106,6 +106,7 @@ def roster(
     term: int = 1,
     proven_dead: Iterable[str] = (),
     stop: str | None = None,
+    no_progress_seconds: float | None = None,
 ) -> Roster:
     """A roster of pods `uid` or `RosterPod`; names and indices follow the order. `StaticOperator.set` numbers it."""
     listed = [
@@ -120,6 +121,7 @@ def roster(
         pods=listed,
         proven_dead=list(proven_dead),
         stop=stop,
+        no_progress_seconds=no_progress_seconds,
     )
 
 

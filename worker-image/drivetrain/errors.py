@@ -6,6 +6,8 @@ DrivetrainError
 ├── StateMismatch         a peer's state does not fit this process's model or optimizer
 ├── OutOfStep             the others are further than this process's script can follow: it must be replaced
 ├── StateLost             state that was shared out over the ranks died with some of them
+├── Deviation             the ranks' scripts are at different operations: the message says where each is
+├── PeerError             what another rank raised in a shared operation; also of the class that it has there
 └── Interrupted           control flow: the current operation ends and is tried again in the next membership
     ├── MembershipOver    the coordinator told us to move on
     └── CommFault         a peer vanished, or the transport failed
@@ -39,6 +41,17 @@ class StateLost(DrivetrainError):
         """`saved`: all members find a file to go on from."""
         super().__init__(message)
         self.saved = saved
+
+
+class Deviation(DrivetrainError):
+    """The scripts of the ranks have come apart. A repeat cannot help: in a job, this ends it."""
+
+
+class PeerError(DrivetrainError):
+    """An error of another rank that has closed an operation for all."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 class Interrupted(DrivetrainError):

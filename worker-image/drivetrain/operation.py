@@ -3,45 +3,30 @@
 An operation (a step, or a reduction) is tried until it is committed. Interrupted, it is undone and tried again in the
 next membership; if it turns out there that a peer had committed it already, that peer's state has been taken over and
 its result is used. Nothing is applied twice and nothing is lost.
+
+It begins by comparing who is at what (identity.py), and an error on one rank ends it on all (closing.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from drivetrain.between import Between
+from drivetrain.closing import Closed, common_error
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import Interrupted, OutOfStep, StateMismatch, UsageError
+from drivetrain.counts import Counts
+from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
+from drivetrain.identity import Identity, Kind, compare, here
 from drivetrain.position import Position, StepResult
 from drivetrain.state import Registry
+from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
-from drivetrain.world.heal import Doing, Healed, synchronise
-from drivetrain.world.reunion import Sharded, parts_of_all, reunite
-
-
-class _Kind(IntEnum):
-    STEP = 0
-    REDUCTION = 1
-
-
-@dataclass(slots=True)
-class Counts:
-    """What recovery cost so far, in this process."""
-
-    recomputed_steps: int = 0
-    """Steps that were interrupted here and tried again."""
-    redone_steps: int = 0
-    """Steps that a peer had committed and this member had not: taken over with the peer's state."""
-    joins: int = 0
-    """Newcomers that got the state of this membership (counted once, by the giver)."""
-    states_received: int = 0
-    skipped_steps: int = 0
-    """Steps whose gradient overflowed fp16."""
-    memberships: int = 0
+from drivetrain.world.heal import Doing, Healed, give, synchronise, take
+from drivetrain.world.reunion import Sharded, parts_of_all, settle
 
 
 class Operations:
@@ -58,14 +43,29 @@ class Operations:
         self._guests: frozenset[int] = frozenset()
         """Ranks that ask for the next step and take part in reductions without running the script's part."""
         self._live: tuple[int, ...] = (0,)
+        self._between = Between(registry)
+        self.on_update: Callable[[StepResult], None] = lambda result: None
+        """Called once for every update, as a part of it, when all parameters are there."""
         self.on_first_state: Callable[[], None] = lambda: None
         """Called when nobody had state: the place to load a saved one, before it is copied to all."""
         self.saved_step: Callable[[], int] = lambda: -1
         """Which step that would be; -1: there is no file."""
         self.hand_over: Callable[[Transport], None] = lambda transport: None
         """Called before members come or go, in their old group: to give up what only this rank knows."""
+        self.ours: Callable[[], AbstractContextManager[None]] = nullcontext
+        """While the runtime is at work: see parallel/absent.py."""
         self.sharded: Sharded | None = None
         """State of which every rank has but a part, if it is so."""
+        self.trained: Callable[[int], int] = lambda step: 0
+        """Called before each attempt at a step; tells sets of trained parameters apart."""
+        self.tells_in_band = True
+        """Whether a rank that fails can go on to exchange; else it tells the others in the next membership."""
+        self._failure: Exception | None = None
+        """Of this rank in the current operation, not told yet."""
+        self._closed: Exception | None = None
+        """What the members raise because one of them failed, not raised yet."""
+        self._where = ""
+        """The current operation, for people."""
 
     def attach(self, world: World) -> None:
         """Use this world from now on."""
@@ -82,6 +82,7 @@ class Operations:
         """Ranks that take part in the script's reductions: all but newcomers which wait for their first step."""
         return self._live
 
+    @at_work
     def synchronise(self, transport: Transport | None, doing: Doing, entry: Entry) -> Healed:
         """Bring a new group to one state; the world calls this whenever a group has formed."""
         self.counts.memberships += 1
@@ -92,6 +93,7 @@ class Operations:
         if transport is None:
             self.on_first_state()
             self.position.has_state = True
+            self._closed, self._failure = self._failure, None
             return Healed(False, 0, 1, (doing,))
         healed = synchronise(
             transport,
@@ -102,11 +104,19 @@ class Operations:
             may_start=entry.may_start,
             sharded=self.sharded,
             saved_step=self.saved_step,
+            failed=self._failure is not None,
+            for_those_behind=self._between.for_those_behind,
         )
         if self._bound and healed.received and held and not self.position.follows(*before):
             raise OutOfStep(
                 f"the members are at step {self.position.step}, this script stands at step {before[0]} and cannot jump"
             )
+        if healed.failed:
+            error = common_error(transport, self._failure, self._where)
+            self._closed = error if doing in (Doing.STEP, Doing.REDUCTION) else None
+            self._failure = None
+        if healed.received and held and not entry.new:
+            self._between.taken_over(healed.later)
         self.counts.states_received += healed.received
         if healed.sent_to:
             self.counts.joins += healed.joined
@@ -121,6 +131,7 @@ class Operations:
         if self._bound:
             self.position.mark = self._replayed
 
+    @operation
     def bind(self, total: int) -> int:
         """The number of the next step, for a script that asks for it. Waits for membership.
 
@@ -128,6 +139,7 @@ class Operations:
         with nothing to add.
         """
         while not self._bound:
+            self.world.at("batch", self.position.step, here()[0])
             self.world.ensure(Doing.BINDING)
             try:
                 while self._guests and self.position.step < total:
@@ -152,73 +164,135 @@ class Operations:
 
     def _serve_as_guest(self, transport: Transport) -> bool:
         """Take part in one operation of the members; False when it is a step, which this process then joins."""
-        kind, size = self._announce(transport, _Kind.STEP, 0)
-        if kind is _Kind.STEP:
+        kind, size = self._announce(transport, Kind.GUEST, 0)
+        if kind in (Kind.STEP, Kind.SKIP):
+            # Once more, as it is where this script enters: the others' have gone on since this member came.
+            take(transport, self.position, self._registry, self._live[0], self.sharded)
             self._guests = frozenset()
             self.position.mark = size
             return False
-        values = torch.zeros(size, dtype=torch.float64)
+        transport.enter(Identity(Kind.GUEST).packed(), compare)
+        values = torch.zeros(size + 1, dtype=torch.float64)
         transport.all_reduce(values).wait()
-        self.position.commit_reduction(values.tolist(), self.world.epoch)
+        *values_of_all, failed = values.tolist()
+        if failed:
+            common_error(transport, None, kind.told)  # nothing to a script that is not there yet
+        else:
+            self.position.commit_reduction(values_of_all, self.world.epoch)
         return True
 
-    def _announce(self, transport: Transport, kind: _Kind, size: int) -> tuple[_Kind, int]:
+    def _announce(self, transport: Transport, kind: Kind, size: int) -> tuple[Kind, int]:
         """While there are guests: the first live rank says what comes next. All ranks call this.
 
         `size` is that of the reduction; of a step, its mark (see `Position`).
         """
         header = torch.tensor([int(kind), size], dtype=torch.int64)
         transport.broadcast(header, root=self._live[0])
-        return _Kind(int(header[0])), int(header[1])
+        return Kind(int(header[0])), int(header[1])
 
+    def _enter(self, transport: Transport | None, kind: Kind, size: int, at: tuple[str, int]) -> None:
+        """Begin an operation; who is `at` another one is found out before anything is sent."""
+        line, way = at
+        trained = self.trained(self.position.step) if kind is Kind.STEP else 0
+        identity = Identity(kind, self.position.step, len(self.position.since), size, trained, way, line)
+        self._where = identity.told(numbered=False)
+        self.world.at(kind.name.lower(), self.position.step, line)
+        if transport is not None:
+            guest = transport.rank in self._guests
+            transport.enter((Identity(Kind.GUEST) if guest else identity).packed(), compare)
+
+    @operation
     def step(
         self,
         number: int,
         attempt: Callable[[Transport | None, bool], tuple[StepResult, bool]],
         undo: Callable[[], None],
+        kind: Kind = Kind.STEP,
     ) -> StepResult:
-        """Commit step `number`. `attempt(transport, change_pending)` returns its result and whether a change is due."""
+        """Commit step `number`. `attempt(transport, change_pending)` returns its result and whether a change is due.
+
+        What it raises is raised on all ranks, and the step can be tried again."""
         if self.position.step != number:
-            raise UsageError(f"run.step: step {number} is done already; call it once for every batch")
+            raise UsageError(f"{kind.told}: step {number} is done already; call it once for every batch")
+        at = here()
+        self._between.enter()
         while True:
-            self.world.ensure(Doing.STEP)
+            self._ensure(Doing.STEP)
             if self.position.step != number:
                 break
             transport = self.world.transport
             try:
                 if self._guests and transport is not None:
-                    self._announce(transport, _Kind.STEP, self.position.mark or 0)
+                    self._announce(transport, kind, self.position.mark or 0)
+                    if transport.rank == self._live[0]:
+                        give(transport, self.position, self._registry.collect(), sorted(self._guests))
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
+                self._enter(transport, kind, 0, at)
                 result, change_due = attempt(transport, self.world.change_pending)
             except Interrupted as error:
                 undo()
                 self.counts.recomputed_steps += 1
                 self.world.interrupted(error)
                 continue
+            except Exception as error:  # noqa: BLE001  Whatever it is, all ranks get it.
+                undo()
+                self._close(transport, error)
+                continue
+            if self.sharded is None and not result.skipped:
+                self.on_update(result)
+                self.position.hooked = number + 1
             self.position.commit_step(result, self.world.epoch)
+            self._between.committed()
             self.counts.skipped_steps += result.skipped
             self.world.committed(result, number)
             self._settle(transport, result, change_due)
+            self._catch_up(result)
             return result
         # A peer had committed it, and its state is ours now.
         self.counts.redone_steps += 1
         assert self.position.last is not None
+        self._catch_up(self.position.last)
         return self.position.last
+
+    def _catch_up(self, result: StepResult) -> None:
+        """What belongs to the last update, if that had to wait until all parameters were there."""
+        if self.position.hooked < self.position.step and not result.skipped:
+            self.on_update(result)
+            self._between.committed()
+        self.position.hooked = self.position.step
+
+    def _ensure(self, doing: Doing) -> Healed | None:
+        """A membership to go on in. Raises what closed the operation that this rank was in."""
+        healed = self.world.ensure(doing)
+        error, self._closed = self._closed, None
+        if error is not None and doing is not Doing.BINDING:
+            raise error
+        return healed
+
+    def _close(self, transport: Transport | None, error: Exception) -> None:
+        """This rank's attempt failed, and nothing is left of it: raises the error that all ranks get, or returns if the
+        others must be told in the next membership."""
+        if isinstance(error, Deviation):
+            self.world.deviated(error)
+        own = error.own if isinstance(error, Closed) else error
+        if isinstance(error, Closed) and transport is not None:
+            try:
+                raise common_error(transport, own, self._where)
+            except Interrupted as interrupted:
+                self.world.interrupted(interrupted)
+        elif transport is None or own is None:
+            raise error
+        else:
+            self.world.failed(error)
+        self._failure = own
 
     def _settle(self, transport: Transport | None, result: StepResult, change_due: bool) -> None:
         """What follows a step that is committed: updated parts go to everybody, and all parts before a change."""
         if transport is not None and transport.world > 1:
             try:
-                if self.sharded is not None and not result.skipped:
-                    self.sharded.spread(transport)
-                if self.sharded is not None and change_due:
-                    reunite(
-                        transport,
-                        self.sharded,
-                        self.sharded.sources(transport.world),
-                        self.sharded.receivers(transport.world),
-                    )
+                if self.sharded is not None:
+                    settle(transport, self.sharded, updated=not result.skipped, whole=change_due)
                 if change_due:
                     self.hand_over(transport)
             except Interrupted as error:
@@ -240,8 +314,12 @@ class Operations:
             return None
         return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
-    def reduce(self, size: int, contribute: Callable[[], list[float]]) -> list[float]:
-        """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed."""
+    @operation
+    def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
+        """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed; what
+        it raises is raised on all ranks."""
+        at = here()
+        self._between.enter()
         while True:
             known = self._known_result()
             if known is not None:
@@ -249,23 +327,47 @@ class Operations:
             if not self._bound and self.position.step > self.position.first:
                 raise StateMismatch("this script reduces more before its first step than the other members' did")
             place = (self.position.step, len(self.position.since))
-            healed = self.world.ensure(Doing.REDUCTION)
+            healed = self._ensure(Doing.REDUCTION)
             if healed is not None and (self.position.step, len(self.position.since)) != place:
                 continue
             transport = self.world.transport
             try:
-                guest = transport is not None and transport.rank in self._guests
-                values = torch.tensor([0.0] * size if guest else contribute(), dtype=torch.float64)
-                if transport is not None:
-                    if self._guests:
-                        self._announce(transport, _Kind.REDUCTION, size)
-                    transport.all_reduce(values).wait()
+                if self._guests and transport is not None:
+                    self._announce(transport, kind, size)
+                self._enter(transport, kind, size, at)
+                result = self._summed(transport, size, contribute)
             except Interrupted as error:
                 self.world.interrupted(error)
                 continue
-            self.position.commit_reduction(values.tolist(), self.world.epoch)
+            except Exception as error:  # noqa: BLE001  Whatever it is, all ranks get it.
+                self._close(transport, error)
+                continue
+            self.position.commit_reduction(result, self.world.epoch)
+            self._between.committed()
             self._replayed = len(self.position.since)
             return self.position.since[-1]
+
+    def _summed(self, transport: Transport | None, size: int, contribute: Callable[[], list[float]]) -> list[float]:
+        """Raises `Closed` on all ranks if `contribute` fails on one."""
+        if transport is None:
+            return contribute()
+        values: list[float] = [0.0] * size
+        failure: Exception | None = None
+        try:
+            if transport.rank not in self._guests:
+                values = contribute()
+        except Interrupted:
+            raise
+        except Exception as error:
+            if not self.tells_in_band:
+                raise
+            failure = error
+        told = torch.tensor([*values, float(failure is not None)], dtype=torch.float64)
+        transport.all_reduce(told).wait()
+        *sums, failed = told.tolist()
+        if failed:
+            raise Closed(failure)
+        return sums
 
     def _known_result(self) -> list[float] | None:
         """The result of this script's next reduction when the members have it already."""

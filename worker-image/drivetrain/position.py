@@ -47,6 +47,8 @@ class Position:
     """How many of `since` came before the script asked for the next batch; None until it did. A newcomer's script
     enters there, so it does not ask for those."""
     last: StepResult | None = None
+    hooked: int = 0
+    """The step up to which the script's share in updates is done (`run.on_update`)."""
     passes: list[tuple[int, int]] = field(default_factory=list)
     """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
     passes before theirs; it decides nothing."""
@@ -94,6 +96,7 @@ class Position:
             "since": self.since,
             "mark": self.mark,
             "last": None if self.last is None else dataclasses.asdict(self.last),
+            "hooked": self.hooked,
             "passes": self.passes,
         }
 
@@ -106,5 +109,6 @@ class Position:
         self.since = [list(each) for each in data["since"]]
         self.mark = data["mark"]
         self.last = None if data["last"] is None else StepResult(**data["last"])
+        self.hooked = data.get("hooked", self.step)
         self.passes[:] = [(number, start) for number, start in data.get("passes", [])]
         self.has_state = True

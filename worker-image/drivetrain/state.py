@@ -1,20 +1,35 @@
 """All state that makes two members equal: what is copied to a newcomer, hashed, and written by `run.save`.
 
-State is a tree of dicts and lists (`state_dict`s) with tensors in it. It travels as a skeleton (the tree with tensors
-replaced by their place) and the tensors. Receiving never writes into live tensors until all of it has arrived.
+It travels as a skeleton and the tensors (see tree.py). Receiving never writes into live tensors until all of it has
+arrived.
 """
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
 
+from drivetrain.digest import digest
 from drivetrain.errors import StateMismatch
+from drivetrain.memory_format import dense_part, flat_in, order_of
+from drivetrain.modules import fit_buffers, hidden_buffers, swap
+from drivetrain.tree import Place, dump_skeleton, flatten, load_skeleton, places, unflatten
+
+__all__ = [
+    "Place",
+    "Registry",
+    "Stateful",
+    "as_bytes",
+    "checksum",
+    "digest",
+    "dump_skeleton",
+    "flatten",
+    "load_skeleton",
+    "places",
+    "unflatten",
+]
 
 
 class Stateful(Protocol):
@@ -25,101 +40,74 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Stands in a skeleton where tensor number `index` belongs."""
-
-    index: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def bytes(self) -> int:
-        """Size of its data."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-
-def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
-    """Split a tree into its skeleton and its tensors, in depth-first order."""
-    tensors: list[torch.Tensor] = []
-
-    def walk(node: Any) -> Any:
-        if isinstance(node, torch.Tensor):
-            tensors.append(node.detach())
-            return Place(len(tensors) - 1, tuple(node.shape), node.dtype)
-        if isinstance(node, dict):
-            return {key: walk(value) for key, value in node.items()}
-        if isinstance(node, (list, tuple)):
-            return _rebuilt(node, [walk(value) for value in node])
-        return node
-
-    return walk(tree), tensors
-
-
-def _rebuilt(like: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
-    """The same kind of list or tuple with other values; named tuples take them one by one, torch.Size only numbers."""
-    if isinstance(like, torch.Size):
-        return like
-    return like._make(values) if hasattr(like, "_make") else type(like)(values)
-
-
-def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
-    """Put a tree together again."""
-    if isinstance(skeleton, Place):
-        return tensors[skeleton.index]
-    if isinstance(skeleton, dict):
-        return {key: unflatten(value, tensors) for key, value in skeleton.items()}
-    if isinstance(skeleton, (list, tuple)):
-        return _rebuilt(skeleton, [unflatten(value, tensors) for value in skeleton])
-    return skeleton
-
-
-def places(skeleton: Any) -> list[Place]:
-    """All places of a skeleton, in order."""
-    if isinstance(skeleton, Place):
-        return [skeleton]
-    if isinstance(skeleton, dict):
-        return [place for value in skeleton.values() for place in places(value)]
-    if isinstance(skeleton, (list, tuple)):
-        return [place for value in skeleton for place in places(value)]
-    return []
-
-
-def dump_skeleton(skeleton: Any) -> bytes:
-    """Serialise a skeleton. Read only among ranks of one job, which run the same image and trust one another."""
-    return pickle.dumps(skeleton, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def load_skeleton(data: bytes) -> Any:
-    """Inverse of `dump_skeleton`."""
-    return pickle.loads(data)
+_HIDDEN: Final = ".hidden"
+"""Behind a module's name: its buffers that are not persistent, which torch leaves out of its state."""
 
 
 class Registry:
-    """The named state of one training process."""
+    """The named state of one training process: of each part, all that makes members equal."""
 
     def __init__(self) -> None:
         self._parts: dict[str, Stateful] = {}
+        self._hidden_at_first: dict[str, dict[str, torch.Tensor]] = {}
+        self.scripts: list[str] = []
+        """Names of the parts that the script has registered."""
 
-    def register(self, name: str, part: Stateful) -> None:
+    def register(self, name: str, part: Stateful, *, by_script: bool = False) -> None:
         """Add a part. Raises `StateMismatch` when the name is taken."""
-        if name in self._parts:
+        if name in self._parts or name.removesuffix(_HIDDEN) in self._parts:
             raise StateMismatch(f"register({name!r}): the name is taken")
         self._parts[name] = part
+        if isinstance(part, nn.Module):
+            self._hidden_at_first[name] = {path: each.clone() for path, each in hidden_buffers(part).items()}
+        if by_script:
+            self.scripts.append(name)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all parts."""
+        return list(self._parts)
+
+    def collect_one(self, name: str) -> dict[str, Any]:
+        """The state of one part; tensors are the live ones."""
+        return self._parts[name].state_dict()
 
     def collect(self) -> dict[str, Any]:
         """The state of all parts; tensors are the live ones, not copies."""
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        for name, part in self._parts.items():
+            if isinstance(part, nn.Module) and (hidden := hidden_buffers(part)):
+                state[name + _HIDDEN] = hidden
+        return state
+
+    def to_save(self) -> dict[str, Any]:
+        """What a file has of it: without buffers that are not persistent and as the script made them."""
+        state = self.collect()
+        for name, first in self._hidden_at_first.items():
+            hidden = state.pop(name + _HIDDEN, {})
+            changed = {path: each for path, each in hidden.items() if not _equal(each, first.get(path))}
+            if changed:
+                state[name + _HIDDEN] = changed
+        return state
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over state; tensors in it are copied (torch's optimizers would otherwise share them)."""
-        if set(state) != set(self._parts):
+        named = {name for name in state if not name.endswith(_HIDDEN)}
+        if named != set(self._parts):
             raise StateMismatch(
-                f"state has {sorted(state)}, this script registered {sorted(self._parts)}: "
+                f"state has {sorted(named)}, this script registered {sorted(self._parts)}: "
                 "every rank must run the same script"
             )
+        self.load_some(state)
+
+    def load_some(self, state: dict[str, Any]) -> None:
+        """The same, of some parts."""
         for name, part in self._parts.items():
+            if name not in state:
+                continue
             try:
+                if isinstance(part, nn.Module):
+                    fit_buffers(part, {**state[name], **state.get(name + _HIDDEN, {})})
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise StateMismatch(f"{name}: {error}") from error
@@ -128,7 +116,7 @@ class Registry:
         """Take over state whose tensors nobody else uses: a module's become the live ones, without a copy."""
         for name, part in self._parts.items():
             if isinstance(part, nn.Module) and name in state:
-                _swap(part, state[name])
+                swap(part, state[name])
         self.load(state)
 
     def sha256(self) -> str:
@@ -136,56 +124,14 @@ class Registry:
         return digest(self.collect())
 
 
-def _swap(module: nn.Module, state: dict[str, Any]) -> None:
-    """Point parameters and buffers at the tensors of `state` where they fit; leaves the rest for `load_state_dict`.
-
-    Loading the same state afterwards then copies tensors onto themselves only in name: torch skips identical storage.
-    """
-    for name, live in [*module.named_parameters(), *module.named_buffers()]:
-        given = state.get(name)
-        if isinstance(given, torch.Tensor) and (given.shape, given.dtype, given.device) == (
-            live.shape,
-            live.dtype,
-            live.device,
-        ):
-            live.data = given
-
-
-def digest(tree: Any) -> str:
-    """sha256 of a state tree, equal for equal bits only."""
-    skeleton, tensors = flatten(tree)
-    hasher = hashlib.sha256()
-    _feed(hasher, skeleton)
-    for tensor in tensors:
-        hasher.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
-
-
-def _feed(hasher: Any, node: Any) -> None:
-    """Feed a skeleton unambiguously: dicts in the order of their keys' text, floats by their exact value, and every
-    leaf ended, so that [1, 23] and [12, 3] differ."""
-    if isinstance(node, dict):
-        hasher.update(b"{")
-        for key in sorted(node, key=repr):
-            hasher.update(repr(key).encode() + b":")
-            _feed(hasher, node[key])
-        hasher.update(b"}")
-    elif isinstance(node, (list, tuple)):
-        hasher.update(b"[")
-        for each in node:
-            _feed(hasher, each)
-        hasher.update(b"]")
-    elif isinstance(node, Place):
-        hasher.update(f"{node.shape}{node.dtype},".encode())
-    elif isinstance(node, float):
-        hasher.update(node.hex().encode() + b",")
-    else:
-        hasher.update(repr(node).encode() + b",")
+def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(one, other)
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's data as a flat uint8 tensor, without a copy where it is contiguous."""
-    return tensor.contiguous().view(-1).view(torch.uint8)
+    """The tensor's data as it lies in memory, a flat uint8 tensor; without a copy unless there are gaps."""
+    part = dense_part(tensor.detach())
+    return flat_in(order_of(part), part).view(torch.uint8)
 
 
 def checksum(flat: torch.Tensor) -> int:

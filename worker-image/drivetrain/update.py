@@ -1,11 +1,15 @@
-"""Apply gradients: clip, update, advance the schedule. Nothing here can be interrupted, so it happens whole."""
+"""Apply gradients: clip, update, advance the schedule. Nothing here can be interrupted, so it happens whole.
+
+`apply(state, record)` is a pure function of its two arguments: a record holds all that an update depends on beside the
+state, so that whoever has a state and the records since then can make the same bits.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,85 +20,136 @@ from drivetrain.errors import UsageError
 from drivetrain.optim.rate import RateFactor
 from drivetrain.precision import LossScale
 
+Gradients = Sequence[torch.Tensor | None]
+"""Of the optimizer's parameters, group by group: of their shapes and dtypes, summed over the global batch."""
+
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of an update."""
+class Record:
+    """One update."""
 
+    step: int
+    gradients: Gradients
     norm: float | None
-    """The gradient's before clipping, if it is clipped."""
+    """Of the gradient before clipping, without loss scale; None if that was not asked for, or there is no gradient."""
+    factor: float
+    """What the gradient is multiplied by: clipping, over the loss scale."""
+    rate: float
+    """What the learning rates are multiplied by for this update."""
     skipped: bool
-    """The gradient had overflowed (fp16 only): parameters, optimizer and schedule are as they were."""
+    """The gradient had overflowed (fp16 only): parameters, optimizer and schedule stay as they are."""
+    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Of the model, by name: those that the step has changed. What the model has already may be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an update changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    loss_scale: LossScale | None = None
+
+
+def apply(state: State, record: Record) -> None:
+    """Make the update. Uses the record's gradients up: they are multiplied in place."""
+    buffers = dict(state.model.named_buffers()) if record.buffers else {}
+    with torch.no_grad():
+        for name, value in record.buffers.items():
+            buffers[name].copy_(value)
+    if state.loss_scale is not None and record.norm is not None:
+        state.loss_scale.settle(overflowed=record.skipped)
+    if record.skipped:
+        return
+    for parameter, gradient in zip(parameters_of(state.optimizer), record.gradients, strict=True):
+        if parameter.grad is not gradient:
+            parameter.grad = gradient
+    _multiply([each for each in record.gradients if each is not None], record.factor)
+    with _scaled(state.optimizer, record.rate):
+        state.optimizer.step()
+    if state.scheduler is not None:
+        state.scheduler.step()
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All that it updates, group by group."""
+    return [each for group in optimizer.param_groups for each in group["params"]]
+
+
+def _multiply(gradients: Sequence[torch.Tensor], factor: float) -> None:
+    if factor != 1.0 and gradients:
+        torch._foreach_mul_([each.values() if each.is_sparse else each for each in gradients], factor)
+
+
+@contextlib.contextmanager
+def _scaled(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+    """Multiply the learning rates by `factor` for a while. A schedule and a saved state see them without it."""
+    groups = optimizer.param_groups if factor != 1.0 else []
+    rates = [group["lr"] for group in groups]
+    try:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * factor
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
 
 class Update:
-    """Optimizer, optional schedule and optional clipping of one model."""
+    """The updates of one run: decides what a step's gradient comes to, and applies it."""
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-        clip_norm: float | None,
-        rate: RateFactor,
-        loss_scale: LossScale | None = None,
-    ) -> None:
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.sparse: Sequence[nn.Parameter] = ()
+    def __init__(self, state: State, clip_norm: float | None, rate: RateFactor) -> None:
+        self.state = state
+        self.sparse: Callable[[], Sequence[nn.Parameter]] = list
         """Parameters whose gradients may be sparse."""
         self._clip_norm = clip_norm
         self._rate = rate
-        self._loss_scale = loss_scale
 
     @property
     def needs_norm(self) -> bool:
-        """Whether `apply` must be told the gradient's norm."""
-        return self._clip_norm is not None or self._loss_scale is not None
+        """Whether `record` must be told the gradient's norm."""
+        return self._clip_norm is not None or self.state.loss_scale is not None
 
-    def apply(self, step: int, norm: float | None) -> Applied:
-        """Update parameters from their `.grad`. `norm` is the whole gradient's, None if there is no gradient at all."""
-        skipped = False
+    def record(self, step: int, norm: float | None) -> Record:
+        """What to do with the gradients that are in `.grad`. `norm` is the whole gradient's, loss scale and all; None
+        if there is no gradient at all, or it was not needed."""
+        factor, skipped, loss_scale = 1.0, False, self.state.loss_scale
         if norm is not None:
-            loss_scale = 1.0 if self._loss_scale is None else self._loss_scale.get_scale()
-            norm /= loss_scale
-            skipped = self._loss_scale is not None and not math.isfinite(norm)
+            scale = 1.0 if loss_scale is None else loss_scale.get_scale()
+            norm /= scale
+            skipped = loss_scale is not None and not math.isfinite(norm)
             # As torch.nn.utils.clip_grad_norm_ computes it.
-            clipping = 1.0 if self._clip_norm is None else min(1.0, self._clip_norm / (norm + 1e-6))
-            if not skipped:
-                self._multiply(clipping / loss_scale)
-            if self._loss_scale is not None:
-                self._loss_scale.settle(overflowed=skipped)
-        if not skipped:
-            with self._scaled(self._rate.at(step)):
-                self.optimizer.step()
+            factor = (1.0 if self._clip_norm is None else min(1.0, self._clip_norm / (norm + 1e-6))) / scale
+        gradients = [each.grad for each in parameters_of(self.state.optimizer)]
+        return Record(step, gradients, norm, factor, self._rate.at(step), skipped)
+
+    def apply(self, record: Record) -> None:
+        """Make the update. Raises `UsageError` if its outcome cannot be handed to a newcomer."""
+        apply(self.state, record)
+        if not record.skipped:
             self._refuse_sparse_state()
-            if self.scheduler is not None:
-                self.scheduler.step()
-        faults.point("committed", step)
-        return Applied(None if self._clip_norm is None else norm, skipped)
+        faults.point("committed", record.step)
+
+    def told_norm(self, record: Record) -> float | None:
+        """What the script is told of it: the norm, if the gradient is clipped by it."""
+        return None if self._clip_norm is None else record.norm
 
     def _refuse_sparse_state(self) -> None:
         """A newcomer gets the state as bytes, which only dense tensors have."""
-        for parameter in self.sparse:
-            for name, value in self.optimizer.state.get(parameter, {}).items():
+        optimizer = self.state.optimizer
+        for parameter in self.sparse():
+            for name, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor) and value.is_sparse:
                     raise UsageError(
-                        f"prepare(optimizer=...): {type(self.optimizer).__name__} keeps {name!r} as a sparse tensor; "
+                        f"prepare(optimizer=...): {type(optimizer).__name__} keeps {name!r} as a sparse tensor; "
                         "with sparse gradients use SGD without momentum, Adagrad or SparseAdam"
                     )
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [each for group in self.optimizer.param_groups for each in group["params"]]
-
-    def _multiply(self, factor: float) -> None:
-        """Multiply the gradient."""
-        gradients = [each.grad for each in self._parameters() if each.grad is not None]
-        if factor != 1.0 and gradients:
-            torch._foreach_mul_([each.values() if each.is_sparse else each for each in gradients], factor)
-
     def use(self, arguments: dict[str, Any]) -> None:
         """Set these arguments of the optimizer after its state was loaded; a schedule goes on from the new rate."""
-        for group in self.optimizer.param_groups:
+        optimizer, scheduler = self.state.optimizer, self.state.scheduler
+        for group in optimizer.param_groups:
             for name, value in arguments.items():
                 if name != "lr":
                     group[name] = value
@@ -102,18 +157,5 @@ class Update:
                 group["lr"] *= arguments["lr"] / group.get("initial_lr", group["lr"])
                 if "initial_lr" in group:
                     group["initial_lr"] = arguments["lr"]
-        if self.scheduler is not None and "lr" in arguments:
-            self.scheduler.base_lrs = [arguments["lr"]] * len(self.optimizer.param_groups)
-
-    @contextlib.contextmanager
-    def _scaled(self, factor: float) -> Iterator[None]:
-        """Multiply the learning rates by `factor` for a while. A schedule and a saved state see them without it."""
-        groups = self.optimizer.param_groups if factor != 1.0 else []
-        rates = [group["lr"] for group in groups]
-        try:
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate * factor
-            yield
-        finally:
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate
+        if scheduler is not None and "lr" in arguments:
+            scheduler.base_lrs = [arguments["lr"]] * len(optimizer.param_groups)

@@ -10,13 +10,16 @@ from drivetrain_coordinator.membership.state import Epoch, Launcher, Membership,
 from drivetrain_coordinator.store import Rendezvous
 
 
-def open_epoch(m: Membership, proposal: Proposal, reason: str, now: float) -> list[Output]:
-    """Number the next epoch and tell everyone concerned: its members, and those of the last one that are not in it."""
+def open_epoch(m: Membership, proposal: Proposal, reason: str, now: float, *, abandon: bool = False) -> list[Output]:
+    """Number the next epoch and tell everyone concerned: its members, and those of the last one that are not in it.
+
+    `abandon`: at once, whether or not the active epoch could get to a step boundary.
+    """
     epoch_id = next_id(m)
     m.pending = Epoch(
         id=epoch_id,
         members=proposal.members,
-        boundary=boundary(m, now),
+        boundary=Boundary.NOW if abandon else boundary(m, now),
         fresh=proposal.fresh,
         reason=reason,
         sent_at=now,

@@ -18,7 +18,7 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
     if process.phase is not ProcessPhase.DEAD or process.id in m.dead:
         return
     m.dead.add(process.id)
-    m.condemned.pop(process.id, None)
+    condemned = m.condemned.pop(process.id, None)
     if launcher.leaving or m.end is not None or launcher.pod_uid in m.released:
         return
     incident = m.incident
@@ -34,7 +34,7 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
         process=process.id,
         pod_uid=launcher.pod_uid,
         pod_name=launcher.pod_name,
-        rank=_rank(m, process.id),
+        rank=condemned.rank if condemned is not None else rank(m, process.id),
         exit_code=process.exit_code,
         signal=process.signal,
         log_tail=process.log_tail,
@@ -48,7 +48,8 @@ def close_if_over(m: Membership) -> None:
         m.incident.open = False
 
 
-def _rank(m: Membership, process: str) -> int | None:
+def rank(m: Membership, process: str) -> int | None:
+    """Of a process in the membership; None if it has no seat there."""
     for epoch in (m.active, m.pending):
         if epoch is not None and process in epoch.processes:
             return epoch.processes.index(process)

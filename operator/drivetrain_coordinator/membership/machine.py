@@ -23,7 +23,17 @@ from drivetrain_api.messages import (
     Roster,
     Stop,
 )
-from drivetrain_coordinator.membership import admission, drop, facts, formation, incidents, inherit, report, seats
+from drivetrain_coordinator.membership import (
+    admission,
+    drop,
+    facts,
+    formation,
+    incidents,
+    inherit,
+    report,
+    seats,
+    standstill,
+)
 from drivetrain_coordinator.membership.events import (
     Connected,
     Disconnected,
@@ -66,6 +76,8 @@ class Machine:
     def step(self, event: Event, now: float) -> list[Output]:
         """Take one event and say what to do about it."""
         m = self.state
+        if now - m.now > m.timings.silence:
+            m.counts_from = now
         m.now = now
         outputs: list[Output] = []
         match event:
@@ -121,9 +133,12 @@ class Machine:
             return False
         back = not launcher.spoke or now - launcher.heard_at >= m.timings.silence
         launcher.spoke = True
+        if back:
+            launcher.heard_from = now
         before, leaving = launcher.processes, launcher.leaving
         launcher.heard_at, launcher.seq, launcher.state = now, said.seq, said
         launcher.processes = {process.id: process for process in said.processes}
+        launcher.moved = standstill.heard(launcher.moved, said.processes, now)
         changed = (
             back or leaving != said.leaving or said.forms is not None or before.keys() != launcher.processes.keys()
         )
@@ -153,6 +168,8 @@ class Machine:
         if step > m.step:
             if m.step >= 0:
                 m.step_interval = (now - m.step_at) / (step - m.step)
+                if m.active is not None and m.active.formed_at is not None and m.step_at > m.active.formed_at:
+                    m.pace.took(now - m.step_at, step - m.step)
             m.step, m.step_at = step, now
             incidents.close_if_over(m)
 
@@ -220,6 +237,8 @@ class Machine:
             m.fault_at = None
         elif m.fault_at is None:
             m.fault_at = now
+        m.still = None if forming_now(m) else standstill.look(m, now)
+        m.told = standstill.tell(m, m.still, now)
         if m.active is None or m.active.formed_at is None:
             return
         processes = [facts.find(m, member) for member in m.active.members]
@@ -248,12 +267,12 @@ class Machine:
         if not self._allowed(proposal, now):
             m.pending = None
             return
-        outputs += formation.open_epoch(m, proposal, move.reason, now)
+        outputs += formation.open_epoch(m, proposal, move.reason, now, abandon=move.abandon)
 
     def _allowed(self, proposal: seats.Proposal, now: float) -> bool:
         m = self.state
         if not proposal.all_done and len(proposal.members) < seats.required(m):
-            m.message = f"waits for ready processes: {len(proposal.members)} of {seats.required(m)}"
+            m.message = seats.lacking(m, len(proposal.members), seats.required(m))
             return False
         if not proposal.members:
             m.message = "waits for ready processes"
@@ -295,12 +314,13 @@ class Machine:
 
     def _kill(self, now: float, outputs: list[Output]) -> None:
         m = self.state
-        for process, (pod_uid, reason, at) in list(m.condemned.items()):
-            if facts.dead(m, process, pod_uid):
+        for process, condemned in list(m.condemned.items()):
+            pod = condemned.pod_uid
+            if facts.dead(m, process, pod):
                 del m.condemned[process]
-            elif facts.heard(m, pod_uid, now) and now - at >= m.timings.resend:
-                m.condemned[process] = (pod_uid, reason, now)
-                outputs.append(Send(pod_uid, Kill(process=process, reason=reason)))
+            elif facts.heard(m, pod, now) and now - condemned.ordered_at >= m.timings.resend:
+                condemned.ordered_at = now
+                outputs.append(Send(pod, Kill(process=process, reason=condemned.reason, stacks=True)))
 
     # --- ends ---------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import JobState, MemberReport, ProcessPhase, Report
-from drivetrain_coordinator.membership import facts, seats
+from drivetrain_api.messages import JobState, Member, MemberReport, ProcessPhase, ProcessState, Report
+from drivetrain_api.places import Place
+from drivetrain_coordinator.membership import facts, seats, standstill
 from drivetrain_coordinator.membership.state import End, Membership
 
 
@@ -23,6 +24,8 @@ def report(m: Membership, seq: int) -> Report:
                 pid=process.pid,
                 start_ticks=process.start_ticks,
                 step=process.step,
+                place=_place(m, member, process),
+                waiting=process.waiting,
             )
         )
     return Report(
@@ -41,12 +44,21 @@ def report(m: Membership, seq: int) -> Report:
         ready=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected and seats.ready(m, launcher)),
         released=sorted(m.released),
         progress=m.progress,
+        standstill=standstill.report(m),
         failures=m.failures,
         incompatible=list(m.incompatible.values()),
         state_lost=m.state_lost,
         recoveries=m.recovery.count,
         last_recovery_seconds=m.recovery.last_seconds,
     )
+
+
+def _place(m: Membership, member: Member, process: ProcessState) -> Place | None:
+    """With the time that has passed since its launcher told it."""
+    if process.place is None:
+        return None
+    told = max(0.0, m.now - m.launchers[member.pod_uid].heard_at)
+    return process.place.model_copy(update={"seconds": round(process.place.seconds + told, 1)})
 
 
 def job_state(m: Membership) -> JobState:

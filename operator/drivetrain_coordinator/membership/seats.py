@@ -7,6 +7,7 @@ are spares. Pods beyond the target give up theirs: draining ones first, then the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from drivetrain_api.messages import EpochId, Member, ProcessPhase, ProcessState
 from drivetrain_coordinator.membership import facts
@@ -14,6 +15,8 @@ from drivetrain_coordinator.membership.state import Launcher, Membership
 
 Seat = tuple[ProcessState, str]
 """A process and its pod."""
+NAMED: Final = 3
+"""Pods that a message names; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,21 @@ def ready(m: Membership, launcher: Launcher) -> bool:
     """All processes that the pod is to bring could take a seat now."""
     usable = sum(process.id not in m.condemned for process in facts.alive(launcher))
     return usable >= m.identity.processes_per_worker
+
+
+def lacking(m: Membership, have: int, wanted: int) -> str:
+    """What it waits for that has `have` of `wanted` processes, and which pods lack theirs."""
+    pods = sorted(m.roster.pods, key=lambda pod: pod.index) if m.roster is not None else []
+    names = [
+        pod.name
+        for pod in pods
+        if not pod.draining
+        and pod.uid not in m.proven_pods
+        and not (pod.uid in m.launchers and ready(m, m.launchers[pod.uid]))
+    ]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    which = f"; not ready: {', '.join(names[:NAMED])}{more}" if names else ""
+    return f"waits for ready processes: {have} of {wanted}{which}"
 
 
 def _pods(m: Membership, kept: list[Seat], now: float) -> list[str]:

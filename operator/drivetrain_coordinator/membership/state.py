@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,6 +18,7 @@ from drivetrain_api.messages import (
     Progress,
     Roster,
 )
+from drivetrain_coordinator.membership.moves import Pace, Still, Told, Track
 from drivetrain_coordinator.membership.timings import Timings
 from drivetrain_coordinator.store import Rendezvous
 
@@ -52,9 +54,13 @@ class Launcher:
     connected: bool
     heard_at: float
     closed_at: float | None = None
+    heard_from: float = 0.0
+    """Since then it was never silent for long."""
     seq: int = -1
     state: LauncherState | None = None
     processes: dict[str, ProcessState] = field(default_factory=dict)
+    moved: dict[str, Track] = field(default_factory=dict)
+    """Of each process: when it moved last."""
     spoke: bool = False
     """On its present connection: what it said before may be long out of date."""
     handed_over: bool = False
@@ -129,6 +135,16 @@ class Incident:
 
 
 @dataclass(slots=True)
+class Condemned:
+    """A process that is to be killed, and was a member when that was decided."""
+
+    pod_uid: str
+    rank: int | None
+    reason: str
+    ordered_at: float = -math.inf
+
+
+@dataclass(slots=True)
 class Recovery:
     """The loss that is being recovered from, and how long earlier ones took."""
 
@@ -151,8 +167,8 @@ class Membership:
     launchers: dict[str, Launcher] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     proven_pods: set[str] = field(default_factory=set)
-    condemned: dict[str, tuple[str, str, float]] = field(default_factory=dict)
-    """Processes to be killed: pod uid, reason, when last ordered."""
+    condemned: dict[str, Condemned] = field(default_factory=dict)
+    """Processes to be killed."""
     silent: dict[str, int] = field(default_factory=dict)
     """Formations in a row in which a process did not answer."""
 
@@ -175,6 +191,13 @@ class Membership:
     step: int = -1
     step_at: float = 0.0
     step_interval: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    counts_from: float = 0.0
+    """Standing still counts from then on: this coordinator did not run just before, or gave the members another try."""
+    still: Still | None = None
+    told: Told | None = None
+    renewed_at: int | None = None
+    """Step at which the members were last brought together anew because all of them waited for one another."""
     done_world: int | None = None
     """World size when the first member was done: it never grows after that."""
 

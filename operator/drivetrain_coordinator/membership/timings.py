@@ -31,8 +31,22 @@ class Timings:
     """... up to here."""
     formed_factor: float = 6.0
     """A group must stand, states copied, within so many deadlines after its table."""
-    no_progress: float = 900.0
-    """No step for so long although the group stands: ranks that are not waiting for others are killed."""
+    deaf: float = 2.0
+    """A rank of which its launcher heard nothing for so long may be elsewhere by now, and is not known to wait."""
+    standstill: float = 5.0
+    """People are told of a standstill after so long, or ..."""
+    standstill_steps: float = 10.0
+    """... after so many usual steps, and ..."""
+    standstill_long: float = 60.0
+    """... not before this, where nothing has a usual length (see standstill.py)."""
+    no_progress: float = 600.0
+    """A job that does not say more stands still for so long before ranks are killed for it, or ..."""
+    no_progress_steps: float = 20.0
+    """... for so many usual steps, and ..."""
+    no_progress_first: float = 1800.0
+    """... not less than this before the first step of a membership, and ..."""
+    no_progress_long: float = 3600.0
+    """... than this, where nothing has a usual length."""
     flush: float = 0.005
     """Late rendezvous keys are told after so long, if not all members put again before."""
     resend: float = 1.0

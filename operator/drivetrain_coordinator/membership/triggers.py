@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from drivetrain_api.messages import Boundary, Member, ProcessPhase
-from drivetrain_coordinator.membership import drop, facts, formation, seats
-from drivetrain_coordinator.membership.state import Epoch, Membership
+from drivetrain_api.messages import NO_PROGRESS, Boundary, Member
+from drivetrain_coordinator.membership import drop, facts, formation, incidents, seats, standstill, waits
+from drivetrain_coordinator.membership.state import Condemned, Epoch, Membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Move:
     """Even with the same members: the last formation came to nothing."""
     loss: bool = False
     """Something was lost: recovery time starts to count."""
+    abandon: bool = False
+    """What is in flight will never end, though all members look well: nobody is to wait for a step boundary."""
 
 
 Trigger = Callable[[Membership, float], Move | None]
@@ -62,7 +64,7 @@ def may_start(m: Membership, now: float) -> bool:
             return False
     if proposal.members and len(proposal.members) >= wanted:
         return True
-    m.message = f"waits for ready processes: {len(proposal.members)} of {wanted}"
+    m.message = seats.lacking(m, len(proposal.members), wanted)
     if len(proposal.members) < seats.required(m) or m.last_arrival is None:
         return False
     return m.reached(m.last_arrival + m.timings.arrival_wait)
@@ -140,33 +142,32 @@ def deadline(m: Membership, now: float) -> Move | None:
     for member in late:
         m.silent[member.process] = m.silent.get(member.process, 0) + 1
         if m.silent[member.process] >= 2:
-            condemn(m, member, "silent while two groups formed")
+            condemn(m, member, "it was silent while two memberships formed")
     return Move("the last formation took too long", again=True, loss=True)
 
 
 def no_progress(m: Membership, now: float) -> Move | None:
-    """The group stands but commits nothing: kill those that hold it up; if all wait for each other, form anew."""
-    if m.active is None or m.active.formed_at is None or forming_now(m):
+    """The group stands and does not move: kill those that hold it up. If all wait for each other, bring them together
+    anew, and if that does not help, kill them all: each has its own idea of what comes next."""
+    still = m.still
+    if still is None or m.active is None or not m.reached(still.ends_at):
         return None
-    since = max(m.step_at, m.active.formed_at)
-    if not m.reached(since + m.timings.no_progress):
+    if any(member.process in m.condemned for member in m.active.members):
         return None
-    processes = [process for member in m.active.members if (process := facts.find(m, member)) is not None]
-    m.step_at = now
-    if any(process.phase is ProcessPhase.DONE for process in processes) and all(p.waiting for p in processes):
-        return None
-    busy = [p for p in processes if not p.waiting and p.phase is not ProcessPhase.DONE]
-    if not busy:
-        return Move(f"no step for {m.timings.no_progress:.0f} s, all members waiting", again=True, loss=True)
-    for member in m.active.members:
-        if any(process.id == member.process for process in busy):
-            condemn(m, member, f"no step for {m.timings.no_progress:.0f} s while this rank was not waiting for others")
+    why, late = standstill.verdict(m, still, now), waits.late(still.seats)
+    if not late and m.renewed_at != m.step:
+        m.renewed_at, m.counts_from = m.step, now
+        return Move(why, again=True, loss=True, abandon=True)
+    for seat in late or still.seats:
+        condemn(m, m.active.members[seat.rank], why)
     return None
 
 
-def condemn(m: Membership, member: Member, reason: str) -> None:
-    """Have a process killed. Its seat is free when it is dead, or when a majority goes on without it."""
-    m.condemned.setdefault(member.process, (member.pod_uid, reason, float("-inf")))
+def condemn(m: Membership, member: Member, why: str) -> None:
+    """Have a process killed that holds the others up. Its seat is free when it is dead, or when a majority goes on
+    without it."""
+    found = Condemned(member.pod_uid, incidents.rank(m, member.process), f"{NO_PROGRESS}: {why}")
+    m.condemned.setdefault(member.process, found)
 
 
 def departures(m: Membership, now: float) -> Move | None:
@@ -179,7 +180,8 @@ def departures(m: Membership, now: float) -> Move | None:
     if not gone or not proposal.members:
         return None
     leaving = {drop.pod_name(m, member.pod_uid) for member in epoch.members if member.process in gone}
-    return Move(f"{', '.join(sorted(leaving)[:3])} leaving")
+    lost = not gone.isdisjoint(m.condemned)
+    return Move(f"{', '.join(sorted(leaving)[:3])} {'held the others up' if lost else 'leaving'}", loss=lost)
 
 
 def arrivals(m: Membership, now: float) -> Move | None:

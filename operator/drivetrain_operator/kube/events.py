@@ -42,6 +42,9 @@ EVENTS: Final = (
         "Warning",
         "A rank took its part of a sharded state along: training starts over from the last save; says from where.",
     ),
+    EventReason(
+        "StandingStill", "Warning", "All workers are there and nothing moves; the message says who waits for whom."
+    ),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
@@ -51,6 +54,12 @@ EVENTS: Final = (
         "StateLost",
         "Warning",
         "A rank found a part of a sharded state gone. The job goes on from the last save; without one it fails.",
+    ),
+    EventReason(
+        "NoProgress",
+        "Warning",
+        "A rank was killed because the others waited for it in vain, for recovery.noProgressSeconds or while the "
+        "membership formed; the message says where it was, with its stack.",
     ),
     EventReason("ProcessExited", "Warning", "A rank ended with an exit code other than 0."),
     EventReason("ProcessCrashed", "Warning", "A rank was ended by a signal such as SIGSEGV."),

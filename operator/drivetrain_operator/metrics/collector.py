@@ -32,6 +32,7 @@ class JobSample:
     world_size: int = 0
     restarts: int = 0
     recoveries: int = 0
+    standing_still: bool = False
     attempt: int = 0
     term: int = 0
     membership: int = 0
@@ -58,6 +59,12 @@ GAUGES: Final = (
     _Gauge("job_world_size", "Rank processes in the current membership.", lambda j: j.world_size),
     _Gauge("job_restarts", "Incidents that counted against the restart budget.", lambda j: j.restarts),
     _Gauge("job_recoveries", "How often survivors went on without a lost member.", lambda j: j.recoveries),
+    _Gauge(
+        "job_standing_still",
+        "1 while the membership trains and nothing in it moves; the coordinator's drivetrain_seconds_without_progress "
+        "says for how long.",
+        lambda j: float(j.standing_still),
+    ),
     _Gauge("job_attempt", "How often training started over because all state was lost.", lambda j: j.attempt),
     _Gauge("job_membership_term", "Term of the coordinator.", lambda j: j.term),
     _Gauge("job_membership_number", "Number of the membership within its term.", lambda j: j.membership),

@@ -32,6 +32,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             world_size=status.workers.world,
             restarts=status.restarts,
             recoveries=status.recoveries,
+            standing_still=status.is_true(ConditionType.STANDING_STILL),
             attempt=status.attempt,
             term=status.membership.term,
             membership=status.membership.epoch,

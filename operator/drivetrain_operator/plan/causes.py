@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.exit_codes import ExitCode, RankExitCode
-from drivetrain_api.messages import OUT_OF_MEMORY, STATE_LOST, Failure
+from drivetrain_api.messages import DEVIATION, KILLED, NO_PROGRESS, OUT_OF_MEMORY, STATE_LOST, Failure
 from drivetrain_api.status import FailureStatus
 from drivetrain_operator.plan.view import PodView, Terminated
 
@@ -73,6 +73,10 @@ def process_reason(failure: Failure) -> str:
     """One word for a rank process that ended when it should not have."""
     if STATE_LOST in failure.log_tail and failure.exit_code in (RankExitCode.REPLACE_ME, RankExitCode.STATE_LOST):
         return STATE_LOST
+    if DEVIATION in failure.log_tail and failure.exit_code == RankExitCode.DEVIATION:
+        return DEVIATION
+    if failure.signal == 9 and _killed_for(failure.log_tail).startswith(f"{NO_PROGRESS}: "):
+        return NO_PROGRESS
     if "Traceback (most recent call last)" in failure.log_tail:
         return "ScriptError"
     if failure.signal == 9:
@@ -85,7 +89,15 @@ def summary(failure: FailureStatus) -> str:
     who = f"rank {failure.rank} in {failure.pod}" if failure.rank is not None else failure.pod
     how = f"signal {failure.signal}" if failure.signal else f"exit code {failure.exit_code}"
     last = next((line.strip() for line in reversed(failure.log_tail.splitlines()) if line.strip()), "")
+    if failure.reason == NO_PROGRESS:
+        return f"{failure.reason}: {_killed_for(failure.log_tail).removeprefix(f'{NO_PROGRESS}: ')}"
     return f"{failure.reason}: {who}, {how}{': ' + last if last else ''}"
+
+
+def _killed_for(tail: str) -> str:
+    """Why its launcher killed it, as the last line says; empty if it did not."""
+    last = tail.rstrip().rpartition("\n")[2]
+    return last.removeprefix(KILLED) if last.startswith(KILLED) else ""
 
 
 def _with_tail(message: str, ended: Terminated) -> str:

@@ -20,6 +20,7 @@ from drivetrain_operator.plan.policies.finished import finished
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
 from drivetrain_operator.plan.policies.size import size
+from drivetrain_operator.plan.policies.standstill import standstill
 from drivetrain_operator.plan.policies.start import start
 from drivetrain_operator.plan.policies.success import success
 from drivetrain_operator.plan.policies.summary import summary
@@ -45,6 +46,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,
     summary,
+    standstill,  # after it: whatever else keeps the job from training is the better reason
 )
 
 

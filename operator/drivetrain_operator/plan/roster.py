@@ -42,6 +42,7 @@ def roster(view: View) -> Roster:
         minimum=min(elastic.min_workers, target) if elastic is not None else target,
         pods=pods,
         proven_dead=sorted(dead),
+        no_progress_seconds=job.spec.recovery.no_progress_seconds if job.spec is not None else None,
         stop=_stop(view),
     )
 

@@ -67,6 +67,7 @@ def _substance(report: Report) -> tuple[Hashable, ...]:
         report.term,
         report.state,
         report.message,
+        report.standstill and report.standstill.message,
         report.epoch,
         report.world,
         tuple((member.process, member.pod_uid) for member in report.members),

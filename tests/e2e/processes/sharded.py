@@ -48,6 +48,8 @@ class Net(nn.Module):
         self.first = nn.Linear(16, 32)
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32)) for _ in range(3))
         self.last = nn.Linear(32, 2)
+        for layer in self.layers:  # as in fine-tuning: a part of what is shared out is frozen
+            layer.get_submodule("0").weight.requires_grad = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = self.first(x)

@@ -1,7 +1,7 @@
 """The script of these jobs: batch-norm, dropout, evaluation, reduction, saving in the loop; faults on request.
 
-Faults are files in $FOLDER: `raise-<step>`, `exit-<step>`, each claimed by one process. What it saw goes there too,
-one JSON line a process.
+Faults are files in $FOLDER: `raise-<step>`, `exit-<step>`, `hang-<step>`, each claimed by one process. What it saw
+goes there too, one JSON line a process.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def main() -> None:
             time.sleep(SLOW * (20 if batch.step > run.settings.steps * 2 // 3 else 1))
         if claimed(f"raise-{batch.step}"):
             raise ValueError("this is the fault of the test")
+        if claimed(f"hang-{batch.step}"):
+            time.sleep(1000)
         if claimed(f"exit-{batch.step}"):
             sys.exit(3)
         if EVERY and (batch.step + 1) % EVERY == 0:

@@ -112,6 +112,14 @@ RULE_CASES: Final[list[RuleCase]] = [
     *_only_for("eps", 1e-8, takes=["lamb", "adamw"], refuses=["lars", "sgd"]),
     *_only_for("momentum", 0.9, takes=["lars", "sgd"], refuses=["lamb", "adamw"]),
     *_only_for("trustCoefficient", 0.01, takes=["lars"], refuses=["lamb", "adamw", "sgd"]),
+    RuleCase("no-verify-with-compression", "verified", True, job(training={"verify": "firstStep"})),
+    RuleCase("no-verify-with-compression", "compressed", True, job(training={"compression": {"method": "int8"}})),
+    RuleCase(
+        "no-verify-with-compression",
+        "both",
+        False,
+        job(training={"verify": "firstStep", "compression": {"method": "int8"}}),
+    ),
     RuleCase("base-batch", "neither", True, job(training={"learningRate": {"warmupSteps": 5}})),
     RuleCase("base-batch", "both", True, job(training={"learningRate": {"scaling": "sqrt", "baseBatch": 64}})),
     RuleCase("base-batch", "scaled from nothing", False, job(training={"learningRate": {"scaling": "linear"}})),
@@ -288,6 +296,7 @@ MUTABLE: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
     ("activeDeadlineSeconds", {}, {"activeDeadlineSeconds": 9}),
     ("ttlSecondsAfterFinished", {}, {"ttlSecondsAfterFinished": 9}),
     ("recovery.maxRestarts", {"recovery": {"maxRestarts": 1}}, {"recovery": {"maxRestarts": 9}}),
+    ("recovery.noProgressSeconds", {}, {"recovery": {"noProgressSeconds": 60}}),
     ("podTemplate", {}, {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}),
 ]
 """May change in a started job: field, before, after."""
@@ -322,6 +331,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.learningRate.scaling": (["none", "linear", "sqrt"], ["square", ""]),
     "training.learningRate.baseBatch": ([1, _INT32], [0, _INT32 + 1]),
     "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
+    "training.verify": (["firstStep"], ["first", ""]),
     "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.compression.method": (["bf16", "int8", "int4", "powersgd", "topk", "auto"], ["none", "int2"]),
@@ -341,6 +351,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.deterministic": ([True, False], ["yes"]),
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.spares": ([0, 16], [-1, 17]),
+    "recovery.noProgressSeconds": ([5, 31_536_000], [4, 0, 31_536_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
     "suspend": ([True, False], ["yes"]),
     "activeDeadlineSeconds": ([1, _INT32], [0, _INT32 + 1]),

@@ -59,6 +59,25 @@ RUNNING: Json = {
     "recoveries": 2,
     "lastRecoverySeconds": 0.12,
 }
+STILL = (
+    "no progress for more than 30 s at step 41: rank 1 (lm-1-0) is at train.py:57 between operations, "
+    "and rank 0 waits for it in run.step (train.py:24)"
+)
+STANDS: Json = {
+    **RUNNING,
+    "reason": "StandingStill",
+    "message": STILL,
+    "conditions": [{"type": "StandingStill", "status": "True", "reason": "RanksLate", "message": STILL}],
+}
+LATE = {
+    **FAILURE,
+    "reason": "NoProgress",
+    "exitCode": None,
+    "signal": 9,
+    "logTail": "Thread MainThread, which runs the script:\n"
+    '  File "train.py", line 57, in main\n    time.sleep(1000)\n'
+    f"killed by its launcher: NoProgress: {STILL} (recovery.noProgressSeconds)",
+}
 GPU_NODES = [
     {"metadata": {"name": "a"}, "status": {"allocatable": {"nvidia.com/gpu": "3"}}},
     {"metadata": {"name": "b"}, "status": {"allocatable": {}}},
@@ -107,6 +126,19 @@ QUOTA = 'lm-0-0: pods "lm-0-0" is forbidden: exceeded quota: small, requested: p
             None,
             ["Training state was lost: attempt 1 started over"],
         ),
+        (job(STANDS), [], None, [f"StandingStill: {STILL}", "Look at that line of the script"]),
+        (
+            job({**STANDS, "reason": "Unschedulable", "message": "1 of 2 workers cannot be placed"}),
+            [],
+            None,
+            ["Unschedulable: 1 of 2", f"It stands still: {STILL}"],
+        ),
+        (
+            job({**FAILED, "reason": "NoProgress", "failures": [LATE]}),
+            [],
+            None,
+            ["raise spec.recovery.noProgressSeconds", 'train.py", line 57', "rank 0 waits for it"],
+        ),
     ],
 )
 def test_why(given: Json, pods: list[Json], nodes: list[Json] | None, said: list[str]) -> None:
@@ -145,9 +177,15 @@ def test_a_failure_keeps_only_the_end_of_a_long_text() -> None:
         (pending("WorkersStarting", "0 of 2 workers are ready"), "lm is Pending: 0 of 2 workers are ready"),
         (pending("QuotaExceeded", "no room"), "lm is Pending, QuotaExceeded: no room"),
         (RUNNING, "lm is Running: 2 of 2 workers ready"),
+        (STANDS, f"lm is Running: 2 of 2 workers ready, {STILL}"),
         ({"phase": "Succeeded", "progress": {"step": 60}}, "lm is Succeeded after 60 steps"),
         ({"phase": "Suspended"}, "lm is Suspended"),
     ],
 )
 def test_one_line(status: Json, line: str) -> None:
     assert state(job(status)) == line
+
+
+def test_a_sentence_is_said_once() -> None:
+    text = "\n".join(explain(job(STANDS), [], [], None, NOW))
+    assert text.count(STILL) == 1

@@ -17,6 +17,7 @@ from drivetrain_api.messages import (
     RosterPod,
     Table,
 )
+from drivetrain_api.places import Place
 from drivetrain_coordinator.membership import (
     Connected,
     Disconnected,
@@ -42,6 +43,7 @@ class Bench:
         self.processes: dict[str, dict[str, ProcessState]] = {}
         self.leaving: set[str] = set()
         self._seq = 0
+        self._number = 0
         self._revision = 0
 
     # --- events -------------------------------------------------------------------------------------------------
@@ -116,16 +118,24 @@ class Bench:
         process = f"{name[0]}/b/{name[1:]}"
         return self.feed(PutKey(name[0], "b", Put(epoch=epoch, process=process, key=process, value="YQ==")))
 
-    def wait(self, seconds: float, heard: Iterable[str] = ()) -> list[Any]:
-        """Time passes in small ticks; the pods in `heard` send heartbeats."""
+    def wait(self, seconds: float, heard: Iterable[str] = (), tick: float = 0.25) -> list[Any]:
+        """Time passes in ticks; the pods in `heard` send heartbeats."""
         answers: list[Any] = []
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 0.25)
+            self.now = min(end, self.now + tick)
             for pod in heard:
                 answers += self.say(pod)
             answers += self.feed(Tick())
         return answers
+
+    def at(self, name: str, where: str, **changes: Any) -> list[Any]:
+        """The script of this process is now at `operation@line`, and waits there if a `w` follows."""
+        place, *marks = where.split()
+        operation, _, line = place.partition("@")
+        self._number += 1
+        there = Place(operation=operation, line=line, number=self._number)
+        return self.change(name, place=there, waiting="w" in marks, **changes)
 
     # --- epochs -------------------------------------------------------------------------------------------------
 

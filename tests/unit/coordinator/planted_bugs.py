@@ -12,9 +12,21 @@ from typing import Any
 import pytest
 
 from drivetrain_api.messages import Boundary, EpochId, ProcessPhase
-from drivetrain_coordinator.membership import Machine, drop, facts, formation, inherit, machine, seats, triggers
+from drivetrain_coordinator.membership import (
+    Machine,
+    drop,
+    facts,
+    formation,
+    inherit,
+    machine,
+    seats,
+    standstill,
+    triggers,
+    waits,
+)
 from drivetrain_coordinator.membership.state import Launcher, Membership
 from unit.coordinator import test_rules as rules
+from unit.coordinator import test_standstill as still
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -38,6 +50,25 @@ def _replace(module: Any, name: str, wrong: Any) -> Patch:
 def _without(*names: str) -> Patch:
     kept = tuple(trigger for trigger in triggers.TRIGGERS if trigger.__name__ not in names)
     return lambda patch: patch.setattr(Machine, "triggers", kept)
+
+
+def _only_late_ones(m: Membership, now: float) -> triggers.Move | None:
+    found = m.still
+    return triggers.no_progress(m, now) if found is not None and waits.late(found.seats) else None
+
+
+def _any_that_moves(m: Membership, now: float) -> float | None:
+    epoch = m.active
+    if _right_since(m, now) is None or epoch is None:
+        return None
+    return max(m.launchers[member.pod_uid].moved[member.process].since for member in epoch.members)
+
+
+def _deaf(m: Membership, now: float) -> float | None:
+    epoch = m.active
+    if epoch is None or epoch.formed_at is None:
+        return None
+    return min(m.launchers[member.pod_uid].moved[member.process].since for member in epoch.members)
 
 
 def _forgets_forms(m: Membership, launcher: Launcher, state: Any) -> None:
@@ -99,6 +130,8 @@ def _more_than_its_seats(m: Membership, now: float) -> seats.Proposal:
 
 
 _right_dead = facts.dead
+_right_open = formation.open_epoch
+_right_since = standstill.since
 _right_hand_over = inherit.hand_over
 _right_propose = seats.propose
 
@@ -122,7 +155,20 @@ PLANTED_BUGS = (
     PlantedBug("losses wait for a step boundary", _replace(formation, "boundary", _always_step), STUCK, KILLS),
     PlantedBug("a formation may take for ever", _without("deadline"), "not complete", ("rank_hangs", "rank_dies")),
     PlantedBug("a hanging rank is left alone", _without("no_progress"), "not complete", ("rank_hangs",)),
+    PlantedBug("ranks that wait for one another are left alone",
+               lambda patch: patch.setattr(Machine, "triggers", tuple(
+                   _only_late_ones if trigger is triggers.no_progress else trigger for trigger in triggers.TRIGGERS)),
+               "not complete", ("operation_hangs",)),
     # Rare, slow or merely impolite: found by a table.
+    PlantedBug("a coordinator that slept blames others", _replace(standstill, "since", _deaf),
+               table=still.test_a_coordinator_that_slept_blames_nobody),
+    PlantedBug("ranks that wait for one another are asked to finish their step first",
+               _replace(formation, "open_epoch", lambda m, seats, why, now, abandon: _right_open(m, seats, why, now)),
+               table=still.test_ranks_that_all_wait_are_brought_together_anew_and_killed_if_that_does_not_help),
+    PlantedBug("who is out of reach counts as standing still", _replace(standstill, "since", _deaf),
+               table=still.test_nothing_is_said_of_ranks_that_are_out_of_reach),
+    PlantedBug("going round in circles counts as moving", _replace(standstill, "since", _any_that_moves),
+               table=still.test_going_round_without_a_step_is_no_progress_for_those_who_wait),
     PlantedBug("the table goes out after the first acknowledgement",
                _replace(formation, "entered_by_all", lambda epoch: bool(epoch.acknowledged)),
                table=rules.test_first_table_waits_for_every_member),

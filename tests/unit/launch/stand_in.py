@@ -50,11 +50,16 @@ class StandIn:
         phase = ProcessPhase.READY if self.epoch is None else ProcessPhase.MEMBER
         self.link.send_phase(phase, epoch=self.epoch, formed=self.formed, has_state=self.formed, step=self.step)
 
+    def between(self) -> None:
+        """What the script does between two steps."""
+
     def train(self) -> None:
         while not self.over.wait(0.02):
             if self.formed and self.step + 1 == self.last:
                 self.link.send_phase(ProcessPhase.DONE, epoch=self.epoch, formed=True, has_state=True, step=self.step)
             elif self.formed and not self.still:
+                self.between()
+                self.link.at("step", self.step + 1, "stand_in.py:1")
                 self.step += 1
                 self.tell()
                 self.link.progress(Progress(step=self.step, loss=1.0))

@@ -55,7 +55,7 @@ def test_leave_waits_for_the_grace_period_less_a_margin_and_not_after_a_second_s
         ("stopped and continued", [(0.1, "T")] * 4 + [(0.1, "S")] + [(0.1, "T")] * 4, None),
         ("traced by a debugger", [(0.1, "t")] * 20, None),
         ("the launcher itself was frozen", [(60.0, "S"), (0.1, "S")], None),
-        ("silent", [(0.1, "S")] * int(SILENT_SECONDS * 10 + 2), "no sign of life"),
+        ("silent", [(0.1, "S")] * int(SILENT_SECONDS * 10 + 2), "NoProgress: no sign of life"),
     ],
 )
 def test_stop_watch(name: str, ticks: list[tuple[float, str]], why: str | None) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from drivetrain.launch import stacks
 from drivetrain.launch.rank_link import RankLink
 from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase
 from harness.activity import Stillness
@@ -58,7 +60,7 @@ def link(launcher: Launcher) -> Iterator[RankLink]:
 def test_hello_state_and_beats(launcher: Launcher, link: RankLink) -> None:
     link.send_phase(ProcessPhase.MEMBER, epoch=EpochId(2, 3), formed=True, has_state=True, step=7)
     messages = launcher.until("phase", phase="member", epoch=[2, 3], formed=True, has_state=True, step=7)
-    assert messages[0] == {"type": "hello", "pid": os.getpid()}
+    assert (messages[0]["type"], messages[0]["pid"]) == ("hello", os.getpid())
     still = Stillness()
     launcher.until("beat")
     launcher.until("beat")
@@ -71,6 +73,59 @@ def test_waiting_is_told_with_a_beat(launcher: Launcher, link: RankLink) -> None
     launcher.until("phase", step=1, waiting=True)
     link.set_waiting(False)
     launcher.until("phase", step=1, waiting=False)
+
+
+def test_where_the_script_is_is_told_with_a_beat_if_it_stays_so(launcher: Launcher, link: RankLink) -> None:
+    for step in range(1000):
+        link.at("step", step, "train.py:24")
+        link.at("script", step, "train.py:24")
+    link.at("save", 999, "train.py:31")
+    link.set_waiting(True)  # else its line says more
+    messages = launcher.until("place", operation="save")
+    (place,) = [message for message in messages if message["type"] == "place" and message["operation"] == "save"]
+    assert (place["step"], place["line"], place["number"]) == (999, "train.py:31", 2001)
+    assert 0 <= place["seconds"] < 2
+    assert len([message for message in messages if message["type"] == "place"]) <= 3
+    launcher.until("beat")
+    later = launcher.until("beat")
+    assert [message["type"] for message in later if message["type"] == "place"] == []
+
+
+PLACES = [
+    ("script", "train.py:24", lambda line: line),  # it has gone on since
+    ("", "", lambda line: line),  # nothing was ever said
+    ("step", "train.py:24", lambda line: f"train.py:24, at {line}"),  # in what the script gave to run.step
+]
+
+
+@pytest.mark.parametrize(("operation", "line", "expected"), PLACES, ids=["between", "unknown", "inside"])
+def test_a_rank_that_stays_tells_the_line_of_its_thread(
+    launcher: Launcher, link: RankLink, operation: str, line: str, expected: Callable[[str], str]
+) -> None:
+    if operation:
+        link.at(operation, 3, line)
+    source, first = inspect.getsourcelines(Launcher.until)
+    reads = first + next(number for number, text in enumerate(source) if "recv" in text)
+    launcher.until("place", line=expected(f"test_rank_link.py:{reads}"))
+
+
+def test_stacks_of_all_threads_end_with_the_scripts(launcher: Launcher, link: RankLink) -> None:
+    def other() -> None:
+        done.wait()
+
+    done = threading.Event()
+    thread = threading.Thread(target=other, name="reads-ahead", daemon=True)
+    thread.start()
+    link.at("step", 3, "train.py:24")
+    launcher.send(type="stacks")
+    (message,) = [found for found in launcher.until("stacks") if found["type"] == "stacks"]
+    done.set()
+    others, _, script = message["text"].partition("which runs the script:")
+    assert "Thread reads-ahead" in others
+    assert "done.wait()" in others
+    assert "test_stacks_of_all_threads_end_with_the_scripts" in script
+    assert "drivetrain-link" not in message["text"]
+    assert len(script) <= stacks.SCRIPT_CHARS
 
 
 def test_messages_before_their_callback_are_kept(launcher: Launcher, link: RankLink) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from drivetrain_api.constants import REPORTS_SERVER_NAME
 from drivetrain_api.messages import JobState, Progress, Report, Roster, RosterPod
+from drivetrain_api.places import Standstill
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.credentials import Authority
@@ -209,6 +210,7 @@ NEWS_CASES = [
     ("the next percent", {"progress": Progress(step=20, steps=1000)}, 1.0, True),
     ("a pod joined", {"joined": ["p0"]}, 1.0, True),
     ("another state", {"state": JobState.FORMING}, 1.0, True),
+    ("it stands still", {"standstill": Standstill(message="who waits for whom", seconds=5.0)}, 1.0, True),
     ("a new term", {"term": 3, "seq": 1}, 1.0, True),
     ("a heartbeat after silence", {}, 4.0, True),
     ("one that was overtaken", {"seq": 0, "state": JobState.FORMING}, 1.0, False),

@@ -119,6 +119,8 @@ def test_failed_processes_are_charged_by_incident_and_once() -> None:
         ({"exit_code": 3, "log_tail": "bye"}, "ProcessExited"),
         ({"exit_code": 75, "log_tail": "StateLost: rank 1 of 2 has taken along ..."}, "StateLost"),
         ({"exit_code": 3, "log_tail": "StateLost: says the script"}, "ProcessExited"),
+        ({"exit_code": 77, "log_tail": "drivetrain: Deviation: rank 0 is at ..."}, "Deviation"),
+        ({"exit_code": 1, "log_tail": "Deviation: says the script"}, "ProcessExited"),
         ({"exit_code": None, "signal": 11, "log_tail": ""}, "ProcessCrashed"),
         ({"exit_code": None, "signal": 9, "log_tail": "step 7"}, "ProcessKilled"),
         ({"exit_code": None, "signal": 9, "log_tail": f"step 7\n{OUT_OF_MEMORY}"}, "OOMKilled"),
@@ -128,6 +130,15 @@ def test_a_failed_process_has_one_word_of_why(fields: dict[str, Any], reason: st
     status = plan(running(report=report(failures=[process_failure(0, 0, **fields)]))).status
     assert status.failures[0].reason == reason
     assert status.failures[0].log_tail == fields.get("log_tail", status.failures[0].log_tail)
+
+
+def test_scripts_that_have_come_apart_end_the_job_at_once() -> None:
+    """A repeat cannot help, so no budget is asked."""
+    where = "the ranks' scripts have come apart: rank 0 is at run.save in t.py:31, rank 1 is at run.step in t.py:24"
+    of = spec(recovery={"maxRestarts": 9})
+    apart = [process_failure(0, 0, exit_code=77, log_tail=f"bye\ndrivetrain: Deviation: {where}")]
+    told = plan(running(of, report=report(failures=apart))).status
+    assert (conditions(told)["Failed"], told.message) == ("True Deviation", where)
 
 
 def test_the_budget_is_spent() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivetrain.comm.transport import Transport
-from drivetrain.data.balance import Balance, apportion
+from drivetrain.data.balance import Measured, apportion
 from unit.runtime.together import together
 from unit.runtime.training import Case, Outcome, by_drivetrain, by_torch
 
@@ -42,17 +42,18 @@ class Ranks:
         return [torch.tensor([each]) for each in self.seconds]
 
 
-def shares(balance: Balance, ranks: Ranks, steps: range) -> list[range]:
+def shares(balance: Measured, ranks: Ranks, steps: range) -> list[range]:
     """What a rank trains on in these steps."""
     found = []
     for step in steps:
-        found.append(balance.share_of(cast(Transport, ranks), step))
+        (share,) = balance.of(cast(Transport, ranks), step)
+        found.append(share.samples)
         balance.took(len(found[-1]), ranks.seconds[ranks.rank] * len(found[-1]))
     return found
 
 
 def test_all_ranks_cut_alike_soon_and_then_every_so_many_steps() -> None:
-    by_rank = [shares(Balance(40, every=10), Ranks(rank, [1.0, 3.0]), range(7, 30)) for rank in (0, 1)]
+    by_rank = [shares(Measured(40, 1, every=10), Ranks(rank, [1.0, 3.0]), range(7, 30)) for rank in (0, 1)]
     for first, second in zip(*by_rank, strict=True):
         assert first.stop == second.start
         assert (first.start, second.stop) == (0, 40)
@@ -60,7 +61,7 @@ def test_all_ranks_cut_alike_soon_and_then_every_so_many_steps() -> None:
 
 
 def test_a_new_membership_begins_evenly() -> None:
-    balance = Balance(40, every=5)
+    balance = Measured(40, 1, every=5)
     shares(balance, Ranks(0, [1.0, 3.0]), range(10))
     new = Ranks(0, [1.0, 3.0, 1.0])
     assert [len(each) for each in shares(balance, new, range(10, 15))] == [13, 13, 13, 13, 17]
@@ -69,13 +70,13 @@ def test_a_new_membership_begins_evenly() -> None:
 
 def test_shares_rest_when_little_is_to_be_gained() -> None:
     ranks = Ranks(1, [1.0, 1.04])
-    assert {len(each) for each in shares(Balance(100, every=2), ranks, range(20))} == {50}
+    assert {len(each) for each in shares(Measured(100, 1, every=2), ranks, range(20))} == {50}
     assert ranks.asked == 8
 
 
 def test_fewer_samples_than_ranks_are_left_as_they_are() -> None:
     ranks = Ranks(0, [1.0, 2.0, 1.0])
-    shares(Balance(2, every=2), ranks, range(20))
+    shares(Measured(2, 1, every=2), ranks, range(20))
     assert ranks.asked == 0
 
 

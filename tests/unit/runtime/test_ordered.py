@@ -87,12 +87,12 @@ class Recorder:
 
 
 def step(ordered: OrderedSum, model: nn.Module, transport: Recorder) -> None:
-    for _ in ordered.begin(transport.rank, transport.world):
+    ordered.begin(cast(Transport, transport), 0)
+    for _ in share(ordered.shards, transport.world, transport.rank):
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
-        ordered.collect_gradients()
-        ordered.collect_tail(torch.zeros(Layout(model).tail))
-    ordered.finish(cast(Transport, transport), 0)
+        ordered.collect(lambda _: torch.zeros(Layout(model).tail))
+    ordered.finish()
 
 
 @pytest.mark.parametrize("exchange", [0, 1])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from drivetrain.errors import Interrupted, UsageError
+from drivetrain.parallel.rows import Rows
 from drivetrain.parallel.stages import Stages
 from drivetrain.run import Run
 from drivetrain_api.choices import ScheduleName
@@ -102,9 +103,10 @@ def bounds(pipe: Pipe, case: Case) -> list[int]:
     run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Text())
     for batch in run.batches():
         run.step(batch, forward)
-    assert run._parallel is not None
-    assert run._parallel.pipeline is not None
-    return run._parallel.pipeline.stages.bounds
+    assert run._strategy is not None
+    assert isinstance(run._strategy.division, Rows)
+    assert run._strategy.division.pipeline is not None
+    return run._strategy.division.pipeline.stages.bounds
 
 
 def test_a_file_goes_on_with_other_stages(tmp_path: Path) -> None:
@@ -181,8 +183,8 @@ def chain(pipe: Pipe, kind: str) -> tuple[str, list[float]]:
         ("uses an early one", "the loss must not depend on what blocks of other stages return"),
         ("restarts", "block 3 of model.blocks is called where block 4 was due"),
         ("norm outside", "only blocks may have buffers that forward changes"),
-        ("calls it later", "no rank has all blocks between steps: call the model in the functions of run.step only"),
-        ("asks for its state", "no rank has all blocks between steps: write it with run.save"),
+        ("calls it later", "between steps no rank has the whole model: call the model in the functions of run.step"),
+        ("asks for its state", "between steps no rank has the whole model: write it with run.save"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(kind: str, told: str) -> None:

@@ -103,7 +103,7 @@ def _trained(path: Path, case: Case) -> list[tuple[int, float, float]]:
     seen = []
     for batch in run.batches():
         number = batch.step
-        (group,) = run._update.optimizer.param_groups
+        (group,) = run._update.state.optimizer.param_groups
         seen.append((number, group["lr"], group["weight_decay"]))
         run.step(batch, forward(case))
     run.save(path)

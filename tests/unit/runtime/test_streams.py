@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from drivetrain.data.order import parts_of, share
-from drivetrain.data.pieces import pieces_of
+from drivetrain.data.pieces import Piece, pieces_of
 from drivetrain.data.source import is_stream
 from drivetrain.data.stream import Passes, StreamSource, fingerprint
 from drivetrain.errors import UsageError
@@ -218,16 +218,23 @@ def test_kinds_of_datasets_are_told_apart(data: Any, stream: bool) -> None:
     assert is_stream(data, "data") is stream
 
 
+def read_all(pieces: Iterable[Piece]) -> list[tuple[int, list[int]]]:
+    """Their numbers and samples."""
+    found = [(piece.number, list(piece.read()), piece.size) for piece in pieces]
+    assert [len(samples) for _, samples, _ in found] == [size for *_, size in found]
+    return [(number, samples) for number, samples, _ in found]
+
+
 @pytest.mark.parametrize("kind", [Count, Skipping])
 @pytest.mark.parametrize(("size", "piece"), [(1, 5), (20, 5), (23, 5), (3, 1)])
 def test_members_evaluate_each_sample_once(kind: type[Count], size: int, piece: int) -> None:
     for data in (kind(size), range(size)):
-        whole = list(pieces_of(data, piece).of(1, 0))
-        assert [each for samples in whole for each in samples] == list(range(size))
+        whole = read_all(pieces_of(data, piece).of(1, 0))
+        assert [each for _, samples in whole for each in samples] == list(range(size))
         for parts in (2, 3, 4):
-            found = [samples for part in range(parts) for samples in pieces_of(data, piece).of(parts, part)]
-            assert sorted(found) == whole
-        assert pieces_of(data, piece).one() == [0]
+            found = [each for part in range(parts) for each in read_all(pieces_of(data, piece).of(parts, part))]
+            assert sorted(found) == whole  # also the numbers of the pieces
+        assert read_all([pieces_of(data, piece).one()]) == [(0, [0])]
 
 
 @pytest.mark.parametrize("empty", [Count(0), []])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from torch import nn
 from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of
-from drivetrain.parallel.layout import Layout
-from drivetrain.parallel.shards import Shards, refuse_unless_elementwise
+from drivetrain.parallel.shards import refuse_unless_elementwise
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision
 from unit.runtime.together import Pipe, together
@@ -235,34 +235,50 @@ def misused(pipe: Pipe) -> list[str]:
 
 def test_between_steps_no_rank_has_a_model_in_stage_3() -> None:
     for told in together(misused, 2):
-        assert told[0].startswith("UsageError: training.parallel.zero is 3")
-        assert "run.save" in told[0]
-        assert told[1].startswith("UsageError: training.parallel.zero is 3")
-        assert "run.evaluate" in told[1]
+        assert told[0].startswith("UsageError: between steps no rank has the whole model: write it with run.save")
+        assert told[1].startswith("UsageError: between steps no rank has the whole model: call the model in")
 
 
 class Switching(nn.Module):
-    """Runs its blocks in an order that depends on the rank."""
+    """Runs its blocks in an order that depends on the rank, from a step on."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, order: tuple[int, ...], *, stops: bool) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(12, 12) for _ in range(4))
+        self.blocks = nn.ModuleList(nn.Linear(12, 12, bias=number != 1) for number in range(4))
         self.last = nn.Linear(12, 5)
-        self.order = (0, 1, 2, 3) if rank == 0 else (0, 2, 1, 3)
+        self.order: tuple[int, ...] = (0, 1, 2, 3)
+        self.then = order
+        self.stops = stops
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for number in self.order:
             x = self.blocks[number](x)
+            if self.stops and self.order == self.then:
+                x = x.detach() if number == 1 else x
         out: torch.Tensor = self.last(x)
         return out
 
 
-def switching(pipe: Pipe) -> str:
+ORDERS: dict[str, tuple[tuple[int, ...], bool]] = {
+    "another order": ((0, 2, 1, 3), False),
+    "one of another size": ((0, 1, 1, 3), False),
+    "fewer": ((0, 1, 2), False),
+    "none at the beginning": ((1, 2, 3), False),
+    "none": ((), False),
+    "more": ((0, 1, 2, 3, 2), False),
+    "less backward": ((0, 1, 2, 3), True),
+}
+
+
+def switching(pipe: Pipe, order: tuple[int, ...], stops: bool, since: int) -> str:
     """Train with it."""
-    case = Case(steps=3, zero=3)
+    case = Case(steps=4, zero=3, microbatches=2)
     run = Run(settings(case), None)
-    run.prepare(model=Switching(pipe.rank), optimizer=lambda p: make_optimizer(case, p), data=Numbers())
+    model = Switching(order if pipe.rank == 0 else (0, 1, 2, 3), stops=stops and pipe.rank == 0)
+    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Numbers())
     for batch in run.batches():
+        if batch.step == since:
+            model.order = model.then
         try:
             run.step(batch, forward(case))
         except UsageError as error:
@@ -270,9 +286,35 @@ def switching(pipe: Pipe) -> str:
     return "nothing"
 
 
-def test_ranks_that_run_other_blocks_are_found_out() -> None:
-    for told in together(switching, 2):
-        assert "other blocks" in told
+@pytest.mark.parametrize("since", [0, 2])
+@pytest.mark.parametrize("kind", ORDERS)
+def test_ranks_that_run_other_blocks_are_told_which(kind: str, since: int) -> None:
+    order, stops = ORDERS[kind]
+    answers = together(switching, 2, order, stops, since)
+    assert answers[0] == answers[1]
+    assert re.search(
+        r"rank 0 is at (blocks\.\d as|the end of).* while rank 1 is at (blocks\.\d as|the end of)", answers[0]
+    )
+
+
+def changing(pipe: Pipe) -> list[float]:
+    """All ranks change the order of the blocks, now and then."""
+    case = Case(steps=6, zero=3, microbatches=2)
+    torch.manual_seed(2)
+    run = Run(settings(case if pipe.world > 1 else case.but(zero=0)), None)
+    model = Switching((3, 1), stops=False)
+    run.prepare(model=model, optimizer=lambda p: make_optimizer(case, p), data=Numbers())
+    losses = []
+    for batch in run.batches():
+        model.order = (3, 1) if batch.step in (2, 3, 5) else (0, 1, 2, 3)
+        losses.append(run.step(batch, forward(case)).loss)
+    run.finish()
+    return losses
+
+
+def test_all_may_run_other_blocks_than_before() -> None:
+    (alone,) = together(changing, 1)
+    assert together(changing, 2) == [pytest.approx(alone, rel=1e-5)] * 2
 
 
 def few(pipe: Pipe) -> str:
@@ -317,39 +359,6 @@ def test_elementwise_optimizers_are_taken(make: Any) -> None:
 def test_others_are_refused(make: Any) -> None:
     with pytest.raises(UsageError, match=r"training\.parallel\.zero: cannot be used with the optimizer"):
         refuse_unless_elementwise(make(nn.Linear(3, 4).parameters()))
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("apart", [False, True])
-def test_parts_make_the_whole(world: int, apart: bool) -> None:
-    """Cut on every rank, put together again: the same parameters and state, bit by bit."""
-
-    def trained() -> tuple[Net, torch.optim.Optimizer, Shards]:
-        torch.manual_seed(2)
-        model = Net("deep")
-        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-        for _ in range(2):
-            model(Numbers().x).square().mean().backward()
-            optimizer.step()
-        return model, optimizer, Shards(Layout(model).cut(500), optimizer, apart=apart)
-
-    model, optimizer, _ = trained()
-    expected = copied(model), optimizer.state_dict()
-    dumps = []
-    for rank in range(world):
-        _, _, shards = trained()
-        shards.cut(rank, world)
-        dumps.append(shards.dump())
-    again, second, shards = trained()
-    shards.cut(0, world)
-    for parameter in again.parameters():
-        parameter.data = torch.full(parameter.shape, 9.0)
-    shards.assemble(dumps)
-    assert all(torch.equal(expected[0][name], value) for name, value in again.state_dict().items())
-    torch.testing.assert_close(second.state_dict(), expected[1], rtol=0, atol=0)
-    assert [id(each) for group in second.param_groups for each in group["params"]] == [
-        id(each) for each in again.parameters()
-    ]
 
 
 def test_lamb_knows_norms_over_ranks_only_while_cut() -> None:

@@ -19,6 +19,7 @@ from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.loss import Loss
 from drivetrain.run import Run
 from drivetrain.settings import Settings
+from drivetrain_api.choices import VerifyName
 from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
@@ -59,6 +60,7 @@ class Case:
     compression: RuntimeCompression | None = None
     bucket_bytes: int = 4 << 20
     data_workers: int = 0
+    verify: VerifyName | None = None
     looks: bool = False
     """The script computes gradients of its own between the steps."""
 
@@ -204,6 +206,7 @@ def settings(case: Case) -> Settings:
         bucket_bytes=case.bucket_bytes,
         data_workers=case.data_workers,
         balance_every=case.balance_every,
+        verify=case.verify,
         deterministic=case.deterministic,
         virtual_shards=case.virtual_shards,
     )
@@ -263,14 +266,15 @@ def kept(run: Run) -> dict[str, int]:
     """How many elements this rank has of what ZeRO shares out."""
     assert run._update is not None
     assert run._model is not None
-    states = run._update.optimizer.state.values()
-    storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._model.parameters()}
-    return {
-        "state": sum(value.numel() for state in states for value in state.values() if torch.is_tensor(value))
-        - sum(1 for state in states for name, value in state.items() if name == "step" and torch.is_tensor(value)),
-        "parameters": sum(storage.nbytes() for storage in storages.values()) // 4,
-        "gradients": sum(each.grad.numel() for each in run._model.parameters() if each.grad is not None),
-    }
+    with run._operations.ours():
+        states = run._update.state.optimizer.state.values()
+        storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._model.parameters()}
+        return {
+            "state": sum(value.numel() for state in states for value in state.values() if torch.is_tensor(value))
+            - sum(1 for state in states for name, value in state.items() if name == "step" and torch.is_tensor(value)),
+            "parameters": sum(storage.nbytes() for storage in storages.values()) // 4,
+            "gradients": sum(each.grad.numel() for each in run._model.parameters() if each.grad is not None),
+        }
 
 
 def by_torch(case: Case) -> Outcome:

@@ -37,6 +37,8 @@ class Arrivals:
         self._made = made
         self._interrupt: Interrupt | None = None
         self._last = False
+        self.refuses: str | None = None
+        """What to tell a script whose backward makes a gradient now, where none is due; None: all are welcome."""
         self._seen = [False] * len(layout.slots)
         self._counted = [False] * len(layout.slots)
         self._to_move: list[Slot] = []
@@ -68,6 +70,7 @@ class Arrivals:
 
     def end(self) -> None:
         """The step was interrupted: its gradients are nothing to anybody."""
+        self.refuses = None
         self.clear()
         self.rest()
 
@@ -78,7 +81,9 @@ class Arrivals:
 
     def arrived(self, parameter: torch.Tensor) -> None:
         """For who computes gradients without autograd's hooks: `parameter.grad` has been made, or added to."""
-        self._arrived_at(self._slot_of[id(parameter)])(parameter)
+        slot = self._slot_of.get(id(parameter))
+        if slot is not None:  # else nobody trains it
+            self._arrived_at(slot)(parameter)
 
     def _arrived_at(self, slot: Slot) -> Callable[[torch.Tensor], None]:
         # Called for every parameter in every backward: what does not change is looked up once.
@@ -87,6 +92,8 @@ class Arrivals:
         small = made is None and slot.parameter.nbytes <= _SMALL_BYTES
 
         def arrived(parameter: torch.Tensor) -> None:
+            if self.refuses is not None:
+                raise UsageError(self.refuses)
             if self._interrupt is None:
                 return
             if not seen[index]:  # the first micro-batch: autograd made a tensor of its own

@@ -49,6 +49,7 @@ class Operation:
         self._over = False
         self._error: Exception | None = None
         self._called: list[Callable[[], None]] = []
+        transport.pass_gate()
         transport.interrupt.check()
         first = self._stage(args[0], filled=name in _IN_PLACE or name == "send")
         self.outputs = [] if name == "send" else list(self._live)

@@ -17,7 +17,9 @@ from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.compress.auto import Auto
 from drivetrain.compress.method import Chunk, Method, Rounds
+from drivetrain.parallel.exchange import DuringBackward
 from drivetrain.parallel.layout import Layout, Slot
+from drivetrain.state import Stateful
 
 
 @dataclass(slots=True)
@@ -27,10 +29,11 @@ class _Part:
     missing: int = 0
 
 
-class CompressedReducer:
+class CompressedReducer(DuringBackward):
     """Sums the gradients of one model over the ranks of a transport, chunk by chunk, during backward."""
 
     def __init__(self, layout: Layout, chunk_bytes: int, method: Method, warmup_steps: int) -> None:
+        super().__init__(layout)
         self._layout = layout
         self._method = method
         self._warm_up = method.warm_up
@@ -38,7 +41,7 @@ class CompressedReducer:
         self._current = method
         """Which of the two makes this step."""
         self._vector = torch.zeros(layout.gradients, dtype=layout.dtype, device=layout.device)
-        self._views = [self._vector[slot.start : slot.stop].view(slot.parameter.shape) for slot in layout.slots]
+        self._views = [slot.shaped(self._vector[slot.start : slot.stop]) for slot in layout.slots]
         self._parts = self._cut(max(1, chunk_bytes // layout.dtype.itemsize) if method.by_chunks else layout.gradients)
         self._parts_of: dict[int, list[_Part]] = {slot.index: [] for slot in layout.slots}
         for part in self._parts:
@@ -72,9 +75,6 @@ class CompressedReducer:
         for part in self._parts:
             part.missing = len(part.slots)
 
-    def begin_microbatch(self) -> None:
-        """Forward is about to be called."""
-
     def _complete(self, slot: Slot) -> None:
         assert self._transport is not None
         for part in self._parts_of[slot.index]:
@@ -89,11 +89,8 @@ class CompressedReducer:
         self._launched += 1
         faults.point("bucket", self._step)
 
-    def finish(self, tail: torch.Tensor) -> torch.Tensor:
-        """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one).
-
-        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
-        """
+    def finish_with(self, tail: torch.Tensor) -> torch.Tensor:
+        """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one)."""
         transport = self._transport
         if transport is None:
             self._finish_alone()
@@ -125,7 +122,6 @@ class CompressedReducer:
 
     @property
     def vectors(self) -> list[torch.Tensor] | None:
-        """All gradients after `finish`, and zeros, in few tensors."""
         return [self._vector]
 
     def _finish_alone(self) -> None:
@@ -136,9 +132,10 @@ class CompressedReducer:
                 slot.parameter.grad = view.copy_(slot.parameter.grad)
         self._current.alone(Chunk(0, self._layout.gradients, self._vector))
 
-    def commit(self) -> None:
-        """The step's update is made: what it left out is carried on."""
-        self._current.commit()
+    def committed(self, *, skipped: bool) -> None:
+        """What the step left out is carried on."""
+        if not skipped:
+            self._current.commit()
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step."""
@@ -148,13 +145,16 @@ class CompressedReducer:
 
     @property
     def chosen(self) -> tuple[str, str] | None:
-        """The method that was chosen, and why, if there was a choice."""
         return (self._method.chosen, self._method.reason) if isinstance(self._method, Auto) else None
 
     # --- state ------------------------------------------------------------------------------------------------------
 
+    @property
+    def states(self) -> dict[str, Stateful]:
+        return {"compression": self}
+
     def hand_over(self, transport: Transport) -> None:
-        """Members will come or go: what ranks carry becomes common property. Raises `Interrupted`."""
+        """What ranks carry becomes common property."""
         for carried in self._method.carried:
             carried.hand_over(transport)
 

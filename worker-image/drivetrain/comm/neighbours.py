@@ -44,7 +44,7 @@ class Neighbours:
         self._transport = transport
         self._lines = {peer: _Line(each) for peer, each in connect(transport, peers).items()}
         transport.at_end(self)
-        transport.interrupt.on_end(self._hang_up)
+        transport.interrupt.on_end(self.hang_up)
 
     def receive(self, message: Message) -> torch.Tensor:
         """What the peer sends, or has sent, as this message; on the CPU. Raises `Interrupted`."""
@@ -97,10 +97,10 @@ class Neighbours:
 
     def abandon(self, quarantine: Quarantine) -> None:
         """End the connections. Nothing else reads or writes tensors of this thread, so nothing is left over."""
-        self._hang_up()
+        self.hang_up()
 
-    def _hang_up(self) -> None:
-        # From any thread: whoever waits for one of them wakes up.
+    def hang_up(self) -> None:
+        """End the connections, from any thread: whoever waits for one of them, here or at its other end, wakes up."""
         for line in self._lines.values():
             line.hang_up()
 

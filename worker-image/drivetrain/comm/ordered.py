@@ -21,6 +21,7 @@ import torch
 from drivetrain import faults
 from drivetrain.comm.transport import Transport
 from drivetrain.data.order import share
+from drivetrain.parallel.exchange import Exchange, TailOf
 from drivetrain.parallel.layout import Layout
 
 
@@ -68,7 +69,7 @@ def subtrees(shards: range) -> tuple[list[Partial], int]:
     for shard in shards:
         right = Partial(shard, 1)
         if stack and stack[-1].is_sibling_of(right):
-            stack[-1].add(right)  # at once: see `collect_gradients`
+            stack[-1].add(right)  # at once: see `_collect_gradients`
         else:
             stack.append(right)
         most = max(most, len(stack))
@@ -76,7 +77,7 @@ def subtrees(shards: range) -> tuple[list[Partial], int]:
     return stack, most
 
 
-class OrderedSum:
+class OrderedSum(Exchange):
     """Adds up the vectors of V virtual shards along the tree.
 
     Its memory is kept from step to step, because fresh pages cost more than the sums. What an interrupted exchange may
@@ -84,6 +85,7 @@ class OrderedSum:
     """
 
     def __init__(self, layout: Layout, shards: int) -> None:
+        super().__init__(layout)
         self._layout = layout
         self.shards = shards
         self._slices: list[range] = []
@@ -91,7 +93,9 @@ class OrderedSum:
         self._starts: list[int] = []
         self._parts: list[list[Partial]] = []
         """By rank: the nodes that it sends."""
+        self._transport: Transport | None = None
         self._rank = 0
+        self._step = -1
         self._left = range(0)
         """The virtual shards of this rank that have not been collected."""
         self._stack: list[Partial] = []
@@ -102,8 +106,14 @@ class OrderedSum:
         self._buffers: dict[str, torch.Tensor] = {}
         self._exchanging = False
 
-    def begin(self, rank: int, world: int) -> range:
-        """Start a step with no shard computed yet. Returns this rank's virtual shards: collect them in that order."""
+    def begin(self, transport: Transport | None, step: int) -> None:
+        """Start a step with no shard computed yet: they are collected in their order."""
+        self._transport, self._step = transport, step
+        for slot in self._layout.slots:
+            slot.parameter.grad = None
+        self._place(*((transport.rank, transport.world) if transport is not None else (0, 1)))
+
+    def _place(self, rank: int, world: int) -> None:
         if self._exchanging:
             self._exchanging = False
             self._buffers.clear()
@@ -113,17 +123,19 @@ class OrderedSum:
         self._parts = [subtrees(share(self.shards, world, each))[0] for each in range(world)]
         self._left = share(self.shards, world, rank)
         self._stack = []
-        return self._left
 
     def warm_up(self, world: int) -> None:
-        """Take the memory that a step in such a world needs, so that a promoted spare's first step is no slower."""
-        self.begin(0, world)
+        """So that a promoted spare's first step is no slower."""
+        self._place(0, world)
         for name in ("outgoing", "incoming", "total"):
             self._buffer(name, 0)
         for spare in range(max(most - len(sent) for sent, most in self._all_subtrees(world))):
             self._buffer(f"partial {spare}", 0)
 
-    def collect_gradients(self) -> list[int]:
+    def collect(self, tail_of: TailOf) -> None:
+        self._collect_tail(tail_of(self._collect_gradients()).to(self._layout.device))
+
+    def _collect_gradients(self) -> list[int]:
         """Move all `.grad` into the next shard's vector; returns the slot indices that had one."""
         current = Partial(self._left.start, 1)
         self._left = self._left[1:]
@@ -134,34 +146,32 @@ class OrderedSum:
         used = []
         for slot in self._layout.slots:
             grad = slot.parameter.grad
-            self._write(slot.start, slot.stop, None if grad is None else grad.reshape(-1))
+            self._write(slot.start, slot.stop, None if grad is None else slot.flat(grad))
             if grad is not None:
                 slot.parameter.grad = None
                 used.append(slot.index)
         return used
 
-    def collect_tail(self, tail: torch.Tensor) -> None:
+    def _collect_tail(self, tail: torch.Tensor) -> None:
         """Complete that vector by its tail, shape (layout.tail,)."""
         self._write(self._layout.gradients, self._layout.total, tail)
         if self._adds:
             self._stack[-1].size *= 2
         combine(self._stack)
 
-    def finish(self, transport: Transport | None, step: int) -> torch.Tensor:
-        """Exchange and add; points `.grad` at the sums and returns the tail's sum, shape (layout.tail,).
-
-        Both are overwritten by the next step's.
-        """
-        if transport is None:
+    def finish(self) -> torch.Tensor:
+        """Exchange and add; points `.grad` at the sums and returns the tail's. Both are overwritten by the next
+        step's."""
+        if self._transport is None:
             (total,) = total_of(self._stack).pieces
         else:
             self._exchanging = True
-            total = self._exchange(transport, step)
+            total = self._exchange(self._transport, self._step)
             self._exchanging = False
-        faults.point("reduced", step)
+        faults.point("reduced", self._step)
         tail = total[self._layout.gradients :]
         for slot, used in zip(self._layout.slots, self._layout.read_used(tail), strict=True):
-            slot.parameter.grad = total[slot.start : slot.stop].view(slot.parameter.shape) if used else None
+            slot.parameter.grad = slot.shaped(total[slot.start : slot.stop]) if used else None
         return tail
 
     def _write(self, start: int, stop: int, values: torch.Tensor | None) -> None:

@@ -20,6 +20,7 @@ import torch
 from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.transport import InFlight, Transport
+from drivetrain.parallel.exchange import DuringBackward
 from drivetrain.parallel.layout import Layout, Slot
 
 
@@ -31,11 +32,12 @@ class _Bucket:
     missing: int = 0
 
 
-class Reducer:
+class Reducer(DuringBackward):
     """Sums the gradients of one model over the ranks of a transport, bucket by bucket, during backward."""
 
     def __init__(self, layout: Layout, bucket_bytes: int, dtype: torch.dtype | None = None) -> None:
         """`dtype`: in which gradients travel; None: their own."""
+        super().__init__(layout)
         self._layout = layout
         self._dtype = dtype if dtype != layout.dtype else None
         self._buckets = [
@@ -60,18 +62,13 @@ class Reducer:
             self._staging = torch.empty(self._layout.total, dtype=self._layout.dtype, device=self._layout.device)
             if self._dtype is not None:
                 self._rounded = self._staging.new_empty(self._layout.gradients, dtype=self._dtype)
-            self._views = [
-                self._staging[slot.start : slot.stop].view(slot.parameter.shape) for slot in self._layout.slots
-            ]
+            self._views = [slot.shaped(self._staging[slot.start : slot.stop]) for slot in self._layout.slots]
         self._transport = transport
         self._step = step
         self._launched = 0
         self._pending = []
         for bucket in self._buckets:
             bucket.missing = len(bucket.slots)
-
-    def begin_microbatch(self) -> None:
-        """Forward is about to be called."""
 
     def _complete(self, slot: Slot) -> None:
         bucket = self._bucket_of[slot.index]
@@ -101,11 +98,8 @@ class Reducer:
             self._pending.append(self._transport.all_reduce(rounded))
         faults.point("bucket", self._step)
 
-    def finish(self, tail: torch.Tensor) -> torch.Tensor:
-        """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one).
-
-        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
-        """
+    def finish_with(self, tail: torch.Tensor) -> torch.Tensor:
+        """Send what is left, wait for everything, and point `.grad` at the sums (None where no rank had one)."""
         if self._transport is None:
             return tail
         assert self._staging is not None
@@ -129,7 +123,6 @@ class Reducer:
 
     @property
     def vectors(self) -> list[torch.Tensor] | None:
-        """All gradients after `finish`, and zeros, in few tensors; None if they are where autograd put them."""
         return None if self._transport is None or self._staging is None else [self._staging[: self._layout.gradients]]
 
     def abandon(self) -> None:

@@ -139,6 +139,7 @@ class Transport:
         headers: over all ranks, as much as was sent. A ring's all-reduce of S bytes brings 2(N-1)/N S (Patarasuk and
         Yuan 2009)."""
         self._parent: Transport | None = None
+        self._gate: Callable[[], None] | None = None
         self._ending: list[Ending] = []
         self._subgroups: list[Transport] = []
         self._pending: deque[InFlight] = deque()
@@ -159,6 +160,30 @@ class Transport:
         if self._parent is not None:
             self._parent.count(payload)
 
+    def enter(self, message: bytes, check: Callable[[list[bytes]], None]) -> None:
+        """Begin an operation: all ranks send `message`, of the same size. Returns at once; nothing else is sent before
+        all have come and `check(messages)`, by rank, has been called, which may raise."""
+        source = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        output = source.new_empty(len(message) * self.world)
+        self._gate = None
+        pending = self.all_gather_into(output, source)
+
+        def gate() -> None:
+            pending.wait()
+            data = output.numpy().tobytes()
+            check([data[at : at + len(message)] for at in range(0, len(data), len(message))])
+
+        self._gate = gate
+
+    def pass_gate(self) -> None:
+        """Wait until all ranks have come to the operation that this one has entered. What `check` raises is raised
+        every time."""
+        if self._parent is not None:
+            self._parent.pass_gate()
+        elif self._gate is not None:
+            self._gate()
+            self._gate = None
+
     def _start(self, work: Any, tensors: Sequence[torch.Tensor], what: str) -> Pending:
         pending = Pending(self, work, tensors, what)
         self.track(pending)
@@ -176,6 +201,7 @@ class Transport:
 
     def _guarded(self, start: Callable[[], Any], what: str) -> Any:
         """Start an operation; gloo raises at once when a connection is known to be broken."""
+        self.pass_gate()
         self.interrupt.check()
         try:
             return start()
@@ -186,6 +212,7 @@ class Transport:
         """Start summing `tensor` (contiguous) over all ranks, in place. By NCCL if it is on CUDA and there is one."""
         self.count(2 * (self.world - 1) * tensor.nbytes // self.world)
         if self.nccl is not None and tensor.is_cuda:
+            self.pass_gate()
             on_device = self.nccl.all_reduce(tensor, self.blocked)
             self.track(on_device)
             return on_device

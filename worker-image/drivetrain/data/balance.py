@@ -8,7 +8,9 @@ share at a time, notice. (Throughput-proportional batches as in Whale, Jia et al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from typing import Final
 
@@ -16,6 +18,7 @@ import torch
 
 from drivetrain.comm.transport import Transport
 from drivetrain.data.order import share
+from drivetrain.data.shares import Even, Share
 
 _FIRST_LOOK: Final = 4
 """Steps of a membership before its first balance; the first of them is not looked at, because it warms up."""
@@ -40,11 +43,11 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     return found
 
 
-class Balance:
+class Measured(Even):
     """Cuts the global batch of a run, for each of its memberships."""
 
-    def __init__(self, batch: int, every: int) -> None:
-        self._batch = batch
+    def __init__(self, batch: int, microbatches: int, every: int) -> None:
+        super().__init__(batch, microbatches)
         self._every = every
         self._transport: Transport | None = None
         self._sizes: list[int] = []
@@ -53,19 +56,27 @@ class Balance:
         self._times: list[float] = []
         """Seconds a sample took here, by step since the last look."""
 
-    def share_of(self, transport: Transport, step: int) -> range:
-        """This rank's positions in the batch of a step. All ranks call this before every step; it may raise
-        `Interrupted`."""
+    def _positions(self, transport: Transport | None, step: int) -> range:
+        if transport is None:
+            return super()._positions(transport, step)
         if transport is not self._transport:
             self._transport = transport
-            self._sizes = [len(share(self._batch, transport.world, rank)) for rank in range(transport.world)]
+            self._sizes = [len(share(self.batch, transport.world, rank)) for rank in range(transport.world)]
             self._next = step + _FIRST_LOOK
             self._times = []
-        elif step >= self._next and self._batch >= transport.world:
+        elif step >= self._next and self.batch >= transport.world:
             self._look(transport)
             self._next = step + self._every
         start = sum(self._sizes[: transport.rank])
         return range(start, start + self._sizes[transport.rank])
+
+    @contextmanager
+    def timed(self, shares: Sequence[Share]) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.took(sum(len(each.samples) for each in shares), time.perf_counter() - started)
 
     def took(self, samples: int, seconds: float) -> None:
         """This rank's share of the step took so long."""
@@ -76,7 +87,7 @@ class Balance:
         mine = median(self._times[1:] or self._times)
         times = [float(each) for each in transport.all_gather(torch.tensor([mine], dtype=torch.float64))]
         self._times = []
-        sizes = apportion(self._batch, [1 / each for each in times])
+        sizes = apportion(self.batch, [1 / each for each in times])
         before, after = (max(n * t for n, t in zip(cut, times, strict=True)) for cut in (self._sizes, sizes))
         if after <= _WORTHWHILE * before:
             self._sizes = sizes

@@ -7,22 +7,32 @@ members take turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from drivetrain.data.order import share
-from drivetrain.data.source import Dataset, MapDataset, StreamDataset, is_stream
+from drivetrain.data.source import Dataset, MapDataset, StreamDataset, fetch_of, is_stream
 from drivetrain.data.stream import Walk
 from drivetrain.errors import UsageError
+
+
+class Piece(NamedTuple):
+    """Some consecutive samples."""
+
+    number: int
+    size: int
+    """How many samples; what a dataset's own `__getitems__` returns need not have that length."""
+    read: Callable[[], Any]
+    """What is to be collated."""
 
 
 class Pieces(Protocol):
     """A dataset in pieces of consecutive samples."""
 
-    def of(self, parts: int, part: int) -> Iterator[list[Any]]:
+    def of(self, parts: int, part: int) -> Iterator[Piece]:
         """Those of one of `parts` members; together all, each once. The same in every call."""
 
-    def one(self) -> list[Any]:
-        """A sample of the dataset, alone in a list."""
+    def one(self) -> Piece:
+        """One sample of the dataset."""
 
 
 def pieces_of(data: Dataset, size: int) -> Pieces:
@@ -34,18 +44,18 @@ class _MapPieces:
     def __init__(self, data: MapDataset, size: int) -> None:
         if not len(data):
             raise UsageError("evaluate(data): the dataset is empty")
-        self._data = data
-        self._fetch: Callable[[list[int]], list[Any]] = getattr(
-            data, "__getitems__", lambda indices: [data[index] for index in indices]
-        )
+        self._fetch = fetch_of(data)
         self._pieces = [range(at, min(at + size, len(data))) for at in range(0, len(data), size)]
 
-    def of(self, parts: int, part: int) -> Iterator[list[Any]]:
+    def of(self, parts: int, part: int) -> Iterator[Piece]:
         for number in share(len(self._pieces), parts, part):
-            yield self._fetch(list(self._pieces[number]))
+            yield self._piece(number, self._pieces[number])
 
-    def one(self) -> list[Any]:
-        return self._fetch([0])
+    def one(self) -> Piece:
+        return self._piece(0, range(1))
+
+    def _piece(self, number: int, indices: range) -> Piece:
+        return Piece(number, len(indices), lambda: self._fetch(list(indices)))
 
 
 class _StreamPieces:
@@ -53,7 +63,7 @@ class _StreamPieces:
         self._data = data
         self._size = size
 
-    def of(self, parts: int, part: int) -> Iterator[list[Any]]:
+    def of(self, parts: int, part: int) -> Iterator[Piece]:
         walk = Walk(self._data, 0, [])
         turn = 0
         while True:
@@ -64,15 +74,19 @@ class _StreamPieces:
                 else:
                     found, more = [], walk.skip_in_pass(self._size)
             if found:
-                yield found
+                yield _found(turn, found)
             if not more:
                 return
             turn += 1
 
-    def one(self) -> list[Any]:
+    def one(self) -> Piece:
         walk = Walk(self._data, 0, [])
         with walk.reading():
             found = walk.rest_of_pass(1)
         if not found:
             raise UsageError("evaluate(data): the stream has no samples")
-        return found
+        return _found(0, found)
+
+
+def _found(number: int, samples: list[Any]) -> Piece:
+    return Piece(number, len(samples), lambda: samples)

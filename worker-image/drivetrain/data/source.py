@@ -70,9 +70,7 @@ class MapSource:
         size = len(dataset)
         if size < 1:
             raise UsageError("data: the dataset is empty")
-        self._fetch: Callable[[list[int]], list[Any]] = getattr(
-            dataset, "__getitems__", lambda indices: [dataset[index] for index in indices]
-        )
+        self._fetch = fetch_of(dataset)
         self._collate: Collate = collate or default_collate
         self._seed = seed
         self._order = in_order_of(dataset)
@@ -102,6 +100,12 @@ class MapSource:
     def collated(self, indices: list[int]) -> Any:
         """Read and collate samples by their index in the dataset."""
         return self._collate(self._fetch(indices))
+
+
+def fetch_of(dataset: MapDataset) -> Callable[[list[int]], Any]:
+    """Reads samples by their indices; like torch's DataLoader by the dataset's `__getitems__`, if that is not None."""
+    own: Callable[[list[int]], Any] | None = getattr(dataset, "__getitems__", None)
+    return own or (lambda indices: [dataset[index] for index in indices])
 
 
 def is_stream(data: Any, argument: str) -> bool:

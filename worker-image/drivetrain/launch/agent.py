@@ -124,7 +124,7 @@ class Agent:
                     if self._seated_in(rank, command):
                         rank.send(command)
             case Kill():
-                self._supervisor.kill(command.process, command.reason)
+                self._supervisor.kill(command.process, command.reason, stacks=command.stacks)
             case Released():
                 if self._leave.leaving:
                     self._end(ExitCode.LEFT, StopRank(reason="left"), STOP_SECONDS)

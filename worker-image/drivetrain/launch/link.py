@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from drivetrain_api.messages import EpochId, Form, Progress, Table
+from drivetrain_api.places import Place
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class RankHello(_FromRank):
 
     type: Literal["hello"]
     pid: int
+    dump_fd: int | None = None
+    """Where `stacks.DUMP_SIGNAL` writes."""
 
 
 class RankPhase(_FromRank):
@@ -43,6 +46,19 @@ class RankPhase(_FromRank):
     step: int = -1
     fault: str | None = None
     waiting: bool = False
+
+
+class RankPlace(Place):
+    """Where its script is."""
+
+    type: Literal["place"]
+
+
+class RankStacks(_FromRank):
+    """Where its threads are: the answer to `TellStacks`."""
+
+    type: Literal["stacks"]
+    text: str
 
 
 class RankPut(_FromRank):
@@ -87,7 +103,18 @@ class ExecFailed(_FromRank):
     message: str
 
 
-RankMessage = RankHello | RankPhase | RankPut | RankProgress | RankCounters | RankError | RankBeat | ExecFailed
+RankMessage = (
+    RankHello
+    | RankPhase
+    | RankPlace
+    | RankStacks
+    | RankPut
+    | RankProgress
+    | RankCounters
+    | RankError
+    | RankBeat
+    | ExecFailed
+)
 _from_rank: Final[TypeAdapter[RankMessage]] = TypeAdapter(Annotated[RankMessage, Field(discriminator="type")])
 
 
@@ -104,6 +131,12 @@ class Finish(BaseModel):
     type: Literal["finish"] = "finish"
 
 
+class TellStacks(BaseModel):
+    """Answer with the stacks of all threads."""
+
+    type: Literal["stacks"] = "stacks"
+
+
 class StopRank(BaseModel):
     """End."""
 
@@ -111,7 +144,7 @@ class StopRank(BaseModel):
     reason: str
 
 
-ToRank = Activate | Finish | StopRank | Form | Table
+ToRank = Activate | Finish | TellStacks | StopRank | Form | Table
 
 
 class Link:

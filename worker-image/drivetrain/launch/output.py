@@ -119,6 +119,11 @@ class OutputPump:
             self._line(self._partial)
             self._partial = b""
 
+    def note(self, text: str) -> None:
+        """Lines about this process that it did not print itself."""
+        for line in text.encode().splitlines():
+            self._console.line(self._prefix().encode() + line)
+
     def detach(self) -> None:
         """Stop reading. The descriptor is its process's to close."""
         if self._loop is not None:

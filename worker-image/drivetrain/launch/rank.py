@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from drivetrain.launch import procfs
 from drivetrain.launch.environment import ENV_PROCESS
+from drivetrain.launch.inquest import Inquest
 from drivetrain.launch.link import (
     Activate,
     ExecFailed,
@@ -17,15 +19,18 @@ from drivetrain.launch.link import (
     RankHello,
     RankMessage,
     RankPhase,
+    RankPlace,
     RankProgress,
     RankPut,
+    RankStacks,
     ToRank,
 )
 from drivetrain.launch.output import Console, OutputPump
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.reaper import Death
 from drivetrain.launch.stopped import StopWatch
-from drivetrain_api.messages import OUT_OF_MEMORY, EpochId, ProcessPhase, ProcessState, Progress, Put
+from drivetrain_api.messages import KILLED, OUT_OF_MEMORY, EpochId, ProcessPhase, ProcessState, Progress, Put
+from drivetrain_api.places import Place
 
 _TRACEBACK_CHARS: Final = 16_384
 SEATED: Final = (ProcessPhase.MEMBER, ProcessPhase.DONE)
@@ -75,10 +80,13 @@ class Rank:
         self.counters: dict[str, float] = {}
         self.watch: Final = StopWatch()
         self._traceback = ""
+        self._place: Place | None = None
+        self._place_since = 0.0
         self._events = events
         self._free_place = free_place
         self._link = Link(process.link, self._handle)
         self._pump = OutputPump(process.output, console, lambda: prefix(self))
+        self._inquest = Inquest(self.send, self._pump.note)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to listen."""
@@ -88,6 +96,18 @@ class Rank:
     def send(self, message: ToRank) -> None:
         """Tell the rank."""
         self._link.send(message)
+
+    def picture(self) -> ProcessState:
+        """Its state as the coordinator is told it, with the time that it has been where it is."""
+        now: dict[str, object] = {"silent_seconds": round(self.watch.silent, 1)}
+        if self._place is not None:
+            seconds = round(time.monotonic() - self._place_since, 1)
+            now["place"] = self._place.model_copy(update={"seconds": seconds})
+        return self.state.model_copy(update=now)
+
+    def inquest(self, then: Callable[[], None]) -> None:
+        """Find out where its threads are, and go on with `then`, after a few seconds at most."""
+        self._inquest.begin(self.state.pid, self.state.start_ticks, then)
 
     def promote(self) -> None:
         """A spare becomes one of the needed ones."""
@@ -107,13 +127,14 @@ class Rank:
         self._pump.drain()
         self._link.detach()
         self._pump.detach()
+        self._inquest.close()
         self.process.close()
-        tail = self._traceback or self._pump.tail()
+        tail = self._inquest.found or self._traceback or self._pump.tail()
         if self.killed_for is not None:
-            tail = f"{tail}\nkilled by its launcher: {self.killed_for}".lstrip()
+            tail = f"{tail}\n{KILLED}{self.killed_for}".lstrip()
         elif out_of_memory:
             tail = f"{tail}\n{OUT_OF_MEMORY}".lstrip()
-        return self.state.model_copy(
+        return self.picture().model_copy(
             update={
                 "phase": ProcessPhase.DEAD,
                 "exit_code": death.exit_code,
@@ -127,6 +148,12 @@ class Rank:
         match message:
             case RankPhase():
                 self._phase(message)
+            case RankPlace():
+                self._place = Place.model_validate(message.model_dump(exclude={"type"}))
+                self._place_since = time.monotonic() - message.seconds
+                self._events.on_change(urgent=False)
+            case RankStacks():
+                self._inquest.answered(message.text)
             case RankPut():
                 put = Put(epoch=message.epoch, process=self.process.id, key=message.key, value=message.value)
                 self._events.on_put(put)
@@ -138,6 +165,7 @@ class Rank:
             case RankError():
                 self._traceback = message.traceback[-_TRACEBACK_CHARS:]
             case RankHello():
+                self._inquest.dump_fd = message.dump_fd
                 self._attached(message.pid)
             case ExecFailed():
                 self._events.on_exec_failed(message.message)

@@ -20,8 +20,9 @@ import threading
 import time
 import traceback as tracebacks
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from drivetrain.launch import stacks
 from drivetrain.launch.environment import ENV_LINK_FD, ENV_LOCAL_RANK, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import EpochId, Form, ProcessPhase, Progress, Table
@@ -30,7 +31,19 @@ BEAT_SECONDS: Final = 0.25
 
 _READ_BYTES: Final = 1 << 18
 _ERROR_CHARS: Final = 16_384
+_LINE_CHARS: Final = 200
 _PR_SET_PDEATHSIG: Final = 1
+
+
+class _Place(NamedTuple):
+    """Where the script is, since when on this process's clock, and which thread runs it."""
+
+    operation: str
+    step: int
+    line: str
+    number: int
+    since: float
+    thread: int
 
 
 class RankLink:
@@ -56,6 +69,11 @@ class RankLink:
         self._outbox: dict[str, bytes] = {}
         self._phase: dict[str, Any] = {}
         self._waiting = False
+        self._place = _Place("", -1, "", 0, time.monotonic(), threading.get_ident())
+        self._stays: _Place | None = None
+        """Where it was at the last beat."""
+        self._told: tuple[_Place, str] | None = None
+        self._dump_fd = stacks.register_dump()
         self._activated = threading.Event()
         self._callbacks: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._kept: dict[str, dict[str, Any]] = {}
@@ -66,7 +84,7 @@ class RankLink:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         # A forked child (DataLoader) must not keep the link open after this process died.
         os.register_at_fork(after_in_child=self._close_in_child)
-        self._send("hello", {"pid": self._pid})
+        self._send("hello", {"pid": self._pid, "dump_fd": self._dump_fd})
         self._thread = threading.Thread(target=self._serve, name="drivetrain-link", daemon=True)
         self._thread.start()
 
@@ -116,6 +134,14 @@ class RankLink:
     def set_waiting(self, waiting: bool) -> None:
         """Note that this rank entered or left a collective. An assignment; told with the next beat if it stays so."""
         self._waiting = waiting
+
+    def at(self, operation: str, step: int, line: str) -> None:
+        """Note that the script entered this operation (or `script`, on leaving one), about this step, at this line.
+
+        A few assignments; the link's thread tells the others if it stays so for a beat.
+        """
+        number = self._place.number + 1
+        self._place = _Place(operation, step, line, number, time.monotonic(), threading.get_ident())
 
     def put(self, epoch: EpochId, key: str, value: bytes) -> None:
         """Publish one rendezvous key of `epoch`."""
@@ -255,7 +281,25 @@ class RankLink:
                 self._queue_locked("phase", phase, "phase")
             else:
                 self._queue_locked("beat", {}, "beat")
+            self._place_locked()
             self._flush_locked()
+
+    def _place_locked(self) -> None:
+        """Tell where the script is, if that is news. If it stays, the line that its thread is at says more."""
+        place = self._place
+        line = place.line
+        if not self._waiting and self._stays is place:
+            now = stacks.script_line(place.thread)
+            if not line or place.operation == "script":
+                line = now or line
+            elif now and now != line:
+                line = f"{line}, at {now}"
+        self._stays = place
+        if self._told is not None and self._told[0] is place and self._told[1] == line:
+            return
+        self._told = (place, line)
+        body = {"operation": place.operation, "step": place.step, "line": line[-_LINE_CHARS:], "number": place.number}
+        self._queue_locked("place", {**body, "seconds": round(time.monotonic() - place.since, 3)}, "place")
 
     def _read(self, received: bytes) -> bytes:
         """Take what arrived; returns the incomplete rest."""
@@ -279,6 +323,8 @@ class RankLink:
             # Before the script goes on from `drivetrain.start()`, where it chooses its device.
             os.environ[ENV_LOCAL_RANK] = str(body.get("local_rank", 0))
             self._activated.set()
+        elif kind == "stacks":
+            self._send("stacks", {"text": stacks.stacks(self._place.thread, threading.get_ident())})
         elif isinstance(kind, str):
             callback = self._callbacks.get(kind)
             if callback is None:
@@ -287,6 +333,8 @@ class RankLink:
                 callback(body)
 
     def _close_in_child(self) -> None:
-        for fd in (self._socket.detach(), self._wake_fd):
+        # Once: in a child of the child these numbers may be somebody else's.
+        for fd in (self._socket.detach(), self._wake_fd, self._dump_fd):
             if fd >= 0:
                 os.close(fd)
+        self._wake_fd = self._dump_fd = -1

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from drivetrain_api.messages import NO_PROGRESS
+
 INTERVAL_SECONDS: Final = 0.1
 STOPPED_SECONDS: Final = 0.5
 SILENT_SECONDS: Final = 30.0
@@ -30,6 +32,11 @@ class StopWatch:
         """Something came over the link. Silence counts from the first time on: a script may import for minutes."""
         self._silent = 0.0
 
+    @property
+    def silent(self) -> float:
+        """Seconds since something came over the link; 0 before anything did, and when it need not say anything."""
+        return 0.0 if self._silent is None or self._may_be_silent else self._silent
+
     def tick(self, elapsed: float, state: str) -> str | None:
         """One poll, `elapsed` seconds after the last; `state` as in /proc/PID/stat. Returns why to kill, if so."""
         elapsed = min(elapsed, 2 * INTERVAL_SECONDS)
@@ -38,6 +45,6 @@ class StopWatch:
             self._silent += elapsed
         if self._stopped >= STOPPED_SECONDS:
             return f"stopped (SIGSTOP) for {STOPPED_SECONDS} s"
-        if self._silent is not None and self._silent >= SILENT_SECONDS and not self._may_be_silent:
-            return f"no sign of life over its link for {SILENT_SECONDS:.0f} s"
+        if self.silent >= SILENT_SECONDS:
+            return f"{NO_PROGRESS}: no sign of life over its link for {SILENT_SECONDS:.0f} s"
         return None

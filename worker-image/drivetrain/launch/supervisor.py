@@ -15,6 +15,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from drivetrain.launch import reaper
@@ -23,7 +24,7 @@ from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import SEATED, Rank, RankEvents
-from drivetrain_api.messages import ProcessState
+from drivetrain_api.messages import NO_PROGRESS, ProcessState
 from drivetrain_api.runtime import RuntimeSpec
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Supervisor:
         horizon = time.monotonic() - DEAD_KEPT_SECONDS
         while self._dead and self._dead[0][0] < horizon:
             self._dead.popleft()
-        return [state for _, state in self._dead] + [rank.state for rank in self._ranks.values()]
+        return [state for _, state in self._dead] + [rank.picture() for rank in self._ranks.values()]
 
     def counters(self) -> dict[str, float]:
         """Sums over all processes that ever ran here."""
@@ -139,19 +140,29 @@ class Supervisor:
             self._died,
         )
 
-    def kill(self, process_id: str, reason: str) -> None:
-        """SIGKILL to one process and all that is its. Unknown ids are ignored: it died already."""
+    def kill(self, process_id: str, reason: str, *, stacks: bool = False) -> None:
+        """SIGKILL to one process and all that is its. Unknown ids are ignored: it died already.
+
+        `stacks`: its threads' stacks first, which belong to what it leaves; for that it gets a few seconds.
+        """
         for rank in self.ranks:
             if rank.process.id == process_id and rank.killed_for is None:
                 rank.killed_for = reason
                 log.warning("killing a rank process", extra={"rank_process": process_id, "reason": reason})
-                rank.process.kill()
+                if stacks:
+                    rank.inquest(partial(self._kill, rank))
+                else:
+                    self._kill(rank)
+
+    def _kill(self, rank: Rank) -> None:
+        if self._ranks.get(rank.process.pid) is rank:
+            rank.process.kill()
 
     def watch(self, elapsed: float) -> None:
         """One poll for processes that stand still."""
         for rank in self.ranks:
             if (reason := rank.tick(elapsed)) is not None:
-                self.kill(rank.process.id, reason)
+                self.kill(rank.process.id, reason, stacks=reason.startswith(NO_PROGRESS))
 
     async def end(self, message: ToRank | None, seconds: float) -> None:
         """Start no more; tell seated ranks `message`, and kill them after `seconds`; kill the others now."""

@@ -30,7 +30,7 @@ def blocks_of(model: nn.Module) -> list[Block]:
     """The rest, then the blocks in the order of registration. Raises `UsageError` if `model.blocks` is no list."""
     tables = {id(each) for each in sparse_parameters(model)}
     dense = {id(each) for each in model.parameters() if each.requires_grad} - tables
-    modules = _hinted(model) or list(_outermost(model))
+    modules = modules_of(model)
     owner = owners(model, modules)
     dense &= owner.keys()
     blocks = [
@@ -42,6 +42,11 @@ def blocks_of(model: nn.Module) -> list[Block]:
     left_out = inside | tables
     rest = tuple(each for each in model.parameters() if each.requires_grad and id(each) not in left_out)
     return ([Block(None, rest)] if rest else []) + blocks
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks' modules, whether they are trained or not. Raises `UsageError` as `blocks_of` does."""
+    return _hinted(model) or list(_outermost(model))
 
 
 def owners(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[int, int]:

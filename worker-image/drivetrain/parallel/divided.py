@@ -1,27 +1,42 @@
 """The state of a model of which each rank has a part: divided while it trains, whole while members come and go.
 
-Each rank keeps the blocks of its pipeline stage, of divided layers its tensor-parallel part, the optimizer state of
-these, and all else like the others. With ZeRO the parts are cut once more, over the data-parallel group.
+Each rank keeps the blocks of its pipeline stage, of divided layers its tensor-parallel part, with ZeRO a range of that,
+the optimizer state of these, and all else like the others. What is whose stands in one table (partition.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from drivetrain.comm.transport import Transport
+from drivetrain.parallel.absent import Absent, Door, Missing
 from drivetrain.parallel.mesh import Mesh
-from drivetrain.parallel.shards import is_like
+from drivetrain.parallel.partition import Fragment, Where, is_like, joined, unlike
 from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tensor import TensorParallel
 from drivetrain.parallel.zero import Zero
 
-_Local = tuple[torch.Tensor, dict[str, Any]]
-"""A parameter, and its optimizer state."""
+_INSTEAD: Final = (
+    "only the layer that it belongs to may use it; penalise it by weight_decay of the optimizer, and read it in a file "
+    "that run.save has written"
+)
+_DIVIDED: Final = f"training.parallel.tensor: this rank has a part of it, and no rank all of it: {_INSTEAD}"
+_OTHER_STAGE: Final = f"training.parallel.pipeline: another stage has its block: {_INSTEAD}"
+_DROPPED: Final = f"training.parallel.zero is 3, so this rank has all of it only while its block runs: {_INSTEAD}"
+_PIECE: Final = f"training.parallel.zero: the optimizer has but this rank's elements of it here: {_INSTEAD}"
+_IN_SEQUENCE: Final = (
+    "model.tp_plan: each rank uses it for a part of the sequence, and the gradients are added up, so what is computed "
+    "of it elsewhere would count once for each rank: penalise it by weight_decay of the optimizer"
+)
+_IDLE: Final = (
+    "this rank is idle, because there are too few for one more copy of the model, and what it has is old: read it in a "
+    "file that run.save has written"
+)
 
 
 class Divided:
@@ -41,126 +56,207 @@ class Divided:
         self._tensor = tensor
         self._stages = stages
         self._zero = zero
-        self._row = row
+        self.row = row
         self._mesh: Mesh | None = None
         """None: whole."""
         self._idle = False
-        self._parameters = list(model.parameters())
-        self._shapes = [each.shape for each in self._parameters]
-        self._buffers = list(model.buffers())
-        self._dims = tensor.divided if tensor is not None else {}
-        """Along which dimension a parameter is divided."""
+        self._parameters = dict(model.named_parameters())
+        self._model = model
+        self._shapes = {name: (each.shape, each.stride()) for name, each in self._parameters.items()}
+        """Shape and strides of each parameter, as the script made them."""
+        self._table: dict[str, Where] = {}
+        """Of all parameters and buffers, while they are divided."""
+        self.absent = Absent(model, optimizer)
+        if tensor is not None:
+            tensor.absent = self.absent
+        if zero is not None:
+            zero.uses(self.absent)
 
-    def cut(self, mesh: Mesh) -> None:
-        """Keep this rank's part. From whole only; stages know their blocks by now."""
-        if mesh.idle:
-            self._idle = True
-            return
-        self._mesh = mesh
-        for parameter in self._parameters:
-            if not self._is_here(parameter):
-                self._optimizer.state.pop(parameter, None)
-                parameter.data = parameter.data.new_empty(0)
-            elif parameter in self._dims:
-                state = self._optimizer.state.get(parameter, {})
-                for name, value in state.items():
-                    if is_like(name, value, parameter):
-                        state[name] = _part(value, mesh, self._dims[parameter])
-                parameter.data = _part(parameter.data, mesh, self._dims[parameter])
+    # --- who has what -----------------------------------------------------------------------------------------------
 
-    def _is_here(self, tensor: torch.Tensor) -> bool:
-        """Whether it belongs to our stage, or to all."""
-        chunk = self._stages.chunk_of(tensor) if self._stages is not None else None
-        return chunk is None or (self._mesh is not None and chunk % self._mesh.stages == self._mesh.stage)
+    def _where(self, mesh: Mesh) -> dict[str, Where]:
+        """The table of this membership; stages know their blocks by now."""
+        dims = self._tensor.divided if self._tensor is not None else {}
+        chunk_of = self._stages.chunk_of if self._stages is not None else lambda tensor: None
+        ranged = self._zero.slots if self._zero is not None and mesh.data is not None else {}
+        parameters = {
+            name: Where(name, each.shape, dims.get(each), chunk_of(each), id(each) in ranged)
+            for name, each in self._parameters.items()
+        }
+        buffers = {name: Where(name, each.shape, chunk=chunk_of(each)) for name, each in self._buffers.items()}
+        return parameters | buffers
 
-    def _is_apart(self, tensor: torch.Tensor) -> bool:
-        """Whether some ranks have something else than others."""
-        return tensor in self._dims or (self._stages is not None and self._stages.chunk_of(tensor) is not None)
+    @property
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        """As they are now: a script may put others in their places."""
+        return dict(self._model.named_buffers())
 
     @property
     def part(self) -> tuple[int, int]:
         mesh = self._mesh
-        if self._idle or (self._zero is not None and self._zero.part == (0, -1)):
+        if self._idle or (self._zero is not None and self._zero.torn):
             return (0, -1)
         if mesh is None:
             return (0, 0)
-        if self._zero is not None and self._zero.part[1]:
+        if self._zero is not None and mesh.data is not None:
             return (mesh.data_rank * mesh.row + mesh.part, mesh.data_size * mesh.row)
         return (mesh.part, mesh.row)
 
+    @property
+    def is_whole(self) -> bool:
+        """This rank has everything, and it counts."""
+        return self.part == (0, 0)
+
     def sources(self, world: int) -> range:
-        zero = self._zero is not None and world // self._row > 1
-        return range(world // self._row * self._row if zero else self._row)
+        zero = self._zero is not None and world // self.row > 1
+        return range(world // self.row * self.row if zero else self.row)
 
     def receivers(self, world: int) -> range:
-        return range(world // self._row * self._row)
+        return range(world // self.row * self.row)
+
+    def where(self, name: str) -> Where:
+        """Who has what of a parameter or buffer, now."""
+        return self._table.get(name) or Where(name, torch.Size())
+
+    # --- cut --------------------------------------------------------------------------------------------------------
+
+    def begin(self, mesh: Mesh) -> None:
+        """A membership begins with its first step: keep this rank's part. From whole only."""
+        self.cut(mesh)
+        if self._zero is not None:
+            self._zero.forget_order()
+
+    def cut(self, mesh: Mesh) -> None:
+        """Keep this rank's part. From whole only."""
+        if mesh.idle:
+            self._idle = True
+            own = self._parameters | self._buffers
+            self.absent.set({each: Missing(name, each.shape, _IDLE, in_forward=False) for name, each in own.items()})
+            return
+        if mesh.row == 1 and mesh.data_size == 1:
+            return  # alone, it has everything
+        self._mesh, self._table = mesh, self._where(mesh)
+        states = self._optimizer.state
+        for name, parameter in self._parameters.items():
+            where = self._table[name]
+            if not where.is_on(mesh):
+                states.pop(parameter, None)
+                parameter.data = parameter.data.new_empty(0)
+            elif where.dim is not None:
+                state = states.get(parameter, {})
+                for key, value in state.items():
+                    if is_like(key, value, parameter):
+                        state[key] = where.part_of(value, mesh)
+                parameter.data = where.part_of(parameter.data, mesh)
+        if self._zero is not None and mesh.data is not None:
+            self._zero.cut(mesh.data)
+        self.absent.set(self._missing(mesh))
+
+    def _missing(self, mesh: Mesh) -> dict[torch.Tensor, Missing]:
+        """What a script must not use here, for this rank has not all of it."""
+        found: dict[torch.Tensor, Missing] = {}
+        partial = self._tensor.partial if self._tensor is not None else ()
+        for name, tensor in (self._parameters | self._buffers).items():
+            where = self._table[name]
+            dropped = where.ranged and self._zero is not None and self._zero.drops_parameters
+            layer = (Door.LAYER,) if where.dim is not None or tensor in partial else ()
+            doors = (*layer, Door.BLOCK) if dropped else layer
+            if not where.is_on(mesh):
+                found[tensor] = Missing(name, where.shape, _OTHER_STAGE)
+            elif where.dim is not None:
+                found[tensor] = Missing(name, where.shape, _DIVIDED, doors=doors)
+            elif dropped:
+                found[tensor] = Missing(name, where.shape, _DROPPED, doors=doors)
+            elif tensor in partial:
+                found[tensor] = Missing(name, where.shape, _IN_SEQUENCE, doors=doors, between=False, may_be_read=True)
+            if where.ranged and self._zero is not None:
+                piece, _ = self._zero.piece_of(self._parameters[name])
+                found[piece] = Missing(f"a piece of {name}", where.shape, _PIECE)
+        return found
+
+    # --- told, and put together -------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
         assert self._mesh is not None
-        if self._zero is not None and self._zero.part[1]:
-            return {"tensor": self._mesh.tensor_rank, "zero": self._zero.dump()}
+        if self._zero is not None:
+            self._zero.take_over()
         return {
-            "tensor": self._mesh.tensor_rank,
-            "local": self._locals(lambda each: self._is_here(each) and self._is_apart(each)),
+            "parameters": {
+                name: self._told(name, self._mesh)
+                for name in self._parameters
+                if self._table[name].is_told_by(self._mesh)
+            },
             "buffers": {
-                number: buffer
-                for number, buffer in enumerate(self._buffers)
-                if self._is_here(buffer) and self._is_apart(buffer)
+                name: buffer.detach()
+                for name, buffer in self._buffers.items()
+                if name in self._table and self._table[name].is_told_by(self._mesh)
             },
         }
 
-    def _locals(self, wanted: Callable[[torch.Tensor], bool]) -> dict[int, _Local]:
-        return {
-            number: (parameter.data, dict(self._optimizer.state.get(parameter, {})))
-            for number, parameter in enumerate(self._parameters)
-            if wanted(parameter)
-        }
+    def _told(self, name: str, mesh: Mesh) -> Fragment:
+        parameter, first = self._parameters[name], 0
+        if self._table[name].ranged:
+            assert self._zero is not None
+            parameter, first = self._zero.piece_of(parameter)
+        state = dict(self._optimizer.state.get(parameter, {}))
+        return Fragment(mesh.tensor_rank, first, parameter.detach(), state)
 
     def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
-        given = list(dumps)
-        found: dict[int, dict[int, _Local]] = {number: {} for number in range(len(self._parameters))}
-        """By parameter and tensor-parallel rank."""
-        for rank in sorted({dump["tensor"] for dump in given}):
-            for dump in self._without_zero([dump for dump in given if dump["tensor"] == rank]):
-                for number, local in dump["local"].items():
-                    found[number][rank] = local
-                with torch.no_grad():
-                    for number, buffer in dump.get("buffers", {}).items():
-                        self._buffers[number].copy_(buffer)
-        for number, by_rank in found.items():
-            parts = [local for _, local in sorted(by_rank.items())]
-            if parts:
-                self._join(self._parameters[number], parts)
-        self._whole()
-
-    def _without_zero(self, dumps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of one tensor-parallel rank; what ZeRO has cut is put together."""
-        if "zero" not in dumps[0]:
-            return dumps
-        assert self._zero is not None
-        self._zero.assemble(dump["zero"] for dump in dumps)
-        return [{"local": {number: _copied(local) for number, local in self._locals(self._is_apart).items()}}]
-
-    def _join(self, parameter: nn.Parameter, parts: list[_Local]) -> None:
-        dim = self._dims.get(parameter)
-        first, state = parts[0]
-        for name, value in state.items():
-            apart = dim is not None and is_like(name, value, first)
-            whole = torch.cat([part[1][name] for part in parts], dim or 0) if apart else value
-            self._optimizer.state[parameter][name] = whole.clone() if torch.is_tensor(whole) else whole
-        parameter.data = torch.cat([part[0] for part in parts], dim) if dim is not None else first.clone()
-
-    def reset(self) -> None:
+        """Become whole, from the parts of all ranks. An error leaves it as it was."""
+        found: dict[str, list[Fragment]] = {}
+        buffers: dict[str, torch.Tensor] = {}
+        for dump in dumps:
+            for name, fragment in dump["parameters"].items():
+                if fragment.value.numel() > 0 or not self._table[name].ranged:
+                    found.setdefault(name, []).append(fragment)
+            buffers |= dump["buffers"]
+        never = unlike(each for fragments in found.values() for each in fragments)
+        whole = {name: joined(self._table[name], fragments, never) for name, fragments in found.items()}
         if self._zero is not None:
             self._zero.reset()
-        for parameter, shape in zip(self._parameters, self._shapes, strict=True):
-            if parameter.shape != shape:
-                parameter.data = parameter.data.new_empty(shape)
+        for name, (value, state) in whole.items():
+            self._restore(name, value)
+            self._restore_state(self._parameters[name], state)
+        own = self._buffers
+        with torch.no_grad():
+            for name, value in buffers.items():
+                own[name].copy_(value)
+        self._whole()
+
+    def _restore(self, name: str, value: torch.Tensor) -> None:
+        """Give a parameter the memory that it was made with, and this value."""
+        shape, strides = self._shapes[name]
+        parameter = self._parameters[name]
+        empty = torch.empty_strided(shape, strides, dtype=parameter.dtype, device=parameter.device)
+        parameter.data = empty.copy_(value)
+
+    def _restore_state(self, parameter: nn.Parameter, state: dict[str, Any]) -> None:
+        self._optimizer.state.pop(parameter, None)
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                # Where torch's own optimizers have it, after load_state_dict.
+                device = value.device if name == "step" else parameter.device
+                value = (
+                    torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                    if is_like(name, value, parameter)
+                    else value.to(device, copy=True)
+                )
+            self._optimizer.state[parameter][name] = value
+
+    def reset(self) -> None:
+        """Become whole with nothing that counts: before a peer's state is taken over."""
+        if self._zero is not None:
+            self._zero.reset()
+        for name, parameter in self._parameters.items():
+            if self._table and self._table[name].is_apart:
+                shape, strides = self._shapes[name]
+                parameter.data = torch.empty_strided(shape, strides, dtype=parameter.dtype, device=parameter.device)
                 self._optimizer.state.pop(parameter, None)
         self._whole()
 
     def _whole(self) -> None:
-        self._mesh = None
+        self.absent.clear()
+        self._mesh, self._table = None, {}
         self._idle = False
         if self._tensor is not None:
             self._tensor.whole()
@@ -174,10 +270,9 @@ class Divided:
     @contextlib.contextmanager
     def assembled(self, dumps: Iterable[dict[str, Any]]) -> Iterator[None]:
         """Be whole for a while, on this rank only."""
-        mesh, zero = self._mesh, self._zero
+        mesh = self._mesh
         bounds = self._stages.bounds if self._stages is not None else []
         assert mesh is not None
-        was_cut = zero is not None and zero.part[1] > 0
         self.assemble(dumps)
         try:
             yield
@@ -188,16 +283,3 @@ class Divided:
             if self._tensor is not None:
                 self._tensor.begin(mesh.tensor)
                 self._tensor.abandon()
-            if was_cut:
-                assert zero is not None
-                assert mesh.data is not None
-                zero.cut(mesh.data)
-
-
-def _part(value: torch.Tensor, mesh: Mesh, dim: int) -> torch.Tensor:
-    return value.chunk(mesh.tensor_size, dim)[mesh.tensor_rank].clone(memory_format=torch.contiguous_format)
-
-
-def _copied(local: _Local) -> _Local:
-    value, state = local
-    return value.clone(), {name: each.clone() if torch.is_tensor(each) else each for name, each in state.items()}

@@ -9,7 +9,6 @@ has saved views of it.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from drivetrain.comm.transport import Pending, Transport
-from drivetrain.errors import UsageError
+from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.blocks import Block, in_backward
 from drivetrain.parallel.layout import Slot
+from drivetrain.parallel.same_order import END_OF_BACKWARD, END_OF_FORWARD, SameOrder
 from drivetrain.parallel.shards import Shards
 
 
@@ -46,16 +46,28 @@ class _Flat:
         self.missing = 0
         self.drop()
 
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """The model's."""
+        return [slot.parameter for slot in self._slots]
+
     def drop(self) -> None:
         """Free the memory. Not while it is on its way."""
-        for slot in self._slots:
-            slot.parameter.data = self._part[:0]  # a read of nothing is an error, one of freed memory a crash
+        nothing = self._part[:0]  # a read of nothing is an error, one of freed memory a crash
+        with torch._C.DisableTorchFunctionSubclass():
+            for slot in self._slots:
+                slot.parameter.data = nothing
         self._values.untyped_storage().resize_(0)
         self.is_whole = False
 
+    @property
+    def was_called(self) -> bool:
+        """Whether it is here, or on its way."""
+        return self.is_whole or self._coming is not None
+
     def call(self, transport: Transport) -> None:
         """Start gathering, if it is neither here nor on its way."""
-        if not self.is_whole and self._coming is None:
+        if not self.was_called:
             self._values.untyped_storage().resize_(self._bytes)
             self._coming = transport.all_gather_into(self._values, self._part)
 
@@ -64,8 +76,9 @@ class _Flat:
         if self._coming is not None:
             self._coming.wait()
             self._coming = None
-            for slot, view in zip(self._slots, self._views, strict=True):
-                slot.parameter.data = view
+            with torch._C.DisableTorchFunctionSubclass():  # they may refuse: see absent.py
+                for slot, view in zip(self._slots, self._views, strict=True):
+                    slot.parameter.data = view
             self.is_whole = True
             self.missing = len(self._slots)
 
@@ -82,23 +95,22 @@ class Gathered:
         self._transport: Transport | None = None
         self._flats: list[_Flat] = []
         """By block. Empty while the state is whole."""
-        self._plan: list[int] = []
-        """Blocks in the order in which the micro-batch before visited them, forward and backward."""
-        self._visited: list[int] = []
+        names = {id(module): name for name, module in model.named_modules()}
+        self._order = SameOrder(["the rest" if each.module is None else names[id(each.module)] for each in blocks])
+        self.absent = Absent()
         for number, block in enumerate(blocks):
             if block.module is not None:
                 self._hook(number, block.module)
-        model.register_forward_pre_hook(lambda *_: self._refuse_call())
-        model.register_state_dict_pre_hook(lambda *_: self._refuse_state())
 
     def _hook(self, number: int, module: nn.Module) -> None:
-        module.register_forward_pre_hook(lambda *_: self._visit(number))
+        # First of all hooks, so that others find the parameters.
+        module.register_forward_pre_hook(lambda *_: self._visit(number), prepend=True)
         module.register_forward_hook(lambda _module, _args, output: self._leave(number, output))
         own = {id(each) for each in self._blocks[number].parameters}
         for inner in module.modules():
             if inner is not module and own & {id(each) for each in inner.parameters(recurse=False)}:
                 # Called past its block's forward: then the block stays until the end of the micro-batch.
-                inner.register_forward_pre_hook(lambda *_: self._need(number))
+                inner.register_forward_pre_hook(lambda *_: self._need(number), prepend=True)
 
     # --- a membership -----------------------------------------------------------------------------------------------
 
@@ -113,7 +125,7 @@ class Gathered:
 
     def forget_order(self) -> None:
         """A membership begins: newcomers know of no order, and what is called ahead must be the same on all ranks."""
-        self._plan, self._visited = [], []
+        self._order.forget()
 
     def restore(self) -> None:
         """Give all parameters memory of their own again, with whatever is in it. Ends all use of what was gathered."""
@@ -138,27 +150,25 @@ class Gathered:
             for flat in self._flats:
                 if flat.stays:
                     flat.arrive()
+                    self.absent.open(Door.BLOCK, flat.parameters)
 
     def begin_microbatch(self) -> None:
         """Forward is about to be called."""
         for flat in self._flats:
             if not flat.stays and flat.is_whole:
                 flat.drop()
-        self._plan, self._visited = self._visited or self._plan, []
+                self.absent.close(Door.BLOCK, flat.parameters)
+        self._order.begin_microbatch()
 
     def end_forward(self) -> None:
-        """Forward is over. Raises `UsageError` if the ranks ran other blocks than one another: what they gathered was
-        mixed up then. (If some ran more than others, they wait for each other.)"""
-        if self._transport is None:
-            return
-        order = zlib.crc32(repr(self._visited).encode()) % (1 << 24)
-        sums = torch.tensor([order, order**2])
-        self._transport.all_reduce(sums).wait()
-        if int(sums[0]) ** 2 != int(sums[1]) * self._transport.world:
-            raise UsageError(
-                "forward: the ranks have run other blocks than one another, or in another order; with "
-                "training.parallel.zero 3 the blocks that run must not depend on the samples"
-            )
+        """Forward is over. Raises `UsageError` on all ranks if one of them runs more."""
+        if self._transport is not None:
+            self._order.visit(self._transport, END_OF_FORWARD)
+
+    def end_backward(self) -> None:
+        """Backward is over, of one micro-batch. Raises as `end_forward` does."""
+        if self._transport is not None:
+            self._order.visit(self._transport, END_OF_BACKWARD)
 
     def end(self) -> None:
         """The last backward of the step is over."""
@@ -166,14 +176,14 @@ class Gathered:
             flat.arrive()
             if flat.is_whole:
                 flat.drop()
-        self._plan, self._visited = self._visited or self._plan, []
+            self.absent.close(Door.BLOCK, flat.parameters)
         self._transport = None
 
     def abandon(self) -> None:
         """The step was interrupted: what is on its way may still be written to, so all memory is new."""
         if self._flats:
             self.cut()
-        self._visited = []
+        self._order.abandon()
         self._transport = None
 
     def made(self, bucket: int) -> None:
@@ -190,23 +200,28 @@ class Gathered:
         for flat in self._flats:
             flat.call(transport)
             flat.arrive()
+            self.absent.open(Door.BLOCK, flat.parameters)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
     def _visit(self, number: int) -> None:
-        if not self._flats or (self._transport is None and self._flats[number].is_whole):
-            return
-        self._refuse_call()
-        assert self._transport is not None
-        place = len(self._visited)
-        self._visited.append(number)
-        self._flats[number].call(self._transport)
-        if self._plan[: place + 1] == self._visited and place + 1 < len(self._plan):
-            self._flats[self._plan[place + 1]].call(self._transport)
-        self._flats[number].arrive()
+        if not self._flats or self._transport is None:
+            return  # whole; or between steps, where its parameters refuse
+        flat = self._flats[number]
+        unforeseen = not flat.was_called
+        following = self._order.visit(self._transport, number)
+        flat.call(self._transport)
+        if following is not None:
+            self._flats[following].call(self._transport)
+        if unforeseen:
+            self._order.settle()  # others may not have called it, and it would never arrive
+        self.absent.open(Door.BLOCK, flat.parameters)
+        flat.arrive()
 
     def _need(self, number: int) -> None:
-        if self._flats and not self._flats[number].is_whole:
+        if self._flats and self._flats[number].is_whole:
+            self.absent.open(Door.BLOCK, self._flats[number].parameters)
+        elif self._flats:
             self._visit(number)
 
     def _leave(self, number: int, output: Any) -> None:
@@ -223,20 +238,6 @@ class Gathered:
 
         for each in tensors:
             each.register_hook(reached)
-        place = len(self._visited)
-        soon = self._plan[place : place + 1] == [number]
-        if not soon and (tensors or not torch.is_grad_enabled()):
+        if not self._order.is_next(number) and (tensors or not torch.is_grad_enabled()):
             self._flats[number].drop()
-
-    def _refuse_call(self) -> None:
-        if self._transport is None and any(not flat.is_whole for flat in self._flats):
-            raise UsageError(
-                "training.parallel.zero is 3, so between steps no rank has all parameters: call the model in the "
-                "forward functions of run.step and run.evaluate only"
-            )
-
-    def _refuse_state(self) -> None:
-        if any(not flat.is_whole for flat in self._flats):
-            raise UsageError(
-                "training.parallel.zero is 3, so no rank has all parameters: write the model with run.save"
-            )
+        self.absent.close(Door.BLOCK, self._flats[number].parameters)

@@ -3,12 +3,13 @@
 The vector is all dense gradients, in reverse order of registration because backward produces them so (or block by
 block, the last one first), then a tail: a few numbers that every step must share anyway (the weight of the samples, the
 loss, a pending membership change, which parameters were used, batch-norm statistics). They cost no message of their
-own. The layout is a pure function of the model, so that a newcomer's equals a survivor's.
+own. A gradient's elements are in the order in which its parameter's lie in memory. The layout is a pure function of the
+model and of what the optimizer updates, so that a newcomer's equals a survivor's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from drivetrain.comm.sparse import sparse_parameters
 from drivetrain.errors import UsageError
+from drivetrain.memory_format import flat_in, order_of, shaped_in
 from drivetrain.parallel.blocks import Block
 
 FLAG: Final = 0
@@ -30,7 +32,9 @@ DIRTY: Final = 4
 STREAM: Final = 5
 """Sum of the marks of an iterable dataset (see data/source.py), and of how many: all must be equal."""
 STREAMS: Final = 6
-METRICS: Final = 7
+ERROR: Final = 7
+"""Above 0: so many ranks have failed; nothing else of the step means anything."""
+METRICS: Final = 8
 METRIC_SLOTS: Final = 16
 _FIXED: Final = METRICS + METRIC_SLOTS
 
@@ -43,6 +47,16 @@ class Slot:
     start: int
     stop: int
     index: int
+    order: tuple[int, ...] | None = None
+    """Of its dimensions in memory, if not torch's usual one."""
+
+    def flat(self, gradient: torch.Tensor) -> torch.Tensor:
+        """A tensor of the parameter's shape as it lies in the vector, shape (stop - start,)."""
+        return flat_in(self.order, gradient)
+
+    def shaped(self, flat: torch.Tensor, shape: torch.Size | None = None) -> torch.Tensor:
+        """The inverse: a view of the parameter's shape, and of its strides. `shape`: if it has no elements now."""
+        return shaped_in(self.order, flat, self.parameter.shape if shape is None else shape)
 
 
 class Layout:
@@ -53,15 +67,16 @@ class Layout:
         model: nn.Module,
         blocks: Sequence[Block] = (),
         divided: Mapping[nn.Parameter, int] | None = None,
-        without: Collection[nn.Parameter] = (),
+        trained: Sequence[nn.Parameter] | None = None,
+        statistics: int = 0,
     ) -> None:
         """`blocks`: all that the model consists of, if the vector is to have them one after the other. `divided`:
-        parameters of which each rank will have one of so many parts. `without`: those that are no part of it."""
-        parameters = [each for each in model.parameters() if each.requires_grad]
-        if not parameters:
-            raise UsageError("prepare(model=...): no parameter requires a gradient")
+        parameters of which each rank will have one of so many parts. `trained`: whose gradients they are, in the
+        model's order; None: of all that require one.
+        `statistics`: how many numbers of normalisation layers travel in the tail."""
+        parameters = list(trained if trained is not None else (e for e in model.parameters() if e.requires_grad))
         kinds = {(each.dtype, each.device) for each in parameters}
-        if len(kinds) > 1 or parameters[0].dtype not in (torch.float32, torch.float64):
+        if len(kinds) != 1 or parameters[0].dtype not in (torch.float32, torch.float64):
             raise UsageError(
                 "prepare(model=...): all trainable parameters must be float32 (or all float64) on one device; "
                 f"found {sorted(str(dtype) + ' on ' + str(device) for dtype, device in kinds)}"
@@ -73,30 +88,23 @@ class Layout:
                     f"prepare(model=...): {name or 'the model'} has max_norm, so its forward changes parameters, "
                     "on each rank others; clip them in an optimizer instead"
                 )
-        self.sparse = sparse_parameters(model)
+        wanted = {id(each) for each in parameters}
+        self.sparse = [each for each in sparse_parameters(model) if id(each) in wanted]
         """Their gradients are no part of the vector: see comm/sparse.py."""
-        left_out = {id(each) for each in (*self.sparse, *without)}
+        wanted -= {id(each) for each in self.sparse}
         groups = [block.parameters for block in blocks] or [tuple(parameters)]
-        ordered = [each for group in reversed(groups) for each in reversed(group) if id(each) not in left_out]
+        ordered = [each for group in reversed(groups) for each in reversed(group) if id(each) in wanted]
         self.slots: list[Slot] = []
         start = 0
         for index, parameter in enumerate(ordered):
             size = parameter.numel() // (divided or {}).get(parameter, 1)
-            self.slots.append(Slot(parameter, start, start + size, index))
+            self.slots.append(Slot(parameter, start, start + size, index, order_of(parameter)))
             start += size
         self.gradients = start
         self.model = model
         self._used = _FIXED
         self._statistics = _FIXED + len(self.slots)
-        self.statistics = [
-            buffer
-            for module in model.modules()
-            if isinstance(module, nn.modules.batchnorm._NormBase)
-            for buffer in module.buffers(recurse=False)
-        ]
-        known = {id(buffer) for buffer in self.statistics}
-        self.other_buffers = [buffer for buffer in model.buffers() if id(buffer) not in known]
-        self.tail = self._statistics + sum(buffer.numel() for buffer in self.statistics)
+        self.tail = self._statistics + statistics
         self.total = self.gradients + self.tail
 
     def cut(self, bucket_bytes: int) -> list[list[Slot]]:
@@ -129,18 +137,6 @@ class Layout:
         flags: list[bool] = (tail[self._used : self._statistics] > 0).tolist()
         return flags
 
-    def write_statistics(self, tail: torch.Tensor, before: list[torch.Tensor], weight: float) -> None:
-        """Add this share's change of the normalisation statistics, weighted (the weights of a step sum to 1)."""
-        at = self._statistics
-        for buffer, old in zip(self.statistics, before, strict=True):
-            change = (buffer - old).flatten().to(tail.device, self.dtype)
-            tail[at : at + buffer.numel()].add_(change, alpha=weight)
-            at += buffer.numel()
-
-    def read_statistics(self, tail: torch.Tensor, before: list[torch.Tensor]) -> None:
-        """Set the statistics to those before the step plus the weighted mean change of all shares."""
-        at = self._statistics
-        for buffer, old in zip(self.statistics, before, strict=True):
-            change = tail[at : at + buffer.numel()].view(buffer.shape).to(buffer.device)
-            buffer.copy_(old + (change if buffer.is_floating_point() else change.round().to(buffer.dtype)))
-            at += buffer.numel()
+    def statistics(self, tail: torch.Tensor) -> torch.Tensor:
+        """The numbers of normalisation layers in a tail."""
+        return tail[self._statistics :]

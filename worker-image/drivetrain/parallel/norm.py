@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
+from torch import nn
 
+from drivetrain.parallel.exchange import Exchange
 from drivetrain.parallel.mesh import Mesh
-from drivetrain.parallel.zero import Zero
 
 _SUMMED: Final = 1 << 18
 """Elements whose squares are added up in float32."""
 
 
-def square_of(vectors: Sequence[torch.Tensor], zero: Zero | None) -> torch.Tensor:
-    """Of the 2-norm of the gradient that these ranks have between them, float64. `vectors`: this rank's. Raises
-    `Interrupted`."""
+def norm_of(exchange: Exchange, used: Sequence[bool]) -> float | None:
+    """The 2-norm of the gradient that replicas have between them. `used`: by slot, whether any rank has a gradient;
+    None if none has. Raises `Interrupted`."""
+    rows = _row_values(exchange)
+    if not any(used) and not rows:
+        return None
+    vectors = exchange.vectors if all(used) else None
+    if vectors is None:
+        gradients = (each.grad for _, each in exchange.held)
+        vectors = [each for each in gradients if each is not None]
     pieces = [piece for each in vectors for piece in (each.split(_SUMMED) if each.numel() > _SUMMED else (each,))]
     square = _square(pieces)
-    if zero is not None:
-        zero.sum_over_parts(square)
-    return square
+    exchange.sum_over_parts(square)
+    return norm(float(square.sum()), rows)
 
 
-def squares(dense: Sequence[tuple[torch.Tensor, bool, bool]], zero: Zero | None) -> torch.Tensor:
+def squares(
+    exchange: Exchange, divided: Callable[[nn.Parameter], bool], staged: Callable[[nn.Parameter], bool]
+) -> torch.Tensor:
     """Of the 2-norms of gradients here, float64, shape (2, 2): by whether the stages of a pipeline, and whether
-    tensor-parallel ranks have other ones. `dense`: gradients, and whether tensor-parallel ranks, or stages, have
-    others. Raises `Interrupted`."""
+    tensor-parallel ranks have other ones of a parameter. Raises `Interrupted`."""
+    dense = [(each.grad, divided(whole), staged(whole)) for whole, each in exchange.held if each.grad is not None]
     found = torch.stack(
         [
-            _square([each for each, *where in dense if where == [divided, staged]])
-            for staged in (False, True)
-            for divided in (False, True)
+            _square([each for each, *where in dense if where == [apart, on_stage]])
+            for on_stage in (False, True)
+            for apart in (False, True)
         ]
     ).view(2, 2)
-    if zero is not None:
-        zero.sum_over_parts(found)
+    exchange.sum_over_parts(found)
     return found
 
 
@@ -50,9 +58,14 @@ def counted(found: torch.Tensor, mesh: Mesh) -> float:
     return sum(float(found[s, d]) for s in (0, 1) for d in (0, 1) if staged[s] and divided[d])
 
 
-def norm(square: float, sparse: Sequence[torch.Tensor]) -> float:
+def norm(square: float, rows: Sequence[torch.Tensor]) -> float:
     """From the sum of all squares, and the values of the sparse gradients, which everybody has."""
-    return math.sqrt(float(_square(list(sparse))) + square)
+    return math.sqrt(float(_square(list(rows))) + square)
+
+
+def _row_values(exchange: Exchange) -> list[torch.Tensor]:
+    gradients = (each.grad for each in exchange.rows)
+    return [each.values() for each in gradients if each is not None and each.is_sparse]
 
 
 def _square(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -8,7 +8,8 @@ sent as soon as it is there (comm/neighbours.py).
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -26,6 +27,12 @@ from drivetrain.parallel.schedules.table import SCHEDULES
 from drivetrain.parallel.stages import Passage, Stages
 from drivetrain_api.runtime import RuntimePipeline
 
+_REENTRANT: Final = (
+    "training.parallel.pipeline.schedule zerobubble: a block calls backward inside its backward, as "
+    "torch.utils.checkpoint with use_reentrant=True does, so its gradients cannot be computed in two parts; set "
+    "use_reentrant=False, or take another schedule"
+)
+
 _PIECES_UNDER_WAY: Final = 8
 """In an evaluation: so far may a stage be ahead of the next one."""
 
@@ -36,8 +43,8 @@ class _Live:
 
     input: torch.Tensor | None
     """None: from the script's own data."""
-    edge: GradientEdge
-    """Of the output."""
+    edge: GradientEdge | None
+    """Of the output; None: nothing that is trained comes before it."""
     device: torch.device
     """Of the output."""
     gradient: torch.Tensor | None
@@ -51,6 +58,7 @@ class Pipeline:
 
     def __init__(self, stages: Stages, options: RuntimePipeline) -> None:
         self.stages = stages
+        self.stage_count = options.stages
         self._schedule = SCHEDULES[options.schedule]
         self._chunks = options.chunks
         """Of each stage."""
@@ -124,22 +132,24 @@ class Pipeline:
         mesh, neighbours = self._mesh, self._neighbours
         assert mesh is not None
         assert neighbours is not None
+        mesh.world.pass_gate()
         shape = Shape(mesh.stages, self._chunks, microbatches)
         actions = self._schedule(shape, mesh.stage)
         messages = [self._messages(action, shape) for action in actions]
         splits = any(action.kind is Kind.WEIGHT for action in actions)
-        for number, (action, (receives, sends)) in enumerate(zip(actions, messages, strict=True)):
-            receive = partial(_received, neighbours, receives)
-            mesh.world.interrupt.check()
-            if number == len(actions) - 1:
-                arrivals.arm()
-            if action.kind is Kind.FORWARD:
-                self._forward(action, compute, reseed, receive, neighbours, sends)
-            elif action.kind is Kind.BACKWARD:
-                self._backward(action, receive, neighbours, sends, splits=splits)
-            else:
-                self._weight(action, arrivals)
-        neighbours.settle()
+        with _ending_for_all(neighbours):
+            for number, (action, (receives, sends)) in enumerate(zip(actions, messages, strict=True)):
+                receive = partial(_received, neighbours, receives)
+                mesh.world.interrupt.check()
+                if number == len(actions) - 1:
+                    arrivals.arm()
+                if action.kind is Kind.FORWARD:
+                    self._forward(action, compute, reseed, receive, neighbours, sends)
+                elif action.kind is Kind.BACKWARD:
+                    self._backward(action, receive, neighbours, sends, arrivals if splits else None)
+                else:
+                    self._weight(action, arrivals)
+            neighbours.settle()
 
     def _forward(
         self,
@@ -158,15 +168,21 @@ class Pipeline:
             lambda: reseed(action.microbatch, chunk),
         )
         loss, value = self.stages.run(passage, lambda: compute(action.microbatch))
+        if passage.input is not None and not passage.input.requires_grad:
+            raise UsageError(
+                "forward: with training.parallel.pipeline, a block must not be called where gradients are switched "
+                "off, as by torch.utils.checkpoint with use_reentrant=True; set use_reentrant=False"
+            )
         output = value if loss is None else loss
         assert output is not None
-        if not output.requires_grad:
+        if not output.requires_grad and (loss is not None or passage.input is not None):
             raise UsageError(
-                "forward: with training.parallel.pipeline, what blocks return must depend on their parameters"
+                "forward: with training.parallel.pipeline, what blocks return, and the loss, must depend on what the "
+                "first of them was given: nothing may be detached on the way"
             )
-        self._live[action.chunk, action.microbatch] = _Live(
-            passage.input, get_gradient_edge(output), output.device, None if loss is None else torch.ones_like(loss)
-        )
+        edge = get_gradient_edge(output) if output.requires_grad else None  # None: all before it is frozen
+        gradient = None if loss is None else torch.ones_like(loss)
+        self._live[action.chunk, action.microbatch] = _Live(passage.input, edge, output.device, gradient)
         if sends is not None:
             neighbours.send(output, sends)
 
@@ -176,21 +192,30 @@ class Pipeline:
         receive: Callable[[], torch.Tensor],
         neighbours: Neighbours,
         sends: Message | None,
-        *,
-        splits: bool,
+        splits: Arrivals | None,
     ) -> None:
-        """`splits`: the gradients of the parameters are computed later."""
+        """`splits`: the gradients of the parameters, which arrive there, are computed later."""
         live = self._live[action.chunk, action.microbatch]
         if live.gradient is None:
             live.gradient = receive().to(live.device)
-        if not splits:
+        if live.edge is None:
+            if splits is None:
+                del self._live[action.chunk, action.microbatch]
+        elif splits is None:
             torch.autograd.backward((live.edge,), (live.gradient,))
             del self._live[action.chunk, action.microbatch]
         elif live.input is not None:
             from drivetrain.parallel.split import backward_to_input
 
             parameters = self.stages.parameters_of(self._chunk(action))
-            live.left = backward_to_input(live.edge, live.gradient, live.input, parameters)
+            splits.refuses = _REENTRANT
+            try:
+                live.left = backward_to_input(live.edge, live.gradient, live.input, parameters)
+            except RuntimeError as error:
+                if "use_reentrant" in str(error.__cause__):  # torch's own check
+                    raise UsageError(_REENTRANT) from None
+                raise
+            splits.refuses = None
         if sends is not None:
             assert live.input is not None
             gradient, live.input.grad = live.input.grad, None
@@ -199,6 +224,8 @@ class Pipeline:
     def _weight(self, action: Action, arrivals: Arrivals) -> None:
         live = self._live.pop((action.chunk, action.microbatch))
         assert live.gradient is not None
+        if live.edge is None:
+            return
         if live.left is None:  # the first chunk: nobody waits for the gradient of its input
             torch.autograd.backward((live.edge,), (live.gradient,))
             return
@@ -236,10 +263,11 @@ class Pipeline:
                 receives, sends = self._messages(action, shape)
                 blocks = self.stages.blocks_of_chunk(self._chunk(action))
                 passage = Passage(blocks, self.stages.count, partial(_received, neighbours, receives), lambda: None)
-                result, value = self.stages.run(passage, whole)
-                if sends is not None:
-                    assert value is not None
-                    neighbours.send(value, sends)
+                with _ending_for_all(neighbours):
+                    result, value = self.stages.run(passage, whole)
+                    if sends is not None:
+                        assert value is not None
+                        neighbours.send(value, sends)
             return result
 
         return call
@@ -254,6 +282,16 @@ class Pipeline:
         assert self._mesh is not None
         assert self._mesh.pipe is not None
         return _told(self._mesh.pipe, value, self._mesh.stages - 1)
+
+
+@contextmanager
+def _ending_for_all(neighbours: Neighbours) -> Iterator[None]:
+    """An error inside reaches the other stages: none waits for what this one will not send any more."""
+    try:
+        yield
+    except BaseException:
+        neighbours.hang_up()
+        raise
 
 
 def _beside(mesh: Mesh, way: int) -> int:

@@ -9,15 +9,15 @@ all state, as without ZeRO: so it starts, is copied to newcomers, and is saved.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Slot
+from drivetrain.parallel.partition import is_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Shards:
         """By bucket: this rank's part of the parameters, padded. Only if they lie apart."""
         self.flats: list[torch.Tensor] = []
         """By bucket: all parameters, padded; they are views of it. Unless pieces lie apart."""
+        self._by_parameter: dict[int, Piece] = {}
+        """By id of what it is of."""
         self._apart = apart
         self._given = [list(group["params"]) for group in optimizer.param_groups]
         for slot in (slot for bucket in buckets for slot in bucket):
@@ -81,7 +83,8 @@ class Shards:
             else:
                 self.flats.append(_flattened(bucket, size * world))
             self.pieces.append([self._piece(slot, bucket[0].start + rank * size, size) for slot in bucket])
-        self._hand_over({id(piece.slot.parameter): piece for pieces in self.pieces for piece in pieces})
+        self._by_parameter = {id(piece.slot.parameter): piece for pieces in self.pieces for piece in pieces}
+        self._hand_over(self._by_parameter)
 
     def _piece(self, slot: Slot, start: int, size: int) -> Piece:
         """What lies of a parameter in elements [start, start + size) of the vector; it may be nothing."""
@@ -110,39 +113,20 @@ class Shards:
                         for name, value in state.items()
                     }
 
-    def dump(self) -> dict[str, Any]:
-        """What this rank has that others may not; tensors are the live ones."""
-        return {
-            "pieces": {
-                piece.slot.index: (
-                    piece.first,
-                    piece.last,
-                    piece.parameter.detach(),
-                    dict(self.optimizer.state.get(piece.parameter, {})),
-                )
-                for pieces in self.pieces
-                for piece in pieces
-                if piece.last > piece.first
-            }
-        }
+    def piece_of(self, parameter: nn.Parameter) -> Piece:
+        """This rank's, of a parameter in one of the buckets; it may have no elements."""
+        return self._by_parameter[id(parameter)]
 
-    def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
-        """Become whole again, from what all ranks have dumped. Parameters' memory must be there."""
-        self.reset()
-        slots = {slot.index: slot for bucket in self.buckets for slot in bucket}
-        known = {id(each) for given in self._given for each in given}
-        for dump in dumps:
-            for index, (first, last, value, state) in dump["pieces"].items():
-                parameter = slots[index].parameter
-                parameter.data.view(-1)[first:last] = value
-                if id(parameter) not in known:
-                    continue
-                for name, part in state.items():
-                    if not is_like(name, part, value):
-                        self.optimizer.state[parameter][name] = part.clone() if torch.is_tensor(part) else part
-                        continue
-                    whole = self.optimizer.state[parameter].setdefault(name, part.new_zeros(parameter.shape))
-                    whole.view(-1)[first:last] = part
+    def take_over(self) -> None:
+        """Parameters to which the script has given other memory since (`parameter.data = …`), on all ranks alike: their
+        values go to where pieces are of."""
+        for bucket, flat in zip(self.buckets, self.flats, strict=False):  # none if pieces lie apart
+            first, size, begin = flat.data_ptr(), flat.element_size(), bucket[0].start
+            for slot in bucket:
+                parameter = slot.parameter
+                if parameter.data_ptr() != first + (slot.start - begin) * size:
+                    here = flat[slot.start - begin : slot.stop - begin].view(parameter.shape)
+                    parameter.data = here.copy_(parameter.data)
 
     def reset(self) -> None:
         """Give the optimizer the model's parameters back, without their state, and those memory of their own with
@@ -158,6 +142,7 @@ class Shards:
                 slot.parameter.data = torch.empty_like(slot.parameter.data)
         self.world = 0
         self.pieces, self.gradients, self.values, self.flats = [], [], [], []
+        self._by_parameter = {}
 
 
 def _flattened(bucket: Sequence[Slot], size: int) -> torch.Tensor:
@@ -172,11 +157,6 @@ def _flattened(bucket: Sequence[Slot], size: int) -> torch.Tensor:
 
 def _flat(value: torch.Tensor) -> torch.Tensor:
     return value.reshape(-1)
-
-
-def is_like(name: str, value: Any, parameter: torch.Tensor) -> bool:
-    """Has this state an entry for each element of the parameter? torch's step count is a scalar, like some of them."""
-    return isinstance(value, torch.Tensor) and value.shape == parameter.shape and (value.dim() > 0 or name != "step")
 
 
 _PROBE_STEPS = 3
@@ -209,4 +189,34 @@ def refuse_unless_elementwise(optimizer: torch.optim.Optimizer) -> None:
         raise UsageError(
             f"training.parallel.zero: cannot be used with the optimizer {name}, whose update of an element depends on "
             "others of its tensor"
+        )
+
+
+def refuse_unless_tensorwise(optimizer: torch.optim.Optimizer) -> None:
+    """Raises `UsageError` for an optimizer whose update of a tensor depends on others: tried out on two, together and
+    alone. The stages of a pipeline have other ones each."""
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(6, 4, generator=generator), torch.randn(5, 3, generator=generator)]
+    slopes = [[torch.randn(each.shape, generator=generator) for each in values] for _ in range(_PROBE_STEPS)]
+    taken = inspect.signature(type(optimizer)).parameters
+    arguments = {key: value for key, value in optimizer.defaults.items() if key in taken}
+    name = type(optimizer).__name__
+
+    def updated(numbers: list[int]) -> list[torch.Tensor]:
+        parameters = [nn.Parameter(values[number].clone()) for number in numbers]
+        probe = type(optimizer)(parameters, **arguments)
+        for step in slopes:
+            for number, each in zip(numbers, parameters, strict=True):
+                each.grad = step[number].clone()
+            probe.step()
+        return [each.detach() for each in parameters]
+
+    try:
+        together, alone = updated([0, 1]), [*updated([0]), *updated([1])]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"training.parallel.pipeline: cannot be used with the optimizer {name}: {error}") from error
+    if not all(torch.allclose(one, other, rtol=1e-5, atol=1e-7) for one, other in zip(together, alone, strict=True)):
+        raise UsageError(
+            f"training.parallel.pipeline: cannot be used with the optimizer {name}, whose update of a tensor depends "
+            "on others, which other stages have"
         )

@@ -13,6 +13,8 @@ import torch
 from torch.autograd.graph import GradientEdge
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
+from drivetrain.errors import DrivetrainError
+
 Left = list[dict[str, Any]]
 """What the second half goes on with."""
 
@@ -21,7 +23,12 @@ def backward_to_input(
     edge: GradientEdge, gradient: torch.Tensor, given: torch.Tensor, parameters: Sequence[torch.nn.Parameter]
 ) -> Left:
     """From an output's gradient, set that of the input `given`."""
-    _, left = stage_backward_input([edge], [gradient], [given], iter(parameters))
+    try:
+        _, left = stage_backward_input([edge], [gradient], [given], iter(parameters))
+    except RuntimeError as error:
+        if isinstance(error.__cause__, DrivetrainError):
+            raise error.__cause__ from None  # what a hook had to say is the error, not that torch's split failed
+        raise
     return left
 
 

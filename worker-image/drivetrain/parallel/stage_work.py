@@ -12,7 +12,6 @@ from drivetrain.comm.arrivals import Arrivals
 from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
-from drivetrain.parallel.layout import Layout
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.pipeline import Pipeline
@@ -49,7 +48,7 @@ class StageWork:
         with rng.stream(training.seed, step, mesh.data_rank):
             shard = self._source.read(step, part)
             costs = self._pipeline.stages.measure(lambda: tally.add(forward(self._model, shard), len(part)))
-        tally.restore()
+        tally.buffers.put_back()
         for parameter in self._model.parameters():
             parameter.grad = None
         mesh.world.all_reduce(costs).wait()
@@ -74,17 +73,17 @@ class StageWork:
             rng.seed(seed, step, stream, number, chunk)
 
         self._pipeline.step(len(parts), compute, reseed, arrivals)
-        if any(self._pipeline.is_everywhere(each) for each in tally.changed()):
+        if any(self._pipeline.is_everywhere(each) for each in tally.buffers.changed()):
             raise UsageError(
                 "forward: with training.parallel.pipeline, only blocks may have buffers that forward changes, such as "
                 "the statistics of a batch norm"
             )
 
-    def add_up(self, layout: Layout, mesh: Mesh, tail: torch.Tensor, *, begins: bool) -> None:
+    def add_up(self, mesh: Mesh, tail: torch.Tensor, *, begins: bool) -> None:
         """What a stage does not know: the numbers of the last one, and the gradients of what all have. `begins`: this
         is the membership's first step. Raises `Interrupted`."""
         assert mesh.pipe is not None
-        everywhere = [slot for slot in layout.slots if self._pipeline.is_everywhere(slot.parameter)]
+        everywhere = [slot for slot in self._tally.layout.slots if self._pipeline.is_everywhere(slot.parameter)]
         used = [float(slot.parameter.grad is not None) for slot in everywhere]
         gradients = [
             torch.zeros_like(slot.parameter) if slot.parameter.grad is None else slot.parameter.grad

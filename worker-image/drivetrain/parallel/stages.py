@@ -9,7 +9,8 @@ else, such as embeddings and the head, is there on every rank; what it is used f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from drivetrain.errors import UsageError
-from drivetrain.parallel.blocks import blocks_of, in_backward, owners
+from drivetrain.parallel.blocks import in_backward, modules_of, owners
 from drivetrain.parallel.cut import cut
 from drivetrain.parallel.elsewhere import Elsewhere, has_unknown, known
 from drivetrain.parallel.loss import Loss
@@ -130,27 +131,63 @@ class _Timing:
         return output.detach().requires_grad_() if isinstance(output, torch.Tensor) else output
 
 
+class _Whole:
+    """A call of the forward function with all blocks there, and the random numbers that the stages would draw."""
+
+    def __init__(self, bounds: Sequence[int], enter: Callable[[int], None]) -> None:
+        self._chunks = {first: chunk for chunk, first in enumerate(bounds[:-1]) if chunk > 0}
+        self._enter = enter
+
+    def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A block is called."""
+        if number in self._chunks:
+            self._enter(self._chunks[number])
+        return original(*args, **kwargs)
+
+
 class Stages:
     """The blocks of one model, and which are ours."""
 
     def __init__(self, model: nn.Module, chunks: int) -> None:
         """`chunks`: of the whole model."""
         self._model = model
-        self._modules = [block.module for block in blocks_of(model) if block.module is not None]
+        self._modules = modules_of(model)
         if len(self._modules) < chunks:
             raise UsageError(
                 f"training.parallel.pipeline: the model has {len(self._modules)} blocks for {chunks} chunks (stages "
                 "times chunks of each): set model.blocks to a list of at least as many modules"
             )
-        self._pass: Passage | _Timing | None = None
+        self._refuse_wrong_blocks()
+        self._pass: Passage | _Timing | _Whole | None = None
         self._bounds: list[int] = []
         self._chunk_of: dict[int, int] = {}
         """By id of a parameter or buffer."""
         self._block_of = owners(model, self._modules)
         for number, module in enumerate(self._modules):
             module.forward = self._wrapped(number, module.forward)
-        model.register_forward_pre_hook(lambda *_: self._refuse("call the model in the functions of run.step only"))
-        model.register_state_dict_pre_hook(lambda *_: self._refuse("write it with run.save"))
+
+    def _refuse_wrong_blocks(self) -> None:
+        """Each must be called, once, and for itself."""
+        names = {id(module): name for name, module in self._model.named_modules()}
+        listed = {id(each) for each in self._modules}
+        if len(listed) < len(self._modules):
+            twice = next(each for at, each in enumerate(self._modules) if each in self._modules[:at])
+            raise UsageError(
+                f"training.parallel.pipeline: {names[id(twice)]} is listed twice in model.blocks; no two stages can "
+                "share a block"
+            )
+        for each in self._modules:
+            name = names[id(each)]
+            if type(each).forward is nn.Module.forward and "forward" not in vars(each):
+                raise UsageError(
+                    f"training.parallel.pipeline: the block {name} is a {type(each).__name__}, which has no forward "
+                    "and so is never called; set model.blocks to a list of modules that are called one after the other"
+                )
+            inner = next(
+                (names[id(other)] for other in each.modules() if other is not each and id(other) in listed), None
+            )
+            if inner is not None:
+                raise UsageError(f"training.parallel.pipeline: the block {inner} of model.blocks is a part of {name}")
 
     def _wrapped(self, number: int, original: _Original) -> _Original:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -169,6 +206,8 @@ class Stages:
     @bounds.setter
     def bounds(self, bounds: list[int]) -> None:
         self._bounds = bounds
+        if bounds:
+            self._block_of = owners(self._model, self._modules)  # buffers may be other ones than when they were made
         chunks = {block: chunk for chunk, (first, end) in enumerate(pairwise(bounds)) for block in range(first, end)}
         self._chunk_of = {key: chunks[block] for key, block in self._block_of.items()} if bounds else {}
 
@@ -243,14 +282,20 @@ class Stages:
             self._pass = None
         return result, None
 
+    @contextmanager
+    def entering(self, enter: Callable[[int], None]) -> Iterator[None]:
+        """While all blocks are there, though it is known where they will be cut: `enter(chunk)` is called before the
+        first block of each chunk but the first."""
+        self._pass = _Whole(self.bounds, enter)
+        try:
+            yield
+        finally:
+            self._pass = None
+
     def check(self, result: torch.Tensor | Loss) -> None:
         """Look at what the forward function returned, in `compute`. Raises `UsageError`."""
         if isinstance(self._pass, Passage):
             self._pass.check(result)
-
-    def _refuse(self, instead: str) -> None:
-        if self.bounds and self._pass is None:
-            raise UsageError(f"training.parallel.pipeline: no rank has all blocks between steps: {instead}")
 
 
 def _given(args: tuple[Any, ...]) -> torch.Tensor:

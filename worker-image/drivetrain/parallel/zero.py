@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
@@ -24,6 +24,8 @@ from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
 from drivetrain.comm.transport import Pending, Transport
+from drivetrain.parallel.absent import Absent
+from drivetrain.parallel.exchange import DuringBackward
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
 from drivetrain.parallel.shards import Shards, part_size
@@ -51,7 +53,7 @@ class _Sending:
     incoming: torch.Tensor
 
 
-class Zero:
+class Zero(DuringBackward):
     """Sums the gradients of one model over the ranks of a transport, each rank its part."""
 
     def __init__(
@@ -64,6 +66,8 @@ class Zero:
         dtype: torch.dtype | None = None,
     ) -> None:
         """`gathered`: stage 3; `keeps_gradients`: stage 1. `dtype`: in which gradients travel; None: their own."""
+        super().__init__(layout)
+        self.needs_all_alike = gathered is not None
         self._layout = layout
         self._shards = shards
         self._gathered = gathered
@@ -86,15 +90,13 @@ class Zero:
     # --- gradients --------------------------------------------------------------------------------------------------
 
     def begin(self, transport: Transport | None, step: int) -> None:
-        """Start a step; cuts the state if this is the membership's first. None: one rank only, which has all."""
+        """Start a step; the state is cut by now. None: one rank only, which has all."""
         if transport is not None and transport.world == 1:
             transport = None
         self.arrivals.begin(transport.interrupt if transport is not None else None)
         self._transport = transport
-        if transport is not None and self._shards.is_whole:
-            self.cut(transport)
-            if self._gathered is not None:
-                self._gathered.forget_order()
+        assert transport is None or not self._shards.is_whole
+        self._shards.take_over()
         if self._gathered is not None:
             self._gathered.begin(transport)
         self._step = step
@@ -113,15 +115,25 @@ class Zero:
             bucket.staging, bucket.views = None, {}
         self._memory.forget()
 
-    def begin_microbatch(self) -> None:
-        """Forward is about to be called."""
+    def forget_order(self) -> None:
+        """A membership begins."""
+        if self._gathered is not None:
+            self._gathered.forget_order()
+
+    def begin_microbatch(self, *, last: bool) -> None:
+        super().begin_microbatch(last=last)
         if self._gathered is not None:
             self._gathered.begin_microbatch()
 
     def end_forward(self) -> None:
-        """Backward is about to be called. Raises `UsageError` if other ranks' forward ran other blocks."""
+        """Raises `UsageError` on all ranks if they run other blocks."""
         if self._gathered is not None:
             self._gathered.end_forward()
+
+    def end_backward(self) -> None:
+        """Backward is over, of one micro-batch. Raises as `end_forward` does."""
+        if self._gathered is not None:
+            self._gathered.end_backward()
 
     def _made(self, slot: Slot) -> None:
         assert self._gathered is not None
@@ -189,12 +201,9 @@ class Zero:
         if sent.outgoing is not sent.bucket.staging:
             self._memory.give_back(sent.outgoing)
 
-    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+    def finish_with(self, tail: torch.Tensor) -> torch.Tensor:
         """Send what is left, wait for everything, and point the pieces' `.grad` at their part of the sums (None where
-        no rank had one).
-
-        `tail` is this rank's, shape (layout.tail,); returns the sum over the ranks.
-        """
+        no rank had one)."""
         transport = self._transport
         if self._gathered is not None:
             self._gathered.end()
@@ -222,8 +231,7 @@ class Zero:
 
     @property
     def vectors(self) -> list[torch.Tensor] | None:
-        """This rank's part of all gradients after `finish`, and zeros, in few tensors; None if they are where autograd
-        put them."""
+        """This rank's part."""
         return None if self._transport is None else list(self._shards.gradients)
 
     def abandon(self) -> None:
@@ -238,16 +246,14 @@ class Zero:
             self._gathered.abandon()
 
     @property
-    def parameters(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        """The model's parameters, each with what has its gradient here after `finish`: itself or this rank's piece."""
+    def held(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
         if self._shards.is_whole:
-            yield from ((slot.parameter, slot.parameter) for slot in self._layout.slots)
+            yield from super().held
         else:
             pieces = (piece for bucket in self._shards.pieces for piece in bucket)
             yield from ((piece.slot.parameter, piece.parameter) for piece in pieces)
 
     def sum_over_parts(self, mine: torch.Tensor) -> None:
-        """Add up numbers of this rank's part over all parts, in place. Raises `Interrupted`."""
         if self._transport is not None:
             self._transport.all_reduce(mine).wait()
 
@@ -259,14 +265,6 @@ class Zero:
         self._torn = False
 
     # --- parameters -------------------------------------------------------------------------------------------------
-
-    def sources(self, world: int) -> range:
-        """Ranks that have all parts between them."""
-        return range(world)
-
-    def receivers(self, world: int) -> range:
-        """Ranks that can become whole."""
-        return range(world)
 
     def spread(self, transport: Transport) -> None:
         """After an update: bring everybody's parts into all parameters, where they are kept."""
@@ -282,7 +280,6 @@ class Zero:
 
     @contextlib.contextmanager
     def whole_parameters(self, transport: Transport | None) -> Iterator[None]:
-        """All parameters are there, on all ranks; all of them call this. Raises `Interrupted`."""
         if transport is None or self._gathered is None:
             yield
             return
@@ -290,40 +287,41 @@ class Zero:
         yield
         self._gathered.end()
 
-    # --- state (see world/reunion.py) -------------------------------------------------------------------------------
+    # --- state (see divided.py) -------------------------------------------------------------------------------------
+
+    def uses(self, absent: Absent) -> None:
+        """Tell this what is here, and what not."""
+        if self._gathered is not None:
+            self._gathered.absent = absent
 
     @property
-    def part(self) -> tuple[int, int]:
-        """Which part of how many this rank has; (0, 0): everything, (0, -1): nothing that counts."""
-        return (0, -1) if self._torn else (self._shards.rank if self._shards.world else 0, self._shards.world)
+    def drops_parameters(self) -> bool:
+        """Whether parameters are here only while they are needed (stage 3)."""
+        return self._gathered is not None
 
-    def dump(self) -> dict[str, Any]:
-        """This rank's part."""
-        return self._shards.dump()
+    @property
+    def torn(self) -> bool:
+        """An update was interrupted here: this rank's part is neither old nor new."""
+        return self._torn
 
-    def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
-        """Become whole, from the parts of all ranks."""
-        copies = list(dumps)
-        if self._gathered is not None:
-            self._gathered.restore()
-        self._shards.assemble(copies)
-        self._torn = False
+    @property
+    def slots(self) -> set[int]:
+        """Ids of the parameters whose elements ranks have ranges of."""
+        return {id(slot.parameter) for slot in self._layout.slots}
+
+    def take_over(self) -> None:
+        """What a script has put in the places of parameters counts from now on."""
+        self._shards.take_over()
+
+    def piece_of(self, parameter: nn.Parameter) -> tuple[nn.Parameter, int]:
+        """This rank's range of a parameter, flat, and where it begins. Only while it is cut."""
+        piece = self._shards.piece_of(parameter)
+        return piece.parameter, piece.first
 
     def reset(self) -> None:
-        """Become whole with nothing that counts: before a peer's state is taken over."""
+        """Give the optimizer the model's parameters back, without their state, and those memory of their own with
+        whatever is in it: before something whole is put there."""
         if self._gathered is not None:
             self._gathered.restore()
         self._shards.reset()
         self._torn = False
-
-    @contextlib.contextmanager
-    def assembled(self, dumps: Iterable[dict[str, Any]]) -> Iterator[None]:
-        """Be whole for a while, on this rank only."""
-        rank, transport = self._shards.rank, self._transport
-        assert transport is not None
-        self.assemble(dumps)
-        try:
-            yield
-        finally:
-            self.cut(transport)
-            assert self._shards.rank == rank

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import Interrupted
+from drivetrain.errors import Deviation, Interrupted
 from drivetrain.position import StepResult
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.messages import EpochId, Progress
@@ -48,6 +48,10 @@ class World(Protocol):
         """Size of the current group."""
 
     @property
+    def unplaced(self) -> str | None:
+        """Why rank and size have no meaning here and now; None if they have."""
+
+    @property
     def change_pending(self) -> bool:
         """A join or leave waits for a step boundary: tell the others with the next step."""
 
@@ -64,8 +68,21 @@ class World(Protocol):
     def interrupted(self, error: Interrupted) -> None:
         """The current operation failed: this group is done for."""
 
+    def failed(self, error: Exception) -> None:
+        """An attempt failed here, and the others cannot be told in this group: it is done for, like after a fault. In a
+        world that never changes, raises `error`."""
+
+    def deviated(self, error: Deviation) -> NoReturn:
+        """The members' scripts have come apart: this ends the job."""
+
     def boundary(self) -> None:
         """A step with a pending change was committed: leave this group at the next `ensure`."""
+
+    def at(self, operation: str, step: int, line: str) -> None:
+        """The script is now at this operation (`script`: between two), about this step, called at this line.
+
+        Called at each entry and exit: costs a microsecond, and is told if it stays so.
+        """
 
     def committed(self, result: StepResult, step: int) -> None:
         """A step was committed here; `step` is its number."""

@@ -20,14 +20,14 @@ from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import CommFault, Interrupted, MembershipOver, OutOfStep, StateLost
+from drivetrain.errors import CommFault, Deviation, Interrupted, MembershipOver, OutOfStep, StateLost
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.position import StepResult
 from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.constants import ENV_POD_IP
 from drivetrain_api.exit_codes import RankExitCode
-from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
+from drivetrain_api.messages import DEVIATION, Boundary, EpochId, Form, ProcessPhase, Progress
 
 _STUCK_GROUPS: Final = 16
 """A group with operations that never end keeps threads and descriptors: above this many, the process asks to be
@@ -59,6 +59,7 @@ class Elastic:
         self._fault: str | None = None
         self._rank = -1
         self._size = 0
+        self._pid = os.getpid()
         self._payload_bytes = 0
         """Of the groups that this process has left."""
         link.on_form(self._on_form)
@@ -112,6 +113,12 @@ class Elastic:
         return self._link.is_spare and not self._has_state
 
     @property
+    def unplaced(self) -> str | None:
+        if os.getpid() != self._pid:
+            return "a process that was forked from a rank (a data worker) does not learn of changes of the membership"
+        return None if self._size else "this process is no member of the job yet"
+
+    @property
     def change_pending(self) -> bool:
         """A form with a step boundary has arrived, and is not obeyed yet."""
         return self._form is not None
@@ -148,8 +155,17 @@ class Elastic:
             self._fault = str(error)
             self._tell(ProcessPhase.MEMBER)
 
+    def failed(self, error: Exception) -> None:
+        self.interrupted(CommFault(f"{type(error).__name__} in the script ended an operation of all ranks"))
+
+    def deviated(self, error: Deviation) -> NoReturn:
+        self._end(f"{DEVIATION}: {error}", RankExitCode.DEVIATION)
+
     def boundary(self) -> None:
         self._change_due = True
+
+    def at(self, operation: str, step: int, line: str) -> None:
+        self._link.at(operation, step, line)
 
     def committed(self, result: StepResult, step: int) -> None:
         self._step = step

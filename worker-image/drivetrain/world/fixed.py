@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NoReturn
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
@@ -16,7 +17,7 @@ from drivetrain.comm.nccl import connect_nccl
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
-from drivetrain.errors import Interrupted
+from drivetrain.errors import Deviation, Interrupted
 from drivetrain.position import StepResult
 from drivetrain.world.attempt import agree
 from drivetrain.world.base import Entry, Synchronise
@@ -30,6 +31,7 @@ CONNECT_SECONDS = 300.0
 class Fixed:
     """Alone (`transport` None) or with the ranks of a launcher that restarts everybody on a failure."""
 
+    unplaced = None
     change_pending = False
     is_spare = False
     epoch = EpochId(1, 1)
@@ -79,7 +81,16 @@ class Fixed:
     def interrupted(self, error: Interrupted) -> None:
         raise error
 
+    def failed(self, error: Exception) -> None:
+        raise error
+
+    def deviated(self, error: Deviation) -> NoReturn:
+        raise error
+
     def boundary(self) -> None:
+        return
+
+    def at(self, operation: str, step: int, line: str) -> None:
         return
 
     def committed(self, result: StepResult, step: int) -> None:

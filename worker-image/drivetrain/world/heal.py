@@ -7,7 +7,7 @@ members of its epoch, so nothing is taken back. Members that are behind, and new
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
@@ -55,12 +55,17 @@ class Healed:
     """How many members came without state."""
     doing: tuple[Doing, ...]
     """By rank."""
+    failed: bool = False
+    """Some member's attempt at the operation that all are in has failed; it has not told the others yet."""
+    later: dict[str, Any] = field(default_factory=dict)
+    """Of what this member got as of the last operation, how it is now: see between.py."""
 
 
 _Order = tuple[int, int, int, EpochId]
 _PART: Final = 6
 _PARTS: Final = 7
 _SAVED: Final = 8
+_FAILED: Final = 9
 """Columns of the table that members exchange."""
 
 _SMALL: Final = 1 << 16
@@ -77,17 +82,23 @@ def synchronise(
     may_start: bool = True,
     sharded: Sharded | None = None,
     saved_step: Callable[[], int] = lambda: -1,
+    failed: bool = False,
+    for_those_behind: Callable[[], dict[str, Any]] = dict,
 ) -> Healed:
     """Bring all members to the state of the most advanced one.
 
     When nobody has state, and if `may_start`, `start()` is called on one rank (it may load a saved state), and that
     rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ,
     or `StateLost` on all members when parts of the state are missing; `saved_step()` is that of a file, -1 for none.
+    `failed`: this member's attempt has, and the others do not know. `for_those_behind`: what members with state, which
+    are one operation behind, get in place of parts of the registry (see between.py).
     """
     part, parts = sharded.part if sharded is not None else (0, 0)
     saved = saved_step() if parts else -1
     rank_order = position.order()
-    mine = torch.tensor([*rank_order[:3], *rank_order[3], int(doing), part, parts, saved], dtype=torch.int64)
+    mine = torch.tensor(
+        [*rank_order[:3], *rank_order[3], int(doing), part, parts, saved, int(failed)], dtype=torch.int64
+    )
     table = [row.tolist() for row in transport.all_gather(mine)]
     orders = [(row[0], row[1], row[2], EpochId(row[3], row[4])) for row in table]
     best = max(orders)
@@ -104,12 +115,17 @@ def synchronise(
     source = whole.index(True)
     if fresh and transport.rank == source:
         start()
+    later: dict[str, Any] = {}
     needy = [rank for rank in range(transport.world) if (rank != source if fresh else not whole[rank])]
     if needy:
         if transport.rank == source:
-            _give(transport, position, registry, needy)
+            behind = [rank for rank in needy if table[rank][0] and not fresh]
+            give(transport, position, registry.collect(), [rank for rank in needy if rank not in behind])
+            earlier = for_those_behind() if behind else {}
+            later = {name: registry.collect_one(name) for name in earlier}
+            give(transport, position, {**registry.collect(), **earlier}, behind, later)
         elif transport.rank in needy:
-            _take(transport, position, registry, source, sharded)
+            later = take(transport, position, registry, source, sharded)
     position.has_state = True
     return Healed(
         received=transport.rank in needy,
@@ -117,6 +133,8 @@ def synchronise(
         joined=sum(1 for order in orders if order[0] == 0),
         # A newcomer's script is at its beginning, whatever it asks for: it waits for the next step.
         doing=tuple(Doing(row[5]) if fresh or row[0] else Doing.BINDING for row in table),
+        failed=any(row[_FAILED] for row in table),
+        later=later,
     )
 
 
@@ -141,12 +159,21 @@ def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list
     raise StateLost(f"{message}: back to the save of step {saved}, which costs {step - saved} steps", saved=True)
 
 
-def _give(transport: Transport, position: Position, registry: Registry, needy: list[int]) -> None:
-    skeleton, tensors = flatten({"state": registry.collect(), "position": position.dump()})
+def give(
+    transport: Transport,
+    position: Position,
+    state: dict[str, Any],
+    needy: list[int],
+    later: dict[str, Any] | None = None,
+) -> None:
+    """Send a registry's state to these ranks, which `take` it, and `later` with it. Raises `Interrupted`."""
+    if not needy:
+        return
+    skeleton, tensors = flatten({"state": state, "position": position.dump(), "later": later or {}})
     parcel = _Parcel.of(places(skeleton))
     for place, tensor in zip(places(skeleton), tensors, strict=True):
         if parcel.is_small(place):
-            parcel.small_view(place).copy_(tensor)
+            parcel.small_part(place).copy_(as_bytes(tensor))
     # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise.
     large = [as_bytes(tensors[place.index]) for place in parcel.large]
     words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
@@ -165,7 +192,11 @@ def _give(transport: Transport, position: Position, registry: Registry, needy: l
         transport.send([sums], peer)
 
 
-def _take(transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None) -> None:
+def take(
+    transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None
+) -> dict[str, Any]:
+    """Replace all state by that of rank `source`; returns what that gave for later. Raises `Interrupted`; nothing was
+    changed then."""
     header = torch.zeros(1, dtype=torch.int64)
     transport.receive([header], source)
     faults.point("copying", position.step)
@@ -173,7 +204,7 @@ def _take(transport: Transport, position: Position, registry: Registry, source: 
     transport.receive([words], source)
     skeleton = load_skeleton(words.numpy().tobytes())
     parcel = _Parcel.of(places(skeleton))
-    large = [torch.empty(place.shape, dtype=place.dtype) for place in parcel.large]
+    large = [place.empty() for place in parcel.large]
     incoming = [parcel.small, *(as_bytes(each) for each in large)]
     found = torch.zeros(len(incoming), dtype=torch.int64)
 
@@ -187,7 +218,7 @@ def _take(transport: Transport, position: Position, registry: Registry, source: 
         raise CommFault(f"the state from rank {source} arrived damaged: checksum differs")
     by_index = dict(zip((place.index for place in parcel.large), large, strict=True))
     tensors = [
-        by_index[place.index] if place.index in by_index else parcel.small_view(place).clone()
+        by_index[place.index] if place.index in by_index else place.shaped(parcel.small_part(place).clone())
         for place in places(skeleton)
     ]
     whole: dict[str, Any] = unflatten(skeleton, tensors)
@@ -195,6 +226,8 @@ def _take(transport: Transport, position: Position, registry: Registry, source: 
         sharded.reset()
     registry.adopt(whole["state"])
     position.load(whole["position"])
+    later: dict[str, Any] = whole["later"]
+    return later
 
 
 class _Parcel:
@@ -221,7 +254,7 @@ class _Parcel:
         """Does it travel in the flat tensor?"""
         return place.index in self._offsets
 
-    def small_view(self, place: Place) -> torch.Tensor:
-        """Its place in the flat tensor, in its own shape and dtype."""
+    def small_part(self, place: Place) -> torch.Tensor:
+        """Its place in the flat tensor."""
         at = self._offsets[place.index]
-        return self.small[at : at + place.bytes].view(place.dtype).view(place.shape)
+        return self.small[at : at + place.bytes]

@@ -6,6 +6,7 @@ Before members come or go, and for a file: every rank tells its part to all othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -36,8 +37,33 @@ class Sharded(Protocol):
     def receivers(self, world: int) -> range:
         """Ranks that can become whole by that."""
 
+    def assembled(self, dumps: Iterable[dict[str, Any]]) -> AbstractContextManager[None]:
+        """Be whole for a while, on this rank only."""
+
     def spread(self, transport: Transport) -> None:
         """After an update: bring the ranks' parts into all parameters, where they are kept. Raises `Interrupted`."""
+
+
+def broadcast_tree(transport: Transport, tree: Any, root: int) -> Any:
+    """A copy of what rank `root` gives, on all ranks: a tree with tensors, on the CPU. What others give does not count.
+
+    Raises `Interrupted`.
+    """
+    header = torch.zeros(2, dtype=torch.int64)
+    words, payload = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)
+    if transport.rank == root:
+        skeleton, tensors = flatten(tree)
+        words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
+        payload = torch.cat([payload, *(as_bytes(_padded(each)) for each in tensors)])
+        header[0], header[1] = words.numel(), payload.numel()
+    transport.broadcast(header, root)
+    if transport.rank != root:
+        words = torch.empty(int(header[0]), dtype=torch.uint8)
+        payload = torch.empty(int(header[1]), dtype=torch.uint8)
+    transport.broadcast(words, root)
+    if payload.numel():
+        transport.broadcast(payload, root)
+    return _unpacked(load_skeleton(words.numpy().tobytes()), payload)
 
 
 def parts_of_all(
@@ -50,21 +76,9 @@ def parts_of_all(
     receives = transport.rank in receivers
     found: list[dict[str, Any]] = []
     for root in holders:
-        header = torch.zeros(2, dtype=torch.int64)
-        words, payload = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)
-        if transport.rank == root:
-            skeleton, tensors = flatten(sharded.dump())
-            words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
-            payload = torch.cat([payload, *(as_bytes(_padded(each)) for each in tensors)])
-            header[0], header[1] = words.numel(), payload.numel()
-        transport.broadcast(header, root)
-        if transport.rank != root:
-            words = torch.empty(int(header[0]), dtype=torch.uint8)
-            payload = torch.empty(int(header[1]), dtype=torch.uint8)
-        transport.broadcast(words, root)
-        transport.broadcast(payload, root)
+        dump = broadcast_tree(transport, sharded.dump() if transport.rank == root else None, root)
         if receives:
-            found.append(_unpacked(load_skeleton(words.numpy().tobytes()), payload))
+            found.append(dump)
     return found
 
 
@@ -76,17 +90,25 @@ def reunite(transport: Transport, sharded: Sharded, holders: Sequence[int], rece
         sharded.assemble(dumps)
 
 
+def settle(transport: Transport, sharded: Sharded, *, updated: bool, whole: bool) -> None:
+    """After a step: bring updated parts to all ranks; `whole`: and all parts together, because members will come or go.
+    All ranks call this. Raises `Interrupted`."""
+    if updated:
+        sharded.spread(transport)
+    if whole:
+        reunite(transport, sharded, sharded.sources(transport.world), sharded.receivers(transport.world))
+
+
 def _padded(tensor: torch.Tensor) -> torch.Tensor:
     """As bytes, with zeros up to a multiple of 16, so that what follows is aligned."""
     flat = as_bytes(tensor.cpu())
     return torch.cat([flat, flat.new_zeros(-len(flat) % 16)])
 
 
-def _unpacked(skeleton: Any, payload: torch.Tensor) -> dict[str, Any]:
+def _unpacked(skeleton: Any, payload: torch.Tensor) -> Any:
     tensors = []
     at = 0
     for place in places(skeleton):
-        tensors.append(payload[at : at + place.bytes].view(place.dtype).view(place.shape))
+        tensors.append(place.shaped(payload[at : at + place.bytes]))
         at += (place.bytes + 15) // 16 * 16
-    tree: dict[str, Any] = unflatten(skeleton, tensors)
-    return tree
+    return unflatten(skeleton, tensors)

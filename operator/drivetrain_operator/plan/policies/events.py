@@ -45,6 +45,8 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
             RecordEvent("Warning", "CoordinatorReplaced", f"a coordinator of term {new.membership.term} follows")
         )
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.STATE_LOST))
+    if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
+        told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.COMPLETE))
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.FAILED))

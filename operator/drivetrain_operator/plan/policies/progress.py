@@ -1,7 +1,7 @@
 """How far is training, and is that worth a write?
 
 Written when a percent passes, at least every 60 s and at most every 10 s: a thousand jobs must not keep etcd busy with
-numbers. The last ones are written when the job is over.
+numbers. The last ones are written when the job is over, or stands still.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def progress(view: View, status: TrainingJobStatus) -> Decision:
             return Decision(status)
         age = (view.now - old.last_update_time).total_seconds()
         due = AT_MOST_EVERY if new.percent != old.percent else AT_LEAST_EVERY
+        if report is not None and report.standstill is not None:
+            due = 0.0  # it is written anyway, says which step it is, and will not change for a while
         if age < due and not status.finished:
             return Decision(status, after=due - age)
     return Decision(status.model_copy(update={"progress": new}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from drivetrain_api.exit_codes import RankExitCode
-from drivetrain_api.messages import STATE_LOST, Failure, JobState, Report
+from drivetrain_api.messages import DEVIATION, STATE_LOST, Failure, JobState, Report
 from drivetrain_api.status import (
     MAX_FAILURES,
     MAX_LOG_TAIL,
@@ -36,8 +36,8 @@ def tally(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(status)
     status = _failures(view, status, report)
     status = _state_lost(view, status, report)
-    if (why := _lost_for_good(status)) is not None:
-        return Decision(ended(view, status, ConditionType.FAILED, STATE_LOST, why), final=True)
+    if (found := _hopeless(status)) is not None:
+        return Decision(ended(view, status, ConditionType.FAILED, found.reason, _said(found)), final=True)
     recovered = max(0, report.recoveries - status.counted.recoveries)
     return Decision(
         status.model_copy(
@@ -83,16 +83,19 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     )
 
 
-def _lost_for_good(status: TrainingJobStatus) -> str | None:
-    """What a rank said that found a part of the state gone, and nothing saved to go on from."""
-    found = (f for f in status.failures if f.reason == STATE_LOST and f.exit_code == RankExitCode.STATE_LOST)
-    return next(map(_said, found), None)
+_HOPELESS: Final = {STATE_LOST: RankExitCode.STATE_LOST, DEVIATION: RankExitCode.DEVIATION}
+"""With which exit code a rank says that a repeat cannot help."""
+
+
+def _hopeless(status: TrainingJobStatus) -> FailureStatus | None:
+    """A part of the state is gone and nothing was saved to go on from, or the ranks' scripts have come apart."""
+    return next((f for f in status.failures if f.reason in _HOPELESS and f.exit_code == _HOPELESS[f.reason]), None)
 
 
 def _said(failure: FailureStatus) -> str:
-    """Its line about the state, without the prefix."""
-    line = next(line for line in failure.log_tail.splitlines() if STATE_LOST in line)
-    return line.split(f"{STATE_LOST}: ", 1)[-1].removesuffix(": asking for a fresh process")
+    """Its line about that, without the prefix."""
+    line = next(line for line in failure.log_tail.splitlines() if failure.reason in line)
+    return line.split(f"{failure.reason}: ", 1)[-1].removesuffix(": asking for a fresh process")
 
 
 def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> TrainingJobStatus:

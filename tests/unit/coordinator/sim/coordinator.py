@@ -39,7 +39,15 @@ from unit.coordinator.sim.launcher import Connection, SimLauncher
 if TYPE_CHECKING:
     from unit.coordinator.sim.world import World
 
-TIMINGS = Timings(beat=2.0, no_progress=20.0, arrival_wait=4.0, deadline=4.0, deadline_limit=20.0)
+TIMINGS = Timings(
+    beat=2.0,
+    no_progress=20.0,
+    no_progress_first=20.0,
+    no_progress_long=20.0,
+    arrival_wait=4.0,
+    deadline=4.0,
+    deadline_limit=20.0,
+)
 
 
 class SimCoordinator:
@@ -198,7 +206,7 @@ class SimCoordinator:
 
 def reason_class(reason: str) -> str:
     """Reasons without the names in them."""
-    for text in ("out of reach", "lost a rank", "leaving", "no step for"):
+    for text in ("out of reach", "lost a rank", "leaving", "no progress for"):
         if text in reason:
             return text
     return reason

@@ -24,6 +24,7 @@ class Faults:
             (2, self.two_ranks_die),
             (3, self.rank_freezes),
             (2, self.rank_hangs),
+            (1, self.operation_hangs),
             (3, self.launcher_dies),
             (2, self.partition),
             (1, self.node_vanishes),
@@ -119,6 +120,12 @@ class Faults:
         rank = self._rank()
         if rank is not None:
             rank.frozen = True
+
+    def operation_hangs(self) -> None:
+        """All ranks wait for one another, for good: something between them got lost."""
+        rank = self._rank()
+        if rank is not None and rank.group is not None:
+            rank.group.stuck = True
 
     def launcher_dies(self) -> None:
         pod = self._pod()

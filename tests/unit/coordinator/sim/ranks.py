@@ -171,6 +171,7 @@ class Group:
         self.over = False
         self.stop = False
         self.stepping = False
+        self.stuck = False
 
     def table(self, rank: Rank) -> None:
         """The rank has all addresses."""
@@ -185,7 +186,7 @@ class Group:
     def together(self) -> bool:
         """All members run, are in this epoch, and reach each other."""
         ranks = self.members()
-        if self.over or len(ranks) < len(self.form.members):
+        if self.over or self.stuck or len(ranks) < len(self.form.members):
             return False
         pods = {rank.launcher for rank in ranks}
         if len(pods) > 1 and (any(pod.isolated for pod in pods) or len({pod.side for pod in pods}) > 1):

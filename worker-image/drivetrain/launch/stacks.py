@@ -1,0 +1,97 @@
+"""Where are this process's threads? For the link's thread, which answers when the script's own thread cannot.
+
+Nothing here calls torch or waits for a lock of the script. A thread that holds the interpreter's lock in C code keeps
+the link's thread from running at all; for that case a signal writes what `register_dump` prepared, without any lock.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import sysconfig
+import threading
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+DUMP_SIGNAL: Final = signal.SIGRTMIN + 7
+SCRIPT_CHARS: Final = 1200
+"""Of the script's stack: with the sentence that says why, it must fit into `status.failures[].logTail`."""
+OTHERS_CHARS: Final = 8192
+_DUMP_CHARS: Final = 8192
+
+_LIBRARIES: Final = tuple(
+    {f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {f"{Path(__file__).parents[1]}{os.sep}", "<frozen "}
+)
+
+
+def script_line(thread: int) -> str:
+    """The innermost line of user code that this thread is at, such as `train.py:57`; empty if it is gone."""
+    innermost = frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if not _library(frame.f_code.co_filename):
+            return _line(frame)
+        frame = frame.f_back
+    # All of it is installed code, also the script: then the module that was started is what its owner knows best.
+    frame = innermost
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "__main__":
+            return _line(frame)
+        frame = frame.f_back
+    return _line(innermost) if innermost is not None else ""
+
+
+def stacks(script: int, leave_out: int) -> str:
+    """The stacks of all threads but `leave_out`; that of the script comes last, without its middle if it is long."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = sys._current_frames()
+    others = "".join(
+        f"Thread {names.get(number, number)}:\n{_stack(frame)}"
+        for number, frame in frames.items()
+        if number not in (script, leave_out)
+    )
+    found = f"Thread {names.get(script, script)}, which runs the script:\n"
+    if script in frames:
+        found += _cut(_stack(frames[script]), SCRIPT_CHARS - len(found))
+    return others[-OTHERS_CHARS:] + found.rstrip()
+
+
+def register_dump() -> int:
+    """From now on `DUMP_SIGNAL` writes all threads' stacks into the file whose descriptor this returns."""
+    fd = os.memfd_create("drivetrain-stacks", os.MFD_CLOEXEC)
+    faulthandler.register(DUMP_SIGNAL, file=fd, all_threads=True, chain=False)
+    return fd
+
+
+def read_dump(pid: int, fd: int) -> str:
+    """What the signal wrote in another process of this user; empty if it has not, or cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/fd/{fd}").read_text(errors="replace")[-_DUMP_CHARS:].rstrip()
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def _library(file: str) -> bool:
+    return file.startswith(_LIBRARIES)
+
+
+def _line(frame: FrameType) -> str:
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def _stack(frame: FrameType) -> str:
+    return "".join(traceback.format_stack(frame))
+
+
+def _cut(text: str, characters: int) -> str:
+    """Its first third, where the script is, and its end, where it hangs."""
+    if len(text) <= characters:
+        return text
+    first, last = text[: characters // 3].rpartition("\n")[0], text[-characters * 2 // 3 :].partition("\n")[2]
+    return f"{first}\n  …\n{last}"

@@ -1,0 +1,223 @@
+"""How does this job train? Where its fields become three choices: how a replica of the model is divided over ranks
+(division.py), how replicas come to one gradient (exchange.py), and how a batch is shared out (data/shares.py).
+
+A technique is a file with a subclass of one of these, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import torch
+from torch import nn
+
+from drivetrain.comm.compressed import CompressedReducer
+from drivetrain.comm.ordered import OrderedSum
+from drivetrain.comm.reducer import Reducer
+from drivetrain.comm.with_rows import WithRows
+from drivetrain.compress.methods import method_of
+from drivetrain.data.balance import Measured
+from drivetrain.data.shares import Even, Virtual
+from drivetrain.data.source import Source
+from drivetrain.errors import UsageError
+from drivetrain.optim.layerwise import LayerWise
+from drivetrain.parallel.blocks import Block, blocks_of
+from drivetrain.parallel.buffers import Buffers
+from drivetrain.parallel.divided import Divided
+from drivetrain.parallel.division import Division, Whole
+from drivetrain.parallel.exchange import Exchange
+from drivetrain.parallel.gathered import Gathered
+from drivetrain.parallel.layout import Layout
+from drivetrain.parallel.parted import Parted
+from drivetrain.parallel.pipeline import Pipeline
+from drivetrain.parallel.rows import Rows
+from drivetrain.parallel.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
+from drivetrain.parallel.stage_work import StageWork
+from drivetrain.parallel.stages import Stages
+from drivetrain.parallel.tally import Tally
+from drivetrain.parallel.tensor import TensorParallel
+from drivetrain.parallel.trained import Trained
+from drivetrain.parallel.verify import Parts, Verification
+from drivetrain.parallel.work import Work
+from drivetrain.parallel.zero import Zero
+from drivetrain.precision import DTYPES, Precision
+from drivetrain_api.runtime import RuntimeTraining
+
+_CHUNK: Final = 4 << 20
+"""Bytes that are compressed at a time, at most: of 16 MB, more take 1.2 times as long at 1 Gbit/s (measured)."""
+
+
+class Strategy:
+    """That of one job."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: Source,
+        training: RuntimeTraining,
+        precision: Precision,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.model = model
+        self.source = source
+        self.training = training
+        self.optimizer = optimizer
+        self._precision = precision
+        self._updated = [each for group in optimizer.param_groups for each in group["params"]]
+        """By the optimizer, in its order."""
+        self.trained = Trained(model, optimizer)
+        self.buffers = Buffers(model)
+        self._tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
+        self._pipeline = _pipeline(model, training)
+        self._in_parts = dict.fromkeys(self._tensor.divided, training.tensor) if self._tensor is not None else {}
+        self._blocks: list[Block] = blocks_of(model) if training.zero == 3 else []
+        self.layout = self._layout_of(self.trained.parameters)
+        self.tally = Tally(self.layout, self.buffers, source, training.seed)
+        self._zero = self._new_zero() if training.zero else None
+        self.exchange = self._exchange()
+        self.sharded = self._divided()
+        """State of which each rank has but a part, if it is so."""
+        self.division = self._division()
+        self._refuse_wrong_optimizer()
+        self.shares = self._shares(source.batch)
+        stages = self._pipeline.stages if self._pipeline is not None else None
+        self.verification = Verification(
+            model, source, self.tally, precision, training, Parts(self._tensor, stages, self.sharded)
+        )
+        self.first: Callable[[], int] = lambda: 0
+        """The step that this job began with."""
+
+    @property
+    def tells_in_band(self) -> bool:
+        """Whether a rank that fails can go on to exchange as if nothing were, and say so with that. Where ranks talk
+        while forward runs, the others wait for what it will not send any more."""
+        return not (self.exchange.needs_all_alike or self.division.needs_all_alike)
+
+    # --- what is trained ----------------------------------------------------------------------------------------------
+
+    def follow(self, step: int) -> int:
+        """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
+        `UsageError` if it cannot change."""
+        change = self.trained.change()
+        if change is not None:
+            field = self._bound_by
+            if field is not None:
+                raise UsageError(
+                    f"at step {step} {change}; with {field}, what is trained must be decided before prepare"
+                )
+            self.trained.look()
+            self._relayout(self.trained.parameters)
+            for each in self.model.parameters():  # a gradient left over from the last step would be applied again
+                each.grad = None
+        for each in self.trained.others:
+            each.grad = None
+        return self.trained.digest
+
+    @property
+    def _bound_by(self) -> str | None:
+        """The field of the job because of which the trained parameters are decided for good."""
+        fields = {
+            "training.parallel.zero": self._zero is not None,
+            "training.parallel.tensor": self._tensor is not None,
+            "training.parallel.pipeline": self._pipeline is not None,
+            "training.compression": self.training.compression is not None,
+        }
+        return next((field for field, given in fields.items() if given), None)
+
+    def _layout_of(self, trained: Sequence[nn.Parameter]) -> Layout:
+        return Layout(self.model, self._blocks, self._in_parts, trained, self.buffers.statistics)
+
+    def _relayout(self, trained: Sequence[nn.Parameter]) -> None:
+        """From now on only these parameters' gradients are exchanged."""
+        self.layout = self.tally.layout = self._layout_of(trained)
+        self.exchange.close()
+        self.exchange = self._exchange()
+
+    # --- how replicas come to one gradient ----------------------------------------------------------------------------
+
+    def _exchange(self) -> Exchange:
+        training, layout = self.training, self.layout
+        made: Exchange
+        if training.deterministic:
+            made = OrderedSum(layout, training.virtual_shards)
+        elif self._zero is not None:
+            made = self._zero
+        elif training.compression is not None:
+            method = method_of(training.compression, layout)
+            chunk = min(training.bucket_bytes, _CHUNK)
+            made = CompressedReducer(layout, chunk, method, training.compression.warmup_steps)
+        else:
+            made = Reducer(layout, training.bucket_bytes, self._reduce_type)
+        return WithRows(made) if layout.sparse else made
+
+    def _new_zero(self) -> Zero:
+        layout, blocks, stage = self.layout, self._blocks, self.training.zero
+        buckets = layout.by_block(blocks) if blocks else layout.cut(self.training.bucket_bytes)
+        shards = Shards(buckets, self.optimizer, apart=bool(blocks))
+        gathered = Gathered(self.model, blocks, shards) if blocks else None
+        return Zero(layout, shards, gathered, keeps_gradients=stage == 1, dtype=self._reduce_type)
+
+    @property
+    def _reduce_type(self) -> torch.dtype | None:
+        """In which gradients travel, if not in their own."""
+        reduce = self.training.precision.reduce
+        return DTYPES[reduce] if reduce != "fp32" else None
+
+    # --- how a replica is divided -------------------------------------------------------------------------------------
+
+    def _divided(self) -> Divided | None:
+        if self._tensor is None and self._pipeline is None and self._zero is None:
+            return None
+        stages = self._pipeline.stages if self._pipeline is not None else None
+        row = self.training.tensor * (self._pipeline.stage_count if self._pipeline is not None else 1)
+        return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row)
+
+    def _division(self) -> Division:
+        work = Work(self.model, self.tally, self._precision, self.training.seed)
+        if self.sharded is None:
+            return Whole(work)
+        if self._tensor is None and self._pipeline is None:
+            return Parted(work, self.sharded)
+        if self.layout.sparse:
+            name = "tensor" if self._tensor is not None else "pipeline"
+            raise UsageError(f"training.parallel.{name} cannot be used with embeddings with sparse=True")
+        stage_work = None
+        if self._pipeline is not None:
+            stage_work = StageWork(self._pipeline, self.model, self.source, self.tally, self._precision, self.training)
+
+        def keep(wanted: Callable[[nn.Parameter], bool]) -> None:
+            self._relayout([each for each in self.trained.parameters if wanted(each)])
+
+        return Rows(work, self.sharded, self._tensor, self._pipeline, stage_work, keep)
+
+    def _refuse_wrong_optimizer(self) -> None:
+        """Raises `UsageError` for one that cannot update parts of a model; gives it what it needs for that."""
+        if isinstance(self.optimizer, LayerWise):
+            self.optimizer.sum_over_ranks = self._sum_over_parts
+        elif self._zero is not None or self._tensor is not None:
+            refuse_unless_elementwise(self.optimizer)
+        if self._pipeline is not None:
+            refuse_unless_tensorwise(self.optimizer)
+
+    def _sum_over_parts(self, numbers: torch.Tensor) -> None:
+        """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""
+        self.exchange.sum_over_parts(numbers)
+        self.division.sum_over_parts(self._updated, numbers)
+
+    # --- how a batch is shared out ------------------------------------------------------------------------------------
+
+    def _shares(self, batch: int) -> Even:
+        training = self.training
+        if training.deterministic:
+            return Virtual(batch, training.microbatches, training.virtual_shards)
+        if training.balance_every is not None:
+            return Measured(batch, training.microbatches, training.balance_every)
+        return Even(batch, training.microbatches, alike=not self.tells_in_band)
+
+
+def _pipeline(model: nn.Module, training: RuntimeTraining) -> Pipeline | None:
+    options = training.pipeline
+    if options is None or options.stages == 1:
+        return None
+    return Pipeline(Stages(model, options.stages * options.chunks), options)

@@ -1,0 +1,42 @@
+"""What a rank does with one micro-batch, whichever part of the model it has: read, seed, forward, count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from drivetrain import rng
+from drivetrain.parallel.loss import Forward
+from drivetrain.parallel.tally import Tally
+from drivetrain.precision import Precision
+
+
+class Work:
+    """The steps of one model."""
+
+    def __init__(self, model: nn.Module, tally: Tally, precision: Precision, seed: int) -> None:
+        self.model = model
+        self.tally = tally
+        self._precision = precision
+        self._seed = seed
+
+    def forward(self, forward: Forward, step: int, part: range, stream: int, number: int) -> torch.Tensor:
+        """What to call `backward` on, for one micro-batch.
+
+        Random numbers are those of micro-batch `number` of `stream` (see rng.py), however many reading drew.
+        """
+        return self.forward_of(self.tally.read(step, part), forward, step, len(part), stream, number)
+
+    def forward_of(
+        self, shard: Any, forward: Forward, step: int, samples: int, stream: int, number: int
+    ) -> torch.Tensor:
+        """The same for one that was read already."""
+        self.seed(step, stream, number)
+        result = forward(self.model, shard)
+        return self._precision.scaled(self.tally.add(result, samples))
+
+    def seed(self, step: int, *stream: int) -> None:
+        """Seed the random numbers of forward."""
+        rng.seed(self._seed, step, *stream)
