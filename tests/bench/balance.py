@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import drivetrain
-from bench.overhead import free_port
+from harness.ports import free_port
 
 WORLD, BATCH, FEATURES = 2, 1536, 512
 STEPS, LOOKED_AT = 60, 30

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from torch import nn
 import drivetrain
 from drivetrain import rng
 from drivetrain.parallel.layout import Layout
+from harness.ports import free_port
 
 BATCH = 24
 FEATURES = 512
@@ -143,13 +143,6 @@ def parts(run: drivetrain.Run) -> dict[str, float]:
         raw = timed(lambda: transport.process_group.allreduce([tiny], AllreduceOptions()).wait())
         backend = max(0.0, wrapped - raw)
     return {"copies_ms": timed(copies), "transaction_ms": timed(transaction), "backend_call_ms": backend}
-
-
-def free_port() -> int:
-    """A pair of ports that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def measure(world: int, pairs: int, per_rank: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,15 +13,14 @@ from statistics import median
 
 from bench.ledger import Ledger
 from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
+from harness.ports import free_port
 
 LIMIT_SECONDS = 90.0
 TUNED_CONFIG = "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=2"
 
 
 def _agents(script: Path, folder: Path, batch: int, tuned: bool) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     spec = RuntimeSpec(training=RuntimeTraining(steps=100_000, global_batch=batch, clip_norm=1.0))
     environment = {
         **os.environ,

@@ -1,6 +1,7 @@
 """The command line: `python -m cluster up`, `down`, and what is between."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 
 from cluster import binaries, faults, images, network, preflight, project
 from cluster.down import down, old_logs
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, InUse, Unsuitable
 from cluster.kubectl import kubectl
 from cluster.layout import logs_dir
 from cluster.load import load
+from cluster.lock import alone
 from cluster.smoke import smoke
 from cluster.state import node_named, running_nodes
 from cluster.up import next_commands, up
@@ -20,10 +22,14 @@ from cluster.up import next_commands, up
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; what goes wrong is one message on standard error and exit status 1."""
     options = _parser().parse_args(arguments)
+    changes = options.verb in ("up", "down", "load", "smoke")
     try:
-        options.call(options)
+        with alone(f"python -m cluster {options.verb}") if changes else contextlib.nullcontext():
+            options.call(options)
     except ClusterError as error:
         print(f"cluster {options.verb}: {error}", file=sys.stderr)
+        if options.verb == "up" and not isinstance(error, Unsuitable | InUse):
+            print(f"All logs are in {logs_dir()}; remove what was started with: make cluster-down", file=sys.stderr)
         return 1
     return 0
 
@@ -78,11 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace) -> None:
-    try:
-        up(options.nodes)
-    except ClusterError:
-        print("remove what was started with: python -m cluster down", file=sys.stderr)
-        raise
+    up(options.nodes)
     print(next_commands())
 
 

@@ -1,9 +1,14 @@
-"""Running a program to its end: the one place where a failing command becomes an error that shows its last lines."""
+"""Running other programs, so that a failure says what was run and what it said."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 
 from cluster.errors import CommandFailed, NotInTime
+from cluster.layout import MARKER
+from harness import activity
+from harness.commands import ran
+from harness.patience import OutOfPatience
+
+activity.also(MARKER)  # what we run waits for daemons: while they work, it is not late
 
 
 def run(
@@ -14,18 +19,18 @@ def run(
     timeout: float = 60,
     show: bool = False,
 ) -> str:
-    """Run `command`, return its standard output; `timeout` in seconds. With `show` all it says goes to ours instead."""
-    shown = " ".join(command)
+    """Run `command`, return its standard output. It may take until neither it nor any of the cluster's daemons has done
+    anything for `timeout` seconds. With `show` all it says goes to ours instead."""
+    said = " ".join(command)
     try:
-        result = subprocess.run(command, input=stdin, env=env, timeout=timeout, capture_output=not show, text=True)
-    except subprocess.TimeoutExpired as error:
-        raise NotInTime(f"`{shown}` did not end within {timeout:.0f} s") from error
+        result = ran(command, timeout, env, stdin=stdin, show=show)
+    except OutOfPatience as error:
+        raise NotInTime(f"`{said}` did not end: {error}") from error
     except FileNotFoundError as error:
         raise CommandFailed(f"`{command[0]}` is not installed; run: python -m cluster preflight") from error
     if result.returncode:
-        said = "" if show else (result.stderr or result.stdout)[-3000:]
-        raise CommandFailed(f"`{shown}` ended with {result.returncode}; {said}")
-    return result.stdout or ""
+        raise CommandFailed(f"`{said}` ended with {result.returncode}; {(result.stderr or result.stdout)[-3000:]}")
+    return result.stdout
 
 
 def succeeds(command: Sequence[str], *, timeout: float = 60) -> bool:

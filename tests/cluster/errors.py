@@ -2,6 +2,7 @@
 
 ClusterError
 ├── Unsuitable        this machine cannot run the cluster; raised before anything on it was changed
+├── InUse             somebody else is using the cluster of this machine
 ├── CommandFailed     a program that we ran ended with an error
 └── NotInTime         something did not become true before its deadline
 """
@@ -13,6 +14,10 @@ class ClusterError(Exception):
 
 class Unsuitable(ClusterError):
     """This machine cannot run the cluster."""
+
+
+class InUse(ClusterError):
+    """Somebody else is using the cluster of this machine."""
 
 
 class CommandFailed(ClusterError):

@@ -16,6 +16,8 @@ from cluster.errors import ClusterError
 from cluster.kubectl import get, kubectl
 from cluster.processes import Process, all_pids, describe, kill
 
+_BORN_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class Crash:
@@ -42,9 +44,14 @@ def pod_processes(uid: str, match: str = "") -> list[Process]:
 
 def kill_pod(uid: str, match: str = "", number: signal.Signals = signal.SIGKILL) -> Crash:
     """Send SIGKILL (or another signal: SIGSTOP freezes) to the pod's processes that match, all at once."""
-    targets = pod_processes(uid, match)
-    if not targets:
-        raise ClusterError(f"pod {uid} has no process with {match!r} in its command line: {pod_processes(uid)}")
+    deadline = time.monotonic() + _BORN_SECONDS  # a container that Kubernetes calls Running may be about to exec
+    while not (targets := pod_processes(uid, match)):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"pod {uid} has had no process with {match!r} in its command line for {_BORN_SECONDS:.0f} s; "
+                f"it has {pod_processes(uid)}"
+            )
+        time.sleep(0.05)
     now, monotonic = time.time(), time.monotonic()
     killed = tuple(process for process in targets if kill(process, number))
     return Crash(killed, now, monotonic)

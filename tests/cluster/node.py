@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.layout import CONTROL_PLANE, Node, run_dir
 from cluster.network import in_network
 from cluster.pki import Authority
-from cluster.processes import Daemon, marked, start, wait_until
+from cluster.processes import Daemon, start, started_at, wait_until
 
 # Place in the node: folder on the node's disk. Every one of them becomes a shared mount of its own.
 PLACES = {
@@ -48,8 +48,11 @@ def prepare(node: Node) -> None:
     resolv_conf.write_text(f"nameserver {CONTROL_PLANE}\n")
     lines.append(f"mount --bind {shlex.quote(str(resolv_conf))} /etc/resolv.conf")
     lines += [f"touch {shlex.quote(str(ready))}", "exec sleep infinity"]
-    daemon = start(_holder_name(node), ["unshare", "--mount", "sh", "-c", "\n".join(lines)])
-    wait_until(ready.exists, f"{node.name} has its mounts", daemon, _START_SECONDS)
+    holder = start(f"{node.name}-holder", ["unshare", "--mount", "sh", "-c", "\n".join(lines)])
+    wait_until(ready.exists, f"{node.name} has its mounts", holder, _START_SECONDS)
+    # Written down here, where it is known, and never searched for: unshare, sh and sleep are one process in a row, and
+    # while one becomes the next a search would not find it.
+    _holder_note(node).write_text(json.dumps({"pid": holder.child.pid, "started": started_at(holder.child.pid)}))
 
 
 def start_containerd(node: Node) -> Daemon:
@@ -94,11 +97,15 @@ def start_kube_proxy(node: Node, authority: Authority) -> Daemon:
 
 def inside(node: Node) -> list[str]:
     """The prefix that runs a command with the node's mounts and network."""
-    name = _holder_name(node)
-    holder = next((process for process in marked() if process.daemon == name), None)
-    if holder is None:
-        raise ClusterError(f"{node.name} is not up; run: python -m cluster down, then up")
-    return [*in_network(node), "nsenter", f"--target={holder.pid}", "--mount"]
+    again = "run: python -m cluster down, then up"
+    try:
+        holder = json.loads(_holder_note(node).read_text())
+    except FileNotFoundError:
+        raise ClusterError(f"{node.name} was not started ({_holder_note(node)} is missing); {again}") from None
+    now = started_at(holder["pid"])
+    if now is None or now != holder["started"]:
+        raise ClusterError(f"the process that holds {node.name}'s mounts is gone (pid {holder['pid']}); {again}")
+    return [*in_network(node), "nsenter", f"--target={holder['pid']}", "--mount"]
 
 
 def ctr(node: Node) -> list[str]:
@@ -106,8 +113,9 @@ def ctr(node: Node) -> list[str]:
     return [*inside(node), "ctr", "--namespace", "k8s.io"]
 
 
-def _holder_name(node: Node) -> str:
-    return f"{node.name}-holder"
+def _holder_note(node: Node) -> Path:
+    """Which process holds its mounts: pid and start time."""
+    return node.folder / "holder.json"
 
 
 def _make_mount_points() -> None:

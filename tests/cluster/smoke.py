@@ -16,6 +16,7 @@ from cluster.images import PYTHON_BASE, python_base
 from cluster.kubectl import get, kubectl, node_is_ready
 from cluster.layout import Node
 from cluster.load import load
+from harness.patience import Patience
 
 _SPACE = "smoke"
 _SERVER = ("python", "-u", "-m", "http.server", "8000", "--directory", "/etc")
@@ -60,7 +61,7 @@ def _starts_pods(nodes: list[Node]) -> None:
         _apply(_pod(f"web-{node.name}", {"nodeSelector": {"kubernetes.io/hostname": node.name}}))
     service = {"selector": {"app": "web"}, "ports": [{"port": 8000}]}
     _apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": service})
-    kubectl("wait", "--namespace", _SPACE, "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout=70)
+    kubectl("wait", "--namespace", _SPACE, "--for=condition=Ready", "pod", "--all", "--timeout=1h", timeout=60)
 
 
 def _runs_commands(nodes: list[Node]) -> None:
@@ -124,7 +125,7 @@ def _places_by_gpu(nodes: list[Node]) -> None:
     _apply(_pod("gpu", {}, {"limits": {"nvidia.com/gpu": "1"}}))
     _until(lambda: _condition("gpu", "PodScheduled") == "False", "the pod waits for a GPU", 15)
     faults.set_capacity(nodes[-1].name, 1)
-    kubectl("wait", "--namespace", _SPACE, "--for=condition=Ready", "pod/gpu", "--timeout=30s", timeout=40)
+    kubectl("wait", "--namespace", _SPACE, "--for=condition=Ready", "pod/gpu", "--timeout=1h", timeout=60)
     _expect(nodes[-1].name, get("pod", "gpu", "--namespace", _SPACE)["spec"]["nodeName"])
     faults.set_capacity(nodes[-1].name, 0)
 
@@ -145,7 +146,7 @@ def _survives_a_cut(nodes: list[Node]) -> None:
 
 
 def _delete_space() -> None:
-    kubectl("delete", "namespace", _SPACE, "--ignore-not-found", "--timeout=60s", timeout=70)
+    kubectl("delete", "namespace", _SPACE, "--ignore-not-found", "--timeout=1h", timeout=60)
 
 
 def _pod(
@@ -190,8 +191,8 @@ def _expect(wanted: str, found: str) -> None:
 
 
 def _until(true: Callable[[], bool], what: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+    patience = Patience(seconds)
     while not true():
-        if time.monotonic() > deadline:
-            raise NotInTime(f"{what}: not within {seconds:.0f} s")
+        if not patience.left():
+            raise NotInTime(f"{what}: {patience}; look at: python -m cluster status")
         time.sleep(0.2)

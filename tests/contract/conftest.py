@@ -16,6 +16,7 @@ import pytest
 
 from contract.kit import GROUP, WIDGET_CRD, Server, access
 from drivetrain_local.cluster import LocalCluster
+from harness.patience import patiently
 
 _KUBECONFIG = os.environ.get("DRIVETRAIN_CONTRACT_KUBECONFIG", "")
 _IMAGE = os.environ.get("DRIVETRAIN_CONTRACT_IMAGE", "drivetrain-worker")
@@ -59,7 +60,7 @@ async def _prepared(server: Server) -> Server:
 
 
 async def _served(server: Server) -> None:
-    async with asyncio.timeout(30):
+    async with patiently(30):
         while True:
             listed = await server.call("GET", f"/apis/{GROUP}/v1/widgets", status=(200, 404, 429, 503))
             if listed["kind"] == "WidgetList":

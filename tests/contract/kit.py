@@ -19,6 +19,7 @@ import aiohttp
 import yaml
 
 from drivetrain_local.cluster import LocalCluster
+from harness.patience import patiently
 
 Obj = dict[str, Any]
 
@@ -133,7 +134,7 @@ class Server:
         """The object, once it is as wanted."""
         last: Obj = {}
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
+            async with patiently(_WAIT_SECONDS):
                 while True:
                     last = await self.get(plural, name, status=(200, 404))
                     if last["kind"] != "Status" and reached(last):
@@ -143,7 +144,7 @@ class Server:
             raise AssertionError(f"{plural}/{name} did not get there; it is {json.dumps(last)}") from None
 
     async def until_gone(self, plural: str, name: str) -> None:
-        async with asyncio.timeout(_WAIT_SECONDS):
+        async with patiently(_WAIT_SECONDS):
             while True:
                 if (await self.get(plural, name, status=(200, 404)))["kind"] == "Status":
                     return
@@ -161,7 +162,7 @@ class Server:
         """The first events of a watch."""
         found: list[Obj] = []
         stream = self.watch(plural, **query)
-        async with asyncio.timeout(_WAIT_SECONDS):
+        async with patiently(_WAIT_SECONDS):
             async for event in stream:
                 found.append(event)
                 if len(found) == count:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from contract.kit import Obj, Server, pod, widget
+from harness.patience import patiently
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None,
@@ -38,7 +39,7 @@ class Kubectl:
         """Standard output and error of a command that must end with the given code."""
         process = await self.start(*arguments)
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with patiently(_SECONDS):
                 out, error = await process.communicate()
         except TimeoutError:
             process.kill()
@@ -118,7 +119,7 @@ async def test_watching_prints_changes(server: Server, kubectl: Kubectl) -> None
     process = await kubectl.start("get", "wd", "-w")
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with patiently(_SECONDS):
             assert (await process.stdout.readline()).split()[0] == b"NAME"
             assert (await process.stdout.readline()).split()[:2] == [b"one", b"1"]
             await server.patch("widgets", "one", {"status": {"phase": "Running"}}, "status")
@@ -138,7 +139,7 @@ async def test_a_pod_from_apply_to_delete(server: Server, kubectl: Kubectl) -> N
     process = await kubectl.start("logs", "-f", "one")
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with patiently(_SECONDS):
             lines = [await process.stdout.readline() for _ in range(3)]
     finally:
         process.kill()

@@ -5,12 +5,12 @@ Every script asks for its file paths below DRIVETRAIN_POD_ROOT, which is unset i
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from contract.kit import Obj, Server, config_map, pod
+from harness.patience import patiently
 
 _SLEEP = "import time; time.sleep(600)"
 _PHASES_OVER = ("Succeeded", "Failed")
@@ -124,7 +124,7 @@ async def test_sigkill_comes_after_the_grace_period(server: Server) -> None:
 async def _until_logged(server: Server, name: str, text: str) -> None:
     await server.until("pods", name, lambda p: p["status"].get("phase") == "Running")
     url = server.address + server.path("pods", name, "log")
-    async with asyncio.timeout(30), server.http.get(url, params={"follow": "true"}) as answer:
+    async with patiently(30), server.http.get(url, params={"follow": "true"}) as answer:
         async for line in answer.content:
             if text in line.decode():
                 return
@@ -136,7 +136,7 @@ async def _exit_code_at_deletion(server: Server, name: str) -> int:
     version = (await server.get("pods"))["metadata"]["resourceVersion"]
     await server.delete("pods", name)
     code = -1
-    async with asyncio.timeout(60):
+    async with patiently(60):
         async for event in server.watch("pods", resourceVersion=version, fieldSelector=f"metadata.name={name}"):
             code = _ended(event["object"]).get("exitCode", code)
             if event["type"] == "DELETED":

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import pytest
 
 from drivetrain_cli.demo.processes import belonging_to
 from drivetrain_local.up import down
+from harness.commands import ended, ran
+from harness.patience import until
 
 ROOT = Path(__file__).parents[2]
 HASH = re.compile(r"^  ([0-9a-f]{64})  (this run|uninterrupted), rank (\d), step (\d+)$", re.MULTILINE)
@@ -51,16 +52,15 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         "HOME": str(tmp_path),
     }
     down(tmp_path / "state" / "drivetrain" / "local")
-    assert belonging_to(tmp_path / "state") == []
+    until(lambda: not belonging_to(tmp_path / "state"), "nothing stays behind", 5)
 
 
 def drivetrain(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """One command, to its end."""
     argv = [sys.executable, "-m", "drivetrain_cli", *arguments]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return ran(argv, 60, environment)
 
 
-@pytest.mark.timeout(300)
 def test_run_starts_a_plane_and_ends_as_the_job_ends(tmp_path: Path, environment: dict[str, str]) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
@@ -90,7 +90,6 @@ def test_run_starts_a_plane_and_ends_as_the_job_ends(tmp_path: Path, environment
     assert drivetrain(environment, "why", "bad").returncode == 3
 
 
-@pytest.mark.timeout(300)
 def test_demo_measures_and_leaves_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
     done = drivetrain(environment, "demo", "--steps", "20", "--batch", "16")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -106,11 +105,10 @@ def test_demo_measures_and_leaves_nothing(tmp_path: Path, environment: dict[str,
     assert survivors is not None
     assert len(re.findall(r"rank \d \(pid \d+\)", survivors[1])) == 2
     assert re.search(r"^charlm +Succeeded +100% +20 ", done.stdout, re.MULTILINE)
-    assert belonging_to(tmp_path / "tmp") == []
+    until(lambda: not belonging_to(tmp_path / "tmp"), "nothing stays behind", 5)
     assert list((tmp_path / "tmp").glob("drivetrain-demo-*")) == []
 
 
-@pytest.mark.timeout(120)
 def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path: Path, environment: dict[str, str]) -> None:
     argv = [sys.executable, "-m", "drivetrain_cli", "demo"]
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -118,10 +116,8 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path: Path, environmen
         for line in process.stdout:
             if line.startswith("TrainingJob"):
                 break
-        deadline = time.monotonic() + 60
-        while len(belonging_to(tmp_path / "tmp")) < 7 and time.monotonic() < deadline:
-            time.sleep(0.1)  # plane, operator, coordinator and launchers are there
+        until(lambda: len(belonging_to(tmp_path / "tmp")) >= 7, "plane, operator, coordinator and launchers", 60, 0.1)
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
-        assert process.wait(30) == 130, rest
-    assert belonging_to(tmp_path / "tmp") == []
+        assert ended(process, 30) == 130, rest
+    until(lambda: not belonging_to(tmp_path / "tmp"), "nothing stays behind", 5)

@@ -19,6 +19,7 @@ from drivetrain_cli.reasons import explain
 from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
+from harness.patience import patiently
 
 ROOT = Path(__file__).parents[2]
 JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs"
@@ -67,7 +68,7 @@ class Plane:
 
     async def emptied(self) -> None:
         """Returns once no pod is left; 20 s at most."""
-        async with asyncio.timeout(20):
+        async with patiently(20):
             while True:
                 if not (await self.client.get(PODS))["items"]:
                     return
@@ -88,7 +89,7 @@ class Plane:
 
     async def until(self, name: str, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with patiently(seconds):
                 while True:
                     if condition(await self.status(name)):
                         return
@@ -120,7 +121,6 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         down(state)
 
 
-@pytest.mark.timeout(180)
 async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     await plane.create("survivor", SCRIPT, elastic={"minWorkers": 1, "maxWorkers": 3})
     await plane.until("survivor", lambda status: bool(status.get("progress")))
@@ -149,7 +149,6 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     await plane.emptied()
 
 
-@pytest.mark.timeout(120)
 async def test_a_script_that_raises_fails_the_job_with_its_traceback(plane: Plane) -> None:
     script = "raise RuntimeError('no such corpus')"
     await plane.create("broken", script, workers=1, recovery={"spares": 0, "maxRestarts": 1})

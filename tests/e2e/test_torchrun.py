@@ -6,12 +6,15 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from harness.commands import ended, succeeded
+from harness.patience import OutOfPatience
+from harness.ports import reserve_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -52,15 +55,13 @@ def folder_with_script(parent: Path, name: str) -> Path:
     return folder
 
 
-def torchrun(agents: int, folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """The script on so many machines, one rank on each; what they printed, once all of them have ended well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def torchrun(agents: int, ranks: int, folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """The script on so many machines, with so many ranks on each; what they printed, once all have ended well."""
+    port = reserve_port()
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(agents), "--nproc-per-node", "1"),
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(agents), "--nproc-per-node", str(ranks)),
         *("--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-id", "test", "--local-addr", "127.0.0.1"),
-        *("--rdzv-endpoint", f"127.0.0.1:{port}", "--monitor-interval", "0.1", "train.py", *arguments),
+        *("--rdzv-endpoint", f"127.0.0.1:{port.value}", "--monitor-interval", "0.1", "train.py", *arguments),
     ]
     log = folder / "agents.log"
     processes = []
@@ -69,15 +70,16 @@ def torchrun(agents: int, folder: Path, environment: dict[str, str], *arguments:
         with log.open("ab") as output:
             for _ in range(agents):
                 processes.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output))
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(OutOfPatience):
             for process in processes:
-                process.wait(90)
+                ended(process, 60)
     finally:
         for process in processes:
             codes.append(process.poll())
             if codes[-1] is None:
                 process.send_signal(signal.SIGTERM)  # its rank is in a session of its own, and is its to end
-                process.wait(40)
+                ended(process, 40)
+        port.release()
     assert codes == [0] * agents, log.read_text()
     return log.read_text()
 
@@ -86,13 +88,10 @@ def test_torchrun_ends_as_plain_python_does_although_a_rank_was_killed(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     alone = folder_with_script(tmp_path, "alone")
-    plain = subprocess.run(
-        [sys.executable, "train.py"], cwd=alone, env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    (expected,) = END.findall(plain.stdout)
+    (expected,) = END.findall(succeeded([sys.executable, "train.py"], 60, environment, alone))
     assert expected[:3] == ("0", "1", "8")
     together = folder_with_script(tmp_path, "together")
-    ends = END.findall(torchrun(2, together, environment, "--break"))
+    ends = END.findall(torchrun(2, 1, together, environment, "--break"))
     assert (together / "broken").exists()
     assert sorted(ends) == [("0", "2", "8", expected[3]), ("1", "2", "8", expected[3])]
 
@@ -118,6 +117,6 @@ def test_a_rank_that_ends_right_after_its_last_collective_ends_well(
     folder = folder_with_script(tmp_path, "slow")
     script = SCRIPT.replace("for batch", f"{held}\nfor batch", 1)
     (folder / "train.py").write_text(SLOW_END + script)
-    output = torchrun(2, folder, environment)
+    output = torchrun(1, 2, folder, environment)
     assert "terminate called" not in output
     assert len(END.findall(output)) == 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -19,10 +18,12 @@ from pathlib import Path
 from drivetrain_api import constants
 from drivetrain_api.messages import Report, RosterPod
 from drivetrain_api.runtime import RuntimeSpec
+from harness.patience import OutOfPatience, patiently
+from harness.ports import reserve_network
 from harness.static_operator import Credentials, StaticOperator, make_credentials, roster
 
 ROOT = Path(__file__).parents[2]
-_network = itertools.count(os.getpid() % 200 + 1)
+QUICK = Path(__file__).with_name("quick")
 
 
 @dataclass
@@ -66,6 +67,7 @@ class LocalJob:
     ) -> AsyncIterator[LocalJob]:
         """Start everything; end everything on leaving, whatever happened."""
         credentials = make_credentials(folder / "credentials")
+        network = reserve_network()
         async with StaticOperator.serve(credentials) as operator:
             job = cls(
                 folder,
@@ -74,7 +76,7 @@ class LocalJob:
                 operator,
                 credentials,
                 environment or {},
-                f"127.{70 + next(_network) % 180}.{os.getpid() % 250}",
+                network.value,
                 target=spec.workers,
             )
             try:
@@ -84,11 +86,12 @@ class LocalJob:
                 yield job
             finally:
                 await job._end()
+                network.release()
 
     def _environment(self, extra: dict[str, str]) -> dict[str, str]:
         return {
             **os.environ,
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}",
             constants.ENV_JOB: "test",
             constants.ENV_JOB_UID: "job-uid",
             constants.ENV_NAMESPACE: "default",
@@ -179,19 +182,23 @@ class LocalJob:
         )
 
     async def wait_for(self, wanted: Callable[[Report], bool], seconds: float = 60.0) -> Report:
-        """The first report that satisfies `wanted`; on time-out the logs' tails are in the error."""
+        """The first report that satisfies `wanted`; where none does, the ends of the logs are in the error."""
         try:
             return await self.operator.wait_for(wanted, seconds)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.logs()}") from None
+        except OutOfPatience as error:
+            raise OutOfPatience(f"{error}\n{self.logs()}") from None
 
-    async def completed(self, seconds: float = 120.0) -> list[int | None]:
+    async def completed(self, seconds: float = 60.0) -> list[int | None]:
         """Wait until every launcher has ended; their exit codes."""
-        try:
-            async with asyncio.timeout(seconds):
-                return [await pod.process.wait() for pod in self.pods.values()]
-        except TimeoutError:
-            raise TimeoutError(f"not completed within {seconds} s\n{self.logs()}") from None
+        async with patiently(seconds, lambda: f"the end of all launchers\n{self.logs()}\n"):
+            return [await pod.process.wait() for pod in self.pods.values()]
+
+    async def left(self, pod: Pod, seconds: float = 30.0) -> int:
+        """Wait until this launcher has ended, and take it off the list of those that are there; its exit code."""
+        async with patiently(seconds, lambda: f"the end of {pod.uid}\n{self.logs()}\n"):
+            code = await pod.process.wait()
+        del self.pods[pod.uid]
+        return code
 
     def logs(self, characters: int = 3000) -> str:
         """The ends of all logs."""

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from drivetrain_api.constants import COORDINATOR_SERVER_NAME, REPORTS_SERVER_NAME
 from drivetrain_api.messages import Report, Roster, RosterPod
+from harness.patience import patiently
 
 WORKER_TOKEN = "worker-token-of-tests"
 REPORT_TOKEN = "report-token-of-tests"
@@ -164,12 +165,10 @@ class StaticOperator:
             self._news.notify_all()
 
     async def wait_for(self, wanted: Callable[[Report], bool], seconds: float = 10.0) -> Report:
-        """The last report once it satisfies `wanted`; TimeoutError, with that report, if none does in time."""
-        try:
-            async with asyncio.timeout(seconds), self._news:
-                await self._news.wait_for(lambda: bool(self.reports) and wanted(self.reports[-1]))
-        except TimeoutError:
-            raise TimeoutError(f"no such report; the last was {self.reports[-1] if self.reports else None}") from None
+        """The last report once it satisfies `wanted`; OutOfPatience, with that report, if none does."""
+        told = lambda: f"such a report (the last was {self.reports[-1] if self.reports else None})"  # noqa: E731
+        async with patiently(seconds, told), self._news:
+            await self._news.wait_for(lambda: bool(self.reports) and wanted(self.reports[-1]))
         return self.reports[-1]
 
     async def _report(self, request: web.Request) -> web.Response:

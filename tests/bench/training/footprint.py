@@ -18,8 +18,9 @@ from bench.training.modes import Mode
 from bench.training.ours import Ours
 from bench.training.pairs import join_torch, measured
 from bench.training.workload import Feed, Windows, loss_of, new_model, new_optimizer, standard_library
+from harness.ports import free_port
 from unit.runtime.payload import sent_on_loopback
-from unit.runtime.together import Pipe, free_port
+from unit.runtime.together import Pipe
 
 WARM_UP, STEPS = 3, 4
 

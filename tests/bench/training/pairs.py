@@ -20,7 +20,8 @@ from bench.training.counterparts import Counterpart, Step
 from bench.training.modes import Mode
 from bench.training.ours import Ours
 from bench.training.workload import Feed, Windows, new_model, standard_library
-from unit.runtime.together import Pipe, Ranks, free_port
+from harness.ports import free_port
+from unit.runtime.together import Pipe, Ranks
 
 T = TypeVar("T")
 

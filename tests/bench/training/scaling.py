@@ -24,7 +24,8 @@ from bench.training.modes import Mode, chosen
 from bench.training.ours import Ours
 from bench.training.pairs import join_torch, measured
 from bench.training.workload import WIDTH, Feed, Windows, new_model, standard_library
-from unit.runtime.together import Pipe, free_port
+from harness.ports import free_port
+from unit.runtime.together import Pipe
 
 WARM_UP: Final = 5
 THIN: Final = 8

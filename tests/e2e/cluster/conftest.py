@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import secrets
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,14 +16,17 @@ from cluster import project
 from cluster.down import down
 from cluster.images import built
 from cluster.kubectl import environment, kubectl
-from cluster.layout import Node, kubeconfig
+from cluster.layout import MARKER, Node, kubeconfig
 from cluster.load import load
 from cluster.network import heal, is_cut
 from cluster.state import running_nodes
 from cluster.up import up
 from e2e.cluster.job import Job
 from e2e.cluster.ledgers import Collector
+from harness import activity
+from harness.commands import ran
 
+activity.also(MARKER)  # daemons and pods are no children of pytest; a limit waits for them too
 SYSTEM = "drivetrain-system"
 CHART = Path(__file__).parents[3] / "charts" / "drivetrain"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
@@ -37,7 +39,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def helm(*arguments: str) -> str:
     """Run helm; an error carries what it said."""
-    done = subprocess.run(["helm", *arguments], env=environment(), capture_output=True, text=True, timeout=180)
+    done = ran(["helm", *arguments], 120, environment())
     assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -65,10 +67,17 @@ def installed(nodes: list[Node]) -> Iterator[str]:
     kubectl("label", "--overwrite", "namespace", SYSTEM, RESTRICTED)
     # The tag stays the same from build to build; so that a new image is rolled out, pods carry its digest.
     digest = hashlib.sha256(built(project.OPERATOR_IMAGE).manifest).hexdigest()[:16]
-    helm(
-        "upgrade", "--install", "drivetrain", str(CHART), "--namespace", SYSTEM, "--wait", "--timeout", "120s",
-        "--set-string", f"podAnnotations.image={digest}",
-    )  # fmt: skip
+    try:
+        helm(
+            "upgrade", "--install", "drivetrain", str(CHART), "--namespace", SYSTEM, "--wait", "--timeout", "1h",
+            "--set-string", f"podAnnotations.image={digest}",
+        )  # fmt: skip
+    except AssertionError as error:
+        pods = kubectl("get", "pods", "--namespace", SYSTEM, "-o", "wide")
+        said = kubectl("logs", "--namespace", SYSTEM, "--selector", "app.kubernetes.io/name=drivetrain", "--tail=10")
+        pytest.fail(
+            f"Drivetrain does not come up.\n{error}\n{pods}\nthe last lines of its pods:\n{said}", pytrace=False
+        )
     yield SYSTEM
     helm("uninstall", "drivetrain", "--namespace", SYSTEM, "--wait")
     kubectl("get", "crd", "trainingjobs.drivetrain.dev")  # crds.keep: no job is deleted by an uninstall
@@ -115,4 +124,4 @@ def healed(nodes: list[Node]) -> Iterator[None]:
     for node in nodes:
         if is_cut(node):
             heal(node)
-            kubectl("wait", "--for=condition=Ready", f"node/{node.name}", "--timeout=60s", timeout=70)
+            kubectl("wait", "--for=condition=Ready", f"node/{node.name}", "--timeout=1h", timeout=60)

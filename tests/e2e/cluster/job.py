@@ -18,6 +18,7 @@ from cluster.faults import pod_processes
 from cluster.kubectl import get, kubectl
 from cluster.processes import Process, describe, kill
 from e2e.cluster.ledgers import folders
+from harness.patience import Patience
 
 SCRIPT = Path(__file__).with_name("train.py")
 BATCH, SAMPLES = 48, 4800
@@ -111,24 +112,24 @@ class Job:
 
     def until(self, what: str, true: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
         """Wait until its status satisfies `true`, and return that status."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         status = self.status()
         while not true(status):
-            if time.monotonic() > deadline:
-                pytest.fail(f"{what}: not within {seconds:.0f} s\n{self.describe()}")
+            if not patience.left():
+                pytest.fail(f"{what}: {patience}\n{self.describe()}")
             time.sleep(_ASK_SECONDS)
             status = self.status()
         return status
 
     def until_ledger(self, what: str, true: Callable[[], bool], seconds: float, every: float = _LEDGER_SECONDS) -> None:
         """Wait until the ledger satisfies `true`."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         while True:
             self.ledger.read()
             if true():
                 return
-            if time.monotonic() > deadline:
-                pytest.fail(f"{what}: not within {seconds:.0f} s\n{self.describe()}")
+            if not patience.left():
+                pytest.fail(f"{what}: {patience}\n{self.describe()}")
             time.sleep(every)
 
     def members(self) -> list[Member]:
@@ -171,10 +172,10 @@ class Job:
 
     def completes(self, seconds: float = 120) -> dict[str, Any]:
         """Let it run as fast as it can; it must end Succeeded."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         while (status := self.status()).get("phase") not in ("Succeeded", "Failed"):
-            if time.monotonic() > deadline:
-                pytest.fail(f"the job's end: not within {seconds:.0f} s\n{self.describe()}")
+            if not patience.left():
+                pytest.fail(f"the job's end: {patience}\n{self.describe()}")
             with suppress(FileNotFoundError):  # a pod went in this very moment
                 self.hurry()
             time.sleep(_ASK_SECONDS)

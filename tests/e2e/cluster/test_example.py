@@ -16,8 +16,8 @@ MANIFEST = Path(__file__).parents[3] / "examples" / "charlm" / "job.yaml"
 def test_the_example_as_it_is(namespace: str) -> None:
     kubectl("apply", "--namespace", namespace, "-f", str(MANIFEST))
     kubectl(
-        "wait", "--for=condition=Complete", "trainingjob/charlm", "--namespace", namespace, "--timeout=300s",
-        timeout=310,
+        "wait", "--for=condition=Complete", "trainingjob/charlm", "--namespace", namespace, "--timeout=1h",
+        timeout=60,
     )  # fmt: skip
     job = get("trainingjob", "charlm", "--namespace", namespace)
     status, steps = job["status"], job["spec"]["training"]["steps"]

@@ -102,7 +102,7 @@ def lead_from_elsewhere(node: Node) -> None:
     try:
         kubectl("delete", "pod", leader, "--namespace", SYSTEM, timeout=60)
         kubectl(
-            "rollout", "status", "deployment/drivetrain-operator", "--namespace", SYSTEM, "--timeout=60s", timeout=70
+            "rollout", "status", "deployment/drivetrain-operator", "--namespace", SYSTEM, "--timeout=1h", timeout=70
         )
     finally:
         kubectl("uncordon", node.name)

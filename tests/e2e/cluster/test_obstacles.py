@@ -13,6 +13,7 @@ from cluster.faults import set_capacity
 from cluster.kubectl import get, kubectl
 from cluster.layout import Node
 from e2e.cluster.job import Job
+from harness.patience import Patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 WITHIN_SECONDS = 10.0
@@ -111,10 +112,10 @@ def test_more_gpus_than_there_are(start: Callable[..., Job], gpus: None) -> None
 
 def _until_known(job: Job, true: Callable[[dict[str, Any]], bool]) -> None:
     """Wait until Kubernetes shows the trouble in some pod of the job."""
-    deadline = time.monotonic() + 60
+    patience = Patience(60)
     while not any(true(pod) for pod in job.pods()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"Kubernetes does not show the trouble\n{job.describe()}")
+        if not patience.left():
+            pytest.fail(f"Kubernetes does not show the trouble: {patience}\n{job.describe()}")
         time.sleep(0.2)
 
 

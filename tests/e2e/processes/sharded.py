@@ -18,7 +18,8 @@ import drivetrain
 
 FOLDER = Path(os.environ["FOLDER"])
 SLOW = float(os.environ.get("SLOW", "0"))
-"""Seconds to wait after a step, until there is a file $FOLDER/go."""
+"""Seconds to wait after a step, until there is a file $FOLDER/go. In the last third they are twenty times as many:
+a test that is kept from its work shall find the job still there."""
 EVERY = int(os.environ.get("EVERY", "8"))
 
 
@@ -74,7 +75,8 @@ def main() -> None:
     )
     for batch in run.batches():
         run.step(batch, forward)
-        time.sleep(0 if (FOLDER / "go").exists() else SLOW)
+        if SLOW and not (FOLDER / "go").exists():
+            time.sleep(SLOW * (20 if batch.step > run.settings.steps * 2 // 3 else 1))
         if EVERY and (batch.step + 1) % EVERY == 0:
             run.save(FOLDER / "model.pt")
     run.evaluate(Numbers(100), forward)

@@ -21,7 +21,6 @@ MANIFESTS = sorted(path for path in (ROOT / "examples").glob("*/job.yaml") if pa
 """`make e2e` runs charlm on a real cluster."""
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
 async def test_an_example_reaches_its_loss(manifest: Path, tmp_path: Path) -> None:
     text = manifest.read_text()
@@ -31,8 +30,10 @@ async def test_an_example_reaches_its_loss(manifest: Path, tmp_path: Path) -> No
     spec = TrainingJobSpec.model_validate(job["spec"])
     assert spec.command is not None
     command = [sys.executable, *[str(ROOT / word) if word.endswith(".py") else word for word in spec.command[1:]]]
-    async with LocalJob.run(tmp_path, to_runtime(spec), command, {"OUTPUT": str(tmp_path)}) as running:
-        assert set(await running.completed(150)) == {ExitCode.COMPLETE}
+    # Nobody dies here, so spares would only load torch in twice as many processes.
+    runtime = to_runtime(spec).model_copy(update={"spares": 0})
+    async with LocalJob.run(tmp_path, runtime, command, {"OUTPUT": str(tmp_path)}) as running:
+        assert set(await running.completed()) == {ExitCode.COMPLETE}
         told = TOLD.findall(running.logs(100_000))
     assert told
     for before, after, steps in told:

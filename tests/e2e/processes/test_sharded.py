@@ -3,10 +3,8 @@ part is, and all go back to what was saved, saying so."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +18,7 @@ from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import STATE_LOST
 from drivetrain_api.runtime import RuntimeCompression, RuntimePipeline, RuntimeSpec, RuntimeTraining
+from harness.commands import succeeded
 from harness.job import ROOT, LocalJob
 
 SCRIPT = Path(__file__).with_name("sharded.py")
@@ -36,7 +35,7 @@ def alone(folder: Path) -> dict[str, torch.Tensor]:
         constants.ENV_SPEC: RuntimeSpec(training=TRAINING).model_dump_json(),
         "FOLDER": str(folder),
     }
-    subprocess.run([sys.executable, str(SCRIPT)], env=environment, check=True, timeout=60, capture_output=True)
+    succeeded([sys.executable, str(SCRIPT)], 60, environment)
     return model_at_the_end(folder)
 
 
@@ -59,7 +58,7 @@ async def job(folder: Path, stage: int, workers: int = 2, every: int = 8, **fiel
     """A job of this script."""
     training = TRAINING.model_copy(update={"zero": stage, **fields})
     spec = RuntimeSpec(workers=workers, min_workers=1, spares=0, training=training)
-    environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.3"}
+    environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.05"}
     async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment) as running:
         yield running
 
@@ -75,8 +74,7 @@ async def test_members_come_and_go_and_nothing_is_lost(
         await running.start_pod(2)
         joined = await running.wait_for(lambda report: report.world == 3)
         first.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(first.process.wait(), 30) == ExitCode.LEFT
-        del running.pods[first.uid]
+        assert await running.left(first) == ExitCode.LEFT
         (tmp_path / "go").touch()
         assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
         assert running.operator.reports[-1].failures == []
@@ -126,8 +124,7 @@ async def test_compression_goes_on_when_members_come_go_and_die(
         await running.start_pod(2)
         joined = await running.wait_for(lambda report: report.world == 3)
         first.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(first.process.wait(), 30) == ExitCode.LEFT
-        del running.pods[first.uid]
+        assert await running.left(first) == ExitCode.LEFT
         os.kill(joined.members[1].pid, signal.SIGKILL)
         (tmp_path / "go").touch()
         assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]

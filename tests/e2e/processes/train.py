@@ -23,6 +23,8 @@ from drivetrain import faults
 
 FOLDER = Path(os.environ["FOLDER"])
 SLOW = float(os.environ.get("SLOW", "0.01"))
+"""Seconds to wait after a step, until there is a file $FOLDER/go. In the last third they are twenty times as many:
+a test that is kept from its work shall find the job still there."""
 EVERY = int(os.environ.get("EVERY", "7"))
 """Evaluate before, reduce and save after every so many steps."""
 
@@ -80,7 +82,8 @@ def main() -> None:
             seen.append((batch.step, "before", run.evaluate(Numbers(100), forward, batch=16).metrics["right"]))
         result = run.step(batch, forward)
         run.log(no_number=float("inf"))
-        time.sleep(SLOW)
+        if SLOW and not (FOLDER / "go").exists():
+            time.sleep(SLOW * (20 if batch.step > run.settings.steps * 2 // 3 else 1))
         if claimed(f"raise-{batch.step}"):
             raise ValueError("this is the fault of the test")
         if claimed(f"hang-{batch.step}"):

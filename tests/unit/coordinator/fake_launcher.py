@@ -32,6 +32,7 @@ from drivetrain_api.messages import (
     Welcome,
     to_launcher,
 )
+from harness.patience import patiently
 from harness.static_operator import WORKER_TOKEN, Credentials
 
 
@@ -127,7 +128,7 @@ class FakeLauncher:
 
     async def wait_for(self, wanted: Callable[[Any], bool], seconds: float = 10.0) -> Any:
         """The first message, past ones included, that satisfies `wanted`."""
-        async with asyncio.timeout(seconds), self._news:
+        async with patiently(seconds), self._news:
             await self._news.wait_for(lambda: any(wanted(message) for message in self.received))
         return next(message for message in self.received if wanted(message))
 

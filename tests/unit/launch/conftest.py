@@ -14,7 +14,8 @@ from types import MappingProxyType
 import pytest
 import pytest_asyncio
 
-from drivetrain.launch import procfs
+from cluster.processes import all_pids, environment
+from harness.patience import patiently, until_true
 from unit.launch.stub_coordinator import StubCoordinator, write_credentials
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -41,24 +42,18 @@ class Pod:
 
     async def ended(self, seconds: float = 20.0) -> int:
         """Its exit code."""
-        async with asyncio.timeout(seconds):
+        async with patiently(seconds):
             code = await self.process.wait()
             await self._reader
         return code
 
     def left(self) -> list[int]:
         """Live processes of this pod, wherever they hang: found by the id in their environment."""
-        mark = f"DRIVETRAIN_POD_UID={self.uid}".encode()
-        found = []
-        for name in filter(str.isdecimal, os.listdir("/proc")):
-            try:
-                environment = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            now = procfs.stat(int(name))
-            if mark in environment and now is not None and now.state != "Z":
-                found.append(int(name))
-        return found
+        return [pid for pid in all_pids() if (environment(pid) or {}).get("DRIVETRAIN_POD_UID") == self.uid]
+
+    async def leaves_nothing(self) -> None:
+        """What was killed with it may take a moment to be gone."""
+        await until_true(lambda: not self.left(), lambda: f"the end of {self.left()}", 5.0)
 
     async def gone(self) -> None:
         """Clean up after a test that failed half-way."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from drivetrain_api.messages import (
     Welcome,
     from_launcher,
 )
+from harness.patience import patiently, until_true
 
 TOKEN = "a-worker-token"
 
@@ -104,7 +104,7 @@ class StubCoordinator:
 
     async def until(self, what: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait until `what` holds; checked on every message."""
-        async with asyncio.timeout(seconds), self._changed:
+        async with patiently(seconds), self._changed:
             await self._changed.wait_for(what)
 
     def processes(self, pod_uid: str, *phases: ProcessPhase) -> list[ProcessState]:
@@ -172,12 +172,4 @@ class StubCoordinator:
 
 async def eventually(what: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
     """Wait for something that no message tells."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = what()
-        if not isinstance(found, bool):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.01)
+    await until_true(what, "what no message tells", seconds, every=0.01)

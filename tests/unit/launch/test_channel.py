@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ async def test_protocol_mismatch_ends_the_launcher_at_once(coordinator: StubCoor
     pod = await start_pod(coordinator.port)
     assert await pod.ended() == 65
     assert "speaks protocol 1 to 1, the coordinator 7 to 8" in pod.output
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_a_protocol_that_was_never_offered(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -50,7 +51,7 @@ async def test_refusals_that_last_end_the_launcher(coordinator: StubCoordinator,
     for pod, reason in zip(pods, reasons, strict=True):
         assert await pod.ended(channel.REFUSED_SECONDS + 15) == 66
         assert f"refuses this pod ({reason})" in pod.output
-        assert pod.left() == []
+        await pod.leaves_nothing()
     assert len(coordinator.hellos) > 9
 
 
@@ -169,7 +170,7 @@ async def test_a_launcher_retries_without_a_hot_loop(start_pod: StartPod) -> Non
     async with server:
         pod = await start_pod(server.sockets[0].getsockname()[1])
         await eventually(lambda: connections >= 5)
-        seen = connections
+        seen, began = connections, time.monotonic()
         await asyncio.sleep(1.0)
-        assert connections - seen <= 11  # 0.1 s apart at least, and one that was under way
+        assert connections - seen <= 10 * (time.monotonic() - began) + 1  # 0.1 s apart, and one that was under way
         assert pod.output.count("no connection to the coordinator") <= 3

@@ -27,7 +27,7 @@ async def test_complete(coordinator: StubCoordinator, start_pod: StartPod) -> No
     assert await pod.ended() == 0
     assert "[rank 0] finished" in pod.output
     assert "[spare] finished" not in pod.output
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_sigterm_while_the_script_finishes(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -35,14 +35,14 @@ async def test_sigterm_while_the_script_finishes(coordinator: StubCoordinator, s
     await coordinator.send(pod.uid, Complete())
     pod.signal(signal.SIGTERM)
     assert await pod.ended() == 143
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_stop(coordinator: StubCoordinator, start_pod: StartPod) -> None:
     pod = await _member(coordinator, start_pod, spares=1)
     await coordinator.send(pod.uid, Stop(reason="suspended"))
     assert await pod.ended() == 69
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_leaving_waits_for_its_release(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -53,7 +53,7 @@ async def test_leaving_waits_for_its_release(coordinator: StubCoordinator, start
     await coordinator.until(lambda: coordinator.processes(pod.uid)[0].step > step)  # It still trains.
     await coordinator.send(pod.uid, Released())
     assert await pod.ended() == 143
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_a_release_that_nobody_asked_for_is_ignored(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -70,7 +70,7 @@ async def test_leaving_without_a_release_ends_before_the_grace_period(
     pod = await _member(coordinator, start_pod)
     pod.signal(signal.SIGTERM)
     assert await pod.ended(10.0) == 143  # Grace is 5 s here.
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_a_pod_that_nobody_knows_leaves_at_once(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -79,7 +79,7 @@ async def test_a_pod_that_nobody_knows_leaves_at_once(coordinator: StubCoordinat
     await eventually(lambda: "up" in pod.output)
     pod.signal(signal.SIGTERM)
     assert await pod.ended(2.5) == 143
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_a_pod_that_is_cut_off_and_stands_still_is_fenced(
@@ -93,4 +93,4 @@ async def test_a_pod_that_is_cut_off_and_stands_still_is_fenced(
     os.kill(coordinator.processes(pod.uid)[0].pid, signal.SIGUSR1)
     assert await pod.ended(10.0) == 67
     assert "recovery.fenceSeconds" in pod.output
-    assert pod.left() == []
+    await pod.leaves_nothing()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from drivetrain.launch.output import TAIL_BYTES, TAIL_LINES, Console, OutputPump
+from harness.patience import patiently
 from unit.launch.stub_coordinator import eventually
 
 
@@ -21,7 +22,7 @@ async def _pump(console: Console, feed: Callable[[int], object]) -> OutputPump:
         feed(write_end)
         os.close(write_end)
 
-    async with asyncio.timeout(30):
+    async with patiently(30):
         await asyncio.to_thread(write)
     pump.drain()
     pump.detach()

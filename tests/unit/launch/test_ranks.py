@@ -17,6 +17,7 @@ import pytest
 from drivetrain.launch import procfs
 from drivetrain.launch.supervisor import SPARE_DELAY_SECONDS, SPARE_LIMIT_SECONDS
 from drivetrain_api.messages import EpochId, Kill, ProcessPhase
+from harness.activity import Stillness
 from unit.launch.conftest import StartPod
 from unit.launch.stub_coordinator import StubCoordinator, eventually
 
@@ -54,18 +55,19 @@ async def test_time_from_kill_to_report(
     coordinator: StubCoordinator, start_pod: StartPod, record_property: Callable[[str, object], None]
 ) -> None:
     pod = await start_pod(coordinator.port)
-    took = []
+    took, waited = [], []
     for _ in range(7):
         await coordinator.until(lambda: len(coordinator.processes(pod.uid, READY)) == 1)
         victim = coordinator.processes(pod.uid, READY)[0]
-        began = time.perf_counter()
+        still, began = Stillness(), time.perf_counter()
         os.kill(victim.pid, signal.SIGKILL)
         await coordinator.until(lambda: any(dead.id == victim.id for dead in coordinator.processes(pod.uid, DEAD)))  # noqa: B023
         took.append(time.perf_counter() - began)
+        waited.append(still.seconds())
     median = statistics.median(took)
     print(f"kill to DEAD at the coordinator: median {median * 1000:.1f} ms, max {max(took) * 1000:.1f} ms")
     record_property("kill_to_dead_ms", median * 1000)
-    assert median < 2.0
+    assert statistics.median(waited) < 2.0
 
 
 async def test_a_stopped_rank_is_killed(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -104,7 +106,7 @@ async def test_nothing_that_a_rank_started_outlives_it(
         await eventually(lambda: "told to leave" in pod.output)  # Signals of one number that both wait become one.
         pod.signal(signal.SIGTERM)
         assert await pod.ended() == 143
-        assert pod.left() == []
+        await pod.leaves_nothing()
         return
     else:
         os.kill(victim.pid, signal.SIGKILL)
@@ -143,7 +145,7 @@ async def test_a_command_that_cannot_run(coordinator: StubCoordinator, start_pod
     pod = await start_pod(coordinator.port, command=[str(script)])
     assert await pod.ended() == 68
     assert f"cannot start '{script}'" in pod.output
-    assert pod.left() == []
+    await pod.leaves_nothing()
 
 
 async def test_the_rank_behind_a_shell_is_the_one_that_counts(

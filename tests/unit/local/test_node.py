@@ -14,6 +14,7 @@ import pytest
 from drivetrain_local.apiserver import Fault
 from drivetrain_local.cluster import LocalCluster
 from drivetrain_local.node import strays
+from harness.patience import patiently
 
 Obj = dict[str, Any]
 _PODS = "/api/v1/namespaces/default/pods"
@@ -39,7 +40,7 @@ async def _until(cluster: LocalCluster, name: str, reached: Callable[[Obj], bool
     stop = cluster.api.store.subscribe(plural, lambda change: changed.set())
     namespace = "" if plural == "nodes" else "default"
     try:
-        async with asyncio.timeout(_WAIT_SECONDS):
+        async with patiently(_WAIT_SECONDS):
             while True:
                 changed.clear()
                 found = cluster.api.store.get(plural, namespace, name)
@@ -138,7 +139,7 @@ async def test_a_frozen_machine_goes_on_where_it_was(cluster: LocalCluster) -> N
     running = await _until(cluster, "a", _phase("Running"))
     agent, pid = cluster.agents[running["spec"]["nodeName"]], await _process_of(cluster, running)
     agent.freeze()
-    async with asyncio.timeout(_WAIT_SECONDS):
+    async with patiently(_WAIT_SECONDS):
         while _state(pid) != "T":
             await asyncio.sleep(0.01)
     await _until(cluster, agent.name, lambda node: _ready_status(node) == "Unknown", "nodes")
@@ -168,7 +169,7 @@ async def test_a_pod_deleted_by_force_is_stopped_all_the_same(cluster: LocalClus
     gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(pidfd, gone.set)
     try:
-        async with asyncio.timeout(_WAIT_SECONDS):
+        async with patiently(_WAIT_SECONDS):
             await gone.wait()
     finally:
         asyncio.get_running_loop().remove_reader(pidfd)
@@ -193,7 +194,7 @@ async def test_broken_watches_lose_nothing(cluster: LocalCluster) -> None:
     cluster.api.compact()
     await _start(cluster, "b", "print('done')")
     await _until(cluster, "b", _phase("Succeeded"))
-    async with asyncio.timeout(_WAIT_SECONDS):
+    async with patiently(_WAIT_SECONDS):
         changed = asyncio.Event()
         stop = cluster.api.store.subscribe("pods", lambda change: changed.set())
         while cluster.api.store.get("pods", "default", "a") is not None:
@@ -208,7 +209,7 @@ async def test_a_pod_leaves_nothing_on_disk(cluster: LocalCluster) -> None:
     directory = cluster.state / "nodes" / done["spec"]["nodeName"] / "pods" / done["metadata"]["uid"]
     assert [path.read_text() for path in (directory / "rootfs").rglob("file")] == ["x"]
     await cluster.client.delete(f"{_PODS}/a")
-    async with asyncio.timeout(_WAIT_SECONDS):
+    async with patiently(_WAIT_SECONDS):
         while directory.exists():
             await asyncio.sleep(0.01)
 
@@ -239,7 +240,7 @@ async def test_a_service_without_ready_pods_refuses_and_follows_its_slices(clust
         assert await _ask(address, 8443) == b"leader:hello\n"
         path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/reports-1"
         await cluster.client.delete(path)
-        async with asyncio.timeout(_WAIT_SECONDS):
+        async with patiently(_WAIT_SECONDS):
             while await _answers(address, 8443):
                 await asyncio.sleep(0.01)
     finally:
@@ -249,7 +250,7 @@ async def test_a_service_without_ready_pods_refuses_and_follows_its_slices(clust
 
 async def _ask(host: str, port: int) -> bytes:
     """One line to a server that may not listen yet."""
-    async with asyncio.timeout(_WAIT_SECONDS):
+    async with patiently(_WAIT_SECONDS):
         while True:
             try:
                 reader, writer = await asyncio.open_connection(host, port)

@@ -17,6 +17,7 @@ import yaml
 from drivetrain_local.apiserver import ApiServer, Fault
 from drivetrain_local.client import Client, Mirror
 from drivetrain_local.objects import now
+from harness.patience import patiently
 
 _MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -160,7 +161,7 @@ async def test_a_mirror_tells_deletions_that_it_never_saw(api: ApiServer, http: 
     try:
         await _create(http, "gone")
         await _create(http, "again")
-        async with asyncio.timeout(10):
+        async with patiently(10):
             while len(told) < 2 or not api.faults.watches:
                 changed.clear()
                 if len(told) < 2:
@@ -175,7 +176,7 @@ async def test_a_mirror_tells_deletions_that_it_never_saw(api: ApiServer, http: 
                 pass
         await _create(http, "again")
         api.compact()
-        async with asyncio.timeout(10):
+        async with patiently(10):
             while len(told) < 3:
                 changed.clear()
                 await changed.wait()
@@ -203,12 +204,12 @@ async def test_a_mirror_survives_a_server_that_is_away_for_a_while(tmp_path: Pat
         client = Client(first.address, "t", user_agent="test")
         mirror = Mirror(client, _MAPS, note)
         task = asyncio.create_task(mirror.run())
-        async with asyncio.timeout(10):
+        async with patiently(10):
             await mirror.synced.wait()
     try:
         async with ApiServer(token="t", port=port) as second, second.session() as http:
             await _create(http, "b")
-            async with asyncio.timeout(20):
+            async with patiently(20):
                 await new.wait()
         assert told == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "b")]
     finally:

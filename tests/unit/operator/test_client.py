@@ -16,6 +16,7 @@ from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.resources import CONFIGMAPS, LEASES, NODES, PODS, TRAININGJOBS, Resource
 from drivetrain_operator.kube.transport import Timeouts
+from harness.activity import Stillness
 from unit.operator.wire_server import (
     Answer,
     WireServer,
@@ -259,11 +260,11 @@ async def test_tries_are_bounded_in_number() -> None:
 
 async def test_a_call_is_bounded_in_time_with_all_its_tries() -> None:
     async with serving(silent) as server, client_of(server.url, attempts=100) as client:
-        started = time.monotonic()
+        still = Stillness()
         with pytest.raises(errors.Unreachable):
             await client.get(PODS, "a", "default", timeout=0.5)
-    assert time.monotonic() - started < 1.5
-    assert 2 <= requests(server) <= 4
+    assert still.seconds() < 1.5
+    assert 1 <= requests(server) <= 4
 
 
 async def test_retry_after_is_honoured_when_there_is_time_and_handed_on_when_not() -> None:

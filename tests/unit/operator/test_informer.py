@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -357,8 +358,10 @@ async def test_a_storm_of_410_is_met_with_growing_pauses() -> None:
 
     slow = Backoff(base=0.05, cap=1.0)
     async with serving(always_expired) as server, informing(server.url, backoff=slow) as (informer, log):
+        began = time.monotonic()
         await asyncio.sleep(1.0)
-        assert 3 <= server.lists <= 8, "0.05, 0.1, 0.2, 0.4 … and not a list for each answer"
+        await until(lambda: server.lists >= 3)
+        assert server.lists <= 7 + (time.monotonic() - began), "0.05, 0.1, 0.2, 0.4 … and not a list for each answer"
         assert log.short == ["+a", "+b"]
         assert informer.synced
 
@@ -369,8 +372,10 @@ async def test_watches_that_end_at_once_do_not_make_a_hot_loop() -> None:
 
     slow = Backoff(base=0.05, cap=1.0)
     async with serving(polite) as server, informing(server.url, backoff=slow):
+        began = time.monotonic()
         await asyncio.sleep(1.0)
-        assert 3 <= server.watches <= 10
+        await until(lambda: server.watches >= 3)
+        assert server.watches <= 9 + (time.monotonic() - began)
         assert server.lists == 1
 
 

@@ -20,6 +20,7 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.recorder import ObjectRef, Rate, Recorder
 from drivetrain_operator.kube.resources import EVENTS
 from drivetrain_operator.plan.view import RefusalKind
+from harness.patience import patiently
 from unit.operator.virtual_clock import VirtualClock
 
 JOB = ObjectRef("drivetrain.dev/v1alpha1", "TrainingJob", "default", "gpt", "uid-1")
@@ -127,7 +128,7 @@ async def test_the_task_posts_in_the_background_and_after_a_pause(stage: Stage) 
     task = asyncio.ensure_future(operator.run())
 
     async def until(expected: dict[str, int]) -> None:
-        async with asyncio.timeout(5):
+        async with patiently(5):
             while True:
                 if await stage.posted() == expected:
                     return

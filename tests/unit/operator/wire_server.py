@@ -9,12 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
+from harness.patience import patiently
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Waits, 10 s at most, until a state holds."""
-    async with asyncio.timeout(10):
+    async with patiently(10):
         while True:
             if condition():
                 return

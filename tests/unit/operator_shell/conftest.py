@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from harness.patience import patiently
+
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
@@ -15,7 +17,7 @@ def until() -> Until:
     """Wait (10 s at most) until a condition on the state holds."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with patiently(10):
             while True:
                 if condition():
                     return

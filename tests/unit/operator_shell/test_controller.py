@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.roster import RosterBoard
+from harness.patience import patiently
 from unit.operator_shell.pilot import KEY, ROOT, Pilot
 from unit.operator_shell.test_crash_matrix import check_always, workers
 from unit.operator_shell.world import JumpClock, World, a_job, crds
@@ -102,7 +104,7 @@ async def _live(world: World, operator: Operator) -> None:
 
 async def until(world: World, condition: Callable[[World], bool], seconds: float = 20.0) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with patiently(seconds):
             while True:
                 if world.all("drivetrain.dev/trainingjobs"):
                     check_always(world)
@@ -163,10 +165,10 @@ async def test_an_outage_is_no_hot_loop(world: World) -> None:
     await until(world, workers(2))
     world.api.faults.add(Fault(match=_ours(Fault()), error=503, times=None))
     await world.fail_pod("charlm-0-0", 70)
-    before = len(world.api.faults.requests)
+    before, began = len(world.api.faults.requests), time.monotonic()
     await asyncio.sleep(3.0)
     ours = [r for r in world.api.faults.requests[before:] if r.user_agent.startswith("drivetrain-operator")]
-    assert len(ours) <= 30, "more than ten requests a second while nothing works"
+    assert len(ours) <= 10 * (time.monotonic() - began), "more than ten requests a second while nothing works"
     world.api.faults.clear()
     await until(world, workers(2))
 

@@ -20,6 +20,8 @@ from drivetrain_api.constants import REPORTS_SERVER_NAME, ROLE_WORKER
 from drivetrain_api.messages import JobState, Report
 from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.reports.credentials import Authority
+from harness.patience import patiently
+from harness.ports import reserve_network
 from unit.operator_shell.world import NAMESPACE, JumpClock, World, a_job, crds
 
 SOURCES = Path(__file__).parents[3] / "operator"
@@ -39,7 +41,7 @@ class Running:
         self.process.send_signal(number)
 
     async def ended(self) -> int:
-        async with asyncio.timeout(20):
+        async with patiently(20):
             return await self.process.wait()
 
 
@@ -50,12 +52,12 @@ class Deployment:
         self.world = world
         self.folder = folder
         self.running: list[Running] = []
+        self.network = reserve_network()
         self.kubeconfig = folder / "kubeconfig"
         world.api.write_kubeconfig(self.kubeconfig)
 
     async def start(self, name: str, *flags: str) -> Running:
-        # A host of its own in 127/8 that other tests are unlikely to use: processes listen on fixed ports.
-        host = f"127.{41 + len(self.running)}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+        host = f"{self.network.value}.{1 + len(self.running)}"  # processes listen on fixed ports
         log = self.folder / f"{name}.log"
         arguments = ["--kubeconfig", str(self.kubeconfig), "--pod-ip", host, "--identity", name]
         arguments += ["--reports-host", host, "--metrics-host", host, "--lease-seconds", str(LEASE_SECONDS), *flags]
@@ -80,7 +82,7 @@ class Deployment:
 
     async def until(self, condition: Any, seconds: float = 20.0) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with patiently(seconds):
                 while True:
                     await self.world.step()
                     if condition():
@@ -100,6 +102,7 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
             if one.process.returncode is None:
                 one.process.kill()
                 await one.process.wait()
+        deployment.network.release()
 
 
 async def status(one: Running, path: str) -> int:

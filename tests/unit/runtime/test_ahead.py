@@ -7,8 +7,6 @@ import random
 import signal
 import socket
 import stat
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +24,8 @@ from drivetrain.data.source import MapSource, Source
 from drivetrain.data.stream import Passes, StreamSource
 from drivetrain.errors import DataError
 from drivetrain.run import Run
+from harness.activity import Stillness
+from harness.patience import until
 from unit.runtime.test_streams import by_stream
 from unit.runtime.together import Pipe, Ranks, together
 from unit.runtime.training import Case, Net, Numbers, by_drivetrain, forward, settings
@@ -192,19 +192,17 @@ def alive(pid: int) -> bool:
         return False
 
 
-def held(pipe: Pipe, workers: int) -> float:
-    """Train without end; how long after the test's word an error of communication came."""
+def held(pipe: Pipe, workers: int) -> str:
+    """Train without end; which error of communication came."""
     run = Run(settings(Case(batch=24, steps=10**6, data_workers=workers)), None)
     run.prepare(model=Net("plain"), optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1), data=Numbers())
-    killed = []
-    threading.Thread(target=lambda: killed.append(pipe.hear()), daemon=True).start()
     try:
         for batch in run.batches():
             run.step(batch, forward(Case()))
             if batch.step == 5:
                 pipe.tell("trains")
-    except Exception:  # noqa: BLE001
-        return time.monotonic()
+    except Exception as error:  # noqa: BLE001
+        return type(error).__name__
     raise AssertionError
 
 
@@ -214,13 +212,11 @@ def seconds_until_noticed(workers: int) -> float:
             assert ranks.hear(rank) == "trains"
         its_workers = children(ranks.pids[1])
         assert len(its_workers) == workers
-        killed = time.monotonic()
+        killed = Stillness()
         os.kill(ranks.pids[1], signal.SIGKILL)
-        noticed: float = ranks.hear(0) - killed
-        deadline = time.monotonic() + 1.0
-        while any(map(alive, its_workers)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not any(map(alive, its_workers))
+        ranks.hear(0)
+        noticed = killed.seconds()
+        until(lambda: not any(map(alive, its_workers)), "its workers end with it", 1.0)
         return noticed
 
 

@@ -15,6 +15,7 @@ from drivetrain.comm import links
 from drivetrain.comm.neighbours import Message, Neighbours
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.errors import CommFault, Interrupted, UsageError
+from harness.activity import Stillness
 from unit.runtime.test_backend import connected
 from unit.runtime.together import Pipe, Ranks, together
 
@@ -132,11 +133,12 @@ def interrupted(pipe: Pipe, waits: str, ending: str) -> tuple[str, float]:
         pipe.tell("ready")
         time.sleep(30)
     neighbours.send(torch.zeros(1 << 24), Message(1, 1))  # nobody receives it
-    ended = []
+    ended: list[Stillness] = []
 
     def link() -> None:
         pipe.tell("ready")
-        ended.append(pipe.hear())
+        pipe.hear()
+        ended.append(Stillness())
         if ending == "told":
             transport.interrupt.end("another membership")
 
@@ -149,11 +151,11 @@ def interrupted(pipe: Pipe, waits: str, ending: str) -> tuple[str, float]:
             neighbours.settle()
     except Interrupted as error:
         raised = type(error).__name__
-    took = time.monotonic() - ended[0]
+    took = ended[0].seconds()
     transport.abandon(Quarantine())
     for each in threading.enumerate():
         if each.name == "drivetrain-neighbour":
-            each.join(5)
+            each.join(60)
             assert not each.is_alive()
     return raised, took
 
@@ -164,7 +166,7 @@ def test_waiting_ends_with_the_membership(waits: str, ending: str, raised: str) 
     with Ranks(interrupted, 2, waits, ending) as ranks:
         assert [ranks.hear(rank) for rank in range(2)] == ["ready"] * 2
         time.sleep(0.2)
-        ranks.tell(0, time.monotonic())
+        ranks.tell(0, "over")
         if ending == "killed":
             time.sleep(0.2)
             os.kill(ranks.pids[1], signal.SIGKILL)

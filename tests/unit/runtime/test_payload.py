@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from harness.commands import succeeded
+
 GRADIENT = 8 * 512 * 512 * 4
 """Bytes, of the model in payload.py."""
 
@@ -57,20 +59,15 @@ def measured() -> Callable[[str], dict[str, float]]:
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this machine does not let its users make network namespaces")
     cases = [[world, training] for world, training, _ in CASES.values()]
-    done = subprocess.run(
+    said = succeeded(
         [*unshare, sys.executable, "-m", "unit.runtime.payload", json.dumps(cases)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+        60,
+        {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])  # before it, the logs of rank 0
+    found = json.loads(said.splitlines()[-1])  # before it, the logs of rank 0
     return dict(zip(CASES, found, strict=True)).__getitem__
 
 
-@pytest.mark.xdist_group("payload")
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_sends_what_the_algorithm_says(name: str, measured: Callable[[str], dict[str, float]]) -> None:
     expected = CASES[name][2] * GRADIENT

@@ -16,6 +16,8 @@ from drivetrain.comm.quarantine import Quarantine, destroy_unused_groups
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault, MembershipOver
+from harness.activity import Stillness
+from harness.patience import until
 from unit.runtime.test_backend import connected
 from unit.runtime.together import Pipe, Ranks, together
 
@@ -36,16 +38,16 @@ def frozen_peer(pipe: Pipe) -> dict[str, Any]:
         pending.wait()
         return {}
     pending = transport.all_reduce(tensor)
-    ended: list[float] = []
+    ended: list[Stillness] = []
 
     def end() -> None:
-        ended.append(time.monotonic())
+        ended.append(Stillness())
         transport.interrupt.end("over")
 
     threading.Timer(0.3, end).start()
     with pytest.raises(MembershipOver):
         pending.wait()
-    took = time.monotonic() - ended[0]
+    took = ended[0].seconds()
     with pytest.raises(MembershipOver):
         transport.all_reduce(torch.ones(1))
     quarantine = Quarantine()
@@ -55,9 +57,7 @@ def frozen_peer(pipe: Pipe) -> dict[str, Any]:
     reused = torch.full((SIZE,), 7.0)
     pipe.tell({"took": took, "held": held, "finished": not pending.done})
     pipe.hear()  # the peer goes on
-    deadline = time.monotonic() + 20
-    while quarantine.sweep() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not quarantine.sweep(), "the quarantine is empty", 20, every=0.01)
     return {
         "left": quarantine.sweep(),
         "changed": bool((tensor != before).any()),
@@ -116,10 +116,12 @@ def last_reference(pipe: Pipe) -> int:
     del transport
     pipe.tell("alone")
     pipe.hear()  # the peer is dead
-    deadline = time.monotonic() + 10
-    while _threads() > with_group - 3 and time.monotonic() < deadline:  # destroying a group joins its threads
-        destroy_unused_groups()
-        time.sleep(0.01)
+
+    def joined() -> bool:
+        destroy_unused_groups()  # which joins their threads
+        return _threads() <= with_group - 3
+
+    until(joined, "the threads of a destroyed group are joined", 10, every=0.01)
     return with_group - _threads()
 
 

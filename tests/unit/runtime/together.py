@@ -1,6 +1,7 @@
 """Run one function in several processes at once, as ranks would, and collect what each returns.
 
-Children are forked from a server that has imported torch and used nothing of it: starting one takes milliseconds.
+Children are forked from a server that has loaded all that they need and used nothing of it (`warm.py`): starting one
+takes milliseconds.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import pickle
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,9 +16,12 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from harness.patience import Patience
+from harness.ports import free_port as free_port  # tests of ranks ask for it here
+from harness.ports import reserve_port
+
 _context = mp.get_context("forkserver")
-# torch._dynamo: the first optimizer imports it, which takes seconds.
-_context.set_forkserver_preload(["torch", "torch._dynamo", "drivetrain.run"])
+_context.set_forkserver_preload(["unit.runtime.warm"])
 
 
 def _server() -> None:
@@ -34,14 +37,6 @@ def _server() -> None:
             os.environ["PYTHONPATH"] = old
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Ranks:
     """`world` running processes; `pids` by rank. Results come in `results`, an exception as its traceback."""
 
@@ -50,7 +45,8 @@ class Ranks:
         self._pipes: list[Connection] = []
         self._processes = []
         _server()
-        port = free_port()
+        self._port = reserve_port()
+        port = int(self._port.value)
         for rank in range(world):
             ours, theirs = _context.Pipe()
             process = _context.Process(target=_child, args=(theirs, function, rank, world, port, args), daemon=True)
@@ -70,9 +66,15 @@ class Ranks:
 
     def hear(self, rank: int, seconds: float = 60.0) -> Any:
         """The next thing that the rank sent; raises AssertionError with its traceback if it failed."""
-        if not wait([self._pipes[rank]], seconds):
-            raise AssertionError(f"rank {rank} said nothing for {seconds} s")
-        kind, value = pickle.loads(self._pipes[rank].recv_bytes())
+        patience = Patience(seconds)
+        while not wait([self._pipes[rank]], patience.left()):
+            patience.check(f"a word of rank {rank}")
+        try:
+            kind, value = pickle.loads(self._pipes[rank].recv_bytes())
+        except EOFError:
+            self._processes[rank].join()
+            code = self._processes[rank].exitcode
+            raise AssertionError(f"rank {rank} has ended with {code} and said nothing") from None
         if kind == "error":
             raise AssertionError(f"rank {rank}:\n{value}")
         return value
@@ -86,6 +88,7 @@ class Ranks:
         for process in self._processes:
             process.kill()
             process.join()
+        self._port.release()
 
     def __enter__(self) -> Ranks:
         return self
