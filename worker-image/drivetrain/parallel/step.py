@@ -244,7 +244,7 @@ class TrainingStep:
             verification.compute(step, forward, mesh.data_size)
         if self.divided is not None:
             if begins:
-                self.divided.begin(mesh)
+                self.divided.cut(mesh)
             if self.tensor is not None:
                 self.tensor.begin(mesh.tensor, check=begins)
         return begins

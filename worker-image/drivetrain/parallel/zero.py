@@ -112,11 +112,6 @@ class Zero:
             bucket.staging, bucket.views = None, {}
         self._memory.forget()
 
-    def forget_order(self) -> None:
-        """A membership begins."""
-        if self._gathered is not None:
-            self._gathered.forget_order()
-
     def begin_microbatch(self) -> None:
         """Forward is about to be called."""
         if self._gathered is not None:
