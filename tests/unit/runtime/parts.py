@@ -5,7 +5,6 @@ Rounding differs by 1e-15, so what is told of the wrong part, or not at all, can
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from drivetrain.state import digest
 from drivetrain.world.reunion import reunite
 from drivetrain_api.choices import ScheduleName
 from drivetrain_api.runtime import RuntimePipeline
-from unit.runtime.together import Pipe
+from unit.runtime.together import Pipe, Worlds
 from unit.runtime.training import Case, settings
 
 WIDTH = 8
@@ -193,7 +192,7 @@ def by_ranks(pipe: Pipe, case: Case, ports: dict[str, int], folder: Path) -> dic
     """Train all kinds as one of `pipe.world` ranks, each in a world of its own."""
     found = {}
     for kind, port in ports.items():
-        os.environ["MASTER_PORT"] = str(port)
+        Worlds.enter(port)
         run = Run(settings(case.but(steps=STEPS, batch=24)), None)
         model = make(kind)
 
@@ -215,7 +214,9 @@ def _reunited(run: Run) -> str:
     assert transport is not None
     with run._operations.ours():
         if sharded is not None:
-            reunite(transport, sharded, sharded.sources(transport.world), sharded.receivers(transport.world))
+            sources, receivers = sharded.sources(transport.world), sharded.receivers(transport.world)
+            # Those of the last replica, where any one has all: the first may be what was lost.
+            reunite(transport, sharded, receivers[-len(sources) :], receivers)
         return run._registry.sha256()
 
 

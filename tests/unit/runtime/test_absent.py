@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from drivetrain_api.runtime import RuntimePipeline
 from unit.runtime.parts import Data, forward, make
 from unit.runtime.text import SEQUENCE_PLAN, Text, Transformer
 from unit.runtime.text import forward as text_forward
-from unit.runtime.together import Pipe, free_port, together
+from unit.runtime.together import Pipe, Worlds, together
 from unit.runtime.training import Case, settings
 
 USES: dict[str, Callable[[nn.Module, nn.Parameter], Any]] = {
@@ -152,12 +151,12 @@ def told(action: Callable[[], Any]) -> str:
     return "nothing"
 
 
-def uses(pipe: Pipe, case: Case, ports: list[int]) -> dict[str, str]:
+def uses(pipe: Pipe, case: Case, ports: dict[str, int]) -> dict[str, str]:
     """What scripts are told that use parameters in a step, and between steps."""
     found = {}
     # An idle rank does not run forward, so it would wait for ranks that have ended theirs.
-    for port, function in zip(ports, FUNCTIONS if pipe.world % 2 == 0 else (), strict=False):
-        os.environ["MASTER_PORT"] = str(port)
+    for function in FUNCTIONS if pipe.world % 2 == 0 else ():
+        Worlds.enter(ports[function.__name__])
         run = Run(settings(case.but(steps=3, batch=24)), None)
         model = run.prepare(model=make("all"), optimizer=lambda p: torch.optim.AdamW(p, 0.01), data=Data())
         steps = iter(run.batches())
@@ -165,7 +164,7 @@ def uses(pipe: Pipe, case: Case, ports: list[int]) -> dict[str, str]:
         batch = next(steps)
         found[function.__name__] = told(lambda: run.step(batch, function))  # noqa: B023
         run._finished = True
-    os.environ["MASTER_PORT"] = str(ports[-1])
+    Worlds.enter(ports["between"])
     run = Run(settings(case.but(steps=3, batch=24)), None)
     model = run.prepare(model=make("all"), optimizer=lambda p: torch.optim.AdamW(p, 0.01), data=Data())
     steps = iter(run.batches())
@@ -187,7 +186,8 @@ def uses(pipe: Pipe, case: Case, ports: list[int]) -> dict[str, str]:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_script_is_told(mode: str) -> None:
     world, case = MODES[mode]
-    ranks: list[dict[str, str]] = together(uses, world, case, [free_port() for _ in range(4)])
+    worlds = Worlds([*(each.__name__ for each in FUNCTIONS), "between"])
+    ranks: list[dict[str, str]] = together(uses, world, case, worlds.ports)
     idle = mode == "tensor, an idle rank"
     for function in () if idle else FUNCTIONS:
         answers = [rank[function.__name__] for rank in ranks]

@@ -11,7 +11,7 @@ import torch
 
 from drivetrain.run import Run
 from unit.runtime.parts import KINDS, MODES, Data, Saved, by_one, by_ranks, forward, make
-from unit.runtime.together import Pipe, free_port, together
+from unit.runtime.together import Pipe, Worlds, together
 from unit.runtime.training import Case, settings
 
 
@@ -23,8 +23,8 @@ def reference() -> dict[str, Saved]:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_file_is_the_whole_model(mode: str, reference: dict[str, Saved], tmp_path: Path) -> None:
     world, case = MODES[mode]
-    ports = {kind: free_port() for kind in KINDS}
-    ranks: list[dict[str, Saved]] = together(by_ranks, world, case, ports, tmp_path)
+    worlds = Worlds(KINDS)
+    ranks: list[dict[str, Saved]] = together(by_ranks, world, case, worlds.ports, tmp_path)
     for kind in KINDS:
         expected, found = reference[kind], ranks[0][kind]
         assert found.losses == pytest.approx(expected.losses, rel=1e-11), kind

@@ -17,7 +17,7 @@ from torch import nn
 
 from drivetrain.data.order import samples_of_step
 from drivetrain.run import Run
-from unit.runtime.together import Pipe, together
+from unit.runtime.together import Pipe, Worlds, together
 from unit.runtime.training import Case, Numbers, settings
 
 STEPS = 12
@@ -479,14 +479,11 @@ def loss_of(script: Script, model: Any, x: torch.Tensor, y: torch.Tensor) -> tor
     return loss if script.penalty is None else loss + script.penalty(model)
 
 
-def ours(pipe: Pipe, names: list[str]) -> dict[str, Any]:
-    """All scripts, one after the other, as one of `pipe.world` ranks. A port for each: see `Fixed.from_environment`."""
-    import os
-
+def ours(pipe: Pipe, ports: dict[str, int]) -> dict[str, Any]:
+    """All scripts, one after the other, as one of `pipe.world` ranks, each in a world of its own."""
     found: dict[str, Any] = {}
-    port = int(os.environ["MASTER_PORT"])
-    for number, name in enumerate(names):
-        os.environ["MASTER_PORT"] = str(port + number)
+    for name, port in ports.items():
+        Worlds.enter(port)
         found[name] = one(SCRIPTS[name])
     return found
 
@@ -551,7 +548,8 @@ GROUPS = [list(SCRIPTS)[at::5] for at in range(5)]
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 def test_scripts_come_to_what_plain_torch_comes_to(group: int, world: int) -> None:
     names = GROUPS[group]
-    by_rank = together(ours, world, names)
+    worlds = Worlds(names)
+    by_rank = together(ours, world, worlds.ports)
     for name in names:
         expected = plain(SCRIPTS[name])
         assert len({found[name]["sha"] for found in by_rank}) == 1, name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,7 @@ from drivetrain.parallel.loss import Loss
 from drivetrain.parallel.verify import Found, difference
 from drivetrain.run import Run
 from unit.runtime.parts import MODES, Data, make
-from unit.runtime.together import Pipe, free_port, together
+from unit.runtime.together import Pipe, Worlds, together
 from unit.runtime.training import Case, settings
 
 
@@ -127,7 +126,7 @@ def verified(pipe: Pipe, case: Case, ports: dict[str, int]) -> dict[str, str]:
     found = {}
     torch.set_default_dtype(torch.float32)
     for name, port in ports.items():
-        os.environ["MASTER_PORT"] = str(port)
+        Worlds.enter(port)
         construct, forward = WAYS[name]
         run = Run(settings(case.but(steps=2, batch=24, verify="firstStep")), None)
         model = construct()
@@ -162,7 +161,8 @@ def _is_whole(run: Run) -> bool:
 def test_every_mode_is_compared(mode: str) -> None:
     world, case = VERIFIED[mode]
     ways = [name for name in WAYS if name != "a loss of the batch"]
-    ranks: list[dict[str, str]] = together(verified, world, case, {name: free_port() for name in ways})
+    worlds = Worlds(ways)
+    ranks: list[dict[str, str]] = together(verified, world, case, worlds.ports)
     for told in ranks:
         for name in ("a model", "LoRA, weights", "dropout and batch norms"):
             assert told[name] == "step 0", name
@@ -178,5 +178,6 @@ def test_every_mode_is_compared(mode: str) -> None:
 
 
 def test_a_loss_that_depends_on_the_cut_is_told() -> None:
-    first, *_ = together(verified, 2, Case(), {"a loss of the batch": free_port()})
+    worlds = Worlds(["a loss of the batch"])
+    first, *_ = together(verified, 2, Case(), worlds.ports)
     assert "training.verify: the loss of the whole batch is" in first["a loss of the batch"]

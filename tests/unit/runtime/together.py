@@ -11,10 +11,12 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from torch._C._distributed_c10d import TCPStore
 
 from harness.patience import Patience
 from harness.ports import free_port as free_port  # tests of ranks ask for it here
@@ -35,6 +37,22 @@ def _server() -> None:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = old
+
+
+class Worlds:
+    """Rendezvous for several worlds of the same processes, one after the other: stores that the test serves, so that
+    nobody else can take their ports meanwhile. `ports` by name."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._stores = {
+            name: TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for name in dict.fromkeys(names)
+        }
+        self.ports = {name: store.port for name, store in self._stores.items()}
+
+    @staticmethod
+    def enter(port: int) -> None:
+        """In a rank: the next `Run` is of this world."""
+        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
 
 
 class Ranks:

@@ -120,12 +120,6 @@ class Divided:
 
     # --- cut --------------------------------------------------------------------------------------------------------
 
-    def begin(self, mesh: Mesh) -> None:
-        """A membership begins with its first step: keep this rank's part. From whole only."""
-        self.cut(mesh)
-        if self._zero is not None:
-            self._zero.forget_order()
-
     def cut(self, mesh: Mesh) -> None:
         """Keep this rank's part. From whole only."""
         if mesh.idle:
@@ -177,20 +171,15 @@ class Divided:
     # --- told, and put together -------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
-        assert self._mesh is not None
+        mesh = self._mesh
+        assert mesh is not None
         if self._zero is not None:
             self._zero.take_over()
+        by_all = self._zero is not None and mesh.data is not None  # see `sources`
+        told = {name for name, where in self._table.items() if where.is_told_by(mesh, by_all=by_all)}
         return {
-            "parameters": {
-                name: self._told(name, self._mesh)
-                for name in self._parameters
-                if self._table[name].is_told_by(self._mesh)
-            },
-            "buffers": {
-                name: buffer.detach()
-                for name, buffer in self._buffers.items()
-                if name in self._table and self._table[name].is_told_by(self._mesh)
-            },
+            "parameters": {name: self._told(name, mesh) for name in self._parameters if name in told},
+            "buffers": {name: buffer.detach() for name, buffer in self._buffers.items() if name in told},
         }
 
     def _told(self, name: str, mesh: Mesh) -> Fragment:

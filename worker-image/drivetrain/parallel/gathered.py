@@ -123,10 +123,6 @@ class Gathered:
             _Flat(last - number, block, self._shards, self._shapes) for number, block in enumerate(self._blocks)
         ]
 
-    def forget_order(self) -> None:
-        """A membership begins: newcomers know of no order, and what is called ahead must be the same on all ranks."""
-        self._order.forget()
-
     def restore(self) -> None:
         """Give all parameters memory of their own again, with whatever is in it. Ends all use of what was gathered."""
         if self._flats:
@@ -144,6 +140,7 @@ class Gathered:
         """A step begins."""
         self._transport = transport if self._flats else None
         if self._transport is not None:
+            self._order.begin(self._transport)
             for flat in self._flats:
                 if flat.stays:
                     flat.call(self._transport)
@@ -163,12 +160,12 @@ class Gathered:
     def end_forward(self) -> None:
         """Forward is over. Raises `UsageError` on all ranks if one of them runs more."""
         if self._transport is not None:
-            self._order.visit(self._transport, END_OF_FORWARD)
+            self._order.visit(END_OF_FORWARD)
 
     def end_backward(self) -> None:
         """Backward is over, of one micro-batch. Raises as `end_forward` does."""
         if self._transport is not None:
-            self._order.visit(self._transport, END_OF_BACKWARD)
+            self._order.visit(END_OF_BACKWARD)
 
     def end(self) -> None:
         """The last backward of the step is over."""
@@ -209,7 +206,7 @@ class Gathered:
             return  # whole; or between steps, where its parameters refuse
         flat = self._flats[number]
         unforeseen = not flat.was_called
-        following = self._order.visit(self._transport, number)
+        following = self._order.visit(number)
         flat.call(self._transport)
         if following is not None:
             self._flats[following].call(self._transport)

@@ -40,9 +40,10 @@ class Where:
         """Whether this rank's stage has it."""
         return self.chunk is None or self.chunk % mesh.stages == mesh.stage
 
-    def is_told_by(self, mesh: Mesh) -> bool:
-        """Whether this rank's word is needed to put the whole together. What all replicas have, the first one tells."""
-        return self.is_apart and self.is_on(mesh) and (self.ranged or mesh.data_rank == 0)
+    def is_told_by(self, mesh: Mesh, *, by_all: bool) -> bool:
+        """Whether this rank's word is needed to put the whole together. `by_all`: the ranks of all replicas are asked,
+        so what they have alike the first one tells; else those of any one are."""
+        return self.is_apart and self.is_on(mesh) and (self.ranged or mesh.data_rank == 0 or not by_all)
 
     def counts_on(self, mesh: Mesh) -> bool:
         """Whether what this rank has of it adds to a sum over all elements, so that each counts once."""

@@ -71,7 +71,7 @@ class Rows(Parted):
                 self._relayout(self.pipeline.is_here)
         whole(mesh.data_size)
         if self._begins:
-            self._divided.begin(mesh)
+            self._divided.cut(mesh)
         if self.tensor is not None:
             self.tensor.begin(mesh.tensor, check=self._begins)
         return Place(mesh.data, mesh.idle)

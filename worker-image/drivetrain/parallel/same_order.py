@@ -7,13 +7,11 @@ nothing until it knows that all do.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-import torch
-
-from drivetrain.comm.transport import Pending, Transport
+from drivetrain.comm.roll import Roll, roll_of
+from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
 
 END_OF_FORWARD: Final = -1
@@ -30,12 +28,17 @@ class SameOrder:
         """Where the micro-batch before was, one after the other."""
         self._visited: list[int] = []
         self._as_planned = True
-        self._told: deque[tuple[Pending, torch.Tensor, Transport]] = deque()
+        self._roll: Roll | None = None
+        self._transport: Transport | None = None
+        self._unheard = 0
+        """How often this rank has said where it is, and not looked where others are."""
 
-    def forget(self) -> None:
-        """A membership begins: newcomers know of no order, and what is called ahead must be the same on all ranks."""
-        self._plan, self._visited, self._as_planned = [], [], True
-        self._told.clear()
+    def begin(self, transport: Transport) -> None:
+        """A step begins, on all ranks. In a new membership newcomers know of no order, and what is called ahead must be
+        the same everywhere. Raises `Interrupted`."""
+        if self._roll is None or transport is not self._transport:
+            self._plan, self._visited, self._unheard = [], [], 0
+            self._roll, self._transport = roll_of(transport), transport
 
     def begin_microbatch(self) -> None:
         """What was done last is what will be done now, probably."""
@@ -45,9 +48,11 @@ class SameOrder:
     def abandon(self) -> None:
         """The step was interrupted."""
         self._visited, self._as_planned = [], True
-        self._told.clear()
+        if self._roll is not None:
+            self._roll.hang_up()  # what was said and not heard must not be taken for what comes next
+        self._unheard, self._roll = 0, None
 
-    def visit(self, transport: Transport, block: int) -> int | None:
+    def visit(self, block: int) -> int | None:
         """This rank comes to a block, or to one of the ends; returns the block that comes next, if that is known.
 
         Raises `UsageError` on all ranks if some are elsewhere, or `Interrupted`.
@@ -55,9 +60,9 @@ class SameOrder:
         self.settle()
         place = len(self._visited)
         self._visited.append(block)
-        answers = torch.empty(2 * transport.world, dtype=torch.int64)
-        pending = transport.all_gather_into(answers, torch.tensor([place, block]))
-        self._told.append((pending, answers, transport))
+        assert self._roll is not None
+        self._roll.say((place, block))
+        self._unheard += 1
         self._as_planned = self._as_planned and self._plan[place : place + 1] == [block]
         if not self._as_planned:
             self.settle()
@@ -71,11 +76,9 @@ class SameOrder:
 
     def settle(self) -> None:
         """Wait until all have told where they are. Raises as `visit` does."""
-        while self._told:
-            pending, answers, transport = self._told[0]
-            pending.wait()
-            self._told.popleft()
-            places = answers.view(transport.world, 2).tolist()
+        while self._unheard and self._roll is not None:
+            self._unheard -= 1
+            places = self._roll.answers()
             other = next((rank for rank, each in enumerate(places) if each != places[0]), None)
             if other is not None:
                 raise UsageError(

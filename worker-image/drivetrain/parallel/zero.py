@@ -115,11 +115,6 @@ class Zero(DuringBackward):
             bucket.staging, bucket.views = None, {}
         self._memory.forget()
 
-    def forget_order(self) -> None:
-        """A membership begins."""
-        if self._gathered is not None:
-            self._gathered.forget_order()
-
     def begin_microbatch(self, *, last: bool) -> None:
         super().begin_microbatch(last=last)
         if self._gathered is not None:
