@@ -17,12 +17,13 @@ from datetime import timedelta
 from typing import Any, Final
 
 import torch
-from torch._C._distributed_c10d import AllreduceOptions, Backend, Work
+from torch._C._distributed_c10d import AllreduceOptions, Work
 from torch.futures import Future
 
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
 from drivetrain.errors import CommFault
+from drivetrain.torch_versions import BackendBase
 
 NAME: Final = "drivetrain"
 
@@ -182,7 +183,7 @@ class InterruptibleWork(Work):
         return self._future
 
 
-class InterruptibleBackend(Backend):
+class InterruptibleBackend(BackendBase):
     """One group of one membership, on a gloo group of its own."""
 
     def __init__(self, group: Any, rank: int, size: int, transport: Transport) -> None:
@@ -271,7 +272,7 @@ class InterruptibleBackend(Backend):
     def all_to_all_single(self, output: Any, source: Any, output_splits: Any, source_splits: Any, opts: Any) -> Work:
         return self._run("all_to_all_single", output, source, output_splits, source_splits, opts)
 
-    def barrier(self, opts: Any) -> Work:
+    def barrier(self, opts: Any = None) -> Work:
         return self._run("allreduce", [torch.zeros(1)], AllreduceOptions())
 
     def send(self, tensors: Any, peer: int, tag: int) -> Work:

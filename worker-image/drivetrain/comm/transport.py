@@ -27,6 +27,7 @@ from drivetrain.comm.quarantine import Quarantine, keep_group
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault, Interrupted
+from drivetrain.torch_versions import gloo_of_today
 
 FOR_EVER: Final = timedelta(hours=24)
 """gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
@@ -226,7 +227,9 @@ class Transport:
         """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
         self.count(output.nbytes - output_splits[self.rank] * output.itemsize)
         work = self._guarded(
-            lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits, AllToAllOptions()),
+            lambda: self.process_group.all_to_all_single(
+                output, source, output_splits, source_splits, AllToAllOptions()
+            ),
             "all-to-all",
         )
         return self._start(work, [output, source], "all-to-all")
@@ -336,6 +339,6 @@ def connect_gloo(
         group._set_default_timeout(FOR_EVER)
         if isinstance(store, LinkStore):
             store.wait_tabled()
-        return group
+        return gloo_of_today(group)
 
     return interrupt.call(connect, None, f"forming a group of {world}")
