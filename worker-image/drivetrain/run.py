@@ -24,6 +24,7 @@ from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
 from drivetrain.data.source import Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import StreamSource
+from drivetrain.device import claim
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.evaluation import SUMS, Evaluation, Evaluator
 from drivetrain.exit import Exit
@@ -68,6 +69,7 @@ def start(defaults: dict[str, Any] | None = None) -> Run:
         torch.set_num_threads(1)
     if settings.training.deterministic:
         torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, torch refuses cuBLAS in this mode
     torch.manual_seed(settings.training.seed)
     if link is not None:
         link.wait_activated()
@@ -129,7 +131,7 @@ class Run:
         if self._parallel is not None:
             raise UsageError("prepare was called already")
         self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
+        device = claim()
         self._model = model.to(device) if device is not None else model
         training = self.settings.training
         made = (

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from drivetrain.device import at_home
 from drivetrain.errors import StateMismatch
 
 
@@ -32,6 +33,8 @@ class Place:
     index: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    device: str = "cpu"
+    """On which kind it was."""
 
     @property
     def bytes(self) -> int:
@@ -46,7 +49,7 @@ def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
     def walk(node: Any) -> Any:
         if isinstance(node, torch.Tensor):
             tensors.append(node.detach())
-            return Place(len(tensors) - 1, tuple(node.shape), node.dtype)
+            return Place(len(tensors) - 1, tuple(node.shape), node.dtype, node.device.type)
         if isinstance(node, dict):
             return {key: walk(value) for key, value in node.items()}
         if isinstance(node, (list, tuple)):
@@ -63,14 +66,15 @@ def _rebuilt(like: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
     return like._make(values) if hasattr(like, "_make") else type(like)(values)
 
 
-def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
-    """Put a tree together again."""
+def unflatten(skeleton: Any, tensors: list[torch.Tensor], *, home: bool = False) -> Any:
+    """Put a tree together again. `home`: each tensor goes to the kind of device that it was on."""
     if isinstance(skeleton, Place):
-        return tensors[skeleton.index]
+        tensor = tensors[skeleton.index]
+        return at_home(tensor, skeleton.device) if home else tensor
     if isinstance(skeleton, dict):
-        return {key: unflatten(value, tensors) for key, value in skeleton.items()}
+        return {key: unflatten(value, tensors, home=home) for key, value in skeleton.items()}
     if isinstance(skeleton, (list, tuple)):
-        return _rebuilt(skeleton, [unflatten(value, tensors) for value in skeleton])
+        return _rebuilt(skeleton, [unflatten(value, tensors, home=home) for value in skeleton])
     return skeleton
 
 
@@ -123,6 +127,10 @@ class Registry:
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise StateMismatch(f"{name}: {error}") from error
+
+    def copies_into_place(self, name: str) -> bool:
+        """Whether this part copies what it loads into tensors that it has: it may come from any device."""
+        return isinstance(self._parts.get(name), nn.Module)
 
     def adopt(self, state: dict[str, Any]) -> None:
         """Take over state whose tensors nobody else uses: a module's become the live ones, without a copy."""
@@ -195,6 +203,6 @@ def checksum(flat: torch.Tensor) -> int:
     eighth of the memory traffic) and all of the last bytes, and weighs words by their position. Wraps around.
     """
     body = flat[: flat.numel() // 512 * 512].view(torch.int64)[::64]
-    weights = torch.arange(1, 2 * body.numel() + 1, 2, dtype=torch.int64)
+    weights = torch.arange(1, 2 * body.numel() + 1, 2, dtype=torch.int64, device=flat.device)
     rest = flat[flat.numel() // 512 * 512 :].to(torch.int64)
     return int((body * weights).sum() + rest.sum() * 0x9E3779B1 + flat.numel()) if flat.numel() else 0

@@ -34,12 +34,10 @@ def check(version: str = torch.__version__) -> None:
     if number < OLDEST:
         raise UsageError(f"torch {version} is installed; drivetrain runs with torch {supported}: install one of these")
     if number > NEWEST:
-        warnings.warn(
-            f"torch {version} is installed; drivetrain was tested with torch {supported} only", stacklevel=2
-        )
+        warnings.warn(f"torch {version} is installed; drivetrain was tested with torch {supported} only", stacklevel=2)
 
 
-# --- groups of gloo ----------------------------------------------------------------------------------------------------
+# --- groups of gloo --------------------------------------------------------------------------------------------------
 
 
 class _OlderGloo:
@@ -74,7 +72,7 @@ class _All:
         self._works = works
 
     def wait(self, timeout: Any) -> bool:
-        return all([work.wait(timeout) for work in self._works])
+        return all(work.wait(timeout) for work in self._works)
 
 
 def gloo_of_today(group: Any) -> Any:
@@ -82,12 +80,12 @@ def gloo_of_today(group: Any) -> Any:
     return group if hasattr(group, "all_gather_single") else _OlderGloo(group)
 
 
-# --- backends in Python ------------------------------------------------------------------------------------------------
+# --- backends in Python ----------------------------------------------------------------------------------------------
 
 
 class _OlderBackend(c10d.ProcessGroup):
     """Where `Backend` cannot be derived from, a whole process group can: torch takes it in the place of its own, and
-    calls the same operations by older names."""
+    calls the same operations by older names. A derived class has today's."""
 
     _named = ""
 
@@ -98,19 +96,19 @@ class _OlderBackend(c10d.ProcessGroup):
         self._named = name
 
     def _allgather_base(self, *args: Any) -> Any:
-        return self.all_gather_single(*args)  # type: ignore[attr-defined]  # the derived class has today's names
+        return self.all_gather_single(*args)
 
     def _reduce_scatter_base(self, *args: Any) -> Any:
-        return self.reduce_scatter_single(*args)  # type: ignore[attr-defined]
+        return self.reduce_scatter_single(*args)
 
     def alltoall_base(self, *args: Any) -> Any:
-        return self.all_to_all_single(*args)  # type: ignore[attr-defined]
+        return self.all_to_all_single(*args)
 
     def allgather_into_tensor_coalesced(self, *args: Any) -> Any:
-        return self.all_gather_single_coalesced(*args)  # type: ignore[attr-defined]
+        return self.all_gather_single_coalesced(*args)
 
     def reduce_scatter_tensor_coalesced(self, *args: Any) -> Any:
-        return self.reduce_scatter_single_coalesced(*args)  # type: ignore[attr-defined]
+        return self.reduce_scatter_single_coalesced(*args)
 
 
 if TYPE_CHECKING:
@@ -124,7 +122,7 @@ else:
 """What a backend that is written in Python derives from."""
 
 
-# --- a backward pass in two halves -------------------------------------------------------------------------------------
+# --- a backward pass in two halves -----------------------------------------------------------------------------------
 
 
 class _Both(torch.autograd.Function):

@@ -22,6 +22,7 @@ from torch.futures import Future
 
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
+from drivetrain.device import mark
 from drivetrain.errors import CommFault
 from drivetrain.torch_versions import BackendBase
 
@@ -43,6 +44,8 @@ class Operation:
         self._what = name.strip("_")
         self._live: list[torch.Tensor] = []
         self._staged: list[torch.Tensor] = []
+        self._used_until: list[Callable[[], None]] = []
+        """What waits until the script's own kernels are through with each."""
         self._transport = transport
         self._group = group
         self._lock = threading.Lock()
@@ -70,7 +73,8 @@ class Operation:
     def _stage(self, argument: Any, *, filled: bool) -> Any:
         if isinstance(argument, torch.Tensor):
             source = argument.detach()
-            staged = torch.empty_like(source, memory_format=torch.contiguous_format)
+            staged = torch.empty_like(source, memory_format=torch.contiguous_format, device="cpu")
+            self._used_until.append(mark(source))
             self._live.append(source)
             self._staged.append(staged.copy_(source) if filled else staged)
             return staged
@@ -86,7 +90,8 @@ class Operation:
             self._error = error
         with self._lock:
             if self._error is None and not self._over:
-                for live, staged in zip(self.outputs, self._staged, strict=False):
+                for live, staged, used in zip(self.outputs, self._staged, self._used_until, strict=False):
+                    used()
                     live.copy_(staged)
             self._done.set()
             called, self._called = self._called, []

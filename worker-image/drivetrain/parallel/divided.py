@@ -145,10 +145,12 @@ class Divided:
         dim = self._dims.get(parameter)
         first, state = parts[0]
         for name, value in state.items():
-            apart = dim is not None and is_like(name, value, first)
-            whole = torch.cat([part[1][name] for part in parts], dim or 0) if apart else value
+            like = is_like(name, value, first)
+            whole = torch.cat([part[1][name] for part in parts], dim or 0) if like and dim is not None else value
+            whole = whole.to(parameter.device) if like else whole
             self._optimizer.state[parameter][name] = whole.clone() if torch.is_tensor(whole) else whole
-        parameter.data = torch.cat([part[0] for part in parts], dim) if dim is not None else first.clone()
+        joined = torch.cat([part[0] for part in parts], dim) if dim is not None else first.clone()
+        parameter.data = joined.to(parameter.device)
 
     def reset(self) -> None:
         if self._zero is not None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from drivetrain.device import settle
 from drivetrain.errors import UsageError
 from drivetrain.parallel.blocks import blocks_of, in_backward, owners
 from drivetrain.parallel.cut import cut
@@ -265,6 +266,5 @@ def _given(args: tuple[Any, ...]) -> torch.Tensor:
 
 
 def _now(tensor: torch.Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+    settle(tensor.device)
     return time.perf_counter()

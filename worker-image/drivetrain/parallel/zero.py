@@ -23,7 +23,7 @@ from torch import nn
 from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
-from drivetrain.comm.transport import Pending, Transport
+from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
 from drivetrain.parallel.shards import Shards, part_size
@@ -46,7 +46,7 @@ class _Bucket:
 @dataclass(slots=True)
 class _Sending:
     bucket: _Bucket
-    pending: Pending
+    pending: InFlight
     outgoing: torch.Tensor
     incoming: torch.Tensor
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -147,8 +147,9 @@ def _give(transport: Transport, position: Position, registry: Registry, needy: l
     for place, tensor in zip(places(skeleton), tensors, strict=True):
         if parcel.is_small(place):
             parcel.small_view(place).copy_(tensor)
-    # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise.
-    large = [as_bytes(tensors[place.index]) for place in parcel.large]
+    # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise. Only
+    # those of another device are copied.
+    large = [as_bytes(tensors[place.index].cpu()) for place in parcel.large]
     words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
     header = torch.tensor([words.numel()], dtype=torch.int64)
     sums = torch.zeros(len(large) + 1, dtype=torch.int64)
@@ -190,11 +191,15 @@ def _take(transport: Transport, position: Position, registry: Registry, source: 
         by_index[place.index] if place.index in by_index else parcel.small_view(place).clone()
         for place in places(skeleton)
     ]
-    whole: dict[str, Any] = unflatten(skeleton, tensors)
+    state = {
+        # Onto its device, but for what would be there twice for a while.
+        name: unflatten(part, tensors, home=not registry.copies_into_place(name))
+        for name, part in skeleton["state"].items()
+    }
     if sharded is not None:
         sharded.reset()
-    registry.adopt(whole["state"])
-    position.load(whole["position"])
+    registry.adopt(state)
+    position.load(unflatten(skeleton["position"], tensors))
 
 
 class _Parcel:
