@@ -10,6 +10,7 @@
 # Environment: DEVICE  cuda (default), or cpu, to try the check itself out
 #              PYTHON  the Python that has torch (default: python3)
 #              SECONDS_IN_ALL  when no further part may run (default: 480)
+#              PATIENCE  what limits are multiplied by, on a machine that is busy with other things (default: 1)
 # Exit codes:  0 all passed, 1 something failed, 2 it cannot be tried here
 set -u
 
@@ -41,7 +42,7 @@ limit_of() {
 
 part() { # name
     left=$((begun + in_all - $(date +%s)))
-    limit=$(limit_of "$1")
+    limit=$(($(limit_of "$1") * ${PATIENCE:-1}))
     [ "$limit" -le "$left" ] || limit=$left
     echo "== $1 (at most $limit s)"
     if [ "$limit" -lt 5 ]; then

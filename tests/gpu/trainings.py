@@ -32,14 +32,16 @@ class TextOnDevice(text.Text):
 
 def ours(pipe: Pipe, case: Case, plan: dict[str, str] | None = None) -> tuple[Outcome, set[str]]:
     """Train as one of `pipe.world` ranks, a transformer if there is a `plan`; and on which devices its state was."""
-    _on_device()
+    _exact()
     outcome = training.by_drivetrain(pipe, case) if plan is None else text.by_drivetrain(pipe, case, plan)
     return _on_processor(outcome), {each.device.type for each in outcome.after.values()}
 
 
 def plain(pipe: Pipe, case: Case, plan: dict[str, str] | None = None) -> Outcome:
     """Train by torch alone, the whole batch in one process."""
-    _on_device()
+    _exact()
+    training.Numbers = OnDevice  # type: ignore[misc]
+    text.Text = TextOnDevice  # type: ignore[misc]
 
     def made(kind: str) -> nn.Module:
         return Net(kind).to(DEVICE)
@@ -50,11 +52,9 @@ def plain(pipe: Pipe, case: Case, plan: dict[str, str] | None = None) -> Outcome
     return _on_processor(training.by_torch(case) if plan is None else text.by_torch(case))
 
 
-def _on_device() -> None:
+def _exact() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    training.Numbers = OnDevice  # type: ignore[misc]
-    text.Text = TextOnDevice  # type: ignore[misc]
 
 
 def _on_processor(outcome: Outcome) -> Outcome:

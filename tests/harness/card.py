@@ -10,7 +10,7 @@ of other stages of a pipeline), and nothing is asynchronous: streams and events 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import torch
@@ -31,7 +31,12 @@ class Card(torch.Tensor):
     def of(hidden: torch.Tensor) -> Card:
         """One with these numbers, which it shares."""
         made: Card = torch.Tensor._make_wrapper_subclass(
-            Card, hidden.size(), hidden.stride(), hidden.storage_offset(), dtype=hidden.dtype, device=f"{NAME}:0"
+            Card,
+            hidden.size(),
+            hidden.stride(),
+            hidden.storage_offset(),
+            dtype=hidden.dtype,
+            device=torch.device(NAME, 0),
         )
         made.hidden = hidden
         return made
@@ -55,12 +60,12 @@ class Card(torch.Tensor):
         return self.hidden.__reduce_ex__(protocol)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub has it without its class
         cls,
         function: Any,
         types: Iterable[type],
         args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: dict[Any, Any] | None = None,
     ) -> Any:
         return _run(function, args, dict(kwargs or {}))
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from drivetrain.data.pieces import pieces_of
+from drivetrain.data.placed import brought
 from drivetrain.data.source import Dataset
 from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import METRIC_SLOTS
@@ -41,6 +42,7 @@ class Evaluator:
         if batch < 1:
             raise UsageError(f"evaluate(batch={batch}): must be at least 1")
         self._model = model
+        self._device = next(model.parameters()).device
         self._given = forward
         self._forward: Callable[[nn.Module, Any], torch.Tensor | Loss | None] = forward
         self._pieces = pieces_of(data, batch)
@@ -83,7 +85,7 @@ class Evaluator:
         self._model.eval()
         try:
             with torch.no_grad():
-                result = self._forward(self._model, default_collate(samples))
+                result = self._forward(self._model, brought(default_collate(samples), self._device))
         finally:
             self._model.train(was_training)
         if result is None:

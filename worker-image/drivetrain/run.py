@@ -22,6 +22,7 @@ from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
 from drivetrain.data.batch import Batch
+from drivetrain.data.placed import Placed
 from drivetrain.data.source import Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import StreamSource
 from drivetrain.device import claim
@@ -133,6 +134,8 @@ class Run:
         self._source = self._source_of(data, collate)  # first, because it forks, which CUDA does not like
         device = claim()
         self._model = model.to(device) if device is not None else model
+        if device is not None:
+            self._source = Placed(self._source, device)
         training = self.settings.training
         made = (
             named_optimizer(training.optimizer, self._model.parameters())
@@ -249,8 +252,8 @@ class Run:
     def step(self, batch: Batch, forward: Forward) -> StepResult:
         """Train on one batch: forward, backward, exchange, clip, update; done once on all ranks, or not at all.
 
-        `forward(model, shard)` gets this rank's part of the batch and returns a scalar mean loss or `Loss`. It may be
-        called several times for one step. Returns the loss over the whole global batch.
+        `forward(model, shard)` gets this rank's part of the batch, on the model's device, and returns a scalar mean loss
+        or `Loss`. It may be called several times for one step. Returns the loss over the whole global batch.
         """
         parallel = self._prepared()
         assert self._precision is not None

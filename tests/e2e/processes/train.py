@@ -57,8 +57,7 @@ def fault(point: str, step: int) -> None:
 
 
 def forward(model: nn.Module, shard: Any) -> drivetrain.Loss:
-    device = next(model.parameters()).device
-    x, y = (each.to(device) for each in shard)
+    x, y = shard
     out = model(x)
     right = float((out.argmax(1) == y).sum())
     return drivetrain.Loss(F.cross_entropy(out, y, reduction="sum"), len(y), {"right": right})

@@ -5,6 +5,7 @@ The device is a pretended one (harness/card.py), on which an operation on tensor
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch._C._distributed_c10d import AllgatherOptions, AllreduceOptions
 
 import drivetrain.run
 from drivetrain.comm.backend import InterruptibleBackend
+from drivetrain.data.placed import brought
 from drivetrain.position import Position
 from drivetrain.state import Registry, checksum, digest
 from drivetrain.world.heal import Doing, synchronise
@@ -23,7 +25,7 @@ from harness.card import NAME, install
 from unit.runtime import text, training
 from unit.runtime.test_backend import connected
 from unit.runtime.together import Pipe, together
-from unit.runtime.training import Case, Numbers, Outcome, by_drivetrain
+from unit.runtime.training import Case, Outcome, by_drivetrain
 
 SHORT = Case(steps=4)
 
@@ -46,15 +48,6 @@ IN_PARTS = {
 """Those that share out the layers of a model. Its attention is another kernel on the processor: not the same bits."""
 
 
-class OnCard(Numbers):
-    """The same samples, on the card."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        device = install()
-        self.x, self.y, self.weight = self.x.to(device), self.y.to(device), self.weight.to(device)
-
-
 def on_processor(outcome: Outcome) -> Outcome:
     """To be sent to the test."""
     before, after = ({name: each.cpu() for name, each in state.items()} for state in (outcome.before, outcome.after))
@@ -63,25 +56,15 @@ def on_processor(outcome: Outcome) -> Outcome:
 
 def train_on_card(pipe: Pipe, case: Case) -> tuple[Outcome, list[str]]:
     """As one of the ranks; and on which devices what was trained is in the end."""
-    drivetrain.run.claim = install  # type: ignore[assignment]
-    training.Numbers = OnCard  # type: ignore[misc]
+    drivetrain.run.claim = install  # type: ignore[attr-defined]
     training.kept = lambda run: {}  # it asks for storages, which are none here
     outcome = by_drivetrain(pipe, case)
     return on_processor(outcome), sorted({each.device.type for each in outcome.after.values()})
 
 
-class TextOnCard(text.Text):
-    """The same, on the card."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = self.words.to(install())
-
-
 def train_parts_on_card(pipe: Pipe, case: Case) -> Outcome:
     """As one of the ranks that have parts of a model."""
-    drivetrain.run.claim = install  # type: ignore[assignment]
-    text.Text = TextOnCard  # type: ignore[misc]
+    drivetrain.run.claim = install  # type: ignore[attr-defined]
     text.kept = lambda run: {}  # type: ignore[attr-defined]
     return on_processor(text.by_drivetrain(pipe, case, text.PLAN))
 
@@ -136,8 +119,9 @@ def take_state(pipe: Pipe, theirs_on_card: bool) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     held = Held(device, 7.0 + pipe.rank)
     registry, position = Registry(), Position()
-    for name, part in {"model": model, "optimizer": optimizer, "held": held}.items():
-        registry.register(name, part)
+    registry.register("model", model)
+    registry.register("optimizer", optimizer)
+    registry.register("held", held)
     if pipe.rank == 0:
         for _ in range(3):
             model(torch.randn(5, 200).to(device)).square().mean().backward()
@@ -153,9 +137,7 @@ def take_state(pipe: Pipe, theirs_on_card: bool) -> dict[str, Any]:
         "sha256": digest(registry.collect()),
         "same tensors": live == [id(each) for each in model.parameters()],
         "model": {each.device.type for each in model.state_dict().values()},
-        "optimizer": {
-            (name, each.device.type) for state in optimizer.state.values() for name, each in state.items()
-        },
+        "optimizer": {(name, each.device.type) for state in optimizer.state.values() for name, each in state.items()},
         "held": {name: each.device.type for name, each in held.state.items() if torch.is_tensor(each)},
     }
 
@@ -204,6 +186,24 @@ def checksums(pipe: Pipe) -> bool:
     """Of the same bytes on both devices."""
     flat = torch.randint(0, 256, (5000,), dtype=torch.uint8)
     return checksum(flat) == checksum(flat.to(install()))
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+def bringing(pipe: Pipe) -> tuple[Any, list[str]]:
+    """What a collate function may return, on the card."""
+    device = install()
+    here = torch.ones(2)
+    packed = nn.utils.rnn.pack_sequence([here])
+    found = brought({"a": [here, 3, "b"], "c": Pair(here, (here,)), "d": packed}, device)
+    kinds = [each.device.type for each in (found["a"][0], found["c"].left, found["c"].right[0], found["d"].data)]
+    lengths = found["d"].batch_sizes.device.type
+    return (type(found["c"]).__name__, found["a"][1:], lengths), kinds
+
+
+def test_samples_of_any_form_are_brought_to_the_card() -> None:
+    assert together(bringing, 1) == [(("Pair", [3, "b"], "cpu"), [NAME] * 4)]
 
 
 def test_a_checksum_is_the_same_on_any_device() -> None:

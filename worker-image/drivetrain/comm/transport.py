@@ -252,8 +252,8 @@ class Transport:
         return self._start(work, [output, source], "all-to-all")
 
     def send(self, tensors: Sequence[torch.Tensor], peer: int, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read, and are in the
-        processor's memory."""
+        """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read, and lie in
+        the processor's memory."""
         what = f"send to rank {peer}"
         works = [
             self._guarded(lambda each=each, tag=tag: self.process_group.send([each], peer, tag), what)  # type: ignore[misc]

@@ -56,8 +56,8 @@ def norm(square: float, sparse: Sequence[torch.Tensor]) -> float:
 
 
 def _square(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Of the 2-norm of them all, float64. On the CPU wherever they are: a rank that has none has it there, and ranks must
-    not exchange it in different ways."""
+    """Of the 2-norm of them all, float64. On the CPU wherever they are, as for a rank that has none: ranks must not
+    exchange it in different ways."""
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
     return torch.stack(torch._foreach_norm(tensors)).double().square().sum().cpu()
