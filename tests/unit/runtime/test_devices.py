@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import drivetrain.run
 from drivetrain.comm.backend import InterruptibleBackend
 from drivetrain.data.placed import brought
 from drivetrain.position import Position
+from drivetrain.run import Run
 from drivetrain.state import Registry, checksum, digest
 from drivetrain.world.heal import Doing, synchronise
 from drivetrain_api.runtime import RuntimeCompression, RuntimeOptimizer
@@ -25,7 +27,7 @@ from harness.card import NAME, install
 from unit.runtime import text, training
 from unit.runtime.test_backend import connected
 from unit.runtime.together import Pipe, together
-from unit.runtime.training import Case, Outcome, by_drivetrain
+from unit.runtime.training import Case, Net, Numbers, Outcome, by_drivetrain
 
 SHORT = Case(steps=4)
 
@@ -95,6 +97,36 @@ def test_training_on_a_card_gives_the_same_bits(name: str) -> None:
         for tensor, value in theirs.after.items():
             assert torch.equal(ours.after[tensor], value), tensor
         assert ours.evaluation == theirs.evaluation
+
+
+def save_and_go_on(pipe: Pipe, case: Case, on_card: bool, folder: Path) -> tuple[list[float], set[tuple[str, str]]]:
+    """Half-way all parts of the state come together on one rank, and are cut again: losses, and where the optimizer's
+    state is in the end."""
+    if on_card:
+        drivetrain.run.claim = install  # type: ignore[attr-defined]
+    run = Run(training.settings(case), None)
+    model = text.make(case, text.PLAN) if case.tensor > 1 else Net(case.model)
+    forward = text.forward if case.tensor > 1 else training.forward(case)
+    data = text.Text() if case.tensor > 1 else Numbers()
+    run.prepare(model=model, optimizer=lambda parameters: torch.optim.AdamW(parameters, 1e-2), data=data)
+    losses = []
+    for batch in run.batches():
+        losses.append(run.step(batch, forward).loss)
+        if batch.step == 1:
+            run.save(folder / "model.pt")
+    assert run._update is not None
+    states = run._update.optimizer.state.values()
+    run.finish()
+    return losses, {(name, each.device.type) for state in states for name, each in state.items()}
+
+
+@pytest.mark.parametrize("fields", [{"zero": 1}, {"zero": 2, "clip": 0.5}, {"tensor": 2}], ids=str)
+def test_parts_that_came_together_for_a_file_go_on_on_the_card(fields: dict[str, Any], tmp_path: Path) -> None:
+    case = Case(steps=4).but(**fields)
+    expected = together(save_and_go_on, 2, case, False, tmp_path)
+    for (losses, _), (ours, places) in zip(expected, together(save_and_go_on, 2, case, True, tmp_path), strict=True):
+        assert ours == pytest.approx(losses, rel=1e-5)
+        assert places == {("exp_avg", NAME), ("exp_avg_sq", NAME), ("step", "cpu")}
 
 
 class Held:
