@@ -28,6 +28,12 @@ demo: setup ## Train on three workers, kill one half-way, and look at what happe
 test: setup ## All tests that need no cluster (about 10 minutes on 2 cores)
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup -q $(ARGS)
 
+.PHONY: test-torch gpu-check
+test-torch: ## What depends on torch, with another version: VERSION=2.11 (downloads it first; about 12 minutes on 2 cores)
+	@scripts/test-torch $(or $(VERSION),$(error VERSION is not set: make test-torch VERSION=2.11)) $(ARGS)
+gpu-check: setup ## What is claimed of GPUs, on one (8 minutes); DEVICE=cpu tries the check itself out
+	@PYTHON=$(PYTHON) tests/gpu/check.sh $(ARGS)
+
 .PHONY: up down
 up: setup ## Start the embedded control plane with the operator; prints its KUBECONFIG
 	@$(PYTHON) -m drivetrain_cli up

@@ -63,8 +63,8 @@ class CharacterModel(nn.Module):
     def forward(self, indices: torch.Tensor) -> torch.Tensor:
         """Indices (batch, time) to logits (batch, time, vocabulary)."""
         time = indices.shape[1]
-        mask = nn.Transformer.generate_square_subsequent_mask(time)
-        hidden = self.characters(indices) + self.positions(torch.arange(time))
+        mask = nn.Transformer.generate_square_subsequent_mask(time, device=indices.device)
+        hidden = self.characters(indices) + self.positions(torch.arange(time, device=indices.device))
         return self.head(self.blocks(hidden, mask=mask, is_causal=True))
 
 

@@ -93,7 +93,7 @@ class Embedding(nn.Module):
         self.bytes, self.positions = nn.Embedding(256, WIDTH), nn.Embedding(CONTEXT, WIDTH)
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
-        return self.bytes(text) + self.positions(torch.arange(text.shape[1]))
+        return self.bytes(text) + self.positions(torch.arange(text.shape[1], device=text.device))
 
 
 def forward(model: nn.Module, text: torch.Tensor) -> torch.Tensor:

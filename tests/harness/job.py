@@ -91,7 +91,8 @@ class LocalJob:
     def _environment(self, extra: dict[str, str]) -> dict[str, str]:
         return {
             **os.environ,
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}",
+            # What else this process found its packages by comes after ours.
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}:{os.environ.get('PYTHONPATH', '')}",
             constants.ENV_JOB: "test",
             constants.ENV_JOB_UID: "job-uid",
             constants.ENV_NAMESPACE: "default",

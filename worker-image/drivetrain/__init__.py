@@ -57,4 +57,6 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'drivetrain' has no attribute {name!r}")
+    if _HOME[name] != "errors":  # all else needs torch: before an old one fails at some name, say which will do
+        import_module("drivetrain.torch_versions").check()
     return getattr(import_module(f"drivetrain.{_HOME[name]}"), name)

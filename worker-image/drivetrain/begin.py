@@ -26,6 +26,7 @@ def start(defaults: dict[str, Any] | None = None) -> Run:
         torch.set_num_threads(1)
     if settings.training.deterministic:
         torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, torch refuses cuBLAS in this mode
     torch.manual_seed(settings.training.seed)
     if link is not None:
         link.wait_activated()

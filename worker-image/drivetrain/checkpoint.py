@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import torch
 
+from drivetrain.device import from_file
 from drivetrain.digest import digest_of_skeleton
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.plain import decode, encode
@@ -84,7 +85,7 @@ def saved_step(path: Path) -> int:
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """State and position of a file that `save_checkpoint` wrote. Raises `StateMismatch` for any other file."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location=from_file, weights_only=True)
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise StateMismatch(f"resume={str(path)!r}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") not in _READABLE:

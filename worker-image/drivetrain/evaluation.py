@@ -15,6 +15,7 @@ from torch import nn
 
 from drivetrain import rng
 from drivetrain.data.pieces import Piece, pieces_of
+from drivetrain.data.placed import brought
 from drivetrain.data.source import Collate, Dataset
 from drivetrain.errors import UsageError
 from drivetrain.parallel.division import Seat
@@ -47,6 +48,7 @@ class Evaluator:
         if batch < 1:
             raise UsageError(f"evaluate(batch={batch}): must be at least 1")
         self._model = model
+        self._device = next(model.parameters()).device
         self._given = forward
         self._collate = collate
         self._seed = seed
@@ -93,7 +95,7 @@ class Evaluator:
         self._model.eval()
         rng.seed(self._seed, _EVALUATING, piece.number)
         with torch.no_grad():
-            result = self._forward(self._model, self._collate(piece.read()))
+            result = self._forward(self._model, brought(self._collate(piece.read()), self._device))
         if result is None:
             return None
         if not isinstance(result, Loss):

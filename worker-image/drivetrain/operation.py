@@ -335,7 +335,8 @@ class Operations:
                 if self._guests and transport is not None:
                     self._announce(transport, kind, size)
                 self._enter(transport, kind, size, at)
-                result = self._summed(transport, size, contribute)
+                in_band = self.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
+                result = self._summed(transport, size, contribute, in_band=in_band)
             except Interrupted as error:
                 self.world.interrupted(error)
                 continue
@@ -347,7 +348,9 @@ class Operations:
             self._replayed = len(self.position.since)
             return self.position.since[-1]
 
-    def _summed(self, transport: Transport | None, size: int, contribute: Callable[[], list[float]]) -> list[float]:
+    def _summed(
+        self, transport: Transport | None, size: int, contribute: Callable[[], list[float]], *, in_band: bool
+    ) -> list[float]:
         """Raises `Closed` on all ranks if `contribute` fails on one."""
         if transport is None:
             return contribute()
@@ -359,7 +362,7 @@ class Operations:
         except Interrupted:
             raise
         except Exception as error:
-            if not self.tells_in_band:
+            if not in_band:
                 raise
             failure = error
         told = torch.tensor([*values, float(failure is not None)], dtype=torch.float64)

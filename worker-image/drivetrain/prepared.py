@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from torch.utils.data import default_collate
 
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
+from drivetrain.data.placed import Placed
 from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import Passes, StreamSource
+from drivetrain.device import claim
 from drivetrain.errors import StateMismatch
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
@@ -64,8 +65,9 @@ class Prepared:
         """`passes` of an iterable dataset, as far as they are known. Raises `UsageError`."""
         source = _source(data, collate, settings, passes)  # first, because it forks, which CUDA does not like
         training = settings.training
-        if torch.cuda.is_available():
-            model = model.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
+        device = claim()
+        if device is not None:
+            model, source = model.to(device), Placed(source, device)
         named = training.optimizer
         made = optimizer(model.parameters()) if named is None else named_optimizer(named, model.parameters())
         precision = Precision(training.precision.compute, next(model.parameters()).device)

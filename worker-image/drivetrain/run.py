@@ -226,8 +226,8 @@ class Run:
     def step(self, batch: Batch, forward: Forward) -> StepResult:
         """Train on one batch: forward, backward, exchange, clip, update; done once on all ranks, or not at all.
 
-        `forward(model, shard)` gets this rank's part of the batch and returns a scalar mean loss or `Loss`. It may be
-        called several times for one step. Returns the loss over the whole global batch.
+        `forward(model, shard)` gets this rank's part of the batch, on the model's device, and returns a scalar mean
+        loss or `Loss`. It may be called several times for one step. Returns the loss over the whole global batch.
         """
         made = self._prepared()
         forward = made.computing(forward)

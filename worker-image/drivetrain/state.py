@@ -112,6 +112,10 @@ class Registry:
             except (RuntimeError, ValueError, KeyError) as error:
                 raise StateMismatch(f"{name}: {error}") from error
 
+    def copies_into_place(self, name: str) -> bool:
+        """Whether this part copies what it loads into tensors that it has: it may come from any device."""
+        return isinstance(self._parts.get(name), nn.Module)
+
     def adopt(self, state: dict[str, Any]) -> None:
         """Take over state whose tensors nobody else uses: a module's become the live ones, without a copy."""
         for name, part in self._parts.items():
@@ -141,6 +145,6 @@ def checksum(flat: torch.Tensor) -> int:
     eighth of the memory traffic) and all of the last bytes, and weighs words by their position. Wraps around.
     """
     body = flat[: flat.numel() // 512 * 512].view(torch.int64)[::64]
-    weights = torch.arange(1, 2 * body.numel() + 1, 2, dtype=torch.int64)
+    weights = torch.arange(1, 2 * body.numel() + 1, 2, dtype=torch.int64, device=flat.device)
     rest = flat[flat.numel() // 512 * 512 :].to(torch.int64)
     return int((body * weights).sum() + rest.sum() * 0x9E3779B1 + flat.numel()) if flat.numel() else 0

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from drivetrain.device import at_home
 from drivetrain.errors import UsageError
 from drivetrain.memory_format import dense_part, order_of, shaped_in
 
@@ -33,12 +34,14 @@ class Place:
     """The shape of what is in memory, if it repeats itself (expanded); else its own."""
     order: tuple[int, ...] | None = None
     """Of its dimensions in memory, if not torch's usual one."""
+    device: str = "cpu"
+    """On which kind it was."""
 
     @classmethod
     def of(cls, index: int, tensor: torch.Tensor) -> Place:
         """That of a tensor."""
         part = dense_part(tensor)
-        return cls(index, tuple(tensor.shape), tensor.dtype, tuple(part.shape), order_of(part))
+        return cls(index, tuple(tensor.shape), tensor.dtype, tuple(part.shape), order_of(part), tensor.device.type)
 
     @property
     def bytes(self) -> int:
@@ -174,12 +177,13 @@ def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
         raise UsageError("state that is registered contains itself, or is nested too deeply") from None
 
 
-def unflatten(skeleton: Any, tensors: list[torch.Tensor]) -> Any:
-    """Put a tree together again."""
+def unflatten(skeleton: Any, tensors: list[torch.Tensor], *, home: bool = False) -> Any:
+    """Put a tree together again. `home`: each tensor goes to the kind of device that it was on."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, Place):
-            return tensors[node.index]
+            tensor = tensors[node.index]
+            return at_home(tensor, node.device) if home else tensor
         again = _changed(node, walk)
         return again.whole() if isinstance(again, Array) else again
 

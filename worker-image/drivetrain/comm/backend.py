@@ -17,12 +17,14 @@ from datetime import timedelta
 from typing import Any, Final
 
 import torch
-from torch._C._distributed_c10d import AllreduceOptions, Backend, Work
+from torch._C._distributed_c10d import AllreduceOptions, Work
 from torch.futures import Future
 
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
+from drivetrain.device import mark
 from drivetrain.errors import CommFault
+from drivetrain.torch_versions import BackendBase
 
 NAME: Final = "drivetrain"
 
@@ -42,6 +44,8 @@ class Operation:
         self._what = name.strip("_")
         self._live: list[torch.Tensor] = []
         self._staged: list[torch.Tensor] = []
+        self._used_until: list[Callable[[], None]] = []
+        """What waits until the script's own kernels are through with each."""
         self._transport = transport
         self._group = group
         self._lock = threading.Lock()
@@ -70,7 +74,8 @@ class Operation:
     def _stage(self, argument: Any, *, filled: bool) -> Any:
         if isinstance(argument, torch.Tensor):
             source = argument.detach()
-            staged = torch.empty_like(source, memory_format=torch.contiguous_format)
+            staged = torch.empty_like(source, memory_format=torch.contiguous_format, device="cpu")
+            self._used_until.append(mark(source))
             self._live.append(source)
             self._staged.append(staged.copy_(source) if filled else staged)
             return staged
@@ -86,7 +91,8 @@ class Operation:
             self._error = error
         with self._lock:
             if self._error is None and not self._over:
-                for live, staged in zip(self.outputs, self._staged, strict=False):
+                for live, staged, used in zip(self.outputs, self._staged, self._used_until, strict=False):
+                    used()
                     live.copy_(staged)
             self._done.set()
             called, self._called = self._called, []
@@ -183,7 +189,7 @@ class InterruptibleWork(Work):
         return self._future
 
 
-class InterruptibleBackend(Backend):
+class InterruptibleBackend(BackendBase):
     """One group of one membership, on a gloo group of its own."""
 
     def __init__(self, group: Any, rank: int, size: int, transport: Transport) -> None:
@@ -272,7 +278,7 @@ class InterruptibleBackend(Backend):
     def all_to_all_single(self, output: Any, source: Any, output_splits: Any, source_splits: Any, opts: Any) -> Work:
         return self._run("all_to_all_single", output, source, output_splits, source_splits, opts)
 
-    def barrier(self, opts: Any) -> Work:
+    def barrier(self, opts: Any = None) -> Work:
         return self._run("allreduce", [torch.zeros(1)], AllreduceOptions())
 
     def send(self, tensors: Any, peer: int, tag: int) -> Work:

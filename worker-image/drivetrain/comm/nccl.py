@@ -1,18 +1,23 @@
 """Gradients on CUDA go by NCCL; everything else (state, positions, scripts' groups) stays on gloo.
 
-NEVER RUN: written on machines without a GPU, from torch's source. What it must get right: NCCL's `wait` only orders
-streams, so an optimizer's kernels may be queued before anybody knows whether the collective succeeded, and an abort
-then lets them run on half of a gradient. Hence the host confirms each reduction by its event before `wait` returns.
+NEVER RUN ON A GPU: written from torch's source; `tests/gpu/check.sh` is what runs it. What it must get right: NCCL's
+`wait` only orders streams, so an optimizer's kernels may be queued before anybody knows whether the collective
+succeeded, and an abort then lets them run on half of a gradient. Hence the host confirms each reduction by its event
+before `wait` returns. The event is on a stream of its own: backward's kernels do not queue behind the collective.
+
+NCCL is used only if every rank has a GPU to itself, which all of them find out together: two ranks of one communicator
+on one GPU are an error in NCCL, and a rank that went another way than the others would wait for ever.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch._C._distributed_c10d import AllreduceOptions, PrefixStore, Store
@@ -21,10 +26,23 @@ from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault
 
+if TYPE_CHECKING:
+    from drivetrain.comm.transport import Transport
+
 _POLL_SECONDS: Final = 50e-6
 _QUARANTINE_POLL_SECONDS: Final = 0.05
+_CLOSE_SECONDS: Final = 5.0
 _TIMEOUT: Final = timedelta(hours=24)
 """NCCL's own watchdog ends the process; detecting a stuck job is the coordinator's business."""
+
+_ENVIRONMENT: Final = {
+    # torch's watchdog would end this process when a peer dies, instead of telling it.
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+    # Its monitor asks the store from a thread of its own, and ends the process if that takes long.
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+}
+_NAME_BYTES: Final = 16
 
 
 class NcclPending:
@@ -35,9 +53,10 @@ class NcclPending:
         self._work = work
         self._tensors = tensors
         self._blocked = blocked
-        work.wait()  # orders the current stream behind it; the host goes on
-        self._event = torch.cuda.Event()
-        self._event.record()
+        with torch.cuda.stream(link.confirming):
+            work.wait()  # orders this stream behind it; host and backward go on
+            self._event = torch.cuda.Event()
+            self._event.record()
 
     @property
     def done(self) -> bool:
@@ -82,10 +101,12 @@ class NcclPending:
 class Nccl:
     """The communicator of one membership on one device."""
 
-    def __init__(self, group: Any, interrupt: Interrupt) -> None:
+    def __init__(self, group: Any, device: torch.device, interrupt: Interrupt) -> None:
         self._group = group
-        self._aborted = False
+        self._aborting: threading.Thread | None = None
         self.interrupt = interrupt
+        self.confirming = torch.cuda.Stream(device)
+        """Waits for collectives, one after the other, and does nothing else."""
 
     def all_reduce(self, tensor: torch.Tensor, blocked: Callable[[bool], None]) -> NcclPending:
         """Start summing `tensor` over all ranks, in place."""
@@ -97,19 +118,36 @@ class Nccl:
 
     def abort(self) -> None:
         """End everything in flight. Any number of times; in a thread, because it may wait for the device."""
-        if not self._aborted:
-            self._aborted = True
-            threading.Thread(target=self._group.abort, name="drivetrain-nccl-abort", daemon=True).start()
+        if self._aborting is None:
+            self._aborting = threading.Thread(target=self._group.abort, name="drivetrain-nccl-abort", daemon=True)
+            self._aborting.start()
+
+    def close(self) -> None:
+        """The process ends: abort, and wait for that, but not for ever."""
+        self.abort()
+        assert self._aborting is not None
+        self._aborting.join(_CLOSE_SECONDS)
 
 
-def connect_nccl(store: Store, rank: int, world: int, interrupt: Interrupt, deadline_seconds: float) -> Nccl | None:
-    """Connect all ranks, each on the device of its LOCAL_RANK; None without CUDA, or alone.
+def connect_nccl(store: Store, transport: Transport, deadline_seconds: float) -> Nccl | None:
+    """Connect all ranks of `transport`, which call this at the same place; None unless each has a GPU to itself.
 
     Raises `MembershipOver` or `CommFault`.
     """
-    if world == 1 or not torch.cuda.is_available() or not torch.distributed.is_nccl_available():
+    if transport.world == 1 or not torch.distributed.is_nccl_available():
         return None
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # as `Run.prepare` chooses it
+    table = transport.all_gather(_name_of_gpu())
+    names = {bytes(each.tolist()) for each in table}
+    if bytes(_NAME_BYTES) in names or len(names) < transport.world:
+        return None
+    return open_nccl(store, transport.rank, transport.world, transport.interrupt, deadline_seconds)
+
+
+def open_nccl(store: Store, rank: int, world: int, interrupt: Interrupt, deadline_seconds: float) -> Nccl:
+    """A communicator of so many ranks, on their current devices. Raises `MembershipOver` or `CommFault`."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
     def connect() -> Any:
         from torch._C._distributed_c10d import ProcessGroupNCCL
@@ -120,4 +158,12 @@ def connect_nccl(store: Store, rank: int, world: int, interrupt: Interrupt, dead
         group.eager_connect_single_device(device)
         return group
 
-    return Nccl(interrupt.call(connect, deadline_seconds, "connecting NCCL"), interrupt)
+    return Nccl(interrupt.call(connect, deadline_seconds, "connecting NCCL"), device, interrupt)
+
+
+def _name_of_gpu() -> torch.Tensor:
+    """What tells this rank's GPU from all others, in 16 bytes; zeros if it has none."""
+    if not torch.cuda.is_available():
+        return torch.zeros(_NAME_BYTES, dtype=torch.uint8)
+    unique = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    return torch.tensor(list(hashlib.sha256(unique.encode()).digest()[:_NAME_BYTES]), dtype=torch.uint8)

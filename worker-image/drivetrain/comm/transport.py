@@ -24,9 +24,12 @@ from torch._C._distributed_c10d import (
 
 from drivetrain.comm.nccl import Nccl
 from drivetrain.comm.quarantine import Quarantine, keep_group
+from drivetrain.comm.staged import Staged, copy_of, room_for
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
+from drivetrain.device import is_here
 from drivetrain.errors import CommFault, Interrupted
+from drivetrain.torch_versions import gloo_of_today
 
 FOR_EVER: Final = timedelta(hours=24)
 """gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
@@ -95,8 +98,6 @@ class Pending:
             self._transport.interrupt.check()
         try:
             self._future.value()
-            if self._tensors and self._tensors[0].is_cuda:
-                self._work.wait()  # it is over: this only orders the current stream behind gloo's copy to the device
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
         self._transport.forget_done()
@@ -210,6 +211,9 @@ class Transport:
 
     def all_reduce(self, tensor: torch.Tensor) -> InFlight:
         """Start summing `tensor` (contiguous) over all ranks, in place. By NCCL if it is on CUDA and there is one."""
+        if not is_here(tensor) and (self.nccl is None or not tensor.is_cuda):
+            staged = copy_of(tensor)
+            return Staged(self.all_reduce(staged), tensor, staged)
         self.count(2 * (self.world - 1) * tensor.nbytes // self.world)
         if self.nccl is not None and tensor.is_cuda:
             self.pass_gate()
@@ -221,6 +225,8 @@ class Transport:
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Return the tensors of all ranks, by rank. Same shape and dtype everywhere."""
+        if not is_here(tensor):
+            return [each.to(tensor.device) for each in self.all_gather(copy_of(tensor))]
         self.count((self.world - 1) * tensor.nbytes)
         outputs = [torch.empty_like(tensor) for _ in range(self.world)]
         source = tensor.clone()
@@ -230,8 +236,11 @@ class Transport:
         self._start(work, [*outputs, source], "all-gather").wait()
         return outputs
 
-    def all_gather_into(self, output: torch.Tensor, source: torch.Tensor) -> Pending:
+    def all_gather_into(self, output: torch.Tensor, source: torch.Tensor) -> InFlight:
         """Start gathering the flat `source` of all ranks, by rank, into the flat `output`, world times its size."""
+        if not is_here(output):
+            staged = room_for(output)
+            return Staged(self.all_gather_into(staged, copy_of(source)), output, staged)
         self.count((self.world - 1) * source.nbytes)
         work = self._guarded(
             lambda: self.process_group.all_gather_single(output, source, AllgatherOptions()), "all-gather"
@@ -240,6 +249,11 @@ class Transport:
 
     def broadcast(self, tensor: torch.Tensor, root: int) -> None:
         """Copy `tensor` from rank `root` to all. The receiving tensor must be staging memory, never live state."""
+        if not is_here(tensor):
+            staged = copy_of(tensor)
+            self.broadcast(staged, root)
+            tensor.copy_(staged)
+            return
         self.count(tensor.nbytes if self.rank != root else 0)
         options = BroadcastOptions()
         options.rootRank = root
@@ -249,17 +263,24 @@ class Transport:
 
     def all_to_all(
         self, output: torch.Tensor, source: torch.Tensor, output_splits: list[int], source_splits: list[int]
-    ) -> Pending:
+    ) -> InFlight:
         """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
+        if not is_here(output):
+            staged = room_for(output)
+            going = self.all_to_all(staged, copy_of(source), output_splits, source_splits)
+            return Staged(going, output, staged)
         self.count(output.nbytes - output_splits[self.rank] * output.itemsize)
         work = self._guarded(
-            lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits, AllToAllOptions()),
+            lambda: self.process_group.all_to_all_single(
+                output, source, output_splits, source_splits, AllToAllOptions()
+            ),
             "all-to-all",
         )
         return self._start(work, [output, source], "all-to-all")
 
     def send(self, tensors: Sequence[torch.Tensor], peer: int, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read."""
+        """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read, and lie in
+        the processor's memory."""
         what = f"send to rank {peer}"
         works = [
             self._guarded(lambda each=each, tag=tag: self.process_group.send([each], peer, tag), what)  # type: ignore[misc]
@@ -271,7 +292,8 @@ class Transport:
     def receive(
         self, tensors: Sequence[torch.Tensor], peer: int, arrived: Callable[[int], None] = lambda index: None
     ) -> None:
-        """Receive into `tensors` (staging memory, never live state); `arrived(index)` is called in their order."""
+        """Receive into `tensors` (staging memory of the processor, never live state); `arrived(index)` is called in
+        their order."""
         what = f"receive from rank {peer}"
         self.count(sum(each.nbytes for each in tensors))
         works = [
@@ -306,6 +328,8 @@ class Transport:
 
     def abandon(self, quarantine: Quarantine) -> None:
         """End all use of this transport; what is still in flight goes to `quarantine`."""
+        if self.nccl is not None:
+            self.nccl.abort()
         for each in (*self._ending, *self._subgroups):
             each.abandon(quarantine)
         for pending in self._pending:
@@ -320,6 +344,8 @@ class Transport:
         self.abandon(quarantine)
         for each in self._subgroups:
             each.close(quarantine)
+        if self.nccl is not None:
+            self.nccl.close()
         self.process_group = None
 
     def outlast(self, works: list[Any], tensors: Sequence[torch.Tensor], quarantine: Quarantine) -> None:
@@ -363,6 +389,6 @@ def connect_gloo(
         group._set_default_timeout(FOR_EVER)
         if isinstance(store, LinkStore):
             store.wait_tabled()
-        return group
+        return gloo_of_today(group)
 
     return interrupt.call(connect, None, f"forming a group of {world}")

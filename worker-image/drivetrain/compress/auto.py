@@ -17,6 +17,7 @@ from drivetrain.compress.carried import Carried
 from drivetrain.compress.codec import Codec
 from drivetrain.compress.elementwise import Elementwise
 from drivetrain.compress.method import Chunk, Dense, Method, Rounds
+from drivetrain.device import settle
 
 _SAMPLE: Final = 1 << 20
 """Elements that each candidate sums."""
@@ -92,6 +93,7 @@ def _measure(transport: Transport, method: Method, sample: torch.Tensor) -> tupl
         began = time.perf_counter()
         for awaited in method.rounds(transport, chunk):
             awaited.wait()
+        settle(sample.device)
         best = min(best, time.perf_counter() - began)
         if length > 0:
             error = float((chunk.values - sample * transport.world).norm() / length)

@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import pad
 
 from drivetrain.compress.native import Kernels, kernels
+from drivetrain.device import is_here
 
 _SCALE_BYTES: Final = 4
 _LEAST: Final = 1e-30
@@ -71,7 +72,7 @@ class Quantized:
         return self._block * self._bits // 8
 
     def _native(self, values: torch.Tensor) -> Kernels | None:
-        if values.dtype != torch.float32 or values.is_cuda:
+        if values.dtype != torch.float32 or not is_here(values):
             return None
         return kernels(self._bits, self._block, _LEAST)
 

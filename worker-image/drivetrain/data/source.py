@@ -50,8 +50,10 @@ class Source(Protocol):
 
     batch: int
     """Samples of a global batch."""
-    mark: int | None
-    """After `read`: what all ranks must have in common at that step, in [0, 255]; None if that goes without saying."""
+
+    @property
+    def mark(self) -> int | None:
+        """After `read`: what all ranks must have in common at that step, in [0, 255]; None if that is plain anyway."""
 
     def expect(self, step: int, parts: Sequence[range]) -> None:
         """This rank is about to read these positions, in this order. Later steps will probably be cut likewise."""

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from drivetrain.comm.transport import Pending, Transport
+from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.blocks import Block, in_backward
 from drivetrain.parallel.layout import Slot
@@ -41,7 +41,7 @@ class _Flat:
             self._values[slot.start - start : slot.stop - start].view(shapes[slot.index]) for slot in self._slots
         ]
         self._part = shards.values[number]
-        self._coming: Pending | None = None
+        self._coming: InFlight | None = None
         self.is_whole = True
         self.missing = 0
         self.drop()

@@ -69,7 +69,8 @@ def _row_values(exchange: Exchange) -> list[torch.Tensor]:
 
 
 def _square(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Of the 2-norm of them all, float64."""
+    """Of the 2-norm of them all, float64. On the CPU wherever they are, as for a rank that has none: ranks must not
+    exchange it in different ways."""
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
-    return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
+    return torch.stack(torch._foreach_norm(tensors)).double().square().sum().cpu()

@@ -166,7 +166,8 @@ def refuse_unless_elementwise(optimizer: torch.optim.Optimizer) -> None:
     """Raises `UsageError` for an optimizer whose update of an element depends on the others: tried out on one tensor,
     whole and in two flat pieces."""
     generator = torch.Generator().manual_seed(0)
-    value, *slopes = (torch.randn(6, 4, generator=generator) for _ in range(_PROBE_STEPS + 1))
+    device = optimizer.param_groups[0]["params"][0].device  # some of its arguments may fit only there
+    value, *slopes = (torch.randn(6, 4, generator=generator).to(device) for _ in range(_PROBE_STEPS + 1))
     name = type(optimizer).__name__
     taken = inspect.signature(type(optimizer)).parameters
     arguments = {key: value for key, value in optimizer.defaults.items() if key in taken}

@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from drivetrain.device import settle
 from drivetrain.errors import UsageError
 from drivetrain.parallel.blocks import in_backward, modules_of, owners
 from drivetrain.parallel.cut import cut
@@ -310,6 +311,5 @@ def _given(args: tuple[Any, ...]) -> torch.Tensor:
 
 
 def _now(tensor: torch.Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+    settle(tensor.device)
     return time.perf_counter()

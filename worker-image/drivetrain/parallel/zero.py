@@ -23,7 +23,7 @@ from torch import nn
 from drivetrain import faults
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.memory import StagingMemory
-from drivetrain.comm.transport import Pending, Transport
+from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.exchange import DuringBackward
 from drivetrain.parallel.gathered import Gathered
@@ -48,7 +48,7 @@ class _Bucket:
 @dataclass(slots=True)
 class _Sending:
     bucket: _Bucket
-    pending: Pending
+    pending: InFlight
     outgoing: torch.Tensor
     incoming: torch.Tensor
 

@@ -284,7 +284,7 @@ class Elastic:
         group = connect_gloo(store, rank, size, interrupt, form.deadline_seconds, self._address)
         connected = time.monotonic()
         self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting)
-        self.transport.nccl = connect_nccl(store, rank, size, interrupt, form.deadline_seconds)
+        self.transport.nccl = connect_nccl(store, self.transport, form.deadline_seconds)
         if self._link.is_spare and not self._has_state:
             faults.point("promoted", self._step)
         healed = self._synchronise(self.transport, doing, entry)

@@ -36,8 +36,10 @@ class Fixed:
     is_spare = False
     epoch = EpochId(1, 1)
 
-    def __init__(self, transport: Transport | None, synchronise: Synchronise) -> None:
+    def __init__(self, transport: Transport | None, synchronise: Synchronise, keys: Store | None = None) -> None:
+        """`keys`: the store that the ranks of `transport` have met in."""
         self.transport = transport
+        self._keys = keys
         self._synchronise = synchronise
         self._quarantine = Quarantine()
         self._entered = False
@@ -60,9 +62,7 @@ class Fixed:
         keys = PrefixStore(agree(store, rank, world, CONNECT_SECONDS), store)
         interrupt = Interrupt()
         group = connect_gloo(keys, rank, world, interrupt, CONNECT_SECONDS, address=None)
-        transport = Transport(group, rank, world, interrupt)
-        transport.nccl = connect_nccl(keys, rank, world, interrupt, CONNECT_SECONDS)
-        return cls(transport, synchronise)
+        return cls(Transport(group, rank, world, interrupt), synchronise, keys)
 
     @property
     def rank(self) -> int:
@@ -76,6 +76,9 @@ class Fixed:
         if self._entered:
             return None
         self._entered = True
+        if self.transport is not None and self._keys is not None:
+            # Not before: data workers have been forked by now, which they could not be with CUDA under way.
+            self.transport.nccl = connect_nccl(self._keys, self.transport, CONNECT_SECONDS)
         return self._synchronise(self.transport, doing, Entry())
 
     def interrupted(self, error: Interrupted) -> None:

@@ -174,8 +174,9 @@ def give(
     for place, tensor in zip(places(skeleton), tensors, strict=True):
         if parcel.is_small(place):
             parcel.small_part(place).copy_(as_bytes(tensor))
-    # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise.
-    large = [as_bytes(tensors[place.index]) for place in parcel.large]
+    # Large tensors are sent as they lie: sending only reads, and nobody changes them while members synchronise. Only
+    # those of another device are copied.
+    large = [as_bytes(tensors[place.index].cpu()) for place in parcel.large]
     words = torch.frombuffer(bytearray(dump_skeleton(skeleton)), dtype=torch.uint8)
     header = torch.tensor([words.numel()], dtype=torch.int64)
     sums = torch.zeros(len(large) + 1, dtype=torch.int64)
@@ -221,12 +222,16 @@ def take(
         by_index[place.index] if place.index in by_index else place.shaped(parcel.small_part(place).clone())
         for place in places(skeleton)
     ]
-    whole: dict[str, Any] = unflatten(skeleton, tensors)
+    state = {
+        # Onto its device, but for what would be there twice for a while.
+        name: unflatten(part, tensors, home=not registry.copies_into_place(name))
+        for name, part in skeleton["state"].items()
+    }
     if sharded is not None:
         sharded.reset()
-    registry.adopt(whole["state"])
-    position.load(whole["position"])
-    later: dict[str, Any] = whole["later"]
+    registry.adopt(state)
+    position.load(unflatten(skeleton["position"], tensors))
+    later: dict[str, Any] = unflatten(skeleton["later"], tensors, home=True)
     return later
 
 

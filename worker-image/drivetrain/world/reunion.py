@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from drivetrain.comm.transport import Transport
+from drivetrain.device import at_home
 from drivetrain.state import as_bytes, dump_skeleton, flatten, load_skeleton, places, unflatten
 
 
@@ -109,6 +110,8 @@ def _unpacked(skeleton: Any, payload: torch.Tensor) -> Any:
     tensors = []
     at = 0
     for place in places(skeleton):
-        tensors.append(place.shaped(payload[at : at + place.bytes]))
+        tensor = place.shaped(payload[at : at + place.bytes])
+        # What has an entry for each element is put where its parameter is by who assembles; a count of steps is not.
+        tensors.append(at_home(tensor, place.device) if tensor.dim() == 0 else tensor)
         at += (place.bytes + 15) // 16 * 16
     return unflatten(skeleton, tensors)
