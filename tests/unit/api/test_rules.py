@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from drivetrain_api.crd import schema
 from drivetrain_api.rules import RULES, violations, with_defaults
 from drivetrain_api.spec import TrainingJobSpec
-from unit.api.cases import BOUNDS, MUTABLE, RULE_CASES, STARTED, RuleCase, job, with_value
+from unit.api.bounds import BOUNDS, MUTABLE, with_value
+from unit.api.cases import RULE_CASES, STARTED, RuleCase, job
 from unit.api.cel import evaluate
 
 
