@@ -10,7 +10,7 @@ from torch import nn
 
 from drivetrain.device import claim
 from drivetrain.position import Position
-from drivetrain.state import Registry, checksum, digest
+from drivetrain.state import Piece, TrainingState, checksum, digest
 from drivetrain.world.heal import Doing, synchronise
 from gpu.report import DEVICE, ON_GPU, Report
 from unit.runtime.test_backend import connected
@@ -26,9 +26,9 @@ def take(pipe: Pipe) -> dict[str, Any]:
     torch.manual_seed(pipe.rank)
     model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(4)), nn.BatchNorm1d(WIDTH)).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=ON_GPU)
-    registry, position = Registry(), Position()
-    registry.register("model", model)
-    registry.register("optimizer", optimizer)
+    registry, position = TrainingState(), Position()
+    registry.register(Piece("model", model))
+    registry.register(Piece("optimizer", optimizer))
     given = torch.randn(8, WIDTH, device=DEVICE)
     if pipe.rank == 0:
         model(given).square().mean().backward()

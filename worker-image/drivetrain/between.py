@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from drivetrain.state import Registry, flatten
+from drivetrain.state import TrainingState, flatten
 
 _SMALL: Final = 1 << 20
 """Bytes of tensors."""
@@ -28,8 +28,8 @@ _SMALL: Final = 1 << 20
 class Between:
     """Of one process."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, training: TrainingState) -> None:
+        self._state = training
         self._large: set[str] = set()
         """Registered by the script, and too large to be copied in each operation."""
         self._committed: dict[str, Any] = {}
@@ -38,10 +38,10 @@ class Between:
 
     def committed(self) -> None:
         """An operation was committed here, or its outcome taken over."""
-        for name in self._registry.scripts:
+        for name in self._state.scripts:
             if name in self._large:
                 continue
-            state = self._registry.collect_one(name)
+            state = self._state.collect_one(name)
             if sum(each.nbytes for each in flatten(state)[1]) > _SMALL:
                 self._large.add(name)
                 self._committed.pop(name, None)
@@ -56,14 +56,14 @@ class Between:
         """A peer's state was taken over here, by a script that is one operation behind. `later`: how the peer has now
         what was given here as of that operation."""
         self.committed()
-        now = {name: _copied(self._registry.collect_one(name)) for name in self._registry.names if name not in later}
+        now = {name: _copied(self._state.collect_one(name)) for name in self._state.names if name not in later}
         self._again = {**now, **later}
 
     def enter(self) -> None:
         """The script has come to its next operation."""
         if self._again is not None:
             again, self._again = self._again, None
-            self._registry.load_some(again)
+            self._state.load_some(again)
 
 
 def _copied(state: Any) -> Any:

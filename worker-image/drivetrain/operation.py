@@ -22,7 +22,7 @@ from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.identity import Identity, Kind, compare, here
 from drivetrain.position import Position, StepResult
-from drivetrain.state import Registry
+from drivetrain.state import TrainingState
 from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, give, synchronise, take
@@ -32,10 +32,10 @@ from drivetrain.world.reunion import Sharded, parts_of_all, settle
 class Operations:
     """The sequence of shared operations of one process."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, training: TrainingState) -> None:
         self.position = Position()
         self.counts = Counts()
-        self._registry = registry
+        self._state = training
         self._world: World | None = None
         self._bound = False
         """This script's own place equals `position`: it asked for its first step, or it never was a newcomer."""
@@ -43,7 +43,7 @@ class Operations:
         self._guests: frozenset[int] = frozenset()
         """Ranks that ask for the next step and take part in reductions without running the script's part."""
         self._live: tuple[int, ...] = (0,)
-        self._between = Between(registry)
+        self._between = Between(training)
         self.on_update: Callable[[StepResult], None] = lambda result: None
         """Called once for every update, as a part of it, when all parameters are there."""
         self.on_first_state: Callable[[], None] = lambda: None
@@ -98,7 +98,7 @@ class Operations:
         healed = synchronise(
             transport,
             self.position,
-            self._registry,
+            self._state,
             doing,
             self.on_first_state,
             may_start=entry.may_start,
@@ -167,7 +167,7 @@ class Operations:
         kind, size = self._announce(transport, Kind.GUEST, 0)
         if kind in (Kind.STEP, Kind.SKIP):
             # Once more, as it is where this script enters: the others' have gone on since this member came.
-            take(transport, self.position, self._registry, self._live[0], self.sharded)
+            take(transport, self.position, self._state, self._live[0], self.sharded)
             self._guests = frozenset()
             self.position.mark = size
             return False
@@ -225,7 +225,7 @@ class Operations:
                 if self._guests and transport is not None:
                     self._announce(transport, kind, self.position.mark or 0)
                     if transport.rank == self._live[0]:
-                        give(transport, self.position, self._registry.collect(), sorted(self._guests))
+                        give(transport, self.position, self._state.collect(), sorted(self._guests))
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
                 self._enter(transport, kind, 0, at)

@@ -27,7 +27,7 @@ from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
-from drivetrain.state import Registry
+from drivetrain.state import Piece, TrainingState
 from drivetrain.update import State, Update
 from drivetrain_api.messages import Communication
 
@@ -81,18 +81,19 @@ class Prepared:
             refuse_sparse(named)
         return cls(settings, model, collate or default_collate, precision, update, strategy, TrainingStep(strategy))
 
-    def register(self, registry: Registry) -> None:
-        """Make all of its state that of the run."""
-        state = self.update.state
-        registry.register("model", self.model)
-        registry.register(_TRAINED, self.strategy.trained)  # before the optimizer, to which it may add groups
-        registry.register("optimizer", state.optimizer)
+    def register(self, training: TrainingState) -> None:
+        """Make all of its state that of the run: the list, but for what the script registers."""
+        state, strategy = self.update.state, self.strategy
+        training.register(Piece("model", self.model, attempt=strategy.buffers))
+        training.register(Piece(_TRAINED, strategy.trained))  # before the optimizer, to which it may add groups
+        training.register(Piece("optimizer", state.optimizer))
         if state.scheduler is not None:
-            registry.register("scheduler", state.scheduler)
+            training.register(Piece("scheduler", state.scheduler))
         if state.loss_scale is not None:
-            registry.register(_LOSS_SCALE, state.loss_scale)
-        for name, stateful in self.strategy.exchange.states.items():
-            registry.register(name, stateful)
+            training.register(Piece(_LOSS_SCALE, state.loss_scale))
+        for name, stateful in strategy.exchange.states.items():
+            training.register(Piece(name, stateful, saved=False))  # it belongs to the ranks that made it
+        self.training_step.state = training
 
     def attempt(
         self, transport: Transport | None, step: int, forward: Forward, change_pending: bool

@@ -33,7 +33,7 @@ from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.position import StepResult
 from drivetrain.prepared import MakeOptimizer, MakeScheduler, Prepared
 from drivetrain.settings import Settings
-from drivetrain.state import Registry, Stateful, digest, dump_skeleton, flatten
+from drivetrain.state import Piece, Stateful, TrainingState, digest, dump_skeleton, flatten
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
 from drivetrain.world.base import World
@@ -54,8 +54,8 @@ class Run:
     def __init__(self, settings: Settings, link: RankLink | None) -> None:
         self.settings = settings
         self._link = link
-        self._registry = Registry()
-        self._operations = Operations(self._registry)
+        self._state = TrainingState()
+        self._operations = Operations(self._state)
         self._world: World = (
             Elastic(link, self._operations.synchronise)
             if link is not None
@@ -73,8 +73,6 @@ class Run:
         self._finished = False
         self._over = False
         """The script has ended."""
-        self._registered: dict[str, Stateful] = {}
-        """What the script registered."""
         self._on_update: list[Callable[[StepResult], None]] = []
         self._operations.on_update = self._updated
         self._scripts: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -109,7 +107,7 @@ class Run:
             raise UsageError("prepare was called already")
         operations = self._operations
         made = Prepared.of(self.settings, model, optimizer, data, scheduler, collate, operations.position.passes)
-        made.register(self._registry)
+        made.register(self._state)
         strategy = made.strategy
         strategy.first = lambda: operations.position.first
         operations.sharded = strategy.sharded
@@ -127,8 +125,7 @@ class Run:
 
     def register(self, name: str, stateful: Stateful) -> None:
         """Make more state part of the run: it is copied to newcomers, saved, and hashed. Call before the first step."""
-        self._registry.register(name, stateful, by_script=True)
-        self._registered[name] = stateful
+        self._state.register(Piece(name, stateful, by_script=True))
 
     def on_update(self, function: Callable[[StepResult], None]) -> None:
         """Call `function(result)` on every rank as a part of each update, when the parameters are new: the place for
@@ -197,7 +194,7 @@ class Run:
         """
         sharded = self._made.strategy.sharded if self._made is not None else None
         with self._operations.ours():
-            return self._registry.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
+            return self._state.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -206,7 +203,7 @@ class Run:
         self._prepared()
         if self._link is not None or self._world.size > 1:
             # Before a newcomer needs it: can it travel?
-            dump_skeleton(flatten({name: part.state_dict() for name, part in self._registered.items()})[0])
+            dump_skeleton(flatten({name: part.state_dict() for name, part in self._state.scripts.items()})[0])
         while True:
             if self._rehearsed or self._link is None:
                 number = self._operations.bind(self.settings.steps)
@@ -235,7 +232,9 @@ class Run:
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
-                rehearse(batch, made.strategy, self.settings.expected_world, forward, list(self._registered.values()))
+                rehearse(
+                    batch, made.strategy, self.settings.expected_world, forward, list(self._state.scripts.values())
+                )
         number = batch.step
         last = self._operations.position.last
         if self._operations.position.step >= self.settings.steps and last is not None:
@@ -325,11 +324,11 @@ class Run:
             parts = self._operations.parts_of_all(writer)
             if self._world.rank == writer:
                 with made.whole(parts):
-                    save_checkpoint(Path(path), self._registry.to_save(), self._operations.position.dump())
+                    save_checkpoint(Path(path), self._state.to_save(), self._operations.position.dump())
             return [1.0]
 
         # All ranks look, so that all of them raise.
-        refuse_what_cannot_be_saved({name: part.state_dict() for name, part in self._registered.items()})
+        refuse_what_cannot_be_saved({name: part.state_dict() for name, part in self._state.scripts.items()})
         self._operations.reduce(1, contribute, Kind.SAVE)
 
     def finish(self) -> None:
@@ -374,7 +373,7 @@ class Run:
             return
         state, position = load_checkpoint(path)
         made.fit(state, path)
-        self._registry.adopt(state)
+        self._state.adopt(state)
         made.resumed()
         self._operations.position.load(position)
         self._operations.position.begin()

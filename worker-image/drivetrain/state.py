@@ -1,11 +1,24 @@
-"""All state that makes two members equal: what is copied to a newcomer, hashed, and written by `run.save`.
+"""All state of a training process, in one list: of each piece, what becomes of it.
 
-It travels as a skeleton and the tensors (see tree.py). Receiving never writes into live tensors until all of it has
-arrived.
+| piece | to newcomers, hash | in a file | an attempt may touch | undone by |
+|---|---|---|---|---|
+| model: parameters | yes, with their strides | yes | their gradients | clearing them |
+| model: buffers, the hidden ones, too | yes | hidden ones if changed | all of them | `Buffers` |
+| trained: what requires a gradient, the optimizer's groups | yes | yes | no | |
+| optimizer, schedule, scale of the loss | yes | yes | no: the update comes after | |
+| residuals of compression | the sum over all ranks | no: the ranks' own | the next ones | the next attempt's `begin` |
+| what the script registered | yes, see between.py | yes | `run.on_update`, after the update | |
+| position | yes, not hashed | yes | no | |
+| random numbers | no: by (seed, step, stream) | no | inside forward | `rng.apart` |
+
+Parts that ranks have but a range or a stage of are put together first (world/reunion.py). State travels as a skeleton
+and the tensors (see tree.py). Receiving never writes into live tensors until all of it has arrived.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
@@ -18,9 +31,10 @@ from drivetrain.modules import fit_buffers, hidden_buffers, swap
 from drivetrain.tree import Place, dump_skeleton, flatten, load_skeleton, places, unflatten
 
 __all__ = [
+    "Piece",
     "Place",
-    "Registry",
     "Stateful",
+    "TrainingState",
     "as_bytes",
     "checksum",
     "digest",
@@ -40,49 +54,103 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
+class Attempt(Protocol):
+    """What an attempt at a step may touch of a piece."""
+
+    def begin(self) -> None:
+        """Remember how it is."""
+
+    def restore(self) -> None:
+        """Put it back."""
+
+    def end(self) -> None:
+        """Forget how it was."""
+
+
 _HIDDEN: Final = ".hidden"
 """Behind a module's name: its buffers that are not persistent, which torch leaves out of its state."""
 
 
-class Registry:
-    """The named state of one training process: of each part, all that makes members equal."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One line of the list."""
+
+    name: str
+    part: Stateful
+    by_script: bool = False
+    saved: bool = True
+    """In a file; else whoever reads it has its own."""
+    attempt: Attempt | None = None
+    """What an attempt may touch of it, and how that is undone."""
+
+
+class TrainingState:
+    """The list of one training process."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, Stateful] = {}
+        self._pieces: dict[str, Piece] = {}
         self._hidden_at_first: dict[str, dict[str, torch.Tensor]] = {}
-        self.scripts: list[str] = []
-        """Names of the parts that the script has registered."""
 
-    def register(self, name: str, part: Stateful, *, by_script: bool = False) -> None:
-        """Add a part. Raises `StateMismatch` when the name is taken."""
-        if name in self._parts or name.removesuffix(_HIDDEN) in self._parts:
+    def register(self, piece: Piece) -> None:
+        """Add a piece. Raises `StateMismatch` when the name is taken."""
+        name, part = piece.name, piece.part
+        if name in self._pieces or name.removesuffix(_HIDDEN) in self._pieces:
             raise StateMismatch(f"register({name!r}): the name is taken")
-        self._parts[name] = part
+        self._pieces[name] = piece
         if isinstance(part, nn.Module):
             self._hidden_at_first[name] = {path: each.clone() for path, each in hidden_buffers(part).items()}
-        if by_script:
-            self.scripts.append(name)
+
+    @property
+    def scripts(self) -> dict[str, Stateful]:
+        """What the script has registered, by name."""
+        return {name: piece.part for name, piece in self._pieces.items() if piece.by_script}
+
+    # --- an attempt at a step -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """An attempt begins: remember what it may touch."""
+        for attempt in self._attempts:
+            attempt.begin()
+
+    def undo(self) -> None:
+        """It came to nothing: put all back."""
+        for attempt in self._attempts:
+            attempt.restore()
+
+    def settle(self) -> None:
+        """What it did to these pieces is what all ranks have: no later `undo` takes it back."""
+        for attempt in self._attempts:
+            attempt.end()
+
+    @property
+    def _attempts(self) -> Iterator[Attempt]:
+        return (piece.attempt for piece in self._pieces.values() if piece.attempt is not None)
+
+    # --- all of it ----------------------------------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
-        """Of all parts."""
-        return list(self._parts)
+        """Of all pieces."""
+        return list(self._pieces)
 
     def collect_one(self, name: str) -> dict[str, Any]:
-        """The state of one part; tensors are the live ones."""
-        return self._parts[name].state_dict()
+        """The state of one piece; tensors are the live ones."""
+        return self._pieces[name].part.state_dict()
 
     def collect(self) -> dict[str, Any]:
-        """The state of all parts; tensors are the live ones, not copies."""
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        for name, part in self._parts.items():
-            if isinstance(part, nn.Module) and (hidden := hidden_buffers(part)):
+        """The state of all pieces; tensors are the live ones, not copies."""
+        state = {name: piece.part.state_dict() for name, piece in self._pieces.items()}
+        for name, piece in self._pieces.items():
+            if isinstance(piece.part, nn.Module) and (hidden := hidden_buffers(piece.part)):
                 state[name + _HIDDEN] = hidden
         return state
 
     def to_save(self) -> dict[str, Any]:
         """What a file has of it: without buffers that are not persistent and as the script made them."""
         state = self.collect()
+        for name, piece in self._pieces.items():
+            if not piece.saved:
+                del state[name]
         for name, first in self._hidden_at_first.items():
             hidden = state.pop(name + _HIDDEN, {})
             changed = {path: each for path, each in hidden.items() if not _equal(each, first.get(path))}
@@ -93,18 +161,19 @@ class Registry:
     def load(self, state: dict[str, Any]) -> None:
         """Take over state; tensors in it are copied (torch's optimizers would otherwise share them)."""
         named = {name for name in state if not name.endswith(_HIDDEN)}
-        if named != set(self._parts):
+        if named != set(self._pieces):
             raise StateMismatch(
-                f"state has {sorted(named)}, this script registered {sorted(self._parts)}: "
+                f"state has {sorted(named)}, this script registered {sorted(self._pieces)}: "
                 "every rank must run the same script"
             )
         self.load_some(state)
 
     def load_some(self, state: dict[str, Any]) -> None:
-        """The same, of some parts."""
-        for name, part in self._parts.items():
+        """The same, of some pieces."""
+        for name, piece in self._pieces.items():
             if name not in state:
                 continue
+            part = piece.part
             try:
                 if isinstance(part, nn.Module):
                     fit_buffers(part, {**state[name], **state.get(name + _HIDDEN, {})})
@@ -113,14 +182,14 @@ class Registry:
                 raise StateMismatch(f"{name}: {error}") from error
 
     def copies_into_place(self, name: str) -> bool:
-        """Whether this part copies what it loads into tensors that it has: it may come from any device."""
-        return isinstance(self._parts.get(name), nn.Module)
+        """Whether this piece copies what it loads into tensors that it has: it may come from any device."""
+        return name in self._pieces and isinstance(self._pieces[name].part, nn.Module)
 
     def adopt(self, state: dict[str, Any]) -> None:
         """Take over state whose tensors nobody else uses: a module's become the live ones, without a copy."""
-        for name, part in self._parts.items():
-            if isinstance(part, nn.Module) and name in state:
-                swap(part, state[name])
+        for name, piece in self._pieces.items():
+            if isinstance(piece.part, nn.Module) and name in state:
+                swap(piece.part, state[name])
         self.load(state)
 
     def sha256(self) -> str:

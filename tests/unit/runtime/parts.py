@@ -217,7 +217,7 @@ def _reunited(run: Run) -> str:
             sources, receivers = sharded.sources(transport.world), sharded.receivers(transport.world)
             # Those of the last replica, where any one has all: the first may be what was lost.
             reunite(transport, sharded, receivers[-len(sources) :], receivers)
-        return run._registry.sha256()
+        return run._state.sha256()
 
 
 def by_one(kind: str) -> Saved:

@@ -20,7 +20,7 @@ from drivetrain.comm.backend import InterruptibleBackend
 from drivetrain.data.placed import brought
 from drivetrain.position import Position
 from drivetrain.run import Run
-from drivetrain.state import Registry, checksum, digest
+from drivetrain.state import Piece, TrainingState, checksum, digest
 from drivetrain.world.heal import Doing, synchronise
 from drivetrain_api.runtime import RuntimeCompression, RuntimeOptimizer
 from harness.card import NAME, install
@@ -149,10 +149,10 @@ def take_state(pipe: Pipe, theirs_on_card: bool) -> dict[str, Any]:
     model = nn.Sequential(nn.Linear(200, 300), nn.BatchNorm1d(300), nn.Linear(300, 2)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     held = Held(device, 7.0 + pipe.rank)
-    registry, position = Registry(), Position()
-    registry.register("model", model)
-    registry.register("optimizer", optimizer)
-    registry.register("held", held)
+    registry, position = TrainingState(), Position()
+    registry.register(Piece("model", model))
+    registry.register(Piece("optimizer", optimizer))
+    registry.register(Piece("held", held))
     if pipe.rank == 0:
         for _ in range(3):
             model(torch.randn(5, 200).to(device)).square().mean().backward()

@@ -13,7 +13,7 @@ import pytest
 from drivetrain.errors import CommFault, MembershipOver, OutOfStep, UsageError
 from drivetrain.operation import Operations
 from drivetrain.position import Position, StepResult
-from drivetrain.state import Registry
+from drivetrain.state import Piece, TrainingState
 from drivetrain.world.base import Entry
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing, Healed
@@ -40,7 +40,7 @@ class Changing(Fixed):
 
 
 def made() -> tuple[Operations, Changing]:
-    operations = Operations(Registry())
+    operations = Operations(TrainingState())
     world = Changing(operations)
     operations.attach(world)
     return operations, world
@@ -171,8 +171,8 @@ def far_ahead(pipe: Any) -> str:
 
     transport = connected(pipe)
     model = torch.nn.Linear(2, 2)
-    registry = Registry()
-    registry.register("model", model)
+    registry = TrainingState()
+    registry.register(Piece("model", model))
     operations = Operations(registry)
     operations.attach(Fixed(None, operations.synchronise))
     operations.bind(9)
@@ -189,7 +189,7 @@ def nobody_has_state(pipe: Any) -> str:
     from unit.runtime.test_backend import connected
 
     try:
-        operations = Operations(Registry())
+        operations = Operations(TrainingState())
         operations.synchronise(connected(pipe), Doing.BINDING, Entry(new=True, may_start=False))
     except CommFault as error:
         return str(error)

@@ -90,7 +90,7 @@ def overflowing(pipe: Pipe) -> Overflow:
             skipped.append(result.step)
         changed.append(any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)))
     counted = run._operations.counts.skipped_steps
-    scale = run._registry.collect()["loss_scale"]
+    scale = run._state.collect()["loss_scale"]
     sha256 = run.state_sha256()
     run.finish()
     return Overflow(skipped, changed, rates, scale, counted, sha256)

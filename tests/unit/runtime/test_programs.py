@@ -21,7 +21,7 @@ from drivetrain.errors import Deviation
 from drivetrain.identity import Kind
 from drivetrain.operation import Operations
 from drivetrain.position import StepResult
-from drivetrain.state import Registry
+from drivetrain.state import TrainingState
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing, Healed
 from unit.runtime.simulated import Group, SimulatedTransport
@@ -54,7 +54,7 @@ class Script:
         self.log: list[str] = []
         """What its operations came to."""
         self._rank = transport.rank
-        self._operations = Operations(Registry())
+        self._operations = Operations(TrainingState())
         world = Fixed(cast(Transport, transport), lambda *_: Healed(False, 0, transport.world, (Doing.STEP,)))
         self._operations.attach(world)
         self._operations.position.has_state = True

@@ -21,7 +21,7 @@ from drivetrain.data.order import parts_of, permute, samples_of_step, share
 from drivetrain.data.source import MapSource
 from drivetrain.errors import StateMismatch, UsageError
 from drivetrain.position import Position, StepResult
-from drivetrain.state import Registry, as_bytes, checksum, digest, flatten, places, unflatten
+from drivetrain.state import Piece, TrainingState, as_bytes, checksum, digest, flatten, places, unflatten
 from drivetrain.telemetry.meter import Meter
 from drivetrain_api.messages import EpochId
 
@@ -183,15 +183,15 @@ def test_checksum_tells_short_and_misplaced_copies(size: int, seed: int, data: s
 
 
 def test_adopted_state_is_live_and_equal() -> None:
-    def made(seed: int) -> tuple[Registry, nn.Module]:
+    def made(seed: int) -> tuple[TrainingState, nn.Module]:
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
         optimizer = torch.optim.AdamW(model.parameters())
         model(torch.randn(5, 3)).sum().backward()
         optimizer.step()
-        registry = Registry()
-        registry.register("model", model)
-        registry.register("optimizer", optimizer)
+        registry = TrainingState()
+        registry.register(Piece("model", model))
+        registry.register(Piece("optimizer", optimizer))
         return registry, model
 
     one, _ = made(1)
@@ -204,7 +204,7 @@ def test_adopted_state_is_live_and_equal() -> None:
     with pytest.raises(StateMismatch, match="more"):
         other.load({**one.collect(), "more": {}})
     with pytest.raises(StateMismatch, match="taken"):
-        one.register("model", model)
+        one.register(Piece("model", model))
 
 
 # --- position ---------------------------------------------------------------------------------------------------------

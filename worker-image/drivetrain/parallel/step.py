@@ -23,6 +23,7 @@ from drivetrain.parallel.layout import ERROR, FLAG, LOSS, NORMALISE, WEIGHT
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.parallel.tally import NUMBERS, Tail
+from drivetrain.state import TrainingState
 
 
 class TrainingStep:
@@ -30,6 +31,8 @@ class TrainingStep:
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
+        self.state = TrainingState()
+        """What an attempt may touch is put back from here."""
         self.bytes_of_step = 0
         """Payload that the last step brought to this rank."""
 
@@ -43,6 +46,7 @@ class TrainingStep:
         """
         strategy, division, tally = self._strategy, self._strategy.division, self._strategy.tally
         before = transport.payload_bytes if transport is not None else 0
+        self.state.begin()
         tally.begin()
         whole = strategy.sharded is None or strategy.sharded.part == (0, 0)
         strategy.verification.begin(transport, due=whole and step == strategy.first())
@@ -61,7 +65,7 @@ class TrainingStep:
             reduced = division.agree(reduced, strategy.exchange, used, change_pending, needs_norm=needs_norm)
         strategy.verification.compare(division.mesh, step, reduced.loss, self._gradients())
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
-        tally.buffers.end()
+        self.state.settle()
         return reduced
 
     def _reduce(
@@ -125,7 +129,7 @@ class TrainingStep:
 
     def restore(self) -> None:
         """Undo what an attempt left behind that did not come to its end."""
-        self._strategy.buffers.restore()
+        self.state.undo()
         self._strategy.division.abandon()
         self._strategy.exchange.abandon()
         self._clear()

@@ -62,7 +62,6 @@ class Tally:
         """A step begins."""
         self._mark = None
         self.failure = None
-        self.buffers.begin()
 
     @property
     def loss(self) -> float:

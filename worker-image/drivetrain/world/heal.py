@@ -19,7 +19,7 @@ from drivetrain.errors import CommFault, StateLost
 from drivetrain.position import Position
 from drivetrain.state import (
     Place,
-    Registry,
+    TrainingState,
     as_bytes,
     checksum,
     dump_skeleton,
@@ -75,7 +75,7 @@ _SMALL: Final = 1 << 16
 def synchronise(
     transport: Transport,
     position: Position,
-    registry: Registry,
+    training: TrainingState,
     doing: Doing,
     start: Callable[[], None],
     *,
@@ -91,7 +91,7 @@ def synchronise(
     rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ,
     or `StateLost` on all members when parts of the state are missing; `saved_step()` is that of a file, -1 for none.
     `failed`: this member's attempt has, and the others do not know. `for_those_behind`: what members with state, which
-    are one operation behind, get in place of parts of the registry (see between.py).
+    are one operation behind, get in place of pieces of the state (see between.py).
     """
     part, parts = sharded.part if sharded is not None else (0, 0)
     saved = saved_step() if parts else -1
@@ -120,12 +120,12 @@ def synchronise(
     if needy:
         if transport.rank == source:
             behind = [rank for rank in needy if table[rank][0] and not fresh]
-            give(transport, position, registry.collect(), [rank for rank in needy if rank not in behind])
+            give(transport, position, training.collect(), [rank for rank in needy if rank not in behind])
             earlier = for_those_behind() if behind else {}
-            later = {name: registry.collect_one(name) for name in earlier}
-            give(transport, position, {**registry.collect(), **earlier}, behind, later)
+            later = {name: training.collect_one(name) for name in earlier}
+            give(transport, position, {**training.collect(), **earlier}, behind, later)
         elif transport.rank in needy:
-            later = take(transport, position, registry, source, sharded)
+            later = take(transport, position, training, source, sharded)
     position.has_state = True
     return Healed(
         received=transport.rank in needy,
@@ -166,7 +166,7 @@ def give(
     needy: list[int],
     later: dict[str, Any] | None = None,
 ) -> None:
-    """Send a registry's state to these ranks, which `take` it, and `later` with it. Raises `Interrupted`."""
+    """Send the pieces of a state to these ranks, which `take` it, and `later` with it. Raises `Interrupted`."""
     if not needy:
         return
     skeleton, tensors = flatten({"state": state, "position": position.dump(), "later": later or {}})
@@ -194,7 +194,7 @@ def give(
 
 
 def take(
-    transport: Transport, position: Position, registry: Registry, source: int, sharded: Sharded | None
+    transport: Transport, position: Position, training: TrainingState, source: int, sharded: Sharded | None
 ) -> dict[str, Any]:
     """Replace all state by that of rank `source`; returns what that gave for later. Raises `Interrupted`; nothing was
     changed then."""
@@ -224,12 +224,12 @@ def take(
     ]
     state = {
         # Onto its device, but for what would be there twice for a while.
-        name: unflatten(part, tensors, home=not registry.copies_into_place(name))
+        name: unflatten(part, tensors, home=not training.copies_into_place(name))
         for name, part in skeleton["state"].items()
     }
     if sharded is not None:
         sharded.reset()
-    registry.adopt(state)
+    training.adopt(state)
     position.load(unflatten(skeleton["position"], tensors))
     later: dict[str, Any] = unflatten(skeleton["later"], tensors, home=True)
     return later
