@@ -115,7 +115,9 @@ class Operations:
             error = common_error(transport, self._failure, self._where)
             self._closed = error if doing in (Doing.STEP, Doing.REDUCTION) else None
             self._failure = None
-        if healed.received and held and not entry.new:
+        # Not where parts came together for the operation that this rank is in: its script has nothing to repeat then.
+        behind = (self.position.step, len(self.position.since)) != before
+        if healed.received and held and behind and not entry.new:
             self._between.taken_over(healed.later)
         self.counts.states_received += healed.received
         if healed.sent_to:
