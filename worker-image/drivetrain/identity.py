@@ -127,6 +127,8 @@ def here() -> tuple[str, int]:
     line = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
     way = 0
     while frame is not None:
-        way = zlib.crc32(b"%d" % frame.f_lineno, zlib.crc32(frame.f_code.co_filename.encode(), way))
+        # Not by whole paths: each pod may have unpacked the script into a folder of its own.
+        where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_code.co_name}:{frame.f_lineno}"
+        way = zlib.crc32(where.encode(), way)
         frame = frame.f_back
     return line, way

@@ -128,7 +128,8 @@ def main() -> None:
             time.sleep(0.02)
         time.sleep(SLOW)
     run.reduce(1.0)
-    parts = {name: digest(run._state.collect_one(name)) for name in run._state.names}
+    with run._operations.ours():
+        parts = {name: digest(run._state.collect_one(name)) for name in run._state.names}
     line: dict[str, Any] = {
         "parts": parts,
         "sha": run.state_sha256(),

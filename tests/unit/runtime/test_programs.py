@@ -18,7 +18,7 @@ import torch
 from drivetrain.closing import Closed
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import Deviation
-from drivetrain.identity import Kind
+from drivetrain.identity import Kind, here
 from drivetrain.operation import Operations
 from drivetrain.position import StepResult
 from drivetrain.state import TrainingState
@@ -171,3 +171,17 @@ def _names(told: str, rank: int, place: str) -> bool:
         if rank in numbers:
             return where == place or (place == Kind.FINISH.told and where.startswith(place))
     return False
+
+
+def test_a_script_may_lie_in_another_folder_on_each_pod() -> None:
+    text = "def inner():\n    return here()\nfound = inner()"
+    found = []
+    for folder in ("/pod-a", "/somewhere/else"):
+        names: dict[str, Any] = {"here": here}
+        exec(compile(text, f"{folder}/train.py", "exec"), names)
+        found.append(names["found"])
+    assert found[0] == found[1]
+    assert found[0][0] == "train.py:2"
+    names = {"here": here}
+    exec(compile(text.replace("found", "\nfound"), "/pod-a/train.py", "exec"), names)
+    assert names["found"][1] != found[0][1]
