@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from drivetrain.parallel.schedules.table import SCHEDULES
+from drivetrain.parallel.pipeline.schedules.table import SCHEDULES
 from drivetrain.run import Run
 from drivetrain.settings import Settings
 from drivetrain_api.choices import ScheduleName

@@ -140,8 +140,8 @@ class _Both(torch.autograd.Function):
 
 @cache
 def splits_backward() -> bool:
-    """Whether torch's own split of a backward pass (see parallel/split.py) takes an edge of the graph for the output,
-    and adds up rightly where one node has several outputs. Tried on two numbers."""
+    """Whether torch's own split of a backward pass (see parallel/pipeline/split.py) takes an edge of the graph for the
+    output, and adds up rightly where one node has several outputs. Tried on two numbers."""
     from torch.autograd.graph import get_gradient_edge
     from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 

@@ -13,7 +13,7 @@ from drivetrain.errors import UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.layout import Layout
 from drivetrain.parallel.partition import Fragment, Where, joined, unlike
-from drivetrain.parallel.shards import Shards, refuse_unless_tensorwise
+from drivetrain.parallel.zero.shards import Shards, refuse_unless_tensorwise
 from unit.runtime.training import Net, Numbers, copied
 
 WHOLE = torch.arange(24.0).view(4, 6)

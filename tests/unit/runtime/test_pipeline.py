@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from drivetrain.errors import Interrupted, UsageError
+from drivetrain.parallel.pipeline.stages import Stages
 from drivetrain.parallel.rows import Rows
-from drivetrain.parallel.stages import Stages
 from drivetrain.run import Run
 from drivetrain_api.choices import ScheduleName
 from drivetrain_api.runtime import RuntimePipeline, RuntimePrecision

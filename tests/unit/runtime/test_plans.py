@@ -11,8 +11,8 @@ import torch.nn.utils.prune
 from torch import nn
 
 from drivetrain.errors import UsageError
-from drivetrain.parallel.stages import Stages
-from drivetrain.parallel.tensor import TensorParallel
+from drivetrain.parallel.pipeline.stages import Stages
+from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.run import Run
 from unit.runtime.parts import Data, Model, forward, make
 from unit.runtime.together import Pipe, together

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivetrain.parallel.cut import cut
-from drivetrain.parallel.schedules.action import Action, Kind, Shape
-from drivetrain.parallel.schedules.table import SCHEDULES
+from drivetrain.parallel.pipeline.cut import cut
+from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.pipeline.schedules.table import SCHEDULES
 from drivetrain_api.choices import ScheduleName
 
 CHUNKS: Final[dict[ScheduleName, int]] = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zerobubble": 1}

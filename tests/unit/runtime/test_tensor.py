@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from drivetrain.errors import UsageError
-from drivetrain.parallel.tensor import TensorParallel
+from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimePrecision
 from unit.runtime.text import (

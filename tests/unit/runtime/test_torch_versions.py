@@ -103,7 +103,7 @@ def test_older_names_of_gloo_do_the_same() -> None:
 
 def without_the_split(pipe: Pipe, case: Case) -> Outcome:
     """A zero-bubble pipeline where torch's split of a backward pass does not do."""
-    import drivetrain.parallel.split as split
+    import drivetrain.parallel.pipeline.split as split
 
     split.splits_backward = lambda: False  # type: ignore[attr-defined,assignment]
     return by_drivetrain(pipe, case, PLAN)

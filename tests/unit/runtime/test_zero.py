@@ -13,7 +13,7 @@ from torch import nn
 from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of
-from drivetrain.parallel.shards import refuse_unless_elementwise
+from drivetrain.parallel.zero.shards import refuse_unless_elementwise
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision
 from unit.runtime.together import Pipe, together

@@ -17,9 +17,9 @@ from drivetrain.comm.transport import Transport
 from drivetrain.parallel.absent import Absent, Door, Missing
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.partition import Fragment, Where, is_like, joined, unlike
-from drivetrain.parallel.stages import Stages
-from drivetrain.parallel.tensor import TensorParallel
-from drivetrain.parallel.zero import Zero
+from drivetrain.parallel.pipeline.stages import Stages
+from drivetrain.parallel.tensor.layers import TensorParallel
+from drivetrain.parallel.zero.sharing import Zero
 
 _INSTEAD: Final = (
     "only the layer that it belongs to may use it; penalise it by weight_decay of the optimizer, and read it in a file "

@@ -1,4 +1,4 @@
-"""A replica that several ranks have between them: by layers that are cut (tensor.py), by stages (pipeline.py), or both.
+"""A replica that several ranks have between them: by layers that are cut (tensor/), by stages (pipeline/), or both.
 
 These ranks are a row of the mesh (mesh.py). They have the same samples, so their numbers count once.
 """
@@ -21,11 +21,11 @@ from drivetrain.parallel.exchange import DuringBackward, Exchange
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.mesh import Mesh, mesh_of, refuse_too_few
 from drivetrain.parallel.norm import squares
-from drivetrain.parallel.parted import Parted
-from drivetrain.parallel.pipeline import Pipeline
-from drivetrain.parallel.stage_work import StageWork
-from drivetrain.parallel.tensor import TensorParallel
+from drivetrain.parallel.pipeline.stage import Pipeline
+from drivetrain.parallel.pipeline.work import StageWork
+from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.parallel.work import Work
+from drivetrain.parallel.zero.parted import Parted
 
 
 class Rows(Parted):

@@ -27,20 +27,20 @@ from drivetrain.parallel.buffers import Buffers
 from drivetrain.parallel.divided import Divided
 from drivetrain.parallel.division import Division, Whole
 from drivetrain.parallel.exchange import Exchange
-from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout
-from drivetrain.parallel.parted import Parted
-from drivetrain.parallel.pipeline import Pipeline
+from drivetrain.parallel.pipeline.stage import Pipeline
+from drivetrain.parallel.pipeline.stages import Stages
+from drivetrain.parallel.pipeline.work import StageWork
 from drivetrain.parallel.rows import Rows
-from drivetrain.parallel.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
-from drivetrain.parallel.stage_work import StageWork
-from drivetrain.parallel.stages import Stages
 from drivetrain.parallel.tally import Tally
-from drivetrain.parallel.tensor import TensorParallel
+from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.parallel.trained import Trained
 from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.work import Work
-from drivetrain.parallel.zero import Zero
+from drivetrain.parallel.zero.gathered import Gathered
+from drivetrain.parallel.zero.parted import Parted
+from drivetrain.parallel.zero.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
+from drivetrain.parallel.zero.sharing import Zero
 from drivetrain.precision import DTYPES, Precision
 from drivetrain_api.runtime import RuntimeTraining
 

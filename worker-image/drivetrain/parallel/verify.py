@@ -27,9 +27,9 @@ from drivetrain.parallel.divided import Divided
 from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.partition import Where
-from drivetrain.parallel.stages import Stages
+from drivetrain.parallel.pipeline.stages import Stages
 from drivetrain.parallel.tally import Tally
-from drivetrain.parallel.tensor import TensorParallel
+from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.precision import Precision
 from drivetrain_api.runtime import RuntimeTraining
 

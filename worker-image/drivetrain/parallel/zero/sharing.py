@@ -26,9 +26,9 @@ from drivetrain.comm.memory import StagingMemory
 from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.exchange import DuringBackward
-from drivetrain.parallel.gathered import Gathered
 from drivetrain.parallel.layout import Layout, Slot
-from drivetrain.parallel.shards import Shards, part_size
+from drivetrain.parallel.zero.gathered import Gathered
+from drivetrain.parallel.zero.shards import Shards, part_size
 
 _IN_FLIGHT: Final = 4
 """Buckets under way at the same time: what they need of staging memory is not needed for all of them."""

@@ -6,7 +6,7 @@ section 2.3. Idle: (p - 1) / (m + p - 1) of the time with p stages and m micro-b
 
 from __future__ import annotations
 
-from drivetrain.parallel.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
 
 
 def gpipe(shape: Shape, stage: int) -> list[Action]:

@@ -7,7 +7,7 @@ keeps at most p - s activations.
 
 from __future__ import annotations
 
-from drivetrain.parallel.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
 
 
 def one_forward_one_backward(shape: Shape, stage: int) -> list[Action]:

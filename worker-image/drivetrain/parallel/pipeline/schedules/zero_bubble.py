@@ -8,7 +8,7 @@ micro-batches. With F, B and W equally long, p stages are idle for (p - 1) / (3 
 
 from __future__ import annotations
 
-from drivetrain.parallel.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
 
 
 def zero_bubble(shape: Shape, stage: int) -> list[Action]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain.parallel.schedules.action import Schedule
-from drivetrain.parallel.schedules.gpipe import gpipe
-from drivetrain.parallel.schedules.interleaved import interleaved
-from drivetrain.parallel.schedules.one_forward_one_backward import one_forward_one_backward
-from drivetrain.parallel.schedules.zero_bubble import zero_bubble
+from drivetrain.parallel.pipeline.schedules.action import Schedule
+from drivetrain.parallel.pipeline.schedules.gpipe import gpipe
+from drivetrain.parallel.pipeline.schedules.interleaved import interleaved
+from drivetrain.parallel.pipeline.schedules.one_forward_one_backward import one_forward_one_backward
+from drivetrain.parallel.pipeline.schedules.zero_bubble import zero_bubble
 from drivetrain_api.choices import ScheduleName
 
 SCHEDULES: Final[dict[ScheduleName, Schedule]] = {

@@ -22,9 +22,9 @@ from drivetrain.comm.neighbours import Message, Neighbours
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.mesh import Mesh
-from drivetrain.parallel.schedules.action import Action, Kind, Shape
-from drivetrain.parallel.schedules.table import SCHEDULES
-from drivetrain.parallel.stages import Passage, Stages
+from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.pipeline.schedules.table import SCHEDULES
+from drivetrain.parallel.pipeline.stages import Passage, Stages
 from drivetrain_api.runtime import RuntimePipeline
 
 _REENTRANT: Final = (
@@ -66,7 +66,7 @@ class Pipeline:
         self._neighbours: Neighbours | None = None
         self._live: dict[tuple[int, int], _Live] = {}
         if options.schedule == "zerobubble":
-            import drivetrain.parallel.split  # noqa: F401  Now, and not in the first step.
+            import drivetrain.parallel.pipeline.split  # noqa: F401  Now, and not in the first step.
 
     def place(self, mesh: Mesh, costs: Sequence[float]) -> None:
         """A membership begins: decide which blocks are whose. `costs` as `Stages.measure` returns them, on all ranks
@@ -205,7 +205,7 @@ class Pipeline:
             torch.autograd.backward((live.edge,), (live.gradient,))
             del self._live[action.chunk, action.microbatch]
         elif live.input is not None:
-            from drivetrain.parallel.split import backward_to_input
+            from drivetrain.parallel.pipeline.split import backward_to_input
 
             parameters = self.stages.parameters_of(self._chunk(action))
             splits.refuses = _REENTRANT
@@ -229,7 +229,7 @@ class Pipeline:
         if live.left is None:  # the first chunk: nobody waits for the gradient of its input
             torch.autograd.backward((live.edge,), (live.gradient,))
             return
-        from drivetrain.parallel.split import backward_to_parameters
+        from drivetrain.parallel.pipeline.split import backward_to_parameters
 
         parameters = self.stages.parameters_of(self._chunk(action))
         for each in backward_to_parameters(live.edge, live.gradient, live.left, parameters):

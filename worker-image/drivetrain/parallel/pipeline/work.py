@@ -14,7 +14,7 @@ from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.mesh import Mesh
-from drivetrain.parallel.pipeline import Pipeline
+from drivetrain.parallel.pipeline.stage import Pipeline
 from drivetrain.parallel.tally import NUMBERS, Tally
 from drivetrain.precision import Precision
 from drivetrain_api.runtime import RuntimeTraining

@@ -20,8 +20,8 @@ from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.blocks import Block, in_backward
 from drivetrain.parallel.layout import Slot
-from drivetrain.parallel.same_order import END_OF_BACKWARD, END_OF_FORWARD, SameOrder
-from drivetrain.parallel.shards import Shards
+from drivetrain.parallel.zero.same_order import END_OF_BACKWARD, END_OF_FORWARD, SameOrder
+from drivetrain.parallel.zero.shards import Shards
 
 
 class _Flat:

@@ -7,7 +7,7 @@ The plan maps patterns of module names (fnmatch) to styles:
     split            any module; each rank goes on with a part of its output's sequence (sequence parallelism)
     sequence         any module inside that region, such as a norm: its gradients are summed
 With a `split` in the plan, colwise layers gather the sequence and rowwise layers cut it. All else is computed by all
-ranks alike, which is checked in the first step of each membership. See tensor_math.py for the communication.
+ranks alike, which is checked in the first step of each membership. See communication.py for the communication.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from drivetrain.errors import UsageError
 from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.agreement import different_losses
 from drivetrain.parallel.blocks import in_backward
-from drivetrain.parallel.tensor_math import (
+from drivetrain.parallel.tensor.communication import (
     SEQUENCE,
     Copy,
     Gather,

@@ -20,9 +20,9 @@ from torch import nn
 from drivetrain.device import settle
 from drivetrain.errors import UsageError
 from drivetrain.parallel.blocks import in_backward, modules_of, owners
-from drivetrain.parallel.cut import cut
-from drivetrain.parallel.elsewhere import Elsewhere, has_unknown, known
 from drivetrain.parallel.loss import Loss
+from drivetrain.parallel.pipeline.cut import cut
+from drivetrain.parallel.pipeline.elsewhere import Elsewhere, has_unknown, known
 
 _TIMINGS: Final = 3
 """How often costs are measured; the least of each block counts."""

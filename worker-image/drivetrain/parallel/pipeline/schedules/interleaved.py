@@ -7,7 +7,7 @@ Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clu
 
 from __future__ import annotations
 
-from drivetrain.parallel.schedules.action import Action, Kind, Shape
+from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
 
 
 def interleaved(shape: Shape, stage: int) -> list[Action]:

@@ -1,0 +1,1 @@
+"""Pipelines: ranks compute some of the blocks each."""

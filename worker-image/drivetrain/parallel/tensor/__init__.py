@@ -1,0 +1,1 @@
+"""Tensor parallelism: ranks compute a part each of every layer."""

@@ -1,0 +1,1 @@
+"""ZeRO: ranks keep a part each of what all replicas have alike."""
