@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
-    collection.own_hash_seeds(specs)
+    collection.own_hash_seeds()
 
 
 @pytest.hookimpl(optionalhook=True)

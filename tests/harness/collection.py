@@ -9,11 +9,11 @@ own. Where they disagree, one short message says which names and what to do.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,10 +21,10 @@ _DAY = 86_400
 _SHOWN = 3
 
 
-def own_hash_seeds(specs: Sequence[Any]) -> None:
-    """Give each worker-to-be (execnet's specs) an order of sets of its own, the same in every run."""
-    for number, spec in enumerate(specs, 1):
-        spec.env.setdefault("PYTHONHASHSEED", str(number))
+def own_hash_seeds() -> None:
+    """Give each worker-to-be an order of sets of its own, whatever the environment asks for: they are started with what
+    this process has in its own, and what execnet sets later comes too late for that."""
+    os.environ["PYTHONHASHSEED"] = "random"
 
 
 def number_of(config: pytest.Config) -> int:
