@@ -67,7 +67,7 @@ async def test_it_ends_in_time_and_says_how_far_it_got(server: Server) -> None:
     version = await _version(server)
     made = await server.create("configmaps", config_map("elsewhere"))
     query = {"resourceVersion": version, "allowWatchBookmarks": "true"}
-    events: list[dict[str, Any]] = []
+    events: list[Obj] = []
     for seconds in ("4", "10", "10"):
         # A real one says nothing older than what was asked for, and its cache of a quiet kind may be behind: it hears
         # from etcd every 5 s only how far that is.
