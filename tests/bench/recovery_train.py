@@ -100,7 +100,9 @@ def main() -> None:
     class Optimizer(torch.optim.AdamW):
         def step(self, closure: Any = None) -> Any:
             result = super().step(closure)
-            ledger.write("step", step=current["step"], membership=run.membership, rank=run.rank, world=run.world_size)
+            if current["step"] >= 0:  # else `prepare` tries out on a small tensor what this optimizer does
+                world = run.world_size
+                ledger.write("step", step=current["step"], membership=run.membership, rank=run.rank, world=world)
             return result
 
     def forward(model: nn.Module, shard: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
