@@ -6,6 +6,7 @@ written to it later, when the kubelet removes the pod: also on a node that is cu
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from contextlib import suppress
@@ -19,16 +20,21 @@ _PLACE = "kubelet/pods/*/volumes/kubernetes.io~empty-dir/tmp"
 _EVERY_SECONDS = 0.1
 
 
-def folders() -> list[Path]:
-    """/tmp of all worker pods that exist on some node now."""
-    return list((run_dir() / "nodes").glob(f"*/{_PLACE}"))
+def ledgers(job_uid: str) -> list[Path]:
+    """What the ranks of a job have written, in the pods that exist now.
+
+    Kubelets remove pods meanwhile: `Path.glob` raises when a folder goes between its listing and its own scan, the
+    module's functions pass it over.
+    """
+    top = run_dir() / "nodes"
+    return [top / name for name in glob.iglob(f"*/{_PLACE}/ledger-{job_uid}-*.jsonl", root_dir=top)]
 
 
 class Collector:
     """Links the ledgers of one job into `folder` as they appear. A context manager."""
 
     def __init__(self, job_uid: str, folder: Path) -> None:
-        self._pattern = f"ledger-{job_uid}-*.jsonl"
+        self._job_uid = job_uid
         self._folder = folder
         self._known: set[Path] = set()
         self._stop = threading.Event()
@@ -46,7 +52,7 @@ class Collector:
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_SECONDS):
-            for source in (run_dir() / "nodes").glob(f"*/{_PLACE}/{self._pattern}"):
+            for source in ledgers(self._job_uid):
                 if source not in self._known:
                     self._known.add(source)
                     pod_uid = source.parents[3].name
