@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from drivetrain_local.daemon import start_time
+from drivetrain_local.node import strays
 
 
 def identities(pids: list[int]) -> dict[int, str]:
@@ -27,6 +28,6 @@ def belonging_to(folder: Path) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
-            if needle in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
+            if needle in strays.environment(int(entry.name)) + (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
     return found

@@ -2,7 +2,8 @@
 
 There is no cgroup without root. Every process of a container inherits one environment variable that names the agent's
 state directory, the pod and the container; neither setsid nor a double fork gets rid of it. A pidfd is opened before
-the mark is read, so a recycled pid is never hit.
+the mark is read, so a recycled pid is never hit. In the middle of an exec a process shows no environment: whoever is
+met there is asked again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "DRIVETRAIN_LOCAL_CONTAINER"
 _ROUNDS = 20
+_EXEC_SECONDS = 2.0
+
+# Places in /proc/PID/stat after the command's name.
+_STATE, _MEMORY, _ENVIRONMENT_END = 0, 20, 48
 
 
 def mark(state: Path, pod_uid: str = "", container: str = "") -> str:
@@ -70,11 +76,31 @@ def _candidates() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != me]
 
 
+def environment(pid: int) -> bytes:
+    """What the process was started with, each variable ended by a zero byte. Empty for the dead and the kernel's.
+
+    Errors: OSError when it is gone, or is somebody else's.
+    """
+    deadline = time.monotonic() + _EXEC_SECONDS
+    while True:
+        settled = not _in_exec(pid)  # asked before and after: it may have come to its end between the two looks
+        variables = Path(f"/proc/{pid}/environ").read_bytes()
+        if variables or (settled and not _in_exec(pid)) or time.monotonic() > deadline:
+            return variables
+        time.sleep(0.001)
+
+
 def _carries(pid: int, value: str) -> bool:
     """Zombies have no environment, so what is already dead does not count."""
     try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        variables = environment(pid)
     except OSError:
         return False
     wanted = f"{MARK}={value}".encode()
-    return environ.startswith(wanted) or b"\0" + wanted in environ
+    return variables.startswith(wanted) or b"\0" + wanted in variables
+
+
+def _in_exec(pid: int) -> bool:
+    """Whether it has left its old program and does not yet show its new one. A thread of the kernel has no memory."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return fields[_STATE] not in "ZX" and fields[_MEMORY] != "0" and fields[_ENVIRONMENT_END] == "0"

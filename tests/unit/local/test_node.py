@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,14 @@ async def test_a_worker_starts_beside_the_examples(cluster: LocalCluster) -> Non
     assert done["status"]["phase"] == "Succeeded"
     assert not (Path(__file__).parents[3] / "examples" / "model.pt").exists()
     assert not Path("model.pt").exists()
+
+
+def test_a_process_in_the_middle_of_its_exec_is_no_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Popen returns there: of 40 looks most see no environment at first."""
+    mark = strays.mark(tmp_path, "pod", "worker")
+    for _ in range(40):
+        with subprocess.Popen(["sleep", "60"], env={**os.environ, strays.MARK: mark}) as child:
+            monkeypatch.setattr(strays, "_candidates", lambda pid=child.pid: [pid])  # it comes to it at once
+            hit = strays.kill_marked(mark)
+            child.kill()
+        assert hit > 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+_LOOKS = 100
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,30 @@ def stat(pid: int) -> ProcStat | None:
 
 
 def environment_has(pid: int, name: str, value: str) -> bool:
-    """Whether the process was started (itself, or what it forked from) with `name=value`."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{name}={value}".encode() in file.read().split(b"\0")
-    except OSError:
-        return False
+    """Whether the process was started (itself, or what it forked from) with `name=value`.
+
+    In the middle of an exec a process shows no environment. One that is met there is asked again, for 0.1 s.
+    """
+    wanted = f"{name}={value}".encode()
+    for _ in range(_LOOKS):
+        try:
+            settled = not _in_exec(pid)  # asked before and after: it may have come to its end between the two looks
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read()
+            if environment or (settled and not _in_exec(pid)):
+                return wanted in environment.split(b"\0")
+        except OSError:
+            return False
+        time.sleep(0.001)
+    return False
+
+
+def _in_exec(pid: int) -> bool:
+    """Whether it has left its old program and does not yet show its new one. A thread of the kernel has no memory."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().decode(errors="replace").rpartition(")")[2].split()
+    state, memory, environment_end = fields[0], fields[20], fields[48]
+    return state not in "ZX" and memory != "0" and environment_end == "0"
 
 
 def children_by_parent() -> dict[int, list[ProcStat]]:
