@@ -3,6 +3,8 @@
 Whoever fails says so with what it exchanges anyway, or in the next membership. Then all tell what happened to them, and
 all raise what happened to the lowest rank that failed: that rank its own exception, the others one of the same class
 that says where it comes from. So `except torch.OutOfMemoryError` means the same on all ranks.
+
+Exceptions are the script's: their texts, constructors and attributes may raise, and nothing here relies on them.
 """
 
 from __future__ import annotations
@@ -11,28 +13,62 @@ import contextlib
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import Interrupted, PeerError
+from drivetrain.stranded import ends_the_process
 
 _BYTES: Final = 4096
-_MESSAGE_CHARS: Final = 1200
+_SIZES: Final = ((1200, 5), (300, 1), (30, 0))
+"""Characters of a message, and members of an exception group: the first that fits; the last always does."""
 _TRACE_CHARS: Final = 1600
+_NAME_CHARS: Final = 100
+_HEAP_TYPE: Final = 1 << 9
+"""Of `__flags__`: a class that was made by a class statement, or by torch's C++."""
 
 
 class Closed(Exception):
     """Control flow, like `Interrupted`. All ranks know that the operation failed on some of them, and are here."""
 
-    def __init__(self, own: Exception | None) -> None:
+    def __init__(self, own: BaseException | None) -> None:
         """`own`: this rank's error, if it has one."""
         super().__init__()
         self.own = own
 
 
-def common_error(transport: Transport, own: Exception | None, where: str) -> Exception:
+def summed(
+    transport: Transport | None, size: int, contribute: Callable[[], list[float]] | None, *, in_band: bool
+) -> list[float]:
+    """Sums of `size` float64 numbers over the ranks; `contribute`: this one's, if it has any.
+
+    Raises `Closed` on all ranks if `contribute` fails on one; the error itself where it cannot be told `in_band`.
+    """
+    if transport is None:
+        return contribute() if contribute is not None else [0.0] * size
+    values: list[float] = [0.0] * size
+    failure: BaseException | None = None
+    try:
+        if contribute is not None:
+            values = contribute()
+    except Interrupted:
+        raise
+    except BaseException as error:
+        if not in_band or ends_the_process(error):
+            raise
+        failure = error
+    told = torch.tensor([*values, float(failure is not None)], dtype=torch.float64)
+    transport.all_reduce(told).wait()
+    *sums, failed = told.tolist()
+    if failed:
+        raise Closed(failure)
+    return sums
+
+
+def common_error(transport: Transport, own: BaseException | None, where: str) -> BaseException:
     """What all ranks are to raise. All ranks call this, at least one with an error. `where`: at which operation.
 
     Raises `Interrupted`.
@@ -45,48 +81,90 @@ def common_error(transport: Transport, own: Exception | None, where: str) -> Exc
     rank = next(rank for rank, each in enumerate(table) if each)
     if rank == transport.rank:
         assert own is not None
-        own.add_note(f"This was rank {rank}, at {where}; all ranks have got it.")
+        _note(own, f"This was rank {rank}, at {where}; all ranks have got it.")
         return own
-    return _decoded(json.loads(table[rank]), rank, where, own)
+    told = json.loads(table[rank])
+    error = _decoded(told, f"rank {rank}, at {where}: {told['name']}: {told['message']}")
+    _note(error, f"On rank {rank}:\n{told['trace']}")
+    _CONTEXT.__set__(error, own)
+    return error
 
 
-def _encoded(error: Exception) -> bytes:
-    kind = type(error)
+def _encoded(error: BaseException) -> bytes:
+    """At most `_BYTES` of JSON."""
     trace = "".join(traceback.format_exception(error))[-_TRACE_CHARS:]
-    told = {
-        "module": kind.__module__,
-        "name": kind.__qualname__,
-        "message": str(error)[:_MESSAGE_CHARS],
-        "trace": trace,
+    for chars, leaves in _SIZES:  # what is not ASCII takes up to twelve bytes
+        data = json.dumps({**_told(error, chars, leaves), "trace": trace}).encode()
+        if len(data) <= _BYTES:
+            break
+        trace = ""
+    return data
+
+
+def _told(error: BaseException, chars: int, leaves: int) -> dict[str, Any]:
+    kind = type(error)
+    return {
+        "module": str(kind.__module__)[:_NAME_CHARS],
+        "name": kind.__qualname__[:_NAME_CHARS],
+        "message": _text(error)[:chars],
+        "leaves": [_told(each, chars, 0) for each in _leaves(error)[:leaves]],
     }
-    data = json.dumps(told).encode()
-    if len(data) > _BYTES:  # much of it is not ASCII
-        told |= {"trace": "", "message": told["message"][: _MESSAGE_CHARS // 4]}
-        data = json.dumps(told).encode()
-    return data[:_BYTES]
 
 
-def _decoded(told: dict[str, Any], rank: int, where: str, own: Exception | None) -> Exception:
-    text = f"rank {rank}, at {where}: {told['name']}: {told['message']}"
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001
+        return f"(no text: its __str__ raises {type(failure).__name__})"
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return []
+    return [leaf for each in error.exceptions for leaf in (_leaves(each) or [each])]
+
+
+def _decoded(told: dict[str, Any], text: str) -> BaseException:
+    """One that `except` takes for what the other rank has raised, as nearly as can be."""
     kind = _class(str(told["module"]), str(told["name"]))
-    made: Exception = PeerError(text)
-    if kind is not None:
-        with contextlib.suppress(TypeError):  # two that cannot be combined: then only what it says
-            both: Any = type(kind.__name__, (PeerError, kind), {"__module__": kind.__module__})
-            made = both.__new__(both, text)
-    made.args = (text,)
-    made.add_note(f"On rank {rank}:\n{told['trace']}")
-    made.__context__ = own
-    return made
+    if kind is None:
+        return PeerError(text)
+    leaves = [_decoded(each, f"{each['name']}: {each['message']}") for each in told.get("leaves", ())]
+    arguments = (text, leaves or [PeerError(text)]) if issubclass(kind, BaseExceptionGroup) else (text,)
+    # Without the constructors of the script's classes, which may ask for anything: the one of Python's own below them.
+    new = next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE).__new__
+    for each in (_of_a_peer(kind), kind):
+        with contextlib.suppress(Exception):
+            assert each is not None
+            made: BaseException = new(each, *arguments)
+            _ARGUMENTS.__set__(made, (text,))
+            return made
+    return PeerError(text)
 
 
-def _class(module: str, name: str) -> type[Exception] | None:
+def _of_a_peer(kind: type[BaseException]) -> type[BaseException] | None:
+    """A class of both kinds. None if it cannot be, and for what `except Exception` does not catch."""
+    with contextlib.suppress(Exception):  # its metaclass may refuse, and its __init_subclass__
+        if issubclass(kind, Exception):
+            words = {"__module__": kind.__module__, "__str__": PeerError.__str__}
+            return type(kind.__name__, (kind, PeerError), words)
+    return None
+
+
+def _class(module: str, name: str) -> type[BaseException] | None:
     """An exception class that this process knows, too. Nothing is imported for it."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    return (
-        found
-        if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, Interrupted)
-        else None
-    )
+    usable = isinstance(found, type) and issubclass(found, BaseException) and not issubclass(found, Interrupted)
+    return found if usable else None
+
+
+def _note(error: BaseException, text: str) -> None:
+    """As `add_note`, which a class may override, or forbid by being frozen."""
+    with contextlib.suppress(Exception):
+        object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), text])
+
+
+_ARGUMENTS: Final[Any] = BaseException.__dict__["args"]
+_CONTEXT: Final[Any] = BaseException.__dict__["__context__"]

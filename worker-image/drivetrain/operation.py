@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from drivetrain.between import Between
-from drivetrain.closing import Closed, common_error
+from drivetrain.closing import Closed, common_error, summed
 from drivetrain.comm.transport import Transport
 from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.identity import Identity, Kind, compare, here
 from drivetrain.position import Position, StepResult
 from drivetrain.state import TrainingState
+from drivetrain.stranded import Stranded, ends_the_process
 from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, give, synchronise, take
@@ -60,9 +61,10 @@ class Operations:
         """Called before each attempt at a step; tells sets of trained parameters apart."""
         self.tells_in_band = True
         """Whether a rank that fails can go on to exchange; else it tells the others in the next membership."""
-        self._failure: Exception | None = None
+        self.stranded = Stranded()
+        self._failure: BaseException | None = None
         """Of this rank in the current operation, not told yet."""
-        self._closed: Exception | None = None
+        self._closed: BaseException | None = None
         """What the members raise because one of them failed, not raised yet."""
         self._where = ""
         """The current operation, for people."""
@@ -140,6 +142,7 @@ class Operations:
         A newcomer's place jumps to the members'; until they reach their next step it takes part in their reductions
         with nothing to add.
         """
+        self.stranded.refuse("run.batches")
         while not self._bound:
             self.world.at("batch", self.position.step, here()[0])
             self.world.ensure(Doing.BINDING)
@@ -207,13 +210,15 @@ class Operations:
     def step(
         self,
         number: int,
-        attempt: Callable[[Transport | None, bool], tuple[StepResult, bool]],
+        attempt: Callable[[Transport | None, bool], tuple[Callable[[], StepResult], bool]],
         undo: Callable[[], None],
         kind: Kind = Kind.STEP,
     ) -> StepResult:
-        """Commit step `number`. `attempt(transport, change_pending)` returns its result and whether a change is due.
-
-        What it raises is raised on all ranks, and the step can be tried again."""
+        """Commit step `number`. `attempt(transport, change_pending)` returns the update that is to be made, and whether
+        a change is due. What it raises is raised on all ranks, and the step can be tried again; what the update raises
+        strands this process.
+        """
+        self.stranded.refuse(kind.told)
         if self.position.step != number:
             raise UsageError(f"{kind.told}: step {number} is done already; call it once for every batch")
         at = here()
@@ -231,19 +236,21 @@ class Operations:
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
                 self._enter(transport, kind, 0, at)
-                result, change_due = attempt(transport, self.world.change_pending)
+                update, change_due = attempt(transport, self.world.change_pending)
             except Interrupted as error:
                 undo()
                 self.counts.recomputed_steps += 1
                 self.world.interrupted(error)
                 continue
-            except Exception as error:  # noqa: BLE001  Whatever it is, all ranks get it.
+            except BaseException as error:  # noqa: BLE001  Whatever it is, all ranks get it.
                 undo()
                 self._close(transport, error)
                 continue
-            if self.sharded is None and not result.skipped:
-                self.on_update(result)
-                self.position.hooked = number + 1
+            with self.stranded.updating(number):
+                result = update()
+                if self.sharded is None and not result.skipped:
+                    self.on_update(result)
+                    self.position.hooked = number + 1
             self.position.commit_step(result, self.world.epoch)
             self._between.committed()
             self.counts.skipped_steps += result.skipped
@@ -260,7 +267,8 @@ class Operations:
     def _catch_up(self, result: StepResult) -> None:
         """What belongs to the last update, if that had to wait until all parameters were there."""
         if self.position.hooked < self.position.step and not result.skipped:
-            self.on_update(result)
+            with self.stranded.updating(result.step):
+                self.on_update(result)
             self._between.committed()
         self.position.hooked = self.position.step
 
@@ -272,11 +280,15 @@ class Operations:
             raise error
         return healed
 
-    def _close(self, transport: Transport | None, error: Exception) -> None:
+    def _close(self, transport: Transport | None, error: BaseException) -> None:
         """This rank's attempt failed, and nothing is left of it: raises the error that all ranks get, or returns if the
         others must be told in the next membership."""
         if isinstance(error, Deviation):
             self.world.deviated(error)
+        if ends_the_process(error):
+            if transport is not None and transport.world > 1:
+                self.stranded.left(self._where, error)
+            raise error
         own = error.own if isinstance(error, Closed) else error
         if isinstance(error, Closed) and transport is not None:
             try:
@@ -320,6 +332,7 @@ class Operations:
     def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
         """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed; what
         it raises is raised on all ranks."""
+        self.stranded.refuse(kind.told)
         at = here()
         self._between.enter()
         while True:
@@ -338,41 +351,18 @@ class Operations:
                     self._announce(transport, kind, size)
                 self._enter(transport, kind, size, at)
                 in_band = self.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
-                result = self._summed(transport, size, contribute, in_band=in_band)
+                own = None if transport is not None and transport.rank in self._guests else contribute
+                result = summed(transport, size, own, in_band=in_band)
             except Interrupted as error:
                 self.world.interrupted(error)
                 continue
-            except Exception as error:  # noqa: BLE001  Whatever it is, all ranks get it.
+            except BaseException as error:  # noqa: BLE001  Whatever it is, all ranks get it.
                 self._close(transport, error)
                 continue
             self.position.commit_reduction(result, self.world.epoch)
             self._between.committed()
             self._replayed = len(self.position.since)
             return self.position.since[-1]
-
-    def _summed(
-        self, transport: Transport | None, size: int, contribute: Callable[[], list[float]], *, in_band: bool
-    ) -> list[float]:
-        """Raises `Closed` on all ranks if `contribute` fails on one."""
-        if transport is None:
-            return contribute()
-        values: list[float] = [0.0] * size
-        failure: Exception | None = None
-        try:
-            if transport.rank not in self._guests:
-                values = contribute()
-        except Interrupted:
-            raise
-        except Exception as error:
-            if not in_band:
-                raise
-            failure = error
-        told = torch.tensor([*values, float(failure is not None)], dtype=torch.float64)
-        transport.all_reduce(told).wait()
-        *sums, failed = told.tolist()
-        if failed:
-            raise Closed(failure)
-        return sums
 
     def _known_result(self) -> list[float] | None:
         """The result of this script's next reduction when the members have it already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from drivetrain.device import claim
 from drivetrain.errors import StateMismatch
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
+from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.step import TrainingStep
 from drivetrain.parallel.strategy import Strategy
@@ -97,16 +99,19 @@ class Prepared:
 
     def attempt(
         self, transport: Transport | None, step: int, forward: Forward, change_pending: bool
-    ) -> tuple[StepResult, bool]:
-        """One step, update and all: its result, and whether a membership change is due. Raises what is to be undone by
+    ) -> tuple[Callable[[], StepResult], bool]:
+        """One step: the update that it comes to, and whether a membership change is due. Raises what is to be undone by
         `training_step.restore`."""
         reduced = self.training_step.attempt(transport, step, forward, change_pending, self.update.needs_norm)
+        return partial(self._updated, step, reduced), reduced.change_pending
+
+    def _updated(self, step: int, reduced: Reduced) -> StepResult:
         record = self.update.record(step, reduced.norm)
         with self.strategy.exchange.updating():
             self.update.apply(record)
         self.strategy.exchange.committed(skipped=record.skipped)
         norm = self.update.told_norm(record)
-        return StepResult(step, reduced.loss, reduced.metrics, norm, record.skipped), reduced.change_pending
+        return StepResult(step, reduced.loss, reduced.metrics, norm, record.skipped)
 
     def computing(self, forward: Forward) -> Forward:
         """The script's function, as a step calls it."""

@@ -244,7 +244,7 @@ class Run:
             self._shown.wait(last)
             return last
 
-        def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
+        def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
             return made.attempt(transport, number, forward, change_pending)
 
         self._given_up = number
@@ -257,11 +257,11 @@ class Run:
         return self._skip(batch.step)
 
     def _skip(self, number: int) -> StepResult:
-        def attempt(transport: Transport | None, change_pending: bool) -> tuple[StepResult, bool]:
+        def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
             flag = torch.tensor([float(change_pending)])
             if transport is not None:
                 transport.all_reduce(flag).wait()
-            return StepResult(number, float("nan"), skipped=True), float(flag) > 0
+            return lambda: StepResult(number, float("nan"), skipped=True), float(flag) > 0
 
         return self._stepped(self._operations.step(number, attempt, lambda: None, Kind.SKIP))
 
@@ -391,7 +391,7 @@ class Run:
             ending.callback(self._world.close)
             if self._script_group is not None:
                 ending.callback(self._script_group.close)
-            if not gave_up or alone:
+            if not gave_up or (alone and not self._operations.stranded):
                 self._exit.tells_of(self.finish)
             self._over = True
         return self._exit.code

@@ -46,8 +46,8 @@ def made() -> tuple[Operations, Changing]:
     return operations, world
 
 
-def committing(number: int) -> Callable[..., tuple[StepResult, bool]]:
-    return lambda transport, pending: (StepResult(number, float(number)), False)
+def committing(number: int) -> Callable[..., tuple[Callable[[], StepResult], bool]]:
+    return lambda transport, pending: (lambda: StepResult(number, float(number)), False)
 
 
 def member_at(position: Position) -> tuple[Operations, Changing]:
@@ -74,11 +74,11 @@ def test_an_interrupted_step_is_undone_and_tried_again() -> None:
     undone: list[int] = []
     tries = iter([MembershipOver("over"), CommFault("peer"), None])
 
-    def attempt(transport: Any, pending: bool) -> tuple[StepResult, bool]:
+    def attempt(transport: Any, pending: bool) -> tuple[Callable[[], StepResult], bool]:
         error = next(tries)
         if error is not None:
             raise error
-        return StepResult(0, 1.0), False
+        return lambda: StepResult(0, 1.0), False
 
     number = operations.bind(5)
     assert operations.step(number, attempt, lambda: undone.append(1)).loss == 1.0

@@ -87,14 +87,14 @@ class Script:
         except KeyError as error:
             self.log.append(f"KeyError on {'this rank' if error.args == ('bad',) else str(error).split(',')[0]}")
 
-    def _attempt(self, fails_on: int | None) -> Callable[[Any, bool], tuple[StepResult, bool]]:
-        def attempt(transport: Any, pending: bool) -> tuple[StepResult, bool]:
+    def _attempt(self, fails_on: int | None) -> Callable[[Any, bool], tuple[Callable[[], StepResult], bool]]:
+        def attempt(transport: Any, pending: bool) -> tuple[Callable[[], StepResult], bool]:
             failure = KeyError("bad") if self._rank == fails_on else None
             told = torch.tensor([1.0, float(failure is not None)])
             transport.all_reduce(told).wait()
             if told[1] > 0:
                 raise Closed(failure)
-            return StepResult(self._operations.position.step, float(told[0])), False
+            return lambda: StepResult(self._operations.position.step, float(told[0])), False
 
         return attempt
 

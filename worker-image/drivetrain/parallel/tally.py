@@ -30,6 +30,7 @@ from drivetrain.parallel.layout import (
     Layout,
 )
 from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.stranded import ends_the_process
 
 _EXACT_MARKS: Final = 1 << 16
 """So many marks of 8 bits add up exactly in float32."""
@@ -55,7 +56,7 @@ class Tally:
         """Of this rank's share so far."""
         self._mark: int | None = None
         """Of what this rank read in this step: see `Source`."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         """Of this rank in this step: told with its numbers."""
 
     def begin(self) -> None:
@@ -84,8 +85,8 @@ class Tally:
             yield
         except Interrupted:
             raise
-        except Exception as error:
-            if not failures:
+        except BaseException as error:
+            if not failures or ends_the_process(error):
                 raise
             self.failure = error
 

@@ -68,7 +68,7 @@ class World(Protocol):
     def interrupted(self, error: Interrupted) -> None:
         """The current operation failed: this group is done for."""
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """An attempt failed here, and the others cannot be told in this group: it is done for, like after a fault. In a
         world that never changes, raises `error`."""
 

@@ -155,7 +155,7 @@ class Elastic:
             self._fault = str(error)
             self._tell(ProcessPhase.MEMBER)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         self.interrupted(CommFault(f"{type(error).__name__} in the script ended an operation of all ranks"))
 
     def deviated(self, error: Deviation) -> NoReturn:

@@ -84,7 +84,7 @@ class Fixed:
     def interrupted(self, error: Interrupted) -> None:
         raise error
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         raise error
 
     def deviated(self, error: Deviation) -> NoReturn:
