@@ -106,12 +106,13 @@ def _told(error: BaseException, chars: int, leaves: int) -> dict[str, Any]:
     return {
         "module": str(kind.__module__)[:_NAME_CHARS],
         "name": kind.__qualname__[:_NAME_CHARS],
-        "message": _text(error)[:chars],
+        "message": text_of(error)[:chars],
         "leaves": [_told(each, chars, 0) for each in _leaves(error)[:leaves]],
     }
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What it says, or that it cannot."""
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001

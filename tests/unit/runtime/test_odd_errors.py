@@ -121,7 +121,7 @@ def each_in_turn(pipe: Pipe) -> dict[str, tuple[str, str, str]]:
             name = names[batch.step]
             same = isinstance(error, type(ODD[name]))
             notes = "\n".join(error.__notes__)
-            told[name] = (type(error).__name__ if same else f"no {type(error).__name__}", closing._text(error), notes)
+            told[name] = (type(error).__name__ if same else f"no {type(error).__name__}", closing.text_of(error), notes)
     run.finish()
     return told
 

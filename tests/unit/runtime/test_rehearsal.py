@@ -92,6 +92,14 @@ CASES: Final[dict[str, Case]] = {
         IN_REHEARSAL.format("raise KeyError('of the script')"), (10,), not_warm="of the script"
     ),
     "an error of many lines": Case(IN_REHEARSAL.format("raise KeyError('one\\ntwo')"), (10,), not_warm="KeyError: "),
+    "no exception at all": Case(
+        IN_REHEARSAL.format("raise type('Own', (BaseException,), {})('of the script')"), (10,), not_warm="Own: of the"
+    ),
+    "an error without a text": Case(
+        IN_REHEARSAL.format("raise type('Mute', (Exception,), {'__str__': lambda self: 1})()"),
+        (10,),
+        not_warm="Mute: (",
+    ),
     "an error in backward": Case(
         IN_REHEARSAL.format("loss.register_hook(lambda gradient: [][1])"),
         (10,),

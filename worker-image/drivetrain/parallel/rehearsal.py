@@ -16,11 +16,13 @@ from typing import Any, Final
 import torch
 
 from drivetrain import rng
+from drivetrain.closing import text_of
 from drivetrain.data.batch import Batch
 from drivetrain.digest import digest_of_skeleton
 from drivetrain.parallel.loss import Forward, Loss
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.state import Stateful, flatten
+from drivetrain.stranded import ends_the_process
 from drivetrain.undisturbed import undisturbed
 
 _STEP: Final = 0
@@ -53,8 +55,10 @@ def rehearse(batch: Batch, strategy: Strategy, world: int, forward: Forward, reg
     try:
         with _kept(registered):
             _run(strategy, world, forward)
-    except Exception as error:  # noqa: BLE001  Of the script's, whatever it is: see above.
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
+    except BaseException as error:
+        if ends_the_process(error):
+            raise
+        text = " ".join(f"{type(error).__name__}: {text_of(error)}".split())[:_TEXT]
         print(f"drivetrain: not warm: the rehearsal of a step failed: {text}", file=sys.stderr, flush=True)
     finally:
         batch.rehearsing = False
