@@ -373,7 +373,7 @@ class Run:
             return
         state, position = load_checkpoint(path)
         made.fit(state, path)
-        self._state.adopt(state)
+        self._state.load(state)
         made.resumed()
         self._operations.position.load(position)
         self._operations.position.begin()

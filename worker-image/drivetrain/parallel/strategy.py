@@ -32,6 +32,7 @@ from drivetrain.parallel.pipeline.stage import Pipeline
 from drivetrain.parallel.pipeline.stages import Stages
 from drivetrain.parallel.pipeline.work import StageWork
 from drivetrain.parallel.rows import Rows
+from drivetrain.parallel.shared_memory import refuse_shared_memory
 from drivetrain.parallel.tally import Tally
 from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.parallel.trained import Trained
@@ -169,6 +170,7 @@ class Strategy:
     def _divided(self) -> Divided | None:
         if self._tensor is None and self._pipeline is None and self._zero is None:
             return None
+        refuse_shared_memory(self.model, str(self._bound_by))
         stages = self._pipeline.stages if self._pipeline is not None else None
         row = self.training.tensor * (self._pipeline.stage_count if self._pipeline is not None else 1)
         return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row)
