@@ -111,8 +111,7 @@ class Strategy:
             self._relayout(self.trained.parameters)
             for each in self.model.parameters():  # a gradient left over from the last step would be applied again
                 each.grad = None
-        for each in self.trained.others:
-            each.grad = None
+        self.trained.forget_others()
         return self.trained.digest
 
     @property
@@ -171,6 +170,8 @@ class Strategy:
         if self._tensor is None and self._pipeline is None and self._zero is None:
             return None
         refuse_shared_memory(self.model, str(self._bound_by))
+        if self._zero is not None:
+            self.trained.stand_ins = self._zero.stand_ins
         stages = self._pipeline.stages if self._pipeline is not None else None
         row = self.training.tensor * (self._pipeline.stage_count if self._pipeline is not None else 1)
         return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row)
