@@ -340,6 +340,7 @@ class Run:
         self._operations.reduce(1, lambda: [1.0], Kind.FINISH)
         self._shown.show()
         self._shown.count()
+        self._made.only_update.end()
         sys.stdout.flush()
         self._world.linger(lambda: self._world.ensure(Doing.LINGERING))
 
