@@ -22,6 +22,7 @@ from drivetrain.data.shares import Even, Virtual
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.optim.layerwise import LayerWise
+from drivetrain.parallel.arguments import Arguments
 from drivetrain.parallel.blocks import Block, blocks_of
 from drivetrain.parallel.buffers import Buffers
 from drivetrain.parallel.divided import Divided
@@ -68,6 +69,7 @@ class Strategy:
         self._updated = [each for group in optimizer.param_groups for each in group["params"]]
         """By the optimizer, in its order."""
         self.trained = Trained(model, optimizer)
+        self._arguments = Arguments(optimizer)
         self.buffers = Buffers(model)
         self._tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
         self._pipeline = _pipeline(model, training)
@@ -97,9 +99,9 @@ class Strategy:
 
     # --- what is trained ----------------------------------------------------------------------------------------------
 
-    def follow(self, step: int) -> int:
-        """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
-        `UsageError` if it cannot change."""
+    def follow(self, step: int) -> tuple[int, dict[str, int]]:
+        """A step begins: train what the script wants to be trained now. Returns what tells this set from others, and
+        each hyper-parameter, by name. Raises `UsageError` if it cannot change."""
         change = self.trained.change()
         if change is not None:
             field = self._bound_by
@@ -112,7 +114,7 @@ class Strategy:
             for each in self.model.parameters():  # a gradient left over from the last step would be applied again
                 each.grad = None
         self.trained.forget_others()
-        return self.trained.digest
+        return self.trained.digest, self._arguments.digests()
 
     @property
     def _bound_by(self) -> str | None:
