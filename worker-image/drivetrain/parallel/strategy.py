@@ -37,6 +37,7 @@ from drivetrain.parallel.shared_memory import refuse_shared_memory
 from drivetrain.parallel.tally import Tally
 from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.parallel.trained import Trained
+from drivetrain.parallel.unchanged import Unchanged
 from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.work import Work
 from drivetrain.parallel.zero.gathered import Gathered
@@ -69,6 +70,7 @@ class Strategy:
         self._updated = [each for group in optimizer.param_groups for each in group["params"]]
         """By the optimizer, in its order."""
         self.trained = Trained(model, optimizer)
+        self.unchanged = Unchanged(self.trained)
         self._arguments = Arguments(optimizer)
         self.buffers = Buffers(model)
         self._tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
