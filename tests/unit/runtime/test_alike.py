@@ -349,9 +349,22 @@ def test_a_change_that_was_refused_is_refused_again() -> None:
     trained = Trained(model, optimizer)
     model.last = nn.Linear(16, 5)
     for _ in range(2):
-        assert trained.change() == "the model has other parameters or modules than before"
+        assert trained.change() == "last.weight of the model is another parameter than before"
         with pytest.raises(UsageError, match="no parameter of the model"):
             trained.look()
+
+
+def test_modules_without_parameters_may_come_and_go() -> None:
+    model = Base()
+    trained = Trained(model, sgd(model.parameters()))
+    model.drop = nn.Dropout()
+    assert trained.change() is None
+    model.drop = nn.Linear(3, 3)
+    assert trained.change() == "drop.weight of the model is another parameter than before"
+    trained.look()
+    assert trained.change() is None
+    del model.drop
+    assert trained.change() == "drop.weight of the model is another parameter than before"
 
 
 def test_equal_hyper_parameters_are_equal_whatever_type_they_are_of() -> None:

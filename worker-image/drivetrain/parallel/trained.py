@@ -71,7 +71,15 @@ class Trained:
         if signature == before:
             return None
         if signature.model != before.model:
-            return "the model has other parameters or modules than before"
+            names, known = {id(each): name for name, each in self._model.named_parameters()}, self.names
+            if names != known:
+                name = next(name for key, name in (names | known).items() if names.get(key) != known.get(key))
+                return f"{name} of the model is another parameter than before"
+            self._watch()  # modules came or went that have none
+            signature = self._sign()
+            self._signature = before = before._replace(model=signature.model)
+            if signature == before:
+                return None
         for name, now, then in zip(self._names.values(), signature.flags, before.flags, strict=True):
             if now != then:
                 return f"{name} requires {'a' if now else 'no'} gradient now"
@@ -79,6 +87,10 @@ class Trained:
         if sizes != sizes_before:
             return f"the optimizer has groups of {sizes} parameters now, not {sizes_before}"
         return "the optimizer has other parameters in its groups than before"
+
+    def _watch(self) -> None:
+        modules = self._model.modules()
+        self._tables = [table for module in modules for table in (module._parameters, module._modules)]
 
     def _sign(self) -> _Signature:
         # In each step, for thousands of tensors: so no loops of Python's.
@@ -110,8 +122,8 @@ class Trained:
             if each not in self._known:
                 self._values = _with_values_of(each, self._values)
         self._known = set(names)
-        self._names, self.every, modules = names, list(names), list(self._model.modules())
-        self._tables = [table for module in modules for table in (module._parameters, module._modules)]
+        self._names, self.every = names, list(names)
+        self._watch()
         self.names = {id(each): name for each, name in names.items()}
         self.parameters, self.others = parameters, [each for each in requiring if each not in wanted]
         described = [(names[each], tuple(each.shape), str(each.dtype)) for each in parameters]
