@@ -12,7 +12,7 @@ import struct
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import FrameType
@@ -21,7 +21,9 @@ from typing import Final
 from drivetrain.errors import Deviation
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_NUMBERS: Final = struct.Struct("<7q")
+_ARGUMENTS: Final = 20
+"""So many hyper-parameters are told one by one; the last number is of all others."""
+_NUMBERS: Final = struct.Struct(f"<7q{_ARGUMENTS}I")
 _LINE_BYTES: Final = 72
 BYTES: Final = _NUMBERS.size + _LINE_BYTES
 """Of a message; the same for all."""
@@ -62,19 +64,21 @@ class Identity:
     """Tells the script's ways to this operation apart."""
     line: str = ""
     """The script's, for people: `train.py:31`."""
+    arguments: tuple[int, ...] = (0,) * _ARGUMENTS
+    """Tell values of the optimizer's hyper-parameters apart."""
 
     def packed(self) -> bytes:
         """As a message of `BYTES`."""
         text = self.line.encode()[-_LINE_BYTES:]
-        numbers = _NUMBERS.pack(self.kind, self.step, self.index, self.size, self.trained, self.way, len(text))
-        return numbers + text.ljust(_LINE_BYTES, b"\0")
+        numbers = (self.kind, self.step, self.index, self.size, self.trained, self.way, len(text))
+        return _NUMBERS.pack(*numbers, *self.arguments) + text.ljust(_LINE_BYTES, b"\0")
 
     @classmethod
     def unpacked(cls, message: bytes) -> Identity:
         """The inverse of `packed`."""
-        kind, step, index, size, trained, way, length = _NUMBERS.unpack_from(message)
+        kind, step, index, size, trained, way, length, *arguments = _NUMBERS.unpack_from(message)
         text = message[_NUMBERS.size : _NUMBERS.size + length].decode(errors="replace")
-        return cls(Kind(kind), step, index, size, trained, way, text)
+        return cls(Kind(kind), step, index, size, trained, way, text, tuple(arguments))
 
     def told(self, *, numbered: bool) -> str:
         """For people."""
@@ -83,8 +87,16 @@ class Identity:
         return f"{self.kind.told}{where}{number}"
 
 
-def compare(messages: Sequence[bytes]) -> None:
-    """Raises `Deviation` if these, by rank, are not all the same operation."""
+def told_arguments(digests: Mapping[str, int]) -> tuple[int, ...]:
+    """`Identity.arguments` of these hyper-parameters."""
+    first, *values = zlib.crc32(repr(list(digests)).encode()), *digests.values()
+    own, others = values[: _ARGUMENTS - 2], values[_ARGUMENTS - 2 :]
+    told = (first, *own, *[0] * (_ARGUMENTS - 2 - len(own)))
+    return (*told, zlib.crc32(repr(others).encode()) if others else 0)
+
+
+def compare(messages: Sequence[bytes], arguments: Sequence[str] = ()) -> None:
+    """Raises `Deviation` if these, by rank, are not all the same operation. `arguments`: names of hyper-parameters."""
     if all(each == messages[0] for each in messages):
         return
     by_rank = [Identity.unpacked(each) for each in messages]
@@ -96,7 +108,7 @@ def compare(messages: Sequence[bytes]) -> None:
         return
     kinds = {(each.kind, each.line) for each in at}
     places = [f"{_ranks(ranks)} at {each.told(numbered=len(kinds) < len(at))}" for each, ranks in at.items()]
-    raise Deviation(f"the ranks' scripts have come apart: {', '.join(places)}{_difference(list(at))}")
+    raise Deviation(f"the ranks' scripts have come apart: {', '.join(places)}{_difference(list(at), arguments)}")
 
 
 def _ranks(ranks: list[int]) -> str:
@@ -105,16 +117,30 @@ def _ranks(ranks: list[int]) -> str:
     return f"ranks {', '.join(map(str, ranks))} are"
 
 
-def _difference(found: list[Identity]) -> str:
+def _difference(found: list[Identity], arguments: Sequence[str]) -> str:
     """What else to say where kind, line and number tell nothing."""
-    plain = {replace(each, trained=0, way=0, size=0) for each in found}
+    plain = {replace(each, trained=0, way=0, size=0, arguments=()) for each in found}
     if len(plain) > 1:
         return ""
     if len({each.trained for each in found}) > 1:
-        return "; they train different parameters (requires_grad, or the optimizer's groups)"
+        return (
+            "; they train different parameters (requires_grad, the optimizer's groups), or new ones that were not "
+            "initialised alike"
+        )
+    if len({each.arguments for each in found}) > 1:
+        return f"; their optimizers have different hyper-parameters ({_which(found, arguments)})"
     if len({each.size for each in found}) > 1:
         return "; they have different numbers of values"
     return "; they came there from different lines"
+
+
+def _which(found: list[Identity], names: Sequence[str]) -> str:
+    """Names of the hyper-parameters that differ."""
+    differ = [len(set(each)) > 1 for each in zip(*(each.arguments for each in found), strict=True)]
+    if differ[0]:
+        return "some have others"
+    own = [name for name, differs in zip(names, differ[1:-1], strict=False) if differs]
+    return ", ".join(own + list(names[_ARGUMENTS - 2 :]) * differ[-1])
 
 
 def here() -> tuple[str, int]:

@@ -1,5 +1,5 @@
 """What of a module's state does torch's own way of loading it lose? Buffers that are not persistent, that are assigned
-anew, that repeat themselves in memory; and memory, which it copies where a new tensor could take the old one's place.
+anew, that repeat themselves in memory. All else is copied into the memory that is there, which other tensors may share.
 """
 
 from __future__ import annotations
@@ -38,25 +38,10 @@ def fit_buffers(module: nn.Module, state: dict[str, Any]) -> None:
             )
 
 
-def swap(module: nn.Module, state: dict[str, Any]) -> None:
-    """Point parameters and buffers at the tensors of `state` where they fit; leaves the rest for `load_state_dict`.
-
-    Loading the same state afterwards then copies tensors onto themselves only in name: torch skips identical storage.
-    """
-    for name, live in [*module.named_parameters(), *module.named_buffers()]:
-        given = state.get(name)
-        if isinstance(given, torch.Tensor) and _kind(given) == _kind(live):
-            live.data = given
-
-
 def _all_buffers(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor | None]]:
     for prefix, owner in module.named_modules():
         for name, tensor in list(owner._buffers.items()):
             yield f"{prefix}.{name}" if prefix else name, owner, name, tensor
-
-
-def _kind(tensor: torch.Tensor) -> Any:
-    return tensor.shape, tensor.dtype, tensor.device, tensor.stride()
 
 
 def _repeats(tensor: torch.Tensor) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from drivetrain.closing import Closed, common_error, summed
 from drivetrain.comm.transport import Transport
 from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
-from drivetrain.identity import Identity, Kind, compare, here
+from drivetrain.identity import Identity, Kind, compare, here, told_arguments
 from drivetrain.position import Position, StepResult
 from drivetrain.state import TrainingState
 from drivetrain.stranded import Stranded, ends_the_process
@@ -57,8 +58,8 @@ class Operations:
         """While the runtime is at work: see parallel/absent.py."""
         self.sharded: Sharded | None = None
         """State of which every rank has but a part, if it is so."""
-        self.trained: Callable[[int], int] = lambda step: 0
-        """Called before each attempt at a step; tells sets of trained parameters apart."""
+        self.trained: Callable[[int], tuple[int, dict[str, int]]] = lambda step: (0, {})
+        """Called before each attempt at a step; tells sets of trained parameters apart, and hyper-parameters."""
         self.tells_in_band = True
         """Whether a rank that fails can go on to exchange; else it tells the others in the next membership."""
         self.stranded = Stranded()
@@ -198,13 +199,16 @@ class Operations:
     def _enter(self, transport: Transport | None, kind: Kind, size: int, at: tuple[str, int]) -> None:
         """Begin an operation; who is `at` another one is found out before anything is sent."""
         line, way = at
-        trained = self.trained(self.position.step) if kind is Kind.STEP else 0
-        identity = Identity(kind, self.position.step, len(self.position.since), size, trained, way, line)
+        trained, arguments = self.trained(self.position.step) if kind is Kind.STEP else (0, {})
+        place = self.position.step, len(self.position.since)
+        identity = Identity(kind, *place, size, trained, way, line, told_arguments(arguments))
         self._where = identity.told(numbered=False)
         self.world.at(kind.name.lower(), self.position.step, line)
         if transport is not None:
             guest = transport.rank in self._guests
-            transport.enter((Identity(Kind.GUEST) if guest else identity).packed(), compare)
+            transport.enter(
+                (Identity(Kind.GUEST) if guest else identity).packed(), partial(compare, arguments=list(arguments))
+            )
 
     @operation
     def step(

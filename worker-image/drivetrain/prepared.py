@@ -20,6 +20,7 @@ from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_strea
 from drivetrain.data.stream import Passes, StreamSource
 from drivetrain.device import claim
 from drivetrain.errors import StateMismatch
+from drivetrain.only_update import OnlyUpdate
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.agreement import Reduced
@@ -52,6 +53,7 @@ class Prepared:
     update: Update
     strategy: Strategy
     training_step: TrainingStep
+    only_update: OnlyUpdate
 
     @classmethod
     def of(
@@ -81,7 +83,9 @@ class Prepared:
             refuse_momentum(made)
         if named is not None and strategy.layout.sparse:
             refuse_sparse(named)
-        return cls(settings, model, collate or default_collate, precision, update, strategy, TrainingStep(strategy))
+        only = OnlyUpdate(strategy.trained, made)
+        step = TrainingStep(strategy)
+        return cls(settings, model, collate or default_collate, precision, update, strategy, step, only)
 
     def register(self, training: TrainingState) -> None:
         """Make all of its state that of the run: the list, but for what the script registers."""
@@ -107,8 +111,9 @@ class Prepared:
 
     def _updated(self, step: int, reduced: Reduced) -> StepResult:
         record = self.update.record(step, reduced.norm)
-        with self.strategy.exchange.updating():
+        with self.strategy.exchange.updating(), self.only_update.updating():
             self.update.apply(record)
+        self.strategy.trained.forget_others()
         self.strategy.exchange.committed(skipped=record.skipped)
         norm = self.update.told_norm(record)
         return StepResult(step, reduced.loss, reduced.metrics, norm, record.skipped)

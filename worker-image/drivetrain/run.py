@@ -340,6 +340,7 @@ class Run:
         self._operations.reduce(1, lambda: [1.0], Kind.FINISH)
         self._shown.show()
         self._shown.count()
+        self._made.only_update.end()
         sys.stdout.flush()
         self._world.linger(lambda: self._world.ensure(Doing.LINGERING))
 
@@ -373,7 +374,7 @@ class Run:
             return
         state, position = load_checkpoint(path)
         made.fit(state, path)
-        self._state.adopt(state)
+        self._state.load(state)
         made.resumed()
         self._operations.position.load(position)
         self._operations.position.begin()

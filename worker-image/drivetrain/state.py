@@ -27,7 +27,7 @@ from torch import nn
 from drivetrain.digest import digest
 from drivetrain.errors import StateMismatch
 from drivetrain.memory_format import dense_part, flat_in, order_of
-from drivetrain.modules import fit_buffers, hidden_buffers, swap
+from drivetrain.modules import fit_buffers, hidden_buffers
 from drivetrain.tree import Place, dump_skeleton, flatten, load_skeleton, places, unflatten
 
 __all__ = [
@@ -159,7 +159,8 @@ class TrainingState:
         return state
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over state; tensors in it are copied (torch's optimizers would otherwise share them)."""
+        """Take over state; tensors in it are copied (torch's optimizers would otherwise share them), a module's into
+        the memory that it has: another parameter, or a list of the script's, may share it."""
         named = {name for name in state if not name.endswith(_HIDDEN)}
         if named != set(self._pieces):
             raise StateMismatch(
@@ -184,13 +185,6 @@ class TrainingState:
     def copies_into_place(self, name: str) -> bool:
         """Whether this piece copies what it loads into tensors that it has: it may come from any device."""
         return name in self._pieces and isinstance(self._pieces[name].part, nn.Module)
-
-    def adopt(self, state: dict[str, Any]) -> None:
-        """Take over state whose tensors nobody else uses: a module's become the live ones, without a copy."""
-        for name, piece in self._pieces.items():
-            if isinstance(piece.part, nn.Module) and name in state:
-                swap(piece.part, state[name])
-        self.load(state)
 
     def sha256(self) -> str:
         """Digest over every name, shape, dtype, number and tensor bit of the state."""

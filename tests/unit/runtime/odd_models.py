@@ -58,6 +58,34 @@ class Gaps(Base):
         self.last.bias = nn.Parameter(torch.zeros(9)[2:7])
 
 
+class TiedByData(Base):
+    """Two parameters in the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Linear(16, 16)
+        self.again.weight.data = self.middle.weight.data
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.again(torch.tanh(self.middle(torch.tanh(self.first(x))))))
+        out: torch.Tensor = self.last(hidden)
+        return out
+
+
+class BufferOfWeight(Base):
+    """A buffer in the memory of a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("alias", self.middle.weight.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert isinstance(self.alias, torch.Tensor)
+        hidden = torch.tanh(self.first(x))
+        out: torch.Tensor = self.last(torch.tanh(self.middle(hidden)) + 0.1 * F.linear(hidden, self.alias))
+        return out
+
+
 class Images(nn.Module):
     """Convolutions, as images in the last dimension's order."""
 

@@ -13,6 +13,7 @@ from torch import nn
 from unit.runtime.odd_models import (
     Averaging,
     Base,
+    BufferOfWeight,
     Complex,
     Constant,
     Counting,
@@ -25,6 +26,7 @@ from unit.runtime.odd_models import (
     Scalars,
     Switching,
     Tied,
+    TiedByData,
     Transposed,
     Unused,
 )
@@ -161,6 +163,43 @@ def hooked(model: Any) -> None:
     model.middle.register_full_backward_hook(lambda module, given, taken: (given[0] * 1.5,))
 
 
+def keep_data(model: Any) -> None:
+    """The script keeps the memory of the parameters."""
+    model.__dict__["kept"] = [each.data for each in model.parameters()]
+
+
+def decay_kept(model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+    for each in model.kept:
+        each.mul_(0.98)
+
+
+def keep_flat(model: Any) -> None:
+    """Parameters are views of one vector, which the script keeps."""
+    flat = torch.cat([each.detach().flatten() for each in model.parameters()])
+    at = 0
+    for each in model.parameters():
+        each.data = flat[at : at + each.numel()].view(each.shape)
+        at += each.numel()
+    model.__dict__["kept"] = [flat]
+
+
+def another_layer(model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """The optimizer gets other parameters, as many as before; what it knows of the old ones is dropped."""
+    if step in (4, 8):
+        optimizer.state.clear()
+        optimizer.param_groups[0]["params"] = list(getattr(model, {4: "middle", 8: "first"}[step]).parameters())
+
+
+def new_head(model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """A module takes the place of another, initialised alike on all ranks."""
+    if step == 4:
+        for each in model.last.parameters():
+            optimizer.state.pop(each, None)
+        torch.manual_seed(7)
+        model.last = nn.Linear(16, 5)
+        optimizer.param_groups[0]["params"] = list(model.parameters())
+
+
 def nadam(model: Any) -> torch.optim.Optimizer:
     return torch.optim.NAdam(model.parameters(), 3e-3, eps=1e-4)
 
@@ -197,6 +236,14 @@ SCRIPTS: dict[str, Script] = {
     "tied weights": Script(Tied),
     "parametrizations": Script(Normed, adam),
     "recurrent": Script(Gru, adam),
+    "tied by .data": Script(TiedByData),
+    "a buffer in a weight's memory": Script(BufferOfWeight),
+    "a list of .data is kept": Script(prepare=keep_data, after=decay_kept),
+    "a flat vector is kept": Script(prepare=keep_flat, after=decay_kept),
+    "another layer's turn": Script(optimizer=head_only, before=another_layer),
+    "a new head": Script(before=new_head),
+    "a new head, Adam, deterministic": Script(optimizer=adam, before=new_head, case=CASE.but(deterministic=True)),
+    "a new head, clipping": Script(before=new_head, case=CASE.but(clip=0.1)),
     "unused in some steps": Script(Unused, adam, before=gated),
     "constant buffers": Script(Constant),
     "buffers that change": Script(Counting),

@@ -198,7 +198,7 @@ def test_adopted_state_is_live_and_equal() -> None:
     other, model = made(2)
     skeleton, found = flatten(one.collect())
     kept = list(model.parameters())
-    other.adopt(unflatten(skeleton, [each.clone() for each in found]))
+    other.load(unflatten(skeleton, [each.clone() for each in found]))
     assert other.sha256() == one.sha256()
     assert [id(each) for each in model.parameters()] == [id(each) for each in kept]
     with pytest.raises(StateMismatch, match="more"):

@@ -82,7 +82,8 @@ class TrainingStep:
                 tally.open(change_pending, again=number > 0)
                 with tally.noting(failures=told):
                     if tally.failure is None:
-                        strategy.division.run(share, exchange, forward, step)
+                        with strategy.unchanged.watching():
+                            strategy.division.run(share, exchange, forward, step)
                         exchange.end_share()
                 exchange.collect(partial(tally.close, samples=len(share.samples)))
         tally.buffers.end_shares()

@@ -22,6 +22,7 @@ from drivetrain.data.shares import Even, Virtual
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.optim.layerwise import LayerWise
+from drivetrain.parallel.arguments import Arguments
 from drivetrain.parallel.blocks import Block, blocks_of
 from drivetrain.parallel.buffers import Buffers
 from drivetrain.parallel.divided import Divided
@@ -32,9 +33,11 @@ from drivetrain.parallel.pipeline.stage import Pipeline
 from drivetrain.parallel.pipeline.stages import Stages
 from drivetrain.parallel.pipeline.work import StageWork
 from drivetrain.parallel.rows import Rows
+from drivetrain.parallel.shared_memory import refuse_shared_memory
 from drivetrain.parallel.tally import Tally
 from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.parallel.trained import Trained
+from drivetrain.parallel.unchanged import Unchanged
 from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.work import Work
 from drivetrain.parallel.zero.gathered import Gathered
@@ -67,6 +70,8 @@ class Strategy:
         self._updated = [each for group in optimizer.param_groups for each in group["params"]]
         """By the optimizer, in its order."""
         self.trained = Trained(model, optimizer)
+        self.unchanged = Unchanged(self.trained)
+        self._arguments = Arguments(optimizer)
         self.buffers = Buffers(model)
         self._tensor = TensorParallel(model, training.tensor) if training.tensor > 1 else None
         self._pipeline = _pipeline(model, training)
@@ -96,9 +101,9 @@ class Strategy:
 
     # --- what is trained ----------------------------------------------------------------------------------------------
 
-    def follow(self, step: int) -> int:
-        """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
-        `UsageError` if it cannot change."""
+    def follow(self, step: int) -> tuple[int, dict[str, int]]:
+        """A step begins: train what the script wants to be trained now. Returns what tells this set from others, and
+        each hyper-parameter, by name. Raises `UsageError` if it cannot change."""
         change = self.trained.change()
         if change is not None:
             field = self._bound_by
@@ -110,9 +115,8 @@ class Strategy:
             self._relayout(self.trained.parameters)
             for each in self.model.parameters():  # a gradient left over from the last step would be applied again
                 each.grad = None
-        for each in self.trained.others:
-            each.grad = None
-        return self.trained.digest
+        self.trained.forget_others()
+        return self.trained.digest, self._arguments.digests()
 
     @property
     def _bound_by(self) -> str | None:
@@ -169,6 +173,9 @@ class Strategy:
     def _divided(self) -> Divided | None:
         if self._tensor is None and self._pipeline is None and self._zero is None:
             return None
+        refuse_shared_memory(self.model, str(self._bound_by))
+        if self._zero is not None:
+            self.trained.stand_ins = self._zero.stand_ins
         stages = self._pipeline.stages if self._pipeline is not None else None
         row = self.training.tensor * (self._pipeline.stage_count if self._pipeline is not None else 1)
         return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row)

@@ -229,7 +229,7 @@ def take(
     }
     if sharded is not None:
         sharded.reset()
-    training.adopt(state)
+    training.load(state)
     position.load(unflatten(skeleton["position"], tensors))
     later: dict[str, Any] = unflatten(skeleton["later"], tensors, home=True)
     return later

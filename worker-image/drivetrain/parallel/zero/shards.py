@@ -55,6 +55,9 @@ class Shards:
         """By bucket: this rank's part of the parameters, padded. Only if they lie apart."""
         self.flats: list[torch.Tensor] = []
         """By bucket: all parameters, padded; they are views of it. Unless pieces lie apart."""
+        self.stand_ins: dict[int, int] = {}
+        """By id of what the optimizer has in a parameter's place: the parameter's id. The parameter itself there, while
+        it is cut, is nothing of ours."""
         self._by_parameter: dict[int, Piece] = {}
         """By id of what it is of."""
         self._apart = apart
@@ -99,6 +102,8 @@ class Shards:
     def _hand_over(self, pieces: dict[int, Piece]) -> None:
         """Put pieces in the place of the parameters, and of their state what belongs to them."""
         optimizer = self.optimizer
+        self.stand_ins |= {id(piece.parameter): each for each, piece in pieces.items()}
+        self.stand_ins |= dict.fromkeys(pieces, 0)
         for group, given in zip(optimizer.param_groups, self._given, strict=True):
             group["params"] = [pieces[id(each)].parameter if id(each) in pieces else each for each in given]
         for given in self._given:
@@ -137,6 +142,7 @@ class Shards:
             self.optimizer.state.pop(piece.parameter, None)
         for group, given in zip(self.optimizer.param_groups, self._given, strict=True):
             group["params"] = list(given)
+        self.stand_ins.clear()
         for bucket in () if self._apart else self.buckets:
             for slot in bucket:
                 slot.parameter.data = torch.empty_like(slot.parameter.data)

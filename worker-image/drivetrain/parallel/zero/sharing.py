@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -298,6 +298,11 @@ class Zero(DuringBackward):
     def torn(self) -> bool:
         """An update was interrupted here: this rank's part is neither old nor new."""
         return self._torn
+
+    @property
+    def stand_ins(self) -> Mapping[int, int]:
+        """See `Shards`."""
+        return self._shards.stand_ins
 
     @property
     def slots(self) -> set[int]:
