@@ -111,7 +111,10 @@ def _difference(found: list[Identity]) -> str:
     if len(plain) > 1:
         return ""
     if len({each.trained for each in found}) > 1:
-        return "; they train different parameters (requires_grad, or the optimizer's groups)"
+        return (
+            "; they train different parameters (requires_grad, or the optimizer's groups), or have other "
+            "normalisation layers"
+        )
     if len({each.size for each in found}) > 1:
         return "; they have different numbers of values"
     return "; they came there from different lines"

@@ -84,6 +84,7 @@ class TrainingStep:
                     if tally.failure is None:
                         strategy.division.run(share, exchange, forward, step)
                         exchange.end_share()
+                        tally.buffers.computed()
                 exchange.collect(partial(tally.close, samples=len(share.samples)))
         tally.buffers.end_shares()
         tail = exchange.finish()

@@ -100,11 +100,14 @@ class Strategy:
         """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
         `UsageError` if it cannot change."""
         change = self.trained.change()
+        if self.buffers.look() and change is None:
+            change = "other normalisation layers have statistics"
         if change is not None:
             field = self._bound_by
             if field is not None:
                 raise UsageError(
-                    f"at step {step} {change}; with {field}, what is trained must be decided before prepare"
+                    f"at step {step} {change}; with {field}, what is trained and what has statistics must be decided "
+                    "before prepare"
                 )
             self.trained.look()
             self._relayout(self.trained.parameters)
@@ -112,7 +115,7 @@ class Strategy:
                 each.grad = None
         for each in self.trained.others:
             each.grad = None
-        return self.trained.digest
+        return self.trained.digest ^ self.buffers.digest
 
     @property
     def _bound_by(self) -> str | None:
