@@ -17,9 +17,9 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
-import torch
-
-from drivetrain.state import TrainingState, flatten
+from drivetrain.errors import UsageError
+from drivetrain.state import TrainingState, dump_skeleton, flatten
+from drivetrain.tree import innermost, tensors_of
 
 _SMALL: Final = 1 << 20
 """Bytes of tensors."""
@@ -35,18 +35,29 @@ class Between:
         self._committed: dict[str, Any] = {}
         """Small ones, by name: as of the last operation."""
         self._again: dict[str, Any] | None = None
+        self._refused: UsageError | None = None
+        """What is to be told of state that could not be copied."""
 
     def committed(self) -> None:
         """An operation was committed here, or its outcome taken over."""
         for name in self._state.scripts:
             if name in self._large:
                 continue
-            state = self._state.collect_one(name)
-            if sum(each.nbytes for each in flatten(state)[1]) > _SMALL:
-                self._large.add(name)
-                self._committed.pop(name, None)
-            else:
-                self._committed[name] = _copied(state)
+            self._committed.pop(name, None)
+            try:
+                state = self._state.collect_one(name)
+                if sum(each.nbytes for each in flatten({name: state})[1]) > _SMALL:
+                    self._large.add(name)
+                else:
+                    self._committed[name] = _copied_of(name, state)
+            except UsageError as error:
+                self._refused = error
+
+    def refuse(self) -> None:
+        """When an operation is over, on all ranks: raises `UsageError` for state that became what cannot be copied."""
+        error, self._refused = self._refused, None
+        if error is not None:
+            raise error
 
     def for_those_behind(self) -> dict[str, Any]:
         """What they get in place of what is there now, by name."""
@@ -56,7 +67,7 @@ class Between:
         """A peer's state was taken over here, by a script that is one operation behind. `later`: how the peer has now
         what was given here as of that operation."""
         self.committed()
-        now = {name: _copied(self._state.collect_one(name)) for name in self._state.names if name not in later}
+        now = {name: _copied_of(name, self._state.collect_one(name)) for name in self._state.names if name not in later}
         self._again = {**now, **later}
 
     def enter(self) -> None:
@@ -66,15 +77,26 @@ class Between:
             self._state.load_some(again)
 
 
+def refuse_what_cannot_be_copied(states: dict[str, Any], *, travels: bool) -> None:
+    """Of what a script has registered, by name, before the first step; `travels`: to other ranks, too. Raises
+    `UsageError` that names it."""
+    skeleton, _ = flatten(states)
+    for name, state in states.items():
+        _copied_of(name, state)
+    if travels:
+        dump_skeleton(skeleton)
+
+
+def _copied_of(name: str, state: Any) -> Any:
+    try:
+        return _copied(state)
+    except Exception as error:  # it raises whatever an object raises
+        path, node = innermost({name: state}, _copied)
+        raise UsageError(
+            f"state{path}: {type(node).__name__} cannot be copied: {type(error).__name__}: {error}; register what it "
+            "consists of (docs/scripts.md says what can be saved), or tensors that are detached"
+        ) from error
+
+
 def _copied(state: Any) -> Any:
-    return copy.deepcopy(state, {id(each): each.detach().clone() for each in _tensors(state)})
-
-
-def _tensors(state: Any) -> list[torch.Tensor]:
-    if isinstance(state, torch.Tensor):
-        return [state]
-    if isinstance(state, dict):
-        return [tensor for value in state.values() for tensor in _tensors(value)]
-    if isinstance(state, (list, tuple)):
-        return [tensor for value in state for tensor in _tensors(value)]
-    return []
+    return copy.deepcopy(state, {id(each): each.detach().clone() for each in tensors_of(state)})

@@ -34,9 +34,9 @@ def is_here(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def at_home(tensor: torch.Tensor, kind: str) -> torch.Tensor:
-    """A tensor that has arrived, on this process's device of this kind ("cpu", "cuda"). Raises `StateMismatch` if
-    there is none."""
+def at_home(tensor: torch.Tensor, kind: str | torch.device) -> torch.Tensor:
+    """A tensor that has arrived, on this process's device of this kind ("cpu", "cuda"), or on this very one. Raises
+    `StateMismatch` if there is none."""
     try:
         return tensor.to(kind)
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA

@@ -125,7 +125,7 @@ def _difference(found: list[Identity], arguments: Sequence[str]) -> str:
     if len({each.trained for each in found}) > 1:
         return (
             "; they train different parameters (requires_grad, the optimizer's groups), or new ones that were not "
-            "initialised alike"
+            "initialised alike, or have other normalisation layers"
         )
     if len({each.arguments for each in found}) > 1:
         return f"; their optimizers have different hyper-parameters ({_which(found, arguments)})"

@@ -366,6 +366,8 @@ class Operations:
             self.position.commit_reduction(result, self.world.epoch)
             self._between.committed()
             self._replayed = len(self.position.since)
+            if kind is not Kind.FINISH:  # nobody will take anything over any more
+                self._between.refuse()
             return self.position.since[-1]
 
     def _known_result(self) -> list[float] | None:
@@ -382,3 +384,7 @@ class Operations:
     def stepped(self) -> None:
         """The script has left a step: its next reduction is the first one after it."""
         self._replayed = 0
+
+    def refuse(self) -> None:
+        """After a step: raises `UsageError` for registered state that became what cannot be copied."""
+        self._between.refuse()

@@ -18,6 +18,7 @@ from drivetrain.data.ahead import Ahead
 from drivetrain.data.placed import Placed
 from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_stream
 from drivetrain.data.stream import Passes, StreamSource
+from drivetrain.dense import refuse_odd
 from drivetrain.device import claim
 from drivetrain.errors import StateMismatch
 from drivetrain.only_update import OnlyUpdate
@@ -67,6 +68,7 @@ class Prepared:
         passes: Passes,
     ) -> Prepared:
         """`passes` of an iterable dataset, as far as they are known. Raises `UsageError`."""
+        refuse_odd(model)
         source = _source(data, collate, settings, passes)  # first, because it forks, which CUDA does not like
         training = settings.training
         device = claim()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 
+from drivetrain.between import refuse_what_cannot_be_copied
 from drivetrain.checkpoint import load_checkpoint, refuse_what_cannot_be_saved, save_checkpoint, saved_step
 from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
@@ -33,7 +34,7 @@ from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.position import StepResult
 from drivetrain.prepared import MakeOptimizer, MakeScheduler, Prepared
 from drivetrain.settings import Settings
-from drivetrain.state import Piece, Stateful, TrainingState, digest, dump_skeleton, flatten
+from drivetrain.state import Piece, Stateful, TrainingState, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
 from drivetrain.world.base import World
@@ -201,9 +202,8 @@ class Run:
     def batches(self) -> Iterator[Batch]:
         """The steps that are left, until `training.steps`. In a spare, waits inside `run.step` until it is needed."""
         self._prepared()
-        if self._link is not None or self._world.size > 1:
-            # Before a newcomer needs it: can it travel?
-            dump_skeleton(flatten({name: part.state_dict() for name, part in self._state.scripts.items()})[0])
+        states = {name: part.state_dict() for name, part in self._state.scripts.items()}
+        refuse_what_cannot_be_copied(states, travels=self._link is not None or self._world.size > 1)
         while True:
             if self._rehearsed or self._link is None:
                 number = self._operations.bind(self.settings.steps)
@@ -269,6 +269,7 @@ class Run:
         self._given_up = None
         self._operations.stepped()
         self._shown.made(result)
+        self._operations.refuse()
         return result
 
     def _updated(self, result: StepResult) -> None:

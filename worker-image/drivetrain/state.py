@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | model: parameters | yes, with their strides | yes | their gradients | clearing them |
 | model: buffers, the hidden ones, too | yes | hidden ones if changed | all of them | `Buffers` |
+| model: which buffers it has, if not those it was made with | yes | yes | registers, deletes some | `Buffers` |
 | trained: what requires a gradient, the optimizer's groups | yes | yes | no | |
 | optimizer, schedule, scale of the loss | yes | yes | no: the update comes after | |
 | residuals of compression | the sum over all ranks | no: the ranks' own | the next ones | the next attempt's `begin` |
@@ -27,7 +28,7 @@ from torch import nn
 from drivetrain.digest import digest
 from drivetrain.errors import StateMismatch
 from drivetrain.memory_format import dense_part, flat_in, order_of
-from drivetrain.modules import fit_buffers, hidden_buffers
+from drivetrain.modules import Made, changed_buffers, fit_buffers, hidden_buffers, take_buffers
 from drivetrain.tree import Place, dump_skeleton, flatten, load_skeleton, places, unflatten
 
 __all__ = [
@@ -69,6 +70,9 @@ class Attempt(Protocol):
 
 _HIDDEN: Final = ".hidden"
 """Behind a module's name: its buffers that are not persistent, which torch leaves out of its state."""
+_CHANGED: Final = ".buffers"
+"""Behind a module's name: which buffers it has that it was not made with, and which it has no more."""
+_BESIDE: Final = (_HIDDEN, _CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +94,17 @@ class TrainingState:
     def __init__(self) -> None:
         self._pieces: dict[str, Piece] = {}
         self._hidden_at_first: dict[str, dict[str, torch.Tensor]] = {}
+        self._buffers_at_first: dict[str, Made] = {}
 
     def register(self, piece: Piece) -> None:
         """Add a piece. Raises `StateMismatch` when the name is taken."""
         name, part = piece.name, piece.part
-        if name in self._pieces or name.removesuffix(_HIDDEN) in self._pieces:
+        if any(name.removesuffix(beside) in self._pieces for beside in ("", *_BESIDE)):
             raise StateMismatch(f"register({name!r}): the name is taken")
         self._pieces[name] = piece
         if isinstance(part, nn.Module):
             self._hidden_at_first[name] = {path: each.clone() for path, each in hidden_buffers(part).items()}
+            self._buffers_at_first[name] = Made.of(part)
 
     @property
     def scripts(self) -> dict[str, Stateful]:
@@ -143,7 +149,15 @@ class TrainingState:
         for name, piece in self._pieces.items():
             if isinstance(piece.part, nn.Module) and (hidden := hidden_buffers(piece.part)):
                 state[name + _HIDDEN] = hidden
+        for name, first in self._buffers_at_first.items():
+            if changed := changed_buffers(self._module(name), first):
+                state[name + _CHANGED] = changed
         return state
+
+    def _module(self, name: str) -> nn.Module:
+        part = self._pieces[name].part
+        assert isinstance(part, nn.Module)
+        return part
 
     def to_save(self) -> dict[str, Any]:
         """What a file has of it: without buffers that are not persistent and as the script made them."""
@@ -161,12 +175,17 @@ class TrainingState:
     def load(self, state: dict[str, Any]) -> None:
         """Take over state; tensors in it are copied (torch's optimizers would otherwise share them), a module's into
         the memory that it has: another parameter, or a list of the script's, may share it."""
-        named = {name for name in state if not name.endswith(_HIDDEN)}
+        named = {name for name in state if not name.endswith(_BESIDE)}
         if named != set(self._pieces):
             raise StateMismatch(
                 f"state has {sorted(named)}, this script registered {sorted(self._pieces)}: "
                 "every rank must run the same script"
             )
+        for name, first in self._buffers_at_first.items():
+            try:
+                take_buffers(self._module(name), first, state.get(name + _CHANGED, {}))
+            except KeyError as error:
+                raise StateMismatch(f"{name}: {error.args[0]}") from error
         self.load_some(state)
 
     def load_some(self, state: dict[str, Any]) -> None:
@@ -177,7 +196,8 @@ class TrainingState:
             part = piece.part
             try:
                 if isinstance(part, nn.Module):
-                    fit_buffers(part, {**state[name], **state.get(name + _HIDDEN, {})})
+                    devices = state.get(name + _CHANGED, {}).get("devices", {})
+                    fit_buffers(part, {**state[name], **state.get(name + _HIDDEN, {})}, devices)
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise StateMismatch(f"{name}: {error}") from error

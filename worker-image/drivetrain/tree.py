@@ -12,12 +12,13 @@ import copy
 import dataclasses
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
+from drivetrain.dense import odd
 from drivetrain.device import at_home
 from drivetrain.errors import UsageError
 from drivetrain.memory_format import dense_part, order_of, shaped_in
@@ -160,11 +161,14 @@ def rebuilt(node: Any, values: list[Any]) -> Any:
 
 
 def flatten(tree: Any) -> tuple[Any, list[torch.Tensor]]:
-    """Split a tree into its skeleton and its tensors, in depth-first order. Raises `UsageError` for no tree."""
+    """Split a tree into its skeleton and its tensors, in depth-first order. Raises `UsageError` for no tree,
+    or for a tensor without bytes of its own."""
     tensors: list[torch.Tensor] = []
 
     def walk(node: Any) -> Any:
         if isinstance(node, torch.Tensor):
+            if (what := odd(node)) is not None:
+                raise UsageError(f"state{_place_of(tree, node)} {what}")
             tensors.append(node.detach().resolve_conj().resolve_neg())
             return Place.of(len(tensors) - 1, tensors[-1])
         if is_array(node):
@@ -188,6 +192,24 @@ def unflatten(skeleton: Any, tensors: list[torch.Tensor], *, home: bool = False)
         return again.whole() if isinstance(again, Array) else again
 
     return walk(skeleton)
+
+
+def tensors_of(node: Any) -> Iterator[torch.Tensor]:
+    """All of a tree, as they are."""
+    if isinstance(node, torch.Tensor):
+        yield node
+    for _, value in held(node) or []:
+        yield from tensors_of(value)
+
+
+def _place_of(node: Any, wanted: torch.Tensor) -> str | None:
+    """How a script would get at a tensor of a tree; None if it is not in it."""
+    if node is wanted:
+        return ""
+    for step, value in held(node) or []:
+        if (rest := _place_of(value, wanted)) is not None:
+            return step + rest
+    return None
 
 
 def _changed(node: Any, change: Callable[[Any], Any]) -> Any:
@@ -221,11 +243,16 @@ def load_skeleton(data: bytes) -> Any:
     return pickle.loads(data)
 
 
-def _unpicklable(node: Any, path: str = "") -> tuple[str, Any]:
-    """The innermost thing that is to blame."""
+def _unpicklable(node: Any) -> tuple[str, Any]:
+    return innermost(node, lambda value: pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def innermost(node: Any, fails: Callable[[Any], Any], path: str = "") -> tuple[str, Any]:
+    """The innermost thing in a tree that is to blame for what `fails` with the whole, and how a script would get at
+    it."""
     for step, value in held(node) or []:
         try:
-            pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-        except Exception:  # noqa: BLE001  See above.
-            return _unpicklable(value, path + step)
+            fails(value)
+        except Exception:  # noqa: BLE001  It raises whatever an object raises.
+            return innermost(value, fails, path + step)
     return path, node

@@ -1,19 +1,19 @@
 """Call a model so that nothing is left of it afterwards: what evaluation and rehearsal do is no training.
 
-Its buffers, gradients and the mode of every module (a frozen batch-norm stays frozen) are as before, and so are random
-numbers, grad mode and autocast; also if the script's code raises.
+Its modules, buffers, gradients and the mode of every module (a frozen batch-norm stays frozen) are as before, and so
+are random numbers, grad mode and autocast; also if the script's code raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from drivetrain import rng
+from drivetrain.outline import Outline, hide, is_hidden
 
 
 @contextmanager
@@ -22,7 +22,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     with ExitStack() as after:
         after.enter_context(rng.untouched())
         after.enter_context(_modes_of_torch(next((each.device.type for each in model.parameters()), "cpu")))
-        after.callback(_put_back, _buffers_of(model), [(each, each.grad) for each in model.parameters()])
+        after.callback(
+            _put_back, Outline(model), _buffers_of(model), [(each, each.grad) for each in model.parameters()]
+        )
         for parameter in model.parameters():
             parameter.grad = None  # a backward pass would add to them in place
         for module in model.modules():
@@ -30,16 +32,20 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
-_Buffer = tuple[dict[str, Any], str, torch.Tensor | None, torch.Tensor | None]
-"""Where it is by which name, the tensor, and a copy of it; None where nobody can write into it."""
+_Buffer = tuple[nn.Module, str, torch.Tensor | None, torch.Tensor | None, bool]
+"""Whose it is by which name, the tensor, and a copy of it (None where nobody can write into it); if not persistent."""
 
 
 def _buffers_of(model: nn.Module) -> list[_Buffer]:
-    return [
-        (module._buffers, name, buffer, buffer.detach().clone() if buffer is not None and _writable(buffer) else None)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-    ]
+    return [(module, name, each, _copied(each), is_hidden(module, name)) for module, name, each in _all(model)]
+
+
+def _all(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor | None]]:
+    return ((module, name, each) for module in model.modules() for name, each in module._buffers.items())
+
+
+def _copied(buffer: torch.Tensor | None) -> torch.Tensor | None:
+    return buffer.detach().clone() if buffer is not None and _writable(buffer) else None
 
 
 def _writable(buffer: torch.Tensor) -> bool:
@@ -47,14 +53,18 @@ def _writable(buffer: torch.Tensor) -> bool:
     return not expanded and not buffer.is_inference()
 
 
-def _put_back(buffers: list[_Buffer], gradients: list[tuple[nn.Parameter, torch.Tensor | None]]) -> None:
+def _put_back(
+    outline: Outline, buffers: list[_Buffer], gradients: list[tuple[nn.Parameter, torch.Tensor | None]]
+) -> None:
     with torch.no_grad():
-        for owner, name, buffer, copy in buffers:
-            if owner.get(name) is not buffer:
-                owner[name] = buffer
+        for module, name, buffer, copy, hidden in buffers:
+            if name not in module._buffers or module._buffers[name] is not buffer:
+                module._buffers[name] = buffer
+            hide(module, name, hidden)
             # Not by torch's count of changes: a batch-norm does not count its own.
             if buffer is not None and copy is not None and not torch.equal(buffer, copy):
                 buffer.copy_(copy)
+    outline.put_back()
     for parameter, gradient in gradients:
         if parameter.grad is not gradient:
             parameter.grad = gradient

@@ -218,6 +218,78 @@ class Counting(Base):
         return out
 
 
+class Coming(Base):
+    """Its buffers come and go in forward: made by the first call, hidden, deleted, set to None, made persistent."""
+
+    calls: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            if "calls" not in self._buffers:
+                self.register_buffer("calls", torch.zeros(()))
+            self.calls += 1
+            at = int(self.calls)
+            if at == 3:
+                self.last.register_buffer("late", torch.full((3,), float(at)), persistent=False)
+                self.middle.register_buffer("brief", torch.ones(2))
+            elif at == 5:
+                self.last.register_buffer("late", torch.full((4,), float(at)))
+                del self.middle.brief
+            elif at == 7:
+                self.last.register_buffer("late", None)
+                self.middle.register_buffer("large", torch.linspace(0, 1, 40_000))
+            elif at > 7:
+                self.middle.get_buffer("large")[at] = 1
+        out: torch.Tensor = self.last(torch.tanh(self.first(x)) * (1 + 0.01 * self.calls))
+        return out
+
+
+class Calls(nn.Module):
+    """Counts them."""
+
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.calls += 1
+        return x * (1 + 0.01 * self.calls)
+
+
+class Growing(Base):
+    """The script adds modules to it."""
+
+    added: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.first(x))
+        out: torch.Tensor = self.last(self.added(hidden) if hasattr(self, "added") else hidden)
+        return out
+
+
+class Views(Base):
+    """Buffers that are conjugate or negative views of what lies in memory: one is constant, one is changed."""
+
+    turned: torch.Tensor
+    turning: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("turned", torch.full((3,), 0.5 + 0.25j).conj())
+        self.register_buffer("negative", torch.full((3,), 1 - 2j).conj().imag)
+        self.register_buffer("turning", torch.full((20_000,), 1j).conj())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.turning += 1
+        scale = self.turned.imag[0] + 0.01 * self.turning.real[7]
+        out: torch.Tensor = self.last(torch.tanh(self.first(x)) * scale)
+        return out
+
+
 class Averaging(Base):
     """Has a frozen parameter that the script changes."""
 

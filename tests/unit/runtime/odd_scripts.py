@@ -14,11 +14,14 @@ from unit.runtime.odd_models import (
     Averaging,
     Base,
     BufferOfWeight,
+    Calls,
+    Coming,
     Complex,
     Constant,
     Counting,
     Double,
     Gaps,
+    Growing,
     Gru,
     Images,
     Lora,
@@ -29,6 +32,7 @@ from unit.runtime.odd_models import (
     TiedByData,
     Transposed,
     Unused,
+    Views,
 )
 from unit.runtime.training import Case
 
@@ -73,6 +77,12 @@ class Script:
 
 def gated(model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
     model.gate = step % 3 != 1
+
+
+def grow(model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """A module that counts is added, another takes its place."""
+    if step in (3, 8):
+        model.added = nn.Sequential(Calls(), *(Calls() for _ in range(step == 8)))
 
 
 def freeze(model: Any) -> None:
@@ -247,6 +257,11 @@ SCRIPTS: dict[str, Script] = {
     "unused in some steps": Script(Unused, adam, before=gated),
     "constant buffers": Script(Constant),
     "buffers that change": Script(Counting),
+    "buffers that come and go": Script(Coming),
+    "buffers that come and go, deterministic": Script(Coming, case=CASE.but(deterministic=True, virtual_shards=4)),
+    "modules that are added": Script(Growing, before=grow),
+    "modules that are added, deterministic": Script(Growing, before=grow, case=CASE.but(deterministic=True)),
+    "buffers that are views": Script(Views),
     "buffers that change, deterministic": Script(Counting, case=CASE.but(deterministic=True, virtual_shards=4)),
     "frozen for good": Script(prepare=freeze),
     "thawed layer by layer": Script(prepare=freeze, before=thaw),

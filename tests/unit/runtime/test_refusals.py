@@ -33,6 +33,97 @@ class Tied(nn.Module):
         return nn.functional.linear(self.table(torch.zeros(len(x), dtype=torch.int64)) + x, self.table.weight)
 
 
+def with_buffer(buffer: torch.Tensor) -> nn.Module:
+    """A model with this one among others."""
+    model = nn.Sequential(nn.Linear(12, 5), nn.Linear(5, 5))
+    model[1].register_buffer("odd", buffer, persistent=False)
+    return model
+
+
+def with_parameter(parameter: torch.Tensor) -> nn.Module:
+    """A model with this one among others."""
+    model = nn.Sequential(nn.Linear(12, 5))
+    model[0].weight = nn.Parameter(parameter)
+    return model
+
+
+def quantized() -> torch.Tensor:
+    return torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+
+
+def nested() -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+
+
+ODD: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a sparse buffer": (lambda: with_buffer(torch.eye(3).to_sparse()), "the buffer 1.odd is no dense tensor (sparse_"),
+    "a CSR buffer": (
+        lambda: with_buffer(torch.eye(3).to_sparse_csr()),
+        "the buffer 1.odd is no dense tensor (sparse_csr",
+    ),
+    "a buffer of mkldnn": (
+        lambda: with_buffer(torch.eye(3).to_mkldnn()),
+        "the buffer 1.odd is no dense tensor (mkldnn)",
+    ),
+    "a quantized buffer": (lambda: with_buffer(quantized()), "the buffer 1.odd is quantized (torch.qint8)"),
+    "a nested buffer": (lambda: with_buffer(nested()), "the buffer 1.odd is nested"),
+    "a meta buffer": (lambda: with_buffer(torch.ones(3, device="meta")), "the buffer 1.odd is on the meta device"),
+    "a meta parameter": (lambda: nn.Linear(12, 5, device="meta"), "the parameter weight is on the meta device"),
+    "a sparse parameter": (lambda: with_parameter(torch.eye(12).to_sparse()), "the parameter 0.weight is no dense"),
+    "a lazy layer": (
+        lambda: nn.Sequential(nn.LazyLinear(5)),
+        "the parameter 0.weight has no shape yet: run one batch through the model before prepare",
+    ),
+    "a lazy batch norm": (
+        lambda: nn.Sequential(nn.Linear(12, 5), nn.LazyBatchNorm1d(affine=False)),
+        "the buffer 1.running_mean has no shape yet: run one batch through the model before prepare",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.filterwarnings("ignore")
+def test_what_has_no_bytes_is_refused_by_prepare(name: str) -> None:
+    make, told = ODD[name]
+    model = make()
+    with pytest.raises(UsageError) as refused:
+        Run(settings(Case()), None).prepare(model=model, optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Numbers())
+    assert f"prepare(model=...): {told}" in str(refused.value)
+
+
+def test_a_lazy_model_that_has_run_is_trained() -> None:
+    case = Case(steps=2)
+    run = Run(settings(case), None)
+    model = nn.Sequential(nn.LazyLinear(5), nn.LazyBatchNorm1d())
+    model(torch.ones(2, 12))
+    run.prepare(model=model, optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Numbers())
+    for batch in run.batches():
+        run.step(batch, forward(case))
+
+
+def backward_inside(_: Pipe) -> str:
+    """Forward that calls `backward` itself."""
+    run = Run(settings(Case()), None)
+    run.prepare(model=Net("plain"), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Numbers())
+
+    def twice(model: nn.Module, shard: Any) -> Any:
+        loss = forward(Case())(model, shard)
+        loss.backward(retain_graph=True)
+        return loss
+
+    try:
+        run.step(next(iter(run.batches())), twice)
+    except UsageError as error:
+        return str(error)
+    return "accepted"
+
+
+def test_backward_in_forward_is_named() -> None:
+    for told in together(backward_inside, 2):
+        assert "forward must not call backward()" in told
+        assert "use_reentrant=False" in told
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], RuntimeOptimizer, str]] = {
     "a table of two modules": (lambda: Tied(by_module=True), SGD, "shares its weight"),
     "a table with another use": (lambda: Tied(by_module=False), SGD, "used elsewhere"),

@@ -99,6 +99,7 @@ def test_scripts_come_to_what_plain_torch_comes_to(group: int, world: int) -> No
         expected = plain(SCRIPTS[name])
         assert len({found[name]["sha"] for found in by_rank}) == 1, name
         for found in by_rank:
+            assert found[name]["state"].keys() == expected["state"].keys(), name
             assert found[name]["losses"] == pytest.approx(expected["losses"], rel=2e-5), name
             for key, value in expected["state"].items():
                 torch.testing.assert_close(found[name]["state"][key], value, rtol=1e-4, atol=2e-6, msg=f"{name}: {key}")

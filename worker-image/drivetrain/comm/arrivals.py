@@ -108,10 +108,11 @@ class Arrivals:
                 made(slot)
             if self._last:
                 if counted[index]:
-                    # Several backward passes inside one (re-entrant checkpointing): it may be on its way already.
+                    # Several backward passes in one micro-batch: it may be on its way already.
                     raise UsageError(
-                        "forward: a parameter got its gradient twice in one backward pass; "
-                        "use torch.utils.checkpoint with use_reentrant=False"
+                        "forward: a parameter got its gradient twice, because there was more than one backward pass: "
+                        "forward must not call backward() (return the sum of all losses, or use torch.autograd.grad), "
+                        "and torch.utils.checkpoint must have use_reentrant=False"
                     )
                 counted[index] = True
                 complete(slot)

@@ -1,8 +1,9 @@
 """What of a model's buffers does a step change, how is that undone, and what do all ranks make of it?
 
 Buffers are known by module and name, and looked at anew in each step, because a script may assign another tensor to a
-name. Statistics of normalisation layers become what they were plus the mean change of all shares, weighted by samples.
-Of all other buffers the rule is DDP's: those of the rank with the first samples are everybody's.
+name, add modules between the steps, or register and delete buffers in forward. Statistics of normalisation layers
+become what they were plus the mean change of all shares, weighted by samples. Of all other buffers the rule is DDP's:
+those of the rank with the first samples are everybody's.
 
 What does not change costs nothing: a large buffer that stayed the same in its first steps is watched by its version and
 a sample of its elements; a copy of it stands by in case that it does change, and the step is undone.
@@ -10,16 +11,21 @@ a sample of its elements; a copy of it stands by in case that it does change, an
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from drivetrain.comm.transport import Transport
+from drivetrain.dense import odd
+from drivetrain.device import at_home
+from drivetrain.errors import UsageError
 from drivetrain.memory_format import dense_part
+from drivetrain.outline import GONE, Gone, Outline, hide, is_hidden
 from drivetrain.world.reunion import broadcast_tree
 
 _LARGE: Final = 1 << 16
@@ -30,6 +36,8 @@ _SAMPLED: Final = 64
 """Elements of a large one that are looked at in each step."""
 
 _Key = tuple[nn.Module, str]
+_Value = torch.Tensor | Gone | None
+"""What a name stands for: nothing at all, None, or a tensor."""
 
 
 @dataclass(slots=True)
@@ -38,17 +46,25 @@ class _Kept:
 
     module: nn.Module
     name: str
-    tensor: torch.Tensor | None
+    tensor: _Value
     """The same object that the module had."""
     copy: torch.Tensor | None
     version: int
     sample: torch.Tensor | None
     """Of a large one that counts as constant."""
+    hidden: bool = False
+    """Not persistent."""
+
+    @property
+    def now(self) -> _Value:
+        return self.module._buffers.get(self.name, GONE)
 
     def is_changed(self) -> bool:
-        now = self.module._buffers.get(self.name)
-        if now is None or self.tensor is None or self.copy is None:
+        now = self.now
+        if not isinstance(now, torch.Tensor) or not isinstance(self.tensor, torch.Tensor) or self.copy is None:
             return now is not self.tensor
+        if is_hidden(self.module, self.name) is not self.hidden:
+            return True
         if now is self.tensor:
             if self.sample is not None and now._version == self.version and torch.equal(_sample(now), self.sample):
                 return False
@@ -57,7 +73,12 @@ class _Kept:
         return (now.shape, now.dtype) != (self.copy.shape, self.copy.dtype) or not torch.equal(now, self.copy)
 
     def put_back(self) -> None:
+        if isinstance(self.tensor, Gone):
+            self.module._buffers.pop(self.name, None)
+            hide(self.module, self.name, False)
+            return
         self.module._buffers[self.name] = self.tensor
+        hide(self.module, self.name, self.hidden)
         if self.tensor is not None and self.copy is not None:
             _write(self.tensor, self.copy)
 
@@ -67,12 +88,18 @@ class Buffers:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._modules = list(model.modules())
-        self._names = {module: name for name, module in model.named_modules()}
-        self._norms = {each for each in self._modules if isinstance(each, nn.modules.batchnorm._NormBase)}
+        self._outline = Outline(model)
+        self._norms: dict[nn.Module, None] = {}
+        """Normalisation layers, in the model's order."""
+        self._shapes: list[tuple[nn.Module, str, torch.Size]] = []
+        """Of their statistics."""
+        self.statistics = 0
+        """How many numbers the statistics of normalisation layers are."""
+        self.digest = 0
+        """32 bits that tell these layers from others: all members must have the same."""
         self._kept: list[_Kept] = []
         self._statistics: list[_Kept] = []
-        self._first: list[tuple[_Key, torch.Tensor | None]] | None = None
+        self._first: list[tuple[_Kept, _Value, bool]] | None = None
         """Of several shares: what the first one with samples made of the others."""
         self._had_samples = False
         """The share before had."""
@@ -81,32 +108,60 @@ class Buffers:
         self._looks: dict[_Key, int] = {}
         """How often a large one was found unchanged. Of one that was not, it is gone for good."""
         self._changing: set[_Key] = set()
-        self.statistics = sum(each.numel() for _, _, each in self._all_statistics())
-        """How many numbers the statistics of normalisation layers are."""
+        self._look_at_modules()
+        self.look()
+
+    def look(self) -> bool:
+        """Between the steps: find what the script has made of the model. Returns whether other statistics than before
+        are to be exchanged from now on."""
+        if self._outline.has_other_modules:
+            self._outline.take()
+            self._look_at_modules()
+        shapes = [(module, name, tensor.shape) for module, name, tensor in self._all_statistics()]
+        if shapes == self._shapes:
+            return False
+        self._shapes = shapes
+        self.statistics = sum(shape.numel() for _, _, shape in shapes)
+        described = [(self._outline.path(module, name), tuple(shape)) for module, name, shape in shapes]
+        self.digest = zlib.crc32(repr(described).encode())
+        return True
+
+    def _look_at_modules(self) -> None:
+        modules = self._outline.modules
+        self._norms = dict.fromkeys(each for each in modules if isinstance(each, nn.modules.batchnorm._NormBase))
+        there = set(modules)
+        self._constant = {key: each for key, each in self._constant.items() if key[0] in there}
+        self._looks = {key: looks for key, looks in self._looks.items() if key[0] in there}
+        self._changing = {key for key in self._changing if key[0] in there}
 
     def _all(self) -> Iterator[tuple[nn.Module, str, torch.Tensor | None]]:
-        for module in self._modules:
+        for module in self._outline.modules:
             if module._buffers:
                 for name, tensor in module._buffers.items():
                     yield module, name, tensor
 
     def _all_statistics(self) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-        for module, name, tensor in self._all():
-            if module in self._norms and tensor is not None:
-                yield module, name, tensor
+        for module in self._norms:
+            for name, tensor in module._buffers.items():
+                if tensor is not None:
+                    yield module, name, tensor
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """A step begins: remember what it may change."""
         self._kept, self._statistics, self._first = [], [], None
+        self._outline.take_names()
         for module, name, tensor in self._all():
             kept = self._keep(module, name, tensor)
+            kept.hidden = is_hidden(module, name)
             (self._statistics if module in self._norms and tensor is not None else self._kept).append(kept)
 
     def _keep(self, module: nn.Module, name: str, tensor: torch.Tensor | None) -> _Kept:
         if tensor is None:
             return _Kept(module, name, None, None, 0, None)
+        if (what := odd(tensor)) is not None:
+            raise UsageError(f"the model's buffer {self._outline.path(module, name)} {what}")
         key = (module, name)
         if tensor.untyped_storage().nbytes() <= _LARGE or key in self._changing:
             return _Kept(module, name, tensor, _copied(tensor), 0, None)
@@ -117,11 +172,43 @@ class Buffers:
             self._looks[key] = 0
         return known
 
+    def computed(self) -> list[str]:
+        """Forward has run: the buffers that it has registered belong to the step from here on. Returns their paths.
+        Raises `UsageError` for what other ranks could not do, too."""
+        for path, module in self._outline.new_modules:
+            if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
+                raise UsageError(
+                    f"forward: it has made {path}, a module with parameters or buffers, which other ranks do not have; "
+                    "make it in the model's __init__, or between the steps"
+                )
+        known = {(each.module, each.name) for each in self._kept if each.tensor is GONE}
+        new = self._outline.new_buffers
+        for module, name in new:
+            if module in self._norms:
+                raise UsageError(
+                    f"forward: it has registered {self._outline.path(module, name)}, the buffer of a normalisation "
+                    "layer; its statistics must be there before the step"
+                )
+            if (module, name) not in known:
+                self._kept.append(_Kept(module, name, GONE, None, 0, None))
+        for each in self._kept:
+            now = each.now
+            if now is not each.tensor and isinstance(now, torch.Tensor) and (what := odd(now)) is not None:
+                raise UsageError(f"forward: the buffer {self._path(each)} {what}")
+        for each in self._statistics:
+            now, before = each.now, each.copy
+            if not isinstance(now, torch.Tensor) or before is None or now.shape != before.shape:
+                raise UsageError(
+                    f"forward: {self._path(each)}, the buffer of a normalisation layer, has another shape now, or is "
+                    "gone; statistics may come and go between the steps only"
+                )
+        return [self._outline.path(module, name) for module, name in new]
+
     def next_share(self) -> None:
         """Another share of the same step begins: each starts from the same buffers."""
         if self._first is None and self._had_samples:
             changed = (each for each in self._kept if each.is_changed())
-            self._first = [((each.module, each.name), _copied_or_none(each)) for each in changed]
+            self._first = [(each, _copied_if_any(each.now), is_hidden(each.module, each.name)) for each in changed]
         self.put_back()
 
     def end_shares(self) -> None:
@@ -130,8 +217,8 @@ class Buffers:
             for each in self._kept:
                 if each.is_changed():
                     each.put_back()
-            for (module, name), value in self._first:
-                _assign(module, name, value)
+            for kept, value, hidden in self._first:
+                _assign(kept.module, kept.name, value, hidden)
 
     def restore(self) -> None:
         """Put all back to what they were when the step began."""
@@ -144,6 +231,7 @@ class Buffers:
             for each in (*self._statistics, *self._kept):
                 if each.is_changed():
                     each.put_back()
+        self._outline.put_back()
 
     def end(self) -> None:
         """The step is exchanged. What is restored before the next `begin` must not roll it back."""
@@ -155,7 +243,7 @@ class Buffers:
                     self._changing.add(key)
                 elif each.sample is None:
                     self._looks[key] += 1
-                    if self._looks[key] == _LOOKS and each.tensor is not None:
+                    if self._looks[key] == _LOOKS and isinstance(each.tensor, torch.Tensor):
                         each.sample = _sample(each.tensor)
         self._kept, self._statistics, self._first = [], [], None
 
@@ -174,7 +262,7 @@ class Buffers:
     def changed(self) -> list[torch.Tensor]:
         """Those that this step has changed, as the objects that the model had before it."""
         known = (*self._statistics, *self._kept)
-        return [each.tensor for each in known if each.tensor is not None and each.is_changed()]
+        return [each.tensor for each in known if isinstance(each.tensor, torch.Tensor) and each.is_changed()]
 
     @property
     def dirty(self) -> bool:
@@ -198,7 +286,7 @@ class Buffers:
             for each, old in self._statistics_before():
                 change = numbers[at : at + old.numel()].view(old.shape).to(old.device)
                 change = change if old.is_floating_point() else change.round().to(old.dtype)
-                _assign(each.module, each.name, old + change)
+                _assign(each.module, each.name, old + change, each.hidden)
                 at += old.numel()
 
     def _statistics_before(self) -> Iterator[tuple[_Kept, torch.Tensor]]:
@@ -208,28 +296,38 @@ class Buffers:
 
     def take_from(self, transport: Transport, owner: int) -> None:
         """Make the others what rank `owner` has. All ranks call this. Raises `Interrupted`."""
-        given = {}
+        given: dict[str, Any] = {}
+        """By path: nothing if it is gone; else what it is, on what kind of device, and whether it is not persistent."""
         if transport.rank == owner:
-            changed = ((each, each.module._buffers.get(each.name)) for each in self._kept if each.is_changed())
-            given = {self._path(each): None if now is None else now.detach() for each, now in changed}
+            given = {self._path(each): _told(each) for each in self._kept if each.is_changed()}
         else:
             for each in self._kept:
                 if each.is_changed():
                     each.put_back()
         found = broadcast_tree(transport, given, owner)
         if transport.rank != owner:
-            by_path = {self._path(each): each for each in self._kept}
+            modules = {path: module for module, path in self._outline.paths.items()}
             with torch.no_grad():
-                for path, value in found.items():
-                    _assign(by_path[path].module, by_path[path].name, value)
+                for path, told in found.items():
+                    prefix, _, name = path.rpartition(".")
+                    value, kind, hidden = told or (GONE, "", False)
+                    _assign(modules[prefix], name, value, hidden, kind)
 
     def _path(self, kept: _Kept) -> str:
-        return f"{self._names[kept.module]}.{kept.name}"
+        return self._outline.path(kept.module, kept.name)
+
+
+def _told(kept: _Kept) -> tuple[torch.Tensor | None, str, bool] | None:
+    now = kept.now
+    if isinstance(now, Gone):
+        return None
+    hidden = is_hidden(kept.module, kept.name)
+    return (None, "", hidden) if now is None else (now.detach(), now.device.type, hidden)
 
 
 def _current(kept: _Kept) -> torch.Tensor:
-    now = kept.module._buffers[kept.name]
-    assert now is not None
+    now = kept.now
+    assert isinstance(now, torch.Tensor)
     return now
 
 
@@ -238,9 +336,8 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return dense_part(tensor.detach()).clone().expand(tensor.shape)
 
 
-def _copied_or_none(kept: _Kept) -> torch.Tensor | None:
-    now = kept.module._buffers.get(kept.name)
-    return None if now is None else _copied(now)
+def _copied_if_any(value: _Value) -> _Value:
+    return _copied(value) if isinstance(value, torch.Tensor) else value
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
@@ -262,10 +359,18 @@ def _write(tensor: torch.Tensor, values: torch.Tensor) -> None:
         part.copy_(_same_part(values, part))
 
 
-def _assign(module: nn.Module, name: str, value: torch.Tensor | None) -> None:
+def _assign(module: nn.Module, name: str, value: _Value, hidden: bool, kind: str = "") -> None:
+    """`kind`: of the device that it was on, if it has come from another rank."""
     now = module._buffers.get(name)
+    if isinstance(value, Gone):
+        module._buffers.pop(name, None)
+        hide(module, name, False)
+        return
     if value is None or now is None or (now.shape, now.dtype) != (value.shape, value.dtype):
-        like = next((each for each in module._buffers.values() if each is not None), value)
-        module._buffers[name] = value if value is None or like is None else value.to(like.device)
+        like = next((each for each in module._buffers.values() if each is not None), None)
+        if value is not None and like is not None:
+            value = value.to(like.device)
+        module._buffers[name] = at_home(value, kind) if value is not None and like is None and kind else value
     else:
         _write(now, value)
+    hide(module, name, hidden)

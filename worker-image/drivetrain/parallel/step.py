@@ -85,6 +85,7 @@ class TrainingStep:
                         with strategy.unchanged.watching():
                             strategy.division.run(share, exchange, forward, step)
                         exchange.end_share()
+                        tally.buffers.computed()
                 exchange.collect(partial(tally.close, samples=len(share.samples)))
         tally.buffers.end_shares()
         tail = exchange.finish()

@@ -105,18 +105,21 @@ class Strategy:
         """A step begins: train what the script wants to be trained now. Returns what tells this set from others, and
         each hyper-parameter, by name. Raises `UsageError` if it cannot change."""
         change = self.trained.change()
+        if self.buffers.look() and change is None:
+            change = "other normalisation layers have statistics"
         if change is not None:
             field = self._bound_by
             if field is not None:
                 raise UsageError(
-                    f"at step {step} {change}; with {field}, what is trained must be decided before prepare"
+                    f"at step {step} {change}; with {field}, what is trained and what has statistics must be decided "
+                    "before prepare"
                 )
             self.trained.look()
             self._relayout(self.trained.parameters)
             for each in self.model.parameters():  # a gradient left over from the last step would be applied again
                 each.grad = None
         self.trained.forget_others()
-        return self.trained.digest, self._arguments.digests()
+        return self.trained.digest ^ self.buffers.digest, self._arguments.digests()
 
     @property
     def _bound_by(self) -> str | None:

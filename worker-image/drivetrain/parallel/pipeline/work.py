@@ -73,6 +73,11 @@ class StageWork:
             rng.seed(seed, step, stream, number, chunk)
 
         self._pipeline.step(len(parts), compute, reseed, arrivals)
+        if new := tally.buffers.computed():
+            raise UsageError(
+                f"forward: with training.parallel.pipeline, it must not register buffers: register {', '.join(new)} "
+                "in the model's __init__"
+            )
         if any(self._pipeline.is_everywhere(each) for each in tally.buffers.changed()):
             raise UsageError(
                 "forward: with training.parallel.pipeline, only blocks may have buffers that forward changes, such as "
