@@ -62,6 +62,13 @@ def test_ranks_equal_one_process(name: str, stage: int) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
+def test_a_script_may_compute_gradients_of_its_own_between_steps(stage: int) -> None:
+    case = Case(model="unused", batch=25, clip=0.5, looks=True)
+    outcomes: list[Outcome] = together(by_drivetrain, 2, case.but(zero=stage))
+    assert outcomes[0].distance(by_torch(case)) <= 1e-5
+
+
+@pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize(
     "case",
     [Case(batch=3, steps=24), Case(batch=26, balance_every=3), Case(batch=3, loss="weighted", microbatches=2)],

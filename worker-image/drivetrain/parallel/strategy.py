@@ -101,6 +101,7 @@ class Strategy:
         """A step begins: train what the script wants to be trained now. Returns what tells this set from others. Raises
         `UsageError` if it cannot change."""
         if self.sharded is not None:
+            self.sharded.refuse_changes()
             refuse_hooks(self.optimizer, self._bound_by or "training.parallel")
         change = self.trained.change()
         if change is not None:
