@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ USES: dict[str, Callable[[nn.Module, nn.Parameter], Any]] = {
     "clipping": lambda model, each: nn.utils.clip_grad_norm_(model.parameters(), 1.0),
     "a copy of the model": lambda model, each: copy.deepcopy(model),
     "an average of the model": lambda model, each: torch.optim.swa_utils.AveragedModel(model),
+    "a pickle of the model": lambda model, each: pickle.dumps(model),
     "another type": lambda model, each: model.double(),
     "a part of the state": lambda model, each: model.get_submodule("0").state_dict(),
     "the state": lambda model, each: model.state_dict(),
@@ -64,7 +66,7 @@ def absent() -> tuple[nn.Module, torch.optim.Optimizer, Absent]:
 def test_every_use_between_steps_is_refused_by_name(use: str) -> None:
     model, _, _ = absent()
     before = [each.clone() for each in nn.Linear(3, 2).parameters()]
-    with pytest.raises(UsageError, match=r"0\.(weight|bias)"):
+    with pytest.raises(UsageError, match=r"0\.(weight|bias)|a model of which each rank has a part"):
         USES[use](model, next(model.parameters()))
     assert len(before) == 2
 
@@ -86,6 +88,8 @@ def test_what_is_true_of_the_whole_is_told() -> None:
     assert (weight.shape, weight.size(0), weight.numel(), weight.dim()) == ((4, 3), 4, 12, 2)
     assert repr(weight) == "<0.weight, (4, 3), is elsewhere>"
     weight.grad = None
+    model.zero_grad()
+    optimizer.zero_grad(set_to_none=False)
     weight.requires_grad = False
     model.eval()
     assert [id(each) for each in optimizer.param_groups[0]["params"]] == [id(each) for each in model.parameters()]

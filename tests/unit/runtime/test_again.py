@@ -65,6 +65,7 @@ def again(pipe: Pipe, case: Case, around: bool) -> str:
         (stages(2), True, "UsageError: .*set use_reentrant=False"),
         (stages(2), False, None),
         (Case(zero=3), False, None),
+        (Case(zero=3, microbatches=2), True, None),
     ],
 )
 def test_reentrant_checkpointing_is_right_or_refused(case: Case, around: bool, told: str | None) -> None:

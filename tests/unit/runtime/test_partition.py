@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from drivetrain.errors import UsageError
-from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.layout import Layout
 from drivetrain.parallel.partition import Fragment, Where, joined, unlike
-from drivetrain.parallel.zero.shards import Shards, refuse_unless_tensorwise
+from drivetrain.parallel.zero.shards import Shards
 from unit.runtime.training import Net, Numbers, copied
 
 WHOLE = torch.arange(24.0).view(4, 6)
@@ -105,24 +103,3 @@ def test_zero_cuts_what_is_put_together(world: int, apart: bool) -> None:
         value, state = joined(where, found[name], never)
         assert torch.equal(value, expected[name])
         torch.testing.assert_close(state, states[number], rtol=0, atol=0)
-
-
-class Global(torch.optim.SGD):
-    """Scales its steps by the norm of all gradients together."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        parameters = [each for group in self.param_groups for each in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        super().step()
-
-
-@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW, torch.optim.Adafactor, Lamb])
-def test_optimizers_by_tensor_are_taken_in_a_pipeline(make: Any) -> None:
-    refuse_unless_tensorwise(make(nn.Linear(3, 4).parameters(), lr=0.1))
-
-
-@pytest.mark.parametrize("make", [Global, torch.optim.LBFGS])
-def test_others_are_refused_in_a_pipeline(make: Any) -> None:
-    with pytest.raises(UsageError, match=r"training\.parallel\.pipeline: cannot be used with the optimizer"):
-        refuse_unless_tensorwise(make(nn.Linear(3, 4).parameters(), lr=0.1))

@@ -13,7 +13,6 @@ from torch import nn
 from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of
-from drivetrain.parallel.zero.shards import refuse_unless_elementwise
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision
 from unit.runtime.together import Pipe, together
@@ -60,6 +59,13 @@ def test_ranks_equal_one_process(name: str, stage: int) -> None:
         if case.clip is not None:
             assert outcome.norms == pytest.approx(reference.norms, rel=1e-4)
         assert outcome.evaluation == outcomes[0].evaluation
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_script_may_compute_gradients_of_its_own_between_steps(stage: int) -> None:
+    case = Case(model="unused", batch=25, clip=0.5, looks=True)
+    outcomes: list[Outcome] = together(by_drivetrain, 2, case.but(zero=stage))
+    assert outcomes[0].distance(by_torch(case)) <= 1e-5
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -332,33 +338,6 @@ def few(pipe: Pipe) -> str:
 def test_stage_3_needs_samples_for_all_micro_batches() -> None:
     for told in together(few, 2):
         assert told.startswith("training.batch.global is 5: too small for 2 ranks with 3 micro-batches")
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
-        lambda p: torch.optim.AdamW(p, 0.1),
-        lambda p: torch.optim.Adam(p, 0.1, amsgrad=True, foreach=True),
-        lambda p: torch.optim.RMSprop(p, 0.1),
-        lambda p: torch.optim.Adagrad(p, 0.1),
-    ],
-)
-def test_elementwise_optimizers_are_taken(make: Any) -> None:
-    refuse_unless_elementwise(make(nn.Linear(3, 4).parameters()))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda p: torch.optim.Adafactor(p, 0.1),
-        lambda p: torch.optim.LBFGS(p, 0.1),
-        lambda p: torch.optim.Muon([each for each in p if each.ndim == 2], 0.1),
-    ],
-)
-def test_others_are_refused(make: Any) -> None:
-    with pytest.raises(UsageError, match=r"training\.parallel\.zero: cannot be used with the optimizer"):
-        refuse_unless_elementwise(make(nn.Linear(3, 4).parameters()))
 
 
 def test_lamb_knows_norms_over_ranks_only_while_cut() -> None:

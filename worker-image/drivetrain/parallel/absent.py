@@ -7,17 +7,23 @@ at work: so nothing is asked of a step but to change some classes and change the
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
+import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final, ParamSpec, TypeVar
+from types import FrameType
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 from drivetrain.errors import UsageError
+from drivetrain.parallel.seen import Seen
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +64,10 @@ class Missing:
     """Not between steps."""
     may_be_read: bool = False
     """It is all here, but what depends on it gets wrong gradients: refused only where gradients are computed."""
+    gradient: str = ""
+    """Why it has no gradient between steps, where it is all here but for that."""
+    has_others: Callable[[], bool] = lambda: False
+    """Whether there are gradients, which the script has computed, so one without has none."""
 
 
 _TRUE: Final = frozenset(
@@ -68,6 +78,16 @@ _TRUE: Final = frozenset(
     )
 )
 """What has the same answer for a part as for the whole."""
+
+
+_LOOK_FOR_GRADIENTS: Final = frozenset(
+    inspect.unwrap(each).__code__ for each in (torch.optim.Optimizer.zero_grad, nn.Module.zero_grad, nn.Module._apply)
+)
+"""Whose work is done where there is none."""
+
+
+def _looks_for_gradients(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code in _LOOK_FOR_GRADIENTS
 
 
 def _of_shape(name: str, shape: torch.Size, args: tuple[Any, ...]) -> Any:
@@ -96,7 +116,19 @@ class _Refusing:
         accessor = name if name in ("__get__", "__set__", "__delete__") else ""
         if accessor:
             name = getattr(getattr(function, "__self__", None), "__name__", name)
-        missing = _missing_in((args, kwargs or {}))
+        tensor = _missing_in((args, kwargs or {}))
+        missing: Missing = tensor.__dict__[_MISSING]
+        asks_gradient = name == "grad" and accessor == "__get__"
+        looks = asks_gradient and _looks_for_gradients(sys._getframe(1))
+        if isinstance(tensor, _WithoutGradient):
+            with torch._C.DisableTorchFunctionSubclass():
+                found = function(*args, **(kwargs or {}))
+                gone = asks_gradient and found is None and not looks and not missing.has_others()
+            if gone:
+                raise UsageError(f"{missing.name}.grad: {missing.gradient}")
+            return found
+        if looks:
+            return None
         clears = name == "grad" and accessor == "__set__" and args[1:] == (None,)
         reads = missing.may_be_read and not torch.is_grad_enabled() and accessor != "__set__"
         if name in _TRUE or clears or reads:
@@ -121,19 +153,46 @@ class _RefusingParameter(_Refusing, nn.Parameter):  # type: ignore[misc]  # its 
     __slots__ = ()
 
 
+class _WithoutGradient(_RefusingParameter):
+    """Like any parameter, but for its gradient. A copy of it is one."""
+
+    __slots__ = ()
+
+    def _plain(self) -> nn.Parameter:
+        plain = nn.Parameter(self.data, self.requires_grad)
+        plain.__dict__.update({name: value for name, value in self.__dict__.items() if name != _MISSING})
+        return plain
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            memo[id(self)] = copy.deepcopy(self._plain(), memo)
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._plain().__reduce_ex__(protocol)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return repr(self._plain())
+
+
 class _RefusingTensor(_Refusing, torch.Tensor):  # type: ignore[misc]
     __slots__ = ()
 
 
-def _missing_in(tree: Any) -> Missing:
-    """Of the first refusing tensor in it."""
-    found = next(_refusing_in(tree), None)
-    return found if found is not None else Missing("a parameter", torch.Size(), "it is elsewhere")
+def _missing_in(tree: Any) -> _Refusing:
+    """The first refusing tensor in it, of which more is missing than a gradient if there is one."""
+    first = None
+    for each in _refusing_in(tree):
+        if not isinstance(each, _WithoutGradient):
+            return each
+        first = each if first is None else first
+    assert first is not None
+    return first
 
 
-def _refusing_in(tree: Any) -> Iterator[Missing]:
+def _refusing_in(tree: Any) -> Iterator[_Refusing]:
     if isinstance(tree, _Refusing):
-        yield tree.__dict__[_MISSING]
+        yield tree
     elif isinstance(tree, Mapping):
         for each in tree.values():
             yield from _refusing_in(each)
@@ -149,19 +208,25 @@ _Swap = tuple[torch.Tensor, type[torch.Tensor], type[torch.Tensor]]
 class Absent:
     """The tensors of one model that this rank does not have, or not all of."""
 
-    def __init__(self, model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        names: Mapping[torch.Tensor, str] | None = None,
+    ) -> None:
+        """`model` None: it stays whole. `names` of its parameters."""
         self._turn = Turn.BETWEEN
         self._table: dict[torch.Tensor, Missing] = {}
         self._swaps: dict[torch.Tensor, _Swap] = {}
         self._refusing: dict[Turn, list[_Swap]] = {turn: [] for turn in Turn}
         self._open: dict[Door, set[torch.Tensor]] = {door: set() for door in Door}
         self._is_divided = False
+        self._seen = Seen(optimizer, names or {})
         if model is not None:
-            model.register_forward_pre_hook(
-                lambda *_: self._refuse("call the model in the functions of run.step and run.evaluate only")
-            )
-            model.register_state_dict_pre_hook(lambda *_: self._refuse("write it with run.save"))
-            model.register_load_state_dict_pre_hook(lambda *_: self._refuse("load it with prepare(resume=...)"))
+            refuse = functools.partial(_Guard, self._refuse, model)
+            model.register_forward_pre_hook(refuse("call the model in the functions of run.step and run.evaluate only"))
+            model.register_state_dict_pre_hook(refuse("write it with run.save"))
+            model.register_load_state_dict_pre_hook(refuse("load it with prepare(resume=...)"))
         if optimizer is not None:
             optimizer.register_state_dict_pre_hook(lambda *_: self._refuse_state("write it with run.save"))
             optimizer.register_load_state_dict_pre_hook(
@@ -170,11 +235,14 @@ class Absent:
 
     # --- what is absent ---------------------------------------------------------------------------------------------
 
-    def set(self, table: Mapping[torch.Tensor, Missing]) -> None:
-        """These are, from now on. Empty: but the optimizer's state is divided."""
+    def set(
+        self, table: Mapping[torch.Tensor, Missing], owners: Mapping[nn.Parameter, nn.Parameter] | None = None
+    ) -> None:
+        """These are, from now on, and the optimizer's state is divided. `owners`: see seen.py."""
         with self.ours():
             self.clear()
             self._is_divided = True
+            self._seen.divide(owners or {})
             self._table = dict(table)
             for tensor, missing in self._table.items():
                 refusing = _RefusingParameter if isinstance(tensor, nn.Parameter) else _RefusingTensor
@@ -184,6 +252,8 @@ class Absent:
                     self._refusing[Turn.FORWARD].append(swap)
                 if missing.between:
                     self._refusing[Turn.BETWEEN].append(swap)
+                elif missing.gradient:
+                    self._refusing[Turn.BETWEEN].append((tensor, type(tensor), _WithoutGradient))
 
     def clear(self) -> None:
         """Everything is here."""
@@ -191,6 +261,7 @@ class Absent:
             for tensor in self._table:
                 tensor.__dict__.pop(_MISSING, None)
             self._table, self._swaps, self._is_divided = {}, {}, False
+            self._seen.whole()
             self._open = {door: set() for door in Door}
             self._refusing = {turn: [] for turn in Turn}
 
@@ -256,6 +327,10 @@ class Absent:
         for tensor, own, _ in self._refusing[self._turn]:
             tensor.__class__ = own
         self._turn = turn
+        if turn is Turn.OURS:
+            self._seen.take_back()
+        else:
+            self._seen.show()
         may_be_open = turn is Turn.FORWARD and any(self._open.values())
         for tensor, _, refusing in self._refusing[turn]:
             if not (may_be_open and self._is_open(tensor)):
@@ -263,11 +338,36 @@ class Absent:
 
     # --- the whole model --------------------------------------------------------------------------------------------
 
+    def refuse_changes(self) -> None:
+        """Raises `UsageError` if the script has changed of the optimizer what it must not."""
+        self._seen.refuse_changes()
+
     def _refuse(self, instead: str) -> None:
-        if self._turn is Turn.BETWEEN and self._refusing[Turn.BETWEEN]:
-            first = next(iter(self._table.values()))
+        first = next((each for each in self._table.values() if each.between), None)
+        if self._turn is Turn.BETWEEN and first is not None:
             raise UsageError(f"between steps no rank has the whole model: {instead} ({first.name}: {first.why})")
 
     def _refuse_state(self, instead: str) -> None:
         if self._turn is Turn.BETWEEN and self._is_divided:
             raise UsageError(f"between steps no rank has all of the optimizer's state: {instead}")
+
+
+class _Guard:
+    """A hook of a model of which ranks have parts. Copies of that have it, too, where it does nothing."""
+
+    def __init__(self, refuse: Callable[[str], None], model: nn.Module, instead: str) -> None:
+        self._refuse = refuse
+        self._model = weakref.ref(model)
+        self._instead = instead
+
+    def __call__(self, module: nn.Module, *_: Any) -> None:
+        if module is self._model():
+            self._refuse(self._instead)
+
+    def __deepcopy__(self, memo: Any) -> _Guard:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise UsageError(
+            "a model of which each rank has a part (training.parallel) cannot be pickled: write it with run.save"
+        )

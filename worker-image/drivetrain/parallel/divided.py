@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -28,7 +29,10 @@ _INSTEAD: Final = (
 _DIVIDED: Final = f"training.parallel.tensor: this rank has a part of it, and no rank all of it: {_INSTEAD}"
 _OTHER_STAGE: Final = f"training.parallel.pipeline: another stage has its block: {_INSTEAD}"
 _DROPPED: Final = f"training.parallel.zero is 3, so this rank has all of it only while its block runs: {_INSTEAD}"
-_PIECE: Final = f"training.parallel.zero: the optimizer has but this rank's elements of it here: {_INSTEAD}"
+_NO_GRADIENT: Final = (
+    "training.parallel.zero: ranks have shared it out, and after the update it is gone: what needs gradients belongs "
+    "in the optimizer, and with training.clipNorm run.step returns their norm"
+)
 _IN_SEQUENCE: Final = (
     "model.tp_plan: each rank uses it for a part of the sequence, and the gradients are added up, so what is computed "
     "of it elsewhere would count once for each rank: penalise it by weight_decay of the optimizer"
@@ -66,7 +70,9 @@ class Divided:
         """Shape and strides of each parameter, as the script made them."""
         self._table: dict[str, Where] = {}
         """Of all parameters and buffers, while they are divided."""
-        self.absent = Absent(model, optimizer)
+        stays_whole = row == 1 and not (zero is not None and zero.drops_parameters)
+        names: dict[torch.Tensor, str] = {each: name for name, each in self._parameters.items()}
+        self.absent = Absent(None if stays_whole else model, optimizer, names)
         if tensor is not None:
             tensor.absent = self.absent
         if zero is not None:
@@ -144,7 +150,7 @@ class Divided:
                 parameter.data = where.part_of(parameter.data, mesh)
         if self._zero is not None and mesh.data is not None:
             self._zero.cut(mesh.data)
-        self.absent.set(self._missing(mesh))
+        self.absent.set(self._missing(mesh), self._owners())
 
     def _missing(self, mesh: Mesh) -> dict[torch.Tensor, Missing]:
         """What a script must not use here, for this rank has not all of it."""
@@ -155,6 +161,7 @@ class Divided:
             dropped = where.ranged and self._zero is not None and self._zero.drops_parameters
             layer = (Door.LAYER,) if where.dim is not None or tensor in partial else ()
             doors = (*layer, Door.BLOCK) if dropped else layer
+            gradient = _NO_GRADIENT if where.ranged else ""
             if not where.is_on(mesh):
                 found[tensor] = Missing(name, where.shape, _OTHER_STAGE)
             elif where.dim is not None:
@@ -162,11 +169,25 @@ class Divided:
             elif dropped:
                 found[tensor] = Missing(name, where.shape, _DROPPED, doors=doors)
             elif tensor in partial:
-                found[tensor] = Missing(name, where.shape, _IN_SEQUENCE, doors=doors, between=False, may_be_read=True)
-            if where.ranged and self._zero is not None:
-                piece, _ = self._zero.piece_of(self._parameters[name])
-                found[piece] = Missing(f"a piece of {name}", where.shape, _PIECE)
+                missing = Missing(name, where.shape, _IN_SEQUENCE, doors=doors, between=False, may_be_read=True)
+                found[tensor] = replace(missing, gradient=gradient, has_others=self._has_gradients)
+            elif gradient:
+                missing = Missing(name, where.shape, "", in_forward=False, between=False)
+                found[tensor] = replace(missing, gradient=gradient, has_others=self._has_gradients)
         return found
+
+    def _has_gradients(self) -> bool:
+        """Of parameters whose gradients a step takes away, so what there is a script has computed since."""
+        return any(self._table[name].ranged and each.grad is not None for name, each in self._parameters.items())
+
+    def _owners(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Parameters, by the pieces that the optimizer has of them."""
+        zero, ranged = self._zero, [each for name, each in self._parameters.items() if self._table[name].ranged]
+        return {zero.piece_of(each)[0]: each for each in ranged} if zero is not None else {}
+
+    def refuse_changes(self) -> None:
+        """Raises `UsageError` if the script has changed of its optimizer what it must not."""
+        self.absent.refuse_changes()
 
     # --- told, and put together -------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class TrainingStep:
                 tally.open(change_pending, again=number > 0)
                 with tally.noting(failures=told):
                     if tally.failure is None:
-                        with strategy.unchanged.watching():
+                        with strategy.unchanged:
                             strategy.division.run(share, exchange, forward, step)
                         exchange.end_share()
                         tally.buffers.computed()

@@ -25,6 +25,7 @@ from drivetrain.optim.layerwise import LayerWise
 from drivetrain.parallel.arguments import Arguments
 from drivetrain.parallel.blocks import Block, blocks_of
 from drivetrain.parallel.buffers import Buffers
+from drivetrain.parallel.coupled import refuse_hooks, refuse_unless_elementwise, refuse_unless_tensorwise
 from drivetrain.parallel.divided import Divided
 from drivetrain.parallel.division import Division, Whole
 from drivetrain.parallel.exchange import Exchange
@@ -42,7 +43,7 @@ from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.work import Work
 from drivetrain.parallel.zero.gathered import Gathered
 from drivetrain.parallel.zero.parted import Parted
-from drivetrain.parallel.zero.shards import Shards, refuse_unless_elementwise, refuse_unless_tensorwise
+from drivetrain.parallel.zero.shards import Shards
 from drivetrain.parallel.zero.sharing import Zero
 from drivetrain.precision import DTYPES, Precision
 from drivetrain_api.runtime import RuntimeTraining
@@ -104,6 +105,9 @@ class Strategy:
     def follow(self, step: int) -> tuple[int, dict[str, int]]:
         """A step begins: train what the script wants to be trained now. Returns what tells this set from others, and
         each hyper-parameter, by name. Raises `UsageError` if it cannot change."""
+        if self.sharded is not None:
+            self.sharded.refuse_changes()
+            refuse_hooks(self.optimizer, self._bound_by or "training.parallel")
         change = self.trained.change()
         if self.buffers.look() and change is None:
             change = "other normalisation layers have statistics"
@@ -203,12 +207,16 @@ class Strategy:
 
     def _refuse_wrong_optimizer(self) -> None:
         """Raises `UsageError` for one that cannot update parts of a model; gives it what it needs for that."""
+        field = self._bound_by
+        if self.sharded is None or field is None:
+            return
+        refuse_hooks(self.optimizer, field)
         if isinstance(self.optimizer, LayerWise):
             self.optimizer.sum_over_ranks = self._sum_over_parts
         elif self._zero is not None or self._tensor is not None:
-            refuse_unless_elementwise(self.optimizer)
-        if self._pipeline is not None:
-            refuse_unless_tensorwise(self.optimizer)
+            refuse_unless_elementwise(self.optimizer, field)
+        else:
+            refuse_unless_tensorwise(self.optimizer, field)
 
     def _sum_over_parts(self, numbers: torch.Tensor) -> None:
         """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""

@@ -8,7 +8,6 @@ all state, as without ZeRO: so it starts, is copied to newcomers, and is saved.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,67 +162,3 @@ def _flattened(bucket: Sequence[Slot], size: int) -> torch.Tensor:
 
 def _flat(value: torch.Tensor) -> torch.Tensor:
     return value.reshape(-1)
-
-
-_PROBE_STEPS = 3
-
-
-def refuse_unless_elementwise(optimizer: torch.optim.Optimizer) -> None:
-    """Raises `UsageError` for an optimizer whose update of an element depends on the others: tried out on one tensor,
-    whole and in two flat pieces."""
-    generator = torch.Generator().manual_seed(0)
-    device = optimizer.param_groups[0]["params"][0].device  # some of its arguments may fit only there
-    value, *slopes = (torch.randn(6, 4, generator=generator).to(device) for _ in range(_PROBE_STEPS + 1))
-    name = type(optimizer).__name__
-    taken = inspect.signature(type(optimizer)).parameters
-    arguments = {key: value for key, value in optimizer.defaults.items() if key in taken}
-    try:
-        whole, pieces = [value.clone()], [value.clone().view(-1)[:11], value.clone().view(-1)[11:]]
-        for tensors in (whole, pieces):
-            parameters = [nn.Parameter(each) for each in tensors]
-            probe = type(optimizer)(parameters, **arguments)
-            for slope in slopes:
-                at = 0
-                for each in parameters:
-                    each.grad = slope.view(-1)[at : at + each.numel()].view(each.shape).clone()
-                    at += each.numel()
-                probe.step()
-            tensors[:] = [each.detach() for each in parameters]
-        equal = torch.allclose(whole[0].view(-1), torch.cat(pieces), rtol=1e-5, atol=1e-7)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"training.parallel.zero: cannot be used with the optimizer {name}: {error}") from error
-    if not equal:
-        raise UsageError(
-            f"training.parallel.zero: cannot be used with the optimizer {name}, whose update of an element depends on "
-            "others of its tensor"
-        )
-
-
-def refuse_unless_tensorwise(optimizer: torch.optim.Optimizer) -> None:
-    """Raises `UsageError` for an optimizer whose update of a tensor depends on others: tried out on two, together and
-    alone. The stages of a pipeline have other ones each."""
-    generator = torch.Generator().manual_seed(0)
-    values = [torch.randn(6, 4, generator=generator), torch.randn(5, 3, generator=generator)]
-    slopes = [[torch.randn(each.shape, generator=generator) for each in values] for _ in range(_PROBE_STEPS)]
-    taken = inspect.signature(type(optimizer)).parameters
-    arguments = {key: value for key, value in optimizer.defaults.items() if key in taken}
-    name = type(optimizer).__name__
-
-    def updated(numbers: list[int]) -> list[torch.Tensor]:
-        parameters = [nn.Parameter(values[number].clone()) for number in numbers]
-        probe = type(optimizer)(parameters, **arguments)
-        for step in slopes:
-            for number, each in zip(numbers, parameters, strict=True):
-                each.grad = step[number].clone()
-            probe.step()
-        return [each.detach() for each in parameters]
-
-    try:
-        together, alone = updated([0, 1]), [*updated([0]), *updated([1])]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"training.parallel.pipeline: cannot be used with the optimizer {name}: {error}") from error
-    if not all(torch.allclose(one, other, rtol=1e-5, atol=1e-7) for one, other in zip(together, alone, strict=True)):
-        raise UsageError(
-            f"training.parallel.pipeline: cannot be used with the optimizer {name}, whose update of a tensor depends "
-            "on others, which other stages have"
-        )
