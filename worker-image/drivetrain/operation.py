@@ -22,6 +22,7 @@ from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.identity import Identity, Kind, compare, here
 from drivetrain.position import Position, StepResult
+from drivetrain.reduction import nothing, reduced
 from drivetrain.state import TrainingState
 from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
@@ -174,13 +175,11 @@ class Operations:
             self.position.mark = size
             return False
         transport.enter(Identity(Kind.GUEST).packed(), compare)
-        values = torch.zeros(size + 1, dtype=torch.float64)
-        transport.all_reduce(values).wait()
-        *values_of_all, failed = values.tolist()
-        if failed:
+        result = reduced(transport, kind, size, nothing(kind, size))
+        if result is None:
             common_error(transport, None, kind.told)  # nothing to a script that is not there yet
         else:
-            self.position.commit_reduction(values_of_all, self.world.epoch)
+            self.position.commit_reduction(result, self.world.epoch)
         return True
 
     def _announce(self, transport: Transport, kind: Kind, size: int) -> tuple[Kind, int]:
@@ -318,8 +317,8 @@ class Operations:
 
     @operation
     def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
-        """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed; what
-        it raises is raised on all ranks."""
+        """Sum `size` float64 numbers over the members (see reduction.py). `contribute()` is called again when the
+        membership changed; what it raises is raised on all ranks."""
         at = here()
         self._between.enter()
         while True:
@@ -338,7 +337,7 @@ class Operations:
                     self._announce(transport, kind, size)
                 self._enter(transport, kind, size, at)
                 in_band = self.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
-                result = self._summed(transport, size, contribute, in_band=in_band)
+                result = self._summed(transport, kind, size, contribute, in_band=in_band)
             except Interrupted as error:
                 self.world.interrupted(error)
                 continue
@@ -351,28 +350,31 @@ class Operations:
             return self.position.since[-1]
 
     def _summed(
-        self, transport: Transport | None, size: int, contribute: Callable[[], list[float]], *, in_band: bool
+        self,
+        transport: Transport | None,
+        kind: Kind,
+        size: int,
+        contribute: Callable[[], list[float]],
+        *,
+        in_band: bool,
     ) -> list[float]:
         """Raises `Closed` on all ranks if `contribute` fails on one."""
         if transport is None:
             return contribute()
-        values: list[float] = [0.0] * size
         failure: Exception | None = None
+        mine: list[float] | None = None
         try:
-            if transport.rank not in self._guests:
-                values = contribute()
+            mine = nothing(kind, size) if transport.rank in self._guests else contribute()
         except Interrupted:
             raise
         except Exception as error:
             if not in_band:
                 raise
             failure = error
-        told = torch.tensor([*values, float(failure is not None)], dtype=torch.float64)
-        transport.all_reduce(told).wait()
-        *sums, failed = told.tolist()
-        if failed:
+        result = reduced(transport, kind, size, mine)
+        if result is None:
             raise Closed(failure)
-        return sums
+        return result
 
     def _known_result(self) -> list[float] | None:
         """The result of this script's next reduction when the members have it already."""

@@ -23,7 +23,7 @@ from drivetrain.data.batch import Batch
 from drivetrain.data.source import Collate, Dataset
 from drivetrain.ending import at_end_of_script
 from drivetrain.errors import UsageError
-from drivetrain.evaluation import SUMS, Evaluation, Evaluator
+from drivetrain.evaluation import Evaluation, Evaluator
 from drivetrain.exit import Exit
 from drivetrain.identity import Kind
 from drivetrain.launch.rank_link import RankLink
@@ -307,7 +307,7 @@ class Run:
             with made.training_step.evaluating(transport, self._operations.live_ranks) as seat:
                 return evaluator.run(seat, transport.interrupt.check if transport else lambda: None)
 
-        return evaluator.outcome(self._operations.reduce(SUMS, contribute, Kind.EVALUATE))
+        return evaluator.outcome(self._operations.reduce(0, contribute, Kind.EVALUATE))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
