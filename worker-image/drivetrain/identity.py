@@ -21,8 +21,8 @@ from typing import Final
 from drivetrain.errors import Deviation
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_NUMBERS: Final = struct.Struct("<7q")
-_LINE_BYTES: Final = 72
+_NUMBERS: Final = struct.Struct("<8q")
+_LINE_BYTES: Final = 64
 BYTES: Final = _NUMBERS.size + _LINE_BYTES
 """Of a message; the same for all."""
 
@@ -55,26 +55,29 @@ class Identity:
     index: int = 0
     """How many other operations came since the last step."""
     size: int = 0
-    """How many numbers are added up."""
+    """How many numbers are added up; of an evaluation, the samples of a piece."""
     trained: int = 0
     """Tells sets of trained parameters apart."""
     way: int = 0
     """Tells the script's ways to this operation apart."""
     line: str = ""
     """The script's, for people: `train.py:31`."""
+    data: int | None = None
+    """Samples of the dataset that it is about; None if there is none, or nobody knows how many."""
 
     def packed(self) -> bytes:
         """As a message of `BYTES`."""
         text = self.line.encode()[-_LINE_BYTES:]
-        numbers = _NUMBERS.pack(self.kind, self.step, self.index, self.size, self.trained, self.way, len(text))
+        data = -1 if self.data is None else self.data
+        numbers = _NUMBERS.pack(self.kind, self.step, self.index, self.size, self.trained, self.way, len(text), data)
         return numbers + text.ljust(_LINE_BYTES, b"\0")
 
     @classmethod
     def unpacked(cls, message: bytes) -> Identity:
         """The inverse of `packed`."""
-        kind, step, index, size, trained, way, length = _NUMBERS.unpack_from(message)
+        kind, step, index, size, trained, way, length, data = _NUMBERS.unpack_from(message)
         text = message[_NUMBERS.size : _NUMBERS.size + length].decode(errors="replace")
-        return cls(Kind(kind), step, index, size, trained, way, text)
+        return cls(Kind(kind), step, index, size, trained, way, text, None if data < 0 else data)
 
     def told(self, *, numbered: bool) -> str:
         """For people."""
@@ -107,12 +110,17 @@ def _ranks(ranks: list[int]) -> str:
 
 def _difference(found: list[Identity]) -> str:
     """What else to say where kind, line and number tell nothing."""
-    plain = {replace(each, trained=0, way=0, size=0) for each in found}
+    plain = {replace(each, trained=0, way=0, size=0, data=None) for each in found}
     if len(plain) > 1:
         return ""
+    if len(sizes := dict.fromkeys(each.data for each in found)) > 1:
+        told = " and ".join("unknown" if size is None else str(size) for size in sizes)
+        return f"; they have data of different length: {told}; give each all of it, they share it out"
     if len({each.trained for each in found}) > 1:
         return "; they train different parameters (requires_grad, or the optimizer's groups)"
-    if len({each.size for each in found}) > 1:
+    if len(sizes := dict.fromkeys(each.size for each in found)) > 1:
+        if found[0].kind is Kind.EVALUATE:
+            return f"; they evaluate in pieces of different size: batch={' and batch='.join(map(str, sizes))}"
         return "; they have different numbers of values"
     return "; they came there from different lines"
 

@@ -59,6 +59,8 @@ class Operations:
         """State of which every rank has but a part, if it is so."""
         self.trained: Callable[[int], int] = lambda step: 0
         """Called before each attempt at a step; tells sets of trained parameters apart."""
+        self.data_size: int | None = None
+        """Samples that are trained on; None if nobody knows how many."""
         self.tells_in_band = True
         """Whether a rank that fails can go on to exchange; else it tells the others in the next membership."""
         self._failure: Exception | None = None
@@ -191,11 +193,11 @@ class Operations:
         transport.broadcast(header, root=self._live[0])
         return Kind(int(header[0])), int(header[1])
 
-    def _enter(self, transport: Transport | None, kind: Kind, size: int, at: tuple[str, int]) -> None:
+    def _enter(self, transport: Transport | None, kind: Kind, size: int, data: int | None, at: tuple[str, int]) -> None:
         """Begin an operation; who is `at` another one is found out before anything is sent."""
         line, way = at
         trained = self.trained(self.position.step) if kind is Kind.STEP else 0
-        identity = Identity(kind, self.position.step, len(self.position.since), size, trained, way, line)
+        identity = Identity(kind, self.position.step, len(self.position.since), size, trained, way, line, data)
         self._where = identity.told(numbered=False)
         self.world.at(kind.name.lower(), self.position.step, line)
         if transport is not None:
@@ -229,7 +231,7 @@ class Operations:
                         give(transport, self.position, self._state.collect(), sorted(self._guests))
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
-                self._enter(transport, kind, 0, at)
+                self._enter(transport, kind, 0, self.data_size, at)
                 result, change_due = attempt(transport, self.world.change_pending)
             except Interrupted as error:
                 undo()
@@ -316,9 +318,11 @@ class Operations:
         return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
     @operation
-    def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
+    def reduce(
+        self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE, data: int | None = None
+    ) -> list[float]:
         """Sum `size` float64 numbers over the members (see reduction.py). `contribute()` is called again when the
-        membership changed; what it raises is raised on all ranks."""
+        membership changed; what it raises is raised on all ranks. `data`: samples of the dataset that it is about."""
         at = here()
         self._between.enter()
         while True:
@@ -335,7 +339,7 @@ class Operations:
             try:
                 if self._guests and transport is not None:
                     self._announce(transport, kind, size)
-                self._enter(transport, kind, size, at)
+                self._enter(transport, kind, size, data, at)
                 in_band = self.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
                 result = self._summed(transport, kind, size, contribute, in_band=in_band)
             except Interrupted as error:

@@ -50,6 +50,8 @@ class Prepared:
     update: Update
     strategy: Strategy
     training_step: TrainingStep
+    data_size: int | None
+    """Samples that are trained on; None if only reading them can tell."""
 
     @classmethod
     def of(
@@ -79,7 +81,9 @@ class Prepared:
             refuse_momentum(made)
         if named is not None and strategy.layout.sparse:
             refuse_sparse(named)
-        return cls(settings, model, collate or default_collate, precision, update, strategy, TrainingStep(strategy))
+        size = None if is_stream(data, "prepare(data=...)") else len(data)  # type: ignore[arg-type]
+        collate = collate or default_collate
+        return cls(settings, model, collate, precision, update, strategy, TrainingStep(strategy), size)
 
     def register(self, training: TrainingState) -> None:
         """Make all of its state that of the run: the list, but for what the script registers."""

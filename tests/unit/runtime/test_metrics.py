@@ -172,7 +172,7 @@ IN_STEPS: dict[str, tuple[Forward, str]] = {
         lambda m, s: Loss(loss_of(m, s), cast(Any, m.last.bias.exp().sum())), "requires a gradient, which it would not"
     ),
     "Loss of one rank, scalars of others": (
-        lambda m, s: Loss(loss_of(m, s), 1.0), r"returned drivetrain.Loss for some .* scalar for others; .*Loss\(mean \* n"
+        lambda m, s: Loss(loss_of(m, s), 1.0), r"drivetrain.Loss for some .* scalar for others; .*Loss\(mean \* n"
     ),
 }  # fmt: skip
 
