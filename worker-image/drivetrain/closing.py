@@ -13,14 +13,12 @@ import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import Interrupted, PeerError
-from drivetrain.stranded import ends_the_process
 
 _BYTES: Final = 4096
 _SIZES: Final = ((1200, 5), (300, 1), (30, 0))
@@ -38,34 +36,6 @@ class Closed(Exception):
         """`own`: this rank's error, if it has one."""
         super().__init__()
         self.own = own
-
-
-def summed(
-    transport: Transport | None, size: int, contribute: Callable[[], list[float]] | None, *, in_band: bool
-) -> list[float]:
-    """Sums of `size` float64 numbers over the ranks; `contribute`: this one's, if it has any.
-
-    Raises `Closed` on all ranks if `contribute` fails on one; the error itself where it cannot be told `in_band`.
-    """
-    if transport is None:
-        return contribute() if contribute is not None else [0.0] * size
-    values: list[float] = [0.0] * size
-    failure: BaseException | None = None
-    try:
-        if contribute is not None:
-            values = contribute()
-    except Interrupted:
-        raise
-    except BaseException as error:
-        if not in_band or ends_the_process(error):
-            raise
-        failure = error
-    told = torch.tensor([*values, float(failure is not None)], dtype=torch.float64)
-    transport.all_reduce(told).wait()
-    *sums, failed = told.tolist()
-    if failed:
-        raise Closed(failure)
-    return sums
 
 
 def common_error(transport: Transport, own: BaseException | None, where: str) -> BaseException:

@@ -23,7 +23,7 @@ from drivetrain.errors import Deviation
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ARGUMENTS: Final = 20
 """So many hyper-parameters are told one by one; the last number is of all others."""
-_NUMBERS: Final = struct.Struct(f"<7q{_ARGUMENTS}I")
+_NUMBERS: Final = struct.Struct(f"<8q{_ARGUMENTS}I")
 _LINE_BYTES: Final = 72
 BYTES: Final = _NUMBERS.size + _LINE_BYTES
 """Of a message; the same for all."""
@@ -57,28 +57,32 @@ class Identity:
     index: int = 0
     """How many other operations came since the last step."""
     size: int = 0
-    """How many numbers are added up."""
+    """How many numbers are added up; of an evaluation, the samples of a piece."""
     trained: int = 0
     """Tells sets of trained parameters apart."""
     way: int = 0
     """Tells the script's ways to this operation apart."""
     line: str = ""
     """The script's, for people: `train.py:31`."""
+    data: int | None = None
+    """Samples of the dataset that it is about; None if there is none, or nobody knows how many."""
     arguments: tuple[int, ...] = (0,) * _ARGUMENTS
     """Tell values of the optimizer's hyper-parameters apart."""
 
     def packed(self) -> bytes:
         """As a message of `BYTES`."""
         text = self.line.encode()[-_LINE_BYTES:]
-        numbers = (self.kind, self.step, self.index, self.size, self.trained, self.way, len(text))
+        data = -1 if self.data is None else self.data
+        numbers = (self.kind, self.step, self.index, self.size, self.trained, self.way, len(text), data)
         return _NUMBERS.pack(*numbers, *self.arguments) + text.ljust(_LINE_BYTES, b"\0")
 
     @classmethod
     def unpacked(cls, message: bytes) -> Identity:
         """The inverse of `packed`."""
-        kind, step, index, size, trained, way, length, *arguments = _NUMBERS.unpack_from(message)
+        kind, step, index, size, trained, way, length, data, *arguments = _NUMBERS.unpack_from(message)
         text = message[_NUMBERS.size : _NUMBERS.size + length].decode(errors="replace")
-        return cls(Kind(kind), step, index, size, trained, way, text, tuple(arguments))
+        known = None if data < 0 else data
+        return cls(Kind(kind), step, index, size, trained, way, text, known, tuple(arguments))
 
     def told(self, *, numbered: bool) -> str:
         """For people."""
@@ -119,9 +123,12 @@ def _ranks(ranks: list[int]) -> str:
 
 def _difference(found: list[Identity], arguments: Sequence[str]) -> str:
     """What else to say where kind, line and number tell nothing."""
-    plain = {replace(each, trained=0, way=0, size=0, arguments=()) for each in found}
+    plain = {replace(each, trained=0, way=0, size=0, data=None, arguments=()) for each in found}
     if len(plain) > 1:
         return ""
+    if len(sizes := dict.fromkeys(each.data for each in found)) > 1:
+        told = " and ".join("unknown" if size is None else str(size) for size in sizes)
+        return f"; they have data of different length: {told}; give each all of it, they share it out"
     if len({each.trained for each in found}) > 1:
         return (
             "; they train different parameters (requires_grad, the optimizer's groups), or new ones that were not "
@@ -129,7 +136,9 @@ def _difference(found: list[Identity], arguments: Sequence[str]) -> str:
         )
     if len({each.arguments for each in found}) > 1:
         return f"; their optimizers have different hyper-parameters ({_which(found, arguments)})"
-    if len({each.size for each in found}) > 1:
+    if len(sizes := dict.fromkeys(each.size for each in found)) > 1:
+        if found[0].kind is Kind.EVALUATE:
+            return f"; they evaluate in pieces of different size: batch={' and batch='.join(map(str, sizes))}"
         return "; they have different numbers of values"
     return "; they came there from different lines"
 

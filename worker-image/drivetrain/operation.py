@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from drivetrain.between import Between
-from drivetrain.closing import Closed, common_error, summed
+from drivetrain.closing import Closed, common_error
 from drivetrain.comm.transport import Transport
 from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.identity import Identity, Kind, compare, here, told_arguments
 from drivetrain.position import Position, StepResult
+from drivetrain.reduction import nothing, reduce, reduced
 from drivetrain.state import TrainingState
 from drivetrain.stranded import Stranded, ends_the_process
 from drivetrain.turn import at_work, operation
@@ -60,6 +61,8 @@ class Operations:
         """State of which every rank has but a part, if it is so."""
         self.trained: Callable[[int], tuple[int, dict[str, int]]] = lambda step: (0, {})
         """Called before each attempt at a step; tells sets of trained parameters apart, and hyper-parameters."""
+        self.data_size: int | None = None
+        """Samples that are trained on; None if nobody knows how many."""
         self.tells_in_band = True
         """Whether a rank that fails can go on to exchange; else it tells the others in the next membership."""
         self.stranded = Stranded()
@@ -178,13 +181,11 @@ class Operations:
             self.position.mark = size
             return False
         transport.enter(Identity(Kind.GUEST).packed(), compare)
-        values = torch.zeros(size + 1, dtype=torch.float64)
-        transport.all_reduce(values).wait()
-        *values_of_all, failed = values.tolist()
-        if failed:
+        result = reduced(transport, kind, size, nothing(kind, size))
+        if result is None:
             common_error(transport, None, kind.told)  # nothing to a script that is not there yet
         else:
-            self.position.commit_reduction(values_of_all, self.world.epoch)
+            self.position.commit_reduction(result, self.world.epoch)
         return True
 
     def _announce(self, transport: Transport, kind: Kind, size: int) -> tuple[Kind, int]:
@@ -196,12 +197,12 @@ class Operations:
         transport.broadcast(header, root=self._live[0])
         return Kind(int(header[0])), int(header[1])
 
-    def _enter(self, transport: Transport | None, kind: Kind, size: int, at: tuple[str, int]) -> None:
+    def _enter(self, transport: Transport | None, kind: Kind, size: int, data: int | None, at: tuple[str, int]) -> None:
         """Begin an operation; who is `at` another one is found out before anything is sent."""
         line, way = at
         trained, arguments = self.trained(self.position.step) if kind is Kind.STEP else (0, {})
         place = self.position.step, len(self.position.since)
-        identity = Identity(kind, *place, size, trained, way, line, told_arguments(arguments))
+        identity = Identity(kind, *place, size, trained, way, line, data, told_arguments(arguments))
         self._where = identity.told(numbered=False)
         self.world.at(kind.name.lower(), self.position.step, line)
         if transport is not None:
@@ -239,7 +240,7 @@ class Operations:
                         give(transport, self.position, self._state.collect(), sorted(self._guests))
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
-                self._enter(transport, kind, 0, at)
+                self._enter(transport, kind, 0, self.data_size, at)
                 update, change_due = attempt(transport, self.world.change_pending)
             except Interrupted as error:
                 undo()
@@ -333,9 +334,11 @@ class Operations:
         return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
 
     @operation
-    def reduce(self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE) -> list[float]:
-        """Sum `size` float64 numbers over the members. `contribute()` is called again when the membership changed; what
-        it raises is raised on all ranks."""
+    def reduce(
+        self, size: int, contribute: Callable[[], list[float]], kind: Kind = Kind.REDUCE, data: int | None = None
+    ) -> list[float]:
+        """Sum `size` float64 numbers over the members (see reduction.py). `contribute()` is called again when the
+        membership changed; what it raises is raised on all ranks. `data`: samples of the dataset that it is about."""
         self.stranded.refuse(kind.told)
         at = here()
         self._between.enter()
@@ -353,10 +356,10 @@ class Operations:
             try:
                 if self._guests and transport is not None:
                     self._announce(transport, kind, size)
-                self._enter(transport, kind, size, at)
+                self._enter(transport, kind, size, data, at)
                 in_band = self.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
                 own = None if transport is not None and transport.rank in self._guests else contribute
-                result = summed(transport, size, own, in_band=in_band)
+                result = reduce(transport, kind, size, own, in_band=in_band)
             except Interrupted as error:
                 self.world.interrupted(error)
                 continue

@@ -54,6 +54,8 @@ class Prepared:
     update: Update
     strategy: Strategy
     training_step: TrainingStep
+    data_size: int | None
+    """Samples that are trained on; None if only reading them can tell."""
     only_update: OnlyUpdate
 
     @classmethod
@@ -85,9 +87,9 @@ class Prepared:
             refuse_momentum(made)
         if named is not None and strategy.layout.sparse:
             refuse_sparse(named)
-        only = OnlyUpdate(strategy.trained, made)
-        step = TrainingStep(strategy)
-        return cls(settings, model, collate or default_collate, precision, update, strategy, step, only)
+        size = None if is_stream(data, "prepare(data=...)") else len(data)  # type: ignore[arg-type]
+        collate, step, only = collate or default_collate, TrainingStep(strategy), OnlyUpdate(strategy.trained, made)
+        return cls(settings, model, collate, precision, update, strategy, step, size, only)
 
     def register(self, training: TrainingState) -> None:
         """Make all of its state that of the run: the list, but for what the script registers."""

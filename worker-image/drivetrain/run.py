@@ -24,7 +24,7 @@ from drivetrain.data.batch import Batch
 from drivetrain.data.source import Collate, Dataset
 from drivetrain.ending import at_end_of_script
 from drivetrain.errors import UsageError
-from drivetrain.evaluation import SUMS, Evaluation, Evaluator
+from drivetrain.evaluation import Evaluation, Evaluator
 from drivetrain.exit import Exit
 from drivetrain.identity import Kind
 from drivetrain.launch.rank_link import RankLink
@@ -113,6 +113,7 @@ class Run:
         strategy.first = lambda: operations.position.first
         operations.sharded = strategy.sharded
         operations.trained = strategy.follow
+        operations.data_size = made.data_size
         operations.tells_in_band = strategy.tells_in_band
         operations.hand_over = lambda transport: strategy.exchange.hand_over(transport)
         if strategy.sharded is not None:
@@ -308,7 +309,7 @@ class Run:
             with made.training_step.evaluating(transport, self._operations.live_ranks) as seat:
                 return evaluator.run(seat, transport.interrupt.check if transport else lambda: None)
 
-        return evaluator.outcome(self._operations.reduce(SUMS, contribute, Kind.EVALUATE))
+        return evaluator.outcome(self._operations.reduce(batch, contribute, Kind.EVALUATE, evaluator.size))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.

@@ -4,13 +4,15 @@ not been."""
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import Subset
 
 from drivetrain.data.order import samples_of_step
 from drivetrain.errors import Deviation, PeerError
@@ -187,10 +189,22 @@ def test_all_ranks_get_the_same_error_and_go_on(name: str) -> None:
         assert each["counts"].skipped_steps == 4
 
 
+class Iterated:
+    """A dataset as a stream."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._data[index] for index in range(len(self._data)))
+
+
 def deviating(pipe: Pipe, kind: str) -> str:
     """Rank 1 leaves the common way at step 2."""
     run = Run(settings(Case(steps=4)), None)
-    run.prepare(model=Net("plain"), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=Numbers())
+    fewer: Any = Subset(cast(Any, Numbers()), range(100))
+    data = fewer if kind == "data" and pipe.rank == 1 else Numbers()
+    run.prepare(model=Net("plain"), optimizer=lambda p: torch.optim.SGD(p, 0.1), data=data)
 
     def forward(model: nn.Module, shard: Any) -> torch.Tensor:
         return F.cross_entropy(model(shard[0]), shard[1])
@@ -210,6 +224,12 @@ def deviating(pipe: Pipe, kind: str) -> str:
                     run.skip(batch)
                 if kind == "freeze":
                     next(run._prepared().model.parameters()).requires_grad_(False)
+            if kind == "evaluated data":
+                run.evaluate(fewer if pipe.rank == 1 else Numbers(), forward)
+            if kind == "evaluated stream":
+                run.evaluate(Iterated(fewer) if pipe.rank == 1 else fewer, forward)
+            if kind == "evaluated batch":
+                run.evaluate(Numbers(), forward, batch=10 if pipe.rank == 1 else 64)
             run.step(batch, forward)
         if kind == "twice" and pipe.rank == 1:
             run.reduce(1.0)
@@ -230,6 +250,10 @@ def deviating(pipe: Pipe, kind: str) -> str:
         ("skip", "run.skip"),
         ("freeze", "they train different parameters"),
         ("twice", "run.reduce"),
+        ("data", "they have data of different length: 193 and 100; give each all of it"),
+        ("evaluated data", "they have data of different length: 193 and 100"),
+        ("evaluated stream", "they have data of different length: 100 and unknown"),
+        ("evaluated batch", "they evaluate in pieces of different size: batch=64 and batch=10"),
     ],
 )
 def test_a_rank_that_does_something_else_is_named(kind: str, where: str) -> None:

@@ -203,3 +203,38 @@ def by_ranks(pipe: Pipe) -> tuple[float, float]:
 
 def test_random_numbers_do_not_depend_on_who_evaluates() -> None:
     assert len({each for world in (1, 2) for each in together(by_ranks, world)}) == 1
+
+
+class Shorter(Stream):
+    """As a stream that shares itself out has it: not all samples on every rank."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([Points()[index] for index in range(self.size)])
+
+
+def on_shorter_streams(pipe: Pipe, sizes: tuple[int, ...]) -> str:
+    run, _ = made(Net())
+    try:
+        return str(run.evaluate(Shorter(sizes[pipe.rank]), plain, batch=3).weight)
+    except UsageError as error:
+        return str(error)
+    finally:
+        run.finish()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ((SIZE, SIZE), str(float(SIZE))),
+        ((SIZE, 7), "evaluate(data): the ranks find 7 to 10 samples in the iterable dataset"),
+        ((0, 1), "the ranks find 0 to 1 samples"),
+        ((0, 0), "evaluate(data): the stream has no samples"),
+    ],
+)
+def test_ranks_must_find_the_same_stream(sizes: tuple[int, ...], told: str) -> None:
+    one, other = together(on_shorter_streams, 2, sizes)
+    assert one == other
+    assert told in one

@@ -18,6 +18,7 @@ import torch
 from drivetrain.closing import Closed
 from drivetrain.comm.transport import Transport
 from drivetrain.errors import Deviation
+from drivetrain.found import Found
 from drivetrain.identity import Kind, here
 from drivetrain.operation import Operations
 from drivetrain.position import StepResult
@@ -43,7 +44,11 @@ class Operation:
     def text(self) -> str:
         """The line."""
         attempts = self.kind in (Kind.STEP, Kind.SKIP)
-        call = f"step(at(), attempt({self.fails_on}), undo" if attempts else f"reduce(2, contribute({self.fails_on})"
+        call = (
+            f"step(at(), attempt({self.fails_on}), undo"
+            if attempts
+            else f"reduce(2, contribute({self.fails_on}, {int(self.kind)})"
+        )
         return f"caught({'lambda: '}{call}, Kind({int(self.kind)})))"
 
 
@@ -98,11 +103,12 @@ class Script:
 
         return attempt
 
-    def _contribute(self, fails_on: int | None) -> Callable[[], list[float]]:
+    def _contribute(self, fails_on: int | None, kind: int) -> Callable[[], list[float]]:
         def contribute() -> list[float]:
             if self._rank == fails_on:
                 raise KeyError("bad")
-            return [float(self._rank), 1.0]
+            found = Found(weight=1.0, loss=float(self._rank))
+            return found.packed() if kind == Kind.EVALUATE else [float(self._rank), 1.0]
 
         return contribute
 

@@ -31,8 +31,13 @@ class Pieces(Protocol):
     def of(self, parts: int, part: int) -> Iterator[Piece]:
         """Those of one of `parts` members; together all, each once. The same in every call."""
 
-    def one(self) -> Piece:
-        """One sample of the dataset."""
+    @property
+    def size(self) -> int | None:
+        """Samples of the dataset; None if only reading them can tell."""
+
+    @property
+    def seen(self) -> int | None:
+        """The same after all pieces of a member were read, if only that could tell."""
 
 
 def pieces_of(data: Dataset, size: int) -> Pieces:
@@ -41,27 +46,30 @@ def pieces_of(data: Dataset, size: int) -> Pieces:
 
 
 class _MapPieces:
+    seen = None
+
     def __init__(self, data: MapDataset, size: int) -> None:
-        if not len(data):
+        self.size = len(data)
+        if not self.size:
             raise UsageError("evaluate(data): the dataset is empty")
         self._fetch = fetch_of(data)
-        self._pieces = [range(at, min(at + size, len(data))) for at in range(0, len(data), size)]
+        self._pieces = [range(at, min(at + size, self.size)) for at in range(0, self.size, size)]
 
     def of(self, parts: int, part: int) -> Iterator[Piece]:
         for number in share(len(self._pieces), parts, part):
             yield self._piece(number, self._pieces[number])
-
-    def one(self) -> Piece:
-        return self._piece(0, range(1))
 
     def _piece(self, number: int, indices: range) -> Piece:
         return Piece(number, len(indices), lambda: self._fetch(list(indices)))
 
 
 class _StreamPieces:
+    size = None
+
     def __init__(self, data: StreamDataset, size: int) -> None:
         self._data = data
         self._size = size
+        self.seen: int | None = None
 
     def of(self, parts: int, part: int) -> Iterator[Piece]:
         walk = Walk(self._data, 0, [])
@@ -76,16 +84,9 @@ class _StreamPieces:
             if found:
                 yield _found(turn, found)
             if not more:
+                self.seen = walk.offset
                 return
             turn += 1
-
-    def one(self) -> Piece:
-        walk = Walk(self._data, 0, [])
-        with walk.reading():
-            found = walk.rest_of_pass(1)
-        if not found:
-            raise UsageError("evaluate(data): the stream has no samples")
-        return _found(0, found)
 
 
 def _found(number: int, samples: list[Any]) -> Piece:

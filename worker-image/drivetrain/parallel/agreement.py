@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 
 from drivetrain.errors import UsageError
-from drivetrain.parallel.layout import METRIC_SLOTS
 from drivetrain.parallel.mesh import Mesh
+from drivetrain.parallel.metrics import SUMS
 from drivetrain.parallel.norm import counted
 from drivetrain.parallel.norm import norm as norm_of
 
 _LOSS, _WEIGHT, _SQUARE, _HAS_GRADIENT, _METRICS = range(5)
-_CHANGE: Final = _METRICS + METRIC_SLOTS
+_CHANGE: Final = _METRICS + SUMS
 """Above 0: a membership change is pending."""
 _APART: Final = _CHANGE + 1
 """0, but for rounding, if the ranks of each tensor-parallel group have the same loss."""
@@ -31,10 +32,13 @@ class Reduced:
 
     loss: float
     weight: float
-    metrics: dict[str, float]
+    sums: Sequence[float]
+    """Of metrics: `SUMS` numbers (metrics.py)."""
     change_pending: bool
     norm: float | None
     """Of the gradient, loss scale and all, if it was asked for and there is a gradient."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Weighted means by name, which come of the sums."""
 
 
 def agree(mesh: Mesh, reduced: Reduced, change_pending: bool, given: torch.Tensor | None, loss: float = 0.0) -> Reduced:
@@ -43,12 +47,10 @@ def agree(mesh: Mesh, reduced: Reduced, change_pending: bool, given: torch.Tenso
 
     Raises `UsageError` on all ranks if those of one tensor-parallel group have different losses, or `Interrupted`.
     """
-    names = sorted(reduced.metrics)
     told = torch.zeros(_LOSSES + 1, dtype=torch.float64)
     if mesh.speaks and mesh.data_rank == 0:
         told[_LOSS], told[_WEIGHT] = reduced.loss, reduced.weight
-        for number, name in enumerate(names):
-            told[_METRICS + number] = reduced.metrics[name]
+        told[_METRICS:_CHANGE] = torch.tensor(reduced.sums, dtype=torch.float64)
     if given is not None:
         told[_SQUARE], told[_HAS_GRADIENT] = counted(given, mesh), 1.0
     told[_CHANGE] = float(change_pending)
@@ -58,9 +60,8 @@ def agree(mesh: Mesh, reduced: Reduced, change_pending: bool, given: torch.Tenso
     numbers = told.tolist()
     if abs(numbers[_APART]) > _TOLERANCE * numbers[_LOSSES]:
         raise UsageError(different_losses(f"this one {loss:.6g}"))
-    metrics = {name: numbers[_METRICS + number] for number, name in enumerate(names)}
     norm = norm_of(numbers[_SQUARE], []) if numbers[_HAS_GRADIENT] > 0 else None
-    return Reduced(numbers[_LOSS], numbers[_WEIGHT], metrics, numbers[_CHANGE] > 0, norm)
+    return Reduced(numbers[_LOSS], numbers[_WEIGHT], numbers[_METRICS:_CHANGE], numbers[_CHANGE] > 0, norm)
 
 
 def different_losses(told: str) -> str:

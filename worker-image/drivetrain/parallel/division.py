@@ -48,17 +48,15 @@ class Seat:
     """Whether its sums do, or another rank has the same."""
     through: Callable[[Forward], Callable[[nn.Module, Any], torch.Tensor | Loss | None]]
     """Makes a forward function one that can be called now: None where another rank has the result."""
-    told: Callable[[Any], Any]
-    """What the rank that has the results says, on all that have the same samples."""
 
 
 WhileWhole = Callable[[int], None]
 """Called while each rank still has the whole model, and it is known in how many replicas a step will be cut."""
 
 
-def as_it_is(value: Any) -> Any:
+def as_it_is(forward: Forward) -> Forward:
     """For a `Seat` on which nothing is in the way."""
-    return value
+    return forward
 
 
 class Division:
@@ -90,8 +88,8 @@ class Division:
         has a gradient. Raises `Interrupted`."""
         raise NotImplementedError
 
-    def hear(self, names: Sequence[str], change_pending: bool) -> Reduced:
-        """The same on a rank that is idle. `names` of the metrics, sorted. Raises `Interrupted`."""
+    def hear(self, change_pending: bool) -> Reduced:
+        """The same on a rank that is idle. Raises `Interrupted`."""
         raise NotImplementedError
 
     def of_script(self, forward: Forward) -> Forward:
@@ -156,4 +154,4 @@ class Whole(Division):
 def among(live: Sequence[int], transport: Transport | None) -> Seat:
     """A seat in an evaluation in which each rank has the whole model."""
     rank = transport.rank if transport is not None else 0
-    return Seat(len(live), live.index(rank) if rank in live else None, True, as_it_is, as_it_is)
+    return Seat(len(live), live.index(rank) if rank in live else None, True, as_it_is)

@@ -26,7 +26,7 @@ FLAG: Final = 0
 WEIGHT: Final = 1
 LOSS: Final = 2
 NORMALISE: Final = 3
-"""Above 0: the script returned `Loss(sum, weight)`; divide by the total weight."""
+"""Above 0: the script returned so many times `Loss(sum, weight)`; divide by the total weight."""
 DIRTY: Final = 4
 """Above 0: buffers other than normalisation statistics changed in forward."""
 STREAM: Final = 5
@@ -34,9 +34,15 @@ STREAM: Final = 5
 STREAMS: Final = 6
 ERROR: Final = 7
 """Above 0: so many ranks have failed; nothing else of the step means anything."""
-METRICS: Final = 8
+MEANS: Final = 8
+"""So many times a scalar; not in the same step."""
+NAMES: Final = 9
+"""Above 0: so many ranks have metrics whose names have no slots yet (see metrics.py)."""
 METRIC_SLOTS: Final = 16
-_FIXED: Final = METRICS + METRIC_SLOTS
+METRICS: Final = 10
+"""Weighted sums by slot, then by slot how many shares have it at all."""
+NUMBERS: Final = METRICS + 2 * METRIC_SLOTS
+"""How many of the tail are single numbers, at its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +108,8 @@ class Layout:
             start += size
         self.gradients = start
         self.model = model
-        self._used = _FIXED
-        self._statistics = _FIXED + len(self.slots)
+        self._used = NUMBERS
+        self._statistics = NUMBERS + len(self.slots)
         self.tail = self._statistics + statistics
         self.total = self.gradients + self.tail
 

@@ -49,8 +49,6 @@ class Rows(Parted):
         self._stage_work = stage_work
         self._relayout = relayout
         self.row = divided.row
-        self._begins = False
-        """The membership begins with this step."""
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -64,16 +62,16 @@ class Rows(Parted):
         if self.mesh is None or self.mesh.world is not transport:
             self.mesh = mesh_of(transport, *self._sizes)
         mesh = self.mesh
-        self._begins = self._divided.is_whole
-        if self._begins and self._stage_work is not None:
+        begins = self._divided.is_whole  # the membership begins with this step
+        if begins and self._stage_work is not None:
             self._stage_work.place(mesh, step, forward)
             if self.pipeline is not None and not mesh.idle:
                 self._relayout(self.pipeline.is_here)
         whole(mesh.data_size)
-        if self._begins:
+        if begins:
             self._divided.cut(mesh)
         if self.tensor is not None:
-            self.tensor.begin(mesh.tensor, check=self._begins)
+            self.tensor.begin(mesh.tensor, check=begins)
         return Place(mesh.data, mesh.idle)
 
     def run(self, share: Share, exchange: Exchange, forward: Forward, step: int) -> None:
@@ -87,7 +85,7 @@ class Rows(Parted):
 
     def complete(self, tail: torch.Tensor) -> None:
         if self._stage_work is not None and self.mesh is not None:
-            self._stage_work.add_up(self.mesh, tail, begins=self._begins)
+            self._stage_work.add_up(self.mesh, tail)
 
     def agree(
         self, reduced: Reduced, exchange: Exchange, used: Sequence[bool], change_pending: bool, *, needs_norm: bool
@@ -98,9 +96,9 @@ class Rows(Parted):
             given = squares(exchange, self._is_divided, self._is_staged)
         return agree(self.mesh, reduced, change_pending, given, self._work.tally.loss)
 
-    def hear(self, names: Sequence[str], change_pending: bool) -> Reduced:
+    def hear(self, change_pending: bool) -> Reduced:
         assert self.mesh is not None
-        nothing = Reduced(0.0, 0.0, dict.fromkeys(names, 0.0), change_pending=False, norm=None)
+        nothing = Reduced(0.0, 0.0, [], change_pending=False, norm=None)
         return agree(self.mesh, nothing, change_pending, None)
 
     def abandon(self) -> None:
@@ -136,14 +134,14 @@ class Rows(Parted):
     def _seated(self, mesh: Mesh) -> Iterator[Seat]:
         seat = functools.partial(Seat, mesh.data_size, None if mesh.idle else mesh.data_rank, mesh.speaks)
         if mesh.idle:
-            yield seat(as_it_is, as_it_is)
+            yield seat(as_it_is)
             return
         if self.tensor is not None:
             self.tensor.begin(mesh.tensor)
         if self.pipeline is None:
-            yield seat(as_it_is, as_it_is)
+            yield seat(as_it_is)
         else:
-            yield seat(self.pipeline.passing, self.pipeline.told_by_last)
+            yield seat(self.pipeline.passing)
             self.pipeline.settle()
         if self.tensor is not None:
             self.tensor.end()

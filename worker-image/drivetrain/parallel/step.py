@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 
 from torch.nn import Parameter
@@ -16,13 +17,12 @@ from torch.nn import Parameter
 from drivetrain import rng
 from drivetrain.closing import Closed
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import UsageError
 from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.division import Place, Seat
-from drivetrain.parallel.layout import ERROR, FLAG, LOSS, NORMALISE, WEIGHT
+from drivetrain.parallel.layout import ERROR, FLAG, LOSS, NAMES, NORMALISE, NUMBERS, WEIGHT
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.strategy import Strategy
-from drivetrain.parallel.tally import NUMBERS, Tail
+from drivetrain.parallel.tally import Tail
 from drivetrain.state import TrainingState
 
 
@@ -47,7 +47,7 @@ class TrainingStep:
         strategy, division, tally = self._strategy, self._strategy.division, self._strategy.tally
         before = transport.payload_bytes if transport is not None else 0
         self.state.begin()
-        tally.begin()
+        tally.begin(transport)
         whole = strategy.sharded is None or strategy.sharded.part == (0, 0)
         strategy.verification.begin(transport, due=whole and step == strategy.first())
         told = transport is not None and strategy.tells_in_band
@@ -59,10 +59,11 @@ class TrainingStep:
         place = division.enter(transport, step, forward, compare_with)
         if place.idle:
             self._clear()
-            reduced = division.hear(self._names(step, forward), change_pending)
+            reduced = division.hear(change_pending)
         else:
             used, reduced = self._reduce(place, step, forward, change_pending)
             reduced = division.agree(reduced, strategy.exchange, used, change_pending, needs_norm=needs_norm)
+        reduced = replace(reduced, metrics=self._metrics(reduced))
         strategy.verification.compare(division.mesh, step, reduced.loss, self._gradients())
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         self.state.settle()
@@ -92,30 +93,30 @@ class TrainingStep:
         if float(tail[ERROR]) > 0:
             raise Closed(tally.failure)
         strategy.division.complete(tail)
-        return strategy.layout.read_used(tail), self._read(place.data, step, forward, tail)
+        numbers = tail[:NUMBERS].tolist()
+        wrong = tally.wrong(step, numbers)
+        if wrong is not None:
+            raise Closed(wrong) if told else wrong
+        return strategy.layout.read_used(tail), self._read(place.data, step, tail, numbers)
 
-    def _read(self, data: Transport | None, step: int, forward: Forward, tail: Tail) -> Reduced:
+    def _read(self, data: Transport | None, step: int, tail: Tail, numbers: list[float]) -> Reduced:
         """What the replicas' numbers add up to; their gradients become the mean, and their buffers everybody's."""
         strategy, tally = self._strategy, self._strategy.tally
-        numbers = tail[:NUMBERS].tolist()
         tally.refuse_different_streams(step, numbers)
         tally.take_buffers(tail, numbers, data, strategy.shares.first_rank(data.world if data is not None else 1))
         weight = numbers[WEIGHT]
         if numbers[NORMALISE] > 0:
-            if weight <= 0:
-                raise UsageError("forward: the weights of Loss(sum, weight) add up to 0 over the whole batch")
             for _, each in self._gradients():
                 if each.grad is not None:
                     each.grad.div_(weight)
-            self._names(step, forward)
-        return Reduced(numbers[LOSS] / weight, weight, tally.metrics(numbers), numbers[FLAG] > 0, norm=None)
+        return Reduced(numbers[LOSS] / weight, weight, numbers[NAMES:], numbers[FLAG] > 0, norm=None)
 
-    def _names(self, step: int, forward: Forward) -> list[str]:
-        """Of the metrics, sorted; asked of forward where no samples have told them."""
-        tally = self._strategy.tally
-        if tally.names is None:
-            tally.names = tally.learn_names(step, forward)
-        return tally.names
+    def _metrics(self, reduced: Reduced) -> dict[str, float]:
+        """All ranks' means, by name."""
+        strategy, mesh = self._strategy, self._strategy.division.mesh
+        return strategy.tally.metrics.means(
+            reduced.sums, reduced.weight, strategy.layout.dtype, speaks=mesh is None or mesh.speaks
+        )
 
     def _gradients(self) -> Iterator[tuple[Parameter, Parameter]]:
         """The model's parameters, each with what has its gradient here after the exchange."""

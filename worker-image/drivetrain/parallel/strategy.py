@@ -79,7 +79,7 @@ class Strategy:
         self._in_parts = dict.fromkeys(self._tensor.divided, training.tensor) if self._tensor is not None else {}
         self._blocks: list[Block] = blocks_of(model) if training.zero == 3 else []
         self.layout = self._layout_of(self.trained.parameters)
-        self.tally = Tally(self.layout, self.buffers, source, training.seed)
+        self.tally = Tally(self.layout, self.buffers, source)
         self._zero = self._new_zero() if training.zero else None
         self.exchange = self._exchange()
         self.sharded = self._divided()

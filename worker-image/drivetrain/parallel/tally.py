@@ -11,7 +11,6 @@ from typing import Final
 
 import torch
 
-from drivetrain import rng
 from drivetrain.comm.transport import Transport
 from drivetrain.data.source import Source
 from drivetrain.errors import Interrupted, UsageError
@@ -21,15 +20,17 @@ from drivetrain.parallel.layout import (
     ERROR,
     FLAG,
     LOSS,
-    METRIC_SLOTS,
-    METRICS,
+    MEANS,
+    NAMES,
     NORMALISE,
+    NUMBERS,
     STREAM,
     STREAMS,
     WEIGHT,
     Layout,
 )
-from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.parallel.loss import Loss, returned
+from drivetrain.parallel.metrics import Metrics
 from drivetrain.stranded import ends_the_process
 
 _EXACT_MARKS: Final = 1 << 16
@@ -38,20 +39,15 @@ _EXACT_MARKS: Final = 1 << 16
 Tail = torch.Tensor
 """Flat, shape (layout.tail,)."""
 
-NUMBERS: Final = METRICS + METRIC_SLOTS
-"""How many of the tail are single numbers, at its beginning."""
-
 
 class Tally:
     """One model's."""
 
-    def __init__(self, layout: Layout, buffers: Buffers, source: Source, seed: int) -> None:
+    def __init__(self, layout: Layout, buffers: Buffers, source: Source) -> None:
         self.layout = layout
         self.buffers = buffers
-        self.names: list[str] | None = None
-        """Of the metrics; None until a forward pass here has told them."""
+        self.metrics = Metrics()
         self._source = source
-        self._seed = seed
         self._numbers = [0.0] * NUMBERS
         """Of this rank's share so far."""
         self._mark: int | None = None
@@ -59,8 +55,9 @@ class Tally:
         self.failure: BaseException | None = None
         """Of this rank in this step: told with its numbers."""
 
-    def begin(self) -> None:
-        """A step begins."""
+    def begin(self, transport: Transport | None) -> None:
+        """A step begins, of these ranks."""
+        self.metrics.begin(transport)
         self._mark = None
         self.failure = None
 
@@ -75,6 +72,7 @@ class Tally:
         """A share of a step begins; `again`: one after the first, which starts from the same buffers."""
         if again:
             self.buffers.next_share()
+        self.metrics.open(again=again)
         self._numbers = [0.0] * NUMBERS
         self._numbers[FLAG] = float(change_pending)
 
@@ -101,22 +99,12 @@ class Tally:
 
     def add(self, result: torch.Tensor | Loss, samples: int) -> torch.Tensor:
         """Note what forward returned for so many samples; returns its share of what the step minimises, a scalar."""
-        numbers = self._numbers
-        if isinstance(result, Loss):
-            numbers[NORMALISE] = 1.0
-            numbers[WEIGHT] += float(result.weight)
-            numbers[LOSS] += float(result.sum.detach())
-            self.names = sorted(result.metrics)
-            if len(self.names) > METRIC_SLOTS:
-                raise UsageError(f"Loss(metrics=...): at most {METRIC_SLOTS} names, got {len(self.names)}")
-            for number, name in enumerate(self.names):
-                numbers[METRICS + number] += float(result.metrics[name])
-            return result.sum
-        if result.ndim != 0:
-            raise UsageError(f"forward must return a scalar loss or drivetrain.Loss, got shape {tuple(result.shape)}")
-        numbers[WEIGHT] += samples
-        numbers[LOSS] += float(result.detach()) * samples
-        return result * (samples / self._source.batch)
+        found, numbers = returned(result, samples, "forward:"), self._numbers
+        numbers[MEANS if found.is_mean else NORMALISE] += 1.0
+        numbers[WEIGHT] += found.weight
+        numbers[LOSS] += found.loss
+        self.metrics.add(found.metrics)
+        return found.value * (samples / self._source.batch) if found.is_mean else found.value
 
     def close(self, used: list[int], samples: int) -> torch.Tensor:
         """A share is over: `used` are the slots with a gradient. Returns its tail, on the CPU."""
@@ -125,6 +113,7 @@ class Tally:
         self.layout.write_used(tail, used)
         self.buffers.write_statistics(self.layout.statistics(tail), samples / self._source.batch)
         self._numbers[DIRTY] = float(self.buffers.dirty)
+        self._numbers[NAMES:] = self.metrics.told()
         tail[:NUMBERS] = torch.tensor(self._numbers, dtype=self.layout.dtype)
         return tail
 
@@ -146,12 +135,13 @@ class Tally:
                 "worker process itself, nor shuffle by random numbers of its own"
             )
 
-    def learn_names(self, step: int, forward: Forward) -> list[str]:
-        """A rank without samples so far asks forward once, so that its results have the same names as everybody's."""
-        with torch.no_grad(), self.buffers.untouched(), rng.stream(self._seed, step, 0):
-            result = forward(self.layout.model, self._source.read(step, range(min(2, self._source.batch))))
-        return sorted(result.metrics) if isinstance(result, Loss) else []
-
-    def metrics(self, numbers: list[float]) -> dict[str, float]:
-        """Weighted means, by name."""
-        return {name: numbers[METRICS + at] / numbers[WEIGHT] for at, name in enumerate(self.names or [])}
+    def wrong(self, step: int, numbers: list[float]) -> UsageError | None:
+        """What all ranks are to raise because the batch has no weight, or no common one."""
+        if numbers[NORMALISE] > 0 and numbers[MEANS] > 0:
+            return UsageError(
+                f"forward: at step {step} it returned drivetrain.Loss for some micro-batches and a scalar for others; "
+                "return the same every time: a mean over n samples is Loss(mean * n, n)"
+            )
+        if numbers[NORMALISE] > 0 and numbers[WEIGHT] <= 0:
+            return UsageError("forward: the weights of Loss(sum, weight) add up to 0 over the whole batch")
+        return None

@@ -24,7 +24,7 @@ from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.parallel.divided import Divided
-from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.parallel.loss import Forward, returned
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.partition import Where
 from drivetrain.parallel.pipeline.stages import Stages
@@ -144,20 +144,19 @@ class Verification:
                     rng.seed(self._training.seed, step, stream, number)
                     before = (torch.get_rng_state(), random.getstate())
                     with self._reseeding(step, stream, number):
-                        found = forward(self._model, shard)
+                        found = returned(forward(self._model, shard), len(part), "forward:")
                     plain = plain and torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
                     shards.append(shard)
-                    divides = isinstance(found, Loss)
-                    value = found.sum if isinstance(found, Loss) else found
-                    loss += float(value.detach()) * (1.0 if divides else len(part))
-                    weight += found.weight if isinstance(found, Loss) else len(part)
+                    divides, value = not found.is_mean, found.value
+                    loss += found.loss
+                    weight += found.weight
                     self._precision.scaled(value if divides else value * (len(part) / self._source.batch)).backward()
             self._tally.buffers.put_back()
-            loss /= weight
-            if plain:
+            loss /= weight or float("nan")  # which the step itself refuses
+            if plain and weight:
                 self._compare_at_once(shards, forward, loss)
         norms = {name: _norm(each.grad) for name, each in self._model.named_parameters()}
-        return Found(loss, {name: each / (weight if divides else 1.0) for name, each in norms.items()})
+        return Found(loss, {name: each / (weight if divides and weight else 1.0) for name, each in norms.items()})
 
     def _reseeding(self, step: int, stream: int, number: int) -> AbstractContextManager[None]:
         """For a call of forward: the stages of a pipeline draw numbers of their own."""
@@ -170,9 +169,9 @@ class Verification:
         if whole is None:
             return
         with torch.no_grad():
-            found = forward(self._model, whole)
+            found = returned(forward(self._model, whole), 1, "forward:")
         self._tally.buffers.put_back()
-        at_once = float(found.sum) / found.weight if isinstance(found, Loss) else float(found)
+        at_once = found.loss / found.weight
         if not _alike(loss, at_once, _TOLERANCES[self._training.precision.compute], 0.0):
             raise UsageError(
                 f"training.verify: the loss of the whole batch is {at_once:.6g} in one pass, and {loss:.6g} in "

@@ -7,7 +7,6 @@ sent as soon as it is there (comm/neighbours.py).
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.neighbours import Message, Neighbours
-from drivetrain.comm.transport import Transport
 from drivetrain.errors import UsageError
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
@@ -277,12 +275,6 @@ class Pipeline:
         if self._neighbours is not None:
             self._neighbours.settle()
 
-    def told_by_last(self, value: Any) -> Any:
-        """What the last stage has, on all stages. Raises `Interrupted`."""
-        assert self._mesh is not None
-        assert self._mesh.pipe is not None
-        return _told(self._mesh.pipe, value, self._mesh.stages - 1)
-
 
 @contextmanager
 def _ending_for_all(neighbours: Neighbours) -> Iterator[None]:
@@ -302,13 +294,3 @@ def _beside(mesh: Mesh, way: int) -> int:
 def _received(neighbours: Neighbours, message: Message | None) -> torch.Tensor:
     assert message is not None
     return neighbours.receive(message)
-
-
-def _told(transport: Transport, value: Any, root: int) -> Any:
-    payload = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-    size = torch.tensor([len(payload)])
-    transport.broadcast(size, root)
-    if transport.rank != root:
-        payload = torch.zeros(int(size), dtype=torch.uint8)
-    transport.broadcast(payload, root)
-    return pickle.loads(bytes(payload.tolist()))

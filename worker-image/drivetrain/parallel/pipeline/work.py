@@ -12,10 +12,11 @@ from drivetrain.comm.arrivals import Arrivals
 from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
+from drivetrain.parallel.layout import NUMBERS
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.mesh import Mesh
 from drivetrain.parallel.pipeline.stage import Pipeline
-from drivetrain.parallel.tally import NUMBERS, Tally
+from drivetrain.parallel.tally import Tally
 from drivetrain.precision import Precision
 from drivetrain_api.runtime import RuntimeTraining
 
@@ -84,9 +85,9 @@ class StageWork:
                 "the statistics of a batch norm"
             )
 
-    def add_up(self, mesh: Mesh, tail: torch.Tensor, *, begins: bool) -> None:
-        """What a stage does not know: the numbers of the last one, and the gradients of what all have. `begins`: this
-        is the membership's first step. Raises `Interrupted`."""
+    def add_up(self, mesh: Mesh, tail: torch.Tensor) -> None:
+        """What a stage does not know: the numbers of the last one, and the gradients of what all have. Raises
+        `Interrupted`."""
         assert mesh.pipe is not None
         everywhere = [slot for slot in self._tally.layout.slots if self._pipeline.is_everywhere(slot.parameter)]
         used = [float(slot.parameter.grad is not None) for slot in everywhere]
@@ -103,5 +104,3 @@ class StageWork:
             size = slot.stop - slot.start
             slot.parameter.grad = vector[at : at + size].view(slot.parameter.shape) if count else None
             at += size
-        if begins:
-            self._tally.names = self._pipeline.told_by_last(self._tally.names)
