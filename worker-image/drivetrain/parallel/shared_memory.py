@@ -29,7 +29,9 @@ def refuse_shared_memory(model: nn.Module, field: str) -> None:
 
 
 def _lies_somewhere(tensor: torch.Tensor) -> bool:
-    return tensor.layout is torch.strided and tensor.numel() > 0 and tensor.device.type != "meta"
+    if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.device.type == "meta":
+        return False
+    return tensor.data_ptr() != tensor.storage_offset() * tensor.element_size()  # one without memory begins at 0
 
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
