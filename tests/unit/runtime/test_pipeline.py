@@ -135,6 +135,8 @@ class Chain(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> Any:
+        if self.kind == "a late buffer" and "late" not in self._buffers:
+            self.register_buffer("late", torch.zeros(1))
         first = hidden = self.norm(self.first(x))
         kept = []
         for number, block in enumerate(self.blocks):
@@ -182,6 +184,7 @@ def chain(pipe: Pipe, kind: str) -> tuple[str, list[float]]:
         ("a tuple", "a block's first argument must be a tensor, not tuple"),
         ("uses an early one", "the loss must not depend on what blocks of other stages return"),
         ("restarts", "block 3 of model.blocks is called where block 4 was due"),
+        ("a late buffer", "it must not register buffers: register late in the model's __init__"),
         ("norm outside", "only blocks may have buffers that forward changes"),
         ("calls it later", "between steps no rank has the whole model: call the model in the functions of run.step"),
         ("asks for its state", "between steps no rank has the whole model: write it with run.save"),
