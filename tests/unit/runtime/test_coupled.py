@@ -101,7 +101,8 @@ class Around(torch.optim.Optimizer):
 
 def in_groups(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     first, *others = parameters
-    return InGroups([{"params": [first]}, {"params": others, "clipped": True}], 0.1)
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": others, "clipped": True}]
+    return InGroups(groups, 0.1)
 
 
 ELEMENTWISE: dict[str, Make] = {

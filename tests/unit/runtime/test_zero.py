@@ -63,7 +63,7 @@ def test_ranks_equal_one_process(name: str, stage: int) -> None:
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_script_may_compute_gradients_of_its_own_between_steps(stage: int) -> None:
-    case = Case(model="unused", batch=25, clip=0.5, looks=True)
+    case = Case(batch=25, clip=0.5, looks=True)
     outcomes: list[Outcome] = together(by_drivetrain, 2, case.but(zero=stage))
     assert outcomes[0].distance(by_torch(case)) <= 1e-5
 
