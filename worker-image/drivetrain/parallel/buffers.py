@@ -214,11 +214,12 @@ class Buffers:
     def end_shares(self) -> None:
         """The last of several shares is computed: the first one's buffers count."""
         if self._first is not None:
-            for each in self._kept:
-                if each.is_changed():
-                    each.put_back()
-            for kept, value, hidden in self._first:
-                _assign(kept.module, kept.name, value, hidden)
+            with torch.no_grad():
+                for each in self._kept:
+                    if each.is_changed():
+                        each.put_back()
+                for kept, value, hidden in self._first:
+                    _assign(kept.module, kept.name, value, hidden)
 
     def restore(self) -> None:
         """Put all back to what they were when the step began."""
@@ -273,26 +274,39 @@ class Buffers:
         """At the end of a share: add its change of the statistics, weighted (the weights of a step sum to 1), to a flat
         tensor."""
         self._had_samples = weight > 0
-        at = 0
-        for each, old in self._statistics_before():
-            change = (_current(each) - old).flatten().to(numbers.device, numbers.dtype)
-            numbers[at : at + old.numel()].add_(change, alpha=weight)
-            at += old.numel()
+        if self._statistics:
+            changes = torch._foreach_sub([_current(each) for each in self._statistics], self._before)
+            numbers.add_(
+                torch.cat([each.flatten().to(numbers.device, numbers.dtype) for each in changes]), alpha=weight
+            )
 
     def read_statistics(self, numbers: torch.Tensor) -> None:
         """Set the statistics to those before the step plus the weighted mean change of all shares."""
-        at = 0
+        if not self._statistics:
+            return
+        before = self._before
+        pieces = numbers.split([each.numel() for each in before])
+        changes = [piece.view(old.shape).to(old.device) for piece, old in zip(pieces, before, strict=True)]
+        fitting, values = [], []
         with torch.no_grad():
-            for each, old in self._statistics_before():
-                change = numbers[at : at + old.numel()].view(old.shape).to(old.device)
-                change = change if old.is_floating_point() else change.round().to(old.dtype)
-                _assign(each.module, each.name, old + change, each.hidden)
-                at += old.numel()
+            changes = [
+                change if old.is_floating_point() else change.round().to(old.dtype)
+                for change, old in zip(changes, before, strict=True)
+            ]
+            for each, value in zip(self._statistics, torch._foreach_add(before, changes), strict=True):
+                now = _current(each)
+                if now.is_contiguous() and (now.shape, now.dtype) == (value.shape, value.dtype):
+                    fitting.append(now)
+                    values.append(value)
+                    hide(each.module, each.name, each.hidden)
+                else:
+                    _assign(each.module, each.name, value, each.hidden)
+            torch._foreach_copy_(fitting, values)
 
-    def _statistics_before(self) -> Iterator[tuple[_Kept, torch.Tensor]]:
-        for each in self._statistics:
-            assert each.copy is not None
-            yield each, each.copy
+    @property
+    def _before(self) -> list[torch.Tensor]:
+        """The statistics when the step began."""
+        return [each.copy for each in self._statistics if each.copy is not None]
 
     def take_from(self, transport: Transport, owner: int) -> None:
         """Make the others what rank `owner` has. All ranks call this. Raises `Interrupted`."""
@@ -301,9 +315,10 @@ class Buffers:
         if transport.rank == owner:
             given = {self._path(each): _told(each) for each in self._kept if each.is_changed()}
         else:
-            for each in self._kept:
-                if each.is_changed():
-                    each.put_back()
+            with torch.no_grad():
+                for each in self._kept:
+                    if each.is_changed():
+                        each.put_back()
         found = broadcast_tree(transport, given, owner)
         if transport.rank != owner:
             modules = {path: module for module, path in self._outline.paths.items()}
@@ -333,6 +348,8 @@ def _current(kept: _Kept) -> torch.Tensor:
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
     """Its values; one that repeats itself in memory (expanded) takes no more than that."""
+    if tensor.is_contiguous():
+        return tensor.detach().clone()
     return dense_part(tensor.detach()).clone().expand(tensor.shape)
 
 
@@ -353,10 +370,9 @@ def _same_part(whole: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
 
 
 def _write(tensor: torch.Tensor, values: torch.Tensor) -> None:
-    """In place; into one that repeats itself in memory, too."""
-    with torch.no_grad():
-        part = dense_part(tensor)
-        part.copy_(_same_part(values, part))
+    """In place; into one that repeats itself in memory, too. Without gradients."""
+    part = dense_part(tensor)
+    part.copy_(_same_part(values, part))
 
 
 def _assign(module: nn.Module, name: str, value: _Value, hidden: bool, kind: str = "") -> None:
