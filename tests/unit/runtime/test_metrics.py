@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from drivetrain.comm.ordered import Partial, total_of
+from drivetrain.comm.told import MOST_BYTES, told_by_all
 from drivetrain.comm.transport import Transport
 from drivetrain.data.order import samples_of_step
 from drivetrain.errors import UsageError
@@ -134,6 +135,18 @@ def test_names_are_told_once_in_a_membership() -> None:
     assert (before.mispaired, after.mispaired) == ([], [])
 
 
+def test_what_is_too_long_to_be_told_is_refused_on_all_ranks() -> None:
+    group = Group(2)
+    with ThreadPoolExecutor(2) as pool:
+        told = [
+            pool.submit(told_by_all, cast(Transport, SimulatedTransport(group, rank)), "x" * size)
+            for rank, size in enumerate((3, MOST_BYTES))
+        ]
+        for each in told:
+            with pytest.raises(UsageError, match=f"{MOST_BYTES + 2} bytes on one rank; at most {MOST_BYTES}"):
+                each.result()
+
+
 # --- what is no loss --------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +168,7 @@ REFUSED: dict[str, tuple[Forward, str]] = {
     "many weights": (lambda m, s: Loss(loss_of(m, s), cast(Any, s[2])), r"Loss\(weight=...\): must be one real number"),
     "a text as a metric": (lambda m, s: Loss(loss_of(m, s), 1.0, {"a": cast(Any, "x")}), r"\['a'\]: must be one real"),
     "names that are numbers": (lambda m, s: Loss(loss_of(m, s), 1.0, {cast(Any, 3): 1.0}), "names must be text, got 3"),
+    "a long name": (lambda m, s: Loss(loss_of(m, s), 1.0, {"n" * 201: 1.0}), "names have at most 200 characters: nnn"),
     "17 names": (lambda m, s: Loss(loss_of(m, s), 1.0, {f"n{n}": 1.0 for n in range(17)}), "at most 16 names"),
 }  # fmt: skip
 EVERYWHERE: dict[str, tuple[Forward, str]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ class Loss:
     weight: float
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+
+_NAME_CHARS: Final = 200
+"""Of a metric: names travel."""
 
 Forward = Callable[[nn.Module, Any], torch.Tensor | Loss]
 
@@ -77,6 +80,8 @@ def _metrics(metrics: Mapping[str, float], by: str) -> dict[str, float]:
     for name in metrics:
         if not isinstance(name, str):
             raise UsageError(f"{by} Loss(metrics=...): names must be text, got {name!r}")
+        if len(name) > _NAME_CHARS:
+            raise UsageError(f"{by} Loss(metrics=...): names have at most {_NAME_CHARS} characters: {name[:40]}...")
     if len(metrics) > METRIC_SLOTS:
         raise too_many(metrics)
     return {name: _number(value, f"{by} Loss(metrics=...)[{name!r}]") for name, value in metrics.items()}
