@@ -25,8 +25,6 @@ _ARGUMENTS: Final = 20
 """So many hyper-parameters are told one by one; the last number is of all others."""
 _NUMBERS: Final = struct.Struct(f"<8q{_ARGUMENTS}I")
 _LINE_BYTES: Final = 72
-BYTES: Final = _NUMBERS.size + _LINE_BYTES
-"""Of a message; the same for all."""
 
 
 class Kind(IntEnum):
@@ -70,7 +68,7 @@ class Identity:
     """Tell values of the optimizer's hyper-parameters apart."""
 
     def packed(self) -> bytes:
-        """As a message of `BYTES`."""
+        """As a message, of the same size for all."""
         text = self.line.encode()[-_LINE_BYTES:]
         data = -1 if self.data is None else self.data
         numbers = (self.kind, self.step, self.index, self.size, self.trained, self.way, len(text), data)

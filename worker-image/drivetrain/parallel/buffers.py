@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -247,16 +246,6 @@ class Buffers:
                     if self._looks[key] == _LOOKS and isinstance(each.tensor, torch.Tensor):
                         each.sample = _sample(each.tensor)
         self._kept, self._statistics, self._first = [], [], None
-
-    @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """Put all back after the block, whatever was done in it."""
-        inside = Buffers(self._model)
-        inside.begin()
-        try:
-            yield
-        finally:
-            inside.restore()
 
     # --- what all ranks make of them ----------------------------------------------------------------------------------
 
