@@ -220,6 +220,24 @@ class Histories(RuleBasedStateMachine):
             assert world.status.phase is Phase.RUNNING
 
 
+def test_what_a_leader_of_old_creates_after_the_end_goes() -> None:
+    """Found by `--hypothesis-profile=explore`: the second of two leaders sees pods as they were before the job failed,
+    and has nothing to write to its status, so nothing stops it from creating a worker."""
+    state = Histories()
+    state.begin(workers=2, minimum=None, budget=0, deadline=None, warm=True)
+    world = state.world
+    first, *_ = sorted(name for name, pod in world.pods.items() if pod.role == ROLE_WORKER)
+    world.delete(first)
+    world.kubelets()
+    state.two_leaders(lag=0)
+    world.incidents += 1
+    world.end(first, 1)
+    state.two_leaders(lag=2)
+    state.the_end_is_the_end()
+    assert world.status.phase is Phase.FAILED
+    state.teardown()
+
+
 Histories.TestCase.settings = settings(
     max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

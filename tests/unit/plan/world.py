@@ -66,6 +66,7 @@ class World:
     terms: list[int] = field(default_factory=list)
     """Every coordinator pod that was ever created, by term."""
     creates_after_end: int = 0
+    """By a leader that knew of the end. One whose lease ran out may have planned before it; what it creates goes."""
     uids: itertools.count[int] = field(default_factory=itertools.count)
 
     # --- the operator ---------------------------------------------------------------------------------------------
@@ -113,12 +114,13 @@ class World:
             self.status = TrainingJobStatus.model_validate(status_json(found.status))
             self.version += 1
             left -= 1
+        ended = found.status.finished or view.job.deleting
         for effect in found.effects[: max(left, 0)]:
+            creates = isinstance(effect, CreateWorker | CreateCoordinator | CreateService)
+            self.creates_after_end += creates and ended
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        creates = isinstance(effect, CreateWorker | CreateCoordinator | CreateService)
-        self.creates_after_end += creates and (self.status.finished or self.deleting)
         match effect:
             case CreateService(name, term, _) if self.service is None:
                 self.service = ServiceView(name, "s", ADDRESS, term)
