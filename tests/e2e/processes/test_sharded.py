@@ -49,8 +49,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
     return alone(tmp_path_factory.mktemp("sharded") / "alone")
 
 
-def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path, tolerance: float = 2e-5) -> None:
-    torch.testing.assert_close(model_at_the_end(folder), undisturbed, rtol=0, atol=tolerance)
+def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path) -> None:
+    torch.testing.assert_close(model_at_the_end(folder), undisturbed, rtol=0, atol=2e-5)
 
 
 @asynccontextmanager
@@ -133,7 +133,14 @@ async def test_compression_goes_on_when_members_come_go_and_die(
     assert told.progress.communication is not None
     assert told.progress.communication.method in ("int8", "none", "bf16")
     assert (told.progress.communication.reason != "") == (method == "auto")
-    assert_as(undisturbed, tmp_path, 0.01)
+    assert apart(model_at_the_end(tmp_path), undisturbed) < 0.006  # int8: 0.0030 to 0.0031
+
+
+def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """How far two models are from each other, by the length of the second. Of all numbers together: one whose gradient
+    is next to nothing may go anywhere when Adam gives it full steps."""
+    a, b = (torch.cat([each[name].flatten() for name in others]) for each in (some, others))
+    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("mode", ["tensor", "pipeline"])
