@@ -69,26 +69,14 @@ class Pending:
         self._work = work
         self._tensors = tensors
         self._what = what
-        self._done = False
-        self._notify: Callable[[], None] | None = None
-        self._future = work.get_future()
-        self._future.add_done_callback(self._completed)
-
-    def _completed(self, _: object) -> None:
-        # Runs on one of gloo's threads.
-        self._done = True
-        notify = self._notify
-        if notify is not None:
-            notify()
 
     def _arm(self, notify: Callable[[], None]) -> None:
-        self._notify = notify
-        if self._done:
-            notify()
+        # Only of those that are waited for: the callback runs on one of gloo's threads, which then needs Python's lock.
+        self._work.get_future().add_done_callback(lambda _: notify())
 
     def wait(self) -> None:
         """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`: the tensors are lost."""
-        if not self._done:
+        if not self.done:
             self._transport.blocked(True)
             try:
                 self._transport.interrupt.wait(self._arm, WAIT_SECONDS, self._what)
@@ -97,7 +85,7 @@ class Pending:
         else:
             self._transport.interrupt.check()
         try:
-            self._future.value()
+            self._work.get_future().value()
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
         self._transport.forget_done()
@@ -105,12 +93,12 @@ class Pending:
     @property
     def done(self) -> bool:
         """Over, well or badly: nothing writes to the tensors any more."""
-        return self._done
+        return bool(self._work.is_completed())  # gloo completes the future first
 
     def abandon(self, quarantine: Quarantine) -> None:
         """Hand the tensors over to `quarantine` unless the operation is over."""
-        if not self._done:
-            quarantine.hold(lambda: self._done, self._transport.process_group, self._tensors, self._work)
+        if not self.done:
+            quarantine.hold(lambda: self.done, self._transport.process_group, self._tensors, self._work)
 
 
 class Transport:
@@ -164,10 +152,12 @@ class Transport:
     def enter(self, message: bytes, check: Callable[[list[bytes]], None]) -> None:
         """Begin an operation: all ranks send `message`, of the same size. Returns at once; nothing else is sent before
         all have come and `check(messages)`, by rank, has been called, which may raise."""
-        source = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-        output = source.new_empty(len(message) * self.world)
+        source = torch.frombuffer(bytearray(message * self.world), dtype=torch.uint8)
+        output = torch.empty_like(source)
+        sizes = [len(message)] * self.world
         self._gate = None
-        pending = self.all_gather_into(output, source)
+        # Not all-gather: gloo's goes around the ring, and wakes a thread of every rank for every other.
+        pending = self.all_to_all(output, source, sizes, sizes)
 
         def gate() -> None:
             pending.wait()
