@@ -49,6 +49,39 @@ def test_any_tensor_arrives_as_it_was() -> None:
     assert all(together(both_ways, 2, 40))
 
 
+def at_another_operation(pipe: Pipe) -> tuple[bool, str]:
+    """Whether `check` had seen everybody's message before the first tensor left; and what it raised."""
+    transport = connected(pipe)
+    neighbours = Neighbours(transport, [1 - pipe.rank])
+    seen: list[list[bytes]] = []
+
+    def check(messages: list[bytes]) -> None:
+        seen.append(messages)
+        if len(set(messages)) > 1:
+            raise UsageError("apart")
+
+    transport.enter(b"same", check)
+
+    def use() -> None:
+        if pipe.rank == 0:
+            neighbours.send(torch.zeros(3), Message(1, 0))
+        else:
+            neighbours.receive(Message(0, 0))
+
+    use()
+    compared = seen == [[b"same", b"same"]]
+    transport.enter(b"own%d" % pipe.rank, check)
+    try:
+        use()
+    except UsageError as error:
+        return compared, str(error)
+    return compared, ""
+
+
+def test_nothing_travels_between_ranks_at_different_operations() -> None:
+    assert together(at_another_operation, 2) == [(True, "apart")] * 2
+
+
 def many(pipe: Pipe, count: int) -> None:
     """One sends far ahead of the other, which wants the last one first."""
     neighbours = Neighbours(connected(pipe), [1 - pipe.rank])

@@ -48,6 +48,7 @@ class Neighbours:
 
     def receive(self, message: Message) -> torch.Tensor:
         """What the peer sends, or has sent, as this message; on the CPU. Raises `Interrupted`."""
+        self._transport.pass_gate()
         self._transport.interrupt.check()
         line = self._lines[message.peer]
         try:
@@ -72,6 +73,7 @@ class Neighbours:
                 f"training.parallel.pipeline: what a block is given must be a floating-point tensor with at most "
                 f"{_DIMENSIONS} dimensions, not {tensor.dtype} with {tensor.dim()}"
             )
+        self._transport.pass_gate()
         self._transport.interrupt.check()
         shape = (*tensor.shape, *[0] * (_DIMENSIONS - tensor.dim()))
         header = _HEADER.pack(message.tag, _TYPES.index(tensor.dtype), tensor.dim(), *shape)

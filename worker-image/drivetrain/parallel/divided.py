@@ -75,6 +75,8 @@ class Divided:
         self.absent = Absent(None if stays_whole else model, optimizer, names)
         if tensor is not None:
             tensor.absent = self.absent
+        if stages is not None:
+            stages.absent = self.absent
         if zero is not None:
             zero.uses(self.absent)
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 import torch
+from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from drivetrain.comm.arrivals import Arrivals
@@ -63,6 +64,8 @@ class Pipeline:
         self._mesh: Mesh | None = None
         self._neighbours: Neighbours | None = None
         self._live: dict[tuple[int, int], _Live] = {}
+        self._parameters: dict[int, list[nn.Parameter]] = {}
+        """By chunk, if gradients are computed in two parts: those that may get one from it in this step."""
         if options.schedule == "zerobubble":
             import drivetrain.parallel.pipeline.split  # noqa: F401  Now, and not in the first step.
 
@@ -130,12 +133,13 @@ class Pipeline:
         mesh, neighbours = self._mesh, self._neighbours
         assert mesh is not None
         assert neighbours is not None
-        mesh.world.pass_gate()
         shape = Shape(mesh.stages, self._chunks, microbatches)
         actions = self._schedule(shape, mesh.stage)
         messages = [self._messages(action, shape) for action in actions]
         splits = any(action.kind is Kind.WEIGHT for action in actions)
-        with _ending_for_all(neighbours):
+        if splits:
+            self._parameters = self.stages.parameters_of(sorted({self._chunk(action) for action in actions}))
+        with _ending_for_all(neighbours), self.stages.absent.schedule():
             for number, (action, (receives, sends)) in enumerate(zip(actions, messages, strict=True)):
                 receive = partial(_received, neighbours, receives)
                 mesh.world.interrupt.check()
@@ -205,7 +209,7 @@ class Pipeline:
         elif live.input is not None:
             from drivetrain.parallel.pipeline.split import backward_to_input
 
-            parameters = self.stages.parameters_of(self._chunk(action))
+            parameters = self._parameters[self._chunk(action)]
             splits.refuses = _REENTRANT
             try:
                 live.left = backward_to_input(live.edge, live.gradient, live.input, parameters)
@@ -229,7 +233,7 @@ class Pipeline:
             return
         from drivetrain.parallel.pipeline.split import backward_to_parameters
 
-        parameters = self.stages.parameters_of(self._chunk(action))
+        parameters = self._parameters[self._chunk(action)]
         for each in backward_to_parameters(live.edge, live.gradient, live.left, parameters):
             arrivals.arrived(each)
 

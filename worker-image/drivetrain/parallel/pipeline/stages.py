@@ -19,6 +19,7 @@ from torch import nn
 
 from drivetrain.device import settle
 from drivetrain.errors import UsageError
+from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.blocks import in_backward, modules_of, owners
 from drivetrain.parallel.loss import Loss
 from drivetrain.parallel.pipeline.cut import cut
@@ -159,6 +160,8 @@ class Stages:
                 "times chunks of each): set model.blocks to a list of at least as many modules"
             )
         self._refuse_wrong_blocks()
+        self.absent = Absent()
+        """What other stages have."""
         self._pass: Passage | _Timing | _Whole | None = None
         self._bounds: list[int] = []
         self._chunk_of: dict[int, int] = {}
@@ -221,10 +224,15 @@ class Stages:
         """Which chunk this parameter or buffer belongs to; None: all ranks have it."""
         return self._chunk_of.get(id(tensor))
 
-    def parameters_of(self, chunk: int) -> list[nn.Parameter]:
-        """Those that may get a gradient from a chunk: its own, and those that all ranks have."""
-        trainable = (each for each in self._model.parameters() if each.requires_grad)
-        return [each for each in trainable if self.chunk_of(each) in (chunk, None)]
+    def parameters_of(self, chunks: Sequence[int]) -> dict[int, list[nn.Parameter]]:
+        """Those that may get a gradient from each of these chunks: its own, and those that all ranks have."""
+        found: dict[int, list[nn.Parameter]] = {chunk: [] for chunk in chunks}
+        for each in self._model.parameters():
+            if each.requires_grad:
+                of = self.chunk_of(each)
+                for chunk in found if of is None else {of} & found.keys():
+                    found[chunk].append(each)
+        return found
 
     def blocks_of_chunk(self, chunk: int) -> range:
         """Numbers of a chunk's blocks."""
