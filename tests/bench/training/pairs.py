@@ -26,7 +26,7 @@ from unit.runtime.together import Pipe, Ranks
 T = TypeVar("T")
 
 WARM_UP = 6
-TRIED, TRIED_WARM_UP = 6, 3
+TRIED, TRIED_WARM_UP = 12, 3
 """Steps for each of torch's settings."""
 LOSS_OVER = 10
 """Last steps over which the loss is averaged: that of one small batch says little."""
@@ -70,30 +70,27 @@ def timed(step: Step, number: int) -> tuple[float, torch.Tensor]:
 
 
 def fastest(counterpart: Counterpart, feed: Feed) -> tuple[object, int]:
-    """The setting, and then the number of threads, that rank 0 finds fastest. Leaves torch with that many."""
-    setting = _first_of(counterpart.settings, lambda each: _tried(counterpart.build(new_model(), feed, each)))
-    step = counterpart.build(new_model(), feed, setting)
-
-    def with_threads(number: int) -> float:
-        torch.set_num_threads(number)
-        return _tried(step)
-
+    """The setting and the number of threads that rank 0 finds fastest. Leaves torch with that many."""
     # More than there are cores would only get into each other's way.
-    threads = _first_of(tuple({1, max(1, (os.cpu_count() or 1) // dist.get_world_size())}), with_threads)
-    torch.set_num_threads(threads)
-    return setting, threads
+    threads = tuple({1, max(1, (os.cpu_count() or 1) // dist.get_world_size())})
+    steps = {each: counterpart.build(new_model(), feed, each) for each in counterpart.settings}
+    setting, number = _first_of({(each, number): steps[each] for each in steps for number in threads})
+    torch.set_num_threads(number)
+    return setting, number
 
 
-def _tried(step: Step) -> float:
-    seconds = [timed(step, number)[0] for number in range(TRIED_WARM_UP + TRIED)]
-    return statistics.median(seconds[TRIED_WARM_UP:])
-
-
-def _first_of(choices: tuple[T, ...], seconds: Callable[[T], float]) -> T:
-    """The one that takes the fewest seconds, on which all ranks agree."""
+def _first_of(steps: dict[tuple[T, int], Step]) -> tuple[T, int]:
+    """The setting and number of threads whose steps take the shortest, on which all ranks agree. All are tried in turn:
+    one after the other, the machine's mood would choose."""
+    choices = list(steps)
     if len(choices) == 1:
         return choices[0]
-    agreed = torch.tensor([seconds(each) for each in choices])
+    seconds: dict[tuple[T, int], list[float]] = {each: [] for each in choices}
+    for turn in range(TRIED_WARM_UP + TRIED):
+        for each, step in steps.items():
+            torch.set_num_threads(each[1])
+            seconds[each].append(timed(step, turn)[0])
+    agreed = torch.tensor([statistics.median(seconds[each][TRIED_WARM_UP:]) for each in choices])
     dist.broadcast(agreed, 0)
     return choices[int(agreed.argmin())]
 
