@@ -114,7 +114,7 @@ class Prepared:
         return partial(self._updated, step, reduced), reduced.change_pending
 
     def _updated(self, step: int, reduced: Reduced) -> StepResult:
-        record = self.update.record(step, reduced.norm)
+        record = self.update.record(step, reduced.norm, self.strategy.buffers.outcome)
         with self.strategy.exchange.updating(), self.only_update.updating():
             self.update.apply(record)
         self.strategy.trained.forget_others()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 from drivetrain import faults
 from drivetrain.errors import UsageError
 from drivetrain.optim.rate import RateFactor
+from drivetrain.parallel.buffers import Became, write
 from drivetrain.precision import LossScale
 
 Gradients = Sequence[torch.Tensor | None]
@@ -38,8 +39,8 @@ class Record:
     """What the learning rates are multiplied by for this update."""
     skipped: bool
     """The gradient had overflowed (fp16 only): parameters, optimizer and schedule stay as they are."""
-    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Of the model, by name: those that the step has changed. What the model has already may be left out."""
+    buffers: Mapping[str, Became] = field(default_factory=dict)
+    """Of the model, by path: what those have become that the step has changed. A model that has it may be spared it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,8 @@ class State:
 
 def apply(state: State, record: Record) -> None:
     """Make the update. Uses the record's gradients up: they are multiplied in place."""
-    buffers = dict(state.model.named_buffers()) if record.buffers else {}
-    with torch.no_grad():
-        for name, value in record.buffers.items():
-            buffers[name].copy_(value)
+    if record.buffers:
+        write(dict(state.model.named_modules()), record.buffers)
     if state.loss_scale is not None and record.norm is not None:
         state.loss_scale.settle(overflowed=record.skipped)
     if record.skipped:
@@ -111,7 +110,7 @@ class Update:
         """Whether `record` must be told the gradient's norm."""
         return self._clip_norm is not None or self.state.loss_scale is not None
 
-    def record(self, step: int, norm: float | None) -> Record:
+    def record(self, step: int, norm: float | None, buffers: Mapping[str, Became]) -> Record:
         """What to do with the gradients that are in `.grad`. `norm` is the whole gradient's, loss scale and all; None
         if there is no gradient at all, or it was not needed."""
         factor, skipped, loss_scale = 1.0, False, self.state.loss_scale
@@ -122,11 +121,12 @@ class Update:
             # As torch.nn.utils.clip_grad_norm_ computes it.
             factor = (1.0 if self._clip_norm is None else min(1.0, self._clip_norm / (norm + 1e-6))) / scale
         gradients = [each.grad for each in parameters_of(self.state.optimizer)]
-        return Record(step, gradients, norm, factor, self._rate.at(step), skipped)
+        return Record(step, gradients, norm, factor, self._rate.at(step), skipped, buffers)
 
     def apply(self, record: Record) -> None:
-        """Make the update. Raises `UsageError` if its outcome cannot be handed to a newcomer."""
-        apply(self.state, record)
+        """Make the update of a step that this process has made: its buffers are there. Raises `UsageError` if the outcome
+        cannot be handed to a newcomer."""
+        apply(self.state, replace(record, buffers={}))
         if not record.skipped:
             self._refuse_sparse_state()
         faults.point("committed", record.step)

@@ -12,9 +12,9 @@ a sample of its elements; a copy of it stands by in case that it does change, an
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
@@ -37,6 +37,9 @@ _SAMPLED: Final = 64
 _Key = tuple[nn.Module, str]
 _Value = torch.Tensor | Gone | None
 """What a name stands for: nothing at all, None, or a tensor."""
+Became = tuple[torch.Tensor | None, str, bool] | None
+"""What a buffer has become: nothing if it is gone; else what it is, on what kind of device, and whether it is not
+persistent."""
 
 
 @dataclass(slots=True)
@@ -107,6 +110,8 @@ class Buffers:
         self._looks: dict[_Key, int] = {}
         """How often a large one was found unchanged. Of one that was not, it is gone for good."""
         self._changing: set[_Key] = set()
+        self.outcome: dict[str, Became] = {}
+        """By path: those that the last step has changed."""
         self._look_at_modules()
         self.look()
 
@@ -235,6 +240,8 @@ class Buffers:
 
     def end(self) -> None:
         """The step is exchanged. What is restored before the next `begin` must not roll it back."""
+        known = (*self._statistics, *self._kept)
+        self.outcome = {self._path(each): _became(each) for each in known if each.is_changed()}
         for each in self._kept:
             key = (each.module, each.name)
             if key in self._constant:
@@ -299,10 +306,9 @@ class Buffers:
 
     def take_from(self, transport: Transport, owner: int) -> None:
         """Make the others what rank `owner` has. All ranks call this. Raises `Interrupted`."""
-        given: dict[str, Any] = {}
-        """By path: nothing if it is gone; else what it is, on what kind of device, and whether it is not persistent."""
+        given: dict[str, Became] = {}
         if transport.rank == owner:
-            given = {self._path(each): _told(each) for each in self._kept if each.is_changed()}
+            given = {self._path(each): _became(each) for each in self._kept if each.is_changed()}
         else:
             with torch.no_grad():
                 for each in self._kept:
@@ -310,18 +316,22 @@ class Buffers:
                         each.put_back()
         found = broadcast_tree(transport, given, owner)
         if transport.rank != owner:
-            modules = {path: module for module, path in self._outline.paths.items()}
-            with torch.no_grad():
-                for path, told in found.items():
-                    prefix, _, name = path.rpartition(".")
-                    value, kind, hidden = told or (GONE, "", False)
-                    _assign(modules[prefix], name, value, hidden, kind)
+            write({path: module for module, path in self._outline.paths.items()}, found)
 
     def _path(self, kept: _Kept) -> str:
         return self._outline.path(kept.module, kept.name)
 
 
-def _told(kept: _Kept) -> tuple[torch.Tensor | None, str, bool] | None:
+def write(modules: Mapping[str, nn.Module], outcome: Mapping[str, Became]) -> None:
+    """Make a model's buffers what they have become elsewhere. `modules`: all of it, by path."""
+    with torch.no_grad():
+        for path, became in outcome.items():
+            prefix, _, name = path.rpartition(".")
+            value, kind, hidden = became or (GONE, "", False)
+            _assign(modules[prefix], name, value, hidden, kind)
+
+
+def _became(kept: _Kept) -> Became:
     now = kept.now
     if isinstance(now, Gone):
         return None
