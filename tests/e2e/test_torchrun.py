@@ -100,12 +100,15 @@ SLOW_END = """
 import time
 from drivetrain.comm.transport import Pending
 
-told = Pending._completed
-def slowly(self, future):
-    told(self, future)
-    time.sleep(0.2)
+arm = Pending._arm
+def slowly(self, notify):
+    def told():
+        notify()
+        time.sleep(0.2)
 
-Pending._completed = slowly
+    arm(self, told)
+
+Pending._arm = slowly
 """
 """gloo's thread is still in Python, in the callback that tells of an operation's end, when whoever waited goes on."""
 

@@ -69,10 +69,11 @@ class Pending:
         self._work = work
         self._tensors = tensors
         self._what = what
+        self._future = work.get_future()
 
     def _arm(self, notify: Callable[[], None]) -> None:
         # Only of those that are waited for: the callback runs on one of gloo's threads, which then needs Python's lock.
-        self._work.get_future().add_done_callback(lambda _: notify())
+        self._future.add_done_callback(lambda _: notify())
 
     def wait(self) -> None:
         """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`: the tensors are lost."""
@@ -85,7 +86,7 @@ class Pending:
         else:
             self._transport.interrupt.check()
         try:
-            self._work.get_future().value()
+            self._future.value()
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
         self._transport.forget_done()
@@ -93,7 +94,7 @@ class Pending:
     @property
     def done(self) -> bool:
         """Over, well or badly: nothing writes to the tensors any more."""
-        return bool(self._work.is_completed())  # gloo completes the future first
+        return bool(self._future.done())
 
     def abandon(self, quarantine: Quarantine) -> None:
         """Hand the tensors over to `quarantine` unless the operation is over."""
