@@ -124,8 +124,8 @@ class Update:
         return Record(step, gradients, norm, factor, self._rate.at(step), skipped, buffers)
 
     def apply(self, record: Record) -> None:
-        """Make the update of a step that this process has made: its buffers are there. Raises `UsageError` if the outcome
-        cannot be handed to a newcomer."""
+        """Make the update of a step that was made here, so that its buffers are there. Raises `UsageError` if the
+        outcome cannot be handed to a newcomer."""
         apply(self.state, replace(record, buffers={}))
         if not record.skipped:
             self._refuse_sparse_state()

@@ -74,6 +74,9 @@ def test_records_replayed_elsewhere_make_the_same_bits(kind: str, fp16: bool, cl
 class Restless(nn.Module):
     """Its buffers are written to, assigned anew, made None, registered late and deleted."""
 
+    calls: torch.Tensor
+    until: torch.Tensor | None
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 5))
@@ -112,7 +115,7 @@ def trained_and_replayed(pipe: Pipe) -> tuple[list[str], list[list[str]]]:
             apply(state, copy.deepcopy(record))
             return record
 
-    drivetrain.prepared.Update = Noting  # type: ignore[misc]  # this process is the test's own
+    drivetrain.prepared.Update = Noting  # type: ignore[attr-defined]  # this process is the test's own
     run = Run(settings(Case(steps=6, clip=1.0)), None)
     run.prepare(model=model, optimizer=lambda parameters: torch.optim.AdamW(parameters, 0.01), data=Numbers())
     for batch in run.batches():
