@@ -15,8 +15,8 @@ from harness import activity, collection, limits, scheduling
 # How long an example takes says how busy the machine is; and the first text in a fresh clone waits for a table of
 # Unicode to be made. `harness.limits` ends what hangs.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# The same examples in every run: a change is not blamed for what chance finds. Who wants other examples, and more of
-# them, asks for `--hypothesis-profile=explore`.
+# The same examples in every run: a change is not blamed for what chance finds. `--hypothesis-profile=explore` tries
+# others each time.
 settings.register_profile("drivetrain", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("drivetrain")
 

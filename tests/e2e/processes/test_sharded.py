@@ -53,6 +53,13 @@ def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path) -> None:
     torch.testing.assert_close(model_at_the_end(folder), undisturbed, rtol=0, atol=2e-5)
 
 
+def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """How far two models are from each other, by the length of the second. Of all numbers together: one whose gradient
+    is next to nothing may go anywhere when Adam gives it full steps."""
+    a, b = (torch.cat([each[name].flatten() for name in others]) for each in (some, others))
+    return float((a - b).norm() / b.norm())
+
+
 @asynccontextmanager
 async def job(folder: Path, stage: int, workers: int = 2, every: int = 8, **fields: Any) -> AsyncIterator[LocalJob]:
     """A job of this script."""
@@ -134,13 +141,6 @@ async def test_compression_goes_on_when_members_come_go_and_die(
     assert told.progress.communication.method in ("int8", "none", "bf16")
     assert (told.progress.communication.reason != "") == (method == "auto")
     assert apart(model_at_the_end(tmp_path), undisturbed) < 0.006  # int8: 0.0030 to 0.0031
-
-
-def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
-    """How far two models are from each other, by the length of the second. Of all numbers together: one whose gradient
-    is next to nothing may go anywhere when Adam gives it full steps."""
-    a, b = (torch.cat([each[name].flatten() for name in others]) for each in (some, others))
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("mode", ["tensor", "pipeline"])

@@ -308,9 +308,9 @@ class Absent:
             self._take(before)
 
     @contextmanager
-    def schedule(self) -> Iterator[None]:
-        """Inside, the script's forward function is called many times, and between the calls nobody uses what is absent:
-        so it need not come and go each time. Nothing to who uses it in backward, behind open doors."""
+    def many_forwards(self) -> Iterator[None]:
+        """Inside, the script's forward function is called many times, and nobody uses what is absent between the calls,
+        so it need not come and go each time. Does nothing if there are doors, because backward uses what is behind."""
         before = self._turn
         if not any(missing.doors for missing in self._table.values()):
             self._take(Turn.FORWARD)

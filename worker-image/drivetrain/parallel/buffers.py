@@ -155,6 +155,7 @@ class Buffers:
     def begin(self) -> None:
         """A step begins: remember what it may change."""
         self._kept, self._statistics, self._first = [], [], None
+        self.outcome = {}  # so that what forward assigns anew is not kept for a step longer
         self._outline.take_names()
         for module, name, tensor in self._all():
             kept = self._keep(module, name, tensor)
@@ -240,12 +241,12 @@ class Buffers:
 
     def end(self) -> None:
         """The step is exchanged. What is restored before the next `begin` must not roll it back."""
-        known = (*self._statistics, *self._kept)
-        self.outcome = {self._path(each): _became(each) for each in known if each.is_changed()}
+        changed = {id(each): each for each in (*self._statistics, *self._kept) if each.is_changed()}
+        self.outcome = {self._path(each): _became(each) for each in changed.values()}
         for each in self._kept:
             key = (each.module, each.name)
             if key in self._constant:
-                if each.is_changed():
+                if id(each) in changed:
                     del self._constant[key], self._looks[key]
                     self._changing.add(key)
                 elif each.sample is None:

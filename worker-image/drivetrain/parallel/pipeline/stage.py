@@ -139,7 +139,7 @@ class Pipeline:
         splits = any(action.kind is Kind.WEIGHT for action in actions)
         if splits:
             self._parameters = self.stages.parameters_of(sorted({self._chunk(action) for action in actions}))
-        with _ending_for_all(neighbours), self.stages.absent.schedule():
+        with _ending_for_all(neighbours), self.stages.absent.many_forwards():
             for number, (action, (receives, sends)) in enumerate(zip(actions, messages, strict=True)):
                 receive = partial(_received, neighbours, receives)
                 mesh.world.interrupt.check()
