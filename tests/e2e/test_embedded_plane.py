@@ -171,7 +171,16 @@ async def test_a_job_that_stands_still_says_who_waits_for_whom_and_fails_when_it
     """The limit is set while the job runs, after the sentence was seen: no slow machine can hide either."""
     late = plane.state / "late"
     script = SCRIPT.replace("run.log(", f"batch.step == 9 and claimed({str(late)!r}) and time.sleep(1000); run.log(")
-    script = f"import os\ndef claimed(path): return not os.path.exists(path) and open(path, 'x')\n{script}"
+    late.touch()
+    claimed = """
+import pathlib
+def claimed(path):
+    try:
+        return pathlib.Path(path).rename(path + ".claimed")
+    except FileNotFoundError:  # by the other rank
+        return None
+"""
+    script = claimed + script
     line = next(number for number, text in enumerate(script.splitlines(), 1) if "time.sleep(1000)" in text)
     await plane.create("late", script, recovery={"spares": 0, "maxRestarts": 0})
     await plane.until("late", lambda status: status.get("reason") == "StandingStill")

@@ -62,7 +62,7 @@ class StandIn:
                 self.link.at("step", self.step + 1, "stand_in.py:1")
                 self.step += 1
                 self.tell()
-                self.link.progress(Progress(step=self.step, loss=1.0))
+                self.link.progress(Progress(step=self.step, loss=1.0), due=True)
                 self.link.counters({"joins": 1.0})
 
 

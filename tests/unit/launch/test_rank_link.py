@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from drivetrain.launch import stacks
+from drivetrain.launch import rank_link, stacks
 from drivetrain.launch.rank_link import RankLink
-from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase
+from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
 from harness.activity import Stillness
 from harness.commands import ended
 
@@ -96,6 +96,39 @@ PLACES = [
     ("", "", lambda line: line),  # nothing was ever said
     ("step", "train.py:24", lambda line: f"train.py:24, at {line}"),  # in what the script gave to run.step
 ]
+
+
+def test_progress_that_is_not_due_is_told_if_it_stays_the_newest(launcher: Launcher, link: RankLink) -> None:
+    """Else a job that stands still would seem to be where the last one that was due was."""
+    link.progress(Progress(step=1), due=True)
+    for step in range(2, 6):
+        link.progress(Progress(step=step, metrics={"seen": float("inf"), "right": 0.5}), due=False)
+    told = [each for each in launcher.until("progress", step=5) if each["type"] == "progress"]
+    assert [each["step"] for each in told] == [1, 5]
+    assert told[1]["metrics"] == {"right": 0.5}
+    link.progress(Progress(step=6), due=True)
+    launcher.until("progress", step=6)
+    beats = [each for _ in range(3) for each in launcher.until("beat")]
+    assert not [each for each in beats if each["type"] == "progress"], "each is told once"
+
+
+def test_another_membership_forgets_progress_that_was_not_told(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_link, "BEAT_SECONDS", 3600.0)
+    link = RankLink(launcher.theirs.detach())
+    formed = threading.Event()
+    link.on_form(lambda form: formed.set())
+    link.progress(Progress(step=1), due=False)
+    launcher.send(type="form", epoch=[1, 2], boundary="now", reason="", members=[])
+    assert formed.wait(60)
+    for _ in range(3):
+        link._beat()
+    link.at("last", 0, "")
+    link._beat()
+    link._beat()
+    assert not [each for each in launcher.until("place", operation="last") if each["type"] == "progress"]
+    link.close()
 
 
 @pytest.mark.parametrize(("operation", "line", "expected"), PLACES, ids=["between", "unknown", "inside"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import json
+import math
 import os
 import selectors
 import signal
@@ -73,6 +74,10 @@ class RankLink:
         self._stays: _Place | None = None
         """Where it was at the last beat."""
         self._told: tuple[_Place, str] | None = None
+        self._progress: Progress | None = None
+        self._progress_stays: Progress | None = None
+        """The newest one at the last beat."""
+        self._progress_told: Progress | None = None
         self._dump_fd = stacks.register_dump()
         self._activated = threading.Event()
         self._callbacks: dict[str, Callable[[dict[str, Any]], None]] = {}
@@ -148,9 +153,14 @@ class RankLink:
         body = {"epoch": epoch, "key": key, "value": base64.b64encode(value).decode()}
         self._send("put", body, slot=f"put {epoch} {key}")
 
-    def progress(self, progress: Progress) -> None:
-        """Tell how far the job is; the newest one counts."""
-        self._send("progress", progress.model_dump(mode="json"))
+    def progress(self, progress: Progress, *, due: bool) -> None:
+        """Tell how far the job is; the newest one counts. One that is not due is told if it stays the newest for a beat:
+        whoever stands still has told all that came before.
+        """
+        self._progress = progress
+        if due:
+            self._progress_told = progress
+            self._send("progress", _with_finite_metrics(progress))
 
     def counters(self, counters: dict[str, float]) -> None:
         """Tell all monotonic counts of this process since its start (not increments)."""
@@ -282,7 +292,16 @@ class RankLink:
             else:
                 self._queue_locked("beat", {}, "beat")
             self._place_locked()
+            self._progress_locked()
             self._flush_locked()
+
+    def _progress_locked(self) -> None:
+        """Tell the newest progress, if it is no news any more and was not told."""
+        progress = self._progress
+        if progress is not None and progress is self._progress_stays and progress is not self._progress_told:
+            self._progress_told = progress
+            self._queue_locked("progress", _with_finite_metrics(progress), "progress")
+        self._progress_stays = progress
 
     def _place_locked(self) -> None:
         """Tell where the script is, if that is news. If it stays, the line that its thread is at says more."""
@@ -326,6 +345,8 @@ class RankLink:
         elif kind == "stacks":
             self._send("stacks", {"text": stacks.stacks(self._place.thread, threading.get_ident())})
         elif isinstance(kind, str):
+            if kind == "form":
+                self._progress = None  # another one may tell it from now on
             callback = self._callbacks.get(kind)
             if callback is None:
                 self._kept[kind] = body
@@ -338,3 +359,9 @@ class RankLink:
             if fd >= 0:
                 os.close(fd)
         self._wake_fd = self._dump_fd = -1
+
+
+def _with_finite_metrics(progress: Progress) -> dict[str, Any]:
+    """What is not finite has no place in JSON: the coordinator would refuse the message."""
+    finite = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
+    return progress.model_copy(update={"metrics": finite}).model_dump(mode="json")

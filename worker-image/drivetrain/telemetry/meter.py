@@ -42,7 +42,7 @@ class Meter:
         )
 
     def report_due(self, progress: Progress) -> bool:
-        """At most five times a second, and always for the last step."""
+        """Whether to tell this step at once: at most five times a second, and always for the last one."""
         now = time.monotonic()
         if now - self._report_at < _REPORT_SECONDS and progress.step + 1 < self._steps:
             return False

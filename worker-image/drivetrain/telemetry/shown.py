@@ -59,8 +59,7 @@ class Shown:
             line = self._meter.line(progress)
             if line is not None:
                 print(line, flush=True)
-            if due:
-                self._world.progress(progress)
+            self._world.progress(progress, due=due)
         if due:
             self.count()
 

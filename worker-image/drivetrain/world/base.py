@@ -87,8 +87,9 @@ class World(Protocol):
     def committed(self, result: StepResult, step: int) -> None:
         """A step was committed here; `step` is its number."""
 
-    def progress(self, progress: Progress) -> None:
-        """Tell the outside how far the job is (members agree that this step is visible)."""
+    def progress(self, progress: Progress, *, due: bool) -> None:
+        """Tell the outside how far the job is (members agree that this step is visible): at once where it is due, else
+        if nothing newer comes."""
 
     def counters(self, counters: dict[str, float]) -> None:
         """Tell the outside the runtime's counts."""

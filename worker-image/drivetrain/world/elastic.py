@@ -6,7 +6,6 @@ calls torch. The training thread acts on it in `ensure`: it leaves the old group
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -171,10 +170,8 @@ class Elastic:
         self._step = step
         self._tell(ProcessPhase.MEMBER, formed=True)
 
-    def progress(self, progress: Progress) -> None:
-        # What is not finite has no place in JSON: the coordinator would refuse the message.
-        finite = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
-        self._link.progress(progress.model_copy(update={"metrics": finite}))
+    def progress(self, progress: Progress, *, due: bool) -> None:
+        self._link.progress(progress, due=due)
 
     def counters(self, counters: dict[str, float]) -> None:
         current = self.transport.payload_bytes if self.transport is not None else 0

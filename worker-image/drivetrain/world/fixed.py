@@ -99,7 +99,7 @@ class Fixed:
     def committed(self, result: StepResult, step: int) -> None:
         return
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: Progress, *, due: bool) -> None:
         return
 
     def counters(self, counters: dict[str, float]) -> None:
