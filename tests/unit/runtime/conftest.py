@@ -1,4 +1,4 @@
-"""A store of files on a real local server, for tests of reading them."""
+"""For tests of the runtime: one thread for torch, and a store of files on a real local server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import torch
+
+
+# Several workers of pytest and their ranks share few cores: a pool of threads in each would spin for the others' time.
+torch.set_num_threads(1)
 
 
 class Ranges(BaseHTTPRequestHandler):
