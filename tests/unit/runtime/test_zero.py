@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from drivetrain.comm.transport import Pending
 from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of
+from drivetrain.parallel.zero.same_order import SameOrder
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision
 from unit.runtime.together import Pipe, together
@@ -276,7 +278,27 @@ ORDERS: dict[str, tuple[tuple[int, ...], bool]] = {
 }
 
 
-def switching(pipe: Pipe, order: tuple[int, ...], stops: bool, since: int) -> str:
+def tear() -> None:
+    """From blocks.2 on, connections end before what is gathered has come: as they do when the other rank, which has
+    found out first that this one is elsewhere, has ended by then."""
+    visit, wait = SameOrder.visit, Pending.wait
+    torn: list[int] = []
+
+    def visiting(order: SameOrder, block: int) -> int | None:
+        torn.extend([block] * (block == 3))  # 0 is what is in no block
+        return visit(order, block)
+
+    def waiting(pending: Pending) -> None:
+        if torn:
+            raise CommFault("all-gather: connection reset by peer")
+        wait(pending)
+
+    patch = pytest.MonkeyPatch()  # for good: this process is a rank's
+    patch.setattr(SameOrder, "visit", visiting)
+    patch.setattr(Pending, "wait", waiting)
+
+
+def switching(pipe: Pipe, order: tuple[int, ...], stops: bool, since: int, torn: bool = False) -> str:
     """Train with it."""
     case = Case(steps=4, zero=3, microbatches=2)
     run = Run(settings(case), None)
@@ -285,6 +307,8 @@ def switching(pipe: Pipe, order: tuple[int, ...], stops: bool, since: int) -> st
     for batch in run.batches():
         if batch.step == since:
             model.order = model.then
+            if torn and pipe.rank == 1:
+                tear()
         try:
             run.step(batch, forward(case))
         except UsageError as error:
@@ -301,6 +325,12 @@ def test_ranks_that_run_other_blocks_are_told_which(kind: str, since: int) -> No
     assert re.search(
         r"rank 0 is at (blocks\.\d as|the end of).* while rank 1 is at (blocks\.\d as|the end of)", answers[0]
     )
+
+
+def test_a_rank_is_told_although_the_other_one_has_ended() -> None:
+    answers = together(switching, 2, *ORDERS["one of another size"], 2, True)
+    assert answers[0] == answers[1]
+    assert "rank 0 is at blocks.1 as block number 3 while rank 1 is at blocks.2" in answers[0]
 
 
 def changing(pipe: Pipe) -> list[float]:

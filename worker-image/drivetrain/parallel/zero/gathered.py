@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from drivetrain.comm.transport import InFlight, Transport
+from drivetrain.errors import CommFault
 from drivetrain.parallel.absent import Absent, Door
 from drivetrain.parallel.blocks import Block, in_backward
 from drivetrain.parallel.layout import Slot
@@ -170,7 +171,7 @@ class Gathered:
     def end(self) -> None:
         """The last backward of the step is over."""
         for flat in self._flats:
-            flat.arrive()
+            self._arrive(flat)
             if flat.is_whole:
                 flat.drop()
             self.absent.close(Door.BLOCK, flat.parameters)
@@ -213,7 +214,14 @@ class Gathered:
         if unforeseen:
             self._order.settle()  # others may not have called it, and it would never arrive
         self.absent.open(Door.BLOCK, flat.parameters)
-        flat.arrive()
+        self._arrive(flat)
+
+    def _arrive(self, flat: _Flat) -> None:
+        try:
+            flat.arrive()
+        except CommFault:
+            self._order.settle()  # who found out first that it is elsewhere may have ended, and its connections with it
+            raise
 
     def _need(self, number: int) -> None:
         if self._flats and self._flats[number].is_whole:
