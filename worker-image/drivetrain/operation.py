@@ -10,7 +10,6 @@ It begins by comparing who is at what (identity.py), and an error on one rank en
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,10 +25,11 @@ from drivetrain.position import Position, StepResult
 from drivetrain.reduction import nothing, reduce, reduced
 from drivetrain.state import TrainingState
 from drivetrain.stranded import Stranded, ends_the_process
+from drivetrain.subject import Subject
 from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, give, synchronise, take
-from drivetrain.world.reunion import Sharded, parts_of_all, settle
+from drivetrain.world.reunion import parts_of_all, settle
 
 
 class Operations:
@@ -49,22 +49,7 @@ class Operations:
         self._between = Between(training)
         self.on_update: Callable[[StepResult], None] = lambda result: None
         """Called once for every update, as a part of it, when all parameters are there."""
-        self.on_first_state: Callable[[], None] = lambda: None
-        """Called when nobody had state: the place to load a saved one, before it is copied to all."""
-        self.saved_step: Callable[[], int] = lambda: -1
-        """Which step that would be; -1: there is no file."""
-        self.hand_over: Callable[[Transport], None] = lambda transport: None
-        """Called before members come or go, in their old group: to give up what only this rank knows."""
-        self.ours: Callable[[], AbstractContextManager[None]] = nullcontext
-        """While the runtime is at work: see parallel/absent.py."""
-        self.sharded: Sharded | None = None
-        """State of which every rank has but a part, if it is so."""
-        self.trained: Callable[[int], tuple[int, dict[str, int]]] = lambda step: (0, {})
-        """Called before each attempt at a step; tells sets of trained parameters apart, and hyper-parameters."""
-        self.data_size: int | None = None
-        """Samples that are trained on; None if nobody knows how many."""
-        self.tells_in_band = True
-        """Whether a rank that fails can go on to exchange; else it tells the others in the next membership."""
+        self.subject = Subject()
         self.stranded = Stranded()
         self._failure: BaseException | None = None
         """Of this rank in the current operation, not told yet."""
@@ -97,7 +82,7 @@ class Operations:
         if entry.new:
             self.position.has_state = False
         if transport is None:
-            self.on_first_state()
+            self.subject.on_first_state()
             self.position.has_state = True
             self._closed, self._failure = self._failure, None
             return Healed(False, 0, 1, (doing,))
@@ -106,10 +91,10 @@ class Operations:
             self.position,
             self._state,
             doing,
-            self.on_first_state,
+            self.subject.on_first_state,
             may_start=entry.may_start,
-            sharded=self.sharded,
-            saved_step=self.saved_step,
+            sharded=self.subject.sharded,
+            saved_step=self.subject.saved_step,
             failed=self._failure is not None,
             for_those_behind=self._between.for_those_behind,
         )
@@ -176,7 +161,7 @@ class Operations:
         kind, size = self._announce(transport, Kind.GUEST, 0)
         if kind in (Kind.STEP, Kind.SKIP):
             # Once more, as it is where this script enters: the others' have gone on since this member came.
-            take(transport, self.position, self._state, self._live[0], self.sharded)
+            take(transport, self.position, self._state, self._live[0], self.subject.sharded)
             self._guests = frozenset()
             self.position.mark = size
             return False
@@ -200,7 +185,7 @@ class Operations:
     def _enter(self, transport: Transport | None, kind: Kind, size: int, data: int | None, at: tuple[str, int]) -> None:
         """Begin an operation; who is `at` another one is found out before anything is sent."""
         line, way = at
-        trained, arguments = self.trained(self.position.step) if kind is Kind.STEP else (0, {})
+        trained, arguments = self.subject.follow(self.position.step) if kind is Kind.STEP else (0, {})
         place = self.position.step, len(self.position.since)
         identity = Identity(kind, *place, size, trained, way, line, data, told_arguments(arguments))
         self._where = identity.told(numbered=False)
@@ -240,7 +225,7 @@ class Operations:
                         give(transport, self.position, self._state.collect(), sorted(self._guests))
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
-                self._enter(transport, kind, 0, self.data_size, at)
+                self._enter(transport, kind, 0, self.subject.data_size, at)
                 update, change_due = attempt(transport, self.world.change_pending)
             except Interrupted as error:
                 undo()
@@ -253,7 +238,7 @@ class Operations:
                 continue
             with self.stranded.updating(number):
                 result = update()
-                if self.sharded is None and not result.skipped:
+                if self.subject.sharded is None and not result.skipped:
                     self.on_update(result)
                     self.position.hooked = number + 1
             self.position.commit_step(result, self.world.epoch)
@@ -310,10 +295,10 @@ class Operations:
         """What follows a step that is committed: updated parts go to everybody, and all parts before a change."""
         if transport is not None and transport.world > 1:
             try:
-                if self.sharded is not None:
-                    settle(transport, self.sharded, updated=not result.skipped, whole=change_due)
+                if self.subject.sharded is not None:
+                    settle(transport, self.subject.sharded, updated=not result.skipped, whole=change_due)
                 if change_due:
-                    self.hand_over(transport)
+                    self.subject.hand_over(transport)
             except Interrupted as error:
                 self.world.interrupted(error)
                 # Now, because the script may look at its parameters. It may go on with whatever it likes, which the
@@ -329,9 +314,10 @@ class Operations:
         Raises `Interrupted`.
         """
         transport = self.world.transport
-        if self.sharded is None or transport is None or self.sharded.part == (0, 0):
+        sharded = self.subject.sharded
+        if sharded is None or transport is None or sharded.part == (0, 0):
             return None
-        return parts_of_all(transport, self.sharded, self.sharded.sources(transport.world), [receiver])
+        return parts_of_all(transport, sharded, sharded.sources(transport.world), [receiver])
 
     @operation
     def reduce(
@@ -357,7 +343,7 @@ class Operations:
                 if self._guests and transport is not None:
                     self._announce(transport, kind, size)
                 self._enter(transport, kind, size, data, at)
-                in_band = self.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
+                in_band = self.subject.tells_in_band or kind is not Kind.EVALUATE  # in which alone ranks talk meanwhile
                 own = None if transport is not None and transport.rank in self._guests else contribute
                 result = reduce(transport, kind, size, own, in_band=in_band)
             except Interrupted as error:

@@ -32,6 +32,7 @@ from drivetrain.position import StepResult
 from drivetrain.precision import Precision
 from drivetrain.settings import Settings
 from drivetrain.state import Piece, TrainingState
+from drivetrain.subject import Subject
 from drivetrain.update import State, Update
 from drivetrain_api.messages import Communication
 
@@ -130,6 +131,19 @@ class Prepared:
         """All state is there meanwhile, made of the parts of all ranks; None: it is anyway."""
         sharded = self.strategy.sharded
         return nullcontext() if sharded is None or parts is None else sharded.assembled(parts)
+
+    @property
+    def subject(self) -> Subject:
+        """What operations need to know of it."""
+        strategy = self.strategy
+        return Subject(
+            sharded=strategy.sharded,
+            data_size=self.data_size,
+            tells_in_band=strategy.tells_in_band,
+            follow=strategy.follow,
+            hand_over=lambda transport: strategy.exchange.hand_over(transport),
+            ours=strategy.sharded.absent.ours if strategy.sharded is not None else nullcontext,
+        )
 
     @property
     def communication(self) -> Communication | None:

@@ -47,7 +47,7 @@ def reduced(transport: Transport, kind: Kind, size: int, mine: list[float] | Non
     """Everybody's result of what each brings; None if a member brings None, which has failed. All members call this.
     Raises `Interrupted`."""
     if kind is Kind.EVALUATE:
-        found = told_by_all(transport, mine)
+        found = told_by_all(transport, mine, "names and values of Loss(metrics=...)")
         return None if None in found else together(found)
     told = torch.tensor([*(mine or [0.0] * size), float(mine is None)], dtype=torch.float64)
     transport.all_reduce(told).wait()

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -111,16 +112,14 @@ class Run:
         made.register(self._state)
         strategy = made.strategy
         strategy.first = lambda: operations.position.first
-        operations.sharded = strategy.sharded
-        operations.trained = strategy.follow
-        operations.data_size = made.data_size
-        operations.tells_in_band = strategy.tells_in_band
-        operations.hand_over = lambda transport: strategy.exchange.hand_over(transport)
+        operations.subject = made.subject
         if strategy.sharded is not None:
-            operations.ours, self._scripts = strategy.sharded.absent.ours, strategy.sharded.absent.scripts
+            self._scripts = strategy.sharded.absent.scripts
         if resume is not None:
-            operations.on_first_state = lambda: self._resume(made, Path(resume))
-            operations.saved_step = lambda: saved_step(Path(resume))
+            path = Path(resume)
+            operations.subject = replace(
+                made.subject, on_first_state=lambda: self._resume(made, path), saved_step=lambda: saved_step(path)
+            )
         self._shown.communication = lambda: made.communication
         self._made = made
         return made.model
@@ -195,7 +194,7 @@ class Run:
         With `training.parallel.zero` or `tensor`, over this rank's part of parameters and optimizer state.
         """
         sharded = self._made.strategy.sharded if self._made is not None else None
-        with self._operations.ours():
+        with self._operations.subject.ours():
             return self._state.sha256() if sharded is None or sharded.part[1] <= 0 else digest(sharded.dump())
 
     # --- the loop ---------------------------------------------------------------------------------------------------

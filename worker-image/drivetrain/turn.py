@@ -19,7 +19,7 @@ def operation(method: Callable[Concatenate[Operations, P], R]) -> Callable[Conca
     @functools.wraps(method)
     def call(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with self.ours():
+            with self.subject.ours():
                 return method(self, *args, **kwargs)
         finally:
             self.world.at("script", self.position.step, "")
@@ -32,7 +32,7 @@ def at_work(method: Callable[Concatenate[Operations, P], R]) -> Callable[Concate
 
     @functools.wraps(method)
     def call(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.ours():
+        with self.subject.ours():
             return method(self, *args, **kwargs)
 
     return call

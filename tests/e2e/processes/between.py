@@ -128,7 +128,7 @@ def main() -> None:
             time.sleep(0.02)
         time.sleep(SLOW)
     run.reduce(1.0)
-    with run._operations.ours():
+    with run._operations.subject.ours():
         parts = {name: digest(run._state.collect_one(name)) for name in run._state.names}
     line: dict[str, Any] = {
         "parts": parts,

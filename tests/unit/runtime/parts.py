@@ -210,9 +210,9 @@ def by_ranks(pipe: Pipe, case: Case, ports: dict[str, int], folder: Path) -> dic
 
 
 def _reunited(run: Run) -> str:
-    sharded, transport = run._operations.sharded, run._world.transport
+    sharded, transport = run._operations.subject.sharded, run._world.transport
     assert transport is not None
-    with run._operations.ours():
+    with run._operations.subject.ours():
         if sharded is not None:
             sources, receivers = sharded.sources(transport.world), sharded.receivers(transport.world)
             # Those of the last replica, where any one has all: the first may be what was lost.

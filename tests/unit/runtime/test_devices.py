@@ -114,7 +114,7 @@ def save_and_go_on(pipe: Pipe, case: Case, on_card: bool, folder: Path) -> tuple
         losses.append(run.step(batch, forward).loss)
         if batch.step == 1:
             run.save(folder / "model.pt")
-    with run._operations.ours():  # a script may not look at it
+    with run._operations.subject.ours():  # a script may not look at it
         states = run._prepared().update.state.optimizer.state.values()
         where = {(name, each.device.type) for state in states for name, each in state.items()}
     run.finish()

@@ -139,11 +139,11 @@ def test_what_is_too_long_to_be_told_is_refused_on_all_ranks() -> None:
     group = Group(2)
     with ThreadPoolExecutor(2) as pool:
         told = [
-            pool.submit(told_by_all, cast(Transport, SimulatedTransport(group, rank)), "x" * size)
+            pool.submit(told_by_all, cast(Transport, SimulatedTransport(group, rank)), "x" * size, "words")
             for rank, size in enumerate((3, MOST_BYTES))
         ]
         for each in told:
-            with pytest.raises(UsageError, match=f"{MOST_BYTES + 2} bytes on one rank; at most {MOST_BYTES}"):
+            with pytest.raises(UsageError, match=f"words: {MOST_BYTES + 2} bytes on one rank; at most {MOST_BYTES}"):
                 each.result()
 
 

@@ -265,7 +265,7 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
 def kept(run: Run) -> dict[str, int]:
     """How many elements this rank has of what ZeRO shares out."""
     model = run._prepared().model
-    with run._operations.ours():
+    with run._operations.subject.ours():
         states = run._prepared().update.state.optimizer.state.values()
         storages = {
             each.untyped_storage().data_ptr(): each.untyped_storage() for each in run._prepared().model.parameters()

@@ -14,17 +14,15 @@ MOST_BYTES: Final = 1 << 20
 """Of what one rank says."""
 
 
-def told_by_all(transport: Transport | None, value: Any) -> list[Any]:
+def told_by_all(transport: Transport | None, value: Any, what: str) -> list[Any]:
     """Everybody's value, by rank: what JSON can say, floats to the last bit, nan and inf too. All ranks call this.
-    Raises `UsageError` on all for more than `MOST_BYTES`, or `Interrupted`."""
+    Raises `UsageError` on all for more than `MOST_BYTES` of `what`, in words for people, or `Interrupted`."""
     if transport is None:
         return [value]
     data = json.dumps(value).encode()
     sizes = [int(each) for each in transport.all_gather(torch.tensor([len(data)]))]
     if not all(0 <= size <= MOST_BYTES for size in sizes):
-        raise UsageError(
-            f"Loss(metrics=...): names and values of {max(sizes)} bytes on one rank; at most {MOST_BYTES} can be told"
-        )
+        raise UsageError(f"{what}: {max(sizes)} bytes on one rank; at most {MOST_BYTES} can be told")
     message = torch.zeros(max(sizes), dtype=torch.uint8)
     message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     table = transport.all_gather(message)

@@ -154,8 +154,8 @@ class RankLink:
         self._send("put", body, slot=f"put {epoch} {key}")
 
     def progress(self, progress: Progress, *, due: bool) -> None:
-        """Tell how far the job is; the newest one counts. One that is not due is told if it stays the newest for a beat:
-        whoever stands still has told all that came before.
+        """Tell how far the job is; the newest one counts. One that is not due is told if it stays the newest for a
+        beat: whoever stands still has told all that came before.
         """
         self._progress = progress
         if due:

@@ -68,7 +68,9 @@ class Metrics:
 
     def _agree(self, dtype: torch.dtype, *, speaks: bool) -> dict[str, float]:
         """The sums by name; from now on all these names have slots."""
-        told: list[list[dict[str, float]]] = told_by_all(self._transport, self._shares if speaks else [])
+        told: list[list[dict[str, float]]] = told_by_all(
+            self._transport, self._shares if speaks else [], "names and values of Loss(metrics=...)"
+        )
         shares = [share for of_rank in told for share in of_rank]
         names = sorted({name for share in shares for name in share})
         if len(names) > METRIC_SLOTS:
