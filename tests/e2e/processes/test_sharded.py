@@ -20,15 +20,15 @@ from drivetrain_api.messages import STATE_LOST
 from drivetrain_api.runtime import RuntimeCompression, RuntimePipeline, RuntimeSpec, RuntimeTraining
 from harness.commands import succeeded
 from harness.job import ROOT, LocalJob
+from harness.once import once
 
 SCRIPT = Path(__file__).with_name("sharded.py")
 STEPS = 90
 TRAINING = RuntimeTraining(steps=STEPS, global_batch=24, microbatches=2, clip_norm=1.0, bucket_bytes=8192)
 
 
-def alone(folder: Path) -> dict[str, torch.Tensor]:
-    """What one process comes to that trains undisturbed."""
-    folder.mkdir()
+def alone(folder: Path) -> None:
+    """One process that trains undisturbed."""
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
@@ -36,7 +36,6 @@ def alone(folder: Path) -> dict[str, torch.Tensor]:
         "FOLDER": str(folder),
     }
     succeeded([sys.executable, str(SCRIPT)], 60, environment)
-    return model_at_the_end(folder)
 
 
 def model_at_the_end(folder: Path) -> dict[str, torch.Tensor]:
@@ -46,7 +45,7 @@ def model_at_the_end(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    return alone(tmp_path_factory.mktemp("sharded") / "alone")
+    return model_at_the_end(once(tmp_path_factory, "sharded-alone", alone))
 
 
 def assert_as(undisturbed: dict[str, torch.Tensor], folder: Path) -> None:

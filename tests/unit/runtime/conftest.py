@@ -1,4 +1,4 @@
-"""For tests of the runtime: one thread for torch, and a store of files on a real local server."""
+"""For tests of the runtime: one thread for torch, scripts in processes, and a store of files on a real local server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from unit.runtime.scripts import Scripts
 
 # Several workers of pytest and their ranks share few cores: a pool of threads in each would spin for the others' time.
 torch.set_num_threads(1)
@@ -60,3 +61,11 @@ def server() -> Iterator[str]:
     found.shutdown()
     thread.join()
     found.server_close()
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Iterator[Scripts]:
+    """Where scripts are started: it loads torch once for all that one worker of pytest runs."""
+    made = Scripts()
+    yield made
+    made.close()

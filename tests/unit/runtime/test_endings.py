@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -179,13 +178,6 @@ ALONE: Final = (
     *("the end", "finish() and more", "in the loop", "KeyboardInterrupt", "sys.exit(3)", "raise SystemExit(main())"),
     *("a thread", "a thread, and sys.exit(3)", "a child process", "after training", "a fork that ends well"),
 )
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Scripts]:
-    made = Scripts()
-    yield made
-    made.close()
 
 
 def check(name: str, end: End, *, job: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -53,13 +52,6 @@ ask("after finish")
 ASKS: Final = 'ask("in the loop")'
 NO_MEMBER, FORKED = "is no member of the job yet", "forked from a rank"
 LATER: Final = ("forward", "after step", "after the loop", "after finish", "atexit")
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Scripts]:
-    made = Scripts()
-    yield made
-    made.close()
 
 
 def found(output: str) -> dict[str, str]:

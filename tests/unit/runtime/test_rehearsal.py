@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -115,13 +114,6 @@ CASES: Final[dict[str, Case]] = {
     "no loss": Case(IN_REHEARSAL.format("return model(x)"), (10,), not_warm="RuntimeError: grad can be implicitly"),
     "the rank is asked for": Case(IN_REHEARSAL.format("run.rank"), (10,), not_warm="UsageError: run.rank"),
 }
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Scripts]:
-    made = Scripts()
-    yield made
-    made.close()
 
 
 def ended(scripts: Scripts, case: Case, *, job: bool) -> End:
