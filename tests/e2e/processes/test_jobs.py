@@ -169,7 +169,7 @@ async def test_when_all_are_lost_training_resumes_from_the_last_save(tmp_path: P
 async def test_a_script_that_fails_tells_why_and_the_others_go_on(tmp_path: Path, undisturbed: End) -> None:
     """Also sys.exit: the process must not count as finished, nor take part in what the others do."""
     faults = {"raise-12": "ValueError: this is the fault of the test", "exit-24": "sys.exit(3)"}
-    async with job(tmp_path) as running:
+    async with job(tmp_path, spares=0) as running:
         for fault in faults:
             (tmp_path / fault).touch()
         await running.wait_for(at_step(32))

@@ -1,4 +1,5 @@
-"""Ranks of whole jobs in tests start without torch's compiler, which the first optimizer loads though nobody uses it.
+"""Ranks of whole jobs in tests start without torch's compiler, which the first optimizer loads though nobody uses it;
+the call that makes algorithms deterministic does, too.
 
 That takes as long as torch itself, and these jobs start eighty ranks. `LocalJob` puts this folder on their path; jobs
 on the embedded plane, under torchrun and on a real cluster start as they do for a user.
@@ -37,6 +38,18 @@ _TAKEN = {
 }
 
 
+_LEFT_OUT = ("torch._inductor", "torch._inductor.config")
+"""`torch.use_deterministic_algorithms` tells the latter."""
+
+
+class _Nothing(Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
 class _Patched(Loader):
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -53,6 +66,8 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if fullname in _LEFT_OUT:
+            return ModuleSpec(fullname, _Nothing(), is_package=True)
         spec = PathFinder.find_spec(fullname, path) if fullname in _TAKEN else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Patched(spec.loader)

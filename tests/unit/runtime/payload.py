@@ -21,7 +21,7 @@ from drivetrain.settings import Settings
 from drivetrain_api.runtime import RuntimeTraining
 from unit.runtime.together import Pipe, together
 
-WARM_UP, STEPS = 2, 6
+WARM_UP, STEPS = 2, 3
 WIDTH = 512
 SAMPLES, BATCH = 64, 32
 

@@ -61,7 +61,7 @@ CASES = {
     "LAMB": (2, PLAN, pipeline(2, named=LAMB)),
     "tensor and pipeline": (4, SEQUENCE_PLAN, pipeline(2, tensor=2, clip=0.5)),
     "tensor and pipeline, zero-bubble, LARS": (4, SEQUENCE_PLAN, pipeline(2, "zerobubble", tensor=2, named=LARS)),
-    "data, tensor and pipeline": (8, PLAN, pipeline(2, tensor=2, clip=0.5, steps=20)),
+    "data, tensor and pipeline": (8, PLAN, pipeline(2, tensor=2, clip=0.5)),
 }  # fmt: skip
 
 

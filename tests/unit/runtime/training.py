@@ -35,7 +35,7 @@ from unit.runtime.together import Pipe
 class Case:
     """What is trained, and how."""
 
-    steps: int = 20
+    steps: int = 12  # past the end of a pass
     batch: int = 24
     microbatches: int = 1
     clip: float | None = None
