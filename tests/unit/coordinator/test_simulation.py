@@ -1,8 +1,8 @@
 """Ten thousand random histories; in each the job must end well, and no invariant may break on the way.
 
-That is 2,000 or more of each focus. Of the bugs in planted_bugs.py, the one that hides best was found by the 78th, 162nd
-and 1,558th history of its focus, from three seeds; all others by the 491st at the latest. More: DRIVETRAIN_HISTORIES.
-A failing seed is run again, with its trace, in tests/:
+That is 2,000 or more of each focus. Of the bugs in planted_bugs.py, the one that hides best was found by the 78th,
+162nd and 1,558th history of its focus, from three seeds; all others by the 491st at the latest. DRIVETRAIN_HISTORIES
+asks for more. A failing seed is run again, with its trace, in tests/:
 `PYTHONPATH=.:../operator python -m unit.coordinator.sim SEED 1 FOCUS`.
 """
 
