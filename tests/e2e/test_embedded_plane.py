@@ -19,9 +19,9 @@ from drivetrain_cli.reasons import explain
 from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
+from harness.job import QUICK, ROOT
 from harness.patience import patiently
 
-ROOT = Path(__file__).parents[2]
 JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs"
 PODS = "/api/v1/namespaces/default/pods"
 COMMANDS = {
@@ -29,7 +29,7 @@ COMMANDS = {
     "drivetrain-coordinator": "drivetrain_coordinator.main",
     "drivetrain-launcher": "drivetrain.launch.main",
 }
-STEPS = 1000
+STEPS = 400
 SCRIPT = """
 import os, time, torch, drivetrain
 
@@ -116,7 +116,7 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         (commands / command).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
         (commands / command).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'operator'}:{ROOT / 'worker-image'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}")
     state = tmp_path / "plane"
     argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--log-format", "text"]
     options = Options(state=state, crds=[ROOT / "crds"], commands=[("operator", argv)])

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from harness.commands import ended, succeeded
+from harness.job import QUICK, ROOT
 from harness.patience import OutOfPatience
 from harness.ports import reserve_port
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, signal, sys, torch, drivetrain
 from pathlib import Path
@@ -42,9 +42,9 @@ END = re.compile(r"rank (\d) of (\d) ends at step (\d+) with ([0-9a-f]{64})")
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """Nothing of Drivetrain's own: a machine on which somebody has a script."""
+    """Nothing of a job's: a machine on which somebody has a script."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DRIVETRAIN_")}
-    return {**kept, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}", "OMP_NUM_THREADS": "1"}
+    return {**kept, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}", "OMP_NUM_THREADS": "1"}
 
 
 def folder_with_script(parent: Path, name: str) -> Path:

@@ -17,7 +17,7 @@ from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode, RankExitCode
 from drivetrain_api.messages import DEVIATION
 from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
-from harness.job import ROOT, LocalJob
+from harness.job import QUICK, ROOT, LocalJob
 
 SCRIPT = Path(__file__).with_name("between.py")
 TRAINING = RuntimeTraining(steps=40, global_batch=24, deterministic=True, virtual_shards=4)
@@ -42,7 +42,7 @@ def alone(folder: Path) -> dict[str, Any]:
     folder.mkdir()
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}",
         constants.ENV_SPEC: RuntimeSpec(training=TRAINING).model_dump_json(),
         "FOLDER": str(folder),
     }

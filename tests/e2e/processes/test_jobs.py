@@ -23,7 +23,7 @@ from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import Report
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision, RuntimeSpec, RuntimeTraining
 from harness.commands import succeeded
-from harness.job import ROOT, LocalJob
+from harness.job import QUICK, ROOT, LocalJob
 from harness.once import once
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -68,7 +68,7 @@ def alone(folder: Path, training: RuntimeTraining) -> None:
     """One process, without a launcher."""
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}",
         constants.ENV_SPEC: RuntimeSpec(training=training).model_dump_json(),
         "FOLDER": str(folder),
         "SLOW": "0",

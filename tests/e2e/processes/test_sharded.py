@@ -19,7 +19,7 @@ from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import STATE_LOST
 from drivetrain_api.runtime import RuntimeCompression, RuntimePipeline, RuntimeSpec, RuntimeTraining
 from harness.commands import succeeded
-from harness.job import ROOT, LocalJob
+from harness.job import QUICK, ROOT, LocalJob
 from harness.once import once
 
 SCRIPT = Path(__file__).with_name("sharded.py")
@@ -31,7 +31,7 @@ def alone(folder: Path) -> None:
     """One process that trains undisturbed."""
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}",
+        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}",
         constants.ENV_SPEC: RuntimeSpec(training=TRAINING).model_dump_json(),
         "FOLDER": str(folder),
     }

@@ -1,8 +1,8 @@
 """Ranks of whole jobs in tests start without torch's compiler, which the first optimizer loads though nobody uses it;
 the call that makes algorithms deterministic does, too.
 
-That takes as long as torch itself, and these jobs start eighty ranks. `LocalJob` puts this folder on their path; jobs
-on the embedded plane, under torchrun and on a real cluster start as they do for a user.
+That takes as long as torch itself, and these jobs start eighty ranks. This folder is on the path of `LocalJob`, of the
+embedded plane and of torchrun in tests; `drivetrain run` and `demo`, and jobs on a real cluster, start as for a user.
 """
 
 import functools
@@ -32,22 +32,18 @@ def _differentiable(step: Any) -> Any:
     return with_or_without_grad
 
 
+def _deterministic(mode: bool, *, warn_only: bool = False) -> None:
+    """Takes the place of `torch.use_deterministic_algorithms`, without telling the compiler."""
+    import torch
+
+    torch._C._set_deterministic_algorithms(mode, warn_only=warn_only)
+
+
 _TAKEN = {
+    "torch": ("use_deterministic_algorithms", _deterministic),
     "torch._compile": ("_disable_dynamo", _as_it_is),
     "torch.optim.optimizer": ("_use_grad_for_differentiable", _differentiable),
 }
-
-
-_LEFT_OUT = ("torch._inductor", "torch._inductor.config")
-"""`torch.use_deterministic_algorithms` tells the latter."""
-
-
-class _Nothing(Loader):
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        pass
 
 
 class _Patched(Loader):
@@ -66,8 +62,6 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname in _LEFT_OUT:
-            return ModuleSpec(fullname, _Nothing(), is_package=True)
         spec = PathFinder.find_spec(fullname, path) if fullname in _TAKEN else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Patched(spec.loader)
