@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer
-from unit.runtime.together import together
+from unit.runtime.together import Pipe, together
 from unit.runtime.training import Case, Outcome, by_drivetrain, by_torch
 
 LAMB = RuntimeOptimizer(name="lamb", lr=0.01, eps=1e-4, weight_decay=0.01)
@@ -57,6 +59,18 @@ def test_ranks_equal_one_process(name: str) -> None:
         else:
             assert outcome.norms == pytest.approx(reference.norms, rel=1e-4)
     assert len({outcome.sha256 for outcome in outcomes}) == 1
+
+
+def without_an_agent(pipe: Pipe, case: Case) -> Outcome:
+    """Ranks that somebody started by hand: one of them serves the store."""
+    del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
+    os.environ["MASTER_PORT"] = str(pipe.port)
+    return by_drivetrain(pipe, case)
+
+
+def test_ranks_meet_at_rank_0_where_there_is_no_agent() -> None:
+    case = Case(steps=3)
+    assert together(without_an_agent, 2, case)[1].distance(by_torch(case)) <= 1e-5
 
 
 def test_alone_equals_plain_torch() -> None:

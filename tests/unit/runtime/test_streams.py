@@ -304,7 +304,7 @@ def test_training_on_a_stream_is_the_same_in_every_world(case: Case) -> None:
 def test_a_resumed_run_goes_on_where_the_stream_was(tmp_path: Path) -> None:
     """In another world, in the second pass, without reading the first one again."""
     path = str(tmp_path / "model.pt")
-    case = Case(batch=25)
+    case = Case(batch=25, steps=20)
     whole = together(by_stream, 1, case)
     first = together(by_stream, 2, case, path, False, 11)
     second = together(by_stream, 3, case, path)

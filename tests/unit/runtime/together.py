@@ -64,10 +64,11 @@ class Ranks:
         self._processes = []
         _server()
         self._port = reserve_port()
-        port = int(self._port.value)
+        self._store = Worlds([""])  # not one of the ranks: it may end before others have come
+        ports = int(self._port.value), self._store.ports[""]
         for rank in range(world):
             ours, theirs = _context.Pipe()
-            process = _context.Process(target=_child, args=(theirs, function, rank, world, port, args), daemon=True)
+            process = _context.Process(target=_child, args=(theirs, function, rank, world, ports, args), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -140,14 +141,21 @@ def together(function: Callable[..., Any], world: int, *args: Any) -> list[Any]:
 
 
 def _child(
-    connection: Connection, function: Callable[..., Any], rank: int, world: int, port: int, args: tuple[Any, ...]
+    connection: Connection,
+    function: Callable[..., Any],
+    rank: int,
+    world: int,
+    ports: tuple[int, int],
+    args: tuple[Any, ...],
 ) -> None:
     import torch
 
     # A rank may have children (data workers); only this process must end with the test's.
     mp.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    port, store = ports
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
+    Worlds.enter(store)
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         # Not `send`: torch would pass tensors by shared memory that ends with this process.
