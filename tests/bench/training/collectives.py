@@ -6,7 +6,6 @@ ring all-reduce of fp32 must send, 2(N-1)/N of the tensor, over the time it took
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from typing import Final
@@ -29,13 +28,10 @@ ALLOWED_ERROR: Final = 0.2
 STEPS: Final = 4
 """Timed training steps, after one to warm up."""
 
-PORT: Final = 29500
-"""Nobody else listens in these namespaces."""
-
 
 def _arrive(pipe: Pipe, links: list[Link]) -> None:
     enter(links[pipe.rank].namespace, links[pipe.rank].address)
-    os.environ |= {"MASTER_ADDR": links[0].address, "MASTER_PORT": str(PORT)}
+    pipe.meet_at_rank_0(links[0].address)
 
 
 def _seconds(transport: Transport, name: str, values: torch.Tensor) -> float:

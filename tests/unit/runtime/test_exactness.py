@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -63,8 +61,7 @@ def test_ranks_equal_one_process(name: str) -> None:
 
 def without_an_agent(pipe: Pipe, case: Case) -> Outcome:
     """Ranks that somebody started by hand: one of them serves the store."""
-    del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
-    os.environ["MASTER_PORT"] = str(pipe.port)
+    pipe.meet_at_rank_0()
     return by_drivetrain(pipe, case)
 
 
