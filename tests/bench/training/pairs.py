@@ -51,6 +51,7 @@ class Pairs:
 
 def join_torch(pipe: Pipe, port: int, address: str = "127.0.0.1") -> None:
     """Form torch.distributed's default group beside ours."""
+    pipe.meet_at_rank_0()
     dist.init_process_group("gloo", init_method=f"tcp://{address}:{port}", rank=pipe.rank, world_size=pipe.world)
 
 

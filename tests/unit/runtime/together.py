@@ -127,7 +127,7 @@ class Pipe:
 
     def meet_at_rank_0(self, address: str = "127.0.0.1") -> None:
         """The next `Run` of all ranks meets in a store of rank 0, as those do that somebody started by hand."""
-        del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
+        os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
         os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(self.port)}
 
     def tell(self, value: Any) -> None:
