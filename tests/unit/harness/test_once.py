@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,14 @@ def test_it_is_made_once_and_again_only_after_a_failure(
     with pytest.raises(OSError, match="full"):
         once(tmp_path_factory, "costly", fail)
 
-    def work() -> None:
-        once(tmp_path_factory, "costly", lambda folder: (folder / f"by-{os.getpid()}").touch())
+    made = []
 
-    processes = [multiprocessing.get_context("fork").Process(target=work) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    folder = once(tmp_path_factory, "costly", fail)
-    assert [each.name.split("-")[0] for each in folder.iterdir()] == ["by"]
+    def make(folder: Path) -> None:
+        made.append(folder)
+        time.sleep(0.2)  # the others come meanwhile
+
+    with ThreadPoolExecutor(4) as pool:  # each opens the file for itself, so locks are as between processes
+        folders = set(pool.map(lambda _: once(tmp_path_factory, "costly", make), range(4)))
+    assert made == [*folders]
+    assert once(tmp_path_factory, "costly", fail) == made[0]
+    assert not list(made[0].iterdir()), "what the failure left is gone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -115,20 +116,25 @@ def test_progress_that_is_not_due_is_told_if_it_stays_the_newest(launcher: Launc
 def test_another_membership_forgets_progress_that_was_not_told(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank_link, "BEAT_SECONDS", 3600.0)
-    link = RankLink(launcher.theirs.detach())
-    formed = threading.Event()
-    link.on_form(lambda form: formed.set())
-    link.progress(Progress(step=1), due=False)
-    launcher.send(type="form", epoch=[1, 2], boundary="now", reason="", members=[])
-    assert formed.wait(60)
-    for _ in range(3):
+    def told(step: int, form: int) -> list[int]:
+        """What a link tells of progress after such a form and two beats."""
+        formed.clear()
+        link.progress(Progress(step=step), due=False)
+        launcher.send(type="form", epoch=[1, form], boundary="now", reason="", members=[])
+        assert formed.wait(60)
         link._beat()
-    link.at("last", 0, "")
-    link._beat()
-    link._beat()
-    assert not [each for each in launcher.until("place", operation="last") if each["type"] == "progress"]
-    link.close()
+        link._beat()
+        link.error(f"after step {step}")
+        said = launcher.until("error", traceback=f"after step {step}")
+        return [each["step"] for each in said if each["type"] == "progress"]
+
+    monkeypatch.setattr(rank_link, "BEAT_SECONDS", 3600.0)
+    formed = threading.Event()
+    with contextlib.closing(RankLink(launcher.theirs.detach())) as link:
+        link.on_form(lambda form: formed.set())
+        assert told(1, form=2) == []
+        assert told(2, form=2) == [2], "it was only repeated"
+        assert told(3, form=3) == []
 
 
 @pytest.mark.parametrize(("operation", "line", "expected"), PLACES, ids=["between", "unknown", "inside"])

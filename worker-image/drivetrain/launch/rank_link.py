@@ -78,6 +78,8 @@ class RankLink:
         self._progress_stays: Progress | None = None
         """The newest one at the last beat."""
         self._progress_told: Progress | None = None
+        self._formed = EpochId(0, 0)
+        """The highest epoch that a form has named."""
         self._dump_fd = stacks.register_dump()
         self._activated = threading.Event()
         self._callbacks: dict[str, Callable[[dict[str, Any]], None]] = {}
@@ -345,7 +347,8 @@ class RankLink:
         elif kind == "stacks":
             self._send("stacks", {"text": stacks.stacks(self._place.thread, threading.get_ident())})
         elif isinstance(kind, str):
-            if kind == "form":
+            if kind == "form" and (epoch := EpochId(*body["epoch"])) > self._formed:  # not where one is repeated
+                self._formed = epoch
                 self._progress = None  # another one may tell it from now on
             callback = self._callbacks.get(kind)
             if callback is None:
