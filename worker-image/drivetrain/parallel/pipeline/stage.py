@@ -21,9 +21,10 @@ from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.neighbours import Message, Neighbours
 from drivetrain.errors import UsageError
 from drivetrain.parallel.mesh import Mesh
+from drivetrain.parallel.pipeline.passes import Passage
 from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
 from drivetrain.parallel.pipeline.schedules.table import SCHEDULES
-from drivetrain.parallel.pipeline.stages import Passage, Stages
+from drivetrain.parallel.pipeline.stages import Stages
 from drivetrain_api.runtime import RuntimePipeline
 
 _REENTRANT: Final = (
@@ -69,13 +70,13 @@ class Pipeline:
         if options.schedule == "zerobubble":
             import drivetrain.parallel.pipeline.split  # noqa: F401  Now, and not in the first step.
 
-    def place(self, mesh: Mesh, costs: Sequence[float]) -> None:
-        """A membership begins: decide which blocks are whose. `costs` as `Stages.measure` returns them, on all ranks
-        the same."""
+    def place(self, mesh: Mesh, costs: Sequence[float], obstacles: Sequence[Exception | None]) -> None:
+        """A membership begins: decide which blocks are whose. `costs` and `obstacles` as `Stages` finds them, on all
+        ranks the same."""
         if mesh.idle:
             return
         assert mesh.pipe is not None
-        self.stages.cut(costs, mesh.stages * self._chunks)
+        self.stages.cut(costs, mesh.stages * self._chunks, obstacles)
         if mesh.world.rank == 0:
             print(f"pipeline of {mesh.stages} stages: {self.stages.described(costs)}", flush=True)
         self._mesh = mesh

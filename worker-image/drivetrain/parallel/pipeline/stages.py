@@ -8,7 +8,6 @@ else, such as embeddings and the head, is there on every rank; what it is used f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -17,134 +16,16 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from drivetrain.device import settle
 from drivetrain.errors import UsageError
 from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.blocks import in_backward, modules_of, owners
 from drivetrain.parallel.loss import Loss
 from drivetrain.parallel.pipeline.cut import cut
-from drivetrain.parallel.pipeline.elsewhere import Elsewhere, has_unknown, known
+from drivetrain.parallel.pipeline.elsewhere import known
+from drivetrain.parallel.pipeline.passes import Original, Passage, Recorded, StageEnd, Timing, Tried, Whole, now
 
 _TIMINGS: Final = 3
 """How often costs are measured; the least of each block counts."""
-
-_Original = Callable[..., Any]
-
-
-class StageEnd(BaseException):
-    """The forward function has reached the next stage's first block."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        super().__init__()
-        self.value = value
-
-
-class Passage:
-    """One call of the forward function, for one chunk of blocks."""
-
-    def __init__(
-        self, blocks: range, count: int, receive: Callable[[], torch.Tensor], enter: Callable[[], None]
-    ) -> None:
-        """`count`: of all blocks. `receive` gives our first block's input; `enter` is called before it, if the chunk is
-        not the first."""
-        self._blocks = blocks
-        self._count = count
-        self._receive = receive
-        self._enter = enter
-        self._next = 0
-        self.input: torch.Tensor | None = None
-        """What our first block was given, if it came from another stage."""
-
-    def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A block is called."""
-        if number != self._next:
-            raise UsageError(
-                f"forward: block {number} of model.blocks is called where block {self._next} was due; with "
-                "training.parallel.pipeline, each must be called once, in their order"
-            )
-        self._next += 1
-        given = _given(args)
-        if number < self._blocks.start:
-            return Elsewhere.on(given.device)
-        if number == self._blocks.stop:
-            value = known(given)
-            if has_unknown(value):
-                raise UsageError(_NOT_A_CHAIN.format(number))
-            raise StageEnd(value)
-        if number == self._blocks.start and number > 0:
-            if not has_unknown(given):
-                raise UsageError(_NOT_A_CHAIN.format(number))
-            assert isinstance(given, Elsewhere)
-            given.arrived = self.input = self._receive().to(given.device).requires_grad_(torch.is_grad_enabled())
-            self._enter()
-        if self._blocks.start > 0:
-            args, kwargs = known((args, kwargs))
-            if has_unknown((args, kwargs)):
-                raise UsageError(_NOT_A_CHAIN.format(number))
-        return original(*args, **kwargs)
-
-    def check(self, result: torch.Tensor | Loss) -> None:
-        """The forward function was not left, so this is the last chunk: raises `UsageError` if it was no chain."""
-        if self._next != self._count:
-            raise UsageError(
-                f"forward: with training.parallel.pipeline, all {self._count} of model.blocks must be called; it "
-                f"returned after {self._next}"
-            )
-        if has_unknown(result.sum if isinstance(result, Loss) else result):
-            raise UsageError(
-                "forward: with training.parallel.pipeline, the loss must not depend on what blocks of other stages "
-                "return, but by the blocks after them"
-            )
-
-
-_NOT_A_CHAIN: Final = (
-    "forward: with training.parallel.pipeline, block {} must be given what comes from the block before it, and nothing "
-    "from earlier ones; set model.blocks to a list of modules that form a chain"
-)
-
-
-class _Timing:
-    """One call of the forward function, block by block; all blocks are there."""
-
-    def __init__(self, count: int) -> None:
-        self.costs: list[float] = [0.0] * count
-        """Seconds of forward and backward."""
-        self.before = 0.0
-        """Seconds of the backward pass of what comes before the blocks."""
-        self.left = 0.0
-        """When the last block was done."""
-        self._next = 0
-
-    def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A block is called."""
-        given = _given(args)
-        if self._next == 0 and given.requires_grad:
-            started = _now(given)
-            torch.autograd.backward(given, torch.ones_like(given), retain_graph=True)
-            self.before = _now(given) - started
-        self._next += 1
-        started = _now(given)
-        inside = given.detach().requires_grad_(given.is_floating_point())
-        output = original(inside, *args[1:], **kwargs)
-        if isinstance(output, torch.Tensor) and output.requires_grad:
-            torch.autograd.backward(output, torch.ones_like(output), retain_graph=True)
-        self.left = _now(given)
-        self.costs[number] = self.left - started
-        return output.detach().requires_grad_() if isinstance(output, torch.Tensor) else output
-
-
-class _Whole:
-    """A call of the forward function with all blocks there, and the random numbers that the stages would draw."""
-
-    def __init__(self, bounds: Sequence[int], enter: Callable[[int], None]) -> None:
-        self._chunks = {first: chunk for chunk, first in enumerate(bounds[:-1]) if chunk > 0}
-        self._enter = enter
-
-    def call(self, number: int, original: _Original, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A block is called."""
-        if number in self._chunks:
-            self._enter(self._chunks[number])
-        return original(*args, **kwargs)
 
 
 class Stages:
@@ -162,7 +43,7 @@ class Stages:
         self._refuse_wrong_blocks()
         self.absent = Absent()
         """What other stages have."""
-        self._pass: Passage | _Timing | _Whole | None = None
+        self._pass: Passage | Timing | Recorded | Whole | None = None
         self._bounds: list[int] = []
         self._chunk_of: dict[int, int] = {}
         """By id of a parameter or buffer."""
@@ -193,7 +74,7 @@ class Stages:
             if inner is not None:
                 raise UsageError(f"training.parallel.pipeline: the block {inner} of model.blocks is a part of {name}")
 
-    def _wrapped(self, number: int, original: _Original) -> _Original:
+    def _wrapped(self, number: int, original: Original) -> Original:
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self._pass is None or in_backward():
                 args, kwargs = known((args, kwargs))
@@ -245,20 +126,40 @@ class Stages:
         (blocks + 2,). `compute` calls the forward function on some samples. Leaves gradients behind."""
         rounds = []
         for _ in range(_TIMINGS):
-            timing = _Timing(self.count)
+            timing = Timing(self.count)
             self._pass = timing
             try:
                 loss = compute()
                 loss.backward()
             finally:
                 self._pass = None
-            rounds.append([*timing.costs, timing.before, _now(loss) - timing.left])
+            rounds.append([*timing.costs, timing.before, now(loss) - timing.left])
         return torch.tensor(rounds, dtype=torch.float64).amin(0)
 
-    def cut(self, costs: Sequence[float], chunks: int) -> None:
-        """From here on the model consists of so many chunks. `costs` as `measure` returns them."""
+    def obstacles(self, compute: Callable[[], torch.Tensor]) -> list[Exception | None]:
+        """What is wrong with a chunk that begins with each block but the first, if anything. `compute` as above. Raises
+        `UsageError` for what is wrong wherever the model is cut."""
+        recorded = Recorded()
+        self.run(recorded, compute)
+        recorded.check(self.count)
+        found: list[Exception | None] = []
+        for first in range(1, self.count):
+            try:
+                self.run(Tried(first, recorded), compute)
+                found.append(None)
+            except Exception as error:  # noqa: BLE001  Whatever the script does with a stand-in, it cannot be cut here.
+                found.append(error)
+        return found
+
+    def cut(self, costs: Sequence[float], chunks: int, obstacles: Sequence[Exception | None]) -> None:
+        """From here on the model consists of so many chunks. `costs` and `obstacles` as found above. Raises the first
+        obstacle if they leave too few places."""
         *blocks, before, after = costs
-        self.bounds = cut(blocks, chunks, before, after)
+        starts = [0, *(first for first, obstacle in enumerate(obstacles, 1) if obstacle is None)]
+        if len(starts) < chunks:
+            raise next(filter(None, obstacles))
+        pieces = [sum(blocks[first:end]) for first, end in pairwise([*starts, self.count])]
+        self.bounds = [[*starts, self.count][each] for each in cut(pieces, chunks, before, after)]
 
     def described(self, costs: Sequence[float]) -> str:
         """Where it is cut, for people; `costs` as above."""
@@ -280,7 +181,7 @@ class Stages:
 
     # --- a call of the forward function -----------------------------------------------------------------------------
 
-    def run(self, passage: Passage, compute: Callable[[], Any]) -> tuple[Any, torch.Tensor | None]:
+    def run(self, passage: Passage | Recorded, compute: Callable[[], Any]) -> tuple[Any, torch.Tensor | None]:
         """Call `compute`, which calls the forward function: its result, or what is to be sent to the next stage."""
         self._pass = passage
         try:
@@ -295,7 +196,7 @@ class Stages:
     def entering(self, enter: Callable[[int], None]) -> Iterator[None]:
         """While all blocks are there, though it is known where they will be cut: `enter(chunk)` is called before the
         first block of each chunk but the first."""
-        self._pass = _Whole(self.bounds, enter)
+        self._pass = Whole(self.bounds, enter)
         try:
             yield
         finally:
@@ -305,19 +206,3 @@ class Stages:
         """Look at what the forward function returned, in `compute`. Raises `UsageError`."""
         if isinstance(self._pass, Passage):
             self._pass.check(result)
-
-
-def _given(args: tuple[Any, ...]) -> torch.Tensor:
-    """A block's first argument."""
-    given = args[0] if args else None
-    if not isinstance(given, torch.Tensor):
-        raise UsageError(
-            f"forward: with training.parallel.pipeline, a block's first argument must be a tensor, not "
-            f"{type(given).__name__}"
-        )
-    return given
-
-
-def _now(tensor: torch.Tensor) -> float:
-    settle(tensor.device)
-    return time.perf_counter()

@@ -43,17 +43,32 @@ class StageWork:
     def place(self, mesh: Mesh, step: int, forward: Forward) -> None:
         """A membership begins: decide which blocks each stage gets, by what they cost here and now; on all ranks
         alike. Raises `Interrupted`."""
-        training, tally = self._training, self._tally
+        training, tally, stages = self._training, self._tally, self._pipeline.stages
         part = parts_of(share(self._source.batch, mesh.data_size, mesh.data_rank), training.microbatches)[0]
         tally.open(change_pending=False)
         with rng.stream(training.seed, step, mesh.data_rank):
             shard = self._source.read(step, part)
-            costs = self._pipeline.stages.measure(lambda: tally.add(forward(self._model, shard), len(part)))
+
+            def compute() -> torch.Tensor:
+                result = forward(self._model, shard)
+                stages.check(result)
+                return tally.add(result, len(part))
+
+            costs = stages.measure(compute)
+            mine = stages.obstacles(compute)
         tally.buffers.put_back()
         for parameter in self._model.parameters():
             parameter.grad = None
-        mesh.world.all_reduce(costs).wait()
-        self._pipeline.place(mesh, costs.tolist())
+        found = torch.cat([costs, costs.new_tensor([float(each is not None) for each in mine])])
+        mesh.world.all_reduce(found).wait()
+        of_others = UsageError(
+            "forward: with training.parallel.pipeline, the model cannot be cut: see the logs of others"
+        )
+        obstacles = [
+            (each or of_others) if anybody else None
+            for each, anybody in zip(mine, found[len(costs) :].tolist(), strict=True)
+        ]
+        self._pipeline.place(mesh, found[: len(costs)].tolist(), obstacles)
 
     def run(self, arrivals: Arrivals, forward: Forward, step: int, parts: list[range], stream: int) -> None:
         """Forward and backward of all micro-batches, through this rank's chunks of the model. Raises `Interrupted`."""
