@@ -70,6 +70,19 @@ class Condition(StatusModel):
     message: Text = Field(default="", description="Why, for a person.")
 
 
+class ReplacedFor(StrEnum):
+    """Why a coordinator has a successor."""
+
+    FIRST = ""
+    """It has no predecessor."""
+    ENDED = "Ended"
+    DELETED = "Deleted"
+    GONE = "Gone"
+    NOT_READY = "NotReady"
+    UNREACHABLE = "Unreachable"
+    NO_NODE = "NoNode"
+
+
 class Membership(StatusModel):
     """Who leads the job's membership, and how often that changed."""
 
@@ -78,6 +91,12 @@ class Membership(StatusModel):
     since: Time | None = Field(default=None, description="When the term was raised.")
     replaced: Count = Field(
         default=0, description="Coordinators replaced in a row without a healthy minute between; sets the back-off."
+    )
+    replaced_for: ReplacedFor = Field(
+        default=ReplacedFor.FIRST,
+        description="Why the coordinator before was replaced: its container Ended, its pod was Deleted or is Gone, it "
+        "was silent and its kubelet calls it NotReady, it was silent and launchers say that it is Unreachable, or "
+        "NoNode was left for it but the avoided one.",
     )
     avoid_node: str | None = Field(
         default=None, max_length=253, description="Node of the coordinator before, where the next one does not go."

@@ -31,6 +31,10 @@ BACKOFF_FIRST = 0.1
 BACKOFF_LIMIT = 5.0
 
 
+class _Refused(aiohttp.ClientError):
+    """An answer that is no roster."""
+
+
 class Reporter:
     """The loop that keeps reports flowing. `changed()` may be called at any time, from the event loop."""
 
@@ -42,7 +46,9 @@ class Reporter:
         report: Callable[[int], Report],
         roster: Callable[[Roster], None],
     ) -> None:
-        self._url = f"{url}/v1/report"
+        self._url = url
+        self._leader: str | None = None
+        """Where a replica that does not lead has sent us. TLS proves whom we meet there, wherever it is."""
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._tls = tls
         self._report = report
@@ -113,7 +119,7 @@ class Reporter:
         started = time.monotonic()
         try:
             async with session.post(
-                self._url,
+                f"{self._leader or self._url}/v1/report",
                 data=report.model_dump_json(),
                 headers=self._headers,
                 ssl=self._tls,
@@ -121,15 +127,20 @@ class Reporter:
                 allow_redirects=False,
             ) as response:
                 if response.status != 200:
+                    named = response.headers.get("Drivetrain-Leader", "") if response.status == 503 else ""
+                    self._leader = named if named.startswith("https://") and named != self._leader else None
                     text = (await response.text())[:200]
-                    raise aiohttp.ClientError(f"{response.status} {text}")
+                    raise _Refused(f"{response.status} {text}")
                 roster = Roster.model_validate_json(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValidationError) as error:
             self._failures += 1
             self._answered.clear()
+            if not isinstance(error, _Refused):
+                self._leader = None  # back to the Service
             if self._failures & (self._failures - 1) == 0:  # 1st, 2nd, 4th, 8th, ...: one outage, few lines
                 logger.warning(
-                    "report failed", extra={"url": self._url, "failures": self._failures, "error": repr(error)}
+                    "report failed",
+                    extra={"url": self._leader or self._url, "failures": self._failures, "error": repr(error)},
                 )
             return
         if self._failures:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from drivetrain_api.messages import Report
+from drivetrain_api.status import ReplacedFor, TrainingJobStatus
 from drivetrain_operator.act.children import Children
 from drivetrain_operator.act.executor import Executor
 from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher, key_of, later, uid_of
 from drivetrain_operator.act.memory import JobMemory
+from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.act.queue import Priority, WorkQueue
 from drivetrain_operator.act.reconciler import Pass, Reconciler
 from drivetrain_operator.act.views import Views
@@ -27,6 +28,7 @@ from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object
+from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.metrics.jobs import count_change
 from drivetrain_operator.plan.effects import RecordEvent
@@ -34,11 +36,14 @@ from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
 
 log = logging.getLogger(__name__)
 
+SILENT: Final = (ReplacedFor.NOT_READY, ReplacedFor.UNREACHABLE)
+"""Why coordinators are replaced that may be well after all."""
 SYNC_SECONDS: Final = 60.0
 """After this long without a filled cache somebody should look; it goes on trying."""
 
@@ -60,7 +65,9 @@ class Surroundings:
     client: KubeClient
     clock: Clock
     rng: random.Random
+    listening: Listening
     book: ReportBook
+    complaints: ComplaintBook
     rosters: RosterBoard
     authority: Authority
     platform: Platform
@@ -89,9 +96,18 @@ class Controller:
         self.children = Children(
             given.client, scope.namespaces, self._child_changed, given.clock, given.rng, metrics.informers
         )
-        self._memory = JobMemory(given.clock)
+        self._patience = Patience(given.listening, lambda: len(self.jobs))
+        self._memory = JobMemory(given.clock, given.listening)
         self._views = Views(
-            self.jobs, self.children.pods, self.children.services, given.book, self._memory, given.clock
+            self.jobs,
+            self.children.pods,
+            self.children.services,
+            given.book,
+            self._memory,
+            given.clock,
+            given.listening,
+            self._patience,
+            given.complaints,
         )
         executor = Executor(
             given.client, given.tell, self._memory, given.authority, given.platform, given.clock, count=metrics.effect
@@ -105,7 +121,7 @@ class Controller:
             given.rosters,
             plan,
             self.children.has_seen,
-            lambda before, after: count_change(metrics, before, after),
+            self._written,
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -119,11 +135,16 @@ class Controller:
         else:
             self.jobs.put(obj)
 
-    def heard(self, report: Report) -> None:
-        """A coordinator said something new."""
-        key = self.jobs.key_of_uid(report.job_uid)
+    def heard(self, job_uid: str) -> None:
+        """A coordinator said something new, or a launcher that it lost it."""
+        key = self.jobs.key_of_uid(job_uid)
         if key is not None:
             self.queue.add(key)
+
+    def _written(self, before: TrainingJobStatus, after: TrainingJobStatus) -> None:
+        count_change(self._metrics, before, after)
+        if after.membership.term > before.membership.term and after.membership.replaced_for in SILENT:
+            self._patience.gave_up()
 
     def _job_changed(self, key: JobKey, obj: Object) -> None:
         deleting = obj["metadata"].get("deletionTimestamp") is not None
@@ -132,6 +153,7 @@ class Controller:
     def _job_gone(self, key: JobKey, uid: str) -> None:
         self._memory.forget(uid)
         self._given.book.forget(uid)
+        self._given.complaints.forget(uid)
         self._given.rosters.forget(uid)
         log.info("job gone", extra={"job": str(key), "uid": uid})
 

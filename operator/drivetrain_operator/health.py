@@ -6,6 +6,7 @@ kubelet. Ready does not mean leading: a rollout would never end if only one repl
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -30,13 +31,15 @@ class Gauge:
 
 
 class HealthServer:
-    """Answers probes and scrapes. Its checks read memory only: a slow API server must not get us killed."""
+    """Answers probes and scrapes. Its checks read memory only: a slow API server must not get us killed. Collectors of
+    `registry` are called in another thread than the event loop's."""
 
     def __init__(self, registry: CollectorRegistry, ready: Callable[[], bool]) -> None:
         self._registry = registry
         self._ready = ready
         self._gauges: list[Gauge] = []
         self._runner: web.AppRunner | None = None
+        self._scraping = asyncio.Lock()
 
     def watch(self, gauge: Gauge) -> None:
         """From now on `/healthz` fails while this is too old."""
@@ -79,4 +82,8 @@ class HealthServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        # In a thread, because thousands of jobs take a second in which reports must be heard. One after another, or
+        # scrapers that do not wait would fill all threads.
+        async with self._scraping:
+            body = await asyncio.to_thread(encode, self._registry)
+        return web.Response(body=body, headers={"Content-Type": content_type})

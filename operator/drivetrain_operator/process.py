@@ -23,6 +23,7 @@ from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.lease import LeaderElector, LeadershipLost, Terms
 from drivetrain_operator.kube.recorder import ObjectRef, Recorder
 from drivetrain_operator.kube.resources import Object
+from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.collector import JobSample, JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.metrics.jobs import samples
@@ -31,6 +32,7 @@ from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports import endpoint, keystore
 from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import Authority, BadRoot
 from drivetrain_operator.reports.roster import RosterBoard
 from drivetrain_operator.reports.server import ReportsServer
@@ -85,9 +87,17 @@ class Process:
             identity=settings.identity,
             terms=_terms(settings.lease_seconds),
         )
-        self.book = ReportBook(clock, lambda report: self._controller.heard(report) if self._controller else None)
+        self._listening = Listening(clock, self._paused)
+        self.book = ReportBook(self._listening, lambda report: self._heard(report.job_uid))
+        self.complaints = ComplaintBook(self._listening, self._heard)
         self.rosters = RosterBoard()
-        self.reports = ReportsServer(self.book, self.rosters, leading=lambda: self._serving and self._leading())
+        self.reports = ReportsServer(
+            self.book,
+            self.complaints,
+            self.rosters,
+            leading=lambda: self._serving and self._leading(),
+            leader=self._leader_address(),
+        )
         self.health = HealthServer(metrics.registry, lambda: self._prepared)
         self._recorder = Recorder(client, clock, instance=settings.identity, dropped=metrics.event_dropped)
         metrics.leading(lambda: self._serving and self._leading())
@@ -105,6 +115,7 @@ class Process:
             pair = authority.serving_pair(self._clock.now())
             reports_port = await self.reports.start(authority, pair, settings.reports_host, settings.reports_port)
             tasks.append(asyncio.create_task(self._renew_for_ever(authority), name="certificate"))
+            tasks.append(asyncio.create_task(self._listening.run(), name="listening"))
             url = await _unless(stop, self._persist("reports address", lambda: self._reports_url(reports_port)))
             if url is None:
                 return
@@ -126,7 +137,9 @@ class Process:
             self._client,
             self._clock,
             self._rng,
+            self._listening,
             self.book,
+            self.complaints,
             self.rosters,
             authority,
             platform,
@@ -227,6 +240,25 @@ class Process:
         while True:
             await self._clock.sleep(RENEW_SECONDS)
             self.reports.renew(authority.serving_pair(self._clock.now()))
+
+    def _leader_address(self) -> Callable[[], Awaitable[str | None]]:
+        settings = self._settings
+        if settings.reports_service:
+            known = endpoint.LeaderAddress(self._client, self._clock, settings.own_namespace, settings.reports_service)
+            return known.url
+
+        async def unknown() -> str | None:
+            return None
+
+        return unknown
+
+    def _heard(self, job_uid: str) -> None:
+        if self._controller is not None:
+            self._controller.heard(job_uid)
+
+    def _paused(self, seconds: float) -> None:
+        log.warning("this process was deaf; nobody's silence meanwhile counts", extra={"seconds": round(seconds, 1)})
+        self._metrics.deaf(seconds)
 
     def _leading(self) -> bool:
         return not self._settings.leader_election or self._elector.is_leader

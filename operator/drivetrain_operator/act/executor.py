@@ -130,7 +130,7 @@ class Executor:
     async def _perform(self, job: JobView, effect: Effect, outcome: Outcome) -> None:
         match effect:
             case CreateWorker():
-                await self._create(job, PODS, effect.name, lambda: worker_pod(job, effect), outcome)
+                await self._create(job, PODS, effect.name, lambda: worker_pod(job, effect, self._platform), outcome)
             case CreateCoordinator():
                 body = coordinator_pod
                 await self._create(job, PODS, effect.name, lambda: body(job, effect, self._platform), outcome)
@@ -206,7 +206,7 @@ class Executor:
         if first is None or self._memory.is_template_tried(job.uid, job.generation):
             return False
         try:
-            await self._client.create(PODS, worker_pod(job, first), job.namespace, dry_run=True)
+            await self._client.create(PODS, worker_pod(job, first, self._platform), job.namespace, dry_run=True)
         except AlreadyExists:
             pass
         except (InvalidTemplate, Invalid) as error:

@@ -5,11 +5,13 @@ All of it can be lost at any moment: after a restart, a create is simply tried a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from drivetrain_operator.act.jobs import later
 from drivetrain_operator.clock import Clock
-from drivetrain_operator.plan.view import Refusal, RefusalKind
+from drivetrain_operator.listening import Listening
+from drivetrain_operator.plan.view import Refusal, RefusalKind, Sight
 
 
 @dataclass(slots=True)
@@ -28,13 +30,20 @@ class _Remembered:
     tried_generation: int = -1
     written: str = ""
     written_at: float = 0.0
+    seen: dict[tuple[Sight, str | int], float] = field(default_factory=dict)
+    """When each was seen first, on the listening clock."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of pods, by uid: also of those that the cache lost."""
+    gone: set[str] = field(default_factory=set)
 
 
 class JobMemory:
-    """Refused creates, Secrets that exist, and what we created but have not seen yet; by the job's uid."""
+    """Refused creates, Secrets that exist, what we created but have not seen yet, and since when we see what; by the
+    job's uid."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, listening: Listening) -> None:
         self._clock = clock
+        self._listening = listening
         self._jobs: dict[str, _Remembered] = {}
 
     def refused(self, job_uid: str, name: str, kind: RefusalKind, message: str, generation: int) -> None:
@@ -97,6 +106,33 @@ class JobMemory:
         job = self._jobs.get(job_uid)
         if job is not None:
             job.written = ""
+
+    def seen(self, job_uid: str, sights: Iterable[tuple[Sight, str | int]]) -> Mapping[tuple[Sight, str | int], float]:
+        """For how long each of these has been seen, in listened seconds. What is not among them is forgotten."""
+        job, now = self._of(job_uid), self._listening.seconds()
+        job.seen = {sight: job.seen.get(sight, now) for sight in sights}
+        return {sight: now - since for sight, since in job.seen.items()}
+
+    def pod_names(self, job_uid: str, seen: Mapping[str, str]) -> Mapping[str, str]:
+        """Names of the job's pods by uid, of those `seen` now and of those seen before that are not `gone`."""
+        job = self._of(job_uid)
+        job.names.update(seen)
+        return job.names
+
+    def gone(self, job_uid: str, what: Iterable[str]) -> None:
+        """The API server has no pod of the job with these uids, or names."""
+        job = self._of(job_uid)
+        job.gone.update(what)
+        for uid in job.gone & job.names.keys():
+            del job.names[uid]
+
+    def is_gone(self, job_uid: str, what: str) -> bool:
+        """Whether `gone` was said of this uid, or name."""
+        return what in self._of(job_uid).gone
+
+    def all_gone(self, job_uid: str) -> frozenset[str]:
+        """All of which `gone` was said."""
+        return frozenset(self._of(job_uid).gone)
 
     def forget(self, job_uid: str) -> None:
         """The job is gone."""

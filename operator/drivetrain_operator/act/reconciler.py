@@ -13,6 +13,7 @@ from typing import Final
 
 from drivetrain_api.constants import LABEL_JOB_UID
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.act.asking import Asking
 from drivetrain_operator.act.executor import Executor
 from drivetrain_operator.act.jobs import JobCache, JobKey, uid_of
 from drivetrain_operator.act.memory import JobMemory
@@ -63,6 +64,7 @@ class Reconciler:
         `on_write(before, after)` is told of each status that was written, for metrics.
         """
         self._client = client
+        self._asking = Asking(client, memory)
         self._jobs = jobs
         self._views = views
         self._memory = memory
@@ -83,6 +85,7 @@ class Reconciler:
                 # The pods in view are older than what we did; the event of the missing one brings us back.
                 return Pass(requeue_after=LAG_SECONDS - lag)
             view = self._views.around(view.job, await self._live_pods(view.job))
+        view = await self._asking.complete(view)
         plan = self._plan(view)
         job = await self._write_status(view.job, plan)
         if job is None:

@@ -6,16 +6,19 @@ It does no I/O, so a view costs microseconds and is taken once at the start of a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pydantic import ValidationError
 
 from drivetrain_operator.act.jobs import JobCache, JobKey
 from drivetrain_operator.act.memory import JobMemory
+from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.clock import Clock
+from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
-from drivetrain_operator.plan.view import JobView, PodView, ReportView, ServiceView, View
-from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.plan.view import JobView, PodView, ReportView, ServiceView, Sight, View
+from drivetrain_operator.reports.book import Received, ReportBook
+from drivetrain_operator.reports.complaints import ComplaintBook
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,9 @@ class Views:
         book: ReportBook,
         memory: JobMemory,
         clock: Clock,
+        listening: Listening,
+        patience: Patience,
+        complaints: ComplaintBook,
     ) -> None:
         self._jobs = jobs
         self._pods = pods
@@ -38,11 +44,15 @@ class Views:
         self._book = book
         self._memory = memory
         self._clock = clock
-        self._serving_since: float | None = None
+        self._listening = listening
+        self._patience = patience
+        self._complaints = complaints
+        self._serving = False
 
     def serving(self) -> None:
         """From now on this process leads, its caches are filled, and reports are answered."""
-        self._serving_since = self._clock.monotonic()
+        self._serving = True
+        self._listening.begin()
 
     def view(self, key: JobKey) -> View | None:
         """The view of a job, or None if it does not exist or cannot be read."""
@@ -62,15 +72,39 @@ class Views:
 
     def around(self, job: JobView, pods: Iterable[PodView] | None = None) -> View:
         """The view of a job that was read already. `pods`, if given, come from a live list."""
-        now = self._clock.monotonic()
+        now = self._listening.seconds()
         received = self._book.latest(job.uid)
+        found = tuple(sorted(self._pods(job.uid) if pods is None else pods, key=lambda pod: pod.name))
+        seen = self._memory.seen(job.uid, _sights(job, found))
+        self._measure(found, seen, received)
         return View(
             job=job,
             now=self._clock.now(),
-            pods=tuple(sorted(self._pods(job.uid) if pods is None else pods, key=lambda pod: pod.name)),
+            pods=found,
             service=next(iter(self._services(job.uid)), None),
             secrets=self._memory.secrets(job.uid),
             report=ReportView(received.report, now - received.at) if received is not None else None,
             refusals=self._memory.refusals(job.uid, job.generation),
-            serving_seconds=now - self._serving_since if self._serving_since is not None else 0.0,
+            complaints=self._complaints.recent(job.uid),
+            seen=seen,
+            usual_start_seconds=self._patience.usual_start(),
+            may_give_up=self._patience.may_give_up(),
+            serving_seconds=self._listening.undisturbed() if self._serving else 0.0,
         )
+
+    def _measure(
+        self, pods: Iterable[PodView], seen: Mapping[tuple[Sight, str | int], float], received: Received | None
+    ) -> None:
+        """How long did the coordinator take that we hear? Known only if we saw it start: it is a lower bound else."""
+        if received is None:
+            return
+        for pod in pods:
+            if pod.term == received.report.term and pod.started and not self._patience.knows(pod.uid):
+                age = self._listening.seconds() - received.first
+                self._patience.started(pod.uid, max(0.0, seen[Sight.STARTED, pod.uid] - age))
+
+
+def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | int]]:
+    found: list[tuple[Sight, str | int]] = [(Sight.TERM, job.status.membership.term)]
+    found += [(Sight.OVER if pod.over else Sight.STARTED, pod.uid) for pod in pods if pod.over or pod.started]
+    return found

@@ -165,6 +165,17 @@ class OperatorMetrics:
             f"{PREFIX}_restarts", "Incidents that cost a restart of a job's budget.", ("cause",), registry=registry
         )
         self._finished = Counter(f"{PREFIX}_jobs_finished", "Jobs that ended.", ("result",), registry=registry)
+        self._replaced = Counter(
+            f"{PREFIX}_coordinators_replaced",
+            "Coordinators that got a successor: Ended, Deleted, Gone, NotReady, Unreachable, NoNode.",
+            ("cause",),
+            registry=registry,
+        )
+        self._deaf = Counter(
+            f"{PREFIX}_operator_deaf_seconds",
+            "Pauses of a second or more in which the operator heard nobody. Nobody's silence meanwhile counts.",
+            registry=registry,
+        )
 
     def leading(self, check: Callable[[], bool]) -> None:
         """From now on `drivetrain_leader` is what `check` says at each scrape."""
@@ -194,6 +205,14 @@ class OperatorMetrics:
     def restarted(self, cause: str) -> None:
         """`cause`: the reason of the failure, one of a fixed set."""
         self._restarts.labels(cause).inc()
+
+    def coordinator_replaced(self, cause: str) -> None:
+        """`cause`: a `ReplacedFor`."""
+        self._replaced.labels(cause).inc()
+
+    def deaf(self, seconds: float) -> None:
+        """This process heard nothing for so long."""
+        self._deaf.inc(seconds)
 
     def job_finished(self, result: str) -> None:
         """`result`: succeeded, failed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from drivetrain_api.status import ConditionType, TrainingJobStatus
+from drivetrain_api.status import ConditionType, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.metrics.collector import JobSample
 from drivetrain_operator.metrics.counters import OperatorMetrics
 
@@ -51,6 +51,8 @@ def count_change(metrics: OperatorMetrics, before: TrainingJobStatus, after: Tra
         metrics.job_finished("succeeded" if after.is_true(ConditionType.COMPLETE) else "failed")
     if after.recoveries > before.recoveries and after.last_recovery_seconds is not None:
         metrics.recovered("loss", after.last_recovery_seconds)
+    if after.membership.term > before.membership.term and after.membership.replaced_for is not ReplacedFor.FIRST:
+        metrics.coordinator_replaced(after.membership.replaced_for)
     for failure in after.failures:
         if failure.counted and failure not in before.failures:
             metrics.restarted(failure.reason)

@@ -63,6 +63,8 @@ class CreateCoordinator:
     name: str
     term: int
     avoid_node: str | None = None
+    avoid_strictly: bool = False
+    """It must not run there; else it should not."""
 
 
 @dataclass(frozen=True, slots=True)

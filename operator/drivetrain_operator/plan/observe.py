@@ -14,9 +14,6 @@ from pydantic import ValidationError
 from drivetrain_api.constants import (
     COORDINATOR_CONTAINER,
     LABEL_ATTEMPT,
-    LABEL_INCARNATION,
-    LABEL_INDEX,
-    LABEL_ROLE,
     LABEL_TERM,
     WORKER_CONTAINER,
 )
@@ -24,6 +21,7 @@ from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.view import JobView, PodPhase, PodView, ServiceView, Terminated
+from drivetrain_operator.render import names
 
 Json = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,7 +52,7 @@ def job_view(job: Json) -> JobView:
 
 
 def pod_view(pod: Json) -> PodView:
-    """A pod that carries our labels."""
+    """A pod of ours. Which it is says its name: labels can be changed while it runs."""
     meta, status = pod.get("metadata") or {}, pod.get("status") or {}
     labels = meta.get("labels") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or ()}
@@ -73,16 +71,17 @@ def pod_view(pod: Json) -> PodView:
     # A sandbox or image that cannot be set up shows in the container's state, an init container's in its own.
     if not waiting.get("reason") or waiting.get("reason") == "PodInitializing":
         waiting = _failing_init(status) or waiting
+    who = names.identify(_controller(meta), meta.get("name", ""))
     return PodView(
         name=meta.get("name", ""),
         uid=meta.get("uid", ""),
-        role=labels.get(LABEL_ROLE, ""),
+        role=who.role,
         phase=_phase(status.get("phase")),
         created=_time(meta.get("creationTimestamp")) or EPOCH,
-        index=_number(labels.get(LABEL_INDEX), -1),
-        incarnation=_number(labels.get(LABEL_INCARNATION), -1),
+        index=who.index,
+        incarnation=who.incarnation,
         attempt=_number(labels.get(LABEL_ATTEMPT), 0),
-        term=_number(labels.get(LABEL_TERM), -1),
+        term=who.term,
         node=(pod.get("spec") or {}).get("nodeName") or "",
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         deleting=meta.get("deletionTimestamp") is not None,
@@ -109,6 +108,10 @@ def service_view(service: Json) -> ServiceView:
         cluster_ip="" if address == "None" else address,
         term=_number((spec.get("selector") or {}).get(LABEL_TERM), -1),
     )
+
+
+def _controller(meta: Json) -> str:
+    return next((str(owner.get("name")) for owner in meta.get("ownerReferences") or () if owner.get("controller")), "")
 
 
 def _failing_init(status: Json) -> Json | None:

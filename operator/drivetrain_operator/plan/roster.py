@@ -18,7 +18,6 @@ def roster(view: View) -> Roster:
     wanted = slots.parse(status.workers.indices)
     target = status.workers.target
     workers = sorted((p for p in view.pods if p.role == ROLE_WORKER), key=lambda p: (p.index, p.incarnation))
-    known = {p.uid for p in workers}
     pods = [
         RosterPod(
             uid=p.uid,
@@ -31,9 +30,9 @@ def roster(view: View) -> Roster:
     ]
     dead = {p.uid for p in workers if p.over}
     if view.report is not None:
-        # A pod that took part and is gone from Kubernetes: it was seen, or it could not have joined.
-        dead |= {m.pod_uid for m in view.report.report.members} - known
-        dead |= set(view.report.report.joined) - known
+        # A pod that took part and of which Kubernetes, asked for it, knows nothing any more.
+        dead |= {m.pod_uid for m in view.report.report.members} & view.absent
+        dead |= set(view.report.report.joined) & view.absent
     elastic = job.spec.elastic if job.spec is not None else None
     return Roster(
         revision=0,

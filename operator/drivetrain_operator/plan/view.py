@@ -7,6 +7,7 @@ use names that status reserved, and deletes carry the uid.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -122,7 +123,7 @@ class ReportView:
 
     report: Report
     age_seconds: float
-    """Since it arrived here, on the monotonic clock."""
+    """Since it arrived here, in seconds in which this process listened."""
 
 
 class RefusalKind(StrEnum):
@@ -157,6 +158,25 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """A launcher said, just now, that it lost the coordinator that had welcomed it."""
+
+    pod_uid: str
+    term: int
+
+
+class Sight(StrEnum):
+    """What is remembered of when it was seen first."""
+
+    TERM = "term"
+    """status holds this term."""
+    STARTED = "started"
+    """The container of the pod with this uid runs."""
+    OVER = "over"
+    """The pod with this uid has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything that one pass decides from."""
 
@@ -170,5 +190,19 @@ class View:
     """Names of Secrets of this job that this process created or found to exist (409): it cannot read Secrets."""
     report: ReportView | None = None
     refusals: tuple[Refusal, ...] = ()
+    complaints: tuple[Complaint, ...] = ()
+    absent: frozenset[str] = frozenset()
+    """Names and uids of pods that the cache lacks, and that the API server, asked for them, does not have either."""
+    seen: Mapping[tuple[Sight, str | int], float] = field(default_factory=dict)
+    """For how long this process has seen each of these, in seconds in which it listened. Clocks of nodes and of other
+    replicas tell nothing: they may differ from ours by any amount."""
+    usual_start_seconds: float = 0.0
+    """How long coordinators took of late, in all jobs, from the start of the container to the first report."""
+    may_give_up: bool = True
+    """Not too many coordinators were given up for silence of late, over all jobs."""
     serving_seconds: float = 1e9
-    """For how long this process has been leader and answered reports: silence before that is nobody's fault."""
+    """For how long this process has been leader and listened without a pause: silence before that is its own."""
+
+    def age(self, sight: Sight, of: str | int) -> float:
+        """Seconds since it was seen first; 0 if only now."""
+        return self.seen.get((sight, of), 0.0)

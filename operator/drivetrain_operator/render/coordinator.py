@@ -37,7 +37,13 @@ def coordinator_pod(job: JobView, effect: CreateCoordinator, platform: Platform)
             {"name": "channel", "containerPort": COORDINATOR_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
-        "readinessProbe": {"tcpSocket": {"port": COORDINATOR_PORT}, "periodSeconds": 1, "failureThreshold": 3},
+        # Asked of the event loop, not of the kernel: it is a witness when the operator hears nothing.
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz", "port": METRICS_PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": {**common.container_security(), "readOnlyRootFilesystem": True},
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -59,7 +65,7 @@ def coordinator_pod(job: JobView, effect: CreateCoordinator, platform: Platform)
     if platform.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
     if effect.avoid_node is not None:
-        spec["affinity"] = {"nodeAffinity": _not_on(effect.avoid_node)}
+        spec["affinity"] = {"nodeAffinity": _not_on(effect.avoid_node, strictly=effect.avoid_strictly)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -68,10 +74,9 @@ def coordinator_pod(job: JobView, effect: CreateCoordinator, platform: Platform)
     }
 
 
-def _not_on(node: str) -> Json:
-    """Required, not preferred: the scheduler learns late that a node is cut off, and would like it for being empty.
-
-    If that leaves no node at all, the plan raises the term once more without it.
-    """
+def _not_on(node: str, *, strictly: bool) -> Json:
+    """If that leaves no node at all, the plan raises the term once more without it."""
     term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": [node]}]}
-    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    if strictly:
+        return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}

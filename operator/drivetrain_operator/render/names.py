@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from drivetrain_api.constants import (
@@ -22,6 +24,7 @@ from drivetrain_operator.plan.view import JobView
 
 Json = dict[str, Any]
 
+_POD: Final = re.compile(r"coordinator-(?P<term>[0-9]{1,9})|(?P<index>[0-9]{1,9})-(?P<incarnation>[0-9]{1,9})")
 MANAGED_BY: Final = "drivetrain-operator"
 
 
@@ -33,6 +36,28 @@ def worker(job: str, index: int, incarnation: int) -> str:
 def coordinator(job: str, term: int) -> str:
     """Coordinator pod of one term."""
     return f"{job}-coordinator-{term}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which of a job's pods a name means; `role` is empty if it means none."""
+
+    role: str = ""
+    index: int = -1
+    incarnation: int = -1
+    term: int = -1
+
+
+def identify(job: str, pod: str) -> Identity:
+    """The inverse of `worker` and `coordinator`. Unlike labels, a name cannot be changed."""
+    if not pod.startswith(f"{job}-"):
+        return Identity()
+    parts = _POD.fullmatch(pod.removeprefix(f"{job}-"))
+    if parts is None:
+        return Identity()
+    if parts["term"] is not None:
+        return Identity(ROLE_COORDINATOR, term=int(parts["term"]))
+    return Identity(ROLE_WORKER, index=int(parts["index"]), incarnation=int(parts["incarnation"]))
 
 
 def service(job: str) -> str:

@@ -9,6 +9,7 @@ from drivetrain_api.constants import (
     ENV_ATTEMPT,
     ENV_COORDINATOR,
     ENV_INDEX,
+    ENV_REPORTS,
     SCRIPT_MOUNT,
     WORKER_CONTAINER,
 )
@@ -20,6 +21,7 @@ from drivetrain_operator.render import common, names
 from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.merge import merge
 from drivetrain_operator.render.names import Json
+from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_reserved
 
 LAUNCHER: Final = "drivetrain-launcher"
@@ -29,7 +31,7 @@ STAY_ON_LOST_NODE: Final = {"unreachable": 10, "not-ready": 30}
 ready may still train, so its pods get longer."""
 
 
-def worker_pod(job: JobView, effect: CreateWorker) -> Json:
+def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     """Body of the POST. `job.status` must be the status that was just written: it holds the coordinator's address.
 
     Raises `InvalidTemplate` if spec.podTemplate touches a reserved field or cannot be merged.
@@ -44,6 +46,7 @@ def worker_pod(job: JobView, effect: CreateWorker) -> Json:
         common.variable(ENV_INDEX, str(effect.index)),
         common.variable(ENV_ATTEMPT, str(effect.attempt)),
         common.variable(ENV_COORDINATOR, _host_port(address)),
+        common.variable(ENV_REPORTS, platform.reports_url),
     ]
     pod: Json = {
         "metadata": {"labels": names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)},

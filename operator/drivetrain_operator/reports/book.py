@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.messages import Report
-from drivetrain_operator.clock import Clock
+from drivetrain_operator.listening import Listening
 
 SILENCE_SECONDS: Final = 3.0
 """A report after a gap this long is news in itself: whoever counted the coordinator as silent has to look again."""
@@ -18,31 +18,34 @@ SILENCE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A report, and when it came (seconds on this process's monotonic clock)."""
+    """A report, and when it came (on the listening clock)."""
 
     report: Report
     at: float
+    first: float
+    """When the first report of its term came."""
 
 
 class ReportBook:
     """Latest report of every job, by the job's uid. A report never replaces one of a higher (term, seq)."""
 
-    def __init__(self, clock: Clock, on_news: Callable[[Report], None]) -> None:
+    def __init__(self, listening: Listening, on_news: Callable[[Report], None]) -> None:
         """`on_news` is called when a report says something that the one before it did not, heartbeats apart."""
-        self._clock = clock
+        self._listening = listening
         self._on_news = on_news
         self._latest: dict[str, Received] = {}
 
     def store(self, report: Report) -> bool:
         """Keep `report` if it is the newest of its job; tells whether it was."""
-        now = self._clock.monotonic()
+        now = self._listening.seconds()
         before = self._latest.get(report.job_uid)
         if before is not None and (before.report.term, before.report.seq) >= (report.term, report.seq):
             # Repeated or reordered on the way. It still proves that the coordinator of the latest term is alive.
             if before.report.term == report.term:
-                self._latest[report.job_uid] = Received(before.report, now)
+                self._latest[report.job_uid] = Received(before.report, now, before.first)
             return False
-        self._latest[report.job_uid] = Received(report, now)
+        first = before.first if before is not None and before.report.term == report.term else now
+        self._latest[report.job_uid] = Received(report, now, first)
         if before is None or now - before.at > SILENCE_SECONDS or _substance(before.report) != _substance(report):
             self._on_news(report)
         return True

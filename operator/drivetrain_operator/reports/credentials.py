@@ -131,8 +131,13 @@ class Authority:
         }
 
     def worker_files(self, job_uid: str, now: dt.datetime) -> dict[str, bytes]:
-        """What the job's worker Secret carries; `ca.crt` verifies this job's coordinators and nobody else's."""
-        return {"token": self.worker_token(job_uid).encode(), "ca.crt": self._job_root(job_uid, now).cert_pem}
+        """What the job's worker Secret carries. `ca.crt` verifies this job's coordinators and nobody else's,
+        `reports-ca.crt` the operator."""
+        return {
+            "token": self.worker_token(job_uid).encode(),
+            "ca.crt": self._job_root(job_uid, now).cert_pem,
+            "reports-ca.crt": self.root.cert_pem,
+        }
 
     def serving_pair(self, now: dt.datetime, addresses: tuple[str, ...] = ()) -> KeyPair:
         """A certificate for the reports server."""

@@ -5,9 +5,12 @@ Readiness cannot do this, because both replicas have to be ready. The slice belo
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
+from typing import Final
 
+from drivetrain_operator.clock import Clock
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import AlreadyExists, KubeError
 from drivetrain_operator.kube.resources import ENDPOINTSLICES, SERVICES, Object
@@ -35,6 +38,41 @@ async def point_at(client: KubeClient, namespace: str, service: str, pod_ip: str
         patch = {"endpoints": slice_["endpoints"], "ports": slice_["ports"]}
         await client.merge_patch(ENDPOINTSLICES, service, patch, namespace)
     log.info("reports Service points at this replica", extra={"service": service, "address": pod_ip, "port": port})
+
+
+class LeaderAddress:
+    """Where the leader listens, as the EndpointSlice says; asked for at most every `SECONDS`."""
+
+    SECONDS: Final = 2.0
+
+    def __init__(self, client: KubeClient, clock: Clock, namespace: str, service: str) -> None:
+        self._client = client
+        self._clock = clock
+        self._namespace = namespace
+        self._service = service
+        self._known: str | None = None
+        self._asked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def url(self) -> str | None:
+        """`https://address:port`; None if nobody knows."""
+        async with self._lock:
+            if self._clock.monotonic() - self._asked >= self.SECONDS:
+                try:
+                    found = await self._client.get(ENDPOINTSLICES, self._service, self._namespace, timeout=self.SECONDS)
+                    self._known = _named_in(found)
+                except KubeError as error:
+                    log.debug("the leader's address is not known", extra={"error": str(error)})
+                self._asked = self._clock.monotonic()
+            return self._known
+
+
+def _named_in(slice_: Object) -> str | None:
+    try:
+        address, port = slice_["endpoints"][0]["addresses"][0], slice_["ports"][0]["port"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return f"https://[{address}]:{port}" if ":" in str(address) else f"https://{address}:{port}"
 
 
 def _address(service: Object) -> str:

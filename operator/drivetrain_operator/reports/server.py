@@ -1,6 +1,7 @@
 """The HTTPS end of `POST /v1/report`: takes what a coordinator says, answers with the roster. See docs/protocol.md.
 
-It decides nothing: reports go into the book, rosters come from the board. It runs in every replica, and answers 503
+It decides nothing: reports go into the book, rosters come from the board. Beside it, `POST /v1/lost` takes what
+launchers say that cannot reach their coordinator. It runs in every replica, and answers 503 with the leader's address
 where the replica does not lead, because only the leader's word may reach a job.
 """
 
@@ -9,34 +10,53 @@ from __future__ import annotations
 import logging
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from drivetrain_api.lost import LostCoordinator
 from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN, Report, Roster
+from drivetrain_operator.plan.view import Complaint
 from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import Authority, BadToken, KeyPair, TokenClaim
 from drivetrain_operator.reports.roster import RosterBoard
 
 log = logging.getLogger(__name__)
 
 REPORT_PATH: Final = "/v1/report"
+LOST_PATH: Final = "/v1/lost"
+LEADER_HEADER: Final = "Drivetrain-Leader"
 HOLD_SECONDS: Final = 1.0
 """How long an answer without news is held back. Short against the three seconds after which silence counts."""
 BODY_LIMIT: Final = 4 * 1024 * 1024
 """A report of 4,096 workers is about 1 MiB."""
 
 
+async def _nobody_knows() -> str | None:
+    return None
+
+
 class ReportsServer:
     """Checks tokens, stores reports, holds requests until there is news. `authority` may come after the start."""
 
     def __init__(
-        self, book: ReportBook, rosters: RosterBoard, *, leading: Callable[[], bool], hold: float = HOLD_SECONDS
+        self,
+        book: ReportBook,
+        complaints: ComplaintBook,
+        rosters: RosterBoard,
+        *,
+        leading: Callable[[], bool],
+        leader: Callable[[], Awaitable[str | None]] = _nobody_knows,
+        hold: float = HOLD_SECONDS,
     ) -> None:
+        """`leader` tells the leader's base URL, for those who ask a replica that does not lead."""
         self._book = book
+        self._complaints = complaints
+        self._leader = leader
         self._rosters = rosters
         self._leading = leading
         self._hold = hold
@@ -50,6 +70,7 @@ class ReportsServer:
         self.renew(pair)
         app = web.Application(client_max_size=BODY_LIMIT)
         app.router.add_post(REPORT_PATH, self._report)
+        app.router.add_post(LOST_PATH, self._lost)
         # Held requests end by themselves within `hold` seconds; a stop need not wait for them.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -75,7 +96,7 @@ class ReportsServer:
 
     async def _report(self, request: web.Request) -> web.Response:
         if not self._leading():
-            return _refuse(503, "this replica does not lead; ask again", {"Retry-After": "1"})
+            return await self._name_leader()
         try:
             claim = self._claim(request)
         except BadToken as error:
@@ -103,6 +124,30 @@ class ReportsServer:
             )
         news = await self._rosters.news(report.job_uid, report.roster_seen, self._hold)
         return _answer(news) if news is not None else _refuse(404, "the TrainingJob was deleted")
+
+    async def _lost(self, request: web.Request) -> web.Response:
+        if not self._leading():
+            return await self._name_leader()
+        try:
+            claim = self._claim(request)
+        except BadToken as error:
+            return _refuse(401, str(error), {"WWW-Authenticate": "Bearer"})
+        try:
+            said = LostCoordinator.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _refuse(400, f"no valid message: {error.error_count()} errors, first: {_first(error)}")
+        if claim.term is not None or claim.job_uid != said.job_uid:
+            return _refuse(403, "the bearer token is not that of a worker of this job")
+        if self._rosters.current(said.job_uid) is None:
+            return _refuse(404, f"no TrainingJob with uid {said.job_uid} is known here")
+        self._complaints.store(said.job_uid, Complaint(said.pod_uid, said.term))
+        return web.Response(status=204)
+
+    async def _name_leader(self) -> web.Response:
+        """Whoever comes here went by a Service whose endpoints somebody learned too late."""
+        leader = await self._leader()
+        named = {LEADER_HEADER: leader} if leader is not None else {}
+        return _refuse(503, "this replica does not lead; ask again", {"Retry-After": "1", **named})
 
     def _claim(self, request: web.Request) -> TokenClaim:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

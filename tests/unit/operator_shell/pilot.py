@@ -11,17 +11,20 @@ from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.act.executor import Executor
 from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher
 from drivetrain_operator.act.memory import JobMemory
+from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.act.reconciler import Pass, Reconciler
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object, Resource, controller_uid
+from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import pod_view, service_view
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import PodView, ServiceView
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
 from unit.operator_shell.world import NAMESPACE, JumpClock, World
@@ -84,8 +87,9 @@ class Pilot:
         self.client = MortalClient(api, clock, self.death)
         self.world.closing.append(self.client.close)
         self.jobs = JobCache(Watcher(lambda *_: None, lambda *_: None))
-        self.memory = JobMemory(clock)
-        self.book = ReportBook(clock, lambda _: None)
+        listening = Listening(clock)
+        self.memory = JobMemory(clock, listening)
+        self.book = ReportBook(listening, lambda _: None)
         self.rosters = RosterBoard()
         self.events: list[str] = []
         self.executor = Executor(
@@ -96,7 +100,17 @@ class Pilot:
             Platform("drivetrain-operator", "https://127.0.0.1:1"),
             clock,
         )
-        self.views = Views(self.jobs, self.pods_of, self.services_of, self.book, self.memory, clock)
+        self.views = Views(
+            self.jobs,
+            self.pods_of,
+            self.services_of,
+            self.book,
+            self.memory,
+            clock,
+            listening,
+            Patience(listening, lambda: len(self.jobs)),
+            ComplaintBook(listening, lambda _: None),
+        )
         self.reconciler = Reconciler(
             self.client, self.jobs, self.views, self.memory, self.executor, self.rosters, plan, lambda *_: True
         )

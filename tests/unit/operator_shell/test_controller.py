@@ -12,21 +12,24 @@ from dataclasses import dataclass, replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.constants import LABEL_INDEX, LABEL_JOB_UID, LABEL_ROLE, ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_local.apiserver import ApiServer, Fault
 from drivetrain_operator.controller import Controller, Scope, Surroundings
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.informer import Informer
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object
+from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.roster import RosterBoard
 from harness.patience import patiently
 from unit.operator_shell.pilot import KEY, ROOT, Pilot
 from unit.operator_shell.test_crash_matrix import check_always, workers
-from unit.operator_shell.world import JumpClock, World, a_job, crds
+from unit.operator_shell.world import NAMESPACE, JumpClock, World, a_job, crds
 
 
 @pytest.fixture
@@ -62,13 +65,16 @@ async def start(world: World, *, feed: bool = True) -> Operator:
     clock = world.clock
     client = KubeClient(FixedCredentials(world.api.address, token=world.api.token), clock, random.Random(1))
     operators: list[Operator] = []
-    book = ReportBook(clock, lambda report: operators[0].controller.heard(report))
+    listening = Listening(clock)
+    book = ReportBook(listening, lambda report: operators[0].controller.heard(report.job_uid))
     rosters = RosterBoard()
     given = Surroundings(
         client,
         clock,
         random.Random(2),
+        listening,
         book,
+        ComplaintBook(listening, lambda _: None),
         rosters,
         ROOT,
         Platform("drivetrain-operator", "https://127.0.0.1:1"),
@@ -229,3 +235,39 @@ async def test_two_who_believe_to_lead_make_one_job(world: World) -> None:
     assert world.names(ROLE_WORKER, live=True) == ["charlm-0-1", "charlm-1-0"]
     assert world.status()["restarts"] == 1
     assert len(world.pods(ROLE_COORDINATOR, live=True)) == 1
+
+
+@pytest.mark.parametrize("label", [LABEL_ROLE, LABEL_INDEX, LABEL_JOB_UID])
+@pytest.mark.parametrize("role", [ROLE_WORKER, ROLE_COORDINATOR])
+async def test_a_pod_that_loses_a_label_is_neither_dead_nor_replaced(label: str, role: str, world: World) -> None:
+    operator = await start(world)
+    await world.create_job(a_job())
+    await until(world, workers(2))
+    before = world.names()
+    pod = world.pods(role)[0]
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
+    await world.request("PATCH", path, {"metadata": {"labels": {label: None}}}, "application/merge-patch+json")
+    world.clock.skip(2 * LAG_SECONDS)
+    seen = world.status()["observedGeneration"]
+    await world.patch_job({"spec": {"activeDeadlineSeconds": 86_400}})
+    await until(world, lambda w: w.status()["observedGeneration"] > seen)
+    await operator.controller.resync()
+    await asyncio.sleep(0.5)
+    assert world.names() == before
+    assert world.status()["membership"]["term"] == 1
+    roster = operator.rosters.current(pod["metadata"]["ownerReferences"][0]["uid"])
+    assert roster is not None
+    assert roster.proven_dead == []
+    assert {each.name for each in roster.pods} == {"charlm-0-0", "charlm-1-0"}
+
+
+async def test_a_pod_that_is_deleted_by_force_is_proven_dead_by_name(world: World) -> None:
+    operator = await start(world)
+    job = await world.create_job(a_job())
+    await until(world, workers(2))
+    gone = world.pods(ROLE_WORKER)[0]["metadata"]
+    await world.remove_pod(gone["name"])
+    await until(world, lambda w: w.names(ROLE_WORKER, live=True) == ["charlm-0-1", "charlm-1-0"])
+    asked = [r for r in world.api.faults.requests if r.verb == "get" and r.name == gone["name"]]
+    assert asked, "dead without having been asked for"
+    assert operator.rosters.current(job["metadata"]["uid"]) is not None

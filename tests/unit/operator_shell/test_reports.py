@@ -15,13 +15,17 @@ import aiohttp
 import pytest
 
 from drivetrain_api.constants import REPORTS_SERVER_NAME
+from drivetrain_api.lost import LostCoordinator
 from drivetrain_api.messages import JobState, Progress, Report, Roster, RosterPod
 from drivetrain_api.places import Standstill
 from drivetrain_operator.clock import SystemClock
+from drivetrain_operator.listening import Listening
+from drivetrain_operator.plan.view import Complaint
 from drivetrain_operator.reports.book import ReportBook
+from drivetrain_operator.reports.complaints import MAX_PER_JOB, RECENT_SECONDS, ComplaintBook
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
-from drivetrain_operator.reports.server import BODY_LIMIT, REPORT_PATH, ReportsServer
+from drivetrain_operator.reports.server import BODY_LIMIT, LEADER_HEADER, LOST_PATH, REPORT_PATH, ReportsServer
 from harness.activity import Stillness
 
 NOW = dt.datetime.now(dt.UTC)
@@ -51,40 +55,55 @@ def a_roster(**changes: Any) -> Roster:
 @dataclass
 class Running:
     book: ReportBook
+    complaints: ComplaintBook
+    told: list[str]
     rosters: RosterBoard
     url: str
     session: aiohttp.ClientSession
     context: ssl.SSLContext
     news: list[Report]
     leading: list[bool] = field(default_factory=lambda: [True])
+    named: str | None = None
+    """Whom the last answer called the leader."""
 
     def seq(self) -> int | None:
         kept = self.book.latest(UID)
         return kept.report.seq if kept is not None else None
 
-    async def post(self, body: str | Report, token: str | None = None) -> tuple[int, Any]:
+    async def post(
+        self, body: str | Report | LostCoordinator, token: str | None = None, path: str = REPORT_PATH
+    ) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {token or ROOT.coordinator_token(UID, 2)}"}
         async with self.session.post(
-            self.url + REPORT_PATH,
+            self.url + path,
             data=io.BytesIO((body if isinstance(body, str) else body.model_dump_json()).encode()),
             headers=headers,
             ssl=self.context,
             server_hostname=REPORTS_SERVER_NAME,
         ) as response:
-            return response.status, await response.json(content_type=None) if response.status != 413 else None
+            self.named = response.headers.get(LEADER_HEADER)
+            readable = response.status not in (204, 413)
+            return response.status, await response.json(content_type=None) if readable else None
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Running]:
     news: list[Report] = []
     leading = [True]
-    book = ReportBook(SystemClock(), news.append)
+    book = ReportBook(Listening(SystemClock()), news.append)
     rosters = RosterBoard()
-    running = ReportsServer(book, rosters, leading=lambda: leading[0], hold=HOLD)
+    told: list[str] = []
+    complaints = ComplaintBook(Listening(SystemClock()), told.append)
+
+    async def leader() -> str:
+        return "https://10.0.0.9:8443"
+
+    running = ReportsServer(book, complaints, rosters, leading=lambda: leading[0], leader=leader, hold=HOLD)
     port = await running.start(ROOT, ROOT.serving_pair(NOW), "127.0.0.1", 0)
     context = ssl.create_default_context(cadata=ROOT.root.cert_pem.decode())
     async with aiohttp.ClientSession() as session:
-        yield Running(book, rosters, f"https://127.0.0.1:{port}", session, context, news, leading)
+        url = f"https://127.0.0.1:{port}"
+        yield Running(book, complaints, told, rosters, url, session, context, news, leading)
     await running.stop()
 
 
@@ -179,10 +198,52 @@ async def test_what_is_refused(server: Running, name: str, body: str | Report, t
     assert server.book.latest(UID) is None
 
 
-async def test_a_replica_that_does_not_lead_answers_503(server: Running) -> None:
+@pytest.mark.parametrize("path", [REPORT_PATH, LOST_PATH])
+async def test_a_replica_that_does_not_lead_names_the_one_that_does(server: Running, path: str) -> None:
     server.rosters.publish(UID, a_roster())
     server.leading[0] = False
-    assert (await server.post(a_report()))[0] == 503
+    assert (await server.post(a_report(), path=path))[0] == 503
+    assert server.named == "https://10.0.0.9:8443"
+
+
+LOST = LostCoordinator(job_uid=UID, pod_uid="p0", term=2)
+LOST_ANSWERS: list[tuple[str, str | LostCoordinator, str, int]] = [
+    ("a worker of the job", LOST, ROOT.worker_token(UID), 204),
+    ("its coordinator", LOST, ROOT.coordinator_token(UID, 2), 403),
+    ("a worker of another job", LOST, ROOT.worker_token("uid-b"), 403),
+    ("somebody else", LOST, Authority.generate(NOW).worker_token(UID), 401),
+    ("a term that is none", '{"job_uid": "uid-a", "pod_uid": "p0", "term": 1e300}', ROOT.worker_token(UID), 400),
+    ("a uid without end", f'{{"job_uid": "uid-a", "pod_uid": "{"x" * 99}", "term": 1}}', ROOT.worker_token(UID), 400),
+    (
+        "of a job that nobody knows",
+        LOST.model_copy(update={"job_uid": "uid-z"}),
+        ROOT.worker_token("uid-z"),
+        404,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "token", "status"), LOST_ANSWERS, ids=[case[0] for case in LOST_ANSWERS])
+async def test_who_may_say_that_a_coordinator_is_lost(
+    server: Running, name: str, body: str | LostCoordinator, token: str, status: int
+) -> None:
+    server.rosters.publish(UID, a_roster())
+    assert (await server.post(body, token, LOST_PATH))[0] == status
+    assert server.complaints.recent(UID) == ((Complaint("p0", 2),) if status == 204 else ())
+    assert server.told == ([UID] if status == 204 else [])
+
+
+def test_complaints_end_and_wake_once() -> None:
+    clock, told = Ticking(), list[str]()
+    book = ComplaintBook(Listening(clock), told.append)
+    for clock.time in (0.0, 1.0, 2.0):
+        book.store(UID, Complaint("p0", 2))
+    assert (told, book.recent(UID)) == ([UID], (Complaint("p0", 2),))
+    clock.time = 2.0 + RECENT_SECONDS + 0.1
+    assert book.recent(UID) == ()
+    for number in range(10_000):
+        book.store(UID, Complaint(f"p{number}", 2))
+    assert len(book.recent(UID)) == MAX_PER_JOB
 
 
 async def test_a_deleted_job_releases_the_held_request(server: Running, until: Until) -> None:
@@ -220,7 +281,7 @@ NEWS_CASES = [
 @pytest.mark.parametrize(("name", "change", "later", "wakes"), NEWS_CASES)
 def test_what_wakes_the_reconciler(name: str, change: dict[str, Any], later: float, wakes: bool) -> None:
     clock, news = Ticking(), list[Report]()
-    book = ReportBook(clock, news.append)
+    book = ReportBook(Listening(clock), news.append)
     book.store(a_report(progress=Progress(step=10, steps=1000)))
     news.clear()
     clock.time += later
@@ -230,7 +291,7 @@ def test_what_wakes_the_reconciler(name: str, change: dict[str, Any], later: flo
 
 def test_a_repeated_report_still_proves_life() -> None:
     clock = Ticking()
-    book = ReportBook(clock, lambda _: None)
+    book = ReportBook(Listening(clock), lambda _: None)
     book.store(a_report(seq=5))
     clock.time = 2.0
     assert not book.store(a_report(seq=4))

@@ -16,7 +16,6 @@ import aiohttp
 from drivetrain_api.constants import (
     API_VERSION,
     KIND,
-    LABEL_INDEX,
     LABEL_ROLE,
     LABEL_TERM,
     PLURAL,
@@ -218,7 +217,7 @@ class World:
 
 def index_of(pod: Obj) -> int:
     """The slot of a worker pod."""
-    return int(pod["metadata"]["labels"][LABEL_INDEX])
+    return int(pod["metadata"]["name"].split("-")[-2])
 
 
 def _term(pod: Obj) -> int:

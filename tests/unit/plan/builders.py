@@ -18,6 +18,7 @@ from drivetrain_operator.plan.view import (
     PodView,
     ReportView,
     ServiceView,
+    Sight,
     Terminated,
     View,
 )
@@ -168,13 +169,30 @@ def running(of: TrainingJobSpec | None = None, **fields: Any) -> View:
         service=service(),
         report=report(),
     )
-    return replace(base, **fields)
+    return seen(replace(base, **fields))
 
 
 def replaced(view: View, *pods: PodView, without: tuple[str, ...] = ()) -> View:
-    """The view with these pods in place of those of the same name."""
+    """The view with these pods in place of those of the same name. Of coordinators in `without`, the API server said
+    that it does not have them."""
     names = {p.name for p in pods} | set(without)
-    return replace(view, pods=(*(p for p in view.pods if p.name not in names), *pods))
+    found = replace(view, pods=(*(p for p in view.pods if p.name not in names), *pods))
+    return seen(replace(found, absent=view.absent | {name for name in without if "-coordinator-" in name}))
+
+
+def seen(view: View) -> View:
+    """The view of an operator that was there when all of this happened, and whose clock is the nodes'."""
+    ages: dict[tuple[Sight, str | int], float] = {}
+    membership = view.job.status.membership
+    if membership.since is not None:
+        ages[Sight.TERM, membership.term] = (view.now - membership.since).total_seconds()
+    for pod in view.pods:
+        if pod.over:
+            at = pod.terminated and pod.terminated.finished
+            ages[Sight.OVER, pod.uid] = (view.now - (at or pod.created)).total_seconds()
+        elif pod.started is not None:
+            ages[Sight.STARTED, pod.uid] = (view.now - pod.started).total_seconds()
+    return replace(view, seen=ages)
 
 
 def condition(status: TrainingJobStatus, type_: str) -> Condition:

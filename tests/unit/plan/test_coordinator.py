@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.status import Membership, TrainingJobStatus
+from drivetrain_api.status import Membership, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan.effects import (
     CreateCoordinator,
     CreateSecret,
@@ -16,11 +16,12 @@ from drivetrain_operator.plan.effects import (
     PatchServiceSelector,
     SecretKind,
 )
-from drivetrain_operator.plan.view import PodPhase, Refusal, RefusalKind
+from drivetrain_operator.plan.view import Complaint, PodPhase, Refusal, RefusalKind, Sight, View
 from unit.plan.builders import (
     ago,
     coordinator,
     ended,
+    pending,
     replaced,
     report,
     running,
@@ -34,12 +35,26 @@ def at_term(term: int, **fields: Any) -> TrainingJobStatus:
     return started(membership=Membership(term=term, epoch=1, since=ago(600)).model_copy(update=fields))
 
 
-def successor(term: int, avoid: str | None = None) -> tuple[Effect, ...]:
+def successor(term: int, avoid: str | None = None, *, strictly: bool = False) -> tuple[Effect, ...]:
     return (
         PatchServiceSelector("lm-coordinator", "s-1", term),
         CreateSecret(f"lm-coordinator-{term}-11111111", SecretKind.COORDINATOR, term),
-        CreateCoordinator(f"lm-coordinator-{term}", term, avoid),
+        CreateCoordinator(f"lm-coordinator-{term}", term, avoid, strictly),
     )
+
+
+def silent(seconds: float = 60, **fields: Any) -> View:
+    """The coordinator was heard, and then no more."""
+    return running(report=report(age=seconds), **fields)
+
+
+def starting(seconds: float, **fields: Any) -> View:
+    """The coordinator's container runs for so long, and it was never heard."""
+    return replaced(running(report=None, **fields), coordinator(started=ago(seconds), ready=False))
+
+
+NOT_READY = coordinator(ready=False)
+LOST = (Complaint("w-1-0", 1),)
 
 
 OLDER = gone("lm-coordinator-1", "c-1", "a newer term leads")
@@ -69,27 +84,73 @@ COORDINATORS = [
         successor(2),
     ),
     Case(
-        "a silent one too, and its node is avoided",
-        running(report=report(age=3.1)),
-        {"membership.term": 2},
+        "not one that is missing in the cache, before the API server was asked",
+        replace(replaced(running(), without=("lm-coordinator-1",)), absent=frozenset()),
+        {"membership.term": 1},
+    ),
+    Case(
+        "a silent one whose kubelet says that it does not answer; another node is better",
+        replaced(silent(3.1), NOT_READY),
+        {"membership.term": 2, "membership.replaced_for": "NotReady"},
         (*successor(2, "node9"), OLDER),
     ),
-    Case("three reports have to be missing", running(report=report(age=2.9)), {"membership.term": 1}),
+    Case(
+        "a silent one that a launcher lost; it must not be on that node",
+        silent(3.1, complaints=LOST),
+        {"membership.term": 2, "membership.replaced_for": "Unreachable"},
+        (*successor(2, "node9", strictly=True), OLDER),
+    ),
+    Case("silence alone proves nothing", silent(3600), {"membership.term": 1}),
+    Case("a launcher that lost one that we hear is wrong", running(complaints=LOST), {"membership.term": 1}),
+    Case(
+        "a launcher that lost the one before says nothing of this one",
+        silent(complaints=(Complaint("w-1-0", 0),)),
+        {"membership.term": 1},
+    ),
+    Case(
+        "nor does one that is not of this job any more",
+        silent(complaints=(Complaint("w-1-9", 1),)),
+        {"membership.term": 1},
+    ),
+    Case("three reports have to be missing", replaced(silent(2.9), NOT_READY), {"membership.term": 1}),
     Case(
         "silence before this operator listened is its own",
-        replace(running(report=report(age=60)), serving_seconds=2.0),
+        replace(replaced(silent(), NOT_READY), serving_seconds=2.0),
         {"membership.term": 1},
     ),
     Case(
-        "one that just began to run has time to report",
-        replaced(running(report=None), coordinator(started=ago(14))),
+        "after a pause of this operator's, speakers get time to come back",
+        replace(replaced(silent(14.9), NOT_READY), serving_seconds=14.9),
         {"membership.term": 1},
     ),
     Case(
-        "but not for ever",
-        replaced(running(report=None), coordinator(started=ago(16))),
+        "and no more than that",
+        replace(replaced(silent(15.1), NOT_READY), serving_seconds=15.1),
         {"membership.term": 2},
         (*successor(2, "node9"), OLDER),
+    ),
+    Case("one that just began to run has time to report", starting(14), {"membership.term": 1}),
+    Case("but not for ever", starting(16), {"membership.term": 2}, (*successor(2, "node9"), OLDER)),
+    Case(
+        "more, where coordinators take long to start",
+        replace(starting(59), usual_start_seconds=20.0),
+        {"membership.term": 1},
+    ),
+    Case("more, after each that was in vain", starting(29, status=at_term(1, replaced=1)), {"membership.term": 1}),
+    Case(
+        "none is given up while no worker is there whom it would help",
+        replaced(starting(16), pending(0), pending(1), pending(2)),
+        {"membership.term": 1},
+    ),
+    Case(
+        "nor while too many were given up",
+        replace(starting(16), may_give_up=False),
+        {"membership.term": 1},
+    ),
+    Case(
+        "a node whose clock is late makes nobody old",
+        replace(starting(3600), seen={(Sight.STARTED, "c-1"): 1.0}),
+        {"membership.term": 1},
     ),
     Case(
         "one that waits for its image is waited for",
@@ -99,7 +160,11 @@ COORDINATORS = [
     Case(
         "where only the avoided node is left, it will do",
         replaced(
-            running(status=at_term(2, avoid_node="node9"), report=None, service=service(2)),
+            running(
+                status=at_term(2, avoid_node="node9", replaced_for=ReplacedFor.UNREACHABLE),
+                report=None,
+                service=service(2),
+            ),
             coordinator(2, phase=PodPhase.PENDING, started=None, unschedulable="0/1 nodes"),
             without=("lm-coordinator-1",),
         ),
@@ -108,7 +173,7 @@ COORDINATORS = [
     ),
     Case(
         "a term that was just raised may not show yet",
-        replaced(running(status=at_term(1, since=ago(4))), without=("lm-coordinator-1",)),
+        replace(replaced(running(status=at_term(1, since=ago(4))), without=("lm-coordinator-1",)), absent=frozenset()),
         {"membership.term": 1},
     ),
     Case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from drivetrain_operator.plan.effects import (
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import PodPhase
 from unit.plan.builders import (
+    NOW,
     ago,
     coordinator,
     ended,
@@ -97,9 +99,25 @@ def test_while_others_train_it_is_only_charged() -> None:
 
 def test_pods_that_end_together_for_one_reason_are_one_incident() -> None:
     together = replaced(running(), ended(0, 70, finished=ago(2)), ended(1, 70, finished=ago(1)))
-    apart = replaced(running(), ended(0, 70, finished=ago(30)), ended(1, 70, finished=ago(1)))
+    first = plan(replaced(running(), ended(0, 70))).status
+    later = {seconds: replace(running(status=first), now=NOW + timedelta(seconds=seconds)) for seconds in (4, 6)}
+    soon, apart = (replaced(view, worker(0, 1), ended(1, 70), without=("lm-0-0",)) for view in later.values())
     differently = replaced(running(), ended(0, 70), ended(1, 3))
-    assert [plan(v).status.restarts for v in (together, apart, differently)] == [1, 2, 2]
+    assert [plan(v).status.restarts for v in (together, soon, apart, differently)] == [1, 1, 2, 2]
+
+
+def test_a_pod_deleted_by_force_gets_a_successor_of_another_name() -> None:
+    """It may still run, on a node that is cut off."""
+    view = replace(replaced(running(), without=("lm-1-0",)), absent=frozenset({"lm-1-0", "w-1-0"}))
+    found = plan(with_secret(view))
+    assert CreateWorker("lm-1-1", 1, 1, 0) in found.effects
+    assert found.status.restarts == 0
+
+
+def test_what_nodes_clocks_say_makes_no_incident() -> None:
+    """One node is half an hour late: its pod ended in the same second."""
+    view = replaced(running(), ended(0, 70, finished=ago(1800)), ended(1, 70, finished=ago(1)))
+    assert plan(view).status.restarts == 1
 
 
 def test_failed_processes_are_charged_by_incident_and_once() -> None:

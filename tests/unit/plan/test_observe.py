@@ -14,6 +14,7 @@ from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.observe import job_view, pod_view, service_view
 from drivetrain_operator.plan.patch import merge_patch, status_json, status_patch
 from drivetrain_operator.plan.view import PodPhase, Terminated
+from drivetrain_operator.render import names
 
 AT = "2026-11-21T12:00:00Z"
 WHEN = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -28,10 +29,41 @@ LABELS = {
 def pod(state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
     containers = [{"name": "side", "state": {"running": {}}}, {"name": "worker", "state": state or {}}]
     return {
-        "metadata": {"name": "lm-2-1", "uid": "u", "labels": LABELS, "creationTimestamp": AT},
+        "metadata": {
+            "name": "lm-2-1",
+            "uid": "u",
+            "labels": LABELS,
+            "creationTimestamp": AT,
+            "ownerReferences": [{"kind": "TrainingJob", "name": "lm", "uid": "j", "controller": True}],
+        },
         "spec": {"nodeName": "n1"},
         "status": {"phase": "Running", "containerStatuses": containers} | status,
     }
+
+
+@pytest.mark.parametrize("lost", [*LABELS, ""])
+def test_a_pod_stays_what_its_name_says_whatever_labels_it_loses(lost: str) -> None:
+    """Removing the role from a live pod made it *proven dead*."""
+    found = pod({"running": {"startedAt": AT}})
+    found["metadata"]["labels"] = {key: value for key, value in LABELS.items() if lost and key != lost}
+    seen = pod_view(found)
+    assert (seen.role, seen.index, seen.incarnation) == ("worker", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "identity"),
+    [
+        ("lm-coordinator-12", ("coordinator", -1, -1, 12)),
+        ("lm-0-0", ("worker", 0, 0, -1)),
+        ("lm-0-0-0", ("", -1, -1, -1)),
+        ("lm-coordinator", ("", -1, -1, -1)),
+        ("lm2-0-0", ("", -1, -1, -1)),
+        ("lm-0-99999999999999999999", ("", -1, -1, -1)),
+    ],
+)
+def test_names_that_mean_pods(name: str, identity: tuple[str, int, int, int]) -> None:
+    found = names.identify("lm", name)
+    assert (found.role, found.index, found.incarnation, found.term) == identity
 
 
 def test_a_running_worker() -> None:

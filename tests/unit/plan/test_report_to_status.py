@@ -264,7 +264,8 @@ def test_the_roster_is_what_kubernetes_knows() -> None:
         without=("lm-3-0",),
     )
     view = replace(view, report=report(joined=["w-0-0", "w-3-0"]))
-    found = roster(view)
+    assert roster(view).proven_dead == ["w-0-0"]  # that the cache lacks one is no proof
+    found = roster(replace(view, absent=frozenset({"w-3-0", "lm-3-0"})))
     assert (found.term, found.target, found.minimum, found.stop) == (1, 3, 2, None)
     assert {p.name: p.draining for p in found.pods} == {"lm-1-0": True, "lm-1-1": False, "lm-2-0": True, "lm-9-0": True}
     assert found.proven_dead == ["w-0-0", "w-3-0"]

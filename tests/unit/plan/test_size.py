@@ -14,7 +14,7 @@ from drivetrain_operator.plan.effects import (
     SecretKind,
 )
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import View
+from drivetrain_operator.plan.view import Terminated, View
 from unit.plan.builders import (
     ago,
     coordinator,
@@ -100,7 +100,8 @@ def test_a_slot_that_comes_back_gets_a_new_name() -> None:
 
 def dying_young(incarnation: int, seconds_ago: float) -> View:
     """Slot 1 lost a pod that lived a second; its successor's number is in status already."""
-    pod = replace(ended(1, 3, incarnation - 1, finished=ago(seconds_ago)), started=ago(seconds_ago + 1))
+    last = Terminated(3, None, "Error", "", ago(seconds_ago + 1), ago(seconds_ago))
+    pod = replace(ended(1, 3, incarnation - 1), terminated=last)
     status = started(incarnations={1: incarnation})
     return with_secret(replaced(running(status=status), pod, without=("lm-1-0",)))
 

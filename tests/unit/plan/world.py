@@ -28,6 +28,7 @@ from drivetrain_operator.plan.effects import (
 )
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS
 from drivetrain_operator.plan.view import (
     JobView,
     PodPhase,
@@ -37,7 +38,8 @@ from drivetrain_operator.plan.view import (
     Terminated,
     View,
 )
-from unit.plan.builders import ADDRESS, JOB, NOW, UID
+from drivetrain_operator.render import names
+from unit.plan.builders import ADDRESS, JOB, NOW, UID, seen
 
 
 @dataclass
@@ -73,11 +75,11 @@ class World:
 
     def view(self, lag: int = 0) -> View:
         """What the operator sees, its pods `lag` changes late."""
-        seen = self.history[max(0, len(self.history) - 1 - lag)]
+        pods = self.history[max(0, len(self.history) - 1 - lag)]
         report = None
         if self.report is not None and self.reported_at >= self.leading_since:
             report = ReportView(self.report, (self.now - self.reported_at).total_seconds())
-        return View(
+        found = View(
             job=JobView(
                 namespace="ns",
                 name=JOB,
@@ -90,12 +92,23 @@ class World:
                 deleting=self.deleting,
             ),
             now=self.now,
-            pods=seen,
+            pods=pods,
             service=self.service,
             secrets=self.secrets,
             report=report,
+            absent=frozenset(
+                names.coordinator(JOB, term)
+                for term in [self.status.membership.term]
+                if names.coordinator(JOB, term) not in self.pods and self._asked(term)
+            ),
             serving_seconds=(self.now - self.leading_since).total_seconds(),
         )
+        return seen(found)
+
+    def _asked(self, term: int) -> bool:
+        """The shell asks the API server for a coordinator that is missing for so long."""
+        since = self.status.membership.since
+        return since is not None and (self.now - since).total_seconds() >= LAG_SECONDS
 
     def reconcile(self, lag: int = 0, die_after: int | None = None) -> Plan:
         """One pass; it ends after `die_after` writes as if killed there."""

@@ -70,7 +70,7 @@ TEMPLATE = {
 
 
 def test_the_oracle_is_strict() -> None:
-    pod = worker_pod(a_job(), WORKER)
+    pod = worker_pod(a_job(), WORKER, PLATFORM)
     pod["spec"]["restartPolcy"] = "Never"
     with pytest.raises(ValidationError):
         oracle(pod, "V1Pod")
@@ -86,7 +86,7 @@ def test_the_oracle_is_strict() -> None:
     ],
 )
 def test_worker_pods_are_what_the_official_client_takes_for_pods(fields: dict[str, Any]) -> None:
-    pod = oracle(worker_pod(a_job(**fields), WORKER), "V1Pod")
+    pod = oracle(worker_pod(a_job(**fields), WORKER, PLATFORM), "V1Pod")
     assert pod.metadata.name == "lm-2-1"
     assert pod.spec.restart_policy == "Never"
 
@@ -103,7 +103,7 @@ def test_the_other_children_are_too() -> None:
 
 def test_a_worker_knows_who_it_is() -> None:
     view = a_job(training={"steps": 9})
-    pod = worker_pod(view, WORKER)
+    pod = worker_pod(view, WORKER, PLATFORM)
     variables = env(pod)
     assert variables | {"DRIVETRAIN_SPEC": ""} == {
         "DRIVETRAIN_JOB": JOB,
@@ -115,6 +115,7 @@ def test_a_worker_knows_who_it_is() -> None:
         "DRIVETRAIN_INDEX": "2",
         "DRIVETRAIN_ATTEMPT": "3",
         "DRIVETRAIN_COORDINATOR": f"{ADDRESS}:7070",
+        "DRIVETRAIN_REPORTS": PLATFORM.reports_url,
         "DRIVETRAIN_CREDENTIALS": "/var/run/drivetrain",
         "DRIVETRAIN_SPEC": "",
     }
@@ -129,13 +130,13 @@ def test_an_ipv6_address_gets_brackets() -> None:
     status = started(of)
     assert status.resolved is not None
     resolved = status.resolved.model_copy(update={"coordinator_address": "fd00::7"})
-    pod = worker_pod(job(of, status.model_copy(update={"resolved": resolved})), WORKER)
+    pod = worker_pod(job(of, status.model_copy(update={"resolved": resolved})), WORKER, PLATFORM)
     assert env(pod)["DRIVETRAIN_COORDINATOR"] == "[fd00::7]:7070"
 
 
 def test_workers_pass_the_restricted_standard() -> None:
     for pod in (
-        worker_pod(a_job(), WORKER),
+        worker_pod(a_job(), WORKER, PLATFORM),
         coordinator_pod(a_job(), CreateCoordinator("lm-coordinator-1", 1), PLATFORM),
     ):
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
@@ -147,21 +148,21 @@ def test_workers_pass_the_restricted_standard() -> None:
 
 
 def test_a_template_may_choose_another_user() -> None:
-    pod = worker_pod(a_job(podTemplate={"spec": {"securityContext": {"runAsUser": 77}}}), WORKER)
+    pod = worker_pod(a_job(podTemplate={"spec": {"securityContext": {"runAsUser": 77}}}), WORKER, PLATFORM)
     assert pod["spec"]["securityContext"]["runAsUser"] == 77
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
 
 
 def test_gpus_become_limits_and_requests() -> None:
-    assert container(worker_pod(a_job(gpusPerWorker=2, gpuResource="amd.com/gpu"), WORKER))["resources"] == {
+    assert container(worker_pod(a_job(gpusPerWorker=2, gpuResource="amd.com/gpu"), WORKER, PLATFORM))["resources"] == {
         "limits": {"amd.com/gpu": "2"},
         "requests": {"amd.com/gpu": "2"},
     }
-    assert "resources" not in container(worker_pod(a_job(), WORKER))
+    assert "resources" not in container(worker_pod(a_job(), WORKER, PLATFORM))
 
 
 def test_a_template_is_merged_over_the_pod() -> None:
-    pod = worker_pod(a_job(podTemplate=TEMPLATE, gpusPerWorker=1), WORKER)
+    pod = worker_pod(a_job(podTemplate=TEMPLATE, gpusPerWorker=1), WORKER, PLATFORM)
     assert pod["metadata"]["labels"]["team"] == "nlp"
     assert pod["metadata"]["labels"]["drivetrain.dev/index"] == "2"
     assert pod["metadata"]["annotations"] == {"note": "x"}
@@ -177,12 +178,12 @@ def test_a_template_is_merged_over_the_pod() -> None:
 
 def test_a_template_may_say_how_long_to_stay_on_a_lost_node() -> None:
     mine = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 900}
-    pod = worker_pod(a_job(podTemplate={"spec": {"tolerations": [mine]}}), WORKER)
+    pod = worker_pod(a_job(podTemplate={"spec": {"tolerations": [mine]}}), WORKER, PLATFORM)
     assert [t for t in pod["spec"]["tolerations"] if "unreachable" in t["key"]] == [mine]
 
 
 def test_a_script_is_mounted_from_its_config_map() -> None:
-    pod = worker_pod(a_job(command=None, script={"configMap": "code", "key": "t.py"}), WORKER)
+    pod = worker_pod(a_job(command=None, script={"configMap": "code", "key": "t.py"}), WORKER, PLATFORM)
     volume = next(v for v in pod["spec"]["volumes"] if "configMap" in v)
     mount = next(m for m in container(pod)["volumeMounts"] if m["name"] == volume["name"])
     assert volume["configMap"]["name"] == "code"
@@ -243,7 +244,7 @@ def test_what_is_not_ours_can(template: dict[str, Any]) -> None:
 def test_every_child_is_owned_and_goes_with_the_job() -> None:
     view = a_job()
     children = [
-        worker_pod(view, WORKER),
+        worker_pod(view, WORKER, PLATFORM),
         coordinator_pod(view, CreateCoordinator("c", 1), PLATFORM),
         coordinator_service(view, CreateService("s", 1)),
         secret(view, CreateSecret("x", SecretKind.WORKER, 0), {}),
@@ -280,17 +281,22 @@ def test_the_service_selects_the_coordinator_of_its_term_only() -> None:
 def test_the_scale_selector_finds_workers_and_no_coordinator() -> None:
     view = a_job()
     wanted = dict(part.split("=") for part in names.worker_selector(UID).split(","))
-    worker, leader = worker_pod(view, WORKER), coordinator_pod(view, CreateCoordinator("c", 1), PLATFORM)
+    worker, leader = worker_pod(view, WORKER, PLATFORM), coordinator_pod(view, CreateCoordinator("c", 1), PLATFORM)
     assert wanted.items() <= worker["metadata"]["labels"].items()
     assert not wanted.items() <= leader["metadata"]["labels"].items()
 
 
 def test_a_coordinator_stays_off_a_silent_node() -> None:
-    pod = coordinator_pod(a_job(), CreateCoordinator("c", 2, "node1"), PLATFORM)
-    terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-        "nodeSelectorTerms"
-    ]
-    assert terms == [{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node1"]}]}]
+    term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node1"]}]}
+
+    def affinity(*, strictly: bool) -> Any:
+        pod = coordinator_pod(a_job(), CreateCoordinator("c", 2, "node1", strictly), PLATFORM)
+        return pod["spec"]["affinity"]["nodeAffinity"]
+
+    assert affinity(strictly=True) == {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    assert affinity(strictly=False) == {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]
+    }
     assert "affinity" not in coordinator_pod(a_job(), CreateCoordinator("c", 2), PLATFORM)["spec"]
 
 

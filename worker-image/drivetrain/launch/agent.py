@@ -25,6 +25,7 @@ from drivetrain.launch.rank import Rank
 from drivetrain.launch.settings import Settings
 from drivetrain.launch.stopped import INTERVAL_SECONDS
 from drivetrain.launch.supervisor import Spawn, Supervisor
+from drivetrain.launch.witness import Witness
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import (
     Complete,
@@ -54,7 +55,10 @@ class Agent:
         self._supervisor = Supervisor(
             settings.spec, settings.spare_level, spawn, memory_kills, console, self, self._prefix
         )
-        self._channel = Channel(settings, state=self._state, deliver=self._deliver, contact=self._contact)
+        self._witness = Witness(settings)
+        self._channel = Channel(
+            settings, state=self._state, deliver=self._deliver, contact=self._contact, witness=self._witness
+        )
         self._fence = Fence(settings.spec.fence_seconds, time.monotonic())
         self._leave = Leave(settings.grace_seconds)
         self._outcome: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
@@ -75,7 +79,7 @@ class Agent:
         self._supervisor.reap()  # One may have died before there was a handler.
         for _ in range(early.count):
             self._told_to_leave()
-        tasks = [asyncio.create_task(self._channel.run()), asyncio.create_task(self._watch())]
+        tasks = [asyncio.create_task(work) for work in (self._channel.run(), self._watch(), self._witness.run())]
         for task in tasks:
             task.add_done_callback(self._failed)
         try:

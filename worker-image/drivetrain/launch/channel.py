@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from drivetrain.launch.errors import IncompatibleError, RefusedError
 from drivetrain.launch.settings import Settings
+from drivetrain.launch.witness import Witness
 from drivetrain_api.constants import COORDINATOR_SERVER_NAME
 from drivetrain_api.messages import (
     PROTOCOL_MAX,
@@ -79,11 +80,13 @@ class Channel:
         state: Callable[[int, bool], LauncherState],
         deliver: Callable[[Command], None],
         contact: Callable[[], None],
+        witness: Witness,
     ) -> None:
         self._settings = settings
         self._state = state
         self._deliver = deliver
         self._contact = contact
+        self._witness = witness
         self.highest_term = 0
         self.connected = False
         self._seq = 0
@@ -119,6 +122,7 @@ class Channel:
                 self._tell(str(error) or type(error).__name__)
             if self.connected:
                 self.connected = False
+                self._witness.lost(self.highest_term)
                 wait, searching_since = BACKOFF_SECONDS, time.monotonic()
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(backoff_limit(time.monotonic() - searching_since, self._settings.spec.workers), wait * 2)
@@ -183,6 +187,7 @@ class Channel:
             raise Lost(f"this coordinator's term {message.term} is over: term {self.highest_term} was seen")
         self.highest_term = message.term
         self.connected = True
+        self._witness.found()
         self._refused_since = None
         self._told.clear()
         self._contact()

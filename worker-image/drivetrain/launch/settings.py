@@ -33,6 +33,8 @@ class Settings:
     address: str
     port: int
     credentials: Path
+    reports: str | None
+    """Base URL of the operator's reports server; None if this pod was made by an operator that does not listen."""
     spec: RuntimeSpec
     grace_seconds: float
     spare_level: str
@@ -70,6 +72,7 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         address=address.strip("[]"),
         port=int(port),
         credentials=_credentials(env),
+        reports=env.get(constants.ENV_REPORTS) or None,
         spec=spec,
         grace_seconds=grace,
         # A CUDA context in a spare takes GPU memory from the rank beside it; without a GPU a spare may go all the way.

@@ -6,6 +6,10 @@ gone is never created again: a force-deleted pod may still run on a node that is
 nothing.
 
 Training goes on meanwhile: launchers keep their epoch and hand it to whoever comes with a higher term.
+
+That it is not heard is no proof of anything: this process may have been deaf, or the way to it. So a silent one is
+replaced only on the word of somebody else: its kubelet, that it does not answer or that its node is gone, or one of its
+launchers, that it lost it. Limits grow with each replacement, and follow how long coordinators here take to start.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from drivetrain_api.status import Counted, TrainingJobStatus
-from drivetrain_operator.plan.children import coordinators, fresh_report
+from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.status import Counted, ReplacedFor, TrainingJobStatus
+from drivetrain_operator.plan.children import coordinators, fresh_report, of_role
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import (
@@ -27,25 +32,31 @@ from drivetrain_operator.plan.effects import (
     SecretKind,
 )
 from drivetrain_operator.plan.retry import finite, retry_delay
-from drivetrain_operator.plan.view import PodView, View
+from drivetrain_operator.plan.view import PodView, Sight, View
 from drivetrain_operator.render import names
 
 SILENCE_SECONDS: Final = 3.0
 """Three missed reports."""
 START_SECONDS: Final = 15.0
-"""Until a container that runs has to have reported for the first time: cold caches, a busy node."""
+"""Until a container that runs has to have reported, or one that was heard by another leader, or before a pause of ours:
+cold caches, a busy node, a back-off of five seconds between reports."""
+START_FACTOR: Final = 3.0
+"""So many times as long as coordinators took of late."""
 LAG_SECONDS: Final = 5.0
-"""How long a created pod may be missing from the view before it counts as gone."""
+"""How long a created pod may be missing from the view before the API server is asked for it."""
 HEALTHY_SECONDS: Final = 60.0
 """A term that lasted this long was no part of a series: its successor comes without delay."""
 MAX_BACKOFF_SECONDS: Final = 60.0
+MAX_DOUBLINGS: Final = 6
+BUDGET_SECONDS: Final = 5.0
+"""When to look again if too many coordinators were given up for silence of late, over all jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """Whether the current coordinator has to be replaced."""
 
-    replace: bool = False
+    replace: ReplacedFor | None = None
     avoid_node: str | None = None
     after: float | None = None
 
@@ -54,12 +65,12 @@ def coordinator(view: View, status: TrainingJobStatus) -> Decision:
     """membership.term, the coordinator's pod and Secret, and the Service in front of it."""
     verdict = _judge(view, status)
     raised = False
-    if verdict.replace:
+    if (reason := verdict.replace) is not None:
         wait = _backoff(view, status)
         if wait > 0:
             verdict = _Verdict(after=wait)
         else:
-            status, raised = _raise_term(view, status, verdict.avoid_node), True
+            status, raised = _raise_term(view, status, reason, verdict.avoid_node), True
             # Its silence is judged from the moment it runs; until it shows up, by LAG_SECONDS.
             verdict = _Verdict(after=LAG_SECONDS)
     status, service, due = _service(view, status)
@@ -75,57 +86,77 @@ def coordinator(view: View, status: TrainingJobStatus) -> Decision:
 
 def _judge(view: View, status: TrainingJobStatus) -> _Verdict:
     membership = status.membership
-    if membership.term == 0 or membership.since is None:
-        return _Verdict(replace=True)
+    if membership.term == 0 or membership.since is None or view.job.status.start_time is None:
+        return _Verdict(ReplacedFor.FIRST)  # one from before a suspension was told to end
     pod = next((p for p in coordinators(view) if p.term == membership.term), None)
     if pod is None:
         name = names.coordinator(view.job.name, membership.term)
         if any(r.name == name for r in view.refusals):
             # It never existed: created again under the same name.
             return _Verdict(after=finite(max(retry_delay(view, name), 0.0)))
-        missing = LAG_SECONDS - (view.now - membership.since).total_seconds()
-        return _Verdict(replace=missing <= 0, after=max(missing, 0.0))
+        if name in view.absent:
+            return _Verdict(ReplacedFor.GONE)
+        return _Verdict(after=max(LAG_SECONDS - view.age(Sight.TERM, membership.term), 1.0))
     if not pod.live:
-        return _Verdict(replace=True)
+        return _Verdict(ReplacedFor.ENDED if pod.over else ReplacedFor.DELETED)
     if pod.started is None:
         # Kept off the silent node, and no other node is left: then rather that one.
-        return _Verdict(replace=bool(pod.unschedulable) and membership.avoid_node is not None)
+        stuck = bool(pod.unschedulable) and membership.replaced_for is ReplacedFor.UNREACHABLE
+        return _Verdict(ReplacedFor.NO_NODE if stuck and membership.avoid_node is not None else None)
     return _silence(view, status, pod)
 
 
 def _silence(view: View, status: TrainingJobStatus, pod: PodView) -> _Verdict:
-    started = pod.started or pod.created
-    running = max(0.0, (view.now - started).total_seconds())
-    if fresh_report(view, status) is not None and view.report is not None:
-        silent, limit = view.report.age_seconds, SILENCE_SECONDS
+    running = view.age(Sight.STARTED, pod.uid)
+    report = view.report
+    growth = 2.0 ** min(status.membership.replaced, MAX_DOUBLINGS)
+    if report is not None and fresh_report(view, status) is not None and report.age_seconds < view.serving_seconds:
+        silent, limit = report.age_seconds, SILENCE_SECONDS * growth
     else:
-        silent, limit = running, START_SECONDS
-    # Before this process answered reports, silence was its own.
+        silent, limit = running, max(START_SECONDS, START_FACTOR * view.usual_start_seconds) * growth
+    # Before this process answered reports, or while it was deaf, silence was its own.
     left = limit - min(silent, view.serving_seconds)
     if left > 0:
         return _Verdict(after=left)
-    return _Verdict(replace=True, avoid_node=pod.node or None)
+    if not any(p.live and p.started is not None for p in of_role(view, ROLE_WORKER)):
+        return _Verdict()  # nobody is there whom a successor could help
+    if not pod.ready:
+        found = _Verdict(ReplacedFor.NOT_READY, pod.node or None)
+    elif _lost_by_launchers(view, status):
+        found = _Verdict(ReplacedFor.UNREACHABLE, pod.node or None)
+    else:
+        return _Verdict()  # whoever could tell otherwise says that it is well: what is broken is the way to us
+    return found if view.may_give_up else _Verdict(after=BUDGET_SECONDS)
+
+
+def _lost_by_launchers(view: View, status: TrainingJobStatus) -> bool:
+    """Whether a launcher that the coordinator of this term had welcomed says that it cannot reach it any more."""
+    live = {p.uid for p in of_role(view, ROLE_WORKER) if p.live}
+    return any(c.term == status.membership.term and c.pod_uid in live for c in view.complaints)
 
 
 def _backoff(view: View, status: TrainingJobStatus) -> float:
-    """Seconds until the term may be raised: none for the first replacement of a series, then doubling."""
+    """Seconds until the term may be raised: none for the first replacement of a series, then doubling, and longer than
+    a replacement takes."""
     membership = status.membership
     if membership.since is None or membership.replaced == 0:
         return 0.0
     wait = min(2.0 ** (membership.replaced - 1), MAX_BACKOFF_SECONDS)
-    return wait - (view.now - membership.since).total_seconds()
+    return max(wait, view.usual_start_seconds) - view.age(Sight.TERM, membership.term)
 
 
-def _raise_term(view: View, status: TrainingJobStatus, avoid_node: str | None) -> TrainingJobStatus:
+def _raise_term(
+    view: View, status: TrainingJobStatus, reason: ReplacedFor, avoid_node: str | None
+) -> TrainingJobStatus:
     old = status.membership
-    lasted = (view.now - old.since).total_seconds() if old.since is not None else 0.0
-    first = old.term == 0
+    lasted = view.age(Sight.TERM, old.term)
     membership = old.model_copy(
         update={
             "term": old.term + 1,
             "epoch": 0,
             "since": stamp(view.now),
-            "replaced": 0 if first else 1 if lasted >= HEALTHY_SECONDS else old.replaced + 1,
+            "replaced": 0 if reason is ReplacedFor.FIRST else 1 if lasted >= HEALTHY_SECONDS else old.replaced + 1,
+            "replaced_for": reason,
             "avoid_node": avoid_node,
         }
     )
@@ -158,7 +189,10 @@ def _pod(view: View, status: TrainingJobStatus, raised: bool) -> list[Effect]:
     effects: list[Effect] = []
     if secret not in view.secrets:
         effects.append(CreateSecret(secret, SecretKind.COORDINATOR, membership.term))
-    return [*effects, CreateCoordinator(name, membership.term, membership.avoid_node)]
+    # The scheduler learns late that a node is cut off, and would like it for being empty. Of one whose kubelet speaks,
+    # or that Kubernetes itself gave up, it knows enough.
+    required = membership.replaced_for is ReplacedFor.UNREACHABLE
+    return [*effects, CreateCoordinator(name, membership.term, membership.avoid_node, required)]
 
 
 def _forgotten(view: View, status: TrainingJobStatus) -> list[Effect]:

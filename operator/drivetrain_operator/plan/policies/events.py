@@ -5,7 +5,9 @@ So an event is recorded once, after the status that it tells of was written, and
 
 from __future__ import annotations
 
-from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
+from typing import Final
+
+from drivetrain_api.status import Condition, ConditionType, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
@@ -41,9 +43,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
         world = f", world size {new.workers.world}" if new.workers.world else ""
         told.append(RecordEvent("Normal", "Recovered", f"training went on{took}{world}"))
     if new.membership.term > old.membership.term > 0 and old.start_time is not None:
-        told.append(
-            RecordEvent("Warning", "CoordinatorReplaced", f"a coordinator of term {new.membership.term} follows")
-        )
+        told.append(RecordEvent("Warning", "CoordinatorReplaced", _why_replaced(old, new)))
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.STATE_LOST))
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
@@ -53,6 +53,23 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     told.extend(_running(old, new))
     told.extend(_obstacle(view, old, new))
     return told
+
+
+_REPLACED: Final = {
+    ReplacedFor.ENDED: "its container ended",
+    ReplacedFor.DELETED: "its pod was deleted",
+    ReplacedFor.GONE: "its pod is gone from the API server",
+    ReplacedFor.NOT_READY: "it was silent, and by the kubelet's word it does not answer, or its node is gone",
+    ReplacedFor.UNREACHABLE: "it was silent, and its workers' launchers lost it",
+    ReplacedFor.NO_NODE: "it was to avoid a node, and no other was left",
+}
+
+
+def _why_replaced(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
+    membership = new.membership
+    why = _REPLACED.get(membership.replaced_for, "")
+    where = f" (node {membership.avoid_node})" if membership.avoid_node else ""
+    return f"term {old.membership.term}: {why}{where}; a coordinator of term {membership.term} follows"
 
 
 def _changed(old: TrainingJobStatus, new: TrainingJobStatus, type_: ConditionType) -> list[Condition]:

@@ -13,19 +13,21 @@ from typing import Final
 from drivetrain_api.messages import Report
 from drivetrain_api.status import MAX_FAILURES, MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
 from drivetrain_operator.plan.causes import Cause, pod_cause
-from drivetrain_operator.plan.children import fresh_report, use_up, workers
+from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import PodView, View
+from drivetrain_operator.render import names
 
 TOGETHER: Final = timedelta(seconds=5)
-"""Pods that end within this time for one reason are one incident."""
+"""Pods that are seen to end within this time for one reason are one incident. Nodes' clocks tell nothing of that."""
 
 
 def failure(view: View, status: TrainingJobStatus) -> Decision:
     """incarnations, restarts, failures; Failed if no replacement could do better."""
-    current = workers(view, status).current
-    lost = [pod for _, pod in sorted(current.items()) if not pod.live]
+    have = workers(view, status)
+    status = use_up(status, _vanished(view, status, have))
+    lost = [pod for _, pod in sorted(have.current.items()) if not pod.live]
     if not lost:
         return Decision(status)
     restarts, entries = status.restarts, list(status.failures)
@@ -34,7 +36,7 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
         if not pod.over:
             continue  # deleted: by its node's taint, a drain, or a person. Nobody's failure
         cause = pod_cause(pod)
-        counted = not cause.disruption and not _same_incident(pod, cause, entries, view.now)
+        counted = not cause.disruption and not _same_incident(cause, entries, view.now)
         restarts += counted
         if cause.hopeless and hopeless is None:
             hopeless = (pod, cause)
@@ -50,17 +52,21 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
     return Decision(ended(view, status, ConditionType.FAILED, cause.reason, message), final=True)
 
 
-def _same_incident(pod: PodView, cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:
-    at = _finished(pod, now)
-    return any(
-        e.counted and e.rank is None and e.reason == cause.reason and abs(at - e.time) <= TOGETHER for e in entries
-    )
+def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> set[int]:
+    """Slots whose pod was deleted by force. It may still run on a node that is cut off: its successor has another
+    name."""
+    missing = have.wanted - set(have.current)
+    return {i for i in missing if names.worker(view.job.name, i, status.incarnations.get(i, 0)) in view.absent}
+
+
+def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:
+    return any(e.counted and e.rank is None and e.reason == cause.reason and now - e.time <= TOGETHER for e in entries)
 
 
 def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStatus:
     ended_ = pod.terminated
     return FailureStatus(
-        time=stamp(_finished(pod, view.now)),
+        time=stamp(view.now),
         reason=cause.reason[:64],
         pod=pod.name,
         node=pod.node,
@@ -69,10 +75,6 @@ def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStat
         counted=counted,
         log_tail=(ended_.message if ended_ is not None and ended_.message else cause.message)[-MAX_LOG_TAIL:],
     )
-
-
-def _finished(pod: PodView, now: datetime) -> datetime:
-    return pod.terminated.finished if pod.terminated is not None and pod.terminated.finished is not None else now
 
 
 def _trains(report: Report | None) -> bool:

@@ -16,7 +16,7 @@ from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
 from drivetrain_operator.plan.retry import finite, retry_delay
-from drivetrain_operator.plan.view import PodView, RefusalKind, View
+from drivetrain_operator.plan.view import PodView, RefusalKind, Sight, View
 from drivetrain_operator.render import names
 from drivetrain_operator.render.pod import template_problem
 
@@ -74,13 +74,17 @@ def _backoff(view: View, status: TrainingJobStatus, index: int) -> float:
     last = next((p for p in reversed(of_role(view, ROLE_WORKER)) if p.index == index and p.over), None)
     if used < 2 or last is None:
         return 0.0
-    # A pod that its node refused (no room, after all) never ran: it ended when it was created.
-    ended = last.terminated.finished if last.terminated is not None else None
-    end = ended or last.created
-    if last.started is not None and (end - last.started).total_seconds() >= SHORT_LIFE_SECONDS:
+    if _lived(last) >= SHORT_LIFE_SECONDS:
         return 0.0
-    wait = min(2.0 ** min(used - 1, 10), MAX_BACKOFF_SECONDS)
-    return min(wait, wait - (view.now - end).total_seconds())
+    return min(2.0 ** min(used - 1, 10), MAX_BACKOFF_SECONDS) - view.age(Sight.OVER, last.uid)
+
+
+def _lived(pod: PodView) -> float:
+    """Seconds, both ends by its node's clock; 0 of one that its node refused (no room, after all)."""
+    ended = pod.terminated
+    if ended is None or ended.started is None or ended.finished is None:
+        return 0.0
+    return (ended.finished - ended.started).total_seconds()
 
 
 def _remains(view: View) -> list[Effect]:
