@@ -23,6 +23,7 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import (
     AlreadyExists,
     ApiError,
+    BadRequest,
     Conflict,
     Forbidden,
     Gone,
@@ -209,7 +210,9 @@ class Executor:
             await self._client.create(PODS, worker_pod(job, first, self._platform), job.namespace, dry_run=True)
         except AlreadyExists:
             pass
-        except (InvalidTemplate, Invalid) as error:
+        except (InvalidTemplate, ApiError) as error:
+            if _refusal(error, PODS) is not RefusalKind.INVALID:
+                return False  # whatever else is wrong will show in the create itself, where it is judged
             self._memory.refused(job.uid, first.name, RefusalKind.INVALID, _message(error), job.generation)
             outcome.refusals += 1
             return True
@@ -260,6 +263,8 @@ def _refusal(error: Exception, resource: Resource) -> RefusalKind:
             return RefusalKind.INVALID
         case Invalid() if resource is PODS:
             return RefusalKind.INVALID
+        case BadRequest() if resource is PODS:
+            return RefusalKind.INVALID  # it cannot even be decoded
         case _:
             return RefusalKind.OTHER
 

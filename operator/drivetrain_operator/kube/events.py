@@ -45,6 +45,11 @@ EVENTS: Final = (
     EventReason(
         "StandingStill", "Warning", "All workers are there and nothing moves; the message says who waits for whom."
     ),
+    EventReason(
+        "UnknownField",
+        "Warning",
+        "spec.podTemplate has a field that no pod has, most often a typing error; Kubernetes drops it.",
+    ),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),

@@ -23,6 +23,7 @@ from drivetrain_operator.render.merge import merge
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_reserved
+from drivetrain_operator.render.shape import check_pod, check_template
 
 LAUNCHER: Final = "drivetrain-launcher"
 GRACE_SECONDS: Final = 30
@@ -40,7 +41,6 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     address = job.status.resolved.coordinator_address if job.status.resolved is not None else None
     if spec is None or address is None:
         raise ValueError(f"TrainingJob {job.namespace}/{job.name} is not ready for worker pods")
-    check_reserved(spec)
     env = [
         *common.identity_env(job),
         common.variable(ENV_INDEX, str(effect.index)),
@@ -48,63 +48,85 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
         common.variable(ENV_COORDINATOR, _host_port(address)),
         common.variable(ENV_REPORTS, platform.reports_url),
     ]
-    pod: Json = {
-        "metadata": {"labels": names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": common.pod_security(),
-            "containers": [_container(spec, env)],
-            "volumes": [
-                common.credentials_volume(names.worker_secret(job.name, job.uid)),
-                # No size of its own: kubelets size it by the pod's memory limit. 64 MiB, the runtime's default, is too
-                # little for the batches that DataLoader processes hand over.
-                {"name": "dshm", "emptyDir": {"medium": "Memory"}},
-                {"name": "tmp", "emptyDir": {}},
-                *_script_volumes(spec),
-            ],
-        },
-    }
-    merged: Json = merge(pod, spec.pod_template)
-    stays = merged["spec"].get("tolerations") or []
-    if not isinstance(stays, list):
-        raise InvalidTemplate("spec.tolerations", "must be a list")
-    merged["spec"]["tolerations"] = [*stays, *common.leave_lost_nodes(stays, STAY_ON_LOST_NODE)]
-    labels = merged["metadata"].get("labels") or {}
-    metadata = names.metadata(job, effect.name, labels)
-    if annotations := merged["metadata"].get("annotations"):
-        metadata["annotations"] = annotations
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": merged["spec"]}
+    labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
+    return _merged(spec, names.metadata(job, effect.name, labels), env, names.worker_secret(job.name, job.uid))
 
 
 def template_problem(spec: TrainingJobSpec) -> str | None:
     """Why no pod can be made from spec.podTemplate, as far as that shows without the API server."""
     try:
-        check_reserved(spec)
-        merge({"metadata": {"labels": {}}, "spec": {"containers": [], "volumes": []}}, spec.pod_template)
+        _merged(spec, {"name": "x", "labels": {}}, [], "x")
     except InvalidTemplate as error:
         return str(error)
     return None
+
+
+def _merged(spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: str) -> Json:
+    """The pod with the template merged over it, and what is ours put back, whatever the template did to it."""
+    check_template(spec.pod_template)
+    check_reserved(spec)
+    ours: Json = {
+        "metadata": {"labels": metadata["labels"]},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [_container(spec, env)],
+            "volumes": [common.credentials_volume(secret), *_script_volumes(spec)],
+        },
+    }
+    # A chosen order: our mounts and variables come first, so that a template's may refer to them.
+    merged = merge(merge(merge(ours, _defaults()), spec.pod_template), ours)
+    stays = merged["spec"].get("tolerations") or []
+    merged["spec"]["tolerations"] = [*stays, *common.leave_lost_nodes(stays, STAY_ON_LOST_NODE)]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**merged["metadata"], **metadata, "labels": merged["metadata"]["labels"]},
+        "spec": merged["spec"],
+    }
+    check_pod(pod)
+    return pod
+
+
+def _defaults() -> Json:
+    """What a template may change."""
+    return {
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": common.pod_security(),
+            "containers": [
+                {
+                    "name": WORKER_CONTAINER,
+                    # The name in the smallest job has no tag, which would mean Always: a local image would be pulled
+                    # in vain.
+                    "imagePullPolicy": "IfNotPresent",
+                    "securityContext": common.container_security(),
+                    # The last lines of a launcher that died reach status.failures by way of the pod's status.
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": [
+                        {"name": "dshm", "mountPath": "/dev/shm"},
+                        {"name": "tmp", "mountPath": "/tmp"},
+                    ],
+                }
+            ],
+            "volumes": [
+                # No size of its own: kubelets size it by the pod's memory limit. 64 MiB, the runtime's default, is too
+                # little for the batches that DataLoader processes hand over.
+                {"name": "dshm", "emptyDir": {"medium": "Memory"}},
+                {"name": "tmp", "emptyDir": {}},
+            ],
+        },
+    }
 
 
 def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:
     container: Json = {
         "name": WORKER_CONTAINER,
         "image": spec.image,
-        # The name in the smallest job has no tag, which would mean Always: a local image would be pulled in vain.
-        "imagePullPolicy": "IfNotPresent",
         "command": [LAUNCHER, "--", *user_command(spec)],
         "env": env,
-        "securityContext": common.container_security(),
-        # The last lines of a launcher that died reach status.failures by way of the pod's status.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            common.credentials_mount(),
-            {"name": "dshm", "mountPath": "/dev/shm"},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
+        "volumeMounts": [common.credentials_mount()],
     }
     if spec.gpus_per_worker:
         count = {spec.gpu_resource: str(spec.gpus_per_worker)}

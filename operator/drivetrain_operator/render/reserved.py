@@ -7,6 +7,7 @@ into a schemaless field, so the operator checks, and says `InvalidTemplate` with
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ def check_reserved(spec: TrainingJobSpec) -> None:
     for key, value in _object(template, "metadata", "").items():
         if key not in _METADATA:
             raise InvalidTemplate(f"metadata.{key}", "is set by the operator; only labels and annotations are yours")
-        for name in value or {}:
+        for name in _object(template["metadata"], key, "metadata") if value is not None else ():
             if str(name).startswith(f"{GROUP}/"):
                 raise InvalidTemplate(f"metadata.{key}[{name}]", f"{GROUP}/ is reserved")
     pod = _object(template, "spec", "")
@@ -59,7 +60,7 @@ def _check_worker(path: str, container: Mapping[str, Any], spec: TrainingJobSpec
         if str(variable.get("name", "")).startswith(ENV_PREFIX):
             raise InvalidTemplate(where, f"{ENV_PREFIX}* is reserved, {variable['name']} cannot be set")
     for where, mount in _items(container, "volumeMounts", path):
-        target = str(mount.get("mountPath", "")).rstrip("/") + "/"
+        target = posixpath.normpath("/" + str(mount.get("mountPath", ""))).replace("//", "/") + "/"
         if target.startswith((CREDENTIALS_MOUNT + "/", SCRIPT_MOUNT + "/")):
             raise InvalidTemplate(where, f"{mount['mountPath']} is reserved")
     resources = _object(container, "resources", path)

@@ -13,6 +13,8 @@ from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
 from drivetrain_operator.plan.policies.obstacles import obstacle
 from drivetrain_operator.plan.view import View
+from drivetrain_operator.render.pod import template_problem
+from drivetrain_operator.render.shape import unknown_fields
 
 MESSAGE_LIMIT = 1000
 """The API server takes 1,024 characters."""
@@ -27,7 +29,7 @@ def events(view: View, new: TrainingJobStatus) -> tuple[Effect, ...]:
 
 
 def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
-    told: list[RecordEvent] = []
+    told = _unknown_fields(view) if new.observed_generation != old.observed_generation else []
     if new.start_time is not None and old.start_time is None:
         told.append(RecordEvent("Normal", "Started", f"{new.workers.target} workers wanted"))
     elif new.workers.target != old.workers.target and new.workers.target:
@@ -70,6 +72,15 @@ def _why_replaced(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
     why = _REPLACED.get(membership.replaced_for, "")
     where = f" (node {membership.avoid_node})" if membership.avoid_node else ""
     return f"term {old.membership.term}: {why}{where}; a coordinator of term {membership.term} follows"
+
+
+def _unknown_fields(view: View) -> list[RecordEvent]:
+    """Most often a typing error, which the API server would drop without a word."""
+    if view.job.spec is None or template_problem(view.job.spec) is not None:
+        return []
+    found = unknown_fields(view.job.spec.pod_template)
+    message = "spec.podTemplate has fields that no pod has, as far as this release knows: "
+    return [RecordEvent("Warning", "UnknownField", message + ", ".join(found))] if found else []
 
 
 def _changed(old: TrainingJobStatus, new: TrainingJobStatus, type_: ConditionType) -> list[Condition]:

@@ -1,0 +1,84 @@
+"""Bad days: somebody is stopped for a while, or loses what it is known by. Nobody who lives is replaced for that."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cluster.faults import pod_processes
+from cluster.kubectl import get, kubectl
+from cluster.processes import kill
+from e2e.cluster.conftest import SYSTEM
+from e2e.cluster.job import Job
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+ELASTIC = {"minWorkers": 1, "maxWorkers": 2}
+
+
+def test_the_operator_is_paused(start: Callable[..., Job]) -> None:
+    """Shorter than its Lease lasts, or another one would lead."""
+    job = start("paused", workers=2, elastic=ELASTIC, steps=600)
+    members = job.settled(2)
+    coordinator = job.coordinator()["metadata"]["uid"]
+    lease = get("lease", "drivetrain-operator", "--namespace", SYSTEM)["spec"]
+    leader = lease["holderIdentity"].rpartition("_")[0]
+    uid = get("pod", leader, "--namespace", SYSTEM)["metadata"]["uid"]
+    for seconds in (4.0, 6.0, 2.0):
+        with stopped(uid, "drivetrain-operator"):
+            time.sleep(seconds)
+        time.sleep(3.0)
+    time.sleep(5.0)
+    again = get("lease", "drivetrain-operator", "--namespace", SYSTEM)["spec"]
+    assert again["holderIdentity"] == lease["holderIdentity"], "another one leads: the pauses were too long"
+    assert job.coordinator()["metadata"]["uid"] == coordinator, job.describe()
+    assert job.status()["membership"]["term"] == 1
+    assert all(each.alive() for each in members)
+    job.succeeds()
+
+
+def test_a_coordinator_hangs(start: Callable[..., Job]) -> None:
+    job = start("hangs", workers=2, elastic=ELASTIC, steps=900)
+    members = job.settled(2)
+    uid, at = job.coordinator()["metadata"]["uid"], time.time()
+    with stopped(uid, "drivetrain-coordinator"):
+        job.until("a successor", lambda status: status["membership"]["term"] == 2, 40)
+        print(f"\ncoordinator hangs: given up after {time.time() - at:.1f} s")
+    assert job.status()["membership"]["replacedFor"] in ("NotReady", "Unreachable")
+    events = get("events", "--namespace", job.namespace, "--field-selector", "reason=CoordinatorReplaced")["items"]
+    assert any("it was silent, and" in event["message"] for event in events), events
+    assert all(each.alive() for each in members)
+    job.succeeds()
+
+
+def test_pods_lose_their_labels(start: Callable[..., Job]) -> None:
+    job = start("nameless", workers=2, elastic=ELASTIC, steps=900)
+    members = job.settled(2)
+    one, other = (job.pod_of(each)["metadata"]["name"] for each in members)
+    leads = job.coordinator()["metadata"]["name"]
+    kubectl("label", "pod", one, "drivetrain.dev/role-", "--namespace", job.namespace)
+    kubectl("label", "pod", other, "drivetrain.dev/job-uid-", "--namespace", job.namespace)
+    kubectl("label", "pod", leads, "drivetrain.dev/role-", "--namespace", job.namespace)
+    time.sleep(15.0)
+    status = job.status()
+    assert (status["membership"]["term"], status["workers"]["world"]) == (1, 2), job.describe()
+    assert status.get("incarnations", {}) == {}
+    assert all(each.alive() for each in members)
+    job.succeeds()
+
+
+@contextmanager
+def stopped(uid: str, match: str) -> Iterator[None]:
+    """SIGSTOP to a pod's processes, SIGCONT at the end."""
+    found = pod_processes(uid, match)
+    assert found, f"pod {uid} has no process {match}"
+    for each in found:
+        assert kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in found:
+            kill(each, signal.SIGCONT)
