@@ -1,4 +1,5 @@
-"""Everything that goes over a wire between operator, coordinator and launcher. See docs/protocol.md for the story.
+"""Everything that goes over the wire between coordinator and launcher. See docs/protocol.md for the story; `report.py`
+has what coordinators and launchers tell the operator.
 
 Messages carry full state, not changes: losing, repeating or reordering one is harmless, because each sender numbers
 its messages (`seq`) and the receiver keeps the highest. JSON, snake_case, a `type` field on every launcher message.
@@ -12,7 +13,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from drivetrain_api.places import Place, Standstill
+from drivetrain_api.places import Place
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
@@ -28,14 +29,16 @@ class EpochId(NamedTuple):
         return f"{self.term}.{self.n}"
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """Immutable; unknown fields are ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 # --- membership, told by the coordinator and handed back to its successor ----------------------------------------
 
 
-class Member(_Message):
+class Member(Message):
     """One seat of an epoch. The position in `Form.members` is the rank."""
 
     process: str
@@ -53,7 +56,7 @@ class Boundary(StrEnum):
     """A join or a leave: finish the current step first; the flag travels on the step's own collective."""
 
 
-class Form(_Message):
+class Form(Message):
     """Move to this epoch. Obeyed only if `epoch` is higher than any that the process entered."""
 
     type: Literal["form"] = "form"
@@ -70,7 +73,7 @@ class Form(_Message):
 # --- launcher -> coordinator ------------------------------------------------------------------------------------
 
 
-class Hello(_Message):
+class Hello(Message):
     """First message of a launcher on a new connection. The bearer token travels in the HTTP header."""
 
     type: Literal["hello"] = "hello"
@@ -112,13 +115,17 @@ DEVIATION: Final = "Deviation"
 """Begins the line of `ProcessState.log_tail` that says at which operations the ranks' scripts are, if they differ."""
 
 NO_PROGRESS: Final = "NoProgress"
-"""Begins `Kill.reason` where a rank dies for holding the job up (`recovery.noProgressSeconds`)."""
+"""Begins `Kill.reason` where a rank dies for holding the job up (`recovery.noProgressSeconds`). Any other kill is a
+remedy."""
+
+NEVER_STARTED: Final = "NeverStarted: the script ended with exit code 0 and never called drivetrain.start()"
+"""Last line of `ProcessState.log_tail` when that is so."""
 
 KILLED: Final = "killed by its launcher: "
 """Begins the last line of `ProcessState.log_tail` of a rank that its launcher killed; the reason follows."""
 
 
-class ProcessState(_Message):
+class ProcessState(Message):
     """One rank process as its launcher knows it."""
 
     id: str
@@ -147,9 +154,11 @@ class ProcessState(_Message):
     signal: int | None = None
     log_tail: str = ""
     """DEAD only: traceback, or the last lines that the process printed."""
+    remedy: str = ""
+    """DEAD only: why Drivetrain itself ended it, where that is no failure of the script; a fresh process follows."""
 
 
-class Communication(_Message):
+class Communication(Message):
     """How the ranks of the current membership exchange gradients."""
 
     method: str
@@ -160,7 +169,7 @@ class Communication(_Message):
     """Payload that a step brings to a rank."""
 
 
-class Progress(_Message):
+class Progress(Message):
     """How far the job is, as the member with rank 0 sees it. Only steps that every member holds are told."""
 
     step: int
@@ -172,7 +181,7 @@ class Progress(_Message):
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
-class LauncherState(_Message):
+class LauncherState(Message):
     """All that a launcher knows; sent on every change and as heartbeat. Dead processes stay listed for 60 s."""
 
     type: Literal["state"] = "state"
@@ -190,7 +199,7 @@ class LauncherState(_Message):
     """Monotonic counts for /metrics, such as recomputed_steps, redone_steps, joins, leaked_threads."""
 
 
-class Put(_Message):
+class Put(Message):
     """One key that a rank set in the rendezvous store of `epoch`. Value is base64."""
 
     type: Literal["put"] = "put"
@@ -203,7 +212,7 @@ class Put(_Message):
 # --- coordinator -> launcher ------------------------------------------------------------------------------------
 
 
-class Welcome(_Message):
+class Welcome(Message):
     """The launcher may stay. `protocol` is the version that both will speak."""
 
     type: Literal["welcome"] = "welcome"
@@ -226,7 +235,7 @@ class RejectReason(StrEnum):
     """This coordinator's term is lower than one that the launcher saw: look for the new coordinator."""
 
 
-class Reject(_Message):
+class Reject(Message):
     """The connection ends after this message."""
 
     type: Literal["reject"] = "reject"
@@ -236,7 +245,7 @@ class Reject(_Message):
     protocol_max: int = PROTOCOL_MAX
 
 
-class Table(_Message):
+class Table(Message):
     """All keys that members of `epoch` put so far. The first one means: every member acknowledged the epoch."""
 
     type: Literal["table"] = "table"
@@ -244,7 +253,7 @@ class Table(_Message):
     entries: dict[str, str]
 
 
-class Kill(_Message):
+class Kill(Message):
     """Kill this rank process with SIGKILL and report it DEAD: it was silent while a group formed, or stands still."""
 
     type: Literal["kill"] = "kill"
@@ -254,19 +263,19 @@ class Kill(_Message):
     """First ask it for the stacks of its threads, which become part of its `log_tail`. Older launchers do not ask."""
 
 
-class Released(_Message):
+class Released(Message):
     """The epoch without this leaving launcher is formed: exit now with `ExitCode.LEFT`."""
 
     type: Literal["released"] = "released"
 
 
-class Complete(_Message):
+class Complete(Message):
     """All members are done and every state was kept until now: end the ranks, exit 0."""
 
     type: Literal["complete"] = "complete"
 
 
-class Stop(_Message):
+class Stop(Message):
     """The operator ends the job: end the ranks, exit `ExitCode.STOPPED`."""
 
     type: Literal["stop"] = "stop"
@@ -279,119 +288,3 @@ from_launcher: Final[TypeAdapter[Hello | LauncherState | Put]] = TypeAdapter(Fro
 to_launcher: Final[TypeAdapter[Welcome | Reject | Form | Table | Kill | Released | Complete | Stop]] = TypeAdapter(
     ToLauncher
 )
-
-
-# --- coordinator -> operator, and the answer --------------------------------------------------------------------
-
-
-class JobState(StrEnum):
-    """What the coordinator is doing."""
-
-    WAITING = "waiting"
-    """For its first roster, or for enough ready processes."""
-    FORMING = "forming"
-    TRAINING = "training"
-    COMPLETING = "completing"
-    COMPLETE = "complete"
-    STOPPED = "stopped"
-
-
-class MemberReport(_Message):
-    """One member of the current epoch."""
-
-    rank: int
-    process: str
-    pod_uid: str
-    pid: int
-    start_ticks: int
-    step: int
-    place: Place | None = None
-    waiting: bool = False
-
-
-class Failure(_Message):
-    """One rank process that ended when it should not have. Numbered within the term, oldest first."""
-
-    seq: int
-    incident: int
-    """Failures with one cause share it (all ranks raise at once): an incident costs one restart of the budget."""
-    process: str
-    pod_uid: str
-    pod_name: str
-    rank: int | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    log_tail: str = ""
-
-
-class Incompatible(_Message):
-    """A launcher that shares no protocol version with this coordinator."""
-
-    pod_name: str
-    protocol_min: int
-    protocol_max: int
-
-
-class Report(_Message):
-    """Everything the coordinator knows, POSTed to `<reports>/v1/report` at least once a second and on change."""
-
-    protocol: int = PROTOCOL_MAX
-    job_uid: str
-    namespace: str
-    job: str
-    term: int
-    seq: int
-    roster_seen: int = -1
-    """`Roster.revision` of the last roster applied; the operator may hold its answer (up to 1 s) until it has news."""
-    state: JobState
-    message: str = ""
-    """What it waits for, in words: shown in the Running condition."""
-    epoch: EpochId | None = None
-    world: int = 0
-    members: list[MemberReport] = Field(default_factory=list)
-    joined: list[str] = Field(default_factory=list)
-    """Pod uids whose launcher is connected."""
-    ready: list[str] = Field(default_factory=list)
-    """Pod uids with all their processes READY, MEMBER or DONE."""
-    released: list[str] = Field(default_factory=list)
-    progress: Progress | None = None
-    standstill: Standstill | None = None
-    """None while training moves, and while nothing trains (`state` and `message` say why then)."""
-    failures: list[Failure] = Field(default_factory=list)
-    """The last 20 of this term."""
-    incompatible: list[Incompatible] = Field(default_factory=list)
-    state_lost: int = 0
-    """How often all holders of the training state were lost and training started over."""
-    recoveries: int = 0
-    last_recovery_seconds: float | None = None
-    """From the first sign of a loss to the first step that every member of the new epoch finished."""
-
-
-class RosterPod(_Message):
-    """A worker pod as Kubernetes knows it."""
-
-    uid: str
-    name: str
-    index: int
-    draining: bool = False
-    """Deleted or on its way out by the operator's wish: do not seat it in new epochs."""
-
-
-class Roster(_Message):
-    """The operator's answer to a report: Kubernetes' word on which pods exist and what the user wants."""
-
-    protocol: int = PROTOCOL_MAX
-    revision: int
-    """Grows with every change of content, for one operator process; a new leader starts anew at a higher number."""
-    term: int
-    """Highest term of the job: a coordinator that sees a higher one than its own stops for good."""
-    target: int
-    """Workers wanted."""
-    minimum: int
-    """Workers below which training waits."""
-    pods: list[RosterPod]
-    proven_dead: list[str] = Field(default_factory=list)
-    """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
-    no_progress_seconds: float | None = None
-    """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""
-    stop: str | None = None

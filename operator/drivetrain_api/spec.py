@@ -51,7 +51,9 @@ class Recovery(SpecModel):
         ge=0,
         le=1_000_000,
         description="Incidents (a crash, an exception, a worker out of memory) that the job survives. "
-        "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count.",
+        "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count, "
+        "nor does what Drivetrain itself ends. An error that would come again (a missing module before the first step, "
+        "or the same error twice in a row at one step) ends the job at once.",
     )
     spares: int = Field(
         default=1,

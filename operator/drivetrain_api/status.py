@@ -155,6 +155,9 @@ class FailureStatus(StatusModel):
     exit_code: int | None = Field(default=None, description="Exit code of the process or container.")
     signal: int | None = Field(default=None, description="Signal that ended the process.")
     counted: bool = Field(default=True, description="Whether it cost one restart of the budget.")
+    step: int | None = Field(
+        default=None, ge=-1, description="Last step that all had finished; -1 before the first. Not known of pods."
+    )
     log_tail: str = Field(
         default="", max_length=MAX_LOG_TAIL, description="Traceback, or the last lines that the process printed."
     )
@@ -167,6 +170,10 @@ class Counted(StatusModel):
     incident: int = Field(default=-1, ge=-1, description="Highest incident number that cost a restart.")
     state_lost: Count = Field(default=0, description="Losses of all state that were taken over.")
     recoveries: Count = Field(default=0, description="Recoveries that were taken over.")
+    remedies: Count = Field(
+        default=0, description="Processes that Drivetrain ended itself, since a step was finished; many are no remedy."
+    )
+    remedies_step: int = Field(default=-1, ge=-1, description="Last step that was finished when the last one ended.")
 
 
 class Resolved(StatusModel):

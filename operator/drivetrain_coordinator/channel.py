@@ -8,7 +8,12 @@ import logging
 from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import ValidationError
 
-from drivetrain_api.messages import Hello, LauncherState, Put, from_launcher
+from drivetrain_api.messages import (
+    Hello,
+    LauncherState,
+    Put,
+    from_launcher,
+)
 
 logger = logging.getLogger(__name__)
 

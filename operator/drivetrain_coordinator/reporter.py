@@ -18,7 +18,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from drivetrain_api.constants import REPORTS_SERVER_NAME
-from drivetrain_api.messages import Report, Roster
+from drivetrain_api.report import Report, Roster
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,9 @@ from drivetrain_api.messages import (
     Put,
     Reject,
     RejectReason,
-    Report,
-    Roster,
     Welcome,
 )
+from drivetrain_api.report import Report, Roster
 from drivetrain_coordinator.channel import Channel, receive
 from drivetrain_coordinator.membership import (
     Connected,

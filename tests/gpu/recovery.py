@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import Report as Told
+from drivetrain_api.report import Report as Told
 from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
 from gpu.report import Report
 from harness.job import ROOT, LocalJob

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drivetrain_api import constants
-from drivetrain_api.messages import Report, RosterPod
+from drivetrain_api.report import Report, RosterPod
 from drivetrain_api.runtime import RuntimeSpec
 from harness.patience import OutOfPatience, patiently
 from harness.ports import reserve_network

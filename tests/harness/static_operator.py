@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from drivetrain_api.constants import COORDINATOR_SERVER_NAME, REPORTS_SERVER_NAME
-from drivetrain_api.messages import Report, Roster, RosterPod
+from drivetrain_api.report import Report, Roster, RosterPod
 from harness.patience import patiently
 
 WORKER_TOKEN = "worker-token-of-tests"

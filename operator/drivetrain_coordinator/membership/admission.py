@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Incompatible, ProcessPhase, Reject, RejectReason
+from drivetrain_api.messages import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    Hello,
+    ProcessPhase,
+    Reject,
+    RejectReason,
+)
+from drivetrain_api.report import Incompatible
 from drivetrain_coordinator.membership import facts
 from drivetrain_coordinator.membership.state import End, Membership
 

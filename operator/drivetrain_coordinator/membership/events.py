@@ -13,10 +13,10 @@ from drivetrain_api.messages import (
     Put,
     Reject,
     Released,
-    Roster,
     Stop,
     Table,
 )
+from drivetrain_api.report import Roster
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drivetrain_api.messages import EpochId, Member, ProcessPhase, ProcessState
+from drivetrain_api.messages import (
+    EpochId,
+    Member,
+    ProcessPhase,
+    ProcessState,
+)
 from drivetrain_coordinator.membership.state import Epoch, Launcher, Membership
 
 

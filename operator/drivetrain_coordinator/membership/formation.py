@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import Boundary, EpochId, Member, ProcessPhase, ProcessState
+from drivetrain_api.messages import (
+    Boundary,
+    EpochId,
+    Member,
+    ProcessPhase,
+    ProcessState,
+)
 from drivetrain_coordinator.membership import drop, facts
 from drivetrain_coordinator.membership.events import Output, Send
 from drivetrain_coordinator.membership.seats import Proposal

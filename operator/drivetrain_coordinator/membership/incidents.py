@@ -1,12 +1,15 @@
 """Which processes ended when they should not have, and which of these ends have one cause.
 
 All ranks raise at once when the script has a defect: that is one incident and costs one restart of the job's budget. A
-failure belongs to the open incident if its process was started before that opened; training that goes on closes it.
+failure belongs to the open incident if its process was there already when that opened, and has not got a seat since: a
+spare, or a replacement, that took over and fails in its turn has tried anew. Training that goes on closes the incident.
+What Drivetrain ended itself, for no fault of the script's, belongs to none.
 """
 
 from __future__ import annotations
 
-from drivetrain_api.messages import Failure, ProcessPhase, ProcessState
+from drivetrain_api.messages import ProcessPhase, ProcessState
+from drivetrain_api.report import Failure
 from drivetrain_coordinator.membership.state import Launcher, Membership
 
 KEPT = 20
@@ -22,9 +25,10 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
     if launcher.leaving or m.end is not None or launcher.pod_uid in m.released:
         return
     incident = m.incident
-    if not incident.open or m.first_seen[process.id] > incident.opened_at:
+    if not process.remedy and not _belongs(m, process.id, now):
         incident.number += 1
         incident.opened_at, incident.step, incident.open = now, m.step, True
+        incident.members = frozenset(_seated(m))
     m.failure_count += 1
     kind = "signal" if process.signal is not None else "exit"
     m.failures_by_kind[kind] = m.failures_by_kind.get(kind, 0) + 1
@@ -38,8 +42,24 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
         exit_code=process.exit_code,
         signal=process.signal,
         log_tail=process.log_tail,
+        step=m.step,
+        remedy=process.remedy,
     )
     m.failures = [*m.failures, failure][-KEPT:]
+
+
+def _belongs(m: Membership, process: str, now: float) -> bool:
+    """Whether a death heard now is part of the open incident."""
+    incident = m.incident
+    if not incident.open:
+        return False
+    if now == incident.opened_at:
+        return True  # one message told of both
+    return m.first_seen[process] < incident.opened_at and (process in incident.members or process not in _seated(m))
+
+
+def _seated(m: Membership) -> set[str]:
+    return {process for epoch in (m.active, m.pending) if epoch is not None for process in epoch.processes}
 
 
 def close_if_over(m: Membership) -> None:

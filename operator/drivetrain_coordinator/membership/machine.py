@@ -19,10 +19,9 @@ from drivetrain_api.messages import (
     Reject,
     RejectReason,
     Released,
-    Report,
-    Roster,
     Stop,
 )
+from drivetrain_api.report import Report, Roster
 from drivetrain_coordinator.membership import (
     admission,
     drop,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import JobState, Member, MemberReport, ProcessPhase, ProcessState, Report
+from drivetrain_api.messages import Member, ProcessPhase, ProcessState
 from drivetrain_api.places import Place
+from drivetrain_api.report import JobState, MemberReport, Report
 from drivetrain_coordinator.membership import facts, seats, standstill
 from drivetrain_coordinator.membership.state import End, Membership
 

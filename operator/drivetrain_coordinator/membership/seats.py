@@ -9,7 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from drivetrain_api.messages import EpochId, Member, ProcessPhase, ProcessState
+from drivetrain_api.messages import (
+    EpochId,
+    Member,
+    ProcessPhase,
+    ProcessState,
+)
 from drivetrain_coordinator.membership import facts
 from drivetrain_coordinator.membership.state import Launcher, Membership
 

@@ -9,15 +9,13 @@ from enum import StrEnum
 from drivetrain_api.messages import (
     Boundary,
     EpochId,
-    Failure,
     Form,
-    Incompatible,
     LauncherState,
     Member,
     ProcessState,
     Progress,
-    Roster,
 )
+from drivetrain_api.report import Failure, Incompatible, Roster
 from drivetrain_coordinator.membership.moves import Pace, Still, Told, Track
 from drivetrain_coordinator.membership.timings import Timings
 from drivetrain_coordinator.store import Rendezvous
@@ -132,6 +130,8 @@ class Incident:
     opened_at: float = 0.0
     step: int = -1
     open: bool = False
+    members: frozenset[str] = frozenset()
+    """Processes that had a seat when it opened."""
 
 
 @dataclass(slots=True)

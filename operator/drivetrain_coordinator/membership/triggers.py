@@ -142,7 +142,7 @@ def deadline(m: Membership, now: float) -> Move | None:
     for member in late:
         m.silent[member.process] = m.silent.get(member.process, 0) + 1
         if m.silent[member.process] >= 2:
-            condemn(m, member, "it was silent while two memberships formed")
+            condemn(m, member, "it was silent while two memberships formed")  # no failure of its script
     return Move("the last formation took too long", again=True, loss=True)
 
 
@@ -159,14 +159,14 @@ def no_progress(m: Membership, now: float) -> Move | None:
         m.renewed_at, m.counts_from = m.step, now
         return Move(why, again=True, loss=True, abandon=True)
     for seat in late or still.seats:
-        condemn(m, m.active.members[seat.rank], why)
+        condemn(m, m.active.members[seat.rank], f"{NO_PROGRESS}: {why}")
     return None
 
 
 def condemn(m: Membership, member: Member, why: str) -> None:
     """Have a process killed that holds the others up. Its seat is free when it is dead, or when a majority goes on
     without it."""
-    found = Condemned(member.pod_uid, incidents.rank(m, member.process), f"{NO_PROGRESS}: {why}")
+    found = Condemned(member.pod_uid, incidents.rank(m, member.process), why)
     m.condemned.setdefault(member.process, found)
 
 

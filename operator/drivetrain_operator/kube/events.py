@@ -53,7 +53,13 @@ EVENTS: Final = (
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
+    EventReason(
+        "Replaced", "Normal", "A process was ended by Drivetrain itself, for no fault of its script; it costs nothing."
+    ),
     # Why a process or worker failed.
+    EventReason("InitContainerFailed", "Warning", "An init container of the worker failed; says which, and how."),
+    EventReason("Evicted", "Warning", "The kubelet evicted the worker for what it used itself; says what."),
+    EventReason("NeverStarted", "Warning", "The script ended with exit code 0 and never called drivetrain.start()."),
     EventReason("ScriptError", "Warning", "The training script raised; its traceback is in status.failures."),
     EventReason(
         "StateLost",

@@ -7,11 +7,20 @@ restart of the budget. A *hopeless* cause is one that every replacement would me
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.exit_codes import ExitCode, RankExitCode
-from drivetrain_api.messages import DEVIATION, KILLED, NO_PROGRESS, OUT_OF_MEMORY, STATE_LOST, Failure
+from drivetrain_api.messages import (
+    DEVIATION,
+    KILLED,
+    NEVER_STARTED,
+    NO_PROGRESS,
+    OUT_OF_MEMORY,
+    STATE_LOST,
+)
+from drivetrain_api.report import Failure
 from drivetrain_api.status import FailureStatus
 from drivetrain_operator.plan.view import PodView, Terminated
 
@@ -30,6 +39,9 @@ _PLATFORM: Final = frozenset(
     {"NodeLost", "Shutdown", "NodeShutdown", "Terminated", "Preempting", "Preempted", "NodeAffinity", "NodePorts"}
 )
 """pod.status.reason of pods that the platform ended, on versions that set no DisruptionTarget condition."""
+
+_NODE_PRESSURE: Final = ("The node was low on resource", "The node had condition")
+"""How a kubelet's sentence begins if the node, and not the pod, used too much."""
 
 _NOT_FOUND: Final = re.compile(r"executable file not found|no such file or directory|not found|permission denied", re.I)
 
@@ -50,11 +62,19 @@ _EXITS: Final[dict[int, Cause]] = {
 
 def pod_cause(pod: PodView) -> Cause:
     """Why a worker pod ended that did not succeed."""
+    if pod.reason == "Evicted" and not pod.disruption and not pod.message.startswith(_NODE_PRESSURE):
+        return Cause("Evicted", pod.message or "the kubelet evicted it")  # for what it used itself
     if pod.disruption:
         return Cause(pod.disruption, pod.message or "the platform took the pod", disruption=True)
     if pod.reason in _PLATFORM or pod.reason.startswith(("OutOf", "Unexpected")):
         return Cause(pod.reason, pod.message or "the platform refused or ended the pod", disruption=True)
+    if pod.reason == "Evicted":
+        return Cause("Evicted", pod.message, disruption=True)
     ended = pod.terminated
+    if pod.init_failed is not None and ended is None:
+        name, init = pod.init_failed
+        how = f"signal {init.signal}" if init.signal else f"exit code {init.exit_code}"
+        return Cause("InitContainerFailed", _with_tail(f"init container {name} ended with {how} ({init.reason})", init))
     if ended is None:
         # Never ran, or its status is lost: only the pod itself can say why.
         return Cause(pod.reason or "PodFailed", pod.message or "the pod failed without a container status")
@@ -69,8 +89,20 @@ def pod_cause(pod: PodView) -> Cause:
     return Cause("WorkerFailed", _with_tail(f"the launcher exited {ended.exit_code}", ended))
 
 
+REPLACED: Final = "Replaced"
+"""Reason of a rank process that Drivetrain ended itself, for no fault of the script's."""
+
+_HOPELESS_ERRORS: Final = ("ModuleNotFoundError", "ImportError", "SyntaxError", "IndentationError", "NameError")
+"""Exceptions that the same script raises again, as long as it has not trained a step."""
+_USAGE: Final = "drivetrain.errors.UsageError"
+
+
 def process_reason(failure: Failure) -> str:
     """One word for a rank process that ended when it should not have."""
+    if failure.remedy and STATE_LOST not in failure.log_tail:
+        return REPLACED
+    if NEVER_STARTED in failure.log_tail and failure.exit_code == 0:
+        return NEVER_STARTED.partition(":")[0]
     if STATE_LOST in failure.log_tail and failure.exit_code in (RankExitCode.REPLACE_ME, RankExitCode.STATE_LOST):
         return STATE_LOST
     if DEVIATION in failure.log_tail and failure.exit_code == RankExitCode.DEVIATION:
@@ -84,11 +116,44 @@ def process_reason(failure: Failure) -> str:
     return "ProcessCrashed" if failure.signal else "ProcessExited"
 
 
+def last_line(text: str) -> str:
+    """The last line of a traceback is the one that names the error."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def hopeless_process(failures: Sequence[FailureStatus]) -> str | None:
+    """Why another try would end as the last one did; None if it may not. `failures`: oldest first.
+
+    An error of a kind that no repetition mends, before the first step; a script that never joins; or any error that the
+    script raised twice in a row at the same step.
+    """
+    counted = [each for each in failures if each.counted]
+    if not counted:
+        return None
+    last = counted[-1]
+    error = last_line(last.log_tail)
+    if last.reason == NEVER_STARTED.partition(":")[0]:
+        return error.partition(": ")[2] or error
+    if last.reason != "ScriptError" or last.step is None:
+        return None
+    if error.startswith(_USAGE) or (last.step < 0 and error.startswith(_HOPELESS_ERRORS)):
+        return f"{error}; it would fail the same way again"
+    before = counted[-2] if len(counted) > 1 else None
+    if before is not None and (before.reason, before.step, last_line(before.log_tail)) == (
+        last.reason,
+        last.step,
+        error,
+    ):
+        at = "before the first step" if last.step < 0 else f"after step {last.step + 1}"
+        return f"twice in a row {at}: {error}"
+    return None
+
+
 def summary(failure: FailureStatus) -> str:
     """One line for messages and events; the last line of a traceback is the one that names the error."""
     who = f"rank {failure.rank} in {failure.pod}" if failure.rank is not None else failure.pod
     how = f"signal {failure.signal}" if failure.signal else f"exit code {failure.exit_code}"
-    last = next((line.strip() for line in reversed(failure.log_tail.splitlines()) if line.strip()), "")
+    last = last_line(failure.log_tail)
     if failure.reason == NO_PROGRESS:
         return f"{failure.reason}: {_killed_for(failure.log_tail).removeprefix(f'{NO_PROGRESS}: ')}"
     return f"{failure.reason}: {who}, {how}{': ' + last if last else ''}"
@@ -101,5 +166,5 @@ def _killed_for(tail: str) -> str:
 
 
 def _with_tail(message: str, ended: Terminated) -> str:
-    last = next((line.strip() for line in reversed(ended.message.splitlines()) if line.strip()), "")
+    last = last_line(ended.message)
     return f"{message}: {last}" if last else message

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
-from drivetrain_api.messages import Report
+from drivetrain_api.report import Report
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.view import PodView, View

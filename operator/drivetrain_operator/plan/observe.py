@@ -87,6 +87,7 @@ def pod_view(pod: Json) -> PodView:
         deleting=meta.get("deletionTimestamp") is not None,
         started=_time(running.get("startedAt")) or _time(terminated.get("startedAt")),
         terminated=_terminated(terminated) if terminated else None,
+        init_failed=_init_failed(status),
         waiting_reason=waiting.get("reason") or "",
         waiting_message=waiting.get("message") or "",
         unschedulable=(scheduled.get("message") or scheduled.get("reason") or "")
@@ -119,6 +120,14 @@ def _failing_init(status: Json) -> Json | None:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") and waiting["reason"] != "PodInitializing":
             return dict(waiting)
+    return None
+
+
+def _init_failed(status: Json) -> tuple[str, Terminated] | None:
+    for container in status.get("initContainerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            return str(container.get("name")), _terminated(ended)
     return None
 
 

@@ -6,7 +6,7 @@ Called by `reports/` for every report. `revision` is 0: the book numbers content
 from __future__ import annotations
 
 from drivetrain_api.constants import ROLE_WORKER
-from drivetrain_api.messages import Roster, RosterPod
+from drivetrain_api.report import Roster, RosterPod
 from drivetrain_api.status import ConditionType
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.view import View

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from drivetrain_api.messages import Report
+from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 
@@ -83,6 +83,8 @@ class PodView:
     """When our container began to run."""
     terminated: Terminated | None = None
     """Our container has ended."""
+    init_failed: tuple[str, Terminated] | None = None
+    """The init container that ended the pod: its name, and how it ended."""
     waiting_reason: str = ""
     """state.waiting.reason of our container, such as ImagePullBackOff, CreateContainerConfigError."""
     waiting_message: str = ""

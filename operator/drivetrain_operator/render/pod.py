@@ -83,6 +83,9 @@ def _merged(spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: str)
         "metadata": {**merged["metadata"], **metadata, "labels": merged["metadata"]["labels"]},
         "spec": merged["spec"],
     }
+    for container in pod["spec"].get("initContainers") or ():
+        # What an init container printed last is how anybody learns why the pod failed.
+        container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     check_pod(pod)
     return pod
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
-from drivetrain_api.messages import Report
+from drivetrain_api.report import Report
 from drivetrain_operator.listening import Listening
 
 SILENCE_SECONDS: Final = 3.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from drivetrain_api.messages import Roster
+from drivetrain_api.report import Roster
 
 
 class RosterBoard:

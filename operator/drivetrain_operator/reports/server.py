@@ -17,8 +17,8 @@ from typing import Final
 from aiohttp import web
 from pydantic import ValidationError
 
-from drivetrain_api.lost import LostCoordinator
-from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN, Report, Roster
+from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN
+from drivetrain_api.report import LostCoordinator, Report, Roster
 from drivetrain_operator.plan.view import Complaint
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook

@@ -54,6 +54,30 @@ def test_a_coordinator_hangs(start: Callable[..., Job]) -> None:
     job.succeeds()
 
 
+def test_a_worker_is_paused(start: Callable[..., Job]) -> None:
+    """All of it, as a frozen machine is: its rank comes back to a membership without it, and is replaced for free."""
+    job = start("frozen", workers=2, elastic=ELASTIC, steps=900, recovery={"maxRestarts": 0})
+    members = job.settled(2)
+    victim, membership, at = members[1], job.newest_membership(), time.time()
+    with stopped(victim.pod_uid, ""):
+        seconds = job.next_common_step(at, membership, 30)
+        print(f"\nworker paused: next step of the other after {seconds:.2f} s")
+        time.sleep(max(0.0, at + 6.0 - time.time()))
+    job.until("both again", lambda status: status["workers"]["world"] == 2, 60)
+    assert members[0].alive()
+    status = job.succeeds()
+    assert status["restarts"] == 0, job.describe()
+
+
+def test_a_missing_module_ends_the_job_at_once(start: Callable[..., Job]) -> None:
+    command = ["python", "-c", "import no_such_module"]
+    job = start("typo", script=False, workers=2, command=command)
+    status = job.until("its end", lambda status: status.get("phase") == "Failed", 60)
+    assert status["reason"] == "ScriptError"
+    assert "No module named 'no_such_module'" in status["message"]
+    assert status["restarts"] == 1
+
+
 def test_pods_lose_their_labels(start: Callable[..., Job]) -> None:
     job = start("nameless", workers=2, elastic=ELASTIC, steps=900)
     members = job.settled(2)

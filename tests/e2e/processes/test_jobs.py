@@ -20,7 +20,7 @@ import pytest
 
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import Report
+from drivetrain_api.report import Report
 from drivetrain_api.runtime import RuntimeLearningRate, RuntimeOptimizer, RuntimePrecision, RuntimeSpec, RuntimeTraining
 from harness.commands import succeeded
 from harness.job import QUICK, ROOT, LocalJob

@@ -13,11 +13,10 @@ from drivetrain_api.messages import (
     ProcessPhase,
     ProcessState,
     Put,
-    Roster,
-    RosterPod,
     Table,
 )
 from drivetrain_api.places import Place
+from drivetrain_api.report import Roster, RosterPod
 from drivetrain_coordinator.membership import (
     Connected,
     Disconnected,

@@ -8,7 +8,6 @@ from drivetrain_api.messages import (
     EpochId,
     Form,
     Hello,
-    JobState,
     Kill,
     Member,
     ProcessPhase,
@@ -17,6 +16,7 @@ from drivetrain_api.messages import (
     Released,
     Stop,
 )
+from drivetrain_api.report import JobState
 from drivetrain_coordinator.membership import End, Retire
 from unit.coordinator.bench import Bench, forms, only_form, seats, tables
 
@@ -299,6 +299,61 @@ def test_failures_of_one_cause_are_one_incident() -> None:
     bench.die("a2")
     incidents = [(failure.process, failure.incident) for failure in bench.machine.report(1).failures]
     assert incidents == [("a/b/1", 1), ("b/b/1", 1), ("a/b/2", 2)]
+
+
+def incidents(bench: Bench) -> list[tuple[str, int]]:
+    return [(failure.process, failure.incident) for failure in bench.machine.report(1).failures]
+
+
+def test_a_replacement_that_is_named_with_the_death_before_it_pays_for_itself() -> None:
+    """Every second death was free: five of them cost two restarts."""
+    bench = Bench()
+    bench.train("a1", "b1", minimum=2)
+    for number in range(1, 6):
+        bench.now += 1
+        bench.processes["a"][f"a{number}"] = bench.processes["a"][f"a{number}"].model_copy(
+            update={"phase": DEAD, "exit_code": 1}
+        )
+        bench.change(f"a{number + 1}")  # one message tells of both
+    assert incidents(bench) == [(f"a/b/{number}", number) for number in range(1, 6)]
+
+
+def test_a_spare_that_takes_over_and_fails_too_has_tried_anew() -> None:
+    bench = Bench()
+    bench.train("a1", "b1", minimum=1)
+    bench.ready("a2", "b2")
+    bench.now += 1
+    form = only_form(bench.die("a1"))
+    assert "a2" in seats(form)
+    bench.now += 1
+    bench.die("b1")  # in the first membership with a1: of the same cause
+    bench.now += 1
+    bench.die("a2")
+    assert incidents(bench) == [("a/b/1", 1), ("b/b/1", 1), ("a/b/2", 2)]
+
+
+def test_processes_that_fail_before_the_first_membership_are_one_incident() -> None:
+    bench = Bench()
+    bench.roster("abc", 3, 3)
+    for pod in "abc":
+        bench.ready(f"{pod}1")
+        bench.change(f"{pod}1", phase=ProcessPhase.STARTING)
+        bench.now += 0.1
+    for pod in "abc":
+        bench.change(f"{pod}1", phase=DEAD, exit_code=1)
+        bench.now += 0.1
+    assert {number for _, number in incidents(bench)} == {1}
+
+
+def test_what_drivetrain_ended_belongs_to_no_incident() -> None:
+    bench = Bench()
+    bench.train("a1", "b1", minimum=1)
+    bench.change("a1", phase=DEAD, exit_code=75, remedy="asks for a fresh process")
+    assert not bench.machine.state.incident.open
+    bench.now += 1
+    bench.die("b1")
+    failures = bench.machine.report(1).failures
+    assert [(each.remedy != "", each.incident, each.step) for each in failures] == [(True, 0, 0), (False, 1, 0)]
 
 
 def test_old_and_repeated_states_are_ignored() -> None:

@@ -14,7 +14,6 @@ from drivetrain_api.messages import (
     Complete,
     EpochId,
     Form,
-    JobState,
     ProcessPhase,
     Progress,
     RejectReason,
@@ -22,6 +21,7 @@ from drivetrain_api.messages import (
     Stop,
     Table,
 )
+from drivetrain_api.report import JobState
 from drivetrain_coordinator.server import Coordinator
 from harness.activity import Stillness
 from harness.static_operator import StaticOperator, roster

@@ -7,8 +7,14 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from drivetrain_api.messages import NO_PROGRESS, Boundary, JobState, Kill, ProcessPhase
+from drivetrain_api.messages import (
+    NO_PROGRESS,
+    Boundary,
+    Kill,
+    ProcessPhase,
+)
 from drivetrain_api.places import Place, Standstill
+from drivetrain_api.report import JobState
 from drivetrain_coordinator.membership import Tick
 from drivetrain_coordinator.metrics import JobMetrics
 from unit.coordinator.bench import Bench, forms, only_form, seats

@@ -14,7 +14,12 @@ import threading
 import time
 
 from drivetrain.launch.rank_link import RankLink
-from drivetrain_api.messages import EpochId, Form, ProcessPhase, Progress
+from drivetrain_api.messages import (
+    EpochId,
+    Form,
+    ProcessPhase,
+    Progress,
+)
 
 
 class StandIn:

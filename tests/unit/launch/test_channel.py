@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from drivetrain.launch import channel
-from drivetrain_api.messages import EpochId, Hello, ProcessPhase, Reject, RejectReason, Welcome
+from drivetrain_api.messages import (
+    EpochId,
+    Hello,
+    ProcessPhase,
+    Reject,
+    RejectReason,
+    Welcome,
+)
 from unit.launch.conftest import StartPod
 from unit.launch.stub_coordinator import TOKEN, StubCoordinator, eventually, write_credentials
 

@@ -6,7 +6,13 @@ import asyncio
 import os
 import signal
 
-from drivetrain_api.messages import Complete, EpochId, ProcessPhase, Released, Stop
+from drivetrain_api.messages import (
+    Complete,
+    EpochId,
+    ProcessPhase,
+    Released,
+    Stop,
+)
 from unit.launch.conftest import Pod, StartPod
 from unit.launch.stub_coordinator import StubCoordinator, eventually
 

@@ -7,7 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from drivetrain_api.messages import NO_PROGRESS, JobState, Report
+from drivetrain_api.messages import NO_PROGRESS
+from drivetrain_api.report import JobState, Report
 from drivetrain_api.runtime import RuntimeSpec
 from drivetrain_api.status import MAX_LOG_TAIL
 from drivetrain_operator.plan.causes import process_reason

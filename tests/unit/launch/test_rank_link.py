@@ -17,7 +17,13 @@ import pytest
 
 from drivetrain.launch import rank_link, stacks
 from drivetrain.launch.rank_link import RankLink
-from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, Progress
+from drivetrain_api.messages import (
+    Boundary,
+    EpochId,
+    Form,
+    ProcessPhase,
+    Progress,
+)
 from harness.activity import Stillness
 from harness.commands import ended
 

@@ -16,7 +16,7 @@ import pytest
 
 from drivetrain.launch import procfs
 from drivetrain.launch.supervisor import SPARE_DELAY_SECONDS, SPARE_LIMIT_SECONDS
-from drivetrain_api.messages import EpochId, Kill, ProcessPhase
+from drivetrain_api.messages import NEVER_STARTED, EpochId, Kill, ProcessPhase
 from harness.activity import Stillness
 from unit.launch.conftest import StartPod
 from unit.launch.stub_coordinator import StubCoordinator, eventually
@@ -78,6 +78,37 @@ async def test_a_stopped_rank_is_killed(coordinator: StubCoordinator, start_pod:
     await coordinator.until(lambda: coordinator.process(pod.uid, victim.id).phase is DEAD, 5.0)
     assert coordinator.process(pod.uid, victim.id).signal == signal.SIGKILL
     assert "stopped (SIGSTOP)" in coordinator.process(pod.uid, victim.id).log_tail
+    assert coordinator.process(pod.uid, victim.id).remedy == "stopped (SIGSTOP) for 0.5 s"
+
+
+WISH = """
+import sys
+from drivetrain.launch.rank_link import RankLink
+link = RankLink.from_environment()
+link.error("drivetrain: out of step: asking for a fresh process", remedy=True)
+link.close()
+sys.exit({code})
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "remedy", "told"),
+    [
+        ("raise SystemExit(75)", 75, "", ""),
+        ("print('hello')", 0, "", NEVER_STARTED),
+        (WISH.format(code=75), 75, "out of step: asking for a fresh process", "out of step"),
+        (WISH.format(code=1), 1, "", "out of step"),
+    ],
+    ids=["a script may exit 75", "a script that never joins", "a wish", "no wish: another exit code"],
+)
+async def test_whose_doing_an_end_was(
+    coordinator: StubCoordinator, start_pod: StartPod, script: str, code: int, remedy: str, told: str
+) -> None:
+    pod = await start_pod(coordinator.port, command=[sys.executable, "-c", script])
+    await coordinator.until(lambda: len(coordinator.processes(pod.uid, DEAD)) >= 1)
+    dead = coordinator.processes(pod.uid, DEAD)[0]
+    assert (dead.exit_code, dead.remedy) == (code, remedy)
+    assert told in dead.log_tail
 
 
 async def test_the_coordinator_may_kill_one(coordinator: StubCoordinator, start_pod: StartPod) -> None:
@@ -86,6 +117,7 @@ async def test_the_coordinator_may_kill_one(coordinator: StubCoordinator, start_
     victim, other = coordinator.processes(pod.uid)
     await coordinator.send(pod.uid, Kill(process=victim.id, reason="silent in two formations"))
     await coordinator.until(lambda: coordinator.process(pod.uid, victim.id).phase is DEAD)
+    assert coordinator.process(pod.uid, victim.id).remedy == "silent in two formations"
     assert coordinator.process(pod.uid, other.id).phase is READY
     await coordinator.until(lambda: len(coordinator.processes(pod.uid, READY)) == 2)
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import JobState, Report
+from drivetrain_api.report import JobState, Report
 from drivetrain_api.runtime import RuntimeSpec
 from harness.job import LocalJob
 

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from drivetrain_api.constants import ENV_REPORTS
-from drivetrain_api.messages import ProcessPhase, Roster
+from drivetrain_api.messages import ProcessPhase
+from drivetrain_api.report import Roster
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.view import Complaint

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 import pytest
 
-from drivetrain_api.messages import JobState, Report
+from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import ReplacedFor
 from drivetrain_operator.act.jobs import JobCache, Watcher
 from drivetrain_operator.act.memory import JobMemory

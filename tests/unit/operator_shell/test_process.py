@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from drivetrain_api.constants import REPORTS_SERVER_NAME, ROLE_WORKER
-from drivetrain_api.messages import JobState, Report
+from drivetrain_api.report import JobState, Report
 from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.reports.credentials import Authority
 from harness.patience import patiently

@@ -15,9 +15,15 @@ import aiohttp
 import pytest
 
 from drivetrain_api.constants import REPORTS_SERVER_NAME
-from drivetrain_api.lost import LostCoordinator
-from drivetrain_api.messages import JobState, Progress, Report, Roster, RosterPod
+from drivetrain_api.messages import Progress
 from drivetrain_api.places import Standstill
+from drivetrain_api.report import (
+    JobState,
+    LostCoordinator,
+    Report,
+    Roster,
+    RosterPod,
+)
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.view import Complaint

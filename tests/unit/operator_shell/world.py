@@ -22,7 +22,13 @@ from drivetrain_api.constants import (
     ROLE_COORDINATOR,
     ROLE_WORKER,
 )
-from drivetrain_api.messages import EpochId, JobState, MemberReport, Progress, Report, Roster
+from drivetrain_api.messages import EpochId, Progress
+from drivetrain_api.report import (
+    JobState,
+    MemberReport,
+    Report,
+    Roster,
+)
 from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.clock import SystemClock, Timer
 

@@ -7,7 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
-from drivetrain_api.messages import EpochId, Failure, JobState, MemberReport, Progress, Report
+from drivetrain_api.messages import EpochId, Progress
+from drivetrain_api.report import (
+    Failure,
+    JobState,
+    MemberReport,
+    Report,
+)
 from drivetrain_api.resolve import resolve
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, Membership, Resolved, TrainingJobStatus, Workers

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import OUT_OF_MEMORY, Incompatible, JobState
+from drivetrain_api.messages import NEVER_STARTED, OUT_OF_MEMORY
+from drivetrain_api.report import Failure, Incompatible, JobState
 from drivetrain_api.status import Counted
 from drivetrain_operator.plan.effects import (
     CreateWorker,
     RecordEvent,
 )
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import PodPhase
+from drivetrain_operator.plan.policies.tally import MAX_REMEDIES
+from drivetrain_operator.plan.view import PodPhase, Terminated
 from unit.plan.builders import (
     NOW,
     ago,
@@ -222,3 +224,100 @@ def test_what_the_last_coordinator_reported_costs_nothing_again() -> None:
     )
     found = plan(view).status
     assert (found.restarts, [f.process for f in found.failures]) == (2, ["p5", "p1", "p2"])
+
+
+def raised(seq: int, error: str, step: int | None = -1, **fields: Any) -> Failure:
+    """The script raised this, in an incident of its own."""
+    tail = f'Traceback (most recent call last):\n  File "train.py", line {seq}\n{error}'
+    return process_failure(seq, seq, **{"log_tail": tail, "step": step, **fields})
+
+
+USAGE = "drivetrain.errors.UsageError: batch: 7 samples for 2 ranks"
+ONE_AFTER_ANOTHER: list[tuple[str, list[Failure], str | None]] = [
+    ("a module that is not there", [raised(0, "ModuleNotFoundError: No module named 'x'")], "No module named 'x'"),
+    ("a typing error", [raised(0, "SyntaxError: invalid syntax")], "invalid syntax"),
+    ("a usage error of ours, at any step", [raised(0, USAGE, 9)], "7 samples for 2 ranks"),
+    ("a missing module after some steps may come back", [raised(0, "ImportError: x.so", 9)], None),
+    ("something else gets another try", [raised(0, "OSError: no route to host")], None),
+    (
+        "and no third one, if nothing was trained between",
+        [raised(0, "OSError: no route"), raised(1, "OSError: no route")],
+        "twice in a row before the first step: OSError: no route",
+    ),
+    (
+        "later, too",
+        [raised(0, "ValueError: nan", 41), raised(1, "ValueError: nan", 41)],
+        "twice in a row after step 42: ValueError: nan",
+    ),
+    ("training went on between", [raised(0, "ValueError: nan", 41), raised(1, "ValueError: nan", 45)], None),
+    ("another error", [raised(0, "ValueError: nan", 41), raised(1, "OSError: x", 41)], None),
+    ("a coordinator that does not tell the step", [raised(0, "ValueError", None), raised(1, "ValueError", None)], None),
+    (
+        "a crash is no error of the script",
+        [raised(0, "x", 3, signal=11, exit_code=None, log_tail="x"), raised(1, "x", 3, signal=11, log_tail="x")],
+        None,
+    ),
+    (
+        "a script that never joins",
+        [process_failure(0, 0, exit_code=0, log_tail=f"hello\n{NEVER_STARTED}", step=-1)],
+        "the script ended with exit code 0 and never called drivetrain.start()",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "failures", "why"), ONE_AFTER_ANOTHER, ids=[case[0] for case in ONE_AFTER_ANOTHER])
+def test_what_would_fail_again_ends_the_job(name: str, failures: list[Failure], why: str | None) -> None:
+    status = started()
+    for count in range(1, len(failures) + 1):
+        status = plan(running(status=status, report=report(failures=failures[:count]))).status
+    assert status.finished is (why is not None)
+    if why is not None:
+        assert why in status.message
+
+
+def test_what_drivetrain_ended_itself_costs_nothing_for_a_while() -> None:
+    """A worker was paused for 5 s; its rank came back to a membership without it, and wished to be replaced."""
+    of = spec(recovery={"maxRestarts": 0})
+    wish = "out of step: asking for a fresh process"
+
+    def remedy(seq: int, step: int) -> Failure:
+        return process_failure(seq, 0, exit_code=75, log_tail=f"drivetrain: {wish}", remedy=wish, step=step)
+
+    found = plan(running(of, report=report(failures=[remedy(0, 9)])))
+    assert not found.status.finished
+    assert (found.status.restarts, found.status.failures[0].reason) == (0, "Replaced")
+    event = next(e for e in found.effects if isinstance(e, RecordEvent) and e.reason == "Replaced")
+    assert (event.type, wish in event.message) == ("Normal", True)
+    status = started(of)
+    for seq in range(100):  # one each step: training goes on
+        status = plan(running(of, status=status, report=report(failures=[remedy(seq, seq)]))).status
+    assert not status.finished
+    for seq in range(100, 100 + MAX_REMEDIES + 2):
+        status = plan(running(of, status=status, report=report(failures=[remedy(seq, 99)]))).status
+    assert status.finished
+
+
+EVICTIONS = [
+    ("the node was full", "The node was low on resource: ephemeral-storage.", "", 0),
+    ("Kubernetes says so", "whatever", "TerminationByKubelet", 0),
+    ("its own limit", "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", "", 1),
+    ("its own volume", 'Usage of EmptyDir volume "tmp" exceeds the limit "1Gi". ', "", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "message", "disruption", "restarts"), EVICTIONS, ids=[c[0] for c in EVICTIONS])
+def test_evictions_are_charged_to_who_used_too_much(name: str, message: str, disruption: str, restarts: int) -> None:
+    pod = replace(ended(0, 137), reason="Evicted", message=message, disruption=disruption)
+    found = plan(replaced(running(), pod)).status
+    assert found.restarts == restarts
+    if restarts:
+        assert (found.failures[0].reason, found.failures[0].log_tail) == ("Evicted", message)
+
+
+def test_an_init_container_that_failed_is_named_with_what_it_said() -> None:
+    init = ("fetch", Terminated(3, None, "Error", "downloading\n404 Not Found", ago(5), ago(1)))
+    pod = replace(ended(0, 1), terminated=None, init_failed=init, phase=PodPhase.FAILED)
+    found = plan(replaced(running(), pod)).status
+    assert (found.restarts, found.failures[0].exit_code) == (1, 3)
+    assert found.failures[0].reason == "InitContainerFailed"
+    assert "404 Not Found" in found.failures[0].log_tail

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import JobState
+from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus, Workers
 from drivetrain_operator.plan.effects import (
     CreateCoordinator,

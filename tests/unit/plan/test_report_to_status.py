@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import Incompatible, JobState, Progress
+from drivetrain_api.messages import Progress
+from drivetrain_api.report import Incompatible, JobState
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.effects import CreateWorker, RecordEvent
 from drivetrain_operator.plan.plan import plan

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import KILLED, NO_PROGRESS, JobState, Progress
+from drivetrain_api.messages import KILLED, NO_PROGRESS, Progress
 from drivetrain_api.places import Standstill
+from drivetrain_api.report import JobState
 from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, TrainingJobStatus
 from drivetrain_operator.metrics.jobs import samples
 from drivetrain_operator.plan.effects import RecordEvent

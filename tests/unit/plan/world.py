@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import EpochId, Failure, JobState, Progress, Report
+from drivetrain_api.messages import EpochId, Progress
+from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.effects import (

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.launch.environment import ENV_PROCESS
-from drivetrain_api.messages import Boundary, EpochId, Form, Member, Table
+from drivetrain_api.messages import (
+    Boundary,
+    EpochId,
+    Form,
+    Member,
+    Table,
+)
 
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 PROCESS = "pod/boot/1"

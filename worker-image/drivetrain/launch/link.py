@@ -13,7 +13,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from drivetrain_api.messages import EpochId, Form, Progress, Table
+from drivetrain_api.messages import (
+    EpochId,
+    Form,
+    Progress,
+    Table,
+)
 from drivetrain_api.places import Place
 
 log = logging.getLogger(__name__)
@@ -88,6 +93,8 @@ class RankError(_FromRank):
 
     type: Literal["error"]
     traceback: str
+    remedy: bool = False
+    """It asks for a fresh process, and its script did nothing wrong."""
 
 
 class RankBeat(_FromRank):

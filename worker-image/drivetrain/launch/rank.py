@@ -29,7 +29,18 @@ from drivetrain.launch.output import Console, OutputPump
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.reaper import Death
 from drivetrain.launch.stopped import StopWatch
-from drivetrain_api.messages import KILLED, OUT_OF_MEMORY, EpochId, ProcessPhase, ProcessState, Progress, Put
+from drivetrain_api.exit_codes import RankExitCode
+from drivetrain_api.messages import (
+    KILLED,
+    NEVER_STARTED,
+    NO_PROGRESS,
+    OUT_OF_MEMORY,
+    EpochId,
+    ProcessPhase,
+    ProcessState,
+    Progress,
+    Put,
+)
 from drivetrain_api.places import Place
 
 _TRACEBACK_CHARS: Final = 16_384
@@ -80,6 +91,9 @@ class Rank:
         self.counters: dict[str, float] = {}
         self.watch: Final = StopWatch()
         self._traceback = ""
+        self._remedy = False
+        self._attached_to = False
+        """The script called `drivetrain.start()`, or what calls it."""
         self._place: Place | None = None
         self._place_since = 0.0
         self._events = events
@@ -134,14 +148,25 @@ class Rank:
             tail = f"{tail}\n{KILLED}{self.killed_for}".lstrip()
         elif out_of_memory:
             tail = f"{tail}\n{OUT_OF_MEMORY}".lstrip()
+        elif death.exit_code == 0 and not self._attached_to:
+            tail = f"{tail}\n{NEVER_STARTED}".lstrip()
         return self.picture().model_copy(
             update={
                 "phase": ProcessPhase.DEAD,
                 "exit_code": death.exit_code,
                 "signal": death.signal,
                 "log_tail": tail,
+                "remedy": self._why_remedy(death),
             }
         )
+
+    def _why_remedy(self, death: Death) -> str:
+        """Why it was ended that did nothing wrong; empty if it ended by itself, or for what its script does."""
+        if self.killed_for is not None and death.signal is not None and not self.killed_for.startswith(NO_PROGRESS):
+            return self.killed_for
+        if self._remedy and death.exit_code == RankExitCode.REPLACE_ME:
+            return self._traceback.strip().removeprefix("drivetrain: ")
+        return ""
 
     def _handle(self, message: RankMessage) -> None:
         self.watch.beat()
@@ -164,7 +189,9 @@ class Rank:
                 self._events.on_change(urgent=False)
             case RankError():
                 self._traceback = message.traceback[-_TRACEBACK_CHARS:]
+                self._remedy = message.remedy
             case RankHello():
+                self._attached_to = True
                 self._inquest.dump_fd = message.dump_fd
                 self._attached(message.pid)
             case ExecFailed():

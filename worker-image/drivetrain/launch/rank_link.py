@@ -26,7 +26,13 @@ from typing import Any, Final, NamedTuple
 from drivetrain.launch import stacks
 from drivetrain.launch.environment import ENV_LINK_FD, ENV_LOCAL_RANK, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import EpochId, Form, ProcessPhase, Progress, Table
+from drivetrain_api.messages import (
+    EpochId,
+    Form,
+    ProcessPhase,
+    Progress,
+    Table,
+)
 
 BEAT_SECONDS: Final = 0.25
 
@@ -168,9 +174,9 @@ class RankLink:
         """Tell all monotonic counts of this process since its start (not increments)."""
         self._send("counters", {"counters": counters})
 
-    def error(self, traceback: str) -> None:
-        """Tell why this process is about to end. Cut to its last 16 KiB."""
-        self._send("error", {"traceback": traceback[-_ERROR_CHARS:]})
+    def error(self, traceback: str, *, remedy: bool = False) -> None:
+        """Tell why this process is about to end. Cut to its last 16 KiB. `remedy`: not the script's doing."""
+        self._send("error", {"traceback": traceback[-_ERROR_CHARS:], "remedy": remedy})
 
     # --- launcher -> rank -------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import aiohttp
 
 from drivetrain.launch.settings import Settings
 from drivetrain_api.constants import REPORTS_SERVER_NAME
-from drivetrain_api.lost import LostCoordinator
+from drivetrain_api.report import LostCoordinator
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,14 @@ from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
 from drivetrain_api.constants import ENV_POD_IP
 from drivetrain_api.exit_codes import RankExitCode
-from drivetrain_api.messages import DEVIATION, Boundary, EpochId, Form, ProcessPhase, Progress
+from drivetrain_api.messages import (
+    DEVIATION,
+    Boundary,
+    EpochId,
+    Form,
+    ProcessPhase,
+    Progress,
+)
 
 _STUCK_GROUPS: Final = 16
 """A group with operations that never end keeps threads and descriptors: above this many, the process asks to be
@@ -233,7 +240,7 @@ class Elastic:
     def _end(self, reason: str, code: RankExitCode) -> NoReturn:
         text = f"drivetrain: {reason}"
         print(text, file=sys.stderr, flush=True)
-        self._link.error(text)
+        self._link.error(text, remedy=code is RankExitCode.REPLACE_ME)
         self._link.close()
         os._exit(code)
 

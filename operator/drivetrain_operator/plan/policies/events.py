@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from drivetrain_api.status import Condition, ConditionType, ReplacedFor, TrainingJobStatus
-from drivetrain_operator.plan.causes import summary
+from drivetrain_operator.plan.causes import REPLACED, summary
 from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
 from drivetrain_operator.plan.policies.obstacles import obstacle
@@ -35,7 +35,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     elif new.workers.target != old.workers.target and new.workers.target:
         told.append(RecordEvent("Normal", "Scaled", f"workers {old.workers.target} → {new.workers.target}"))
     told.extend(
-        RecordEvent("Warning", f.reason, _with_tail(summary(f), f.log_tail))
+        RecordEvent("Normal" if f.reason == REPLACED else "Warning", f.reason, _with_tail(summary(f), f.log_tail))
         for f in new.failures
         if f not in old.failures
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from drivetrain_api.messages import Report
+from drivetrain_api.report import Report
 from drivetrain_api.status import MAX_FAILURES, MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
 from drivetrain_operator.plan.causes import Cause, pod_cause
 from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
@@ -64,16 +64,17 @@ def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) ->
 
 
 def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStatus:
-    ended_ = pod.terminated
+    how = pod.terminated if pod.terminated is not None else pod.init_failed[1] if pod.init_failed is not None else None
+    said = how.message if how is not None and how.message and cause.reason != "Evicted" else cause.message
     return FailureStatus(
         time=stamp(view.now),
         reason=cause.reason[:64],
         pod=pod.name,
         node=pod.node,
-        exit_code=ended_.exit_code if ended_ is not None else None,
-        signal=ended_.signal if ended_ is not None else None,
+        exit_code=how.exit_code if how is not None else None,
+        signal=how.signal if how is not None else None,
         counted=counted,
-        log_tail=(ended_.message if ended_ is not None and ended_.message else cause.message)[-MAX_LOG_TAIL:],
+        log_tail=said[-MAX_LOG_TAIL:],
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.messages import JobState
+from drivetrain_api.report import JobState
 from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import clip, with_condition

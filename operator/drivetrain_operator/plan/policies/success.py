@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import JobState
+from drivetrain_api.report import JobState
 from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.children import of_role
 from drivetrain_operator.plan.conditions import ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.messages import JobState, Report
+from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import ConditionType, Phase, TrainingJobStatus, Workers
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.children import workers as sort

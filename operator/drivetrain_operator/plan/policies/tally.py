@@ -9,22 +9,24 @@ from __future__ import annotations
 from typing import Final
 
 from drivetrain_api.exit_codes import RankExitCode
-from drivetrain_api.messages import DEVIATION, STATE_LOST, Failure, JobState, Report
+from drivetrain_api.messages import DEVIATION, STATE_LOST
+from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.status import (
     MAX_FAILURES,
     MAX_LOG_TAIL,
     ConditionType,
-    Counted,
     FailureStatus,
     TrainingJobStatus,
 )
-from drivetrain_operator.plan.causes import process_reason
+from drivetrain_operator.plan.causes import hopeless_process, process_reason
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
 
 MAX_PROCESS: Final = 128
+MAX_REMEDIES: Final = 20
+"""So many processes that Drivetrain ended for no fault of theirs are free, as long as no step is finished between."""
 SETBACK_STEPS: Final = 2
 """A step is told one step late, and by another rank after a loss; further back means that training started over."""
 
@@ -34,10 +36,14 @@ def tally(view: View, status: TrainingJobStatus) -> Decision:
     report = fresh_report(view, status)
     if report is None:
         return Decision(status)
+    before = status.restarts
     status = _failures(view, status, report)
     status = _state_lost(view, status, report)
     if (found := _hopeless(status)) is not None:
         return Decision(ended(view, status, ConditionType.FAILED, found.reason, _said(found)), final=True)
+    if status.restarts > before and (why := hopeless_process(status.failures)) is not None:
+        reason = next(f.reason for f in reversed(status.failures) if f.counted)
+        return Decision(ended(view, status, ConditionType.FAILED, reason, why), final=True)
     recovered = max(0, report.recoveries - status.counted.recoveries)
     return Decision(
         status.model_copy(
@@ -64,19 +70,29 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     nodes = {p.uid: p.node for p in view.pods}
     seen, entries = {counted.incident}, list(status.failures)
     incidents = 0
+    remedies, remedies_step = counted.remedies, counted.remedies_step
     for failure in news:
         if failure.process[:MAX_PROCESS] in known:
-            seen.add(failure.incident)  # paid for already, also by those that fail beside it
+            if not failure.remedy:
+                seen.add(failure.incident)  # paid for already, also by those that fail beside it
             continue
-        costs = failure.incident > counted.incident and failure.incident not in seen
-        seen.add(failure.incident)
+        if failure.remedy:
+            step = -1 if failure.step is None else failure.step
+            remedies = remedies + 1 if step <= remedies_step else 1
+            remedies_step = max(remedies_step, step)
+            costs = remedies > MAX_REMEDIES
+        else:
+            costs = failure.incident > counted.incident and failure.incident not in seen
+            seen.add(failure.incident)
         incidents += costs
         entries.append(_entry(view, failure, nodes.get(failure.pod_uid, ""), costs))
-    updated = Counted(
-        failure=news[-1].seq,
-        incident=max(seen),
-        state_lost=counted.state_lost,
-        recoveries=counted.recoveries,
+    updated = counted.model_copy(
+        update={
+            "failure": news[-1].seq,
+            "incident": max(seen),
+            "remedies": remedies,
+            "remedies_step": remedies_step,
+        }
     )
     return status.model_copy(
         update={"restarts": status.restarts + incidents, "failures": entries[-MAX_FAILURES:], "counted": updated}
@@ -136,7 +152,8 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
         exit_code=failure.exit_code,
         signal=failure.signal,
         counted=counted,
-        log_tail=failure.log_tail[-MAX_LOG_TAIL:],
+        log_tail=(failure.log_tail or failure.remedy)[-MAX_LOG_TAIL:],
+        step=failure.step,
     )
 
 

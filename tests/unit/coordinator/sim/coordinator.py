@@ -14,8 +14,8 @@ from drivetrain_api.messages import (
     Put,
     Reject,
     RejectReason,
-    Roster,
 )
+from drivetrain_api.report import Roster
 from drivetrain_coordinator.membership import (
     Connected,
     Disconnected,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from drivetrain_api.messages import Roster, RosterPod
+from drivetrain_api.report import Roster, RosterPod
 from unit.coordinator.sim.coordinator import SimCoordinator
 from unit.coordinator.sim.launcher import SimLauncher
 

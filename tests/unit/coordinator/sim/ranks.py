@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, ProcessState
+from drivetrain_api.messages import (
+    Boundary,
+    EpochId,
+    Form,
+    ProcessPhase,
+    ProcessState,
+)
 from unit.coordinator.sim.clock import Violation
 
 if TYPE_CHECKING:

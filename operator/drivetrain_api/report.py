@@ -1,0 +1,138 @@
+"""What coordinators, and launchers without one, tell the operator over HTTPS, and what it answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, Progress
+from drivetrain_api.places import Place, Standstill
+
+
+class JobState(StrEnum):
+    """What the coordinator is doing."""
+
+    WAITING = "waiting"
+    """For its first roster, or for enough ready processes."""
+    FORMING = "forming"
+    TRAINING = "training"
+    COMPLETING = "completing"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+
+
+class MemberReport(Message):
+    """One member of the current epoch."""
+
+    rank: int
+    process: str
+    pod_uid: str
+    pid: int
+    start_ticks: int
+    step: int
+    place: Place | None = None
+    waiting: bool = False
+
+
+class Failure(Message):
+    """One rank process that ended when it should not have. Numbered within the term, oldest first."""
+
+    seq: int
+    incident: int
+    """Failures with one cause share it (all ranks raise at once): an incident costs one restart of the budget."""
+    process: str
+    pod_uid: str
+    pod_name: str
+    rank: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    log_tail: str = ""
+    step: int | None = None
+    """Last step that a member had committed when this was heard; -1 before the first. None from older coordinators."""
+    remedy: str = ""
+    """As in `ProcessState`: it costs nothing, and belongs to no incident."""
+
+
+class Incompatible(Message):
+    """A launcher that shares no protocol version with this coordinator."""
+
+    pod_name: str
+    protocol_min: int
+    protocol_max: int
+
+
+class Report(Message):
+    """Everything the coordinator knows, POSTed to `<reports>/v1/report` at least once a second and on change."""
+
+    protocol: int = PROTOCOL_MAX
+    job_uid: str
+    namespace: str
+    job: str
+    term: int
+    seq: int
+    roster_seen: int = -1
+    """`Roster.revision` of the last roster applied; the operator may hold its answer (up to 1 s) until it has news."""
+    state: JobState
+    message: str = ""
+    """What it waits for, in words: shown in the Running condition."""
+    epoch: EpochId | None = None
+    world: int = 0
+    members: list[MemberReport] = Field(default_factory=list)
+    joined: list[str] = Field(default_factory=list)
+    """Pod uids whose launcher is connected."""
+    ready: list[str] = Field(default_factory=list)
+    """Pod uids with all their processes READY, MEMBER or DONE."""
+    released: list[str] = Field(default_factory=list)
+    progress: Progress | None = None
+    standstill: Standstill | None = None
+    """None while training moves, and while nothing trains (`state` and `message` say why then)."""
+    failures: list[Failure] = Field(default_factory=list)
+    """The last 20 of this term."""
+    incompatible: list[Incompatible] = Field(default_factory=list)
+    state_lost: int = 0
+    """How often all holders of the training state were lost and training started over."""
+    recoveries: int = 0
+    last_recovery_seconds: float | None = None
+    """From the first sign of a loss to the first step that every member of the new epoch finished."""
+
+
+class RosterPod(Message):
+    """A worker pod as Kubernetes knows it."""
+
+    uid: str
+    name: str
+    index: int
+    draining: bool = False
+    """Deleted or on its way out by the operator's wish: do not seat it in new epochs."""
+
+
+class Roster(Message):
+    """The operator's answer to a report: Kubernetes' word on which pods exist and what the user wants."""
+
+    protocol: int = PROTOCOL_MAX
+    revision: int
+    """Grows with every change of content, for one operator process; a new leader starts anew at a higher number."""
+    term: int
+    """Highest term of the job: a coordinator that sees a higher one than its own stops for good."""
+    target: int
+    """Workers wanted."""
+    minimum: int
+    """Workers below which training waits."""
+    pods: list[RosterPod]
+    proven_dead: list[str] = Field(default_factory=list)
+    """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
+    no_progress_seconds: float | None = None
+    """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""
+    stop: str | None = None
+
+
+class LostCoordinator(Message):
+    """The coordinator that had welcomed this launcher cannot be reached any more. POSTed to `<reports>/v1/lost` by the
+    launcher, about once a second, while it is true."""
+
+    protocol: int = PROTOCOL_MAX
+    job_uid: str = Field(max_length=64)
+    pod_uid: str = Field(max_length=64)
+    term: int = Field(ge=1, le=2**31 - 1)
+    """Of the coordinator that is lost."""
