@@ -296,15 +296,14 @@ class Machine:
         return True
 
     def _release(self, now: float, outputs: list[Output]) -> None:
-        """Let leaving launchers go once the others stand without them; if all leave, there is nobody to wait for."""
+        """Let leaving launchers go once the others stand without them. If all leave, those with a seat stay until
+        newcomers have the state, or their own grace ends: what they hold is all that is left of the training."""
         m = self.state
         leaving = [launcher for launcher in m.launchers.values() if launcher.connected and launcher.leaving]
         if not leaving:
             return
         needed = {member.pod_uid for epoch in (m.active, m.pending) if epoch is not None for member in epoch.members}
-        if needed and needed <= {launcher.pod_uid for launcher in leaving} | m.proven_pods:
-            needed = set()
-        elif m.active is not None and (m.active.formed_at is None or facts.broken(m)):
+        if m.active is not None and (m.active.formed_at is None or facts.broken(m)):
             return
         for launcher in leaving:
             if launcher.pod_uid not in needed and launcher.pod_uid not in m.released:

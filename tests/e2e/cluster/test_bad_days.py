@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -67,6 +68,26 @@ def test_a_worker_is_paused(start: Callable[..., Job]) -> None:
     assert members[0].alive()
     status = job.succeeds()
     assert status["restarts"] == 0, job.describe()
+
+
+def test_all_workers_are_evicted_at_once(start: Callable[..., Job]) -> None:
+    """By the API that `kubectl drain` uses; each has 30 s. The state goes to their successors first."""
+    job = start("evicted", workers=3, elastic={"minWorkers": 1, "maxWorkers": 3}, steps=900)
+    members = job.settled(3)
+    step, at = job.ledger.newest_step(), time.time()
+    for pod in job.pods():
+        name = pod["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        path = f"/api/v1/namespaces/{job.namespace}/pods/{name}/eviction"
+        kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    job.until("three others", lambda status: len(status.get("incarnations", {})) == 3, 30)
+    job.settled(3)
+    print(f"\nall workers evicted at once: three others train after {time.time() - at:.1f} s")
+    assert not any(each.alive() for each in members)
+    status = job.status()
+    assert (status.get("attempt", 0), status["restarts"]) == (0, 0), job.describe()
+    assert job.ledger.newest_step() > step
+    job.succeeds()
 
 
 def test_a_missing_module_ends_the_job_at_once(start: Callable[..., Job]) -> None:

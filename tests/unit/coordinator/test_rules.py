@@ -219,13 +219,28 @@ def test_leaver_stays_while_training_needs_it() -> None:
     assert (seats(form), form.boundary) == ("a1 c1", Boundary.STEP)
 
 
-def test_all_leave_at_once() -> None:
+def test_when_all_leave_the_state_goes_to_newcomers_first() -> None:
+    """Three workers were evicted in one second, with 30 s of grace: all were let go after 1.4 s, with all the state."""
     bench = Bench()
     bench.train("a1", "b1")
     bench.leaving |= {"a", "b"}
-    bench.say("a")
-    bench.say("b")
-    assert bench.machine.report(1).released == ["a", "b"]
+    bench.roster("ab", 2, 2, draining="ab")
+    for pod in "ab":
+        bench.say(pod)
+    bench.wait(8.0, heard="ab")
+    assert bench.machine.report(1).released == []
+    bench.roster("abcd", 2, 2, draining="ab")
+    with_one = only_form(bench.ready("c1"))
+    assert (seats(with_one), [each.new for each in with_one.members]) == ("a1 b1 c1", [False, False, True])
+    bench.stand(with_one)
+    bench.wait(1.0, heard="abc")
+    assert bench.machine.report(1).released == []  # one is not enough to go on
+    bench.ready("d1")
+    after = only_form(bench.wait(1.0, heard="abcd"))
+    assert seats(after) == "c1 d1"
+    bench.change("a1", "b1", phase=READY)  # they stop at the same step
+    bench.stand(after)
+    assert set(bench.machine.report(1).released) == {"a", "b"}
 
 
 def test_smaller_target_takes_draining_pods_first_then_the_highest_index() -> None:
