@@ -45,7 +45,7 @@ from drivetrain_operator.plan.effects import (
     DeleteJob,
     DeletePod,
     Effect,
-    PatchServiceSelector,
+    PatchService,
     RecordEvent,
     SecretKind,
 )
@@ -55,7 +55,7 @@ from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.pod import worker_pod
 from drivetrain_operator.render.secret import secret
-from drivetrain_operator.render.service import coordinator_service, selector_patch
+from drivetrain_operator.render.service import coordinator_service, service_patch
 from drivetrain_operator.reports.credentials import Authority
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Executor:
                 await self._create(job, SERVICES, effect.name, lambda: coordinator_service(job, effect), outcome)
             case CreateSecret():
                 await self._create(job, SECRETS, effect.name, lambda: self._secret(job, effect), outcome)
-            case PatchServiceSelector():
+            case PatchService():
                 await self._point_service(job, effect)
             case DeletePod():
                 await self._delete_pod(job, effect)
@@ -228,10 +228,10 @@ class Executor:
             return secret(job, effect, self._authority.worker_files(job.uid, now))
         return secret(job, effect, self._authority.coordinator_files(job.uid, effect.term, now))
 
-    async def _point_service(self, job: JobView, effect: PatchServiceSelector) -> None:
+    async def _point_service(self, job: JobView, effect: PatchService) -> None:
         # Gone, or replaced by another of the same name: the informer will show it, and the plan decides anew.
         with suppress(NotFound, Conflict):
-            await self._client.merge_patch(SERVICES, effect.name, selector_patch(job, effect), job.namespace)
+            await self._client.merge_patch(SERVICES, effect.name, service_patch(job, effect), job.namespace)
 
     async def _delete_pod(self, job: JobView, effect: DeletePod) -> None:
         # A conflict means that another pod has the name by now: the one that was meant is gone.

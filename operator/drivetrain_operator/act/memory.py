@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from drivetrain_operator.act.jobs import later
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.view import Refusal, RefusalKind, Sight
+
+SECRET_SECONDS: Final = 30.0
+"""So long a Secret is not created again, although a pod waits for something."""
 
 
 @dataclass(slots=True)
@@ -26,7 +30,7 @@ class _Refused:
 @dataclass(slots=True)
 class _Remembered:
     refused: dict[str, _Refused] = field(default_factory=dict)
-    secrets: set[str] = field(default_factory=set)
+    secrets: dict[str, float] = field(default_factory=dict)
     tried_generation: int = -1
     written: str = ""
     written_at: float = 0.0
@@ -72,12 +76,13 @@ class JobMemory:
 
     def secret_exists(self, job_uid: str, name: str) -> None:
         """A Secret of the job was created, or found to exist: we may not read it to see."""
-        self._of(job_uid).secrets.add(name)
+        self._of(job_uid).secrets[name] = self._clock.monotonic()
 
     def secrets(self, job_uid: str) -> frozenset[str]:
-        """Names of the job's Secrets that are known to exist."""
+        """Names of the job's Secrets that existed a moment ago. Somebody may delete them, and nobody would tell."""
         job = self._jobs.get(job_uid)
-        return frozenset(job.secrets) if job is not None else frozenset()
+        since = self._clock.monotonic() - SECRET_SECONDS
+        return frozenset(name for name, at in job.secrets.items() if at >= since) if job is not None else frozenset()
 
     def template_tried(self, job_uid: str, generation: int) -> None:
         """The API server accepted a worker pod of this generation in a dry run."""

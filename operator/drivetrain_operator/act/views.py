@@ -106,5 +106,11 @@ class Views:
 
 def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | int]]:
     found: list[tuple[Sight, str | int]] = [(Sight.TERM, job.status.membership.term)]
-    found += [(Sight.OVER if pod.over else Sight.STARTED, pod.uid) for pod in pods if pod.over or pod.started]
+    for pod in pods:
+        if pod.over:
+            found.append((Sight.OVER, pod.uid))
+        elif pod.started:
+            found.append((Sight.STARTED, pod.uid))
+        elif pod.node:
+            found.append((Sight.PLACED, pod.uid))
     return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.report import Report
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan import slots
-from drivetrain_operator.plan.view import PodView, View
+from drivetrain_operator.plan.view import PodView, Sight, View
+
+PLACED_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,12 @@ def use_up(status: TrainingJobStatus, indices: frozenset[int] | set[int]) -> Tra
         return status
     used = dict(status.incarnations) | {i: status.incarnations.get(i, 0) + 1 for i in sorted(indices)}
     return status.model_copy(update={"incarnations": dict(sorted(used.items()))})
+
+
+def wait_for_files(view: View, pods: Iterable[PodView]) -> bool:
+    """Whether a pod has a node for so long, and does not start, that its Secret may be gone: nobody tells of that but a
+    kubelet's event."""
+    return any(p.live and p.started is None and view.age(Sight.PLACED, p.uid) >= PLACED_SECONDS for p in pods)
 
 
 def fresh_report(view: View, status: TrainingJobStatus) -> Report | None:

@@ -29,12 +29,14 @@ class CreateService:
 
 
 @dataclass(frozen=True, slots=True)
-class PatchServiceSelector:
-    """Point the Service at the coordinator of this term. Render: `render.service.selector_patch`."""
+class PatchService:
+    """Make the Service what it should be, for the coordinator of this term. Render: `render.service.service_patch`."""
 
     name: str
     uid: str
     term: int
+    surplus: tuple[str, ...] = ()
+    """Keys of its selector that somebody added: with them, it would select nobody."""
 
 
 class SecretKind(StrEnum):
@@ -105,14 +107,7 @@ class DeleteJob:
 
 
 Effect = (
-    CreateService
-    | PatchServiceSelector
-    | CreateSecret
-    | CreateCoordinator
-    | CreateWorker
-    | DeletePod
-    | RecordEvent
-    | DeleteJob
+    CreateService | PatchService | CreateSecret | CreateCoordinator | CreateWorker | DeletePod | RecordEvent | DeleteJob
 )
 
 

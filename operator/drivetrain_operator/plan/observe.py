@@ -108,6 +108,17 @@ def service_view(service: Json) -> ServiceView:
         uid=meta.get("uid", ""),
         cluster_ip="" if address == "None" else address,
         term=_number((spec.get("selector") or {}).get(LABEL_TERM), -1),
+        selector=frozenset((spec.get("selector") or {}).items()),
+        ports=tuple(
+            (
+                str(port.get("name", "")),
+                int(port.get("port", 0)),
+                str(port.get("targetPort", port.get("port", 0))),
+                str(port.get("protocol", "TCP")),
+            )
+            for port in spec.get("ports") or ()
+        ),
+        publishes_unready=bool(spec.get("publishNotReadyAddresses")),
     )
 
 

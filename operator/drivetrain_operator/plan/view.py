@@ -117,6 +117,10 @@ class ServiceView:
     """"" until assigned."""
     term: int
     """Term that the selector names; -1 if none."""
+    selector: frozenset[tuple[str, str]] = frozenset()
+    ports: tuple[tuple[str, int, str, str], ...] = ()
+    """Name, port, target port and protocol of each."""
+    publishes_unready: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,8 @@ class Sight(StrEnum):
     """status holds this term."""
     STARTED = "started"
     """The container of the pod with this uid runs."""
+    PLACED = "placed"
+    """The pod with this uid has a node, and its container does not run."""
     OVER = "over"
     """The pod with this uid has ended."""
 

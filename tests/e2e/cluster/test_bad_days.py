@@ -57,15 +57,16 @@ def test_a_coordinator_hangs(start: Callable[..., Job]) -> None:
 
 def test_a_worker_is_paused(start: Callable[..., Job]) -> None:
     """All of it, as a frozen machine is: its rank comes back to a membership without it, and is replaced for free."""
-    job = start("frozen", workers=2, elastic=ELASTIC, steps=900, recovery={"maxRestarts": 0})
-    members = job.settled(2)
-    victim, membership, at = members[1], job.newest_membership(), time.time()
+    elastic = {"minWorkers": 1, "maxWorkers": 3}
+    job = start("frozen", workers=3, elastic=elastic, steps=900, recovery={"maxRestarts": 0})
+    members = job.settled(3)
+    victim, membership, at = members[2], job.newest_membership(), time.time()
     with stopped(victim.pod_uid, ""):
         seconds = job.next_common_step(at, membership, 30)
-        print(f"\nworker paused: next step of the other after {seconds:.2f} s")
+        print(f"\nworker paused: next step of the others after {seconds:.2f} s")
         time.sleep(max(0.0, at + 6.0 - time.time()))
-    job.until("both again", lambda status: status["workers"]["world"] == 2, 60)
-    assert members[0].alive()
+    job.until("all again", lambda status: status["workers"]["world"] == 3, 60)
+    assert all(each.alive() for each in members[:2])
     status = job.succeeds()
     assert status["restarts"] == 0, job.describe()
 

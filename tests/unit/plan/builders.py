@@ -123,7 +123,10 @@ def coordinator(term: int = 1, **fields: Any) -> PodView:
 
 
 def service(term: int = 1, address: str = ADDRESS) -> ServiceView:
-    return ServiceView(f"{JOB}-coordinator", "s-1", address, term)
+    selector = {"drivetrain.dev/job": JOB, "drivetrain.dev/job-uid": UID, "drivetrain.dev/role": "coordinator"}
+    ours = frozenset({**selector, "drivetrain.dev/term": str(term)}.items())
+    ports = (("channel", 7070, "7070", "TCP"),)
+    return ServiceView(f"{JOB}-coordinator", "s-1", address, term, ours, ports)
 
 
 def report(age: float = 0.5, **fields: Any) -> ReportView:

@@ -13,10 +13,11 @@ from drivetrain_operator.plan.effects import (
     CreateSecret,
     CreateService,
     Effect,
-    PatchServiceSelector,
+    PatchService,
     SecretKind,
 )
-from drivetrain_operator.plan.view import Complaint, PodPhase, Refusal, RefusalKind, Sight, View
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import Complaint, PodPhase, Refusal, RefusalKind, ServiceView, Sight, View
 from unit.plan.builders import (
     ago,
     coordinator,
@@ -37,7 +38,7 @@ def at_term(term: int, **fields: Any) -> TrainingJobStatus:
 
 def successor(term: int, avoid: str | None = None, *, strictly: bool = False) -> tuple[Effect, ...]:
     return (
-        PatchServiceSelector("lm-coordinator", "s-1", term),
+        PatchService("lm-coordinator", "s-1", term),
         CreateSecret(f"lm-coordinator-{term}-11111111", SecretKind.COORDINATOR, term),
         CreateCoordinator(f"lm-coordinator-{term}", term, avoid, strictly),
     )
@@ -223,3 +224,44 @@ COORDINATORS = [
 @pytest.mark.parametrize("case", COORDINATORS, ids=lambda c: c.name)
 def test_coordinator(case: Case) -> None:
     check(case)
+
+
+SERVICES: list[tuple[str, ServiceView, tuple[str, ...]]] = [
+    ("a key too many", replace(service(), selector=service().selector | {("team", "nlp")}), ("team",)),
+    ("a key less", replace(service(), selector=frozenset(list(service().selector)[1:])), ()),
+    ("another port", replace(service(), ports=(("channel", 7071, "7070", "TCP"),)), ()),
+    ("another target", replace(service(), ports=(("channel", 7070, "80", "TCP"),)), ()),
+    ("a port more", replace(service(), ports=(*service().ports, ("x", 1, "1", "TCP"))), ()),
+    ("only ready pods", replace(service(), publishes_unready=False), ()),
+]
+
+
+@pytest.mark.parametrize(("name", "broken", "surplus"), SERVICES, ids=[case[0] for case in SERVICES])
+def test_a_service_that_leads_elsewhere_is_repaired(name: str, broken: ServiceView, surplus: tuple[str, ...]) -> None:
+    check(Case(name, running(service=broken), {}, (PatchService("lm-coordinator", "s-1", 1, surplus),)))
+
+
+def test_an_address_that_somebody_else_has_is_given_up() -> None:
+    """Workers were given it for life, so all get successors."""
+    taken = Refusal("lm-coordinator", RefusalKind.OTHER, "spec.clusterIP: provided IP is already allocated", 1, 9.0, 3)
+    found = plan(replace(running(), service=None, refusals=(taken,)))
+    assert found.status.resolved is not None
+    assert found.status.resolved.coordinator_address is None
+    assert found.status.incarnations == {0: 1, 1: 1, 2: 1}
+    assert CreateService("lm-coordinator", 1, None) in found.effects
+    twice = replace(taken, count=2)
+    kept = plan(replace(running(), service=None, refusals=(twice,)))
+    assert CreateService("lm-coordinator", 1, "10.0.0.7") in kept.effects
+
+
+@pytest.mark.parametrize("role", ["worker", "coordinator"])
+@pytest.mark.parametrize(("seconds", "known", "again"), [(9.0, False, False), (11.0, False, True), (11.0, True, False)])
+def test_a_pod_that_has_a_node_and_does_not_start_gets_its_secret_again(
+    role: str, seconds: float, known: bool, again: bool
+) -> None:
+    pod = coordinator(phase=PodPhase.PENDING, started=None) if role == "coordinator" else pending(1, node="n1")
+    view = replaced(running(), pod)
+    name = "lm-worker-11111111" if role == "worker" else "lm-coordinator-1-11111111"
+    secrets = frozenset({name}) if known else frozenset()
+    found = plan(replace(view, seen={**view.seen, (Sight.PLACED, pod.uid): seconds}, secrets=secrets))
+    assert any(isinstance(e, CreateSecret) and e.name == name for e in found.effects) is again

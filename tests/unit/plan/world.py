@@ -24,7 +24,7 @@ from drivetrain_operator.plan.effects import (
     DeleteJob,
     DeletePod,
     Effect,
-    PatchServiceSelector,
+    PatchService,
     Plan,
 )
 from drivetrain_operator.plan.patch import status_json
@@ -40,7 +40,7 @@ from drivetrain_operator.plan.view import (
     View,
 )
 from drivetrain_operator.render import names
-from unit.plan.builders import ADDRESS, JOB, NOW, UID, seen
+from unit.plan.builders import ADDRESS, JOB, NOW, UID, seen, service
 
 
 @dataclass
@@ -137,9 +137,9 @@ class World:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case CreateService(name, term, _) if self.service is None:
-                self.service = ServiceView(name, "s", ADDRESS, term)
-            case PatchServiceSelector(term=term) if self.service is not None:
-                self.service = replace(self.service, term=term)
+                self.service = replace(service(term, ADDRESS), uid="s", name=name)
+            case PatchService(term=term) if self.service is not None:
+                self.service = replace(service(term, ADDRESS), uid="s")
             case CreateSecret(name=name):
                 self.secrets |= {name}
             case CreateWorker(name, index, incarnation, attempt) if name not in self.pods:

@@ -14,7 +14,7 @@ from drivetrain_operator.plan.effects import (
     CreateSecret,
     CreateService,
     CreateWorker,
-    PatchServiceSelector,
+    PatchService,
     SecretKind,
 )
 from drivetrain_operator.plan.observe import pod_view, service_view
@@ -25,7 +25,7 @@ from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.pod import template_problem, worker_pod
 from drivetrain_operator.render.secret import secret
-from drivetrain_operator.render.service import coordinator_service, selector_patch
+from drivetrain_operator.render.service import coordinator_service, service_patch
 from unit.plan.builders import ADDRESS, JOB, UID, job, spec, started
 
 WORKER = CreateWorker(f"{JOB}-2-1", 2, 1, 3)
@@ -267,7 +267,7 @@ def test_the_service_selects_the_coordinator_of_its_term_only() -> None:
     view = a_job()
     of_term = {t: coordinator_pod(view, CreateCoordinator(f"c-{t}", t), PLATFORM)["metadata"]["labels"] for t in (1, 2)}
     body = coordinator_service(view, CreateService("lm-coordinator", 1))
-    patch = selector_patch(view, PatchServiceSelector("lm-coordinator", "s-uid", 2))
+    patch = service_patch(view, PatchService("lm-coordinator", "s-uid", 2))
 
     def selects(selector: dict[str, str]) -> list[int]:
         return [t for t, labels in of_term.items() if selector.items() <= labels.items()]

@@ -19,7 +19,8 @@ from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import Counted, ReplacedFor, TrainingJobStatus
-from drivetrain_operator.plan.children import coordinators, fresh_report, of_role
+from drivetrain_operator.plan import slots
+from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, use_up, wait_for_files
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import (
@@ -28,12 +29,13 @@ from drivetrain_operator.plan.effects import (
     CreateService,
     DeletePod,
     Effect,
-    PatchServiceSelector,
+    PatchService,
     SecretKind,
 )
 from drivetrain_operator.plan.retry import finite, retry_delay
 from drivetrain_operator.plan.view import PodView, Sight, View
 from drivetrain_operator.render import names
+from drivetrain_operator.render.service import is_as_rendered, surplus
 
 SILENCE_SECONDS: Final = 3.0
 """Three missed reports."""
@@ -48,6 +50,9 @@ HEALTHY_SECONDS: Final = 60.0
 """A term that lasted this long was no part of a series: its successor comes without delay."""
 MAX_BACKOFF_SECONDS: Final = 60.0
 MAX_DOUBLINGS: Final = 6
+ADDRESS_TRIES: Final = 3
+ADDRESS_FIELD: Final = "clusterIP"
+"""What the API server names in its refusal of an address."""
 BUDGET_SECONDS: Final = 5.0
 """When to look again if too many coordinators were given up for silence of late, over all jobs."""
 
@@ -167,25 +172,37 @@ def _service(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, 
     term, name = status.membership.term, names.service(view.job.name)
     known = status.resolved.coordinator_address if status.resolved is not None else None
     if view.service is None:
+        if known is not None and _address_is_taken(view, name):
+            # Workers were given it for life: all get successors that are given another.
+            status = use_up(status, slots.parse(status.workers.indices))
+            resolved = status.resolved.model_copy(update={"coordinator_address": None}) if status.resolved else None
+            return status.model_copy(update={"resolved": resolved}), [CreateService(name, term, None)], 1.0
         wait = retry_delay(view, name)
         return status, [CreateService(name, term, known)] if wait <= 0 else [], finite(max(wait, 1.0))
     if known is None and view.service.cluster_ip and status.resolved is not None:
         resolved = status.resolved.model_copy(update={"coordinator_address": view.service.cluster_ip})
         status = status.model_copy(update={"resolved": resolved})
-    if view.service.term != term:
-        return status, [PatchServiceSelector(name, view.service.uid, term)], None
+    if not is_as_rendered(view.job, view.service, term):
+        return status, [PatchService(name, view.service.uid, term, surplus(view.job, view.service))], None
     return status, [], None
+
+
+def _address_is_taken(view: View, name: str) -> bool:
+    """Whether the API server goes on refusing a Service with the address that it had: somebody else's has it now."""
+    return any(r.name == name and r.count >= ADDRESS_TRIES and ADDRESS_FIELD in r.message for r in view.refusals)
 
 
 def _pod(view: View, status: TrainingJobStatus, raised: bool) -> list[Effect]:
     membership, job = status.membership, view.job
     name = names.coordinator(job.name, membership.term)
     refused = any(r.name == name for r in view.refusals)
+    secret = names.coordinator_secret(job.name, job.uid, membership.term)
+    present = [p for p in view.pods if p.name == name]
+    if not raised and present:
+        lacks = secret not in view.secrets and wait_for_files(view, present)
+        return [CreateSecret(secret, SecretKind.COORDINATOR, membership.term)] if lacks else []
     if not raised and not (refused and retry_delay(view, name) <= 0):
         return []
-    if not raised and any(p.name == name for p in view.pods):
-        return []
-    secret = names.coordinator_secret(job.name, job.uid, membership.term)
     effects: list[Effect] = []
     if secret not in view.secrets:
         effects.append(CreateSecret(secret, SecretKind.COORDINATOR, membership.term))

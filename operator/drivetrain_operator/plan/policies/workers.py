@@ -11,7 +11,7 @@ from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_operator.plan.children import Workers, of_role
+from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, of_role, wait_for_files
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
@@ -29,6 +29,12 @@ def workers(view: View, status: TrainingJobStatus) -> Decision:
     """Creates in slot order, deletes of what is stale."""
     have = sort(view, status)
     creates, after = _creates(view, status, have)
+    secret = names.worker_secret(view.job.name, view.job.uid)
+    waiting = [p for p in have.current.values() if p.live and p.started is None and p.node]
+    if not creates and waiting:
+        after = soonest(after, PLACED_SECONDS)
+        if secret not in view.secrets and wait_for_files(view, waiting):
+            creates = [CreateSecret(secret, SecretKind.WORKER, 0)]
     deletes = [DeletePod(p.name, p.uid, "its slot has no use for it") for p in have.stale if p.live]
     return Decision(status, (*deletes, *_remains(view), *creates), after)
 
