@@ -10,7 +10,7 @@ processes, GPUs, spares, fenceSeconds). A change would make members disagree, or
 restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while suspended, and in
 the same update that resumes the job. Mutable at any time: workers and elastic (the point of being elastic), suspend,
 the deadlines, maxRestarts (only the operator reads them), noProgressSeconds (only the coordinator does, and is told),
-podTemplate (holds for pods created afterwards, such as those that replace workers out of memory).
+podTemplate and coordinator (hold for pods created afterwards, such as those that replace workers out of memory).
 """
 
 from __future__ import annotations

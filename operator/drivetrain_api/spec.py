@@ -79,6 +79,18 @@ class Recovery(SpecModel):
     )
 
 
+class Coordinator(SpecModel):
+    """The pod that leads the job's membership; small, without a GPU."""
+
+    pod_template: dict[str, Any] = Field(
+        default_factory=dict,
+        description="PodTemplateSpec merged over the generated coordinator pod, as podTemplate is over workers; its "
+        "container is `coordinator`. Default: the tolerations and the priority class of podTemplate. A change holds "
+        "for coordinators created afterwards.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+
 class TrainingJobSpec(SpecModel):
     """What to train, with how many workers, and what to do when things fail."""
 
@@ -124,6 +136,7 @@ class TrainingJobSpec(SpecModel):
         "container is `worker`. A change holds for pods created afterwards.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
+    coordinator: Coordinator = Field(default=Coordinator(), description="The pod that leads the job's membership.")
     training: Training = Field(default=Training(), description="What the training script learns from the job.")
     recovery: Recovery = Field(default=Recovery(), description="What the job survives.")
     suspend: bool = Field(

@@ -123,7 +123,13 @@ class Process:
             log.info("prepared", extra={"reports": url, "reports_port": reports_port, "metrics_port": metrics_port})
             if settings.leader_election and await _unless(stop, self._acquire()) is None:
                 return
-            platform = Platform(settings.image, url, settings.image_pull_secrets)
+            platform = Platform(
+                settings.image,
+                url,
+                settings.image_pull_secrets,
+                settings.worker_template,
+                settings.coordinator_template,
+            )
             await self._lead(authority, platform, reports_port, stop)
         finally:
             for task in tasks:

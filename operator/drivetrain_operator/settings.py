@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
 from drivetrain_operator.logs import LogFormat
+from drivetrain_operator.render.errors import InvalidTemplate
+from drivetrain_operator.render.shape import check_template
 
 ENV_PREFIX: Final = "DRIVETRAIN_OPERATOR_"
 REPORTS_SERVICE: Final = "drivetrain-reports"
@@ -38,6 +41,10 @@ class Settings:
     """Image of coordinator pods: the operator's own."""
     image_pull_secrets: tuple[str, ...]
     """For that image, by name in each job's namespace; the kubelet passes over those that are not there."""
+    worker_template: Mapping[str, Any]
+    """PodTemplateSpec merged over every worker pod, before its job's own."""
+    coordinator_template: Mapping[str, Any]
+    """The same for coordinators."""
     reports_host: str
     reports_port: int
     reports_url: str | None
@@ -78,6 +85,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         identity=f"{given.identity}_{uuid.uuid4().hex[:8]}",
         image=given.image,
         image_pull_secrets=_list(given.image_pull_secret),
+        worker_template=_template(parser, "--worker-template", given.worker_template),
+        coordinator_template=_template(parser, "--coordinator-template", given.coordinator_template),
         reports_host=given.reports_host,
         reports_port=given.reports_port,
         reports_url=given.reports_url.rstrip("/") if given.reports_url else None,
@@ -124,6 +133,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("identity", "name in the Lease; made unique by a suffix", env.get("POD_NAME") or socket.gethostname())
     option("image", "image of coordinator pods", "drivetrain-operator")
     repeated("image-pull-secret", "Secret in the jobs' namespaces that this image is pulled with; may be repeated")
+    option("worker-template", "PodTemplateSpec as JSON, merged over every worker pod before its job's own", "{}")
+    option("coordinator-template", "the same for coordinator pods", "{}")
     # On one machine, coordinators have loopback addresses of their own and listen on the same ports as we do, so all
     # addresses are listened on only where nobody gave us one.
     host = env.get("POD_IP") or "0.0.0.0"
@@ -147,6 +158,20 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("log-format", "auto: text on a terminal, else json", "auto", choices=[str(item) for item in LogFormat])
     option("log-level", "debug, info, warning or error", "info", choices=["debug", "info", "warning", "error"])
     return parser
+
+
+def _template(parser: argparse.ArgumentParser, flag: str, text: str) -> Mapping[str, Any]:
+    try:
+        template = json.loads(text or "{}")
+    except ValueError as error:
+        parser.error(f"{flag} is no JSON: {error}")
+    if not isinstance(template, dict):
+        parser.error(f"{flag} must be an object, not {text!r}")
+    try:
+        check_template(template)
+    except InvalidTemplate as error:
+        parser.error(f"{flag}: {error.path}: {error.problem}")
+    return template
 
 
 def _list(given: Sequence[str]) -> tuple[str, ...]:

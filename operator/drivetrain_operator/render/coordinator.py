@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from drivetrain_api.constants import (
     COORDINATOR_CONTAINER,
@@ -11,72 +12,130 @@ from drivetrain_api.constants import (
     ENV_TERM,
     METRICS_PORT,
 )
+from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_operator.plan.effects import CreateCoordinator
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import common, names
+from drivetrain_operator.render.assemble import Template, assemble
+from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
+from drivetrain_operator.render.reserved import check_coordinator
+from drivetrain_operator.render.shape import without_nulls
 
 COMMAND: Final = "drivetrain-coordinator"
 STAY_ON_LOST_NODE: Final = {"unreachable": 5, "not-ready": 30}
 
 
 def coordinator_pod(job: JobView, effect: CreateCoordinator, platform: Platform) -> Json:
-    """Body of the POST."""
-    container: Json = {
-        "name": COORDINATOR_CONTAINER,
-        "image": platform.operator_image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": [COMMAND],
-        "env": [
-            *common.identity_env(job),
-            common.variable(ENV_TERM, str(effect.term)),
-            common.variable(ENV_REPORTS, platform.reports_url),
-        ],
-        "ports": [
-            {"name": "channel", "containerPort": COORDINATOR_PORT, "protocol": "TCP"},
-            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
-        ],
-        # Asked of the event loop, not of the kernel: it is a witness when the operator hears nothing.
-        "readinessProbe": {
-            "httpGet": {"path": "/healthz", "port": METRICS_PORT},
-            "periodSeconds": 1,
-            "timeoutSeconds": 2,
-            "failureThreshold": 3,
-        },
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {**common.container_security(), "readOnlyRootFilesystem": True},
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [common.credentials_mount(), {"name": "tmp", "mountPath": "/tmp"}],
-    }
-    spec: Json = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 5,
-        "securityContext": common.pod_security(),
-        "containers": [container],
-        "volumes": [
-            common.credentials_volume(names.coordinator_secret(job.name, job.uid, effect.term)),
-            {"name": "tmp", "emptyDir": {}},
-        ],
-        "tolerations": common.leave_lost_nodes((), STAY_ON_LOST_NODE),
-    }
-    if platform.image_pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
+    """Body of the POST. Raises `InvalidTemplate`."""
+    if job.spec is None:
+        raise ValueError(f"TrainingJob {job.namespace}/{job.name} has no usable spec to render")
+    env = [
+        *common.identity_env(job),
+        common.variable(ENV_TERM, str(effect.term)),
+        common.variable(ENV_REPORTS, platform.reports_url),
+    ]
+    secret = names.coordinator_secret(job.name, job.uid, effect.term)
+    metadata = names.metadata(job, effect.name, names.coordinator_labels(job, effect.term))
+    pod = _assembled(job.spec, metadata, env, secret, platform)
     if effect.avoid_node is not None:
-        spec["affinity"] = {"nodeAffinity": _not_on(effect.avoid_node, strictly=effect.avoid_strictly)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": names.metadata(job, effect.name, names.coordinator_labels(job, effect.term)),
-        "spec": spec,
+        _keep_off(pod["spec"], effect.avoid_node, strictly=effect.avoid_strictly)
+    return pod
+
+
+def coordinator_template_problem(spec: TrainingJobSpec) -> str | None:
+    """Why no pod can be made from spec.coordinator.podTemplate, as far as that shows without the API server."""
+    try:
+        _assembled(spec, {"name": "x", "labels": {}}, [], "x", Platform("x", "x"))
+    except InvalidTemplate as error:
+        return str(error)
+    return None
+
+
+def _assembled(spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: str, platform: Platform) -> Json:
+    own = spec.coordinator.pod_template
+    ours: Json = {
+        "containers": [
+            {
+                "name": COORDINATOR_CONTAINER,
+                "image": platform.operator_image,
+                "command": [COMMAND],
+                "env": env,
+                "volumeMounts": [common.credentials_mount()],
+            }
+        ],
+        "volumes": [common.credentials_volume(secret)],
     }
+    defaults = {**_DEFAULTS, **inherited(spec.pod_template)}
+    if platform.image_pull_secrets:
+        defaults["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
+    templates = [
+        Template("the operator's --coordinator-template", platform.coordinator_template, check_coordinator),
+        Template("spec.coordinator.podTemplate", own, check_coordinator),
+    ]
+    return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)
 
 
-def _not_on(node: str, *, strictly: bool) -> Json:
-    """If that leaves no node at all, the plan raises the term once more without it."""
+def inherited(worker_template: Mapping[str, Any]) -> Json:
+    """What a coordinator takes over from its workers' template: what admits the job to nodes and to the cluster at all.
+    Not where workers want to be: a coordinator needs no GPU node."""
+    spec = without_nulls(worker_template).get("spec")
+    if not isinstance(spec, dict):
+        return {}
+    found = {key: spec[key] for key in ("tolerations", "priorityClassName", "preemptionPolicy") if key in spec}
+    return found if not isinstance(found.get("tolerations", []), dict) else {}
+
+
+_DEFAULTS: Final[Json] = {
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "terminationGracePeriodSeconds": 5,
+    "securityContext": common.pod_security(),
+    "containers": [
+        {
+            "name": COORDINATOR_CONTAINER,
+            "imagePullPolicy": "IfNotPresent",
+            "ports": [
+                {"name": "channel", "containerPort": COORDINATOR_PORT, "protocol": "TCP"},
+                {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+            ],
+            # Asked of the event loop, not of the kernel: it is a witness when the operator hears nothing.
+            "readinessProbe": {
+                "httpGet": {"path": "/healthz", "port": METRICS_PORT},
+                "periodSeconds": 1,
+                "timeoutSeconds": 2,
+                "failureThreshold": 3,
+            },
+            # A limit of processor time, too: quotas on limits ask for one, and one event loop cannot use more.
+            "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+            "securityContext": {**common.container_security(), "readOnlyRootFilesystem": True},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        }
+    ],
+    "volumes": [{"name": "tmp", "emptyDir": {}}],
+}
+"""What a template may change."""
+
+
+def _keep_off(spec: Json, node: str, *, strictly: bool) -> None:
+    """Adds to what a template may have said about nodes."""
+    affinity = dict(spec.get("affinity") or {})
+    about = dict(affinity.get("nodeAffinity") or {})
     term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": [node]}]}
     if strictly:
-        return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}
+        required = dict(about.get(_REQUIRED) or {})
+        # Terms are alternatives: each of them must keep off the node.
+        terms = required.get("nodeSelectorTerms") or [{}]
+        required["nodeSelectorTerms"] = [
+            {**each, "matchFields": [*(each.get("matchFields") or ()), *term["matchFields"]]} for each in terms
+        ]
+        about[_REQUIRED] = required
+    else:
+        about[_PREFERRED] = [*(about.get(_PREFERRED) or ()), {"weight": 100, "preference": term}]
+    spec["affinity"] = {**affinity, "nodeAffinity": about}
+
+
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"

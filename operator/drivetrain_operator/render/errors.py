@@ -1,13 +1,13 @@
 """What can be wrong with what a user wrote into a template.
 
-InvalidTemplate     spec.podTemplate touches a reserved field, or cannot be merged
+InvalidTemplate     spec.podTemplate, or spec.coordinator.podTemplate, touches a reserved field, or cannot be merged
 """
 
 
 class InvalidTemplate(ValueError):
-    """spec.podTemplate cannot be used. `path` names the field to change."""
+    """A template cannot be used. `path` names the field to change, in the template at `root`."""
 
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"spec.podTemplate.{path}: {problem}")
+    def __init__(self, path: str, problem: str, root: str = "spec.podTemplate") -> None:
+        super().__init__(f"{root}.{path}: {problem}" if path else f"{root}: {problem}")
         self.path = path
         self.problem = problem

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from drivetrain_api.constants import (
     COORDINATOR_PORT,
@@ -18,12 +19,11 @@ from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_operator.plan.effects import CreateWorker
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import common, names
+from drivetrain_operator.render.assemble import Template, assemble
 from drivetrain_operator.render.errors import InvalidTemplate
-from drivetrain_operator.render.merge import merge
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
-from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_reserved
-from drivetrain_operator.render.shape import check_pod, check_template
+from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_worker
 
 LAUNCHER: Final = "drivetrain-launcher"
 GRACE_SECONDS: Final = 30
@@ -49,78 +49,58 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
         common.variable(ENV_REPORTS, platform.reports_url),
     ]
     labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
-    return _merged(spec, names.metadata(job, effect.name, labels), env, names.worker_secret(job.name, job.uid))
+    metadata = names.metadata(job, effect.name, labels)
+    return _assembled(spec, metadata, env, names.worker_secret(job.name, job.uid), platform.worker_template)
 
 
-def template_problem(spec: TrainingJobSpec) -> str | None:
+def worker_template_problem(spec: TrainingJobSpec) -> str | None:
     """Why no pod can be made from spec.podTemplate, as far as that shows without the API server."""
     try:
-        _merged(spec, {"name": "x", "labels": {}}, [], "x")
+        _assembled(spec, {"name": "x", "labels": {}}, [], "x", {})
     except InvalidTemplate as error:
         return str(error)
     return None
 
 
-def _merged(spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: str) -> Json:
-    """The pod with the template merged over it, and what is ours put back, whatever the template did to it."""
-    check_template(spec.pod_template)
-    check_reserved(spec)
+def _assembled(
+    spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: str, of_cluster: Mapping[str, Any]
+) -> Json:
+    check = check_worker(spec)
+    templates = [
+        Template("the operator's --worker-template", of_cluster, check),
+        Template("spec.podTemplate", spec.pod_template, check),
+    ]
     ours: Json = {
-        "metadata": {"labels": metadata["labels"]},
-        "spec": {
-            "restartPolicy": "Never",
-            "containers": [_container(spec, env)],
-            "volumes": [common.credentials_volume(secret), *_script_volumes(spec)],
-        },
+        "containers": [_container(spec, env)],
+        "volumes": [common.credentials_volume(secret), *_script_volumes(spec)],
     }
-    # A chosen order: our mounts and variables come first, so that a template's may refer to them.
-    merged = merge(merge(merge(ours, _defaults()), spec.pod_template), ours)
-    stays = merged["spec"].get("tolerations") or []
-    merged["spec"]["tolerations"] = [*stays, *common.leave_lost_nodes(stays, STAY_ON_LOST_NODE)]
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**merged["metadata"], **metadata, "labels": merged["metadata"]["labels"]},
-        "spec": merged["spec"],
-    }
-    for container in pod["spec"].get("initContainers") or ():
-        # What an init container printed last is how anybody learns why the pod failed.
-        container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
-    check_pod(pod)
-    return pod
+    return assemble(metadata, ours, _DEFAULTS, templates, STAY_ON_LOST_NODE)
 
 
-def _defaults() -> Json:
-    """What a template may change."""
-    return {
-        "spec": {
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": common.pod_security(),
-            "containers": [
-                {
-                    "name": WORKER_CONTAINER,
-                    # The name in the smallest job has no tag, which would mean Always: a local image would be pulled
-                    # in vain.
-                    "imagePullPolicy": "IfNotPresent",
-                    "securityContext": common.container_security(),
-                    # The last lines of a launcher that died reach status.failures by way of the pod's status.
-                    "terminationMessagePolicy": "FallbackToLogsOnError",
-                    "volumeMounts": [
-                        {"name": "dshm", "mountPath": "/dev/shm"},
-                        {"name": "tmp", "mountPath": "/tmp"},
-                    ],
-                }
-            ],
-            "volumes": [
-                # No size of its own: kubelets size it by the pod's memory limit. 64 MiB, the runtime's default, is too
-                # little for the batches that DataLoader processes hand over.
-                {"name": "dshm", "emptyDir": {"medium": "Memory"}},
-                {"name": "tmp", "emptyDir": {}},
-            ],
-        },
-    }
+_DEFAULTS: Final[Json] = {
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "terminationGracePeriodSeconds": GRACE_SECONDS,
+    "securityContext": common.pod_security(),
+    "containers": [
+        {
+            "name": WORKER_CONTAINER,
+            # The name in the smallest job has no tag, which would mean Always: a local image would be pulled in vain.
+            "imagePullPolicy": "IfNotPresent",
+            "securityContext": common.container_security(),
+            # The last lines of a launcher that died reach status.failures by way of the pod's status.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}],
+        }
+    ],
+    "volumes": [
+        # No size of its own: kubelets size it by the pod's memory limit. 64 MiB, the runtime's default, is too little
+        # for the batches that DataLoader processes hand over.
+        {"name": "dshm", "emptyDir": {"medium": "Memory"}},
+        {"name": "tmp", "emptyDir": {}},
+    ],
+}
+"""What a template may change."""
 
 
 def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:

@@ -1,4 +1,4 @@
-"""PURE: which fields of spec.podTemplate belong to the operator?
+"""PURE: which fields of a job's pod templates belong to the operator?
 
 The entrypoint, because the launcher has to be process 1; `DRIVETRAIN_*`, our labels and our mounts, because the pod
 proves with them who it is; restartPolicy, because a restarted container would be a member nobody knows. CEL cannot look
@@ -8,39 +8,73 @@ into a schemaless field, so the operator checks, and says `InvalidTemplate` with
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from drivetrain_api.constants import CREDENTIALS_MOUNT, ENV_PREFIX, GROUP, SCRIPT_MOUNT, WORKER_CONTAINER
+from drivetrain_api.constants import (
+    COORDINATOR_CONTAINER,
+    CREDENTIALS_MOUNT,
+    ENV_PREFIX,
+    GROUP,
+    SCRIPT_MOUNT,
+    WORKER_CONTAINER,
+)
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_operator.render.errors import InvalidTemplate
 
 CREDENTIALS_VOLUME: Final = "drivetrain-credentials"
 SCRIPT_VOLUME: Final = "drivetrain-script"
 
-_ENTRYPOINT: Final = {
+_WORKER: Final = {
     "image": "is spec.image",
     "command": "is spec.command, run by the launcher",
     "args": "is spec.command, run by the launcher",
     "restartPolicy": "a worker's container is never restarted",
 }
+_COORDINATOR: Final = {
+    "image": "is the operator's",
+    "command": "is the operator's",
+    "args": "is the operator's",
+    "restartPolicy": "a coordinator is never restarted, but replaced",
+}
 _METADATA: Final = frozenset({"labels", "annotations"})
 
 
-def check_reserved(spec: TrainingJobSpec) -> None:
-    """Raises `InvalidTemplate` if the template touches what is ours, or has not the shape of a PodTemplateSpec."""
-    template = spec.pod_template
+def check_worker(spec: TrainingJobSpec) -> Callable[[Mapping[str, Any]], None]:
+    """Checks a template for workers of this job: raises `InvalidTemplate` if it touches what is ours."""
+
+    def check(template: Mapping[str, Any]) -> None:
+        for path, container in _check(template, WORKER_CONTAINER, _WORKER):
+            resources = _object(container, "resources", path)
+            for kind in ("limits", "requests"):
+                if spec.gpu_resource in _object(resources, kind, f"{path}.resources"):
+                    raise InvalidTemplate(f"{path}.resources.{kind}[{spec.gpu_resource}]", "is spec.gpusPerWorker")
+
+    return check
+
+
+def check_coordinator(template: Mapping[str, Any]) -> None:
+    """The same for coordinators."""
+    for _ in _check(template, COORDINATOR_CONTAINER, _COORDINATOR):
+        pass
+
+
+def _check(
+    template: Mapping[str, Any], ours: str, entrypoint: Mapping[str, str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields our container, by its path, each time that the template names it."""
     for key in template:
         if key not in ("metadata", "spec"):
             raise InvalidTemplate(key, "is no field of a pod template: only metadata and spec are")
-    for key, value in _object(template, "metadata", "").items():
+    metadata = _object(template, "metadata", "")
+    for key in metadata:
         if key not in _METADATA:
             raise InvalidTemplate(f"metadata.{key}", "is set by the operator; only labels and annotations are yours")
-        for name in _object(template["metadata"], key, "metadata") if value is not None else ():
+        for name in _object(metadata, key, "metadata"):
             if str(name).startswith(f"{GROUP}/"):
                 raise InvalidTemplate(f"metadata.{key}[{name}]", f"{GROUP}/ is reserved")
     pod = _object(template, "spec", "")
-    if pod.get("restartPolicy", "Never") != "Never":
+    if (pod.get("restartPolicy") or "Never") != "Never":
         raise InvalidTemplate(
             "spec.restartPolicy", "must be Never: the operator replaces pods, kubelets restart nothing"
         )
@@ -48,12 +82,13 @@ def check_reserved(spec: TrainingJobSpec) -> None:
         if volume.get("name") in (CREDENTIALS_VOLUME, SCRIPT_VOLUME):
             raise InvalidTemplate(path, f"the name {volume['name']} is reserved")
     for path, container in _items(pod, "containers", "spec"):
-        if container.get("name") == WORKER_CONTAINER:
-            _check_worker(path, container, spec)
+        if container.get("name") == ours:
+            _check_container(path, container, entrypoint)
+            yield path, container
 
 
-def _check_worker(path: str, container: Mapping[str, Any], spec: TrainingJobSpec) -> None:
-    for field, why in _ENTRYPOINT.items():
+def _check_container(path: str, container: Mapping[str, Any], entrypoint: Mapping[str, str]) -> None:
+    for field, why in entrypoint.items():
         if field in container:
             raise InvalidTemplate(f"{path}.{field}", f"is reserved: it {why}" if why[:2] == "is" else why)
     for where, variable in _items(container, "env", path):
@@ -63,10 +98,6 @@ def _check_worker(path: str, container: Mapping[str, Any], spec: TrainingJobSpec
         target = posixpath.normpath("/" + str(mount.get("mountPath", ""))).replace("//", "/") + "/"
         if target.startswith((CREDENTIALS_MOUNT + "/", SCRIPT_MOUNT + "/")):
             raise InvalidTemplate(where, f"{mount['mountPath']} is reserved")
-    resources = _object(container, "resources", path)
-    for kind in ("limits", "requests"):
-        if spec.gpu_resource in _object(resources, kind, f"{path}.resources"):
-            raise InvalidTemplate(f"{path}.resources.{kind}[{spec.gpu_resource}]", "is spec.gpusPerWorker")
 
 
 def _object(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:

@@ -89,6 +89,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "gpuResource",
         "processesPerWorker",
         "podTemplate",
+        "coordinator",
         "training",
         "recovery",
         "suspend",

@@ -51,6 +51,9 @@ def test_every_process_holds_the_lease_under_its_own_name() -> None:
         ("a Service without our address", ["--reports-service", "s"], "--pod-ip"),
         ("plain http", ["--reports-url", "http://x"], "https://"),
         ("no number", [*GIVEN, "--workers", "x"], "--workers"),
+        ("no JSON", [*GIVEN, "--worker-template", "{"], "--worker-template is no JSON"),
+        ("no object", [*GIVEN, "--coordinator-template", "[]"], "--coordinator-template must be an object"),
+        ("a wrong type", [*GIVEN, "--worker-template", '{"spec": {"hostNetwork": 1}}'], "spec.hostNetwork"),
     ],
 )
 def test_a_wrong_flag_is_named(name: str, arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import kubernetes.client as client
@@ -21,11 +22,13 @@ from drivetrain_operator.plan.observe import pod_view, service_view
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import names
 from drivetrain_operator.render.coordinator import coordinator_pod
+from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
-from drivetrain_operator.render.pod import template_problem, worker_pod
+from drivetrain_operator.render.pod import worker_pod
 from drivetrain_operator.render.secret import secret
 from drivetrain_operator.render.service import coordinator_service, service_patch
+from drivetrain_operator.render.templates import template_problem
 from unit.plan.builders import ADDRESS, JOB, UID, job, spec, started
 
 WORKER = CreateWorker(f"{JOB}-2-1", 2, 1, 3)
@@ -307,3 +310,58 @@ def test_the_longest_allowed_job_name_still_makes_a_service_name() -> None:
 def test_a_dollar_sign_is_not_expanded_by_the_kubelet() -> None:
     pod = coordinator_pod(a_job(), CreateCoordinator("c", 1), Platform("i", "https://$(HOST):1"))
     assert env(pod)["DRIVETRAIN_REPORTS"] == "https://$$(HOST):1"
+
+
+def test_a_coordinator_goes_where_its_workers_may_and_is_fitted_by_cluster_and_job() -> None:
+    toleration = {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}
+    worker = {"spec": {"tolerations": [toleration], "priorityClassName": "batch", "nodeSelector": {"gpu": "yes"}}}
+    cluster = {"spec": {"nodeSelector": {"pool": "cpu"}, "securityContext": {"runAsUser": None, "fsGroup": None}}}
+    own = {
+        "metadata": {"annotations": {"note": "x"}},
+        "spec": {"containers": [{"name": "coordinator", "resources": {"limits": {"memory": "1Gi"}}}]},
+    }
+    platform = replace(PLATFORM, coordinator_template=cluster)
+    view = a_job(podTemplate=worker, coordinator={"podTemplate": own})
+    pod = coordinator_pod(view, CreateCoordinator("c", 1), platform)
+    oracle(pod, "V1Pod")
+    assert toleration in pod["spec"]["tolerations"]
+    assert pod["spec"]["priorityClassName"] == "batch"
+    assert pod["spec"]["nodeSelector"] == {"pool": "cpu"}
+    assert "runAsUser" not in pod["spec"]["securityContext"]
+    assert pod["metadata"]["annotations"] == {"note": "x"}
+    limits = container(pod, "coordinator")["resources"]["limits"]
+    assert limits == {"cpu": "1", "memory": "1Gi"}
+    assert container(pod, "coordinator")["command"] == ["drivetrain-coordinator"]
+
+
+def test_a_job_outdoes_the_cluster_and_neither_touches_what_is_ours() -> None:
+    cluster = {"spec": {"nodeSelector": {"pool": "cpu"}, "terminationGracePeriodSeconds": 60}}
+    view = a_job(podTemplate={"spec": {"terminationGracePeriodSeconds": 90}})
+    pod = worker_pod(view, WORKER, replace(PLATFORM, worker_template=cluster))
+    assert (pod["spec"]["nodeSelector"], pod["spec"]["terminationGracePeriodSeconds"]) == ({"pool": "cpu"}, 90)
+    for template, path in (
+        ({"spec": {"containers": [{"name": "coordinator", "image": "x"}]}}, "spec.containers[0].image"),
+        (
+            {"spec": {"containers": [{"name": "coordinator", "env": [{"name": "DRIVETRAIN_TERM"}]}]}},
+            "spec.containers[0]",
+        ),
+        ({"spec": {"hostNetwork": 1}}, "spec.hostNetwork"),
+    ):
+        problem = template_problem(spec(coordinator={"podTemplate": template}))
+        assert problem is not None
+        assert problem.startswith(f"spec.coordinator.podTemplate.{path}")
+    with pytest.raises(InvalidTemplate, match="the operator's --worker-template.spec.restartPolicy"):
+        worker_pod(view, WORKER, replace(PLATFORM, worker_template={"spec": {"restartPolicy": "Always"}}))
+
+
+def test_a_silent_node_is_avoided_besides_what_a_template_says_of_nodes() -> None:
+    wanted = {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["cpu"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [wanted]}}
+    view = a_job(coordinator={"podTemplate": {"spec": {"affinity": {"nodeAffinity": required}}}})
+    pod = coordinator_pod(view, CreateCoordinator("c", 2, "node1", True), PLATFORM)
+    oracle(pod, "V1Pod")
+    (term,) = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchExpressions"] == wanted["matchExpressions"]
+    assert term["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["node1"]}]

@@ -11,8 +11,9 @@ import pytest
 from drivetrain_operator.plan.effects import CreateWorker
 from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.platform import Platform
-from drivetrain_operator.render.pod import template_problem, worker_pod
+from drivetrain_operator.render.pod import worker_pod
 from drivetrain_operator.render.shape import unknown_fields
+from drivetrain_operator.render.templates import template_problem
 from unit.plan.builders import JOB, job, spec, started
 
 TEMPLATES: Final = 20_000

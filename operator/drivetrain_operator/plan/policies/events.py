@@ -13,8 +13,7 @@ from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
 from drivetrain_operator.plan.policies.obstacles import obstacle
 from drivetrain_operator.plan.view import View
-from drivetrain_operator.render.pod import template_problem
-from drivetrain_operator.render.shape import unknown_fields
+from drivetrain_operator.render.templates import template_problem, unknown
 
 MESSAGE_LIMIT = 1000
 """The API server takes 1,024 characters."""
@@ -78,8 +77,8 @@ def _unknown_fields(view: View) -> list[RecordEvent]:
     """Most often a typing error, which the API server would drop without a word."""
     if view.job.spec is None or template_problem(view.job.spec) is not None:
         return []
-    found = unknown_fields(view.job.spec.pod_template)
-    message = "spec.podTemplate has fields that no pod has, as far as this release knows: "
+    found = unknown(view.job.spec)
+    message = "fields that no pod has, as far as this release knows: "
     return [RecordEvent("Warning", "UnknownField", message + ", ".join(found))] if found else []
 
 

@@ -15,7 +15,7 @@ from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.view import PodView, View
-from drivetrain_operator.render.pod import template_problem
+from drivetrain_operator.render.templates import template_problem
 
 RECENT_SECONDS: Final = 60.0
 """A failure this long ago is no longer why a worker is missing."""

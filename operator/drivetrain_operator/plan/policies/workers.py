@@ -18,7 +18,7 @@ from drivetrain_operator.plan.effects import CreateSecret, CreateWorker, DeleteP
 from drivetrain_operator.plan.retry import finite, retry_delay
 from drivetrain_operator.plan.view import PodView, RefusalKind, Sight, View
 from drivetrain_operator.render import names
-from drivetrain_operator.render.pod import template_problem
+from drivetrain_operator.render.templates import template_problem
 
 SHORT_LIFE_SECONDS: Final = 60.0
 """A pod that ended sooner than this may do so again: its second successor waits, then longer and longer."""
