@@ -10,8 +10,11 @@ from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.report import Report
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan import slots
-from drivetrain_operator.plan.view import PodView, Sight, View
+from drivetrain_operator.plan.effects import DeletePod, Effect
+from drivetrain_operator.plan.view import PodPhase, PodView, Sight, View
 
+LINGER_SECONDS: Final = 10.0
+"""So long a pod's other containers may take to end after its worker."""
 PLACED_SECONDS: Final = 10.0
 
 
@@ -57,6 +60,22 @@ def use_up(status: TrainingJobStatus, indices: frozenset[int] | set[int]) -> Tra
         return status
     used = dict(status.incarnations) | {i: status.incarnations.get(i, 0) + 1 for i in sorted(indices)}
     return status.model_copy(update={"incarnations": dict(sorted(used.items()))})
+
+
+def kept_by_others(view: View) -> tuple[list[Effect], float | None]:
+    """Pods whose worker has ended for good, and whose other containers go on: they would keep nodes and GPUs for ever.
+    Their deletes, and seconds until the next is due."""
+    effects: list[Effect] = []
+    due: list[float] = []
+    for pod in view.pods:
+        if pod.terminated is None or pod.phase is not PodPhase.RUNNING or pod.deleting:
+            continue
+        left = LINGER_SECONDS - view.age(Sight.OVER, pod.uid)
+        if left > 0:
+            due.append(left)
+        else:
+            effects.append(DeletePod(pod.name, pod.uid, "its worker has ended, and another container goes on"))
+    return effects, min(due, default=None)
 
 
 def wait_for_files(view: View, pods: Iterable[PodView]) -> bool:

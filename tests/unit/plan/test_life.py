@@ -15,10 +15,12 @@ from drivetrain_operator.plan.effects import (
     CreateService,
     CreateWorker,
     DeleteJob,
+    DeletePod,
     RecordEvent,
     SecretKind,
 )
 from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import PodPhase, Sight
 from unit.plan.builders import (
     NOW,
     ago,
@@ -189,3 +191,22 @@ def test_resuming_is_a_new_attempt_and_a_new_start() -> None:
     assert (found.status.phase, found.status.membership.epoch, found.status.progress) == ("Pending", 0, None)
     assert conditions(found.status)["Suspended"] == "False JobResumed"
     assert "CoordinatorReplaced" not in {e.reason for e in found.effects if isinstance(e, RecordEvent)}
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize(
+    ("phase", "seconds", "deleted"),
+    [(PodPhase.RUNNING, 11.0, True), (PodPhase.RUNNING, 9.0, False), (PodPhase.SUCCEEDED, 99.0, False)],
+)
+def test_a_sidecar_keeps_no_pod_of_a_worker_that_has_ended(
+    code: int, phase: PodPhase, seconds: float, deleted: bool
+) -> None:
+    """After success, and of a worker that was replaced."""
+    pod = replace(ended(0, code), phase=phase)
+    view = replaced(running(), pod)
+    over = plan(replace(view, seen={(Sight.OVER, pod.uid): 0.0})).status
+    later = replace(view, job=replace(view.job, status=over), seen={(Sight.OVER, pod.uid): seconds})
+    found = plan(later)
+    why = "its worker has ended, and another container goes on"
+    assert (DeletePod(pod.name, pod.uid, why) in found.effects) is deleted
+    assert deleted or phase is not PodPhase.RUNNING or found.requeue_after is not None

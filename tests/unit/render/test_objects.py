@@ -350,7 +350,7 @@ def test_a_job_outdoes_the_cluster_and_neither_touches_what_is_ours() -> None:
         problem = template_problem(spec(coordinator={"podTemplate": template}))
         assert problem is not None
         assert problem.startswith(f"spec.coordinator.podTemplate.{path}")
-    with pytest.raises(InvalidTemplate, match="the operator's --worker-template.spec.restartPolicy"):
+    with pytest.raises(InvalidTemplate, match=r"the operator's --worker-template.spec.restartPolicy"):
         worker_pod(view, WORKER, replace(PLATFORM, worker_template={"spec": {"restartPolicy": "Always"}}))
 
 

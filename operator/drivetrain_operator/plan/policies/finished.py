@@ -10,7 +10,7 @@ from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_operator.plan.children import coordinators, of_role
+from drivetrain_operator.plan.children import coordinators, kept_by_others, of_role
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import DeleteJob, DeletePod, Effect
 from drivetrain_operator.plan.view import View
@@ -42,6 +42,9 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
             effects.append(DeletePod(pod.name, pod.uid, "the job is over"))
         else:
             after = soonest(after, linger - since)
+    lingering, due = kept_by_others(view)
+    effects += lingering
+    after = soonest(after, due)
     ttl = view.job.spec.ttl_seconds_after_finished if view.job.spec is not None else None
     if ttl is not None:
         if since >= ttl:

@@ -11,7 +11,7 @@ from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, of_role, wait_for_files
+from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, kept_by_others, of_role, wait_for_files
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
@@ -36,7 +36,8 @@ def workers(view: View, status: TrainingJobStatus) -> Decision:
         if secret not in view.secrets and wait_for_files(view, waiting):
             creates = [CreateSecret(secret, SecretKind.WORKER, 0)]
     deletes = [DeletePod(p.name, p.uid, "its slot has no use for it") for p in have.stale if p.live]
-    return Decision(status, (*deletes, *_remains(view), *creates), after)
+    lingering, due = kept_by_others(view)
+    return Decision(status, (*deletes, *_remains(view), *lingering, *creates), soonest(after, due))
 
 
 def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list[Effect], float | None]:
