@@ -55,6 +55,10 @@ class ConditionType(StrEnum):
     """True while every wanted worker takes part; else its reason names what is missing, the most useful cause first."""
     STATE_LOST = "StateLost"
     """True once training had to start over, because no process that held its state was left."""
+    KEPT_ELSEWHERE = "KeptElsewhere"
+    """True once a second operator has seen the job, and stood back; the message says which keeps it."""
+    CREDENTIALS_LOST = "CredentialsLost"
+    """True while the root of trust that the job was started with does not hold: it trains on, unheard."""
     STANDING_STILL = "StandingStill"
     """True while the membership trains and nothing in it moves; the message says who waits for whom."""
 
@@ -68,6 +72,17 @@ class Condition(StatusModel):
     last_transition_time: Time = Field(description="When status changed last.")
     reason: Reason = Field(description="Why, in one CamelCase word.")
     message: Text = Field(default="", description="Why, for a person.")
+
+
+class Keeper(StatusModel):
+    """Who looks after the job, for as long as its pods live."""
+
+    operator: str = Field(
+        default="", max_length=320, description="NAMESPACE/LEASE of the operator; another one stands back."
+    )
+    root: str = Field(
+        default="", max_length=64, description="Fingerprint of the root of trust that the job's credentials come from."
+    )
 
 
 class ReplacedFor(StrEnum):
@@ -197,7 +212,8 @@ class TrainingJobStatus(StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Complete, Failed, Suspended, Running, Ready, StateLost, StandingStill.",
+        description="Complete, Failed, Suspended, Running, Ready, StateLost, KeptElsewhere, CredentialsLost, "
+        "StandingStill.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: Count = Field(default=0, description="metadata.generation that this status is about.")
@@ -209,6 +225,7 @@ class TrainingJobStatus(StatusModel):
     attempt: Count = Field(
         default=0, description="How often training had to start over because all its state was lost."
     )
+    keeper: Keeper = Field(default=Keeper(), description="Who looks after the job.")
     membership: Membership = Field(default=Membership(), description="Who leads the membership.")
     workers: Workers = Field(default=Workers(), description="Worker pods, counted.")
     progress: ProgressStatus | None = Field(default=None, description="How far training is.")

@@ -33,12 +33,12 @@ from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.metrics.jobs import count_change
 from drivetrain_operator.plan.effects import RecordEvent
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import JobView
+from drivetrain_operator.plan.view import JobView, Me
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
-from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
+from drivetrain_operator.reports.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,12 @@ class Surroundings:
     book: ReportBook
     complaints: ComplaintBook
     rosters: RosterBoard
-    authority: Authority
+    trust: Trust
     platform: Platform
     tell: Callable[[JobView, RecordEvent], None]
     """Posts an Event on a job."""
+    operator: str
+    """NAMESPACE/LEASE: what jobs call their keeper."""
     leading: Callable[[], bool]
     """Whether this process may act, at this very moment."""
 
@@ -108,9 +110,10 @@ class Controller:
             given.listening,
             self._patience,
             given.complaints,
+            Me(given.operator, given.trust.current.fingerprint, given.trust.roots),
         )
         executor = Executor(
-            given.client, given.tell, self._memory, given.authority, given.platform, given.clock, count=metrics.effect
+            given.client, given.tell, self._memory, given.trust, given.platform, given.clock, count=metrics.effect
         )
         self._reconciler = Reconciler(
             given.client,

@@ -33,9 +33,10 @@ from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports import endpoint, keystore
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
-from drivetrain_operator.reports.credentials import Authority, BadRoot
+from drivetrain_operator.reports.credentials import BadRoot
 from drivetrain_operator.reports.roster import RosterBoard
 from drivetrain_operator.reports.server import ReportsServer
+from drivetrain_operator.reports.trust import Trust
 from drivetrain_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -109,12 +110,12 @@ class Process:
         metrics_port = await self.health.start(settings.metrics_host, settings.metrics_port)
         tasks: list[asyncio.Task[None]] = []
         try:
-            authority = await _unless(stop, self._persist("root of trust", self._load_root))
-            if authority is None:
+            trust = await _unless(stop, self._persist("root of trust", self._load_root))
+            if trust is None:
                 return
-            pair = authority.serving_pair(self._clock.now())
-            reports_port = await self.reports.start(authority, pair, settings.reports_host, settings.reports_port)
-            tasks.append(asyncio.create_task(self._renew_for_ever(authority), name="certificate"))
+            pair = trust.serving_pair(self._clock.now())
+            reports_port = await self.reports.start(trust, pair, settings.reports_host, settings.reports_port)
+            tasks.append(asyncio.create_task(self._renew_for_ever(trust), name="certificate"))
             tasks.append(asyncio.create_task(self._listening.run(), name="listening"))
             url = await _unless(stop, self._persist("reports address", lambda: self._reports_url(reports_port)))
             if url is None:
@@ -130,14 +131,14 @@ class Process:
                 settings.worker_template,
                 settings.coordinator_template,
             )
-            await self._lead(authority, platform, reports_port, stop)
+            await self._lead(trust, platform, reports_port, stop)
         finally:
             for task in tasks:
                 task.cancel()
             await self.reports.stop()
             await self.health.stop()
 
-    async def _lead(self, authority: Authority, platform: Platform, reports_port: int, stop: asyncio.Event) -> None:
+    async def _lead(self, trust: Trust, platform: Platform, reports_port: int, stop: asyncio.Event) -> None:
         settings = self._settings
         given = Surroundings(
             self._client,
@@ -147,9 +148,10 @@ class Process:
             self.book,
             self.complaints,
             self.rosters,
-            authority,
+            trust,
             platform,
             self._tell,
+            f"{settings.own_namespace}/{settings.lease_name}",
             self._leading,
         )
         controller = Controller(
@@ -218,7 +220,7 @@ class Process:
         await self._elector.acquire()
         return True
 
-    async def _load_root(self) -> Authority:
+    async def _load_root(self) -> Trust:
         return await keystore.load_or_create(self._client, self._settings.own_namespace, self._clock)
 
     async def _reports_url(self, port: int) -> str:
@@ -242,10 +244,10 @@ class Process:
                 log.warning("not available yet", extra={"what": what, "error": str(error), "delay": round(delay, 1)})
                 await self._clock.sleep(delay)
 
-    async def _renew_for_ever(self, authority: Authority) -> None:
+    async def _renew_for_ever(self, trust: Trust) -> None:
         while True:
             await self._clock.sleep(RENEW_SECONDS)
-            self.reports.renew(authority.serving_pair(self._clock.now()))
+            self.reports.renew(trust.serving_pair(self._clock.now()))
 
     def _leader_address(self) -> Callable[[], Awaitable[str | None]]:
         settings = self._settings

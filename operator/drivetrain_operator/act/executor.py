@@ -56,7 +56,7 @@ from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.pod import worker_pod
 from drivetrain_operator.render.secret import secret
 from drivetrain_operator.render.service import coordinator_service, service_patch
-from drivetrain_operator.reports.credentials import Authority
+from drivetrain_operator.reports.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Executor:
         client: KubeClient,
         tell: Callable[[JobView, RecordEvent], None],
         memory: JobMemory,
-        authority: Authority,
+        trust: Trust,
         platform: Platform,
         clock: Clock,
         *,
@@ -100,7 +100,7 @@ class Executor:
         self._client = client
         self._tell = tell
         self._memory = memory
-        self._authority = authority
+        self._trust = trust
         self._platform = platform
         self._clock = clock
         self._parallel = parallel
@@ -223,10 +223,10 @@ class Executor:
         return False
 
     def _secret(self, job: JobView, effect: CreateSecret) -> Object:
-        now = self._clock.now()
+        now, root = self._clock.now(), job.status.keeper.root
         if effect.kind is SecretKind.WORKER:
-            return secret(job, effect, self._authority.worker_files(job.uid, now))
-        return secret(job, effect, self._authority.coordinator_files(job.uid, effect.term, now))
+            return secret(job, effect, self._trust.worker_files(job.uid, root, now))
+        return secret(job, effect, self._trust.coordinator_files(job.uid, effect.term, root, now))
 
     async def _point_service(self, job: JobView, effect: PatchService) -> None:
         # Gone, or replaced by another of the same name: the informer will show it, and the plan decides anew.

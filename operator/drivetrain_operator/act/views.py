@@ -16,7 +16,7 @@ from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
-from drivetrain_operator.plan.view import JobView, PodView, ReportView, ServiceView, Sight, View
+from drivetrain_operator.plan.view import JobView, Me, PodView, ReportView, ServiceView, Sight, View
 from drivetrain_operator.reports.book import Received, ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 
@@ -37,6 +37,7 @@ class Views:
         listening: Listening,
         patience: Patience,
         complaints: ComplaintBook,
+        me: Me,
     ) -> None:
         self._jobs = jobs
         self._pods = pods
@@ -47,6 +48,7 @@ class Views:
         self._listening = listening
         self._patience = patience
         self._complaints = complaints
+        self._me = me
         self._serving = False
 
     def serving(self) -> None:
@@ -85,6 +87,7 @@ class Views:
             secrets=self._memory.secrets(job.uid),
             report=ReportView(received.report, now - received.at) if received is not None else None,
             refusals=self._memory.refusals(job.uid, job.generation),
+            me=self._me,
             complaints=self._complaints.recent(job.uid),
             seen=seen,
             usual_start_seconds=self._patience.usual_start(),

@@ -17,6 +17,7 @@ from drivetrain_operator.plan.policies.deadline import deadline
 from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
+from drivetrain_operator.plan.policies.keeper import keeper, kept_elsewhere
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
 from drivetrain_operator.plan.policies.size import size
@@ -35,6 +36,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
     success,  # proof of success outweighs everything that happened beside it
     suspend,  # before failures: pods that we delete ourselves have not failed
     deadline,
+    keeper,  # before anything is created: in whose name, and by which credentials
     start,  # freezes defaults before anything uses them
     tally,  # failures of processes, as reported
     failure,  # failures of pods, as seen
@@ -55,6 +57,9 @@ def plan(view: View) -> Plan:
     job = view.job
     if job.deleting:
         return Plan(job.status)  # the garbage collector takes the children; we create nothing and redo nothing
+    elsewhere = kept_elsewhere(view)
+    if elsewhere is not None:
+        return Plan(elsewhere)
     if job.spec is None:
         return _outcome(view, [invalid_spec(view)])
     status = job.status

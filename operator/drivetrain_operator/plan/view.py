@@ -185,6 +185,18 @@ class Sight(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Me:
+    """Which operator this is, and by which roots of trust it can speak."""
+
+    operator: str = ""
+    """NAMESPACE/LEASE."""
+    root: str = ""
+    """Fingerprint of the current root."""
+    roots: frozenset[str] = frozenset({""})
+    """Of all that hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything that one pass decides from."""
 
@@ -198,6 +210,7 @@ class View:
     """Names of Secrets of this job that this process created or found to exist (409): it cannot read Secrets."""
     report: ReportView | None = None
     refusals: tuple[Refusal, ...] = ()
+    me: Me = Me()
     complaints: tuple[Complaint, ...] = ()
     absent: frozenset[str] = frozenset()
     """Names and uids of pods that the cache lacks, and that the API server, asked for them, does not have either."""

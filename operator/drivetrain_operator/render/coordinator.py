@@ -36,7 +36,7 @@ def coordinator_pod(job: JobView, effect: CreateCoordinator, platform: Platform)
         common.variable(ENV_TERM, str(effect.term)),
         common.variable(ENV_REPORTS, platform.reports_url),
     ]
-    secret = names.coordinator_secret(job.name, job.uid, effect.term)
+    secret = names.coordinator_secret(job.name, job.uid, effect.term, job.status.keeper.root)
     metadata = names.metadata(job, effect.name, names.coordinator_labels(job, effect.term))
     pod = _assembled(job.spec, metadata, env, secret, platform)
     if effect.avoid_node is not None:

@@ -65,14 +65,19 @@ def service(job: str) -> str:
     return f"{job}-coordinator"
 
 
-def worker_secret(job: str, uid: str) -> str:
-    """Carries a piece of the uid: we cannot read Secrets, so one that a job of the same name left must not be taken."""
-    return f"{job}-worker-{uid[:8]}"
+def worker_secret(job: str, uid: str, root: str) -> str:
+    """Carries pieces of the uid and of the root of trust: we cannot read Secrets, so one that a job of the same name
+    left, or that was made with another root, must not be taken."""
+    return f"{job}-worker-{uid[:8]}{_of_root(root)}"
 
 
-def coordinator_secret(job: str, uid: str, term: int) -> str:
+def coordinator_secret(job: str, uid: str, term: int, root: str) -> str:
     """See `worker_secret`."""
-    return f"{job}-coordinator-{term}-{uid[:8]}"
+    return f"{job}-coordinator-{term}-{uid[:8]}{_of_root(root)}"
+
+
+def _of_root(root: str) -> str:
+    return f"-{root[:6]}" if root else ""
 
 
 def job_labels(job: JobView, role: str) -> dict[str, str]:

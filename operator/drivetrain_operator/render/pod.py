@@ -50,7 +50,8 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     ]
     labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
     metadata = names.metadata(job, effect.name, labels)
-    return _assembled(spec, metadata, env, names.worker_secret(job.name, job.uid), platform.worker_template)
+    secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
+    return _assembled(spec, metadata, env, secret, platform.worker_template)
 
 
 def worker_template_problem(spec: TrainingJobSpec) -> str | None:

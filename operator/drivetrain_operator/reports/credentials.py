@@ -100,6 +100,11 @@ class Authority:
         parts = {"hmac.key": self.hmac_key, "ca.key": self.root.key_pem, "ca.crt": self.root.cert_pem}
         return {name: base64.b64encode(value).decode() for name, value in parts.items()}
 
+    @property
+    def fingerprint(self) -> str:
+        """Names this root in a job's status: 16 hex digits of its certificate's SHA-256."""
+        return hashlib.sha256(self.root.cert_pem).hexdigest()[:16]
+
     def coordinator_token(self, job_uid: str, term: int) -> str:
         """Bearer token with which the coordinator of one term reports."""
         return self._token(job_uid, f"term-{term}")

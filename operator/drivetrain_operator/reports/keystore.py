@@ -10,33 +10,36 @@ from drivetrain_operator.kube.errors import AlreadyExists, NotFound
 from drivetrain_operator.kube.resources import SECRETS
 from drivetrain_operator.rbac import ROOT_SECRET
 from drivetrain_operator.reports.credentials import Authority, BadRoot
+from drivetrain_operator.reports.trust import Trust
 
 log = logging.getLogger(__name__)
 
 
-async def load_or_create(client: KubeClient, namespace: str, clock: Clock) -> Authority:
-    """The authority of this installation. Replicas that start together agree: only one create can win.
+async def load_or_create(client: KubeClient, namespace: str, clock: Clock) -> Trust:
+    """The roots of this installation. Replicas that start together agree: only one create can win.
 
     Raises KubeError, and BadRoot naming the Secret if it was damaged: then every job's tokens would be lost by making
-    another, which is for a person to decide (delete the Secret, and the coordinators of running jobs).
+    another, which is for a person to decide: see docs/operations.md.
     """
     for _ in range(3):
         try:
             stored = await client.get(SECRETS, ROOT_SECRET, namespace)
         except NotFound:
             try:
-                stored = await client.create(SECRETS, _secret(namespace, Authority.generate(clock.now())), namespace)
+                stored = await client.create(
+                    SECRETS, _secret(namespace, Trust(Authority.generate(clock.now()))), namespace
+                )
             except AlreadyExists:
                 continue  # another replica was faster; its answer is the one that counts
             log.info("root of trust created", extra={"namespace": namespace, "secret": ROOT_SECRET})
         try:
-            return Authority.from_secret(stored.get("data") or {})
+            return Trust.from_secret(stored.get("data") or {})
         except BadRoot as error:
             raise BadRoot(f"Secret {namespace}/{ROOT_SECRET}: {error}") from error
     raise BadRoot(f"Secret {namespace}/{ROOT_SECRET} is created and deleted by others all the time")
 
 
-def _secret(namespace: str, authority: Authority) -> dict[str, object]:
+def _secret(namespace: str, trust: Trust) -> dict[str, object]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -47,5 +50,5 @@ def _secret(namespace: str, authority: Authority) -> dict[str, object]:
         },
         "type": "Opaque",
         "immutable": True,
-        "data": authority.to_secret(),
+        "data": trust.to_secret(),
     }

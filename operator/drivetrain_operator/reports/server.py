@@ -22,8 +22,9 @@ from drivetrain_api.report import LostCoordinator, Report, Roster
 from drivetrain_operator.plan.view import Complaint
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
-from drivetrain_operator.reports.credentials import Authority, BadToken, KeyPair, TokenClaim
+from drivetrain_operator.reports.credentials import BadToken, KeyPair, TokenClaim
 from drivetrain_operator.reports.roster import RosterBoard
+from drivetrain_operator.reports.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ async def _nobody_knows() -> str | None:
 
 
 class ReportsServer:
-    """Checks tokens, stores reports, holds requests until there is news. `authority` may come after the start."""
+    """Checks tokens, stores reports, holds requests until there is news. `trust` may come after the start."""
 
     def __init__(
         self,
@@ -60,13 +61,13 @@ class ReportsServer:
         self._rosters = rosters
         self._leading = leading
         self._hold = hold
-        self._authority: Authority | None = None
+        self._trust: Trust | None = None
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._runner: web.AppRunner | None = None
 
-    async def start(self, authority: Authority, pair: KeyPair, host: str, port: int) -> int:
+    async def start(self, trust: Trust, pair: KeyPair, host: str, port: int) -> int:
         """Listen on `host`:`port` (0 picks a free one) and return the port. Raises OSError if it is taken."""
-        self._authority = authority
+        self._trust = trust
         self.renew(pair)
         app = web.Application(client_max_size=BODY_LIMIT)
         app.router.add_post(REPORT_PATH, self._report)
@@ -151,9 +152,9 @@ class ReportsServer:
 
     def _claim(self, request: web.Request) -> TokenClaim:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token or self._authority is None:
+        if scheme.lower() != "bearer" or not token or self._trust is None:
             raise BadToken("the Authorization header carries no bearer token")
-        return self._authority.verify(token.strip())
+        return self._trust.verify(token.strip())
 
 
 def _answer(roster: Roster) -> web.Response:

@@ -100,6 +100,34 @@ def test_a_missing_module_ends_the_job_at_once(start: Callable[..., Job]) -> Non
     assert status["restarts"] == 1
 
 
+def test_the_root_of_trust_is_lost_and_restored(start: Callable[..., Job]) -> None:
+    job = start("rootless", workers=2, elastic=ELASTIC, steps=2000)
+    members = job.settled(2)
+    backup = get("secret", "drivetrain-root", "--namespace", SYSTEM)
+    backup["metadata"] = {key: backup["metadata"][key] for key in ("name", "namespace", "labels")}
+    step = job.ledger.newest_step()
+    try:
+        kubectl("delete", "secret", "drivetrain-root", "--namespace", SYSTEM)
+        _restarted()
+        job.until("the condition", lambda _: job.condition("CredentialsLost").get("status") == "True", 60)
+        assert job.status()["membership"]["term"] == 1
+        job.until_ledger("training goes on", lambda: job.ledger.newest_step() > step + 30, 30)
+    finally:
+        kubectl("delete", "secret", "drivetrain-root", "--namespace", SYSTEM, "--ignore-not-found")
+        kubectl("create", "-f", "-", stdin=json.dumps(backup))
+        _restarted()
+    job.until("all is well", lambda _: job.condition("CredentialsLost").get("status") == "False", 60)
+    assert all(each.alive() for each in members)
+    status = job.succeeds()
+    assert status["membership"]["term"] == 1
+
+
+def _restarted() -> None:
+    deployment = "deployment/drivetrain-operator"
+    kubectl("rollout", "restart", deployment, "--namespace", SYSTEM)
+    kubectl("rollout", "status", deployment, "--namespace", SYSTEM, "--timeout=1h", timeout=90)
+
+
 def test_pods_lose_their_labels(start: Callable[..., Job]) -> None:
     job = start("nameless", workers=2, elastic=ELASTIC, steps=900)
     members = job.settled(2)

@@ -21,6 +21,7 @@ from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
 from drivetrain_operator.reports.server import ReportsServer
+from drivetrain_operator.reports.trust import Trust
 from harness.patience import until_true
 from unit.launch.conftest import StartPod
 from unit.launch.stub_coordinator import StubCoordinator
@@ -44,7 +45,7 @@ async def operator(credentials: Path) -> AsyncIterator[Operator]:
     complaints = ComplaintBook(listening, lambda _: None)
     server = ReportsServer(ReportBook(listening, lambda _: None), complaints, rosters, leading=lambda: True)
     rosters.publish(JOB, Roster(revision=0, term=1, target=1, minimum=1, pods=[]))
-    port = await server.start(root, root.serving_pair(now), "127.0.0.1", 0)
+    port = await server.start(Trust(root), root.serving_pair(now), "127.0.0.1", 0)
     yield Operator(f"https://127.0.0.1:{port}", complaints)
     await server.stop()
 

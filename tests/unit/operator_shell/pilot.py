@@ -21,16 +21,18 @@ from drivetrain_operator.kube.resources import TRAININGJOBS, Object, Resource, c
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import pod_view, service_view
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import PodView, ServiceView
+from drivetrain_operator.plan.view import Me, PodView, ServiceView
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
+from drivetrain_operator.reports.trust import Trust
 from unit.operator_shell.world import NAMESPACE, JumpClock, World
 
 KEY = JobKey(NAMESPACE, "charlm")
-ROOT = Authority.generate(datetime.now(UTC))
+ROOT = Trust(Authority.generate(datetime.now(UTC)))
+ME = Me("ops/one", ROOT.current.fingerprint, ROOT.roots)
 WRITES = ("create", "update", "patch", "delete")
 
 
@@ -78,6 +80,7 @@ class Pilot:
 
     world: World
     death: Death | None = None
+    me: Me = ME
     started: float = 0.0
     conflicts: int = 0
     errors: list[str] = field(default_factory=list)
@@ -110,6 +113,7 @@ class Pilot:
             listening,
             Patience(listening, lambda: len(self.jobs)),
             ComplaintBook(listening, lambda _: None),
+            self.me,
         )
         self.reconciler = Reconciler(
             self.client, self.jobs, self.views, self.memory, self.executor, self.rosters, plan, lambda *_: True

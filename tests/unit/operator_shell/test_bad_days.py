@@ -22,7 +22,7 @@ from drivetrain_operator.act.patience import GIVEN_UP_SECONDS, GIVEN_UP_SHARE, P
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.listening import BEAT, Listening
 from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS, START_SECONDS, coordinator
-from drivetrain_operator.plan.view import Complaint, JobView, PodView
+from drivetrain_operator.plan.view import Complaint, JobView, Me, PodView
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 from unit.operator.virtual_clock import VirtualClock
@@ -80,6 +80,7 @@ class Cluster:
             self.listening,
             self.patience,
             self.complaints,
+            Me(),
         )
         self.views.serving()
 

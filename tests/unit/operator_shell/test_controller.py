@@ -79,6 +79,7 @@ async def start(world: World, *, feed: bool = True) -> Operator:
         ROOT,
         Platform("drivetrain-operator", "https://127.0.0.1:1"),
         lambda *_: None,
+        "ops/one",
         lambda: operators[0].leading,
     )
     controller = Controller(given, Scope(), OperatorMetrics(CollectorRegistry(), version="test"))

@@ -32,6 +32,7 @@ from drivetrain_operator.reports.complaints import MAX_PER_JOB, RECENT_SECONDS, 
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
 from drivetrain_operator.reports.server import BODY_LIMIT, LEADER_HEADER, LOST_PATH, REPORT_PATH, ReportsServer
+from drivetrain_operator.reports.trust import Trust
 from harness.activity import Stillness
 
 NOW = dt.datetime.now(dt.UTC)
@@ -105,7 +106,7 @@ async def server() -> AsyncIterator[Running]:
         return "https://10.0.0.9:8443"
 
     running = ReportsServer(book, complaints, rosters, leading=lambda: leading[0], leader=leader, hold=HOLD)
-    port = await running.start(ROOT, ROOT.serving_pair(NOW), "127.0.0.1", 0)
+    port = await running.start(Trust(ROOT), ROOT.serving_pair(NOW), "127.0.0.1", 0)
     context = ssl.create_default_context(cadata=ROOT.root.cert_pem.decode())
     async with aiohttp.ClientSession() as session:
         url = f"https://127.0.0.1:{port}"

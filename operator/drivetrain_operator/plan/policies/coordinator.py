@@ -196,7 +196,7 @@ def _pod(view: View, status: TrainingJobStatus, raised: bool) -> list[Effect]:
     membership, job = status.membership, view.job
     name = names.coordinator(job.name, membership.term)
     refused = any(r.name == name for r in view.refusals)
-    secret = names.coordinator_secret(job.name, job.uid, membership.term)
+    secret = names.coordinator_secret(job.name, job.uid, membership.term, status.keeper.root)
     present = [p for p in view.pods if p.name == name]
     if not raised and present:
         lacks = secret not in view.secrets and wait_for_files(view, present)

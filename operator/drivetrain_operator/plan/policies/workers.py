@@ -29,7 +29,7 @@ def workers(view: View, status: TrainingJobStatus) -> Decision:
     """Creates in slot order, deletes of what is stale."""
     have = sort(view, status)
     creates, after = _creates(view, status, have)
-    secret = names.worker_secret(view.job.name, view.job.uid)
+    secret = names.worker_secret(view.job.name, view.job.uid, status.keeper.root)
     waiting = [p for p in have.current.values() if p.live and p.started is None and p.node]
     if not creates and waiting:
         after = soonest(after, PLACED_SECONDS)
@@ -59,7 +59,7 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
             effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt))
         else:
             after = soonest(after, finite(wait))
-    secret = names.worker_secret(job.name, job.uid)
+    secret = names.worker_secret(job.name, job.uid, status.keeper.root)
     if effects and secret not in view.secrets:
         effects.insert(0, CreateSecret(secret, SecretKind.WORKER, 0))
     return effects, after
