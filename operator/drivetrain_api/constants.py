@@ -41,6 +41,8 @@ ENV_COORDINATOR: Final = "DRIVETRAIN_COORDINATOR"
 """`address:port` of the job's coordinator Service; stable for the life of the job."""
 ENV_REPORTS: Final = "DRIVETRAIN_REPORTS"
 """Base URL (https://host:port) of the operator: coordinators report there, launchers complain there."""
+LEADER_HEADER: Final = "Drivetrain-Leader"
+"""With which a replica that does not lead names the base URL of the one that does."""
 ENV_CREDENTIALS: Final = "DRIVETRAIN_CREDENTIALS"
 """Folder with `token` and `ca.crt`; a worker's also with `reports-ca.crt`, which verifies the operator; a coordinator's
 also with `tls.crt`, `tls.key`, `worker-token`."""

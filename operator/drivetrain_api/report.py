@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
 from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, Progress
 from drivetrain_api.places import Place, Standstill
+
+MAX_PODS: Final = 8192
+"""Twice the workers that a job may have: some on their way out, while their successors are there."""
 
 
 class JobState(StrEnum):
@@ -79,11 +83,11 @@ class Report(Message):
     epoch: EpochId | None = None
     world: int = 0
     members: list[MemberReport] = Field(default_factory=list)
-    joined: list[str] = Field(default_factory=list)
+    joined: list[str] = Field(default_factory=list, max_length=MAX_PODS)
     """Pod uids whose launcher is connected."""
-    ready: list[str] = Field(default_factory=list)
+    ready: list[str] = Field(default_factory=list, max_length=MAX_PODS)
     """Pod uids with all their processes READY, MEMBER or DONE."""
-    released: list[str] = Field(default_factory=list)
+    released: list[str] = Field(default_factory=list, max_length=MAX_PODS)
     progress: Progress | None = None
     standstill: Standstill | None = None
     """None while training moves, and while nothing trains (`state` and `message` say why then)."""
@@ -134,5 +138,5 @@ class LostCoordinator(Message):
     protocol: int = PROTOCOL_MAX
     job_uid: str = Field(max_length=64)
     pod_uid: str = Field(max_length=64)
-    term: int = Field(ge=1, le=2**31 - 1)
-    """Of the coordinator that is lost."""
+    term: int = Field(ge=0, le=2**31 - 1)
+    """Of the last coordinator that had welcomed it; 0 if none ever did."""

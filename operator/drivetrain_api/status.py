@@ -186,8 +186,9 @@ class Counted(StatusModel):
     state_lost: Count = Field(default=0, description="Losses of all state that were taken over.")
     recoveries: Count = Field(default=0, description="Recoveries that were taken over.")
     remedies: Count = Field(
-        default=0, description="Processes that Drivetrain ended itself, since a step was finished; many are no remedy."
+        default=0, description="How often Drivetrain ended processes itself at one step; too often is no remedy."
     )
+    remedy_event: int = Field(default=0, description="Number of the last such event; negative.")
     remedies_step: int = Field(default=-1, ge=-1, description="Last step that was finished when the last one ended.")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import aiohttp
 from pydantic import ValidationError
 
-from drivetrain_api.constants import REPORTS_SERVER_NAME
+from drivetrain_api.constants import LEADER_HEADER, REPORTS_SERVER_NAME
 from drivetrain_api.report import Report, Roster
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ class Reporter:
         tls: ssl.SSLContext,
         report: Callable[[int], Report],
         roster: Callable[[Roster], None],
+        deleted: Callable[[], None],
     ) -> None:
+        """`deleted` is called when the operator says that the job is."""
         self._url = url
         self._leader: str | None = None
         """Where a replica that does not lead has sent us. TLS proves whom we meet there, wherever it is."""
@@ -53,6 +55,7 @@ class Reporter:
         self._tls = tls
         self._report = report
         self._roster = roster
+        self._deleted = deleted
         self._news = asyncio.Event()
         self._seq = 0
         self._failures = 0
@@ -126,8 +129,10 @@ class Reporter:
                 server_hostname=REPORTS_SERVER_NAME,
                 allow_redirects=False,
             ) as response:
+                if response.status == 410:
+                    self._deleted()
                 if response.status != 200:
-                    named = response.headers.get("Drivetrain-Leader", "") if response.status == 503 else ""
+                    named = response.headers.get(LEADER_HEADER, "") if response.status == 503 else ""
                     self._leader = named if named.startswith("https://") and named != self._leader else None
                     text = (await response.text())[:200]
                     raise _Refused(f"{response.status} {text}")

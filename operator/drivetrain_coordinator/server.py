@@ -65,7 +65,7 @@ class Coordinator:
         self._told: object = None
         self._metrics = JobMetrics(self.machine.state)
         self._reporter = Reporter(
-            settings.reports, settings.secret("token"), settings.client_tls(), self._report, self._roster
+            settings.reports, settings.secret("token"), settings.client_tls(), self._report, self._roster, self._deleted
         )
         self.port = settings.port
         self.metrics_port = settings.metrics_port
@@ -82,6 +82,7 @@ class Coordinator:
         numbers = web.Application()
         numbers.router.add_get("/metrics", self._serve_metrics)
         numbers.router.add_get("/healthz", self._serve_health)
+        numbers.router.add_get("/readyz", self._serve_ready)
         runners = [web.AppRunner(channels, handler_cancellation=True), web.AppRunner(numbers)]
         for runner in runners:
             await runner.setup()
@@ -184,6 +185,13 @@ class Coordinator:
             )
             self._apply(RosterCame(roster))
 
+    def _deleted(self) -> None:
+        """There is no job any more that anybody could be told of: launchers need not wait for successors."""
+        seen = self.machine.state.roster
+        if seen is not None and seen.stop is None:
+            gone = {"revision": seen.revision + 1, "stop": "the job was deleted"}
+            self._apply(RosterCame(seen.model_copy(update=gone)))
+
     # --- launchers ----------------------------------------------------------------------------------------------
 
     async def _channel(self, request: web.Request) -> web.WebSocketResponse:
@@ -256,6 +264,12 @@ class Coordinator:
         )
 
     async def _serve_health(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _serve_ready(self, request: web.Request) -> web.Response:
+        """One that has no roster can lead nobody, however well it is."""
+        if self.machine.state.roster is None:
+            return web.Response(status=503, text="no answer of the operator yet\n")
         return web.Response(text="ok\n")
 
 

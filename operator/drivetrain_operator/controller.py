@@ -144,10 +144,10 @@ class Controller:
         if key is not None:
             self.queue.add(key)
 
-    def _written(self, before: TrainingJobStatus, after: TrainingJobStatus) -> None:
-        count_change(self._metrics, before, after)
-        if after.membership.term > before.membership.term and after.membership.replaced_for in SILENT:
-            self._patience.gave_up()
+    def _written(self, job: JobView, after: TrainingJobStatus) -> None:
+        count_change(self._metrics, job.status, after)
+        if after.membership.term > job.status.membership.term and after.membership.replaced_for in SILENT:
+            self._patience.gave_up(job.uid)
 
     def _job_changed(self, key: JobKey, obj: Object) -> None:
         deleting = obj["metadata"].get("deletionTimestamp") is not None

@@ -16,8 +16,13 @@ BEAT: Final = 0.2
 """Seconds between two proofs that the loop turns."""
 SLACK: Final = 0.3
 """So late may a beat be without a word: a loop with work to do, an interpreter that collects its garbage."""
-PAUSE: Final = 1.0
-"""From so many deaf seconds on, speakers have given up what they were saying: they have to come back first."""
+PAUSE: Final = 4.0
+"""From so many deaf seconds on, speakers may have given up what they were saying: they have to come back first. What
+was said into a shorter pause is heard when it ends."""
+
+
+TOLD: Final = 1.0
+"""A pause that somebody should know of."""
 
 
 class Listening:
@@ -66,4 +71,5 @@ class Listening:
         self._beat = now
         if late >= PAUSE:
             self._since = self.seconds()
+        if late >= TOLD:
             self._on_pause(late)

@@ -3,7 +3,8 @@
 All ranks raise at once when the script has a defect: that is one incident and costs one restart of the job's budget. A
 failure belongs to the open incident if its process was there already when that opened, and has not got a seat since: a
 spare, or a replacement, that took over and fails in its turn has tried anew. Training that goes on closes the incident.
-What Drivetrain ended itself, for no fault of the script's, belongs to none.
+What Drivetrain ended itself, for no fault of the script's, belongs to none; what it ends within seconds is one event.
+Deaths of which a coordinator hears that never knew the process alive are of its predecessor's time, and one incident.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from drivetrain_api.report import Failure
 from drivetrain_coordinator.membership.state import Launcher, Membership
 
 KEPT = 20
+REMEDY_SECONDS = 10.0
 
 
 def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -> None:
     """Note one process of a launcher's state; a new death becomes a failure unless the pod or the job was ending."""
+    inherited = m.identity.term > 1 and process.id not in m.first_seen
     m.first_seen.setdefault(process.id, now)
     if process.phase is not ProcessPhase.DEAD or process.id in m.dead:
         return
@@ -24,17 +27,13 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
     condemned = m.condemned.pop(process.id, None)
     if launcher.leaving or m.end is not None or launcher.pod_uid in m.released:
         return
-    incident = m.incident
-    if not process.remedy and not _belongs(m, process.id, now):
-        incident.number += 1
-        incident.opened_at, incident.step, incident.open = now, m.step, True
-        incident.members = frozenset(_seated(m))
+    number = _number(m, process, now, inherited=inherited)
     m.failure_count += 1
     kind = "signal" if process.signal is not None else "exit"
     m.failures_by_kind[kind] = m.failures_by_kind.get(kind, 0) + 1
     failure = Failure(
         seq=m.failure_count,
-        incident=incident.number,
+        incident=number,
         process=process.id,
         pod_uid=launcher.pod_uid,
         pod_name=launcher.pod_name,
@@ -42,10 +41,30 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
         exit_code=process.exit_code,
         signal=process.signal,
         log_tail=process.log_tail,
-        step=m.step,
+        step=None if inherited else max(m.step, process.step),
         remedy=process.remedy,
     )
     m.failures = [*m.failures, failure][-KEPT:]
+
+
+def _number(m: Membership, process: ProcessState, now: float, *, inherited: bool) -> int:
+    """Of the incident, existing or new; of an event of remedies, negative."""
+    incident = m.incident
+    if process.remedy:
+        if now - incident.remedied_at > REMEDY_SECONDS:
+            incident.remedies += 1
+        incident.remedied_at = now
+        return -incident.remedies
+    if inherited and incident.inherited:
+        return incident.inherited
+    if inherited or not _belongs(m, process.id, now):
+        incident.number += 1
+        if inherited:
+            incident.inherited = incident.number
+            return incident.number
+        incident.opened_at, incident.step, incident.open = now, max(m.step, process.step), True
+        incident.members = frozenset(_seated(m))
+    return incident.number
 
 
 def _belongs(m: Membership, process: str, now: float) -> bool:

@@ -303,7 +303,10 @@ class Machine:
         if not leaving:
             return
         needed = {member.pod_uid for epoch in (m.active, m.pending) if epoch is not None for member in epoch.members}
-        if m.active is not None and (m.active.formed_at is None or facts.broken(m)):
+        holders = any(process.has_state for each in m.launchers.values() for process in each.processes.values())
+        if not holders and needed <= {launcher.pod_uid for launcher in leaving} | m.proven_pods:
+            needed = set()  # nothing would be lost
+        elif m.active is not None and (m.active.formed_at is None or facts.broken(m)):
             return
         for launcher in leaving:
             if launcher.pod_uid not in needed and launcher.pod_uid not in m.released:

@@ -132,6 +132,11 @@ class Incident:
     open: bool = False
     members: frozenset[str] = frozenset()
     """Processes that had a seat when it opened."""
+    inherited: int = 0
+    """Number for all deaths that were there before this term; 0 before any was heard."""
+    remedies: int = 0
+    """How often Drivetrain ended processes itself."""
+    remedied_at: float = float("-inf")
 
 
 @dataclass(slots=True)

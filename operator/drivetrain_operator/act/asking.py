@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.kube.client import KubeClient
-from drivetrain_operator.kube.errors import NotFound
+from drivetrain_operator.kube.errors import KubeError, NotFound
 from drivetrain_operator.kube.resources import PODS, controller_uid
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.observe import pod_view
@@ -26,54 +26,74 @@ log = logging.getLogger(__name__)
 PARALLEL: Final = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API server said of pods that the cache lacks."""
+
+    found: tuple[PodView, ...] = ()
+    absent: frozenset[str] = frozenset()
+    """Uids and names of those that are gone."""
+    failed: bool = False
+    """It could not say all: ask again soon."""
+
+
 class Asking:
-    """Completes views. Answers of the kind "not there" are remembered: they hold for ever."""
+    """Answers of the kind "not there" are remembered as long as anybody speaks of the pod: they hold for ever."""
 
     def __init__(self, client: KubeClient, memory: JobMemory) -> None:
         self._client = client
         self._memory = memory
 
-    async def complete(self, view: View) -> View:
-        """The view with pods that the cache should have, and what is known to be gone. Raises KubeError."""
-        job = view.job
-        known = self._memory.pod_names(job.uid, {pod.uid: pod.name for pod in view.pods})
+    async def ask(self, view: View) -> Answer:
+        """Look for pods that the view should have. Raises nothing: who cannot be asked for is not called gone."""
+        job, memory = view.job, self._memory
+        known = memory.pod_names(job.uid, {pod.uid: pod.name for pod in view.pods})
         present = {pod.uid for pod in view.pods}
         current = _current_names(view)
         needed = _taking_part(view) | {uid for uid, name in known.items() if name in current}
-        missing = {uid for uid in needed - present if not self._memory.is_gone(job.uid, uid)}
+        leader = _missing_coordinator(view)
+        memory.keep_gone(job.uid, needed | current | ({leader} if leader is not None else set()))
+        missing = {uid for uid in needed - present if not memory.is_gone(job.uid, uid)}
         wanted = {known[uid] for uid in missing if uid in known}
         if missing - known.keys():
             wanted |= current
-        if (name := _missing_coordinator(view)) is not None and not self._memory.is_gone(job.uid, name):
-            wanted.add(name)
-        wanted -= {pod.name for pod in view.pods}
-        found = await self._ask(view, sorted(wanted))
-        self._memory.gone(job.uid, missing - {pod.uid for pod in found})
-        self._memory.gone(job.uid, wanted - {pod.name for pod in found})
+        if leader is not None and not memory.is_gone(job.uid, leader):
+            wanted.add(leader)
+        wanted -= {pod.name for pod in view.pods} | {refusal.name for refusal in view.refusals}
+        answers = await self._get(view, sorted(wanted), missing)
+        failed = {name for name, answer in answers.items() if isinstance(answer, KubeError)}
+        found = tuple(answer for answer in answers.values() if isinstance(answer, PodView))
+        gone = missing - {pod.uid for pod in found} - {uid for uid in missing if known.get(uid) in failed}
+        if failed and missing - known.keys():
+            gone &= known.keys()
+        memory.gone(job.uid, gone)
+        memory.gone(job.uid, wanted - failed - {pod.name for pod in found})
         if found:
             log.warning(
                 "the cache lacks pods that exist; are their labels changed?",
                 extra={"job": f"{job.namespace}/{job.name}", "pods": ", ".join(pod.name for pod in found)},
             )
-        return replace(
-            view,
-            pods=tuple(sorted((*view.pods, *found), key=lambda pod: pod.name)),
-            absent=self._memory.all_gone(job.uid),
-        )
+        return Answer(found, memory.all_gone(job.uid), bool(failed))
 
-    async def _ask(self, view: View, wanted: list[str]) -> list[PodView]:
-        limit = asyncio.Semaphore(PARALLEL)
+    async def _get(self, view: View, wanted: list[str], missing: set[str]) -> dict[str, PodView | KubeError | None]:
+        limit, job = asyncio.Semaphore(PARALLEL), view.job
 
-        async def one(name: str) -> PodView | None:
+        async def one(name: str) -> PodView | KubeError | None:
             async with limit:
                 try:
-                    pod = await self._client.get(PODS, name, view.job.namespace)
+                    pod = await self._client.get(PODS, name, job.namespace)
                 except NotFound:
                     return None
-            return pod_view(pod) if controller_uid(pod) == view.job.uid else None
+                except KubeError as error:
+                    log.warning("cannot ask for a pod", extra={"pod": name, "error": str(error)})
+                    return error
+            # The same pod, even if somebody took our name from it; which it is says its name.
+            if controller_uid(pod) != job.uid and pod["metadata"]["uid"] not in missing:
+                return None
+            who = names.identify(job.name, name)
+            return replace(pod_view(pod), role=who.role, index=who.index, incarnation=who.incarnation, term=who.term)
 
-        answers = await asyncio.gather(*(one(name) for name in wanted))
-        return [pod for pod in answers if pod is not None]
+        return dict(zip(wanted, await asyncio.gather(*(one(name) for name in wanted)), strict=True))
 
 
 def _taking_part(view: View) -> set[str]:

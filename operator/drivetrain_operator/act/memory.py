@@ -5,7 +5,7 @@ All of it can be lost at any moment: after a restart, a create is simply tried a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +16,9 @@ from drivetrain_operator.plan.view import Refusal, RefusalKind, Sight
 
 SECRET_SECONDS: Final = 30.0
 """So long a Secret is not created again, although a pod waits for something."""
+
+
+UNSEEN_SECONDS: Final = 600.0
 
 
 @dataclass(slots=True)
@@ -34,8 +37,8 @@ class _Remembered:
     tried_generation: int = -1
     written: str = ""
     written_at: float = 0.0
-    seen: dict[tuple[Sight, str | int], float] = field(default_factory=dict)
-    """When each was seen first, on the listening clock."""
+    seen: dict[tuple[Sight, str | int], tuple[float, float]] = field(default_factory=dict)
+    """When each was seen first and last, on the listening clock."""
     names: dict[str, str] = field(default_factory=dict)
     """Of pods, by uid: also of those that the cache lost."""
     gone: set[str] = field(default_factory=set)
@@ -59,8 +62,9 @@ class JobMemory:
         known[name] = _Refused(kind, message, generation, self._clock.monotonic(), count)
 
     def succeeded(self, job_uid: str, name: str) -> None:
-        """The create of `name` went through: an earlier refusal is history."""
+        """The create of `name` went through: an earlier refusal is history, and it is there now."""
         self._of(job_uid).refused.pop(name, None)
+        self._of(job_uid).gone.discard(name)
 
     def refusals(self, job_uid: str, generation: int) -> tuple[Refusal, ...]:
         """What was refused for this generation of the job. Refusals of an older one are dropped: the spec changed."""
@@ -113,10 +117,12 @@ class JobMemory:
             job.written = ""
 
     def seen(self, job_uid: str, sights: Iterable[tuple[Sight, str | int]]) -> Mapping[tuple[Sight, str | int], float]:
-        """For how long each of these has been seen, in listened seconds. What is not among them is forgotten."""
+        """For how long each of these has been seen, in listened seconds. What is not seen for long is forgotten."""
         job, now = self._of(job_uid), self._listening.seconds()
-        job.seen = {sight: job.seen.get(sight, now) for sight in sights}
-        return {sight: now - since for sight, since in job.seen.items()}
+        wanted = list(sights)
+        job.seen |= {sight: (job.seen.get(sight, (now, now))[0], now) for sight in wanted}
+        job.seen = {sight: times for sight, times in job.seen.items() if now - times[1] <= UNSEEN_SECONDS}
+        return {sight: now - job.seen[sight][0] for sight in wanted}
 
     def pod_names(self, job_uid: str, seen: Mapping[str, str]) -> Mapping[str, str]:
         """Names of the job's pods by uid, of those `seen` now and of those seen before that are not `gone`."""
@@ -130,6 +136,10 @@ class JobMemory:
         job.gone.update(what)
         for uid in job.gone & job.names.keys():
             del job.names[uid]
+
+    def keep_gone(self, job_uid: str, spoken_of: Collection[str]) -> None:
+        """Of what is gone, forget all of which nobody speaks any more."""
+        self._of(job_uid).gone.intersection_update(spoken_of)
 
     def is_gone(self, job_uid: str, what: str) -> bool:
         """Whether `gone` was said of this uid, or name."""

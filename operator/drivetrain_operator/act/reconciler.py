@@ -21,6 +21,7 @@ from drivetrain_operator.act.views import Views
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import Conflict, NotFound
 from drivetrain_operator.kube.resources import PODS, TRAININGJOBS, Object, controller_uid
+from drivetrain_operator.plan.decision import soonest
 from drivetrain_operator.plan.effects import Plan
 from drivetrain_operator.plan.observe import job_view, pod_view
 from drivetrain_operator.plan.patch import status_patch
@@ -30,6 +31,7 @@ from drivetrain_operator.reports.roster import RosterBoard
 
 log = logging.getLogger(__name__)
 
+ASK_AGAIN_SECONDS: Final = 2.0
 LAG_SECONDS: Final = 5.0
 """How long a watch may take to show a pod that we created, before we ask the API server itself."""
 
@@ -57,7 +59,7 @@ class Reconciler:
         rosters: RosterBoard,
         plan: Callable[[View], Plan],
         has_seen: Callable[[str, str], bool],
-        on_write: Callable[[TrainingJobStatus, TrainingJobStatus], None] = lambda before, after: None,
+        on_write: Callable[[JobView, TrainingJobStatus], None] = lambda before, after: None,
     ) -> None:
         """`has_seen(namespace, version)`: whether the cache of pods there is as new as that resourceVersion.
 
@@ -85,7 +87,10 @@ class Reconciler:
                 # The pods in view are older than what we did; the event of the missing one brings us back.
                 return Pass(requeue_after=LAG_SECONDS - lag)
             view = self._views.around(view.job, await self._live_pods(view.job))
-        view = await self._asking.complete(view)
+        answer = await self._asking.ask(view)
+        if answer.found:
+            view = self._views.around(view.job, (*view.pods, *answer.found))
+        view = replace(view, absent=answer.absent)
         plan = self._plan(view)
         job = await self._write_status(view.job, plan)
         if job is None:
@@ -95,7 +100,8 @@ class Reconciler:
         if outcome.failures:
             # The first one stands for all: they are logged by the executor, and the next pass tries each again.
             raise outcome.failures[0]
-        return Pass(plan.requeue_after, outcome.refusals > 0)
+        again = ASK_AGAIN_SECONDS if answer.failed else None
+        return Pass(soonest(plan.requeue_after, again), outcome.refusals > 0)
 
     async def _write_status(self, job: JobView, plan: Plan) -> JobView | None:
         """The job as it is after the write, or None if it is gone."""
@@ -125,7 +131,7 @@ class Reconciler:
             return job_view(stored)
         self._jobs.put(written)
         after = job_view(written)
-        self._on_write(job.status, after.status)
+        self._on_write(job, after.status)
         return after
 
     async def refresh(self, key: JobKey) -> Object | None:

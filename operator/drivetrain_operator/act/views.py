@@ -78,7 +78,7 @@ class Views:
         received = self._book.latest(job.uid)
         found = tuple(sorted(self._pods(job.uid) if pods is None else pods, key=lambda pod: pod.name))
         seen = self._memory.seen(job.uid, _sights(job, found))
-        self._measure(found, seen, received)
+        self._measure(job.uid, found, seen, received)
         return View(
             job=job,
             now=self._clock.now(),
@@ -91,20 +91,24 @@ class Views:
             complaints=self._complaints.recent(job.uid),
             seen=seen,
             usual_start_seconds=self._patience.usual_start(),
-            may_give_up=self._patience.may_give_up(),
+            may_give_up=self._patience.may_give_up(job.uid),
             serving_seconds=self._listening.undisturbed() if self._serving else 0.0,
         )
 
     def _measure(
-        self, pods: Iterable[PodView], seen: Mapping[tuple[Sight, str | int], float], received: Received | None
+        self,
+        job_uid: str,
+        pods: Iterable[PodView],
+        seen: Mapping[tuple[Sight, str | int], float],
+        received: Received | None,
     ) -> None:
         """How long did the coordinator take that we hear? Known only if we saw it start: it is a lower bound else."""
         if received is None:
             return
         for pod in pods:
-            if pod.term == received.report.term and pod.started and not self._patience.knows(pod.uid):
+            if pod.term == received.report.term and pod.started and not self._patience.knows(job_uid, pod.uid):
                 age = self._listening.seconds() - received.first
-                self._patience.started(pod.uid, max(0.0, seen[Sight.STARTED, pod.uid] - age))
+                self._patience.started(job_uid, pod.uid, max(0.0, seen[Sight.STARTED, pod.uid] - age))
 
 
 def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | int]]:

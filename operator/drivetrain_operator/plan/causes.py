@@ -21,7 +21,7 @@ from drivetrain_api.messages import (
     STATE_LOST,
 )
 from drivetrain_api.report import Failure
-from drivetrain_api.status import FailureStatus
+from drivetrain_api.status import MAX_FAILURES, FailureStatus
 from drivetrain_operator.plan.view import PodView, Terminated
 
 
@@ -92,9 +92,16 @@ def pod_cause(pod: PodView) -> Cause:
 REPLACED: Final = "Replaced"
 """Reason of a rank process that Drivetrain ended itself, for no fault of the script's."""
 
-_HOPELESS_ERRORS: Final = ("ModuleNotFoundError", "ImportError", "SyntaxError", "IndentationError", "NameError")
+_HOPELESS_ERRORS: Final = ("ModuleNotFoundError", "SyntaxError", "IndentationError", "NameError")
 """Exceptions that the same script raises again, as long as it has not trained a step."""
 _USAGE: Final = "drivetrain.errors.UsageError"
+_PASSING: Final = re.compile(
+    r"OSError|IOError|Connection|Timeout|BrokenPipe|Interrupted|HTTP|URLError|requests\.|botocore|Unavailable|"
+    r"Accelerator|CUDA|NCCL|OutOfMemory|out of memory|gloo",
+)
+"""Errors of storage, networks and devices: another time, or another machine, may do better."""
+IN_A_ROW: Final = 3
+"""The first failure, and two tries that ended as it did."""
 
 
 def process_reason(failure: Failure) -> str:
@@ -124,8 +131,8 @@ def last_line(text: str) -> str:
 def hopeless_process(failures: Sequence[FailureStatus]) -> str | None:
     """Why another try would end as the last one did; None if it may not. `failures`: oldest first.
 
-    An error of a kind that no repetition mends, before the first step; a script that never joins; or any error that the
-    script raised twice in a row at the same step.
+    An error of a kind that no repetition mends, before the first step; a script that never joins; or an error of the
+    script's own that it raised three times in a row at the same step.
     """
     counted = [each for each in failures if each.counted]
     if not counted:
@@ -138,15 +145,19 @@ def hopeless_process(failures: Sequence[FailureStatus]) -> str | None:
         return None
     if error.startswith(_USAGE) or (last.step < 0 and error.startswith(_HOPELESS_ERRORS)):
         return f"{error}; it would fail the same way again"
-    before = counted[-2] if len(counted) > 1 else None
-    if before is not None and (before.reason, before.step, last_line(before.log_tail)) == (
-        last.reason,
-        last.step,
-        error,
-    ):
-        at = "before the first step" if last.step < 0 else f"after step {last.step + 1}"
-        return f"twice in a row {at}: {error}"
-    return None
+    alike = [(each.reason, each.step, last_line(each.log_tail)) == (last.reason, last.step, error) for each in counted]
+    if len(alike) < IN_A_ROW or not all(alike[-IN_A_ROW:]) or _PASSING.search(error):
+        return None
+    at = "before the first step" if last.step < 0 else f"after step {last.step + 1}"
+    return f"{IN_A_ROW} times in a row {at}: {error}"
+
+
+def kept(failures: Sequence[FailureStatus]) -> list[FailureStatus]:
+    """What of these status keeps: the newest, and among them those that were charged last, whoever failed beside."""
+    charged = [position for position, each in enumerate(failures) if each.counted][-IN_A_ROW:]
+    others = [position for position in range(len(failures)) if position not in charged]
+    positions = sorted([*charged, *others[len(others) - (MAX_FAILURES - len(charged)) :]])
+    return [failures[position] for position in positions] if len(failures) > MAX_FAILURES else list(failures)
 
 
 def summary(failure: FailureStatus) -> str:

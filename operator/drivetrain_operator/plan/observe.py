@@ -15,6 +15,7 @@ from drivetrain_api.constants import (
     COORDINATOR_CONTAINER,
     LABEL_ATTEMPT,
     LABEL_TERM,
+    ROLE_COORDINATOR,
     WORKER_CONTAINER,
 )
 from drivetrain_api.rules import violations
@@ -56,14 +57,9 @@ def pod_view(pod: Json) -> PodView:
     meta, status = pod.get("metadata") or {}, pod.get("status") or {}
     labels = meta.get("labels") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or ()}
-    ours: Json = next(
-        (
-            c
-            for c in status.get("containerStatuses") or ()
-            if c.get("name") in (WORKER_CONTAINER, COORDINATOR_CONTAINER)
-        ),
-        {},
-    )
+    who = names.identify(_controller(meta), meta.get("name", ""))
+    name = COORDINATOR_CONTAINER if who.role == ROLE_COORDINATOR else WORKER_CONTAINER
+    ours: Json = next((c for c in status.get("containerStatuses") or () if c.get("name") == name), {})
     state = ours.get("state") or {}
     running, waiting, terminated = (state.get(k) or {} for k in ("running", "waiting", "terminated"))
     scheduled = conditions.get("PodScheduled") or {}
@@ -71,7 +67,6 @@ def pod_view(pod: Json) -> PodView:
     # A sandbox or image that cannot be set up shows in the container's state, an init container's in its own.
     if not waiting.get("reason") or waiting.get("reason") == "PodInitializing":
         waiting = _failing_init(status) or waiting
-    who = names.identify(_controller(meta), meta.get("name", ""))
     return PodView(
         name=meta.get("name", ""),
         uid=meta.get("uid", ""),
@@ -83,7 +78,7 @@ def pod_view(pod: Json) -> PodView:
         attempt=_number(labels.get(LABEL_ATTEMPT), 0),
         term=who.term,
         node=(pod.get("spec") or {}).get("nodeName") or "",
-        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        ready=_ready(ours, conditions.get("Ready") or {}),
         deleting=meta.get("deletionTimestamp") is not None,
         started=_time(running.get("startedAt")) or _time(terminated.get("startedAt")),
         terminated=_terminated(terminated) if terminated else None,
@@ -120,6 +115,15 @@ def service_view(service: Json) -> ServiceView:
         ),
         publishes_unready=bool(spec.get("publishNotReadyAddresses")),
     )
+
+
+def _ready(ours: Json, condition: Json) -> bool:
+    """Whether our container is, by its kubelet's word, on a node that Kubernetes has not given up. Other containers,
+    and gates, are somebody else's matter."""
+    if condition.get("status") == "True":
+        return True
+    of_others = condition.get("reason") in ("ContainersNotReady", "ReadinessGatesNotReady")
+    return bool(ours.get("ready")) and of_others
 
 
 def _controller(meta: Json) -> str:

@@ -31,8 +31,8 @@ def roster(view: View) -> Roster:
     dead = {p.uid for p in workers if p.over}
     if view.report is not None:
         # A pod that took part and of which Kubernetes, asked for it, knows nothing any more.
-        dead |= {m.pod_uid for m in view.report.report.members} & view.absent
-        dead |= set(view.report.report.joined) & view.absent
+        gone = view.absent - {p.uid for p in workers}
+        dead |= ({m.pod_uid for m in view.report.report.members} | set(view.report.report.joined)) & gone
     elastic = job.spec.elastic if job.spec is not None else None
     return Roster(
         revision=0,

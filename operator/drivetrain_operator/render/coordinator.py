@@ -21,7 +21,7 @@ from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.reserved import check_coordinator
-from drivetrain_operator.render.shape import without_nulls
+from drivetrain_operator.render.shape import check_template, without_nulls
 
 COMMAND: Final = "drivetrain-coordinator"
 STAY_ON_LOST_NODE: Final = {"unreachable": 5, "not-ready": 30}
@@ -80,11 +80,12 @@ def _assembled(spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: s
 def inherited(worker_template: Mapping[str, Any]) -> Json:
     """What a coordinator takes over from its workers' template: what admits the job to nodes and to the cluster at all.
     Not where workers want to be: a coordinator needs no GPU node."""
-    spec = without_nulls(worker_template).get("spec")
-    if not isinstance(spec, dict):
-        return {}
-    found = {key: spec[key] for key in ("tolerations", "priorityClassName", "preemptionPolicy") if key in spec}
-    return found if not isinstance(found.get("tolerations", []), dict) else {}
+    try:
+        check_template(worker_template)
+    except InvalidTemplate:
+        return {}  # that is told of the workers
+    spec = without_nulls(worker_template).get("spec") or {}
+    return {key: spec[key] for key in ("tolerations", "priorityClassName", "preemptionPolicy") if key in spec}
 
 
 _DEFAULTS: Final[Json] = {
@@ -102,7 +103,7 @@ _DEFAULTS: Final[Json] = {
             ],
             # Asked of the event loop, not of the kernel: it is a witness when the operator hears nothing.
             "readinessProbe": {
-                "httpGet": {"path": "/healthz", "port": METRICS_PORT},
+                "httpGet": {"path": "/readyz", "port": METRICS_PORT},
                 "periodSeconds": 1,
                 "timeoutSeconds": 2,
                 "failureThreshold": 3,

@@ -32,7 +32,10 @@ class ComplaintBook:
         job = self._jobs.setdefault(job_uid, {})
         known = complaint in job
         if not known and len(job) >= MAX_PER_JOB:
-            return
+            oldest = min(job, key=lambda each: each.term)
+            if oldest.term >= complaint.term:
+                return
+            del job[oldest]
         job[complaint] = self._listening.seconds()
         if not known:
             self._on_news(job_uid)

@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import web
 from pydantic import ValidationError
 
+from drivetrain_api.constants import LEADER_HEADER
 from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN
 from drivetrain_api.report import LostCoordinator, Report, Roster
 from drivetrain_operator.plan.view import Complaint
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 REPORT_PATH: Final = "/v1/report"
 LOST_PATH: Final = "/v1/lost"
-LEADER_HEADER: Final = "Drivetrain-Leader"
 HOLD_SECONDS: Final = 1.0
 """How long an answer without news is held back. Short against the three seconds after which silence counts."""
 BODY_LIMIT: Final = 4 * 1024 * 1024
@@ -113,6 +113,8 @@ class ReportsServer:
         if (report.job_uid, report.term) != (claim.job_uid, claim.term):
             return _refuse(403, "the bearer token is that of another job or term than the report's")
         roster = self._rosters.current(report.job_uid)
+        if roster is None and self._rosters.is_forgotten(report.job_uid):
+            return _refuse(410, "the TrainingJob was deleted")
         if roster is None:
             # Just started leading, or the job is deleted: the caller cannot tell and keeps its last roster.
             return _refuse(404, f"no TrainingJob with uid {report.job_uid} is known here")
@@ -124,7 +126,7 @@ class ReportsServer:
                 "report", extra={"job": report.job, "uid": report.job_uid, "term": report.term, "seq": report.seq}
             )
         news = await self._rosters.news(report.job_uid, report.roster_seen, self._hold)
-        return _answer(news) if news is not None else _refuse(404, "the TrainingJob was deleted")
+        return _answer(news) if news is not None else _refuse(410, "the TrainingJob was deleted")
 
     async def _lost(self, request: web.Request) -> web.Response:
         if not self._leading():

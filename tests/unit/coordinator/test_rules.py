@@ -368,7 +368,33 @@ def test_what_drivetrain_ended_belongs_to_no_incident() -> None:
     bench.now += 1
     bench.die("b1")
     failures = bench.machine.report(1).failures
-    assert [(each.remedy != "", each.incident, each.step) for each in failures] == [(True, 0, 0), (False, 1, 0)]
+    assert [(each.remedy != "", each.incident, each.step) for each in failures] == [(True, -1, 0), (False, 1, 0)]
+
+
+def test_deaths_from_before_a_term_are_one_incident_and_of_no_known_step() -> None:
+    bench = Bench(term=2)
+    bench.roster("abc", 3, 3, term=2)
+    for pod in "abc":
+        bench.connect(pod)
+        bench.processes[pod] = {f"{pod}1": _dead(pod)}
+        bench.say(pod, forms=[])
+        bench.now += 0.4
+    assert {number for _, number in incidents(bench)} == {1}
+    assert {each.step for each in bench.machine.report(1).failures} == {None}
+
+
+def _dead(pod: str) -> ProcessState:
+    return ProcessState(id=f"{pod}/b/1", pid=1, start_ticks=1, phase=DEAD, exit_code=1, step=5000)
+
+
+def test_before_anybody_holds_a_state_nobody_waits_for_a_successor() -> None:
+    bench = Bench()
+    bench.roster("ab", 2, 2)
+    bench.ready("a1", "b1")
+    bench.leaving |= {"a", "b"}
+    bench.say("a")
+    bench.say("b")
+    assert set(bench.machine.report(1).released) == {"a", "b"}
 
 
 def test_old_and_repeated_states_are_ignored() -> None:

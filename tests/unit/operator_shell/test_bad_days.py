@@ -144,7 +144,7 @@ class Cluster:
             status = coordinator(view, view.job.status).status
             if status.membership.term > job.view.status.membership.term:
                 job.replaced.append((self.clock.time, status.membership.replaced_for))
-                self.patience.gave_up()
+                self.patience.gave_up(job.view.uid)
                 job.view = replace(job.view, status=status)
                 job.fate, job.next_report = Fate.LIVES, self.clock.time + 2.0
                 successor = builders.coordinator(status.membership.term, uid=f"{job.view.uid}/{status.membership.term}")
@@ -202,6 +202,38 @@ async def test_those_that_are_dead_are_replaced_also_on_a_bad_day() -> None:
     beating.cancel()
     assert {uid for uid, job in cluster.jobs.items() if job.replaced} == doomed
     assert killed_alive(cluster, doomed) == {}
+
+
+@pytest.mark.parametrize("every", [4.0, 8.0, 14.0])
+async def test_an_operator_that_pauses_again_and_again_finds_the_dead_all_the_same(every: float) -> None:
+    cluster = Cluster(5, 20)
+    beating = asyncio.create_task(cluster.listening.run())
+    await cluster.run(5.0)
+    hanging = cluster.jobs[min(cluster.jobs)]
+    cluster.kill(hanging, Fate.HANGS)
+    for _ in range(5):
+        await cluster.run(every)
+        await cluster.pause(1.6)
+    beating.cancel()
+    assert len(hanging.replaced) == 1
+    assert sum(len(job.replaced) for job in cluster.jobs.values()) == 1
+
+
+async def test_who_never_reports_does_not_use_up_what_others_need() -> None:
+    cluster = Cluster(6, 20)
+    beating = asyncio.create_task(cluster.listening.run())
+    await cluster.run(5.0)
+    *hostile, victim = list(cluster.jobs.values())[:11]
+    for job in hostile:
+        cluster.kill(job, Fate.HANGS)
+    for _ in range(18):
+        await cluster.run(20.0)
+        for job in hostile:
+            job.fate = Fate.HANGS  # whatever is done
+    cluster.kill(victim, Fate.HANGS)
+    await cluster.run(PROBES + GIVEN_UP_SECONDS + 10.0)
+    beating.cancel()
+    assert victim.replaced
 
 
 async def test_of_many_that_hang_at_once_a_few_are_given_up_at_a_time() -> None:

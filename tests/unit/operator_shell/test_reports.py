@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from drivetrain_api.constants import REPORTS_SERVER_NAME
+from drivetrain_api.constants import LEADER_HEADER, REPORTS_SERVER_NAME
 from drivetrain_api.messages import Progress
 from drivetrain_api.places import Standstill
 from drivetrain_api.report import (
@@ -31,7 +31,7 @@ from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import MAX_PER_JOB, RECENT_SECONDS, ComplaintBook
 from drivetrain_operator.reports.credentials import Authority
 from drivetrain_operator.reports.roster import RosterBoard
-from drivetrain_operator.reports.server import BODY_LIMIT, LEADER_HEADER, LOST_PATH, REPORT_PATH, ReportsServer
+from drivetrain_operator.reports.server import BODY_LIMIT, LOST_PATH, REPORT_PATH, ReportsServer
 from drivetrain_operator.reports.trust import Trust
 from harness.activity import Stillness
 
@@ -260,7 +260,8 @@ async def test_a_deleted_job_releases_the_held_request(server: Running, until: U
     waiting = asyncio.create_task(server.post(a_report(roster_seen=seen.revision)))
     await until(lambda: server.seq() == 1)
     server.rosters.forget(UID)
-    assert (await waiting)[0] == 404
+    assert (await waiting)[0] == 410
+    assert (await server.post(a_report(seq=2)))[0] == 410
 
 
 class Ticking(SystemClock):

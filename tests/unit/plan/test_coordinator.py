@@ -104,9 +104,10 @@ COORDINATORS = [
     Case("silence alone proves nothing", silent(3600), {"membership.term": 1}),
     Case("a launcher that lost one that we hear is wrong", running(complaints=LOST), {"membership.term": 1}),
     Case(
-        "a launcher that lost the one before says nothing of this one",
+        "a launcher that lost the one before, and found none since, says it of this one, too",
         silent(complaints=(Complaint("w-1-0", 0),)),
-        {"membership.term": 1},
+        {"membership.term": 2, "membership.replaced_for": "Unreachable"},
+        (*successor(2, "node9", strictly=True), OLDER),
     ),
     Case(
         "nor does one that is not of this job any more",
@@ -137,7 +138,37 @@ COORDINATORS = [
         replace(starting(59), usual_start_seconds=20.0),
         {"membership.term": 1},
     ),
-    Case("more, after each that was in vain", starting(29, status=at_term(1, replaced=1)), {"membership.term": 1}),
+    Case(
+        "more, after each that was in vain",
+        starting(29, status=at_term(1, replaced=1, since=ago(40))),
+        {"membership.term": 1},
+    ),
+    Case(
+        "but not because of what was long ago",
+        replaced(silent(3.1, status=at_term(1, replaced=6, since=ago(86_400))), NOT_READY),
+        {"membership.term": 2, "membership.replaced": 1},
+        (*successor(2, "node9"), OLDER),
+    ),
+    Case(
+        "how slow coordinators start delays no successor of one that has ended",
+        replace(
+            replaced(running(status=at_term(2, replaced=1, since=ago(3))), coordinator(2, deleting=True)),
+            usual_start_seconds=60.0,
+            service=service(2),
+        ),
+        {"membership.term": 3},
+        (*successor(3), gone("lm-coordinator-1", "c-1", "a newer term leads")),
+    ),
+    Case(
+        "nor a leader that has just begun to look",
+        replace(
+            replaced(running(status=at_term(2, replaced=6, since=ago(86_400))), coordinator(2, deleting=True)),
+            seen={},
+            service=service(2),
+        ),
+        {"membership.term": 3, "membership.replaced": 1},
+        (*successor(3), gone("lm-coordinator-1", "c-1", "a newer term leads")),
+    ),
     Case(
         "none is given up while no worker is there whom it would help",
         replaced(starting(16), pending(0), pending(1), pending(2)),

@@ -10,7 +10,7 @@ import pytest
 
 from drivetrain_api.messages import NEVER_STARTED, OUT_OF_MEMORY
 from drivetrain_api.report import Failure, Incompatible, JobState
-from drivetrain_api.status import Counted
+from drivetrain_api.status import MAX_FAILURES, Counted
 from drivetrain_operator.plan.effects import (
     CreateWorker,
     RecordEvent,
@@ -238,16 +238,26 @@ ONE_AFTER_ANOTHER: list[tuple[str, list[Failure], str | None]] = [
     ("a typing error", [raised(0, "SyntaxError: invalid syntax")], "invalid syntax"),
     ("a usage error of ours, at any step", [raised(0, USAGE, 9)], "7 samples for 2 ranks"),
     ("a missing module after some steps may come back", [raised(0, "ImportError: x.so", 9)], None),
-    ("something else gets another try", [raised(0, "OSError: no route to host")], None),
+    ("one that may be this node's", [raised(0, "ImportError: libcuda.so.1: cannot open shared object file")], None),
+    ("something else gets two more tries", [raised(n, "ValueError: no rows") for n in range(2)], None),
     (
-        "and no third one, if nothing was trained between",
-        [raised(0, "OSError: no route"), raised(1, "OSError: no route")],
-        "twice in a row before the first step: OSError: no route",
+        "and no more, if nothing was trained between",
+        [raised(n, "ValueError: no rows") for n in range(3)],
+        "3 times in a row before the first step: ValueError: no rows",
     ),
     (
         "later, too",
-        [raised(0, "ValueError: nan", 41), raised(1, "ValueError: nan", 41)],
-        "twice in a row after step 42: ValueError: nan",
+        [raised(n, "ValueError: nan", 41) for n in range(3)],
+        "3 times in a row after step 42: ValueError: nan",
+    ),
+    *(
+        ("what storage, networks and devices do passes", [raised(n, error, 41) for n in range(5)], None)
+        for error in (
+            "OSError: [Errno 107] Transport endpoint is not connected: '/mnt/data'",
+            "requests.exceptions.ConnectionError: storage.example: connection refused",
+            "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered",
+            "RuntimeError: NCCL watchdog",
+        )
     ),
     ("training went on between", [raised(0, "ValueError: nan", 41), raised(1, "ValueError: nan", 45)], None),
     ("another error", [raised(0, "ValueError: nan", 41), raised(1, "OSError: x", 41)], None),
@@ -269,7 +279,7 @@ ONE_AFTER_ANOTHER: list[tuple[str, list[Failure], str | None]] = [
 def test_what_would_fail_again_ends_the_job(name: str, failures: list[Failure], why: str | None) -> None:
     status = started()
     for count in range(1, len(failures) + 1):
-        status = plan(running(status=status, report=report(failures=failures[:count]))).status
+        status = plan(running(status=status, report=report(failures=failures[:count], progress=None))).status
     assert status.finished is (why is not None)
     if why is not None:
         assert why in status.message
@@ -280,21 +290,62 @@ def test_what_drivetrain_ended_itself_costs_nothing_for_a_while() -> None:
     of = spec(recovery={"maxRestarts": 0})
     wish = "out of step: asking for a fresh process"
 
-    def remedy(seq: int, step: int) -> Failure:
-        return process_failure(seq, 0, exit_code=75, log_tail=f"drivetrain: {wish}", remedy=wish, step=step)
+    def remedy(seq: int, step: int, event: int) -> Failure:
+        fields = {"exit_code": 75, "log_tail": f"drivetrain: {wish}", "remedy": wish, "step": step}
+        return process_failure(seq, -event, **fields)
 
-    found = plan(running(of, report=report(failures=[remedy(0, 9)])))
+    found = plan(running(of, report=report(failures=[remedy(0, 9, 1)])))
     assert not found.status.finished
     assert (found.status.restarts, found.status.failures[0].reason) == (0, "Replaced")
     event = next(e for e in found.effects if isinstance(e, RecordEvent) and e.reason == "Replaced")
     assert (event.type, wish in event.message) == ("Normal", True)
     status = started(of)
-    for seq in range(100):  # one each step: training goes on
-        status = plan(running(of, status=status, report=report(failures=[remedy(seq, seq)]))).status
+    for seq in range(100):  # one each step, forth and back: training goes on
+        told = [remedy(seq, (seq * 7) % 50, seq + 1)]
+        status = plan(running(of, status=status, report=report(failures=told))).status
     assert not status.finished
-    for seq in range(100, 100 + MAX_REMEDIES + 2):
-        status = plan(running(of, status=status, report=report(failures=[remedy(seq, 99)]))).status
+    together = [remedy(100 + rank, 99, 101) for rank in range(64)]
+    status = plan(running(of, status=status, report=report(failures=together))).status
+    assert not status.finished  # 64 ranks, one event
+    for seq in range(200, 200 + MAX_REMEDIES + 1):
+        status = plan(running(of, status=status, report=report(failures=[remedy(seq, 99, seq)]))).status
     assert status.finished
+
+
+def test_of_many_ranks_that_fail_together_the_one_that_is_charged_is_kept() -> None:
+    tail = "Traceback (most recent call last):\n  ...\nModuleNotFoundError: No module named 'x'"
+    of = spec(recovery={"maxRestarts": 3})
+    failures = [process_failure(rank, 1, rank=rank, log_tail=tail, step=-1) for rank in range(16)]
+    found = plan(running(of, report=report(failures=failures))).status
+    assert found.finished
+    assert "No module named 'x'" in found.message
+    assert len(found.failures) == MAX_FAILURES
+    assert sum(each.counted for each in found.failures) == 1
+
+
+def test_deaths_that_a_new_coordinator_hears_again_cost_nothing_more() -> None:
+    """Of sixteen, status keeps ten; the others were charged, and recorded, once more."""
+    failures = [process_failure(rank, 1, rank=rank, step=100) for rank in range(16)]
+    once = plan(running(report=report(failures=failures))).status
+    assert once.restarts == 1
+    later = once.model_copy(update={"counted": Counted()})  # a new term
+    again = [each.model_copy(update={"incident": 1, "step": None}) for each in failures]
+    assert plan(running(status=later, report=report(failures=again))).status.restarts == 1
+
+
+def test_a_replica_whose_clock_was_ahead_makes_no_failure_free() -> None:
+    first = plan(replaced(running(), ended(0, 137, reason="OOMKilled"))).status
+    ahead = first.failures[0].model_copy(update={"time": ago(-3600)})
+    status = first.model_copy(update={"failures": [ahead]})
+    view = replaced(running(status=status), worker(0, 1), ended(1, 137, reason="OOMKilled"), without=("lm-0-0",))
+    assert plan(view).status.restarts == 2
+
+
+def test_what_is_gone_of_a_large_state_ends_the_job_whatever_is_left_of_its_line() -> None:
+    failure = process_failure(0, 1, exit_code=76, log_tail="StateLost: rank 1 ... " + "x" * 3000, step=9)
+    found = plan(running(report=report(failures=[failure]))).status
+    cut = found.failures[0].model_copy(update={"reason": "StateLost"})
+    assert plan(running(status=found.model_copy(update={"failures": [cut], "conditions": []}))).status.finished
 
 
 EVICTIONS = [

@@ -66,6 +66,29 @@ def test_names_that_mean_pods(name: str, identity: tuple[str, int, int, int]) ->
     assert (found.role, found.index, found.incarnation, found.term) == identity
 
 
+def test_a_sidecar_called_coordinator_is_no_worker() -> None:
+    found = pod({"running": {"startedAt": AT}})
+    found["status"]["containerStatuses"].insert(0, {"name": "coordinator", "state": {"terminated": {"exitCode": 0}}})
+    assert not pod_view(found).over
+
+
+@pytest.mark.parametrize(
+    ("ours", "condition", "ready"),
+    [
+        (True, {"status": "True"}, True),
+        (True, {"status": "False", "reason": "ContainersNotReady"}, True),
+        (True, {"status": "False", "reason": "ReadinessGatesNotReady"}, True),
+        (False, {"status": "False", "reason": "ContainersNotReady"}, False),
+        (True, {"status": "False"}, False),
+    ],
+    ids=["ready", "a sidecar is not", "a gate is shut", "ours is not", "its node is lost"],
+)
+def test_whether_our_container_is_ready(ours: bool, condition: dict[str, str], ready: bool) -> None:
+    found = pod({"running": {"startedAt": AT}}, conditions=[{"type": "Ready", **condition}])
+    found["status"]["containerStatuses"][1]["ready"] = ours
+    assert pod_view(found).ready is ready
+
+
 def test_a_running_worker() -> None:
     ready = [{"type": "Ready", "status": "True"}]
     seen = pod_view(pod({"running": {"startedAt": AT}}, conditions=ready))

@@ -164,6 +164,19 @@ def test_what_is_told(template: dict[str, Any], problem: str | None) -> None:
         check_ours(worker_pod(job(of, started(of)), WORKER, PLATFORM))
 
 
+@pytest.mark.parametrize("depth", [100, 900])
+@pytest.mark.parametrize("where", ["podTemplate", "coordinator"])
+def test_a_template_that_is_nested_without_end_is_refused(depth: int, where: str) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(depth):
+        deep = {"x": deep, "y": [deep]} if _ == 0 else {"x": deep}
+    template = {"spec": {"affinity": deep}}
+    of = spec(**{where: template if where == "podTemplate" else {"podTemplate": template}})
+    problem = template_problem(of)
+    assert problem is not None
+    assert "is nested more than" in problem
+
+
 def test_fields_that_no_pod_has_are_told_and_refuse_nothing() -> None:
     template = {"spec": {"restartPolcy": "Never", "containers": [{"name": "worker", "resouces": {}}]}}
     assert template_problem(spec(podTemplate=template)) is None

@@ -115,6 +115,7 @@ class Channel:
     async def run(self) -> None:
         """Connect and reconnect for ever. Raises IncompatibleError or RefusedError."""
         wait, searching_since = BACKOFF_SECONDS, time.monotonic()
+        self._witness.searching(self.highest_term)
         while True:
             try:
                 await self._connection()

@@ -43,11 +43,13 @@ START_SECONDS: Final = 15.0
 """Until a container that runs has to have reported, or one that was heard by another leader, or before a pause of ours:
 cold caches, a busy node, a back-off of five seconds between reports."""
 START_FACTOR: Final = 3.0
-"""So many times as long as coordinators took of late."""
+"""So many times as long as coordinators take of late."""
 LAG_SECONDS: Final = 5.0
 """How long a created pod may be missing from the view before the API server is asked for it."""
 HEALTHY_SECONDS: Final = 60.0
 """A term that lasted this long was no part of a series: its successor comes without delay."""
+LONG_AGO_SECONDS: Final = 600.0
+"""Clocks of two replicas that differ by this much are no clocks."""
 MAX_BACKOFF_SECONDS: Final = 60.0
 MAX_DOUBLINGS: Final = 6
 ADDRESS_TRIES: Final = 3
@@ -71,7 +73,7 @@ def coordinator(view: View, status: TrainingJobStatus) -> Decision:
     verdict = _judge(view, status)
     raised = False
     if (reason := verdict.replace) is not None:
-        wait = _backoff(view, status)
+        wait = _backoff(view, status, reason)
         if wait > 0:
             verdict = _Verdict(after=wait)
         else:
@@ -112,15 +114,18 @@ def _judge(view: View, status: TrainingJobStatus) -> _Verdict:
 
 
 def _silence(view: View, status: TrainingJobStatus, pod: PodView) -> _Verdict:
-    running = view.age(Sight.STARTED, pod.uid)
-    report = view.report
-    growth = 2.0 ** min(status.membership.replaced, MAX_DOUBLINGS)
-    if report is not None and fresh_report(view, status) is not None and report.age_seconds < view.serving_seconds:
+    report = view.report if fresh_report(view, status) is not None else None
+    series = _lasted(view, status) < HEALTHY_SECONDS
+    growth = 2.0 ** min(status.membership.replaced, MAX_DOUBLINGS) if series else 1.0
+    if report is not None:
         silent, limit = report.age_seconds, SILENCE_SECONDS * growth
     else:
-        silent, limit = running, max(START_SECONDS, START_FACTOR * view.usual_start_seconds) * growth
-    # Before this process answered reports, or while it was deaf, silence was its own.
-    left = limit - min(silent, view.serving_seconds)
+        silent = view.age(Sight.STARTED, pod.uid)
+        limit = max(START_SECONDS, START_FACTOR * view.usual_start_seconds) * growth
+    left = limit - silent
+    if silent >= view.serving_seconds:
+        # It may have tried while this process did not answer, or was deaf: it has to come back first.
+        left = max(left, START_SECONDS - view.serving_seconds)
     if left > 0:
         return _Verdict(after=left)
     if not any(p.live and p.started is not None for p in of_role(view, ROLE_WORKER)):
@@ -135,26 +140,36 @@ def _silence(view: View, status: TrainingJobStatus, pod: PodView) -> _Verdict:
 
 
 def _lost_by_launchers(view: View, status: TrainingJobStatus) -> bool:
-    """Whether a launcher that the coordinator of this term had welcomed says that it cannot reach it any more."""
+    """Whether a launcher says that it cannot reach its coordinator: this one, or one before it, and no other since."""
     live = {p.uid for p in of_role(view, ROLE_WORKER) if p.live}
-    return any(c.term == status.membership.term and c.pod_uid in live for c in view.complaints)
+    return any(c.term <= status.membership.term and c.pod_uid in live for c in view.complaints)
 
 
-def _backoff(view: View, status: TrainingJobStatus) -> float:
-    """Seconds until the term may be raised: none for the first replacement of a series, then doubling, and longer than
-    a replacement takes."""
+def _lasted(view: View, status: TrainingJobStatus) -> float:
+    """Seconds since the term was raised. Of minutes, another replica's clock may be believed, too."""
+    since = status.membership.since
+    by_clock = (view.now - since).total_seconds() if since is not None else 0.0
+    return max(view.age(Sight.TERM, status.membership.term), by_clock if by_clock >= LONG_AGO_SECONDS else 0.0)
+
+
+def _backoff(view: View, status: TrainingJobStatus, reason: ReplacedFor) -> float:
+    """Seconds until the term may be raised: none for the first replacement of a series, then doubling; for one that
+    was silent longer than a replacement takes."""
     membership = status.membership
-    if membership.since is None or membership.replaced == 0:
+    lasted = _lasted(view, status)
+    if membership.since is None or membership.replaced == 0 or lasted >= HEALTHY_SECONDS:
         return 0.0
     wait = min(2.0 ** (membership.replaced - 1), MAX_BACKOFF_SECONDS)
-    return max(wait, view.usual_start_seconds) - view.age(Sight.TERM, membership.term)
+    if reason in (ReplacedFor.NOT_READY, ReplacedFor.UNREACHABLE):
+        wait = max(wait, view.usual_start_seconds)
+    return wait - lasted
 
 
 def _raise_term(
     view: View, status: TrainingJobStatus, reason: ReplacedFor, avoid_node: str | None
 ) -> TrainingJobStatus:
     old = status.membership
-    lasted = view.age(Sight.TERM, old.term)
+    lasted = _lasted(view, status)
     membership = old.model_copy(
         update={
             "term": old.term + 1,

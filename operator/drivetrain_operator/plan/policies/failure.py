@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from drivetrain_api.report import Report
-from drivetrain_api.status import MAX_FAILURES, MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
-from drivetrain_operator.plan.causes import Cause, pod_cause
+from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
+from drivetrain_operator.plan.causes import Cause, kept, pod_cause
 from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
@@ -43,7 +43,7 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
         if not cause.disruption:
             entries.append(_entry(view, pod, cause, counted))
     status = use_up(status, {pod.index for pod in lost}).model_copy(
-        update={"restarts": restarts, "failures": entries[-MAX_FAILURES:]}
+        update={"restarts": restarts, "failures": kept(entries)}
     )
     if hopeless is None or _trains(fresh_report(view, status)):
         return Decision(status)
@@ -60,7 +60,9 @@ def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> set[int]:
 
 
 def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:
-    return any(e.counted and e.rank is None and e.reason == cause.reason and now - e.time <= TOGETHER for e in entries)
+    return any(
+        e.counted and e.rank is None and e.reason == cause.reason and abs(now - e.time) <= TOGETHER for e in entries
+    )
 
 
 def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStatus:

@@ -12,13 +12,12 @@ from drivetrain_api.exit_codes import RankExitCode
 from drivetrain_api.messages import DEVIATION, STATE_LOST
 from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.status import (
-    MAX_FAILURES,
     MAX_LOG_TAIL,
     ConditionType,
     FailureStatus,
     TrainingJobStatus,
 )
-from drivetrain_operator.plan.causes import hopeless_process, process_reason
+from drivetrain_operator.plan.causes import hopeless_process, kept, last_line, process_reason
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
@@ -26,7 +25,7 @@ from drivetrain_operator.plan.view import View
 
 MAX_PROCESS: Final = 128
 MAX_REMEDIES: Final = 20
-"""So many processes that Drivetrain ended for no fault of theirs are free, as long as no step is finished between."""
+"""So many times may Drivetrain end processes for no fault of theirs, all at once or one, without a step between."""
 SETBACK_STEPS: Final = 2
 """A step is told one step late, and by another rank after a loss; further back means that training started over."""
 
@@ -70,7 +69,9 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     nodes = {p.uid: p.node for p in view.pods}
     seen, entries = {counted.incident}, list(status.failures)
     incidents = 0
-    remedies, remedies_step = counted.remedies, counted.remedies_step
+    remedies, remedies_step, event = counted.remedies, counted.remedies_step, counted.remedy_event
+    # A new term hears of old deaths, some of which its predecessor told: then all of that incident is paid for.
+    seen |= {f.incident for f in news if f.process[:MAX_PROCESS] in known and not f.remedy}
     for failure in news:
         if failure.process[:MAX_PROCESS] in known:
             if not failure.remedy:
@@ -78,9 +79,10 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
             continue
         if failure.remedy:
             step = -1 if failure.step is None else failure.step
-            remedies = remedies + 1 if step <= remedies_step else 1
-            remedies_step = max(remedies_step, step)
-            costs = remedies > MAX_REMEDIES
+            fresh = failure.incident != event
+            remedies = 1 if step != remedies_step else remedies + fresh
+            remedies_step, event = step, failure.incident
+            costs = fresh and remedies > MAX_REMEDIES
         else:
             costs = failure.incident > counted.incident and failure.incident not in seen
             seen.add(failure.incident)
@@ -92,10 +94,11 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
             "incident": max(seen),
             "remedies": remedies,
             "remedies_step": remedies_step,
+            "remedy_event": event,
         }
     )
     return status.model_copy(
-        update={"restarts": status.restarts + incidents, "failures": entries[-MAX_FAILURES:], "counted": updated}
+        update={"restarts": status.restarts + incidents, "failures": kept(entries), "counted": updated}
     )
 
 
@@ -110,7 +113,8 @@ def _hopeless(status: TrainingJobStatus) -> FailureStatus | None:
 
 def _said(failure: FailureStatus) -> str:
     """Its line about that, without the prefix."""
-    line = next(line for line in failure.log_tail.splitlines() if failure.reason in line)
+    lines = (line for line in failure.log_tail.splitlines() if failure.reason in line)
+    line = next(lines, last_line(failure.log_tail))  # the beginning of a long one may be cut off
     return line.split(f"{failure.reason}: ", 1)[-1].removesuffix(": asking for a fresh process")
 
 
@@ -153,8 +157,13 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
         signal=failure.signal,
         counted=counted,
         log_tail=(failure.log_tail or failure.remedy)[-MAX_LOG_TAIL:],
-        step=failure.step,
+        step=_step(view.job.status, failure),
     )
+
+
+def _step(status: TrainingJobStatus, failure: Failure) -> int | None:
+    """-1 of a job that has trained means that its coordinator, being new, does not know."""
+    return None if failure.step is None or (failure.step < 0 and status.progress is not None) else failure.step
 
 
 def _rounded(seconds: float) -> float:
