@@ -53,7 +53,7 @@ class Recovery(SpecModel):
         description="Incidents (a crash, an exception, a worker out of memory) that the job survives. "
         "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count, "
         "nor does what Drivetrain itself ends. An error that would come again (a missing module before the first step, "
-        "or the same error twice in a row at one step) ends the job at once.",
+        "or the same error of its own three times in a row at one step) ends the job at once.",
     )
     spares: int = Field(
         default=1,
