@@ -35,6 +35,8 @@ def assemble(
     # Ours comes first, so that variables and mounts of a template may refer to it.
     merged = merge(kept, {"spec": defaults})
     for template in templates:
+        if not template.content:
+            continue
         try:
             check_template(template.content)
             template.check(template.content)

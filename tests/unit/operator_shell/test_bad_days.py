@@ -176,9 +176,9 @@ async def test_pauses_of_the_operator_replace_nobody(seed: int) -> None:
     assert killed_alive(cluster, set()) == {}
 
 
-@pytest.mark.parametrize("share", [0.02, 1.0])
-async def test_paths_that_drop_for_a_minute_replace_nobody(share: float) -> None:
-    cluster = Cluster(7)
+@pytest.mark.parametrize(("share", "jobs"), [(0.1, 100), (1.0, JOBS)])
+async def test_paths_that_drop_for_a_minute_replace_nobody(share: float, jobs: int) -> None:
+    cluster = Cluster(7, jobs)
     beating = asyncio.create_task(cluster.listening.run())
     await cluster.run(5.0)
     for job in cluster.jobs.values():
