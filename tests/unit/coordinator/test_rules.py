@@ -219,30 +219,6 @@ def test_leaver_stays_while_training_needs_it() -> None:
     assert (seats(form), form.boundary) == ("a1 c1", Boundary.STEP)
 
 
-def test_when_all_leave_the_state_goes_to_newcomers_first() -> None:
-    """Three workers were evicted in one second, with 30 s of grace: all were let go after 1.4 s, with all the state."""
-    bench = Bench()
-    bench.train("a1", "b1")
-    bench.leaving |= {"a", "b"}
-    bench.roster("ab", 2, 2, draining="ab")
-    for pod in "ab":
-        bench.say(pod)
-    bench.wait(8.0, heard="ab")
-    assert bench.machine.report(1).released == []
-    bench.roster("abcd", 2, 2, draining="ab")
-    with_one = only_form(bench.ready("c1"))
-    assert (seats(with_one), [each.new for each in with_one.members]) == ("a1 b1 c1", [False, False, True])
-    bench.stand(with_one)
-    bench.wait(1.0, heard="abc")
-    assert bench.machine.report(1).released == []  # one is not enough to go on
-    bench.ready("d1")
-    after = only_form(bench.wait(1.0, heard="abcd"))
-    assert seats(after) == "c1 d1"
-    bench.change("a1", "b1", phase=READY)  # they stop at the same step
-    bench.stand(after)
-    assert set(bench.machine.report(1).released) == {"a", "b"}
-
-
 def test_smaller_target_takes_draining_pods_first_then_the_highest_index() -> None:
     bench = Bench()
     bench.train("a1", "b1", "c1", "d1", minimum=1)
@@ -301,100 +277,6 @@ def test_done_members_complete_without_replacing_a_lost_one() -> None:
     assert seats(form) == "a1 b1"
     bench.change("a1", "b1", epoch=form.epoch)
     assert bench.machine.state.end is End.COMPLETE
-
-
-def test_failures_of_one_cause_are_one_incident() -> None:
-    bench = Bench()
-    bench.train("a1", "b1", minimum=1)
-    bench.die("a1")
-    bench.die("b1")
-    bench.now += 5
-    bench.ready("a2")
-    bench.now += 5
-    bench.die("a2")
-    incidents = [(failure.process, failure.incident) for failure in bench.machine.report(1).failures]
-    assert incidents == [("a/b/1", 1), ("b/b/1", 1), ("a/b/2", 2)]
-
-
-def incidents(bench: Bench) -> list[tuple[str, int]]:
-    return [(failure.process, failure.incident) for failure in bench.machine.report(1).failures]
-
-
-def test_a_replacement_that_is_named_with_the_death_before_it_pays_for_itself() -> None:
-    """Every second death was free: five of them cost two restarts."""
-    bench = Bench()
-    bench.train("a1", "b1", minimum=2)
-    for number in range(1, 6):
-        bench.now += 1
-        bench.processes["a"][f"a{number}"] = bench.processes["a"][f"a{number}"].model_copy(
-            update={"phase": DEAD, "exit_code": 1}
-        )
-        bench.change(f"a{number + 1}")  # one message tells of both
-    assert incidents(bench) == [(f"a/b/{number}", number) for number in range(1, 6)]
-
-
-def test_a_spare_that_takes_over_and_fails_too_has_tried_anew() -> None:
-    bench = Bench()
-    bench.train("a1", "b1", minimum=1)
-    bench.ready("a2", "b2")
-    bench.now += 1
-    form = only_form(bench.die("a1"))
-    assert "a2" in seats(form)
-    bench.now += 1
-    bench.die("b1")  # in the first membership with a1: of the same cause
-    bench.now += 1
-    bench.die("a2")
-    assert incidents(bench) == [("a/b/1", 1), ("b/b/1", 1), ("a/b/2", 2)]
-
-
-def test_processes_that_fail_before_the_first_membership_are_one_incident() -> None:
-    bench = Bench()
-    bench.roster("abc", 3, 3)
-    for pod in "abc":
-        bench.ready(f"{pod}1")
-        bench.change(f"{pod}1", phase=ProcessPhase.STARTING)
-        bench.now += 0.1
-    for pod in "abc":
-        bench.change(f"{pod}1", phase=DEAD, exit_code=1)
-        bench.now += 0.1
-    assert {number for _, number in incidents(bench)} == {1}
-
-
-def test_what_drivetrain_ended_belongs_to_no_incident() -> None:
-    bench = Bench()
-    bench.train("a1", "b1", minimum=1)
-    bench.change("a1", phase=DEAD, exit_code=75, remedy="asks for a fresh process")
-    assert not bench.machine.state.incident.open
-    bench.now += 1
-    bench.die("b1")
-    failures = bench.machine.report(1).failures
-    assert [(each.remedy != "", each.incident, each.step) for each in failures] == [(True, -1, 0), (False, 1, 0)]
-
-
-def test_deaths_from_before_a_term_are_one_incident_and_of_no_known_step() -> None:
-    bench = Bench(term=2)
-    bench.roster("abc", 3, 3, term=2)
-    for pod in "abc":
-        bench.connect(pod)
-        bench.processes[pod] = {f"{pod}1": _dead(pod)}
-        bench.say(pod, forms=[])
-        bench.now += 0.4
-    assert {number for _, number in incidents(bench)} == {1}
-    assert {each.step for each in bench.machine.report(1).failures} == {None}
-
-
-def _dead(pod: str) -> ProcessState:
-    return ProcessState(id=f"{pod}/b/1", pid=1, start_ticks=1, phase=DEAD, exit_code=1, step=5000)
-
-
-def test_before_anybody_holds_a_state_nobody_waits_for_a_successor() -> None:
-    bench = Bench()
-    bench.roster("ab", 2, 2)
-    bench.ready("a1", "b1")
-    bench.leaving |= {"a", "b"}
-    bench.say("a")
-    bench.say("b")
-    assert set(bench.machine.report(1).released) == {"a", "b"}
 
 
 def test_old_and_repeated_states_are_ignored() -> None:
