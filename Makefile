@@ -59,7 +59,7 @@ generate: setup ## Write the CRD and the reference pages from the code
 
 .PHONY: bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator
 bench-operator: setup ## The operator beside a plain create loop, on a real API server (root; about 10 minutes)
-	@$(PYTHON) -m bench.operator $(ARGS)
+	@$(PYTHON) -m bench.operator_cost $(ARGS)
 bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes)
 	@$(PYTHON) -m bench.recovery $(ARGS)
 bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)

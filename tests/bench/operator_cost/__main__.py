@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from bench.operator.process import Operator
+from bench.operator_cost.process import Operator
 from cluster.down import down
 from cluster.kubectl import kubectl
 from cluster.layout import kubeconfig
