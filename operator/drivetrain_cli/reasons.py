@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 ADVICE: Final[dict[str, str]] = {
     "ImagePullFailed": "Correct spec.image (in a new job), or make the image available to the nodes.",
-    "InvalidTemplate": "Correct spec.podTemplate at the path named; pods are created again when spec changes.",
+    "InvalidTemplate": "Correct the template at the path named; pods are created again when spec changes.",
     "QuotaExceeded": "Raise the ResourceQuota that is named, free what it counts, or lower spec.workers.",
     "Forbidden": "The namespace's admission rules or the operator's permissions (RBAC) refuse the object.",
     "NameConflict": "Delete or rename the object that has the name, or give the job another name.",
@@ -25,6 +25,9 @@ ADVICE: Final[dict[str, str]] = {
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
     "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",
+    "NeverStarted": "The script must call drivetrain.start(), or what calls it, in the process that spec.command starts.",
+    "InitContainerFailed": "Mend the init container of spec.podTemplate that is named; what it said is below.",
+    "Evicted": "The worker used more disk than it may: raise its ephemeral-storage limit or the volume's sizeLimit.",
     "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
     "incident: late ranks are killed, and their stacks are shown here.",
     "NoProgress": "The stack below is where the rank was. If it only takes long there, raise "
@@ -120,6 +123,8 @@ def _conditions(status: Json, said: str) -> list[str]:
             continue
         if kind == "StandingStill" and holds == "True":
             lines.append(f"It stands still: {message}")
+        elif kind in ("KeptElsewhere", "CredentialsLost") and holds == "True":
+            lines.append(f"{kind}: {message}")
         elif kind == "StateLost" and holds == "True":
             lines.append(f"Training state was lost: {message}")
         elif kind == "Running" and holds != "True" and status.get("phase") in ("Pending", "Waiting", "Running"):

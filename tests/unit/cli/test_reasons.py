@@ -189,3 +189,12 @@ def test_one_line(status: Json, line: str) -> None:
 def test_a_sentence_is_said_once() -> None:
     text = "\n".join(explain(job(STANDS), [], [], None, NOW))
     assert text.count(STILL) == 1
+
+
+@pytest.mark.parametrize("kind", ["KeptElsewhere", "CredentialsLost"])
+def test_who_keeps_a_job_and_whether_it_can_be_led(kind: str) -> None:
+    condition = {"type": kind, "status": "True", "reason": "x", "message": "what is the matter, and what to do"}
+    lines = explain(job({**RUNNING, "conditions": [condition]}), [], [], None, NOW)
+    assert f"{kind}: what is the matter, and what to do" in lines
+    gone = {**condition, "status": "False"}
+    assert not any(kind in line for line in explain(job({**RUNNING, "conditions": [gone]}), [], [], None, NOW))
