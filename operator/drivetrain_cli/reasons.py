@@ -25,7 +25,7 @@ ADVICE: Final[dict[str, str]] = {
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
     "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",
-    "NeverStarted": "The script must call drivetrain.start(), or what calls it, in the process that spec.command starts.",
+    "NeverStarted": "The script must call drivetrain.start() in the process that spec.command starts.",
     "InitContainerFailed": "Mend the init container of spec.podTemplate that is named; what it said is below.",
     "Evicted": "The worker used more disk than it may: raise its ephemeral-storage limit or the volume's sizeLimit.",
     "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
