@@ -134,6 +134,7 @@ class Controller:
         if self._scope.namespaces and key_of(obj).namespace not in self._scope.namespaces:
             return
         if kind == "DELETED":
+            self._given.rosters.deleted(uid_of(obj))
             self.jobs.remove(key_of(obj), uid_of(obj))
         else:
             self.jobs.put(obj)

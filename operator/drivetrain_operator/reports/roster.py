@@ -13,8 +13,8 @@ from typing import Final
 
 from drivetrain_api.report import Roster
 
-FORGOTTEN: Final = 10_000
-"""Uids of jobs that are gone, which are remembered for their coordinators."""
+REMEMBERED: Final = 10_000
+"""Uids of jobs that were deleted, which are remembered for their coordinators."""
 
 
 class RosterBoard:
@@ -24,7 +24,7 @@ class RosterBoard:
         self._revision = 0
         self._rosters: dict[str, Roster] = {}
         self._changed: dict[str, asyncio.Event] = {}
-        self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def lead(self, since: datetime) -> None:
         """Revisions begin at `since` in milliseconds, so that those of a new leader exceed its predecessor's."""
@@ -43,9 +43,16 @@ class RosterBoard:
         """The roster of a job, or None for a job that this process does not know (yet, or any more)."""
         return self._rosters.get(job_uid)
 
-    def is_forgotten(self, job_uid: str) -> bool:
-        """Whether the job was here, and is gone: unlike one that this process never knew."""
-        return job_uid in self._forgotten
+    def deleted(self, job_uid: str) -> None:
+        """A watch told that the job was deleted. That some request did not find it would not be enough: an API server
+        that has just started answers so, too, and the coordinator stops for good."""
+        self._deleted[job_uid] = None
+        while len(self._deleted) > REMEMBERED:
+            self._deleted.popitem(last=False)
+
+    def was_deleted(self, job_uid: str) -> bool:
+        """Whether `deleted` was said of it."""
+        return job_uid in self._deleted
 
     async def news(self, job_uid: str, seen: int, timeout: float) -> Roster | None:
         """The roster once its revision is not `seen`, or the unchanged one after `timeout` seconds."""
@@ -67,9 +74,6 @@ class RosterBoard:
     def forget(self, job_uid: str) -> None:
         """The job is gone; whoever waits is answered at once."""
         self._rosters.pop(job_uid, None)
-        self._forgotten[job_uid] = None
-        while len(self._forgotten) > FORGOTTEN:
-            self._forgotten.popitem(last=False)
         self._wake(job_uid)
 
     def _wake(self, job_uid: str) -> None:

@@ -33,6 +33,7 @@ REPORT_PATH: Final = "/v1/report"
 LOST_PATH: Final = "/v1/lost"
 HOLD_SECONDS: Final = 1.0
 """How long an answer without news is held back. Short against the three seconds after which silence counts."""
+LOST_LIMIT: Final = 4096
 BODY_LIMIT: Final = 4 * 1024 * 1024
 """A report of 4,096 workers is about 1 MiB."""
 
@@ -96,12 +97,9 @@ class ReportsServer:
             self._runner = None
 
     async def _report(self, request: web.Request) -> web.Response:
-        if not self._leading():
-            return await self._name_leader()
-        try:
-            claim = self._claim(request)
-        except BadToken as error:
-            return _refuse(401, str(error), {"WWW-Authenticate": "Bearer"})
+        claim = await self._admitted(request)
+        if isinstance(claim, web.Response):
+            return claim
         try:
             report = Report.model_validate_json(await request.read())
         except ValidationError as error:
@@ -113,7 +111,7 @@ class ReportsServer:
         if (report.job_uid, report.term) != (claim.job_uid, claim.term):
             return _refuse(403, "the bearer token is that of another job or term than the report's")
         roster = self._rosters.current(report.job_uid)
-        if roster is None and self._rosters.is_forgotten(report.job_uid):
+        if roster is None and self._rosters.was_deleted(report.job_uid):
             return _refuse(410, "the TrainingJob was deleted")
         if roster is None:
             # Just started leading, or the job is deleted: the caller cannot tell and keeps its last roster.
@@ -126,15 +124,17 @@ class ReportsServer:
                 "report", extra={"job": report.job, "uid": report.job_uid, "term": report.term, "seq": report.seq}
             )
         news = await self._rosters.news(report.job_uid, report.roster_seen, self._hold)
-        return _answer(news) if news is not None else _refuse(410, "the TrainingJob was deleted")
+        if news is not None:
+            return _answer(news)
+        deleted = self._rosters.was_deleted(report.job_uid)
+        return _refuse(410 if deleted else 404, "the TrainingJob was deleted" if deleted else "not known any more")
 
     async def _lost(self, request: web.Request) -> web.Response:
-        if not self._leading():
-            return await self._name_leader()
-        try:
-            claim = self._claim(request)
-        except BadToken as error:
-            return _refuse(401, str(error), {"WWW-Authenticate": "Bearer"})
+        claim = await self._admitted(request)
+        if isinstance(claim, web.Response):
+            return claim
+        if request.content_length is None or request.content_length > LOST_LIMIT:
+            return _refuse(413, f"such a message has at most {LOST_LIMIT} bytes, and says how many")
         try:
             said = LostCoordinator.model_validate_json(await request.read())
         except ValidationError as error:
@@ -145,6 +145,14 @@ class ReportsServer:
             return _refuse(404, f"no TrainingJob with uid {said.job_uid} is known here")
         self._complaints.store(said.job_uid, Complaint(said.pod_uid, said.term))
         return web.Response(status=204)
+
+    async def _admitted(self, request: web.Request) -> TokenClaim | web.Response:
+        """Whom the caller speaks for, if this is the place to speak; before anything is spent on it."""
+        try:
+            claim = self._claim(request)
+        except BadToken as error:
+            return _refuse(401, str(error), {"WWW-Authenticate": "Bearer"})
+        return claim if self._leading() else await self._name_leader()
 
     async def _name_leader(self) -> web.Response:
         """Whoever comes here went by a Service whose endpoints somebody learned too late."""

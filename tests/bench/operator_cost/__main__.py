@@ -26,6 +26,7 @@ from drivetrain_api.constants import API_VERSION, KIND
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.kube.auth import find_credentials
 from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import NotFound
 from drivetrain_operator.kube.resources import PODS, TRAININGJOBS
 
 PARALLEL: Final = 16
@@ -114,7 +115,7 @@ async def effects(client: KubeClient, jobs: int, tries: int) -> list[float]:
             try:
                 await client.get(PODS, successor, OURS)
                 break
-            except Exception:
+            except NotFound:
                 if time.monotonic() - began > 60:
                     raise
                 await asyncio.sleep(0.005)

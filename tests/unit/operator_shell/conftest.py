@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from drivetrain_local.apiserver import ApiServer
 from harness.patience import patiently
+from unit.operator_shell.world import JumpClock, World, crds
 
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -24,3 +26,13 @@ def until() -> Until:
                 await asyncio.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A cluster around one operator, on an API server of its own."""
+    async with ApiServer(crds=crds()) as api, api.session() as http:
+        world = World(api, http, JumpClock())
+        yield world
+        for close in world.closing:
+            await close()

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from drivetrain_api.constants import LABEL_INDEX, LABEL_JOB_UID, LABEL_ROLE, ROLE_COORDINATOR, ROLE_WORKER
-from drivetrain_local.apiserver import ApiServer, Fault
+from drivetrain_local.apiserver import Fault
 from drivetrain_operator.controller import Controller, Scope, Surroundings
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.client import KubeClient
@@ -29,16 +29,7 @@ from drivetrain_operator.reports.roster import RosterBoard
 from harness.patience import patiently
 from unit.operator_shell.pilot import KEY, ROOT, Pilot
 from unit.operator_shell.test_crash_matrix import check_always, workers
-from unit.operator_shell.world import NAMESPACE, JumpClock, World, a_job, crds
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with ApiServer(crds=crds()) as api, api.session() as http:
-        world = World(api, http, JumpClock())
-        yield world
-        for close in world.closing:
-            await close()
+from unit.operator_shell.world import NAMESPACE, World, a_job
 
 
 @dataclass

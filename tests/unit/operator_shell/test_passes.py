@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
-from drivetrain_local.apiserver import ApiServer, Fault
+from drivetrain_local.apiserver import Fault
 from unit.operator_shell.pilot import Pilot
-from unit.operator_shell.world import JumpClock, World, a_job, crds
+from unit.operator_shell.world import World, a_job
 
 Reached = Callable[[World], bool]
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with ApiServer(crds=crds()) as api, api.session() as http:
-        world = World(api, http, JumpClock())
-        yield world
-        for close in world.closing:
-            await close()
 
 
 def running(workers: int) -> Reached:

@@ -211,6 +211,8 @@ async def test_a_replica_that_does_not_lead_names_the_one_that_does(server: Runn
     server.leading[0] = False
     assert (await server.post(a_report(), path=path))[0] == 503
     assert server.named == "https://10.0.0.9:8443"
+    assert (await server.post(a_report(), "x", path))[0] == 401
+    assert server.named is None  # a stranger is told nothing, and costs no request
 
 
 LOST = LostCoordinator(job_uid=UID, pod_uid="p0", term=2)
@@ -219,6 +221,7 @@ LOST_ANSWERS: list[tuple[str, str | LostCoordinator, str, int]] = [
     ("its coordinator", LOST, ROOT.coordinator_token(UID, 2), 403),
     ("a worker of another job", LOST, ROOT.worker_token("uid-b"), 403),
     ("somebody else", LOST, Authority.generate(NOW).worker_token(UID), 401),
+    ("more than it can have to say", " " * 5000, ROOT.worker_token(UID), 413),
     ("a term that is none", '{"job_uid": "uid-a", "pod_uid": "p0", "term": 1e300}', ROOT.worker_token(UID), 400),
     ("a uid without end", f'{{"job_uid": "uid-a", "pod_uid": "{"x" * 99}", "term": 1}}', ROOT.worker_token(UID), 400),
     (
@@ -253,15 +256,21 @@ def test_complaints_end_and_wake_once() -> None:
     assert len(book.recent(UID)) == MAX_PER_JOB
 
 
-async def test_a_deleted_job_releases_the_held_request(server: Running, until: Until) -> None:
+@pytest.mark.parametrize(("told", "status"), [(True, 410), (False, 404)], ids=["deleted", "only not found"])
+async def test_a_job_that_is_gone_releases_the_held_request(
+    server: Running, until: Until, told: bool, status: int
+) -> None:
+    """At 410 a coordinator stops for good: it takes a watch's word."""
     server.rosters.publish(UID, a_roster())
     seen = server.rosters.current(UID)
     assert seen is not None
     waiting = asyncio.create_task(server.post(a_report(roster_seen=seen.revision)))
     await until(lambda: server.seq() == 1)
+    if told:
+        server.rosters.deleted(UID)
     server.rosters.forget(UID)
-    assert (await waiting)[0] == 410
-    assert (await server.post(a_report(seq=2)))[0] == 410
+    assert (await waiting)[0] == status
+    assert (await server.post(a_report(seq=2)))[0] == status
 
 
 class Ticking(SystemClock):

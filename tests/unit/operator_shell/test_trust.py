@@ -6,30 +6,19 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 
 import pytest
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
-from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.plan.view import Me
 from drivetrain_operator.reports.credentials import Authority, BadRoot, BadToken
 from drivetrain_operator.reports.trust import Trust, rotated_secret
 from unit.operator_shell.pilot import ROOT, Pilot
 from unit.operator_shell.test_passes import drive, running
-from unit.operator_shell.world import JumpClock, World, a_job, crds
+from unit.operator_shell.world import World, a_job
 
 NOW = dt.datetime.now(dt.UTC)
 OLD = Trust(Authority.generate(NOW))
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with ApiServer(crds=crds()) as api, api.session() as http:
-        world = World(api, http, JumpClock())
-        yield world
-        for close in world.closing:
-            await close()
 
 
 def condition(world: World, kind: str) -> dict[str, str]:
