@@ -18,8 +18,14 @@ from typing import Any
 from drivetrain_local.objects import Obj
 
 _ROOTS = ("Pod", "Service", "Endpoints", "Secret", "ConfigMap", "ServiceAccount", "Namespace", "Node", "Event", "Lease",
-          "EndpointSlice")  # fmt: skip
-_PREFERRED = ("io.k8s.api.core.v1.", "io.k8s.api.coordination.v1.", "io.k8s.api.discovery.v1.", "io.k8s.apimachinery.")
+          "EndpointSlice", "PodDisruptionBudget")  # fmt: skip
+_PREFERRED = (
+    "io.k8s.api.core.v1.",
+    "io.k8s.api.coordination.v1.",
+    "io.k8s.api.discovery.v1.",
+    "io.k8s.api.policy.v1.",
+    "io.k8s.apimachinery.",
+)
 _PRINTED_NULLS = ("creationTimestamp", "lastProbeTime", "lastTransitionTime", "eventTime", "firstTimestamp",
                   "lastTimestamp", "startedAt", "finishedAt")  # fmt: skip
 """Times that Kubernetes itself writes as null, so that clients never find them missing."""

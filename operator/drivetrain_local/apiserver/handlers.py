@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from drivetrain_local.apiserver import errors, patch, pods, scale
+from drivetrain_local.apiserver import budgets, errors, patch, pods, scale
 from drivetrain_local.apiserver.deletes import DeleteOptions, Deletes
 from drivetrain_local.apiserver.events import as_served, as_stored
 from drivetrain_local.apiserver.faults import Faults
@@ -219,6 +219,7 @@ class Handlers:
         if target.subresource == "binding":
             pods.bind(self._writes, target.resource, pod, given)
         else:
+            budgets.check(self._store, self._registry, pod)
             pods.evict(self._deletes, target.resource, pod, given)
         return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 

@@ -33,7 +33,7 @@ def bind(writes: Writes, resource: Resource, pod: Obj, binding: Obj) -> None:
 
 
 def evict(deletes: Deletes, resource: Resource, pod: Obj, eviction: Obj) -> None:
-    """A deletion by another name; there are no disruption budgets here."""
+    """A deletion by another name."""
     options = DeleteOptions.parse(eviction.get("deleteOptions") or {}, {})
     deletes.delete(resource, meta(pod)["namespace"], meta(pod)["name"], options)
 

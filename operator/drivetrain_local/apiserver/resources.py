@@ -88,6 +88,8 @@ BUILTIN: tuple[Resource, ...] = (
     Resource("events.k8s.io", "v1", "events", "Event", short_names=("ev",), storage="events"),
     Resource("coordination.k8s.io", "v1", "leases", "Lease", unconditional_update=False),
     Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+    Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", short_names=("pdb",), status=True,
+             unconditional_update=False),
     Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False,
              short_names=("crd", "crds"), categories=("api-extensions",), status=True, unconditional_update=False),
     Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False,
@@ -99,7 +101,7 @@ NOT_HERE: dict[str, tuple[str, ...]] = {
          "podtemplates", "replicationcontrollers", "resourcequotas"),
     "admissionregistration.k8s.io": (), "apiregistration.k8s.io": (), "apps": (), "authentication.k8s.io": (),
     "authorization.k8s.io": (), "autoscaling": (), "batch": (), "certificates.k8s.io": (), "metrics.k8s.io": (),
-    "networking.k8s.io": (), "node.k8s.io": (), "policy": (), "rbac.authorization.k8s.io": (),
+    "networking.k8s.io": (), "node.k8s.io": (), "rbac.authorization.k8s.io": (),
     "resource.k8s.io": (), "scheduling.k8s.io": (), "storage.k8s.io": (), "flowcontrol.apiserver.k8s.io": (),
 }  # fmt: skip
 """Groups (and, for the core group, resources) of Kubernetes that answer 501 here."""
