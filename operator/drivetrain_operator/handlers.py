@@ -7,24 +7,33 @@ objects. So there is one low-level handler, which passes the event on and return
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import aiohttp
 import kopf
 
 from drivetrain_api.constants import GROUP, PLURAL, VERSION
-from drivetrain_operator.kube.auth import Access, Credentials
+from drivetrain_operator.kube.auth import Access
 from drivetrain_operator.kube.errors import CredentialsError
 from drivetrain_operator.kube.resources import Object
 
 log = logging.getLogger(__name__)
 
 RELOGIN_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 120
+"""So long a watch may last: the next one shows that there is still somebody who watches."""
 
 
-def registry(credentials: Credentials, observe: Callable[[str | None, Object], None]) -> kopf.OperatorRegistry:
-    """Handlers that call `observe(type, object)`; the type is ADDED, MODIFIED, DELETED, or None in the first list."""
+def registry(
+    access: Callable[[Access | None], Awaitable[Access]],
+    observe: Callable[[str | None, Object], None],
+    trace: Callable[[], aiohttp.TraceConfig],
+) -> kopf.OperatorRegistry:
+    """Handlers that call `observe(type, object)`; the type is ADDED, MODIFIED, DELETED, or None in the first list.
+
+    `access(stale)` gives credentials, others than those that were refused; `trace()` is told of each request.
+    """
     handlers = kopf.OperatorRegistry()
     stale: list[Access] = []
 
@@ -32,17 +41,18 @@ def registry(credentials: Credentials, observe: Callable[[str | None, Object], N
     async def login(**_: Any) -> kopf.AiohttpSession:
         """Called at start, and again after each 401."""
         try:
-            access = await (credentials.refresh(stale[0]) if stale else credentials.access())
+            given = await access(stale[0] if stale else None)
         except CredentialsError as error:
             raise kopf.TemporaryError(str(error), delay=RELOGIN_SECONDS) from error
-        stale[:] = [access]
+        stale[:] = [given]
         # kopf closes the session that was refused, so it gets one of its own each time.
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=access.tls, limit=0),
-            headers={"Authorization": access.authorization} if access.authorization else None,
-            proxy=access.proxy,
+            connector=aiohttp.TCPConnector(ssl=given.tls, limit=0),
+            headers={"Authorization": given.authorization} if given.authorization else None,
+            proxy=given.proxy,
+            trace_configs=[trace()],
         )
-        return kopf.AiohttpSession(server=access.server, aiohttp_session=session, default_namespace=access.namespace)
+        return kopf.AiohttpSession(server=given.server, aiohttp_session=session, default_namespace=given.namespace)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
     async def trainingjob(event: kopf.RawEvent, **_: Any) -> None:
@@ -60,6 +70,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 15
     settings.networking.connect_timeout = 5
     settings.watching.chunk_size = 500
+    settings.watching.server_timeout = WATCH_SECONDS
     settings.queueing.worker_limit = None
     settings.process.ultimate_exiting_timeout = 10
     settings.persistence.finalizer = f"{GROUP}/kopf-finalizer"

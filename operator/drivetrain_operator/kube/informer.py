@@ -145,7 +145,8 @@ class Informer(Generic[V]):
         return order[0] is None or (order[1] is not None and order[1] >= order[0])
 
     def last_event_age(self) -> float | None:
-        """Seconds since the server gave a sign of life (event, bookmark, list, opened watch); None before the first."""
+        """Seconds since this last heard anything (event, bookmark, list, opened watch), or tried to and failed; None
+        before the first. More than a few minutes means that it is stuck, which only a restart mends."""
         return None if self._alive_at is None else self._clock.monotonic() - self._alive_at
 
     async def run(self) -> NoReturn:
@@ -160,6 +161,7 @@ class Informer(Generic[V]):
                 continue
             except KubeError as error:
                 cause = error
+            self._alive_at = self._clock.monotonic()
             self._observer.interrupted(self._resource.plural, type(cause).__name__)
             self._failures += 1
             if isinstance(cause, Gone):
