@@ -25,7 +25,7 @@ from drivetrain_api.training import Training
 
 Json = Mapping[str, Any]
 MAX_NAME: Final = 50
-"""`<job>-coordinator` is a Service, and its name is a DNS label: 63 characters at most."""
+"""Names of its children are made of it, and become host names: 63 characters at most."""
 
 _NAME: Final = re.compile(rf"[a-z]([-a-z0-9]{{0,{MAX_NAME - 2}}}[a-z0-9])?")
 _STARTED: Final = "has(oldSelf.status) && has(oldSelf.status.startTime)"
@@ -138,7 +138,7 @@ RULES: Final[tuple[Rule, ...]] = (
         path="",
         cel=f"self.metadata.name.matches('^{_NAME.pattern}$')",
         message=f"metadata.name must be a DNS label of at most {MAX_NAME} characters that begins with a letter, "
-        "because NAME-coordinator becomes a Service",
+        "because host names are made of it",
         check=lambda self, _: _NAME.fullmatch(self["metadata"]["name"]) is not None,
     ),
     Rule(

@@ -202,6 +202,9 @@ class Resolved(StatusModel):
     coordinator_address: str | None = Field(
         default=None, max_length=64, description="Address of the coordinator's Service, which workers were given."
     )
+    script: str | None = Field(
+        default=None, max_length=253, description="The job's own copy of spec.script.configMap, which workers mount."
+    )
 
 
 class TrainingJobStatus(StatusModel):

@@ -16,7 +16,8 @@ from typing import Final
 from drivetrain_api.status import ReplacedFor, TrainingJobStatus
 from drivetrain_operator.act.children import Children
 from drivetrain_operator.act.executor import Executor
-from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher, key_of, later, uid_of
+from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher, key_of, uid_of
+from drivetrain_operator.act.kinds import CHILD_KINDS
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.act.queue import Priority, WorkQueue
@@ -27,11 +28,12 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
-from drivetrain_operator.kube.resources import TRAININGJOBS, Object
+from drivetrain_operator.kube.resources import BUDGETS, TRAININGJOBS, Object
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.metrics.jobs import count_change
 from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.observe import is_orphaning
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import JobView, Me
 from drivetrain_operator.render.platform import Platform
@@ -56,6 +58,8 @@ class Scope:
     """Empty: all."""
     workers: int = 8
     resync_seconds: float = 120.0
+    budgets: bool = True
+    """Whether jobs get PodDisruptionBudgets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +96,29 @@ class Controller:
         self._scope = scope
         self._metrics = metrics
         self._running: asyncio.Task[None] | None = None
+        self._scopes: tuple[str | None, ...] = scope.namespaces or (None,)
+        self._filled: set[str | None] = set()
+        self._orphaning: set[str] = set()
+        """Uids of jobs that are being deleted without their pods."""
         self._ready = asyncio.Event()
         self.queue: WorkQueue[JobKey] = WorkQueue(given.clock, given.rng, observer=metrics.queue)
         self.jobs = JobCache(Watcher(self._job_changed, self._job_gone))
+        kinds = [kind for kind in CHILD_KINDS if scope.budgets or kind.resource is not BUDGETS]
         self.children = Children(
-            given.client, scope.namespaces, self._child_changed, given.clock, given.rng, metrics.informers
+            given.client, scope.namespaces, self._child_changed, given.clock, given.rng, metrics.informers, kinds
         )
         self._patience = Patience(given.listening, lambda: len(self.jobs))
         self._memory = JobMemory(given.clock, given.listening)
         self._views = Views(
             self.jobs,
-            self.children.pods,
-            self.children.services,
+            self.children.family,
             given.book,
             self._memory,
             given.clock,
             given.listening,
             self._patience,
             given.complaints,
-            Me(given.operator, given.trust.current.fingerprint, given.trust.roots),
+            Me(given.operator, given.trust.current.fingerprint, given.trust.roots, scope.budgets),
         )
         executor = Executor(
             given.client, given.tell, self._memory, given.trust, given.platform, given.clock, count=metrics.effect
@@ -133,11 +141,15 @@ class Controller:
         """An event of the TrainingJob watch: ADDED, MODIFIED, DELETED, or None from its first list."""
         if self._scope.namespaces and key_of(obj).namespace not in self._scope.namespaces:
             return
+        uid = uid_of(obj)
         if kind == "DELETED":
-            self._given.rosters.deleted(uid_of(obj))
-            self.jobs.remove(key_of(obj), uid_of(obj))
-        else:
-            self.jobs.put(obj)
+            if uid not in self._orphaning and not is_orphaning(obj):
+                self._given.rosters.deleted(uid)
+            self.jobs.remove(key_of(obj), uid)
+            return
+        if is_orphaning(obj):
+            self._orphaning.add(uid)
+        self.jobs.put(obj)
 
     def heard(self, job_uid: str) -> None:
         """A coordinator said something new, or a launcher that it lost it."""
@@ -155,6 +167,7 @@ class Controller:
         self.queue.add(key, priority=Priority.FAILURE if deleting else Priority.NORMAL)
 
     def _job_gone(self, key: JobKey, uid: str) -> None:
+        self._orphaning.discard(uid)
         self._memory.forget(uid)
         self._given.book.forget(uid)
         self._given.complaints.forget(uid)
@@ -169,14 +182,14 @@ class Controller:
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Fill the caches, then let workers loose. Returns when both is done; tries for as long as it takes."""
+        """Fill the caches, then let workers loose. Returns when a first namespace is looked after; tries for as long as
+        it takes. The others follow as they can be read."""
         self._running = asyncio.create_task(self._run(), name="controller")
-        synced = asyncio.create_task(self._fill(), name="controller-fill")
-        await asyncio.wait({self._running, synced}, return_when=asyncio.FIRST_COMPLETED)
-        if not synced.done():
-            synced.cancel()
+        ready = asyncio.create_task(self._ready.wait(), name="controller-ready")
+        await asyncio.wait({self._running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
             await self._running
-        await synced
 
     async def wait(self) -> None:
         """Returns never; raises what broke the controller."""
@@ -195,41 +208,43 @@ class Controller:
             self._running.cancel()
             await asyncio.wait({self._running})
 
-    async def resync(self) -> None:
+    async def resync(self, namespace: str | None) -> None:
         """Compare the job cache with a live list: finds what no watch ever told. Raises KubeError."""
-        items: list[Object] = []
-        version = ""
-        for namespace in self._scope.namespaces or (None,):
-            page = await self._given.client.list(TRAININGJOBS, namespace)
-            items.extend(page.items)
-            # The oldest of several lists speaks for all: nothing that it may have missed counts as gone.
-            version = page.resource_version if not version or later(version, page.resource_version) else version
-        self.jobs.replace(items, version)
+        page = await self._given.client.list(TRAININGJOBS, namespace)
+        self.jobs.replace(page.items, page.resource_version, namespace)
 
-    async def _fill(self) -> None:
+    async def _fill(self, namespace: str | None) -> None:
+        """Until this namespace can be looked after."""
+        where = {"namespace": namespace or "all"}
         while True:
             try:
-                await self.children.wait_synced(SYNC_SECONDS)
+                await self.children.wait_synced(namespace, SYNC_SECONDS)
                 break
             except TimeoutError:
-                log.warning("still waiting for the first list of pods and Services")
+                log.warning("still waiting for the first list of children", extra=where)
         failures = 0
         while True:
             try:
-                await self.resync()
+                await self.resync(namespace)
                 break
             except KubeError as error:
                 # 404 means that the CRD is not installed yet.
                 failures += 1
-                log.warning("TrainingJobs cannot be listed yet", extra={"error": str(error)})
+                log.warning("TrainingJobs cannot be listed yet", extra={"error": str(error), **where})
                 await self._given.clock.sleep(Backoff(cap=10.0).delay(failures, self._given.rng))
-        self._views.serving()
-        log.info("caches filled", extra={"jobs": len(self.jobs)})
+        if not self._filled:
+            self._views.serving()
+        self._filled.add(namespace)
+        log.info("caches filled", extra={"jobs": len(self.jobs), **where})
         self._ready.set()
+        for key in self.jobs.jobs(namespace):
+            self.queue.add(key)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.children.run(), name="children")
+            for namespace in self._scopes:
+                group.create_task(self._fill(namespace), name=f"fill-{namespace or 'all'}")
             await self._ready.wait()
             for number in range(self._scope.workers):
                 group.create_task(
@@ -241,10 +256,11 @@ class Controller:
     async def _resync_for_ever(self) -> None:
         while True:
             await self._given.clock.sleep(self._scope.resync_seconds * (0.9 + 0.2 * self._given.rng.random()))
-            try:
-                await self.resync()
-            except KubeError as error:
-                log.warning("resync failed", extra={"error": str(error)})
+            for namespace in list(self._filled):
+                try:
+                    await self.resync(namespace)
+                except KubeError as error:
+                    log.warning("resync failed", extra={"error": str(error), "namespace": namespace or "all"})
             for key in self.jobs.jobs():
                 self.queue.add(key, priority=Priority.RESYNC)
 
@@ -252,4 +268,6 @@ class Controller:
         if not self._given.leading():
             # The Lease ran out and the process is about to end; whoever leads now does this.
             return Pass()
+        if not self._filled & {None, key.namespace}:
+            return Pass()  # what children it has is not known yet; it is looked at as soon as it is
         return await self._reconciler.reconcile(key)

@@ -54,6 +54,9 @@ class JobWatch(Protocol):
     async def run(self, observe: Callable[[str | None, Object], None], stop: asyncio.Event) -> None:
         """Call `observe` for every event until `stop` is set. Returning earlier, or raising, ends the process."""
 
+    def silence(self) -> float | None:
+        """Seconds since the quietest watch heard anything, or failed to; None before all did."""
+
 
 class Process:
     """Wires everything that `settings` ask for. `abort(reason)` must end the process without any clean-up."""
@@ -154,12 +157,12 @@ class Process:
             f"{settings.own_namespace}/{settings.lease_name}",
             self._leading,
         )
-        controller = Controller(
-            given, Scope(settings.namespaces, settings.workers, settings.resync_seconds), self._metrics
-        )
+        scope = Scope(settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets)
+        controller = Controller(given, scope, self._metrics)
         self._controller = controller
         self.rosters.lead(self._clock.now())
-        self.health.watch(Gauge("watch of pods and Services", controller.children.silence, WATCH_LIMIT))
+        self.health.watch(Gauge("watch of jobs' children", controller.children.silence, WATCH_LIMIT))
+        self.health.watch(Gauge("watch of jobs", self._watch.silence, WATCH_LIMIT))
         self.health.watch(Gauge("oldest job in the queue", controller.queue.oldest_wait, PASS_LIMIT))
         self.health.watch(Gauge("slowest pass", controller.queue.longest_work, PASS_LIMIT))
         watch_stop = asyncio.Event()
@@ -184,7 +187,6 @@ class Process:
         await asyncio.wait(vital)
         await self._elector.release()
         await _at_most(STOP_SECONDS, self._recorder.flush())
-        # kopf waits five seconds for any task that it did not start itself, such as an open probe connection.
         await self.reports.stop()
         await self.health.stop()
         watch_stop.set()

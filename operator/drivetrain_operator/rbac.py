@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.constants import GROUP, PLURAL
+from drivetrain_operator.act.kinds import CHILD_KINDS
+from drivetrain_operator.reports.keystore import ROOT_SECRET
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,12 @@ def _rule(group: str, resource: str, verbs: str, why: str, names: str = "") -> R
     return Rule(group, resource, frozenset(verbs.split()), why, frozenset(names.split()))
 
 
-ROOT_SECRET: Final = "drivetrain-root"
-"""Name of the Secret, in the operator's own namespace, that every token and certificate derives from."""
-
 JOBS: Final = (
     _rule(GROUP, PLURAL, "get list watch", "see jobs; read one again after a conflict"),
     _rule(GROUP, PLURAL, "delete", "ttlSecondsAfterFinished"),
     _rule(GROUP, f"{PLURAL}/status", "patch", "say what is going on"),
     _rule(GROUP, f"{PLURAL}/finalizers", "update", "OpenShift and OwnerReferencesPermissionEnforcement: own children"),
-    _rule("", "pods", "get list watch create delete", "workers and coordinators"),
-    _rule("", "services", "get list watch create patch", "the stable address of a job's coordinator"),
-    _rule("", "secrets", "create", "credentials of a job; never read back"),
+    *(_rule(kind.resource.group, kind.resource.plural, kind.verbs, kind.why) for kind in CHILD_KINDS),
     _rule("", "events", "create patch", "tell people what happened, counting repetitions"),
 )
 

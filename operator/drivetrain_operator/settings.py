@@ -60,6 +60,8 @@ class Settings:
     """How long the Lease outlives a leader that vanished; all candidates have to agree on it."""
     workers: int
     resync_seconds: float
+    disruption_budgets: bool
+    """Whether jobs get PodDisruptionBudgets."""
     log_format: LogFormat
     log_level: str
 
@@ -99,6 +101,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         lease_seconds=given.lease_seconds,
         workers=given.workers,
         resync_seconds=given.resync_seconds,
+        disruption_budgets=given.disruption_budgets,
         log_format=LogFormat(given.log_format),
         log_level=given.log_level,
     )
@@ -145,12 +148,13 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("pod-ip", "this pod's address, for the EndpointSlice", env.get("POD_IP"))
     option("metrics-host", "address of /metrics, /healthz and /readyz (default: $POD_IP, else all)", host)
     option("metrics-port", "their port; 0 picks a free one", str(METRICS_PORT), kind=int)
-    parser.add_argument(
-        "--leader-election",
-        action=argparse.BooleanOptionalAction,
-        default=env.get(ENV_PREFIX + "LEADER_ELECTION", "true").lower() not in ("false", "0", "no"),
-        help="take the Lease before acting; without it, run one replica only",
-    )
+
+    def switch(flag: str, help_text: str) -> None:
+        given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"), "true").lower() not in ("false", "0", "no")
+        parser.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, default=given, help=help_text)
+
+    switch("leader-election", "take the Lease before acting; without it, run one replica only")
+    switch("disruption-budgets", "a PodDisruptionBudget for each job: evictions take workers one after another")
     option("lease-name", "name of the Lease", "drivetrain-operator")
     option("lease-seconds", "how long the Lease outlives a leader that vanished", "15", kind=float)
     option("workers", "jobs that are looked at at the same time", "8", kind=int)

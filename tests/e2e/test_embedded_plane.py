@@ -72,6 +72,11 @@ class Plane:
     async def status(self, name: str) -> dict[str, Any]:
         return (await self.job(name)).get("status") or {}
 
+    async def pod(self, name: str) -> str:
+        """The whole name of the newest pod whose name begins so."""
+        pods = (await self.client.get(PODS))["items"]
+        return max(str(pod["metadata"]["name"]) for pod in pods if pod["metadata"]["name"].startswith(f"{name}-"))
+
     async def emptied(self) -> None:
         """Returns once no pod is left; 20 s at most."""
         async with patiently(20):
@@ -136,13 +141,13 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     operator = Daemon(plane.state, "operator").pid()
     os.kill(operator, signal.SIGKILL)
     await asyncio.to_thread(os.waitpid, operator, 0)  # later than `up` would look, on a busy machine
-    await plane.client.delete(f"{PODS}/survivor-1-0", {"gracePeriodSeconds": 0})
+    await plane.client.delete(f"{PODS}/{await plane.pod('survivor-1-0')}", {"gracePeriodSeconds": 0})
     await up(plane.options)
     await plane.until("survivor", lambda status: status["workers"]["world"] == 2 and status["membership"]["epoch"] > 1)
 
     # The coordinator is lost: another one leads on, and nobody starts again.
     term = (await plane.status("survivor"))["membership"]["term"]
-    await plane.client.delete(f"{PODS}/survivor-coordinator-{term}", {"gracePeriodSeconds": 0})
+    await plane.client.delete(f"{PODS}/{await plane.pod(f'survivor-coordinator-{term}')}", {"gracePeriodSeconds": 0})
     await plane.until("survivor", lambda status: status["membership"]["term"] == term + 1)
 
     plane.hurry.touch()

@@ -20,6 +20,13 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]
+# Each job's own copy of its script.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]

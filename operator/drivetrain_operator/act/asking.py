@@ -107,12 +107,12 @@ def _taking_part(view: View) -> set[str]:
 def _current_names(view: View) -> set[str]:
     job = view.job
     indices = slots.parse(job.status.workers.indices)
-    return {names.worker(job.name, index, job.status.incarnations.get(index, 0)) for index in indices}
+    used = job.status.incarnations
+    return {names.worker(job.name, job.uid, index, used.get(index, 0)) for index in indices}
 
 
 def _missing_coordinator(view: View) -> str | None:
     term = view.job.status.membership.term
-    name = names.coordinator(view.job.name, term)
-    if term == 0 or view.age(Sight.TERM, term) < LAG_SECONDS or any(pod.name == name for pod in view.pods):
+    if term == 0 or view.age(Sight.TERM, term) < LAG_SECONDS or any(pod.term == term for pod in view.pods):
         return None
-    return name
+    return names.coordinator(view.job.name, view.job.uid, term)

@@ -1,24 +1,25 @@
-"""Which pods and Services do our jobs have? Two informers for each namespace that is looked after, or two for all.
+"""What children do our jobs have? For each namespace that is looked after, or for all: an informer a kind.
 
-Answers by the uid of the owning job. A change that no view shows (a heartbeat in a pod's conditions) wakes nobody.
+Each namespace is a scope of its own: one that is forbidden, or gone, waits for itself, with its own back-off. A change
+that no view shows (a heartbeat in a pod's conditions) wakes nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeAlias, TypeVar
 
 from drivetrain_api.constants import LABEL_JOB_UID
+from drivetrain_operator.act.kinds import CHILD_KINDS, ChildKind, ChildView
 from drivetrain_operator.act.queue import Priority
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.informer import Informer, InformerObserver
-from drivetrain_operator.kube.resources import PODS, SERVICES, Object, Resource, controller_uid
-from drivetrain_operator.plan.observe import pod_view, service_view
-from drivetrain_operator.plan.view import PodView, ServiceView
+from drivetrain_operator.kube.resources import PODS, Object, controller_uid
+from drivetrain_operator.plan.view import BudgetView, Family, PodView, ServiceView
 
 V = TypeVar("V")
 Wake = Callable[[str, Priority], None]
@@ -26,15 +27,19 @@ Wake = Callable[[str, Priority], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Child(Generic[V]):
+class Child:
     """A view, and whose it is."""
 
     owner: str | None
-    view: V
+    view: ChildView
+
+
+Caches: TypeAlias = Mapping[str, Informer[Child]]
+"""By the plural of their kind."""
 
 
 class Children:
-    """Pods and Services of all jobs in scope."""
+    """The children of all jobs in scope."""
 
     def __init__(
         self,
@@ -44,74 +49,75 @@ class Children:
         clock: Clock,
         rng: random.Random,
         observer: InformerObserver | None = None,
+        kinds: Sequence[ChildKind] = CHILD_KINDS,
     ) -> None:
         self._wake = wake
+        self._kinds = {kind.resource.plural: kind for kind in kinds if kind.project is not None}
 
-        def informer(
-            resource: Resource, project: Callable[[Object], V], urgent: Callable[[V], bool], namespace: str | None
-        ) -> Informer[Child[V]]:
+        def informer(kind: ChildKind, namespace: str | None) -> Informer[Child]:
             return Informer(
                 client,
-                resource,
-                lambda obj: Child(controller_uid(obj), project(obj)),
+                kind.resource,
+                lambda obj: _child(kind, obj),
                 clock,
                 rng,
                 namespace=namespace,
                 label_selector=LABEL_JOB_UID,
-                handler=lambda old, new: self._changed(old, new, urgent),
+                handler=lambda old, new: self._changed(kind, old, new),
                 observer=observer,
             )
 
-        scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
-        self._pods = {scope: informer(PODS, pod_view, _urgent, scope) for scope in scopes}
-        self._services = {scope: informer(SERVICES, service_view, lambda _: False, scope) for scope in scopes}
-
-    def _all(self) -> list[Informer[Child[PodView]] | Informer[Child[ServiceView]]]:
-        return [*self._pods.values(), *self._services.values()]
+        self._scopes: dict[str | None, Caches] = {
+            scope: {plural: informer(kind, scope) for plural, kind in self._kinds.items()}
+            for scope in (tuple(namespaces) or (None,))
+        }
 
     async def run(self) -> None:
         """Follow the API server until cancelled. Raises only for a defect."""
         async with asyncio.TaskGroup() as group:
-            for informer in self._all():
-                group.create_task(informer.run())
+            for caches in self._scopes.values():
+                for informer in caches.values():
+                    group.create_task(informer.run())
 
-    async def wait_synced(self, timeout: float) -> None:
-        """Returns when every cache is filled; TimeoutError after `timeout` seconds."""
+    async def wait_synced(self, scope: str | None, timeout: float) -> None:
+        """Returns when the vital caches of a scope are filled; TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            for informer in self._all():
-                await informer.wait_synced(timeout)
+            for plural, informer in self._scopes[scope].items():
+                if self._kinds[plural].vital:
+                    await informer.wait_synced(timeout)
 
-    def pods(self, job_uid: str) -> Iterable[PodView]:
-        """Pods whose controller is this job."""
-        return [child.view for informer in self._pods.values() for child in informer.owned_by(job_uid)]
-
-    def services(self, job_uid: str) -> Iterable[ServiceView]:
-        """Services whose controller is this job."""
-        return [child.view for informer in self._services.values() for child in informer.owned_by(job_uid)]
-
-    def all_pods(self) -> Iterable[PodView]:
-        """Every pod of every job, for metrics."""
-        return [child.view for informer in self._pods.values() for child in informer.views()]
+    def family(self, namespace: str, job_uid: str) -> Family:
+        """The children whose controller is this job."""
+        found = [child.view for informer in self._of(namespace).values() for child in informer.owned_by(job_uid)]
+        return Family(
+            tuple(view for view in found if isinstance(view, PodView)),
+            next((view for view in found if isinstance(view, ServiceView)), None),
+            next((view for view in found if isinstance(view, BudgetView)), None),
+        )
 
     def has_seen(self, namespace: str, resource_version: str) -> bool:
         """Whether the cache of the namespace's pods is as new as this version."""
-        informer = self._pods.get(namespace) or self._pods.get(None)
+        informer = self._of(namespace).get(PODS.plural)
         return informer is None or informer.has_seen(resource_version)
 
     def silence(self) -> float | None:
-        """Seconds since the quietest watch gave a sign of life; None before all did."""
-        ages = [informer.last_event_age() for informer in self._all()]
+        """Seconds since the quietest watch heard anything, or failed to; None before all did."""
+        ages = [informer.last_event_age() for caches in self._scopes.values() for informer in caches.values()]
         known = [age for age in ages if age is not None]
         return max(known) if len(known) == len(ages) else None
 
-    def _changed(self, old: Child[V] | None, new: Child[V] | None, urgent: Callable[[V], bool]) -> None:
+    def _of(self, namespace: str) -> Caches:
+        return self._scopes.get(namespace) or self._scopes.get(None) or {}
+
+    def _changed(self, kind: ChildKind, old: Child | None, new: Child | None) -> None:
         if old == new:
             return
-        gone = new is None
         for child in (old, new):
             if child is not None and child.owner is not None:
-                self._wake(child.owner, Priority.FAILURE if gone or urgent(child.view) else Priority.NORMAL)
+                urgent = new is None or kind.urgent(child.view)
+                self._wake(child.owner, Priority.FAILURE if urgent else Priority.NORMAL)
 
 
-def _urgent(pod: PodView) -> bool:
-    return pod.over or pod.deleting
+def _child(kind: ChildKind, obj: Object) -> Child:
+    assert kind.project is not None
+    return Child(controller_uid(obj), kind.project(obj))

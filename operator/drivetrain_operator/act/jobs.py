@@ -71,11 +71,14 @@ class JobCache:
             del self._jobs[key]
         self._bury(key, uid)
 
-    def replace(self, live: Iterable[Object], resource_version: str) -> None:
-        """Take over a complete live list of this resourceVersion: jobs that it lacks, and that are older, are gone."""
+    def replace(self, live: Iterable[Object], resource_version: str, namespace: str | None = None) -> None:
+        """Take over a complete live list of a namespace, or of all, of this resourceVersion: jobs that it lacks, and
+        that are older, are gone."""
         objects = list(live)
         listed = {uid_of(obj) for obj in objects}
         for key, known in list(self._jobs.items()):
+            if namespace is not None and key.namespace != namespace:
+                continue
             if uid_of(known) not in listed and not later(known["metadata"]["resourceVersion"], resource_version):
                 self.remove(key, uid_of(known))
         for obj in objects:
@@ -89,9 +92,9 @@ class JobCache:
         """The name of the job with this uid, as long as it lives."""
         return self._by_uid.get(uid)
 
-    def jobs(self) -> list[JobKey]:
-        """All jobs that live."""
-        return list(self._jobs)
+    def jobs(self, namespace: str | None = None) -> list[JobKey]:
+        """All jobs that live, in a namespace or anywhere."""
+        return [key for key in self._jobs if namespace is None or key.namespace == namespace]
 
     def objects(self) -> list[Object]:
         """All jobs that live, for metrics."""

@@ -14,10 +14,8 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.view import Refusal, RefusalKind, Sight
 
-SECRET_SECONDS: Final = 30.0
-"""So long a Secret is not created again, although a pod waits for something."""
-
-
+FILE_SECONDS: Final = 30.0
+"""So long a Secret, or the copy of a script, is not created again, although a pod waits for something."""
 UNSEEN_SECONDS: Final = 600.0
 
 
@@ -33,10 +31,11 @@ class _Refused:
 @dataclass(slots=True)
 class _Remembered:
     refused: dict[str, _Refused] = field(default_factory=dict)
-    secrets: dict[str, float] = field(default_factory=dict)
+    files: dict[str, float] = field(default_factory=dict)
     tried_generation: int = -1
     written: str = ""
     written_at: float = 0.0
+    status_at: float | None = None
     seen: dict[tuple[Sight, str | int], tuple[float, float]] = field(default_factory=dict)
     """When each was seen first and last, on the listening clock."""
     names: dict[str, str] = field(default_factory=dict)
@@ -45,7 +44,7 @@ class _Remembered:
 
 
 class JobMemory:
-    """Refused creates, Secrets that exist, what we created but have not seen yet, and since when we see what; by the
+    """Refused creates, files that exist, what we created but have not seen yet, and since when we see what; by the
     job's uid."""
 
     def __init__(self, clock: Clock, listening: Listening) -> None:
@@ -78,18 +77,18 @@ class JobMemory:
             for name, item in sorted(job.refused.items())
         )
 
-    def secret_exists(self, job_uid: str, name: str) -> None:
-        """A Secret of the job was created, or found to exist: we may not read it to see."""
-        self._of(job_uid).secrets[name] = self._clock.monotonic()
+    def file_exists(self, job_uid: str, name: str) -> None:
+        """A Secret, or the copy of the script, was created, or found to exist: no cache shows it."""
+        self._of(job_uid).files[name] = self._clock.monotonic()
 
-    def secrets(self, job_uid: str) -> frozenset[str]:
-        """Names of the job's Secrets that existed a moment ago. Somebody may delete them, and nobody would tell."""
+    def files(self, job_uid: str) -> frozenset[str]:
+        """Names of those that existed a moment ago. Somebody may delete them, and nobody would tell."""
         job = self._jobs.get(job_uid)
-        since = self._clock.monotonic() - SECRET_SECONDS
-        return frozenset(name for name, at in job.secrets.items() if at >= since) if job is not None else frozenset()
+        since = self._clock.monotonic() - FILE_SECONDS
+        return frozenset(name for name, at in job.files.items() if at >= since) if job is not None else frozenset()
 
     def template_tried(self, job_uid: str, generation: int) -> None:
-        """The API server accepted a worker pod of this generation in a dry run."""
+        """The API server accepted a worker pod of this generation."""
         self._of(job_uid).tried_generation = generation
 
     def is_template_tried(self, job_uid: str, generation: int) -> bool:
@@ -109,6 +108,16 @@ class JobMemory:
         if job is None or not job.written:
             return None
         return job.written, self._clock.monotonic() - job.written_at
+
+    def status_written(self, job_uid: str) -> None:
+        """The job's status was written."""
+        self._of(job_uid).status_at = self._clock.monotonic()
+
+    def status_age(self, job_uid: str) -> float:
+        """Seconds since then; infinite if it never was."""
+        job = self._jobs.get(job_uid)
+        at = job.status_at if job is not None else None
+        return float("inf") if at is None else self._clock.monotonic() - at
 
     def caught_up(self, job_uid: str) -> None:
         """The cache, or a live list, shows everything that we did."""

@@ -24,7 +24,7 @@ from drivetrain_operator.kube.resources import PODS, TRAININGJOBS, Object, contr
 from drivetrain_operator.plan.decision import soonest
 from drivetrain_operator.plan.effects import Plan
 from drivetrain_operator.plan.observe import job_view, pod_view
-from drivetrain_operator.plan.patch import status_patch
+from drivetrain_operator.plan.patch import only_counts, status_patch
 from drivetrain_operator.plan.roster import roster
 from drivetrain_operator.plan.view import JobView, PodView, View
 from drivetrain_operator.reports.roster import RosterBoard
@@ -32,6 +32,7 @@ from drivetrain_operator.reports.roster import RosterBoard
 log = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS: Final = 2.0
+COUNTS_SECONDS: Final = 1.0
 LAG_SECONDS: Final = 5.0
 """How long a watch may take to show a pod that we created, before we ask the API server itself."""
 
@@ -92,6 +93,9 @@ class Reconciler:
             view = self._views.around(view.job, (*view.pods, *answer.found))
         view = replace(view, absent=answer.absent)
         plan = self._plan(view)
+        wait = self._may_wait(view.job, plan)
+        if wait > 0:
+            return Pass(soonest(plan.requeue_after, wait))
         job = await self._write_status(view.job, plan)
         if job is None:
             return Pass()
@@ -102,6 +106,12 @@ class Reconciler:
             raise outcome.failures[0]
         again = ASK_AGAIN_SECONDS if answer.failed else None
         return Pass(soonest(plan.requeue_after, again), outcome.refusals > 0)
+
+    def _may_wait(self, job: JobView, plan: Plan) -> float:
+        """Seconds for which nothing has to be written: pods that come up one by one are counted once a second."""
+        if plan.effects or plan.status == job.status or not only_counts(job.status, plan.status):
+            return 0.0
+        return COUNTS_SECONDS - self._memory.status_age(job.uid)
 
     async def _write_status(self, job: JobView, plan: Plan) -> JobView | None:
         """The job as it is after the write, or None if it is gone."""
@@ -129,6 +139,7 @@ class Reconciler:
                 raise
             # It was us: the answer to a write got lost, and the client tried again. What follows from it is due.
             return job_view(stored)
+        self._memory.status_written(job.uid)
         self._jobs.put(written)
         after = job_view(written)
         self._on_write(job, after.status)

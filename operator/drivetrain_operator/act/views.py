@@ -16,7 +16,7 @@ from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
-from drivetrain_operator.plan.view import JobView, Me, PodView, ReportView, ServiceView, Sight, View
+from drivetrain_operator.plan.view import Family, JobView, Me, PodView, ReportView, Sight, View
 from drivetrain_operator.reports.book import Received, ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 
@@ -24,13 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Views:
-    """Builds views. `pods` and `services` answer with the children whose controller has the given uid."""
+    """Builds views. `children(namespace, uid)` answers with the children whose controller has the given uid."""
 
     def __init__(
         self,
         jobs: JobCache,
-        pods: Callable[[str], Iterable[PodView]],
-        services: Callable[[str], Iterable[ServiceView]],
+        children: Callable[[str, str], Family],
         book: ReportBook,
         memory: JobMemory,
         clock: Clock,
@@ -40,8 +39,7 @@ class Views:
         me: Me,
     ) -> None:
         self._jobs = jobs
-        self._pods = pods
-        self._services = services
+        self._children = children
         self._book = book
         self._memory = memory
         self._clock = clock
@@ -76,15 +74,17 @@ class Views:
         """The view of a job that was read already. `pods`, if given, come from a live list."""
         now = self._listening.seconds()
         received = self._book.latest(job.uid)
-        found = tuple(sorted(self._pods(job.uid) if pods is None else pods, key=lambda pod: pod.name))
+        family = self._children(job.namespace, job.uid)
+        found = tuple(sorted(family.pods if pods is None else pods, key=lambda pod: pod.name))
         seen = self._memory.seen(job.uid, _sights(job, found))
         self._measure(job.uid, found, seen, received)
         return View(
             job=job,
             now=self._clock.now(),
             pods=found,
-            service=next(iter(self._services(job.uid)), None),
-            secrets=self._memory.secrets(job.uid),
+            service=family.service,
+            budget=family.budget,
+            files=self._memory.files(job.uid),
             report=ReportView(received.report, now - received.at) if received is not None else None,
             refusals=self._memory.refusals(job.uid, job.generation),
             me=self._me,

@@ -7,6 +7,7 @@ after a lost answer: the caller must look first.
 
 import asyncio
 import contextlib
+import functools
 import json
 import random
 import socket
@@ -241,8 +242,9 @@ def _seconds(limit: float | None) -> str:
     return "its limit" if limit is None else f"{limit:.3g} s"
 
 
+@functools.cache
 def _environment_proxy(server: str) -> str | None:
-    """HTTPS_PROXY and NO_PROXY, as kubectl and client-go honour them."""
+    """HTTPS_PROXY and NO_PROXY, as kubectl and client-go honour them; as they are at the first request."""
     proxies = getproxies()
     if not proxies:
         return None

@@ -20,7 +20,7 @@ from drivetrain_api.status import TrainingJobStatus
 
 @dataclass(frozen=True, slots=True)
 class CreateService:
-    """`<job>-coordinator`, selecting the coordinator of this term. Render: `render.service.coordinator_service`."""
+    """Selecting the coordinator of this term. Render: `render.service.coordinator_service`."""
 
     name: str
     term: int
@@ -39,6 +39,21 @@ class PatchService:
     """Keys of its selector that somebody added: with them, it would select nobody."""
 
 
+@dataclass(frozen=True, slots=True)
+class CreateBudget:
+    """The PodDisruptionBudget of the workers. Render: `render.budget.budget`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchBudget:
+    """Make it what it should be. Render: `render.budget.budget_patch`."""
+
+    name: str
+    uid: str
+
+
 class SecretKind(StrEnum):
     """What a Secret carries."""
 
@@ -49,6 +64,14 @@ class SecretKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PodOwner:
+    """A pod with which its Secret goes."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreateSecret:
     """One immutable, owned Secret. Its name contains the job's uid, because we may create but not read Secrets."""
 
@@ -56,14 +79,30 @@ class CreateSecret:
     kind: SecretKind
     term: int
     """COORDINATOR: the term; WORKER: 0."""
+    owner: PodOwner | None = None
+    """COORDINATOR: its pod. WORKER: None, it is the job's."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateScript:
+    """The job's own, immutable copy of the ConfigMap with its script: who edits that one changes no job that runs.
+    Render: `render.script.script`."""
+
+    name: str
+    source: str
+    """The ConfigMap."""
+    key: str
+    """What it must have."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateCoordinator:
-    """The coordinator pod of a term that status already holds. Render: `render.coordinator.coordinator_pod`."""
+    """The coordinator pod of a term that status already holds, and then its Secret, which ends with the pod. Render:
+    `render.coordinator.coordinator_pod`."""
 
     name: str
     term: int
+    secret: str
     avoid_node: str | None = None
     avoid_strictly: bool = False
     """It must not run there; else it should not."""
@@ -106,9 +145,9 @@ class DeleteJob:
     uid: str
 
 
-Effect = (
-    CreateService | PatchService | CreateSecret | CreateCoordinator | CreateWorker | DeletePod | RecordEvent | DeleteJob
-)
+Create = CreateService | CreateBudget | CreateSecret | CreateScript | CreateCoordinator | CreateWorker
+Mend = PatchService | PatchBudget
+Effect = Create | Mend | DeletePod | RecordEvent | DeleteJob
 
 
 @dataclass(frozen=True, slots=True)

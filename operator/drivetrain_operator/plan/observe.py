@@ -21,8 +21,9 @@ from drivetrain_api.constants import (
 from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_operator.plan.view import JobView, PodPhase, PodView, ServiceView, Terminated
+from drivetrain_operator.plan.view import BudgetView, JobView, PodPhase, PodView, ServiceView, Terminated
 from drivetrain_operator.render import names
+from drivetrain_operator.render.budget import rules
 
 Json = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,8 +49,15 @@ def job_view(job: Json) -> JobView:
         spec=spec if not invalid else None,
         status=TrainingJobStatus.model_validate(job.get("status") or {}),
         deleting=meta.get("deletionTimestamp") is not None,
+        orphaning=is_orphaning(job),
         invalid=invalid,
     )
+
+
+def is_orphaning(job: Json) -> bool:
+    """Whether it is being deleted without what it owns."""
+    meta = job.get("metadata") or {}
+    return meta.get("deletionTimestamp") is not None and "orphan" in (meta.get("finalizers") or ())
 
 
 def pod_view(pod: Json) -> PodView:
@@ -115,6 +123,13 @@ def service_view(service: Json) -> ServiceView:
         ),
         publishes_unready=bool(spec.get("publishNotReadyAddresses")),
     )
+
+
+def budget_view(budget: Json) -> BudgetView:
+    """The job's PodDisruptionBudget."""
+    meta, spec = budget.get("metadata") or {}, budget.get("spec") or {}
+    owner = next((str(o.get("uid")) for o in meta.get("ownerReferences") or () if o.get("controller")), "")
+    return BudgetView(meta.get("name", ""), meta.get("uid", ""), spec == rules(owner))
 
 
 def _ready(ours: Json, condition: Json) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drivetrain_api.status import StatusModel, TrainingJobStatus
+from drivetrain_api.status import Condition, StatusModel, TrainingJobStatus
 
 Json = dict[str, Any]
 
@@ -22,6 +22,20 @@ def status_patch(old: TrainingJobStatus, new: TrainingJobStatus) -> Json:
     before = status_json(old) if old.phase is not None else {}
     changes = merge_patch(before, status_json(new))
     return {"status": changes} if changes else {}
+
+
+def only_counts(old: TrainingJobStatus, new: TrainingJobStatus) -> bool:
+    """Whether they differ in nothing but how many pods are there, and in the words that say so."""
+    counted = ("current", "ready", "world", "summary")
+    workers = new.workers.model_copy(update={name: getattr(old.workers, name) for name in counted})
+    if [_essence(c) for c in old.conditions] != [_essence(c) for c in new.conditions]:
+        return False
+    words = {"message": old.message, "conditions": old.conditions, "workers": workers}
+    return new.model_copy(update=words) == old
+
+
+def _essence(condition: Condition) -> tuple[object, ...]:
+    return condition.type, condition.status, condition.reason, condition.observed_generation
 
 
 def merge_patch(old: Json, new: Json) -> Json:

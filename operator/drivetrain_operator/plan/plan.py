@@ -12,6 +12,7 @@ from typing import Final
 
 from drivetrain_operator.plan.decision import Decision, Policy, soonest
 from drivetrain_operator.plan.effects import Effect, Plan
+from drivetrain_operator.plan.policies.budget import budget
 from drivetrain_operator.plan.policies.coordinator import coordinator
 from drivetrain_operator.plan.policies.deadline import deadline
 from drivetrain_operator.plan.policies.events import events
@@ -44,6 +45,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
     size,  # which slots
     coordinator,  # before workers: they are given its address
     workers,  # which pods
+    budget,  # how many of them may leave at once
 )
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,

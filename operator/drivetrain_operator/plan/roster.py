@@ -49,6 +49,8 @@ def roster(view: View) -> Roster:
 def _stop(view: View) -> str | None:
     """Why the coordinator should end the job, if it should. Success is not a reason: it ends by itself."""
     job = view.job
+    if job.orphaning:
+        return None
     if job.deleting:
         return "the job is being deleted"
     failed = job.status.condition(ConditionType.FAILED)

@@ -32,6 +32,8 @@ class JobView:
     status: TrainingJobStatus
     deleting: bool = False
     """metadata.deletionTimestamp is set: the job is being stopped, nothing is created."""
+    orphaning: bool = False
+    """It is being deleted with `--cascade=orphan`: its pods shall go on."""
     invalid: tuple[str, ...] = ()
 
 
@@ -124,6 +126,26 @@ class ServiceView:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetView:
+    """The PodDisruptionBudget of the job's workers. Only one whose controller is the job's uid."""
+
+    name: str
+    uid: str
+    as_rendered: bool
+    """Whether it says what it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A job's children, as the caches have them."""
+
+    pods: tuple[PodView, ...] = ()
+    """Both roles."""
+    service: ServiceView | None = None
+    budget: BudgetView | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReportView:
     """The newest report of any coordinator of this job (highest (term, seq)), whose token was checked."""
 
@@ -139,6 +161,8 @@ class RefusalKind(StrEnum):
     """422 on a pod: its template cannot work. Not tried again before spec changes."""
     NAME_CONFLICT = "NameConflict"
     """409 and the existing object belongs to somebody else."""
+    NO_SCRIPT = "ScriptNotFound"
+    """spec.script names a ConfigMap, or a key of it, that is not there."""
     QUOTA = "QuotaExceeded"
     """403 that names a quota."""
     FORBIDDEN = "Forbidden"
@@ -194,6 +218,8 @@ class Me:
     """Fingerprint of the current root."""
     roots: frozenset[str] = frozenset({""})
     """Of all that hold."""
+    budgets: bool = True
+    """Whether jobs get PodDisruptionBudgets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +232,10 @@ class View:
     pods: tuple[PodView, ...] = ()
     """All pods of the job, both roles."""
     service: ServiceView | None = None
-    secrets: frozenset[str] = field(default_factory=frozenset)
-    """Names of Secrets of this job that this process created or found to exist (409): it cannot read Secrets."""
+    budget: BudgetView | None = None
+    files: frozenset[str] = field(default_factory=frozenset)
+    """Names of Secrets, and of copies of the script, that this process created or found to exist (409): it cannot read
+    Secrets, and watches neither."""
     report: ReportView | None = None
     refusals: tuple[Refusal, ...] = ()
     me: Me = Me()

@@ -20,22 +20,29 @@ from drivetrain_api.constants import (
     ROLE_COORDINATOR,
     ROLE_WORKER,
 )
+from drivetrain_operator.plan.effects import PodOwner
 from drivetrain_operator.plan.view import JobView
 
 Json = dict[str, Any]
 
-_POD: Final = re.compile(r"coordinator-(?P<term>[0-9]{1,9})|(?P<index>[0-9]{1,9})-(?P<incarnation>[0-9]{1,9})")
+_POD: Final = re.compile(
+    r"(?:coordinator-(?P<term>[0-9]{1,9})|(?P<index>[0-9]{1,9})-(?P<incarnation>[0-9]{1,9}))(?:-[0-9a-f]{5})?"
+)
+"""Without the end in jobs that an older release has started."""
+_SERVICE_NAME: Final = 45
+"""Of a job's name in that of its Service, which is a DNS label: 63 characters at most."""
 MANAGED_BY: Final = "drivetrain-operator"
 
 
-def worker(job: str, index: int, incarnation: int) -> str:
-    """Pod of one slot; the incarnation counts the pods that the slot has used."""
-    return f"{job}-{index}-{incarnation}"
+def worker(job: str, uid: str, index: int, incarnation: int) -> str:
+    """Pod of one slot; the incarnation counts the pods that the slot has used. It ends with the beginning of the job's
+    uid, as all names do: a job that is made again under its name never waits for what the old one left."""
+    return f"{job}-{index}-{incarnation}-{_short(uid)}"
 
 
-def coordinator(job: str, term: int) -> str:
+def coordinator(job: str, uid: str, term: int) -> str:
     """Coordinator pod of one term."""
-    return f"{job}-coordinator-{term}"
+    return f"{job}-coordinator-{term}-{_short(uid)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +67,14 @@ def identify(job: str, pod: str) -> Identity:
     return Identity(ROLE_WORKER, index=int(parts["index"]), incarnation=int(parts["incarnation"]))
 
 
-def service(job: str) -> str:
-    """The one Service of a job. This name is what bounds a job's: 63 characters at most."""
-    return f"{job}-coordinator"
+def service(job: str, uid: str) -> str:
+    """The one Service of a job. Of a long name only the beginning is in it."""
+    return f"{job[:_SERVICE_NAME].rstrip('-')}-coordinator-{_short(uid)}"
+
+
+def budget(job: str, uid: str) -> str:
+    """The PodDisruptionBudget of a job's workers."""
+    return f"{job}-workers-{_short(uid)}"
 
 
 def worker_secret(job: str, uid: str, root: str) -> str:
@@ -74,6 +86,15 @@ def worker_secret(job: str, uid: str, root: str) -> str:
 def coordinator_secret(job: str, uid: str, term: int, root: str) -> str:
     """See `worker_secret`."""
     return f"{job}-coordinator-{term}-{uid[:8]}{_of_root(root)}"
+
+
+def script(job: str, uid: str, attempt: int) -> str:
+    """The copy of the script that a start of the job took."""
+    return f"{job}-script-{attempt}-{_short(uid)}"
+
+
+def _short(uid: str) -> str:
+    return uid[:5]
 
 
 def _of_root(root: str) -> str:
@@ -110,20 +131,10 @@ def worker_selector(uid: str) -> str:
     return f"{LABEL_JOB_UID}={uid},{LABEL_ROLE}={ROLE_WORKER}"
 
 
-def metadata(job: JobView, name: str, labels: Mapping[str, str]) -> Json:
-    """Metadata of a child: in the job's namespace, owned by it, gone with it."""
-    return {
-        "name": name,
-        "namespace": job.namespace,
-        "labels": dict(labels),
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": job.name,
-                "uid": job.uid,
-                "controller": True,
-                "blockOwnerDeletion": True,
-            }
-        ],
-    }
+def metadata(job: JobView, name: str, labels: Mapping[str, str], owner: PodOwner | None = None) -> Json:
+    """Metadata of a child: in the job's namespace, owned by it or by one of its pods, gone with that."""
+    of_job = {"apiVersion": API_VERSION, "kind": KIND, "name": job.name, "uid": job.uid, "controller": True}
+    owned = {**of_job, "blockOwnerDeletion": True}
+    if owner is not None:
+        owned = {"apiVersion": "v1", "kind": "Pod", "name": owner.name, "uid": owner.uid, "controller": True}
+    return {"name": name, "namespace": job.namespace, "labels": dict(labels), "ownerReferences": [owned]}

@@ -11,6 +11,8 @@ from drivetrain_api.constants import (
     ENV_COORDINATOR,
     ENV_INDEX,
     ENV_REPORTS,
+    LABEL_JOB_UID,
+    LABEL_ROLE,
     SCRIPT_MOUNT,
     WORKER_CONTAINER,
 )
@@ -51,7 +53,8 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
     metadata = names.metadata(job, effect.name, labels)
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
-    return _assembled(spec, metadata, env, secret, platform.worker_template)
+    script = job.status.resolved.script if job.status.resolved is not None else None
+    return _assembled(spec, metadata, env, secret, platform.worker_template, script)
 
 
 def worker_template_problem(spec: TrainingJobSpec) -> str | None:
@@ -64,7 +67,12 @@ def worker_template_problem(spec: TrainingJobSpec) -> str | None:
 
 
 def _assembled(
-    spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: str, of_cluster: Mapping[str, Any]
+    spec: TrainingJobSpec,
+    metadata: Json,
+    env: list[Json],
+    secret: str,
+    of_cluster: Mapping[str, Any],
+    script: str | None = None,
 ) -> Json:
     check = check_worker(spec)
     templates = [
@@ -73,9 +81,21 @@ def _assembled(
     ]
     ours: Json = {
         "containers": [_container(spec, env)],
-        "volumes": [common.credentials_volume(secret), *_script_volumes(spec)],
+        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, script)],
     }
-    return assemble(metadata, ours, _DEFAULTS, templates, STAY_ON_LOST_NODE)
+    defaults = {**_DEFAULTS, "topologySpreadConstraints": [_spread(metadata["labels"])]}
+    return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)
+
+
+def _spread(labels: Mapping[str, str]) -> Json:
+    """By preference: that the loss of one node is the loss of few workers. Whoever wants them together says so in the
+    template, by a constraint of the same kind, or by an affinity, which weighs more."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {key: labels.get(key, "") for key in (LABEL_JOB_UID, LABEL_ROLE)}},
+    }
 
 
 _DEFAULTS: Final[Json] = {
@@ -120,10 +140,11 @@ def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:
     return container
 
 
-def _script_volumes(spec: TrainingJobSpec) -> list[Json]:
+def _script_volumes(spec: TrainingJobSpec, copy: str | None) -> list[Json]:
     if spec.script is None:
         return []
-    return [{"name": SCRIPT_VOLUME, "configMap": {"name": spec.script.config_map}}]
+    # Jobs that an older release has started have no copy.
+    return [{"name": SCRIPT_VOLUME, "configMap": {"name": copy or spec.script.config_map}}]
 
 
 def _host_port(address: str) -> str:

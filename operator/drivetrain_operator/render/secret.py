@@ -20,7 +20,7 @@ def secret(job: JobView, effect: CreateSecret, data: Mapping[str, bytes]) -> Jso
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": metadata(job, effect.name, labels),
+        "metadata": metadata(job, effect.name, labels, effect.owner),
         "type": "Opaque",
         "immutable": True,
         "data": {key: base64.b64encode(value).decode("ascii") for key, value in data.items()},

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import AlreadyExists, NotFound
 from drivetrain_operator.kube.resources import SECRETS
-from drivetrain_operator.rbac import ROOT_SECRET
 from drivetrain_operator.reports.credentials import Authority, BadRoot
 from drivetrain_operator.reports.trust import Trust
 
 log = logging.getLogger(__name__)
+
+ROOT_SECRET: Final = "drivetrain-root"
+"""Name of the Secret, in the operator's own namespace, that every token and certificate derives from."""
 
 
 async def load_or_create(client: KubeClient, namespace: str, clock: Clock) -> Trust:

@@ -19,9 +19,9 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object, Resource, controller_uid
 from drivetrain_operator.listening import Listening
-from drivetrain_operator.plan.observe import pod_view, service_view
+from drivetrain_operator.plan.observe import budget_view, pod_view, service_view
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import Me, PodView, ServiceView
+from drivetrain_operator.plan.view import Family, Me
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
@@ -105,8 +105,7 @@ class Pilot:
         )
         self.views = Views(
             self.jobs,
-            self.pods_of,
-            self.services_of,
+            self.family,
             self.book,
             self.memory,
             clock,
@@ -120,12 +119,14 @@ class Pilot:
         )
         self.views.serving()
 
-    def pods_of(self, uid: str) -> list[PodView]:
-        found = [pod for pod in self.world.all("pods") if controller_uid(pod) == uid]
-        return [pod_view(pod) for pod in found]
+    def family(self, _: str, uid: str) -> Family:
+        def mine(plural: str) -> list[Object]:
+            return [obj for obj in self.world.all(plural) if controller_uid(obj) == uid]
 
-    def services_of(self, uid: str) -> list[ServiceView]:
-        return [service_view(obj) for obj in self.world.all("services") if controller_uid(obj) == uid]
+        pods = tuple(pod_view(pod) for pod in mine("pods"))
+        services = [service_view(obj) for obj in mine("services")]
+        budgets = [budget_view(obj) for obj in mine("policy/poddisruptionbudgets")]
+        return Family(pods, next(iter(services), None), next(iter(budgets), None))
 
     async def run_pass(self, key: JobKey = KEY) -> Pass | None:
         """What an event and a worker would do: one pass from fresh caches. None if it failed and is to be retried."""

@@ -22,7 +22,7 @@ from drivetrain_operator.act.patience import GIVEN_UP_SECONDS, GIVEN_UP_SHARE, P
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.listening import BEAT, Listening
 from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS, START_SECONDS, coordinator
-from drivetrain_operator.plan.view import Complaint, JobView, Me, PodView
+from drivetrain_operator.plan.view import Complaint, Family, JobView, Me, PodView
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 from unit.operator.virtual_clock import VirtualClock
@@ -72,8 +72,7 @@ class Cluster:
         self.jobs = {f"{number:08d}": self._job(f"{number:08d}") for number in range(jobs)}
         self.views = Views(
             JobCache(Watcher(lambda *_: None, lambda *_: None)),
-            lambda uid: self.jobs[uid].pods,
-            lambda uid: [builders.service(self.jobs[uid].view.status.membership.term)],
+            lambda _, uid: Family(self.jobs[uid].pods, builders.service(self.jobs[uid].view.status.membership.term)),
             self.book,
             self.memory,
             self.clock,

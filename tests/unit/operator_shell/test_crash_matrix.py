@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.constants import LABEL_INCARNATION, ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.constants import LABEL_INCARNATION, LABEL_TERM, ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_local.apiserver import ApiServer
 from unit.operator_shell.pilot import Death, Killed, Pilot
 from unit.operator_shell.world import JumpClock, World, a_job, crds, index_of
@@ -142,8 +142,12 @@ def check_always(world: World) -> None:
     slots = [index_of(pod) for pod in live]
     assert len(slots) == len(set(slots)), f"two live pods in one slot: {world.names()}"
     uid = world.job()["metadata"]["uid"]
-    for child in (*world.all("pods"), *world.all("services"), *world.all("secrets")):
-        assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == [uid]
+    for child in world.children():
+        owner = next(iter(child["metadata"].get("ownerReferences") or ()), None)
+        if owner is None:
+            continue  # an orphan
+        of_coordinator = owner["kind"] == "Pod" and LABEL_TERM in child["metadata"]["labels"]
+        assert owner["uid"] == uid or (child["kind"] == "Secret" and of_coordinator)
     used = world.status().get("incarnations") or {}
     for pod in live:
         at_most = used.get(str(index_of(pod)), 0)
@@ -160,7 +164,9 @@ def summary(world: World) -> dict[str, Any]:
         "attempt": status.get("attempt", 0),
         "incarnations": status.get("incarnations") or {},
         "target": status["workers"]["target"],
-        "failures": [(failure["reason"], failure["pod"], failure["counted"]) for failure in status["failures"]],
+        "failures": [
+            (failure["reason"], failure["pod"].rpartition("-")[0], failure["counted"]) for failure in status["failures"]
+        ],
         "workers": [(name, phase_of(world, name)) for name in world.names(ROLE_WORKER)],
         "coordinators": len(world.pods(ROLE_COORDINATOR, live=True)),
         "services": len(world.all("services")),
@@ -168,8 +174,7 @@ def summary(world: World) -> dict[str, Any]:
 
 
 def phase_of(world: World, name: str) -> str:
-    pod = next(pod for pod in world.pods() if pod["metadata"]["name"] == name)
-    found: str = pod["status"]["phase"]
+    found: str = world.pod(name)["status"]["phase"]
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_local.apiserver import Fault
+from drivetrain_operator.render import names
 from unit.operator_shell.pilot import Pilot
 from unit.operator_shell.world import World, a_job
 
@@ -43,11 +44,15 @@ async def test_a_job_gets_its_children_and_owns_them(world: World) -> None:
     await drive(pilot, running(2))
     assert world.names(ROLE_WORKER) == ["charlm-0-0", "charlm-1-0"]
     assert world.names(ROLE_COORDINATOR) == ["charlm-coordinator-1"]
-    children = [*world.all("pods"), *world.all("services"), *world.all("secrets")]
-    assert len(children) == 3 + 1 + 2
-    for child in children:
+    await pilot.run_pass()
+    owned: dict[str, list[str]] = {}
+    for child in world.children():
         (owner,) = child["metadata"]["ownerReferences"]
-        assert (owner["uid"], owner["controller"]) == (job["metadata"]["uid"], True), child["metadata"]["name"]
+        assert owner["controller"]
+        owned.setdefault(owner["uid"], []).append(child["kind"])
+    (leader,) = world.pods(ROLE_COORDINATOR)
+    assert sorted(owned.pop(job["metadata"]["uid"])) == [*["Pod"] * 3, "PodDisruptionBudget", "Secret", "Service"]
+    assert owned == {leader["metadata"]["uid"]: ["Secret"]}
     assert pilot.errors == []
 
 
@@ -74,19 +79,16 @@ async def test_a_failed_worker_is_replaced_under_a_new_name(world: World) -> Non
 
 
 async def test_a_stranger_under_our_name_is_said_and_not_touched(world: World) -> None:
-    stranger = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "charlm-0-0", "labels": {"drivetrain.dev/role": "x"}},
-    }
+    job = await world.create_job(a_job())
+    name = names.worker("charlm", job["metadata"]["uid"], 0, 0)
+    stranger = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"drivetrain.dev/role": "x"}}}
     await world.request(
         "POST", "/api/v1/namespaces/default/pods", {**stranger, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     )
-    await world.create_job(a_job())
     pilot = Pilot(world)
     await drive(pilot, lambda w: "NameConflict" in str(w.status().get("conditions")))
-    assert "charlm-0-0" in world.names()
-    await world.remove_pod("charlm-0-0")
+    assert name in world.names()
+    await world.remove_pod(name)
     await drive(pilot, running(2))
 
 

@@ -96,6 +96,11 @@ class World:
     def all(self, storage: str) -> list[Obj]:
         return self.api.store.all(storage, NAMESPACE)
 
+    def children(self) -> list[Obj]:
+        """Of all jobs."""
+        kinds = ("pods", "services", "secrets", "configmaps", "policy/poddisruptionbudgets")
+        return [obj for kind in kinds for obj in self.all(kind) if LABEL_ROLE in (obj["metadata"].get("labels") or {})]
+
     def pods(self, role: str | None = None, *, live: bool = False) -> list[Obj]:
         found = [pod for pod in self.all("pods") if role in (None, pod["metadata"]["labels"].get(LABEL_ROLE))]
         if live:
@@ -103,7 +108,8 @@ class World:
         return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
 
     def names(self, role: str | None = None, *, live: bool = False) -> list[str]:
-        return [pod["metadata"]["name"] for pod in self.pods(role, live=live)]
+        """Without the piece of the job's uid at the end: charlm-0-0."""
+        return [_short(pod) for pod in self.pods(role, live=live)]
 
     # -- what people and machines do ---------------------------------------------------------------------------------
 
@@ -131,7 +137,7 @@ class World:
 
     async def remove_pod(self, name: str) -> None:
         """As `kubectl delete --force` does."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod(name)['metadata']['name']}"
         await self.request("DELETE", path, {"gracePeriodSeconds": 0})
 
     # -- what happens by itself --------------------------------------------------------------------------------------
@@ -191,9 +197,14 @@ class World:
             progress=Progress(step=self.steps_done, steps=None, loss=1.0) if training else None,
         )
 
+    def pod(self, name: str) -> Obj:
+        """By its whole name, or by that without the piece of the job's uid."""
+        found = [pod for pod in self.pods() if name in (pod["metadata"]["name"], _short(pod))]
+        assert len(found) == 1, f"pods {name}: {[pod['metadata']['name'] for pod in found]}"
+        return found[0]
+
     async def _container(self, name: str, phase: str, state: Obj) -> None:
-        pod = self.api.store.get("pods", NAMESPACE, name)
-        assert pod is not None, f"no pod {name}"
+        pod = self.pod(name)
         role = pod["metadata"]["labels"][LABEL_ROLE]
         ready = phase == "Running"
         status = {
@@ -211,7 +222,7 @@ class World:
                 }
             ],
         }
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/status"
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/status"
         await self.request("PATCH", path, {"status": status}, "application/merge-patch+json")
 
     def _stamp(self) -> str:
@@ -223,11 +234,17 @@ class World:
 
 def index_of(pod: Obj) -> int:
     """The slot of a worker pod."""
-    return int(pod["metadata"]["name"].split("-")[-2])
+    return int(pod["metadata"]["name"].split("-")[-3])
 
 
 def _term(pod: Obj) -> int:
     return int(pod["metadata"]["labels"][LABEL_TERM])
+
+
+def _short(pod: Obj) -> str:
+    name, _, piece = str(pod["metadata"]["name"]).rpartition("-")
+    owner = next((str(each["uid"]) for each in pod["metadata"].get("ownerReferences") or ()), "")
+    return name if owner.startswith(piece) else f"{name}-{piece}"
 
 
 def _over(pod: Obj) -> bool:

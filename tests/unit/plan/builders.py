@@ -19,6 +19,7 @@ from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, Membership, Resolved, TrainingJobStatus, Workers
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.view import (
+    BudgetView,
     JobView,
     PodPhase,
     PodView,
@@ -28,6 +29,7 @@ from drivetrain_operator.plan.view import (
     Terminated,
     View,
 )
+from drivetrain_operator.render import names
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 JOB = "lm"
@@ -73,7 +75,7 @@ def job(of: TrainingJobSpec | None = None, status: TrainingJobStatus | None = No
 def worker(index: int, incarnation: int = 0, **fields: Any) -> PodView:
     """A worker that runs."""
     base = PodView(
-        name=f"{JOB}-{index}-{incarnation}",
+        name=names.worker(JOB, UID, index, incarnation),
         uid=f"w-{index}-{incarnation}",
         role=ROLE_WORKER,
         phase=PodPhase.RUNNING,
@@ -109,7 +111,7 @@ def ended(index: int, exit_code: int, incarnation: int = 0, reason: str = "Error
 def coordinator(term: int = 1, **fields: Any) -> PodView:
     """A coordinator that runs."""
     base = PodView(
-        name=f"{JOB}-coordinator-{term}",
+        name=names.coordinator(JOB, UID, term),
         uid=f"c-{term}",
         role=ROLE_COORDINATOR,
         phase=PodPhase.RUNNING,
@@ -126,7 +128,7 @@ def service(term: int = 1, address: str = ADDRESS) -> ServiceView:
     selector = {"drivetrain.dev/job": JOB, "drivetrain.dev/job-uid": UID, "drivetrain.dev/role": "coordinator"}
     ours = frozenset({**selector, "drivetrain.dev/term": str(term)}.items())
     ports = (("channel", 7070, "7070", "TCP"),)
-    return ServiceView(f"{JOB}-coordinator", "s-1", address, term, ours, ports)
+    return ServiceView(names.service(JOB, UID), "s-1", address, term, ours, ports)
 
 
 def report(age: float = 0.5, **fields: Any) -> ReportView:
@@ -159,7 +161,7 @@ def process_failure(seq: int, incident: int, **fields: Any) -> Failure:
         incident=incident,
         process=f"p{seq}",
         pod_uid="w-1-0",
-        pod_name="lm-1-0",
+        pod_name="lm-1-0-11111",
         rank=1,
         exit_code=1,
         log_tail=tail,
@@ -176,6 +178,7 @@ def running(of: TrainingJobSpec | None = None, **fields: Any) -> View:
         now=NOW,
         pods=(*(worker(i) for i in range(of.workers)), coordinator()),
         service=service(),
+        budget=BudgetView(names.budget(JOB, UID), "b-1", as_rendered=True),
         report=report(),
     )
     return seen(replace(base, **fields))
@@ -184,8 +187,8 @@ def running(of: TrainingJobSpec | None = None, **fields: Any) -> View:
 def replaced(view: View, *pods: PodView, without: tuple[str, ...] = ()) -> View:
     """The view with these pods in place of those of the same name. Of coordinators in `without`, the API server said
     that it does not have them."""
-    names = {p.name for p in pods} | set(without)
-    found = replace(view, pods=(*(p for p in view.pods if p.name not in names), *pods))
+    those = {p.name for p in pods} | set(without)
+    found = replace(view, pods=(*(p for p in view.pods if p.name not in those), *pods))
     return seen(replace(found, absent=view.absent | {name for name in without if "-coordinator-" in name}))
 
 

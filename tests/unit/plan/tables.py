@@ -47,4 +47,4 @@ def gone(name: str, uid: str, reason: str) -> DeletePod:
 
 
 def with_secret(view: View) -> View:
-    return replace(view, secrets=frozenset({"lm-worker-11111111"}))
+    return replace(view, files=frozenset({"lm-worker-11111111"}))

@@ -14,7 +14,6 @@ from drivetrain_operator.plan.effects import (
     CreateService,
     Effect,
     PatchService,
-    SecretKind,
 )
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import Complaint, PodPhase, Refusal, RefusalKind, ServiceView, Sight, View
@@ -38,9 +37,8 @@ def at_term(term: int, **fields: Any) -> TrainingJobStatus:
 
 def successor(term: int, avoid: str | None = None, *, strictly: bool = False) -> tuple[Effect, ...]:
     return (
-        PatchService("lm-coordinator", "s-1", term),
-        CreateSecret(f"lm-coordinator-{term}-11111111", SecretKind.COORDINATOR, term),
-        CreateCoordinator(f"lm-coordinator-{term}", term, avoid, strictly),
+        PatchService("lm-coordinator-11111", "s-1", term),
+        CreateCoordinator(f"lm-coordinator-{term}-11111", term, f"lm-coordinator-{term}-11111111", avoid, strictly),
     )
 
 
@@ -58,15 +56,21 @@ NOT_READY = coordinator(ready=False)
 LOST = (Complaint("w-1-0", 1),)
 
 
-OLDER = gone("lm-coordinator-1", "c-1", "a newer term leads")
-REFUSED = Refusal("lm-coordinator-1", RefusalKind.QUOTA, "exceeded quota", 1, 5.0)
+OLDER = gone("lm-coordinator-1-11111", "c-1", "a newer term leads")
+REFUSED = Refusal("lm-coordinator-1-11111", RefusalKind.QUOTA, "exceeded quota", 1, 5.0)
 COORDINATORS = [
     Case(
         "a failed coordinator is replaced",
         replaced(
             running(),
             replace(
-                ended(0, 1), name="lm-coordinator-1", uid="c-1", role="coordinator", term=1, index=-1, incarnation=-1
+                ended(0, 1),
+                name="lm-coordinator-1-11111",
+                uid="c-1",
+                role="coordinator",
+                term=1,
+                index=-1,
+                incarnation=-1,
             ),
         ),
         {"membership.term": 2, "membership.avoid_node": None},
@@ -80,13 +84,13 @@ COORDINATORS = [
     ),
     Case(
         "so is one that is gone",
-        replaced(running(), without=("lm-coordinator-1",)),
+        replaced(running(), without=("lm-coordinator-1-11111",)),
         {"membership.term": 2},
         successor(2),
     ),
     Case(
         "not one that is missing in the cache, before the API server was asked",
-        replace(replaced(running(), without=("lm-coordinator-1",)), absent=frozenset()),
+        replace(replaced(running(), without=("lm-coordinator-1-11111",)), absent=frozenset()),
         {"membership.term": 1},
     ),
     Case(
@@ -157,7 +161,7 @@ COORDINATORS = [
             service=service(2),
         ),
         {"membership.term": 3},
-        (*successor(3), gone("lm-coordinator-1", "c-1", "a newer term leads")),
+        (*successor(3), gone("lm-coordinator-1-11111", "c-1", "a newer term leads")),
     ),
     Case(
         "nor a leader that has just begun to look",
@@ -167,7 +171,7 @@ COORDINATORS = [
             service=service(2),
         ),
         {"membership.term": 3, "membership.replaced": 1},
-        (*successor(3), gone("lm-coordinator-1", "c-1", "a newer term leads")),
+        (*successor(3), gone("lm-coordinator-1-11111", "c-1", "a newer term leads")),
     ),
     Case(
         "none is given up while no worker is there whom it would help",
@@ -198,19 +202,21 @@ COORDINATORS = [
                 service=service(2),
             ),
             coordinator(2, phase=PodPhase.PENDING, started=None, unschedulable="0/1 nodes"),
-            without=("lm-coordinator-1",),
+            without=("lm-coordinator-1-11111",),
         ),
         {"membership.term": 3, "membership.avoid_node": None},
-        (*successor(3), gone("lm-coordinator-2", "c-2", "a newer term leads")),
+        (*successor(3), gone("lm-coordinator-2-11111", "c-2", "a newer term leads")),
     ),
     Case(
         "a term that was just raised may not show yet",
-        replace(replaced(running(status=at_term(1, since=ago(4))), without=("lm-coordinator-1",)), absent=frozenset()),
+        replace(
+            replaced(running(status=at_term(1, since=ago(4))), without=("lm-coordinator-1-11111",)), absent=frozenset()
+        ),
         {"membership.term": 1},
     ),
     Case(
         "a create that was refused is tried again, under its name",
-        replace(replaced(running(), without=("lm-coordinator-1",)), refusals=(REFUSED,)),
+        replace(replaced(running(), without=("lm-coordinator-1-11111",)), refusals=(REFUSED,)),
         {"membership.term": 1},
         successor(1)[1:],
     ),
@@ -219,7 +225,7 @@ COORDINATORS = [
         replaced(
             running(status=at_term(2, since=ago(0.5), replaced=1), service=service(2)),
             coordinator(2, deleting=True),
-            without=("lm-coordinator-1",),
+            without=("lm-coordinator-1-11111",),
         ),
         {"membership.term": 2},
     ),
@@ -228,7 +234,7 @@ COORDINATORS = [
         replaced(
             running(status=at_term(5, since=ago(7), replaced=4), service=service(5)),
             coordinator(5, deleting=True),
-            without=("lm-coordinator-1",),
+            without=("lm-coordinator-1-11111",),
         ),
         {"membership.term": 5},
     ),
@@ -237,7 +243,7 @@ COORDINATORS = [
         replaced(
             running(status=at_term(5, since=ago(70), replaced=4), service=service(5)),
             coordinator(5, deleting=True),
-            without=("lm-coordinator-1",),
+            without=("lm-coordinator-1-11111",),
         ),
         {"membership.term": 6, "membership.replaced": 1},
         successor(6),
@@ -246,7 +252,7 @@ COORDINATORS = [
         "a lost Service comes back with its address",
         replace(running(), service=None),
         {},
-        (CreateService("lm-coordinator", 1, "10.0.0.7"),),
+        (CreateService("lm-coordinator-11111", 1, "10.0.0.7"),),
     ),
     Case("a Service that points at an old term is corrected", running(service=service(0)), {}, successor(1)[:1]),
 ]
@@ -269,20 +275,22 @@ SERVICES: list[tuple[str, ServiceView, tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("name", "broken", "surplus"), SERVICES, ids=[case[0] for case in SERVICES])
 def test_a_service_that_leads_elsewhere_is_repaired(name: str, broken: ServiceView, surplus: tuple[str, ...]) -> None:
-    check(Case(name, running(service=broken), {}, (PatchService("lm-coordinator", "s-1", 1, surplus),)))
+    check(Case(name, running(service=broken), {}, (PatchService("lm-coordinator-11111", "s-1", 1, surplus),)))
 
 
 def test_an_address_that_somebody_else_has_is_given_up() -> None:
     """Workers were given it for life, so all get successors."""
-    taken = Refusal("lm-coordinator", RefusalKind.OTHER, "spec.clusterIP: provided IP is already allocated", 1, 9.0, 3)
+    taken = Refusal(
+        "lm-coordinator-11111", RefusalKind.OTHER, "spec.clusterIP: provided IP is already allocated", 1, 9.0, 3
+    )
     found = plan(replace(running(), service=None, refusals=(taken,)))
     assert found.status.resolved is not None
     assert found.status.resolved.coordinator_address is None
     assert found.status.incarnations == {0: 1, 1: 1, 2: 1}
-    assert CreateService("lm-coordinator", 1, None) in found.effects
+    assert CreateService("lm-coordinator-11111", 1, None) in found.effects
     twice = replace(taken, count=2)
     kept = plan(replace(running(), service=None, refusals=(twice,)))
-    assert CreateService("lm-coordinator", 1, "10.0.0.7") in kept.effects
+    assert CreateService("lm-coordinator-11111", 1, "10.0.0.7") in kept.effects
 
 
 @pytest.mark.parametrize("role", ["worker", "coordinator"])
@@ -293,6 +301,6 @@ def test_a_pod_that_has_a_node_and_does_not_start_gets_its_secret_again(
     pod = coordinator(phase=PodPhase.PENDING, started=None) if role == "coordinator" else pending(1, node="n1")
     view = replaced(running(), pod)
     name = "lm-worker-11111111" if role == "worker" else "lm-coordinator-1-11111111"
-    secrets = frozenset({name}) if known else frozenset()
-    found = plan(replace(view, seen={**view.seen, (Sight.PLACED, pod.uid): seconds}, secrets=secrets))
+    files = frozenset({name}) if known else frozenset()
+    found = plan(replace(view, seen={**view.seen, (Sight.PLACED, pod.uid): seconds}, files=files))
     assert any(isinstance(e, CreateSecret) and e.name == name for e in found.effects) is again

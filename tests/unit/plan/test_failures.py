@@ -37,7 +37,7 @@ from unit.plan.tables import conditions, with_secret
 
 
 def lost(index: int) -> CreateWorker:
-    return CreateWorker(f"lm-{index}-1", index, 1, 0)
+    return CreateWorker(f"lm-{index}-1-11111", index, 1, 0)
 
 
 FAILURES: list[tuple[str, Any, dict[str, Any]]] = [
@@ -87,7 +87,7 @@ HOPELESS = [
 
 @pytest.mark.parametrize(("pod", "reason", "words"), HOPELESS, ids=lambda v: v if isinstance(v, str) else "")
 def test_what_every_replacement_would_meet_again_fails_the_job_at_once(pod: Any, reason: str, words: str) -> None:
-    offers = [Incompatible(pod_name="lm-1-0", protocol_min=7, protocol_max=9)]
+    offers = [Incompatible(pod_name="lm-1-0-11111", protocol_min=7, protocol_max=9)]
     view = replaced(running(report=report(world=0, state=JobState.WAITING, incompatible=offers)), pod)
     found = plan(view).status
     assert conditions(found)["Failed"] == f"True {reason}"
@@ -103,16 +103,16 @@ def test_pods_that_end_together_for_one_reason_are_one_incident() -> None:
     together = replaced(running(), ended(0, 70, finished=ago(2)), ended(1, 70, finished=ago(1)))
     first = plan(replaced(running(), ended(0, 70))).status
     later = {seconds: replace(running(status=first), now=NOW + timedelta(seconds=seconds)) for seconds in (4, 6)}
-    soon, apart = (replaced(view, worker(0, 1), ended(1, 70), without=("lm-0-0",)) for view in later.values())
+    soon, apart = (replaced(view, worker(0, 1), ended(1, 70), without=("lm-0-0-11111",)) for view in later.values())
     differently = replaced(running(), ended(0, 70), ended(1, 3))
     assert [plan(v).status.restarts for v in (together, soon, apart, differently)] == [1, 1, 2, 2]
 
 
 def test_a_pod_deleted_by_force_gets_a_successor_of_another_name() -> None:
     """It may still run, on a node that is cut off."""
-    view = replace(replaced(running(), without=("lm-1-0",)), absent=frozenset({"lm-1-0", "w-1-0"}))
+    view = replace(replaced(running(), without=("lm-1-0-11111",)), absent=frozenset({"lm-1-0-11111", "w-1-0"}))
     found = plan(with_secret(view))
-    assert CreateWorker("lm-1-1", 1, 1, 0) in found.effects
+    assert CreateWorker("lm-1-1-11111", 1, 1, 0) in found.effects
     assert found.status.restarts == 0
 
 
@@ -337,7 +337,7 @@ def test_a_replica_whose_clock_was_ahead_makes_no_failure_free() -> None:
     first = plan(replaced(running(), ended(0, 137, reason="OOMKilled"))).status
     ahead = first.failures[0].model_copy(update={"time": ago(-3600)})
     status = first.model_copy(update={"failures": [ahead]})
-    view = replaced(running(status=status), worker(0, 1), ended(1, 137, reason="OOMKilled"), without=("lm-0-0",))
+    view = replaced(running(status=status), worker(0, 1), ended(1, 137, reason="OOMKilled"), without=("lm-0-0-11111",))
     assert plan(view).status.restarts == 2
 
 

@@ -54,9 +54,8 @@ LIFE = [
             "observed_generation": 1,
         },
         (
-            CreateService("lm-coordinator", 1),
-            CreateSecret("lm-coordinator-1-11111111", SecretKind.COORDINATOR, 1),
-            CreateCoordinator("lm-coordinator-1", 1),
+            CreateService("lm-coordinator-11111", 1),
+            CreateCoordinator("lm-coordinator-1-11111", 1, "lm-coordinator-1-11111111"),
         ),
     ),
     Case(
@@ -67,7 +66,7 @@ LIFE = [
             report=None,
         ),
         {"resolved.coordinator_address": "10.0.0.7"},
-        (WORKER_SECRET, *(CreateWorker(f"lm-{i}-0", i, 0, 0) for i in range(3))),
+        (WORKER_SECRET, *(CreateWorker(f"lm-{i}-0-11111", i, 0, 0) for i in range(3))),
     ),
     Case(
         "a job in which all is well needs nothing",
@@ -112,8 +111,8 @@ SUSPENSION = [
             "conditions.Suspended": "True JobSuspended",
         },
         (
-            *(gone(f"lm-{i}-0", f"w-{i}-0", "the job is suspended") for i in range(3)),
-            gone("lm-coordinator-1", "c-1", "the job is suspended"),
+            *(gone(f"lm-{i}-0-11111", f"w-{i}-0", "the job is suspended") for i in range(3)),
+            gone("lm-coordinator-1-11111", "c-1", "the job is suspended"),
         ),
     ),
     Case(
@@ -140,25 +139,25 @@ AFTERWARDS = [
         "but are not waited for too long",
         running(status=over(True, 61)),
         {},
-        (*(gone(f"lm-{i}-0", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1", "c-1", OVER)),
+        (*(gone(f"lm-{i}-0-11111", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1-11111", "c-1", OVER)),
     ),
     Case(
         "after failure even less",
         running(status=over(False, 16)),
         {},
-        (*(gone(f"lm-{i}-0", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1", "c-1", OVER)),
+        (*(gone(f"lm-{i}-0-11111", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1-11111", "c-1", OVER)),
     ),
     Case(
         "pods that never ran go at once",
         replaced(running(status=over(True, 1)), pending(1)),
         {},
-        (gone("lm-1-0", "w-1-0", OVER),),
+        (gone("lm-1-0-11111", "w-1-0", OVER),),
     ),
     Case(
         "without workers the coordinator goes; what ended stays for its log",
         replace(running(status=over(True, 1)), pods=(ended(0, 0), coordinator())),
         {},
-        (gone("lm-coordinator-1", "c-1", OVER),),
+        (gone("lm-coordinator-1-11111", "c-1", OVER),),
     ),
     Case(
         "nothing is created or counted any more",
@@ -186,7 +185,7 @@ def test_resuming_is_a_new_attempt_and_a_new_start() -> None:
     found = plan(replace(running(status=suspended), pods=(), report=None))
     assert (found.status.attempt, found.status.start_time, found.status.membership.term) == (1, NOW, 2)
     assert [e for e in found.effects if isinstance(e, CreateWorker)] == [
-        CreateWorker(f"lm-{i}-1", i, 1, 1) for i in range(3)
+        CreateWorker(f"lm-{i}-1-11111", i, 1, 1) for i in range(3)
     ]
     assert (found.status.phase, found.status.membership.epoch, found.status.progress) == ("Pending", 0, None)
     assert conditions(found.status)["Suspended"] == "False JobResumed"

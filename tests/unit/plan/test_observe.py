@@ -30,7 +30,7 @@ def pod(state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
     containers = [{"name": "side", "state": {"running": {}}}, {"name": "worker", "state": state or {}}]
     return {
         "metadata": {
-            "name": "lm-2-1",
+            "name": "lm-2-1-11111",
             "uid": "u",
             "labels": LABELS,
             "creationTimestamp": AT,
@@ -53,12 +53,13 @@ def test_a_pod_stays_what_its_name_says_whatever_labels_it_loses(lost: str) -> N
 @pytest.mark.parametrize(
     ("name", "identity"),
     [
-        ("lm-coordinator-12", ("coordinator", -1, -1, 12)),
+        ("lm-coordinator-12-11111", ("coordinator", -1, -1, 12)),
+        ("lm-0-0-11111", ("worker", 0, 0, -1)),
         ("lm-0-0", ("worker", 0, 0, -1)),
         ("lm-0-0-0", ("", -1, -1, -1)),
         ("lm-coordinator", ("", -1, -1, -1)),
         ("lm2-0-0", ("", -1, -1, -1)),
-        ("lm-0-99999999999999999999", ("", -1, -1, -1)),
+        ("lm-0-99999999999999999999-11111", ("", -1, -1, -1)),
     ],
 )
 def test_names_that_mean_pods(name: str, identity: tuple[str, int, int, int]) -> None:
@@ -92,7 +93,7 @@ def test_whether_our_container_is_ready(ours: bool, condition: dict[str, str], r
 def test_a_running_worker() -> None:
     ready = [{"type": "Ready", "status": "True"}]
     seen = pod_view(pod({"running": {"startedAt": AT}}, conditions=ready))
-    assert (seen.name, seen.uid, seen.node, seen.role) == ("lm-2-1", "u", "n1", "worker")
+    assert (seen.name, seen.uid, seen.node, seen.role) == ("lm-2-1-11111", "u", "n1", "worker")
     assert (seen.index, seen.incarnation, seen.attempt, seen.term) == (2, 1, 3, -1)
     assert (seen.phase, seen.ready, seen.started, seen.created) == (PodPhase.RUNNING, True, WHEN, WHEN)
     assert seen.live

@@ -39,8 +39,8 @@ def waiting(**fields: Any) -> View:
 
 
 def refused(kind: RefusalKind, message: str = "because", **fields: Any) -> View:
-    refusal = replace(Refusal("lm-1-0", kind, message, 1, 0.0), **fields)
-    return replace(replaced(waiting(), without=("lm-1-0",)), refusals=(refusal,))
+    refusal = replace(Refusal("lm-1-0-11111", kind, message, 1, 0.0), **fields)
+    return replace(replaced(waiting(), without=("lm-1-0-11111",)), refusals=(refusal,))
 
 
 BACK_OFF = 'Back-off pulling image "nope": ErrImagePull: not found'
@@ -56,28 +56,28 @@ OBSTACLES: list[tuple[str, View, str, str]] = [
         "a template that the server refuses",
         refused(RefusalKind.INVALID, "spec.containers[1].image: Required value"),
         "InvalidTemplate",
-        "lm-1-0: spec.containers[1].image: Required value",
+        "lm-1-0-11111: spec.containers[1].image: Required value",
     ),
-    ("a name that is taken", refused(RefusalKind.NAME_CONFLICT), "NameConflict", "lm-1-0: because"),
+    ("a name that is taken", refused(RefusalKind.NAME_CONFLICT), "NameConflict", "lm-1-0-11111: because"),
     ("a quota that is used up", refused(RefusalKind.QUOTA, "exceeded quota: team"), "QuotaExceeded", "exceeded quota"),
     ("admission that says no", refused(RefusalKind.FORBIDDEN), "Forbidden", "because"),
     (
         "an image that is not there",
         waiting(waiting_reason="ErrImagePull", waiting_message="not found"),
         "ImagePullFailed",
-        "lm-1-0 cannot pull its image: not found",
+        "lm-1-0-11111 cannot pull its image: not found",
     ),
     (
         "the same, a moment later",
         waiting(waiting_reason="ImagePullBackOff", waiting_message=BACK_OFF),
         "ImagePullFailed",
-        "lm-1-0 cannot pull its image: not found",
+        "lm-1-0-11111 cannot pull its image: not found",
     ),
     (
         "a ConfigMap that is not there",
         waiting(waiting_reason="CreateContainerConfigError", waiting_message="no code"),
         "CreateContainerConfigError",
-        "lm-1-0 cannot start: no code",
+        "lm-1-0-11111 cannot start: no code",
     ),
     (
         "GPUs that are not there",
@@ -88,15 +88,15 @@ OBSTACLES: list[tuple[str, View, str, str]] = [
     ("no room", waiting(unschedulable="0/3 nodes"), "Unschedulable", "1 of 3 workers cannot be placed: 0/3 nodes"),
     (
         "an image of another release",
-        running(report=report(incompatible=[Incompatible(pod_name="lm-1-0", protocol_min=7, protocol_max=9)])),
+        running(report=report(incompatible=[Incompatible(pod_name="lm-1-0-11111", protocol_min=7, protocol_max=9)])),
         "IncompatibleWorkerImage",
-        "lm-1-0 speaks protocol 7 to 9, the coordinator 1",
+        "lm-1-0-11111 speaks protocol 7 to 9, the coordinator 1",
     ),
     (
         "a failure just now",
         replaced(running(), ended(1, 137, reason="OOMKilled")),
         "OOMKilled",
-        "2 of 3 workers are ready; last failure: OOMKilled: lm-1-0",
+        "2 of 3 workers are ready; last failure: OOMKilled: lm-1-0-11111",
     ),
     ("nothing but time", waiting(), "WorkersStarting", "2 of 3 workers are ready"),
 ]
@@ -113,7 +113,7 @@ def test_an_obstacle_is_named(name: str, view: View, reason: str, words: str) ->
 
 
 def test_what_was_refused_is_tried_again_in_its_time() -> None:
-    create = CreateWorker("lm-1-0", 1, 0, 0)
+    create = CreateWorker("lm-1-0-11111", 1, 0, 0)
     quota = [refused(RefusalKind.QUOTA, count=3, age_seconds=age) for age in (3.9, 4.0)]
     invalid = refused(RefusalKind.INVALID, age_seconds=1e6)
     edited = replace(invalid, job=replace(invalid.job, generation=2))
@@ -262,13 +262,18 @@ def test_the_roster_is_what_kubernetes_knows() -> None:
         worker(2, deleting=True),
         ended(0, 70),
         worker(9),
-        without=("lm-3-0",),
+        without=("lm-3-0-11111",),
     )
     view = replace(view, report=report(joined=["w-0-0", "w-3-0"]))
     assert roster(view).proven_dead == ["w-0-0"]  # that the cache lacks one is no proof
-    found = roster(replace(view, absent=frozenset({"w-3-0", "lm-3-0"})))
+    found = roster(replace(view, absent=frozenset({"w-3-0", "lm-3-0-11111"})))
     assert (found.term, found.target, found.minimum, found.stop) == (1, 3, 2, None)
-    assert {p.name: p.draining for p in found.pods} == {"lm-1-0": True, "lm-1-1": False, "lm-2-0": True, "lm-9-0": True}
+    assert {p.name: p.draining for p in found.pods} == {
+        "lm-1-0-11111": True,
+        "lm-1-1-11111": False,
+        "lm-2-0-11111": True,
+        "lm-9-0-11111": True,
+    }
     assert found.proven_dead == ["w-0-0", "w-3-0"]
 
 

@@ -21,7 +21,7 @@ from unit.plan.builders import NOW, ago, condition, pending, process_failure, re
 from unit.plan.tables import conditions
 
 SENTENCE = (
-    "no progress for more than 5 s at step 10: rank 1 (lm-1-0) is at train.py:57 between operations, "
+    "no progress for more than 5 s at step 10: rank 1 (lm-1-0-11111) is at train.py:57 between operations, "
     "and 2 ranks wait for it"
 )
 STILL = Standstill(message=SENTENCE, seconds=5.2, late=[1])

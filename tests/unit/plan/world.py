@@ -17,6 +17,7 @@ from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.effects import (
+    CreateBudget,
     CreateCoordinator,
     CreateSecret,
     CreateService,
@@ -31,6 +32,7 @@ from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS
 from drivetrain_operator.plan.view import (
+    BudgetView,
     JobView,
     PodPhase,
     PodView,
@@ -57,6 +59,7 @@ class World:
     pods: dict[str, PodView] = field(default_factory=dict)
     service: ServiceView | None = None
     secrets: frozenset[str] = frozenset()
+    budget: bool = False
     report: Report | None = None
     reported_at: datetime = NOW
     leading_since: datetime = NOW - timedelta(hours=1)
@@ -95,12 +98,13 @@ class World:
             now=self.now,
             pods=pods,
             service=self.service,
-            secrets=self.secrets,
+            budget=BudgetView("lm-workers-11111", "b", as_rendered=True) if self.budget else None,
+            files=self.secrets,
             report=report,
             absent=frozenset(
-                names.coordinator(JOB, term)
+                names.coordinator(JOB, UID, term)
                 for term in [self.status.membership.term]
-                if names.coordinator(JOB, term) not in self.pods and self._asked(term)
+                if names.coordinator(JOB, UID, term) not in self.pods and self._asked(term)
             ),
             serving_seconds=(self.now - self.leading_since).total_seconds(),
         )
@@ -140,11 +144,13 @@ class World:
                 self.service = replace(service(term, ADDRESS), uid="s", name=name)
             case PatchService(term=term) if self.service is not None:
                 self.service = replace(service(term, ADDRESS), uid="s")
+            case CreateBudget():
+                self.budget = True
             case CreateSecret(name=name):
                 self.secrets |= {name}
             case CreateWorker(name, index, incarnation, attempt) if name not in self.pods:
                 self._add(name, ROLE_WORKER, index=index, incarnation=incarnation, attempt=attempt)
-            case CreateCoordinator(name, term, _) if name not in self.pods:
+            case CreateCoordinator(name, term) if name not in self.pods:
                 self.terms.append(term)
                 self._add(name, ROLE_COORDINATOR, term=term)
             case DeletePod(name=name, uid=uid) if name in self.pods and self.pods[name].uid == uid:

@@ -31,7 +31,7 @@ from drivetrain_operator.render.service import coordinator_service, service_patc
 from drivetrain_operator.render.templates import template_problem
 from unit.plan.builders import ADDRESS, JOB, UID, job, spec, started
 
-WORKER = CreateWorker(f"{JOB}-2-1", 2, 1, 3)
+WORKER = CreateWorker(names.worker(JOB, UID, 2, 1), 2, 1, 3)
 PLATFORM = Platform("registry/drivetrain:1", "https://reports.drivetrain.svc:7443", ("pull",))
 
 
@@ -90,14 +90,16 @@ def test_the_oracle_is_strict() -> None:
 )
 def test_worker_pods_are_what_the_official_client_takes_for_pods(fields: dict[str, Any]) -> None:
     pod = oracle(worker_pod(a_job(**fields), WORKER, PLATFORM), "V1Pod")
-    assert pod.metadata.name == "lm-2-1"
+    assert pod.metadata.name == "lm-2-1-11111"
     assert pod.spec.restart_policy == "Never"
 
 
 def test_the_other_children_are_too() -> None:
     view = a_job()
-    assert oracle(coordinator_pod(view, CreateCoordinator("lm-coordinator-3", 3, "node1"), PLATFORM), "V1Pod").spec
-    service = oracle(coordinator_service(view, CreateService("lm-coordinator", 3, ADDRESS)), "V1Service")
+    assert oracle(
+        coordinator_pod(view, CreateCoordinator("lm-coordinator-3-11111", 3, "x", "node1"), PLATFORM), "V1Pod"
+    ).spec
+    service = oracle(coordinator_service(view, CreateService("lm-coordinator-11111", 3, ADDRESS)), "V1Service")
     assert service.spec.cluster_ip
     assert service.spec.publish_not_ready_addresses, "a successor is found as soon as it listens"
     data = {"token": b"t", "ca.crt": b"c"}
@@ -140,7 +142,7 @@ def test_an_ipv6_address_gets_brackets() -> None:
 def test_workers_pass_the_restricted_standard() -> None:
     for pod in (
         worker_pod(a_job(), WORKER, PLATFORM),
-        coordinator_pod(a_job(), CreateCoordinator("lm-coordinator-1", 1), PLATFORM),
+        coordinator_pod(a_job(), CreateCoordinator("lm-coordinator-1-11111", 1, "x"), PLATFORM),
     ):
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -248,7 +250,7 @@ def test_every_child_is_owned_and_goes_with_the_job() -> None:
     view = a_job()
     children = [
         worker_pod(view, WORKER, PLATFORM),
-        coordinator_pod(view, CreateCoordinator("c", 1), PLATFORM),
+        coordinator_pod(view, CreateCoordinator("c", 1, "x"), PLATFORM),
         coordinator_service(view, CreateService("s", 1)),
         secret(view, CreateSecret("x", SecretKind.WORKER, 0), {}),
     ]
@@ -268,9 +270,11 @@ def test_every_child_is_owned_and_goes_with_the_job() -> None:
 
 def test_the_service_selects_the_coordinator_of_its_term_only() -> None:
     view = a_job()
-    of_term = {t: coordinator_pod(view, CreateCoordinator(f"c-{t}", t), PLATFORM)["metadata"]["labels"] for t in (1, 2)}
-    body = coordinator_service(view, CreateService("lm-coordinator", 1))
-    patch = service_patch(view, PatchService("lm-coordinator", "s-uid", 2))
+    of_term = {
+        t: coordinator_pod(view, CreateCoordinator(f"c-{t}", t, "x"), PLATFORM)["metadata"]["labels"] for t in (1, 2)
+    }
+    body = coordinator_service(view, CreateService("lm-coordinator-11111", 1))
+    patch = service_patch(view, PatchService("lm-coordinator-11111", "s-uid", 2))
 
     def selects(selector: dict[str, str]) -> list[int]:
         return [t for t, labels in of_term.items() if selector.items() <= labels.items()]
@@ -284,7 +288,7 @@ def test_the_service_selects_the_coordinator_of_its_term_only() -> None:
 def test_the_scale_selector_finds_workers_and_no_coordinator() -> None:
     view = a_job()
     wanted = dict(part.split("=") for part in names.worker_selector(UID).split(","))
-    worker, leader = worker_pod(view, WORKER, PLATFORM), coordinator_pod(view, CreateCoordinator("c", 1), PLATFORM)
+    worker, leader = worker_pod(view, WORKER, PLATFORM), coordinator_pod(view, CreateCoordinator("c", 1, "x"), PLATFORM)
     assert wanted.items() <= worker["metadata"]["labels"].items()
     assert not wanted.items() <= leader["metadata"]["labels"].items()
 
@@ -293,22 +297,18 @@ def test_a_coordinator_stays_off_a_silent_node() -> None:
     term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node1"]}]}
 
     def affinity(*, strictly: bool) -> Any:
-        pod = coordinator_pod(a_job(), CreateCoordinator("c", 2, "node1", strictly), PLATFORM)
+        pod = coordinator_pod(a_job(), CreateCoordinator("c", 2, "x", "node1", strictly), PLATFORM)
         return pod["spec"]["affinity"]["nodeAffinity"]
 
     assert affinity(strictly=True) == {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
     assert affinity(strictly=False) == {
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]
     }
-    assert "affinity" not in coordinator_pod(a_job(), CreateCoordinator("c", 2), PLATFORM)["spec"]
-
-
-def test_the_longest_allowed_job_name_still_makes_a_service_name() -> None:
-    assert len(names.service("a" * 50)) <= 63
+    assert "affinity" not in coordinator_pod(a_job(), CreateCoordinator("c", 2, "x"), PLATFORM)["spec"]
 
 
 def test_a_dollar_sign_is_not_expanded_by_the_kubelet() -> None:
-    pod = coordinator_pod(a_job(), CreateCoordinator("c", 1), Platform("i", "https://$(HOST):1"))
+    pod = coordinator_pod(a_job(), CreateCoordinator("c", 1, "x"), Platform("i", "https://$(HOST):1"))
     assert env(pod)["DRIVETRAIN_REPORTS"] == "https://$$(HOST):1"
 
 
@@ -322,7 +322,7 @@ def test_a_coordinator_goes_where_its_workers_may_and_is_fitted_by_cluster_and_j
     }
     platform = replace(PLATFORM, coordinator_template=cluster)
     view = a_job(podTemplate=worker, coordinator={"podTemplate": own})
-    pod = coordinator_pod(view, CreateCoordinator("c", 1), platform)
+    pod = coordinator_pod(view, CreateCoordinator("c", 1, "x"), platform)
     oracle(pod, "V1Pod")
     assert toleration in pod["spec"]["tolerations"]
     assert pod["spec"]["priorityClassName"] == "batch"
@@ -358,7 +358,7 @@ def test_a_silent_node_is_avoided_besides_what_a_template_says_of_nodes() -> Non
     wanted = {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["cpu"]}]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [wanted]}}
     view = a_job(coordinator={"podTemplate": {"spec": {"affinity": {"nodeAffinity": required}}}})
-    pod = coordinator_pod(view, CreateCoordinator("c", 2, "node1", True), PLATFORM)
+    pod = coordinator_pod(view, CreateCoordinator("c", 2, "x", "node1", True), PLATFORM)
     oracle(pod, "V1Pod")
     (term,) = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"

@@ -30,6 +30,7 @@ from drivetrain_operator.plan.effects import (
     DeletePod,
     Effect,
     PatchService,
+    PodOwner,
     SecretKind,
 )
 from drivetrain_operator.plan.retry import finite, retry_delay
@@ -97,7 +98,7 @@ def _judge(view: View, status: TrainingJobStatus) -> _Verdict:
         return _Verdict(ReplacedFor.FIRST)  # one from before a suspension was told to end
     pod = next((p for p in coordinators(view) if p.term == membership.term), None)
     if pod is None:
-        name = names.coordinator(view.job.name, membership.term)
+        name = names.coordinator(view.job.name, view.job.uid, membership.term)
         if any(r.name == name for r in view.refusals):
             # It never existed: created again under the same name.
             return _Verdict(after=finite(max(retry_delay(view, name), 0.0)))
@@ -184,7 +185,7 @@ def _raise_term(
 
 
 def _service(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, list[Effect], float | None]:
-    term, name = status.membership.term, names.service(view.job.name)
+    term, name = status.membership.term, names.service(view.job.name, view.job.uid)
     known = status.resolved.coordinator_address if status.resolved is not None else None
     if view.service is None:
         if known is not None and _address_is_taken(view, name):
@@ -198,7 +199,7 @@ def _service(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, 
         resolved = status.resolved.model_copy(update={"coordinator_address": view.service.cluster_ip})
         status = status.model_copy(update={"resolved": resolved})
     if not is_as_rendered(view.job, view.service, term):
-        return status, [PatchService(name, view.service.uid, term, surplus(view.job, view.service))], None
+        return status, [PatchService(view.service.name, view.service.uid, term, surplus(view.job, view.service))], None
     return status, [], None
 
 
@@ -209,22 +210,20 @@ def _address_is_taken(view: View, name: str) -> bool:
 
 def _pod(view: View, status: TrainingJobStatus, raised: bool) -> list[Effect]:
     membership, job = status.membership, view.job
-    name = names.coordinator(job.name, membership.term)
+    name = names.coordinator(job.name, job.uid, membership.term)
     refused = any(r.name == name for r in view.refusals)
     secret = names.coordinator_secret(job.name, job.uid, membership.term, status.keeper.root)
-    present = [p for p in view.pods if p.name == name]
+    present = [p for p in coordinators(view) if p.term == membership.term]
     if not raised and present:
-        lacks = secret not in view.secrets and wait_for_files(view, present)
-        return [CreateSecret(secret, SecretKind.COORDINATOR, membership.term)] if lacks else []
+        lacks = secret not in view.files and wait_for_files(view, present) and retry_delay(view, secret) <= 0
+        owner = PodOwner(present[0].name, present[0].uid)
+        return [CreateSecret(secret, SecretKind.COORDINATOR, membership.term, owner)] if lacks else []
     if not raised and not (refused and retry_delay(view, name) <= 0):
         return []
-    effects: list[Effect] = []
-    if secret not in view.secrets:
-        effects.append(CreateSecret(secret, SecretKind.COORDINATOR, membership.term))
     # The scheduler learns late that a node is cut off, and would like it for being empty. Of one whose kubelet speaks,
     # or that Kubernetes itself gave up, it knows enough.
     required = membership.replaced_for is ReplacedFor.UNREACHABLE
-    return [*effects, CreateCoordinator(name, membership.term, membership.avoid_node, required)]
+    return [CreateCoordinator(name, membership.term, secret, membership.avoid_node, required)]
 
 
 def _forgotten(view: View, status: TrainingJobStatus) -> list[Effect]:

@@ -56,7 +56,9 @@ def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> set[int]:
     """Slots whose pod was deleted by force. It may still run on a node that is cut off: its successor has another
     name."""
     missing = have.wanted - set(have.current)
-    return {i for i in missing if names.worker(view.job.name, i, status.incarnations.get(i, 0)) in view.absent}
+    return {
+        i for i in missing if names.worker(view.job.name, view.job.uid, i, status.incarnations.get(i, 0)) in view.absent
+    }
 
 
 def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:

@@ -15,6 +15,7 @@ from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.view import PodView, View
+from drivetrain_operator.render import names
 from drivetrain_operator.render.templates import template_problem
 
 RECENT_SECONDS: Final = 60.0
@@ -54,7 +55,9 @@ def _template(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) 
 
 
 def _refused(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
-    refusals = sorted(view.refusals, key=lambda r: r.name)
+    # Without its budget a job trains as well.
+    needless = names.budget(view.job.name, view.job.uid)
+    refusals = sorted((r for r in view.refusals if r.name != needless), key=lambda r: r.name)
     if not refusals:
         return None
     first = refusals[0]

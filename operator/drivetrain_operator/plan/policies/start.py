@@ -7,17 +7,17 @@ from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
+from drivetrain_operator.render import names
 
 
 def start(view: View, status: TrainingJobStatus) -> Decision:
     """startTime and status.resolved, once per start."""
     if view.job.spec is None or (status.start_time is not None and status.resolved is not None):
         return Decision(status)
+    resolved = status.resolved or resolve(view.job.spec)
+    if status.resolved is None and view.job.spec.script is not None:
+        copy = names.script(view.job.name, view.job.uid, status.attempt)
+        resolved = resolved.model_copy(update={"script": copy})
     return Decision(
-        status.model_copy(
-            update={
-                "start_time": status.start_time or stamp(view.now),
-                "resolved": status.resolved or resolve(view.job.spec),
-            }
-        )
+        status.model_copy(update={"start_time": status.start_time or stamp(view.now), "resolved": resolved})
     )

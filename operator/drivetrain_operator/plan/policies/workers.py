@@ -14,7 +14,7 @@ from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, kept_by_others, of_role, wait_for_files
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.decision import Decision, soonest
-from drivetrain_operator.plan.effects import CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
+from drivetrain_operator.plan.effects import CreateScript, CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
 from drivetrain_operator.plan.retry import finite, retry_delay
 from drivetrain_operator.plan.view import PodView, RefusalKind, Sight, View
 from drivetrain_operator.render import names
@@ -29,12 +29,11 @@ def workers(view: View, status: TrainingJobStatus) -> Decision:
     """Creates in slot order, deletes of what is stale."""
     have = sort(view, status)
     creates, after = _creates(view, status, have)
-    secret = names.worker_secret(view.job.name, view.job.uid, status.keeper.root)
     waiting = [p for p in have.current.values() if p.live and p.started is None and p.node]
     if not creates and waiting:
         after = soonest(after, PLACED_SECONDS)
-        if secret not in view.secrets and wait_for_files(view, waiting):
-            creates = [CreateSecret(secret, SecretKind.WORKER, 0)]
+        if wait_for_files(view, waiting):
+            creates = _files(view, status)
     deletes = [DeletePod(p.name, p.uid, "its slot has no use for it") for p in have.stale if p.live]
     lingering, due = kept_by_others(view)
     return Decision(status, (*deletes, *_remains(view), *lingering, *creates), soonest(after, due))
@@ -47,22 +46,38 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
         return [], None
     if status.resolved is None or status.resolved.coordinator_address is None:
         return [], 1.0  # workers are given an address for life: it has to be known first
-    held = _held(view)
+    held = max(_held(view), _script_missing(view, status))
     if held > 0:
         return [], finite(held)
     effects: list[Effect] = []
     after: float | None = None
     for index in missing:
-        name = names.worker(job.name, index, status.incarnations.get(index, 0))
+        name = names.worker(job.name, job.uid, index, status.incarnations.get(index, 0))
         wait = max(retry_delay(view, name), _backoff(view, status, index))
         if wait <= 0:
             effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt))
         else:
             after = soonest(after, finite(wait))
-    secret = names.worker_secret(job.name, job.uid, status.keeper.root)
-    if effects and secret not in view.secrets:
-        effects.insert(0, CreateSecret(secret, SecretKind.WORKER, 0))
-    return effects, after
+    return [*(_files(view, status) if effects else ()), *effects], after
+
+
+def _files(view: View, status: TrainingJobStatus) -> list[Effect]:
+    """What the pods mount, as far as it may be missing."""
+    effects: list[Effect] = []
+    secret = names.worker_secret(view.job.name, view.job.uid, status.keeper.root)
+    if secret not in view.files and retry_delay(view, secret) <= 0:
+        effects.append(CreateSecret(secret, SecretKind.WORKER, 0))
+    script = view.job.spec.script if view.job.spec is not None else None
+    copy = status.resolved.script if status.resolved is not None else None
+    if script is not None and copy is not None and copy not in view.files and retry_delay(view, copy) <= 0:
+        effects.append(CreateScript(copy, script.config_map, script.key))
+    return effects
+
+
+def _script_missing(view: View, status: TrainingJobStatus) -> float:
+    """Seconds for which no worker is created, because there is nothing that it could run."""
+    copy = status.resolved.script if status.resolved is not None else None
+    return retry_delay(view, copy) if copy is not None else 0.0
 
 
 def _held(view: View) -> float:
@@ -72,7 +87,7 @@ def _held(view: View) -> float:
 
 
 def _is_worker(view: View, name: str) -> bool:
-    return name.removeprefix(f"{view.job.name}-").split("-")[0].isdecimal()
+    return names.identify(view.job.name, name).role == ROLE_WORKER
 
 
 def _backoff(view: View, status: TrainingJobStatus, index: int) -> float:

@@ -1,0 +1,27 @@
+"""How many workers may leave at once? One: the job has a PodDisruptionBudget, as soon as it has more than one worker.
+
+`kubectl drain`, the cluster autoscaler and descheduler ask it. Node pressure, taints and preemption do not.
+"""
+
+from __future__ import annotations
+
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.effects import CreateBudget, PatchBudget
+from drivetrain_operator.plan.retry import finite, retry_delay
+from drivetrain_operator.plan.view import View
+from drivetrain_operator.render import names
+
+
+def budget(view: View, status: TrainingJobStatus) -> Decision:
+    """The budget, created once there are workers to protect, and mended."""
+    if view.budget is not None:
+        mend = () if view.budget.as_rendered else (PatchBudget(view.budget.name, view.budget.uid),)
+        return Decision(status, mend)
+    if status.workers.target < 2 or not view.me.budgets or not any(pod.index >= 0 for pod in view.pods):
+        return Decision(status)
+    name = names.budget(view.job.name, view.job.uid)
+    wait = retry_delay(view, name)
+    if wait > 0:
+        return Decision(status, after=finite(wait))
+    return Decision(status, (CreateBudget(name),))
