@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pydantic import ValidationError
 
+from drivetrain_operator.act.asking import current_names
 from drivetrain_operator.act.jobs import JobCache, JobKey
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
@@ -89,6 +90,7 @@ class Views:
             refusals=self._memory.refusals(job.uid, job.generation),
             me=self._me,
             complaints=self._complaints.recent(job.uid),
+            lost=self._memory.lost(job.uid, found, current_names(job)),
             seen=seen,
             usual_start_seconds=self._patience.usual_start(),
             may_give_up=self._patience.may_give_up(job.uid),

@@ -119,3 +119,16 @@ async def test_a_refusal_is_said_in_a_condition_and_not_hammered(
     for _ in range(20):
         await pilot.run_pass()
     assert len(pilot.client.writes) - before <= 2
+
+
+async def test_a_worker_that_vanished_is_told_once_with_where_it_was(world: World) -> None:
+    """Deleted with no grace: the cache never shows it on its way out."""
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    node = next(p["spec"]["nodeName"] for p in world.pods() if p["metadata"]["name"] == "charlm-1-0")
+    await world.remove_pod("charlm-1-0")
+    await drive(pilot, running(2))
+    (departure,) = world.status()["departures"]
+    assert (departure["reason"], departure["pods"]) == ("Gone", [{"name": "charlm-1-0", "node": node}])
+    assert pilot.events.count("Gone") == 1

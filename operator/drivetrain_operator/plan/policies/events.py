@@ -69,6 +69,8 @@ _REPLACED: Final = {
 def _why_replaced(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
     membership = new.membership
     why = _REPLACED.get(membership.replaced_for, "")
+    if membership.replaced_message:  # what its pod says is more than the word for it
+        why = membership.replaced_message
     where = f" (node {membership.avoid_node})" if membership.avoid_node else ""
     return f"term {old.membership.term}: {why}{where}; a coordinator of term {membership.term} follows"
 
