@@ -45,6 +45,16 @@ def progress(view: View, status: TrainingJobStatus) -> Decision:
     return Decision(status.model_copy(update={"progress": new}))
 
 
+def last_seen(view: View, status: TrainingJobStatus) -> ProgressStatus | None:
+    """How far a job is that is about to rest: the last step that was told, and nothing that will not go on."""
+    report = fresh_report(view, status)
+    told = report.progress if report is not None else None
+    last = _progress(view, told, status.progress) if told is not None else status.progress
+    if last is None:
+        return None
+    return last.model_copy(update={"eta_seconds": None, "eta": "", "samples_per_second": None})
+
+
 def _progress(view: View, told: Progress, old: ProgressStatus | None) -> ProgressStatus:
     steps = told.steps or (view.job.spec.training.steps if view.job.spec is not None else None)
     # Told by another rank after a loss, the number may be one or two behind what was said before.
