@@ -45,7 +45,7 @@ def away(lease: str, first: Look, second: Look) -> str | None:
     if overdue is None or first.version != second.version:
         return None
     if not second.holder:
-        return f"No operator leads: its Lease {lease} is free for about {overdue:.0f} s. {_SO}"
+        return f"No operator leads: its Lease {lease} has been free for about {overdue:.0f} s. {_SO}"
     return f"The operator has not renewed its Lease {lease} for about {overdue:.0f} s. {_SO}"
 
 
@@ -69,7 +69,10 @@ def _workers(status: Json, pods: Sequence[Json]) -> list[str]:
     run = sum((pod.get("status") or {}).get("phase") == "Running" for pod in live)
     if current == len(live) and ready <= run:
         return []
-    return [f"Status counts {_pods(current)}, {ready} of them ready; now there are {len(live)}, and {run} of them run."]
+    are = "is" if len(live) == 1 else "are"
+    return [
+        f"Status counts {_pods(current)}, {ready} of them ready; now there {are} {len(live)}, {run} of them running."
+    ]
 
 
 def _coordinator(status: Json, pods: Sequence[Json]) -> list[str]:

@@ -58,17 +58,22 @@ NOBODY = "training goes on without it, and nobody reports"
         (
             job(),
             [*WORKERS[:2], LEADER],
-            ["Status counts 3 worker pods, 3 of them ready; now there are 2, and 2 of them run."],
+            ["Status counts 3 worker pods, 3 of them ready; now there are 2, 2 of them running."],
         ),
         (
             job(),
             [*WORKERS[:2], pod("lm-2-0", phase="Failed"), LEADER],
-            ["Status counts 3 worker pods, 3 of them ready; now there are 2, and 2 of them run."],
+            ["Status counts 3 worker pods, 3 of them ready; now there are 2, 2 of them running."],
         ),
         (
             job(),
             [*WORKERS[:2], pod("lm-2-1", phase="Pending"), LEADER],
-            ["Status counts 3 worker pods, 3 of them ready; now there are 3, and 2 of them run."],
+            ["Status counts 3 worker pods, 3 of them ready; now there are 3, 2 of them running."],
+        ),
+        (
+            job(),
+            [WORKERS[0], LEADER],
+            ["Status counts 3 worker pods, 3 of them ready; now there is 1, 1 of them running."],
         ),
         (job(), WORKERS, [f"The coordinator of term 2 has no pod now: {NOBODY}."]),
         (

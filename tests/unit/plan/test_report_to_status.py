@@ -150,6 +150,15 @@ def test_progress_is_written_when_it_is_worth_it(step: int, seconds_ago: float, 
     assert progressed(step, seconds_ago) == expected
 
 
+def test_what_rank_0_says_of_the_first_step_does_not_wait() -> None:
+    """That a step was made is known before its loss, and before how many there will be, if the script says so."""
+    first = plan(running(report=report(progress=Progress(step=0)))).status
+    full = report(progress=Progress(step=0, steps=2000, loss=2.5))
+    shown = plan(running(status=first, report=full)).status.progress
+    assert shown is not None
+    assert (shown.loss, shown.percent) == (2.5, 0)
+
+
 def test_progress_is_shown_as_people_read_it() -> None:
     told = Progress(step=249, steps=1000, loss=1.23456789, samples_per_second=float("inf"), step_seconds=10.0)
     shown = plan(running(report=report(progress=told))).status.progress
@@ -323,6 +332,17 @@ EVENTS: list[tuple[str, View, list[tuple[str, str]]]] = [
 def test_events_follow_changes(name: str, view: View, expected: list[tuple[str, str]]) -> None:
     assert events(view) == expected
     assert events(replace(view, job=replace(view.job, status=plan(view).status))) == []
+
+
+def test_that_training_began_is_told_once_whatever_was_reported_before() -> None:
+    """It was not if the membership had been reported while it formed."""
+    forming = report(state=JobState.FORMING, progress=None)
+    status, told = started(), []
+    for heard in (forming, forming, report(progress=None), report(), report(state=JobState.FORMING), report()):
+        view = running(status=status, report=heard)
+        told += [reason for _, reason in events(view)]
+        status = plan(view).status
+    assert told == ["Training"]
 
 
 def test_an_event_carries_the_end_of_a_long_traceback() -> None:

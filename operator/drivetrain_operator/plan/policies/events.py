@@ -92,9 +92,8 @@ def _changed(old: TrainingJobStatus, new: TrainingJobStatus, type_: ConditionTyp
 
 
 def _running(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
-    if not new.is_true(ConditionType.RUNNING) or old.condition(ConditionType.RUNNING) is None:
-        return []
-    first = old.progress is None and old.membership.epoch == 0 and not old.is_true(ConditionType.RUNNING)
+    """Once an attempt, or each time that a membership stands before the first step."""
+    first = new.is_true(ConditionType.RUNNING) and not old.is_true(ConditionType.RUNNING) and old.progress is None
     return [RecordEvent("Normal", "Training", f"training with world size {new.workers.world}")] if first else []
 
 
