@@ -185,7 +185,10 @@ class Progress(Message):
 
 
 class LauncherState(Message):
-    """All that a launcher knows; sent on every change and as heartbeat. Dead processes stay listed for 60 s."""
+    """All that a launcher knows; sent on every change and as heartbeat.
+
+    Dead processes stay listed for 60 s from when they were told first.
+    """
 
     type: Literal["state"] = "state"
     seq: int
