@@ -141,9 +141,9 @@ def _conditions(status: Json, said: str) -> list[str]:
             lines.append(f"{kind}: {message}")
         elif kind == "StateLost" and holds == "True":
             lines.append(f"Training state was lost: {message}")
-        elif kind == "Running" and holds == "Unknown":
+        elif kind == "Running" and holds == "Unknown" and status.get("reason") != "CoordinatorSilent":
             lines.append(f"Whether it trains is not known: {message}")
-        elif kind == "Running" and holds != "True" and status.get("phase") in ("Pending", "Waiting", "Running"):
+        elif kind == "Running" and holds == "False" and status.get("phase") in ("Pending", "Waiting", "Running"):
             lines.append(f"The coordinator says: {message}")
     return lines
 

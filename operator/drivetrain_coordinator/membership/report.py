@@ -57,11 +57,14 @@ def report(m: Membership, seq: int) -> Report:
 
 def _progress(m: Membership) -> Progress | None:
     """As rank 0 told it, which is when the step after has shown that all hold it; before the first such word, what all
-    members say that they hold: of a job whose steps take minutes, the first is seen at once."""
-    if m.progress is not None or m.active is None or m.active.formed_at is None:
+    members say that they hold: of a job whose steps take minutes, the first is seen at once. Of members that began
+    together, that is: another one's number may be from before it took over the state."""
+    active = m.active
+    began = active is not None and active.fresh and active.id.term == m.identity.term and active.formed_at is not None
+    if m.progress is not None or active is None or not began:
         return m.progress
-    steps = [process.step for member in m.active.members if (process := facts.find(m, member)) is not None]
-    held = min(steps, default=-1) if len(steps) == len(m.active.members) else -1
+    steps = [process.step for member in active.members if (process := facts.find(m, member)) is not None]
+    held = min(steps, default=-1) if len(steps) == len(active.members) else -1
     return Progress(step=held) if held >= 0 else None
 
 

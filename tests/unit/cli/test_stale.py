@@ -196,7 +196,9 @@ def test_a_silent_coordinator_is_said_everywhere() -> None:
     lines = explain(given, [*WORKERS, LEADER], [], None, NOW)
     assert lines[0].endswith("3 of 3 workers ready, world size 3 when a coordinator reported last, membership 2.1.")
     assert f"CoordinatorSilent: {SILENT}" in lines
-    assert "Whether it trains is not known: nothing is heard" in lines
+    assert not any("nothing is heard" in line for line in lines)
+    other = job(reason="ImagePullFailed", message="lm-1-0 cannot pull its image", conditions=[unknown])
+    assert "Whether it trains is not known: nothing is heard" in explain(other, [*WORKERS, LEADER], [], None, NOW)
 
 
 def test_who_was_taken_and_how_the_coordinator_ended_is_said() -> None:
