@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from drivetrain_api.status import MAX_DEPARTED, MAX_DEPARTURES, DepartedPod, DepartureStatus
+from drivetrain_api.status import MAX_DEPARTED, MAX_DEPARTURES, DepartedPod, DepartureStatus, ReplacedFor
 from drivetrain_operator.plan.causes import Cause, last_line, pod_cause
 from drivetrain_operator.plan.conditions import clip, stamp
 from drivetrain_operator.plan.view import PodView
@@ -96,7 +96,24 @@ def summary(departure: DepartureStatus) -> str:
     return f"{named}{more}: {departure.message}"
 
 
-def how_it_ended(pod: PodView) -> str:
+REPLACED: Final = {
+    ReplacedFor.GONE: "its pod is gone from the API server",
+    ReplacedFor.NOT_READY: "it was silent, and by the kubelet's word it does not answer, or its node is gone",
+    ReplacedFor.UNREACHABLE: "it was silent, and its workers' launchers lost it",
+    ReplacedFor.NO_NODE: "it was to avoid a node, and no other was left",
+}
+"""How a coordinator was lost that cannot be asked."""
+
+
+def how_it_was_lost(reason: ReplacedFor, pod: PodView | None) -> str:
+    """A coordinator that has a successor, as it was seen last, if it was."""
+    if pod is not None and (reason in (ReplacedFor.ENDED, ReplacedFor.DELETED) or pod.disruption or pod.reason):
+        return _how_it_ended(pod)
+    where = f" (on {pod.node})" if pod is not None and pod.node else ""
+    return REPLACED.get(reason, "") + where
+
+
+def _how_it_ended(pod: PodView) -> str:
     """A coordinator's end: what became of it, and where."""
     where = f" (on {pod.node})" if pod.node else ""
     ended = pod.terminated
@@ -122,4 +139,4 @@ def _in_words(cause: Cause) -> Cause:
     return replace(cause, message=f"{said} ({detail})" if detail else said)
 
 
-__all__ = ["DELETED", "GONE", "Departed", "departed", "grouped", "how_it_ended", "kept", "summary", "taken"]
+__all__ = ["DELETED", "GONE", "Departed", "departed", "grouped", "how_it_was_lost", "kept", "summary", "taken"]

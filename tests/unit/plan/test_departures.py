@@ -12,7 +12,7 @@ from drivetrain_api.status import MAX_DEPARTED, MAX_DEPARTURES
 from drivetrain_operator.plan.effects import RecordEvent
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import PodView, View
-from unit.plan.builders import NOW, coordinator, ended, pending, replaced, running, spec, worker
+from unit.plan.builders import NOW, coordinator, ended, pending, replaced, report, running, spec, worker
 from unit.plan.tables import conditions
 
 SHOWN = plan(running()).status
@@ -221,6 +221,42 @@ COORDINATORS: list[tuple[str, PodView, str]] = [
     ),
     ("a delete", coordinator(deleting=True), "its pod was deleted, and Kubernetes does not say by whom (on node9)"),
 ]
+
+
+LED = "lm-coordinator-1"
+LOST: list[tuple[str, View, str]] = [
+    (
+        "vanished, and never seen",
+        replaced(running(status=SHOWN), without=(LED,)),
+        "its pod is gone from the API server",
+    ),
+    (
+        "vanished",
+        replace(replaced(running(status=SHOWN), without=(LED,)), lost={LED: coordinator()}),
+        "its pod is gone from the API server (on node9)",
+    ),
+    (
+        "vanished while it was evicted",
+        replace(
+            replaced(running(status=SHOWN), without=(LED,)),
+            lost={LED: coordinator(disruption="EvictionByEvictionAPI")},
+        ),
+        "EvictionByEvictionAPI: evicted through the API, as a drain does (on node9)",
+    ),
+    (
+        "silent, by its kubelet's word, too",
+        replaced(running(status=SHOWN, report=report(age=60)), coordinator(ready=False)),
+        "it was silent, and by the kubelet's word it does not answer, or its node is gone (on node9)",
+    ),
+]
+
+
+def test_how_a_coordinator_was_lost_that_cannot_be_asked() -> None:
+    found = {name: plan(view).status.membership.replaced_message for name, view, _ in LOST}
+    assert found == {name: words for name, _, words in LOST}
+    assert [told(view)[0] for _, view, _ in LOST] == [
+        f"CoordinatorReplaced: term 1: {words}; a coordinator of term 2 follows" for _, _, words in LOST
+    ]
 
 
 @pytest.mark.parametrize(("name", "pod", "words"), COORDINATORS, ids=[case[0] for case in COORDINATORS])

@@ -23,7 +23,7 @@ from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, use_up, wait_for_files
 from drivetrain_operator.plan.conditions import clip, stamp
 from drivetrain_operator.plan.decision import Decision, soonest
-from drivetrain_operator.plan.departures import how_it_ended
+from drivetrain_operator.plan.departures import how_it_was_lost
 from drivetrain_operator.plan.effects import (
     CreateCoordinator,
     CreateSecret,
@@ -67,8 +67,6 @@ class _Verdict:
     replace: ReplacedFor | None = None
     avoid_node: str | None = None
     after: float | None = None
-    how: str = ""
-    """How it ended, for a person."""
 
 
 def coordinator(view: View, status: TrainingJobStatus) -> Decision:
@@ -80,7 +78,7 @@ def coordinator(view: View, status: TrainingJobStatus) -> Decision:
         if wait > 0:
             verdict = _Verdict(after=wait)
         else:
-            status, raised = _raise_term(view, status, reason, verdict), True
+            status, raised = _raise_term(view, status, reason, verdict.avoid_node), True
             # Its silence is judged from the moment it runs; until it shows up, by LAG_SECONDS.
             verdict = _Verdict(after=LAG_SECONDS)
     status, service, due = _service(view, status)
@@ -108,7 +106,7 @@ def _judge(view: View, status: TrainingJobStatus) -> _Verdict:
             return _Verdict(ReplacedFor.GONE)
         return _Verdict(after=max(LAG_SECONDS - view.age(Sight.TERM, membership.term), 1.0))
     if not pod.live:
-        return _Verdict(ReplacedFor.ENDED if pod.over else ReplacedFor.DELETED, how=how_it_ended(pod))
+        return _Verdict(ReplacedFor.ENDED if pod.over else ReplacedFor.DELETED)
     if pod.started is None:
         # Kept off the silent node, and no other node is left: then rather that one.
         stuck = bool(pod.unschedulable) and membership.replaced_for is ReplacedFor.UNREACHABLE
@@ -168,7 +166,9 @@ def _backoff(view: View, status: TrainingJobStatus, reason: ReplacedFor) -> floa
     return wait - lasted
 
 
-def _raise_term(view: View, status: TrainingJobStatus, reason: ReplacedFor, verdict: _Verdict) -> TrainingJobStatus:
+def _raise_term(
+    view: View, status: TrainingJobStatus, reason: ReplacedFor, avoid_node: str | None
+) -> TrainingJobStatus:
     old, counted = status.membership, status.counted
     lasted = _lasted(view, status)
     membership = old.model_copy(
@@ -178,13 +178,19 @@ def _raise_term(view: View, status: TrainingJobStatus, reason: ReplacedFor, verd
             "since": stamp(view.now),
             "replaced": 0 if reason is ReplacedFor.FIRST else 1 if lasted >= HEALTHY_SECONDS else old.replaced + 1,
             "replaced_for": reason,
-            "replaced_message": clip(verdict.how, 512),
-            "avoid_node": verdict.avoid_node,
+            "replaced_message": clip(how_it_was_lost(reason, _led(view, old.term)), 512),
+            "avoid_node": avoid_node,
         }
     )
     # A job that starts anew has new launchers, which know of nothing before.
     earlier = 0 if reason is ReplacedFor.FIRST else counted.recoveries_before + counted.recoveries
     return status.model_copy(update={"membership": membership, "counted": Counted(recoveries_before=earlier)})
+
+
+def _led(view: View, term: int) -> PodView | None:
+    """The coordinator of this term, as it is or was seen last."""
+    name = names.coordinator(view.job.name, term)
+    return next((p for p in coordinators(view) if p.term == term), view.lost.get(name))
 
 
 def _service(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, list[Effect], float | None]:
