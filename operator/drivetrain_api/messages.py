@@ -68,6 +68,9 @@ class Form(Message):
     fault, because somebody outside may hold state. Given when nobody outside can (first epoch, holders proven dead)."""
     deadline_seconds: float = 10.0
     reason: str = ""
+    recoveries: int = 0
+    """After how many losses the job's members had gone on, or were about to, when this was ordered. A coordinator of a
+    later term learns from it of those that its predecessor could tell nobody. 0 from older coordinators."""
 
 
 # --- launcher -> coordinator ------------------------------------------------------------------------------------
@@ -182,7 +185,10 @@ class Progress(Message):
 
 
 class LauncherState(Message):
-    """All that a launcher knows; sent on every change and as heartbeat. Dead processes stay listed for 60 s."""
+    """All that a launcher knows; sent on every change and as heartbeat.
+
+    Dead processes stay listed for 60 s from when they were told first.
+    """
 
     type: Literal["state"] = "state"
     seq: int

@@ -97,8 +97,12 @@ class Report(Message):
     state_lost: int = 0
     """How often all holders of the training state were lost and training started over."""
     recoveries: int = 0
+    """Of this term."""
+    recoveries_before: int = 0
+    """Of earlier terms, as their forms say that launchers handed over."""
     last_recovery_seconds: float | None = None
-    """From the first sign of a loss to the first step that every member of the new epoch finished."""
+    """From the first sign of a loss to the first step that every member of the new epoch finished. None if that loss
+    was there before this coordinator, which cannot know for how long."""
 
 
 class RosterPod(Message):

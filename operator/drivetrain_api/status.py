@@ -17,6 +17,9 @@ from drivetrain_api.spec import MAX_WORKERS
 
 MAX_FAILURES: Final = 10
 MAX_LOG_TAIL: Final = 2048
+MAX_DEPARTURES: Final = 10
+MAX_DEPARTED: Final = 5
+"""Pods that a departure names; the others are counted."""
 
 Time = Annotated[datetime, PlainSerializer(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -113,6 +116,9 @@ class Membership(StatusModel):
         "was silent and its kubelet calls it NotReady, it was silent and launchers say that it is Unreachable, or "
         "NoNode was left for it but the avoided one.",
     )
+    replaced_message: str = Field(
+        default="", max_length=512, description="How the coordinator before ended, and on which node, for a person."
+    )
     avoid_node: str | None = Field(
         default=None, max_length=253, description="Node of the coordinator before, where the next one does not go."
     )
@@ -178,6 +184,28 @@ class FailureStatus(StatusModel):
     )
 
 
+class DepartedPod(StatusModel):
+    """A worker pod that was taken."""
+
+    name: str = Field(max_length=253, description="Its name.")
+    node: str = Field(default="", max_length=253, description="Where it was; empty if it had no node, or nobody saw.")
+
+
+class DepartureStatus(StatusModel):
+    """Workers that were taken for one cause at one time: by the platform, or by somebody who deleted them."""
+
+    time: Time = Field(description="When the operator saw it.")
+    reason: Reason = Field(
+        description="Why, in one CamelCase word: Kubernetes' own where it gives one, such as EvictionByEvictionAPI; "
+        "Deleted if nobody said why, Gone if the pod vanished without a word."
+    )
+    message: str = Field(default="", max_length=512, description="Why, for a person.")
+    count: int = Field(ge=1, description="How many pods.")
+    pods: list[DepartedPod] = Field(
+        default_factory=list, max_length=MAX_DEPARTED, description="The first of them, by index."
+    )
+
+
 class Counted(StatusModel):
     """How much of the current coordinator's reports is already counted, so that nothing counts twice."""
 
@@ -185,6 +213,7 @@ class Counted(StatusModel):
     incident: int = Field(default=-1, ge=-1, description="Highest incident number that cost a restart.")
     state_lost: Count = Field(default=0, description="Losses of all state that were taken over.")
     recoveries: Count = Field(default=0, description="Recoveries that were taken over.")
+    recoveries_before: Count = Field(default=0, description="Recoveries of earlier terms that were taken over.")
     remedies: Count = Field(
         default=0, description="How often Drivetrain ended processes itself at one step; too often is no remedy."
     )
@@ -232,14 +261,24 @@ class TrainingJobStatus(StatusModel):
     keeper: Keeper = Field(default=Keeper(), description="Who looks after the job.")
     membership: Membership = Field(default=Membership(), description="Who leads the membership.")
     workers: Workers = Field(default=Workers(), description="Worker pods, counted.")
-    progress: ProgressStatus | None = Field(default=None, description="How far training is.")
+    progress: ProgressStatus | None = Field(
+        default=None, description="How far training is; while suspended, how far it was."
+    )
     restarts: Count = Field(default=0, description="Incidents that counted against recovery.maxRestarts.")
     recoveries: Count = Field(default=0, description="How often survivors went on without a lost member.")
     last_recovery_seconds: float | None = Field(
-        default=None, description="From the last loss to the first step that all members finished."
+        default=None,
+        description="From the last loss to the first step that all members finished. Absent if the coordinator was "
+        "lost, too: its successor cannot know.",
     )
     failures: list[FailureStatus] = Field(
         default_factory=list, max_length=MAX_FAILURES, description="The last failures, oldest first."
+    )
+    departures: list[DepartureStatus] = Field(
+        default_factory=list,
+        max_length=MAX_DEPARTURES,
+        description="Workers that were taken and cost no restart (drains, preemption, lost nodes, deletes), oldest "
+        "first; each had a successor.",
     )
     counted: Counted = Field(default=Counted(), description="How much of the coordinator's reports is already counted.")
     incarnations: dict[int, int] = Field(

@@ -20,7 +20,7 @@ from drivetrain_operator.kube.auth import Credentials, find_credentials
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import CredentialsError, KubeError, NotFound
-from drivetrain_operator.kube.resources import EVENTS, PODS, TRAININGJOBS, Object
+from drivetrain_operator.kube.resources import EVENTS, LEASES, PODS, TRAININGJOBS, Object
 from drivetrain_operator.kube.transport import Request, Timeouts, Transport, received
 
 EMBEDDED: Final = "the embedded plane"
@@ -87,11 +87,11 @@ class Cluster:
         except NotFound as error:
             raise NoCluster(_NOT_INSTALLED) from error
 
-    async def pods(self, job: Object, role: str | None = None) -> list[Object]:
+    async def pods(self, job: Object, of_role: str | None = None) -> list[Object]:
         """The job's pods, all or those of one role, by name."""
         uid = job["metadata"]["uid"]
         page = await self.client.list(PODS, self.namespace, label_selector=f"{LABEL_JOB_UID}={uid}")
-        found = [p for p in page.items if role is None or role == _role(p)]
+        found = [p for p in page.items if of_role is None or of_role == role(p)]
         return sorted(found, key=lambda p: str(p["metadata"]["name"]))
 
     async def events(self, uids: set[str]) -> list[Object]:
@@ -99,6 +99,12 @@ class Cluster:
         page = await self.client.list(EVENTS, self.namespace)
         found = [e for e in page.items if (e.get("involvedObject") or {}).get("uid") in uids]
         return sorted(found, key=event_time)
+
+    async def lease(self, namespace: str, name: str) -> tuple[bytes, str]:
+        """A Lease as JSON, and the API server's time of day when it answered. Raises KubeError."""
+        request = Request("get", "leases", "GET", LEASES.path(namespace, name), {})
+        async with self._text.open(request, limit=_TIMEOUTS.attempt) as response:
+            return b"".join([piece async for piece in received(request, response)]), response.headers.get("Date", "")
 
     async def log(
         self, pod: str, container: str, *, follow: bool, since: str = "", tail: int | None = None
@@ -178,7 +184,8 @@ def event_time(event: Object) -> str:
     return str(stamp or event["metadata"].get("creationTimestamp") or "")
 
 
-def _role(pod: Object) -> str:
+def role(pod: Object) -> str:
+    """`constants.ROLE_WORKER` or `ROLE_COORDINATOR`."""
     return str((pod["metadata"].get("labels") or {}).get(LABEL_ROLE, ""))
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER, WORKER_CONTAINER
-from drivetrain_cli.cluster import Cluster
+from drivetrain_cli.attendance import Attendance
+from drivetrain_cli.cluster import Cluster, role
 from drivetrain_cli.errors import JobNotFound
 from drivetrain_cli.lines import Cursor, Line
 from drivetrain_operator.kube.backoff import Backoff
@@ -23,8 +24,8 @@ _REST_SECONDS: Final = 10.0
 """How long logs may take to end once the job is over."""
 _BACKOFF: Final = Backoff(base=0.3, cap=5.0)
 
-Notice = Callable[[Object], None]
-"""Told of the job whenever it was looked at."""
+Notice = Callable[[Object, Sequence[Object], str | None], None]
+"""Told of the job and its pods whenever they were looked at, and that no operator looks after it, if none does."""
 
 
 async def follow(
@@ -72,11 +73,14 @@ async def _watch(
     """Start a reader for every pod that comes; put None when all is over."""
     readers: dict[str, asyncio.Task[None]] = {}
     failures, seen = 0, False
+    attendance = Attendance()
+    asking = asyncio.create_task(attendance.watch(cluster), name="attendance")
     try:
         while True:
             try:
-                job = await cluster.job(name)
-                for pod in await cluster.pods(job, ROLE_WORKER):
+                job = attendance.job = await cluster.job(name)
+                pods = await cluster.pods(job)
+                for pod in (pod for pod in pods if role(pod) == ROLE_WORKER):
                     uid = pod["metadata"]["uid"]
                     if uid not in readers and started(pod):
                         readers[uid] = asyncio.create_task(_read(cluster, pod, lines, tail), name=f"log of {uid}")
@@ -87,16 +91,16 @@ async def _watch(
             else:
                 failures, seen = 0, True
                 if notice is not None:
-                    notice(job)
+                    notice(job, pods, attendance.missing)
                 if finished(job):
                     break
             await asyncio.sleep(max(_LOOK_SECONDS, _BACKOFF.delay(failures, random.Random()) if failures else 0.0))
         if readers:
             await asyncio.wait(readers.values(), timeout=_REST_SECONDS)
     finally:
-        for task in readers.values():
+        for task in (asking, *readers.values()):
             task.cancel()
-        await asyncio.gather(*readers.values(), return_exceptions=True)
+        await asyncio.gather(asking, *readers.values(), return_exceptions=True)
         await lines.put(None)
 
 

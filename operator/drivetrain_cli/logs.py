@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
+from collections.abc import Sequence
 
 from drivetrain_api.constants import ROLE_WORKER, WORKER_CONTAINER
 from drivetrain_cli import where as which
@@ -15,6 +17,7 @@ from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.follow import finished, follow, started, succeeded
 from drivetrain_cli.lines import merged, shown
 from drivetrain_cli.reasons import failures, state
+from drivetrain_cli.stale import Doubts, differences
 from drivetrain_operator.kube.errors import ApiError, NotFound
 from drivetrain_operator.kube.resources import Object
 
@@ -45,17 +48,22 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 
 async def print_followed(cluster: Cluster, name: str, *, tail: int | None = None, pods: bool = False) -> int:
-    """Follow on stdout; what holds the job up goes to stderr, once each time that it changes."""
-    last = ""
+    """Follow on stdout; what holds the job up, and whether status still holds, goes to stderr once each time that it
+    changes."""
+    said: set[str] = set()
     job: Object = {}
+    doubts = Doubts()
 
-    def notice(now: Object) -> None:
-        nonlocal last, job
+    def notice(now: Object, found: Sequence[Object], absent: str | None) -> None:
+        nonlocal said, job
         job = now
-        told = state(now)
-        if told != last:
-            last = told
-            print(f"-- {told}", file=sys.stderr, flush=True)
+        told = [state(now), *doubts.standing(differences(now, found), time.monotonic())]
+        if absent is not None and not finished(now):
+            told.append(absent)
+        for text in told:
+            if text not in said:
+                print(f"-- {text}", file=sys.stderr, flush=True)
+        said = set(told)
 
     async for line in follow(cluster, name, tail=tail, notice=notice):
         print(shown(line.pod, line.text, pods=pods), flush=True)

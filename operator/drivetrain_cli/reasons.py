@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
+from drivetrain_cli.stale import ACTIVE, differences
 from drivetrain_cli.table import age
 
 Json = dict[str, Any]
@@ -62,7 +63,11 @@ def state(job: Json) -> str:
         return f"{text}: {message}" if reason in ("", "WorkersStarting") else f"{text}, {reason}: {message}"
     if phase == "Succeeded":
         return f"{text} after {progress.get('step', 0)} steps"
+    if phase == "Suspended" and progress.get("step"):
+        return f"{text} at step {progress['step']}"
     if phase in ("Pending", "Running", "Waiting"):
+        if reason == "CoordinatorSilent":
+            return f"{text}: {message}"
         text = f"{text}: {workers.get('ready', 0)} of {workers.get('target', 0)} workers ready"
         return f"{text}, {message}" if reason == "StandingStill" else text
     return text
@@ -75,16 +80,24 @@ def failures(job: Json, *, last: int | None = None) -> list[str]:
 
 
 def explain(
-    job: Json, pods: Sequence[Json], events: Sequence[Json], nodes: Sequence[Json] | None, now: datetime
+    job: Json,
+    pods: Sequence[Json],
+    events: Sequence[Json],
+    nodes: Sequence[Json] | None,
+    now: datetime,
+    *,
+    absent: str | None = None,
 ) -> list[str]:
-    """The whole answer of `drivetrain why`, line by line. `nodes` is None where we may not see them."""
+    """The whole answer of `drivetrain why`, line by line. `nodes` is None where we may not see them; `absent` says that
+    no operator looks after the job."""
     status = job.get("status") or {}
     if not status.get("phase"):
         return [
             f"{job['metadata']['name']} was created {age(job['metadata']['creationTimestamp'], now)} ago.",
             _NOT_SEEN,
         ]
-    lines = [_headline(job)]
+    lines = [absent] if absent is not None and status["phase"] in ACTIVE else []
+    lines += [_headline(job), *differences(job, pods)]
     reason, message = status.get("reason") or "", status.get("message") or ""
     if message:
         lines.append(f"{reason}: {message}" if reason else message)
@@ -110,6 +123,7 @@ def _headline(job: Json) -> str:
     if phase in ("Pending", "Running", "Waiting"):
         text += f", {workers.get('ready', 0)} of {workers.get('target', 0)} workers ready"
         text += f", world size {workers.get('world', 0)}"
+        text += " when a coordinator reported last" if status.get("reason") == "CoordinatorSilent" else ""
     if phase == "Running" and membership.get("epoch"):
         text += f", membership {membership.get('term', 0)}.{membership['epoch']}"
     return text + "."
@@ -127,7 +141,9 @@ def _conditions(status: Json, said: str) -> list[str]:
             lines.append(f"{kind}: {message}")
         elif kind == "StateLost" and holds == "True":
             lines.append(f"Training state was lost: {message}")
-        elif kind == "Running" and holds != "True" and status.get("phase") in ("Pending", "Waiting", "Running"):
+        elif kind == "Running" and holds == "Unknown" and status.get("reason") != "CoordinatorSilent":
+            lines.append(f"Whether it trains is not known: {message}")
+        elif kind == "Running" and holds == "False" and status.get("phase") in ("Pending", "Waiting", "Running"):
             lines.append(f"The coordinator says: {message}")
     return lines
 
@@ -180,6 +196,12 @@ def _restarts(job: Json) -> list[str]:
             f"Survivors went on {status['recoveries']} time{'s' if status['recoveries'] != 1 else ''} after a loss"
             + (f", last after {took:g} s." if took is not None else ".")
         )
+    membership = status.get("membership") or {}
+    if membership.get("term", 0) > 1 and membership.get("replacedMessage"):
+        lines.append(f"The coordinator before this one (term {membership['term']}): {membership['replacedMessage']}.")
+    if taken := status.get("departures"):
+        lines.append("Workers that were taken, each of which had a successor and cost no restart:")
+        lines += [_departure(each) for each in taken]
     found = failures(job)
     if found:
         recovery = (job.get("spec") or {}).get("recovery") or {}
@@ -187,6 +209,13 @@ def _restarts(job: Json) -> list[str]:
         lines.append(f"Incidents counted: {status.get('restarts', 0)}{allowed} (recovery.maxRestarts). What failed:")
         lines += found
     return lines
+
+
+def _departure(departure: Json) -> str:
+    pods = [f"{p['name']} on {p['node']}" if p.get("node") else str(p["name"]) for p in departure.get("pods") or []]
+    more = departure.get("count", 0) - len(pods)
+    named = ", ".join(pods) + (f" and {more} more" if more > 0 else "")
+    return f"  {departure.get('time', '')} {departure.get('reason', '')}: {named}, {departure.get('message', '')}"
 
 
 def _failure(failure: Json) -> str:

@@ -1,5 +1,6 @@
 """Say why a job does not run, why it restarted, or why it failed: conditions, what its pods wait for, what failed with
-the end of its traceback, warnings of the cluster, and what can be done about it. Exit code 1 if the job has failed."""
+the end of its traceback, who was taken by the cluster, its warnings, and what can be done about it; and whether what
+status says still holds. Exit code 1 if the job has failed."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from drivetrain_cli import where as which
+from drivetrain_cli.attendance import attended
 from drivetrain_cli.cluster import connect
 from drivetrain_cli.errors import Exit
 from drivetrain_cli.reasons import explain
@@ -29,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _run(arguments: argparse.Namespace) -> int:
     async with connect(which.where(arguments)) as cluster:
         job = await cluster.job(arguments.job)
+        absent = asyncio.create_task(attended(cluster, job))
         pods = await cluster.pods(job)
         try:
             events = await cluster.events({job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)})
@@ -39,6 +42,6 @@ async def _run(arguments: argparse.Namespace) -> int:
             nodes = (await cluster.client.list(NODES)).items
         except Forbidden:
             pass  # users of one namespace may not see nodes
-        for line in explain(job, pods, events, nodes, datetime.now(UTC)):
+        for line in explain(job, pods, events, nodes, datetime.now(UTC), absent=await absent):
             print(line)
         return Exit.FAILED if (job.get("status") or {}).get("phase") == "Failed" else Exit.OK

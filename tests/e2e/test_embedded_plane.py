@@ -24,6 +24,7 @@ from harness.patience import patiently
 
 JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs"
 PODS = "/api/v1/namespaces/default/pods"
+EVENTS = "/api/v1/namespaces/default/events"
 COMMANDS = {
     "drivetrain-operator": "drivetrain_operator.main",
     "drivetrain-coordinator": "drivetrain_coordinator.main",
@@ -198,3 +199,27 @@ def claimed(path):
     (failure,) = status["failures"]
     assert (status["reason"], failure["reason"]) == ("NoProgress", "NoProgress")
     assert f'train.py", line {line}' in failure["logTail"]
+
+
+async def test_what_is_lost_with_its_coordinator_is_told_all_the_same(plane: Plane) -> None:
+    """One node held both. Then the job rests, and says how far it was."""
+    await plane.create("both", SCRIPT, elastic={"minWorkers": 1, "maxWorkers": 3})
+    await plane.until("both", lambda status: bool(status.get("progress")) and status["workers"]["ready"] == 2)
+    await asyncio.gather(
+        plane.client.delete(f"{PODS}/both-1-0", {"gracePeriodSeconds": 0}),
+        plane.client.delete(f"{PODS}/both-coordinator-1", {"gracePeriodSeconds": 0}),
+    )
+    await plane.until("both", lambda status: status["membership"]["term"] == 2 and status.get("recoveries", 0) > 0)
+    status = await plane.status("both")
+    assert (status["recoveries"], status.get("lastRecoverySeconds"), status["attempt"]) == (1, None, 0)
+    (taken,) = status["departures"]
+    assert (taken["reason"] in ("Deleted", "Gone"), taken["pods"][0]["name"]) == (True, "both-1-0")
+    assert taken["pods"][0]["node"]
+    reasons = [event["reason"] for event in (await plane.client.get(EVENTS))["items"]]
+    assert reasons.count("Recovered") == reasons.count(taken["reason"]) == 1
+
+    await plane.client.patch(f"{JOBS}/both", {"spec": {"suspend": True}})
+    await plane.until("both", lambda status: status.get("phase") == "Suspended")
+    progress = (await plane.status("both"))["progress"]
+    assert progress["step"] >= status["progress"]["step"] > 0
+    assert f"it was at step {progress['step']} of {STEPS}" in (await plane.status("both"))["message"]

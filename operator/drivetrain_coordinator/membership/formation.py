@@ -33,6 +33,7 @@ def open_epoch(m: Membership, proposal: Proposal, reason: str, now: float, *, ab
         store=Rendezvous(epoch_id, proposal.processes, m.timings.flush),
         first=m.active is None and not m.inherited,
         loses_state=proposal.loses_state,
+        recoveries=m.recovery.in_all - (proposal.loses_state and m.recovery.since is not None),
     )
     m.join_since = None
     m.message = reason
@@ -139,6 +140,7 @@ def _stands(m: Membership, epoch: Epoch, now: float) -> None:
         m.state_lost += 1
         m.step = max(steps, default=-1)
         m.progress = None
+        m.recovery.give_up()
     if m.recovery.since is not None:
         m.recovery.floor = max(steps, default=-1)
 

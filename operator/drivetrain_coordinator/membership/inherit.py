@@ -30,7 +30,9 @@ def hand_over(m: Membership, launcher: Launcher, state: LauncherState) -> None:
     if m.active is not None and m.active.id.term == m.identity.term:
         return
     for form in state.forms:
-        if form.epoch.term < m.identity.term:
+        known = m.inherited.get(form.epoch)
+        # Launchers of older images hand it over without the fields that they do not know.
+        if form.epoch.term < m.identity.term and (known is None or known.recoveries <= form.recoveries):
             m.inherited[form.epoch] = form
     tabled = [process.epoch for process in state.processes if process.formed and process.epoch is not None]
     if state.tabled is not None:
@@ -88,9 +90,17 @@ def _take_over(m: Membership, now: float) -> None:
     if m.active is None:
         return
     m.active.tabled_at = now
+    m.recovery.before = m.inherited[m.active.id].recoveries
     for launcher in m.launchers.values():
         for process in launcher.processes.values():
             formation.hear(m, process, now)
+
+
+def saw_it_whole(m: Membership, now: float) -> bool:
+    """Whether all members of the active epoch were there before now, as this coordinator itself heard. Else what it
+    misses was lost before its time, by a clock that it does not have."""
+    active = m.active
+    return active is None or active.id.term == m.identity.term or (active.formed_at or now) < now
 
 
 def _all_heard(m: Membership, now: float) -> bool:

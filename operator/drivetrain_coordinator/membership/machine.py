@@ -248,18 +248,13 @@ class Machine:
             return
         floor = recovery.floor
         if all(p is not None and (p.step > floor or p.phase is ProcessPhase.DONE) for p in processes):
-            recovery.last_seconds = now - recovery.since
-            recovery.durations.append(recovery.last_seconds)
-            recovery.count += 1
-            recovery.since = recovery.floor = None
+            recovery.succeed(now)
 
     def _move(self, move: Move, now: float, outputs: list[Output]) -> None:
         """Form a new epoch if the rules allow one; else say what it waits for, and ask again at the next event."""
         m = self.state
-        if move.loss and m.recovery.since is None and m.epochs_formed + len(m.inherited) > 0:
-            m.recovery.since = now if m.fault_at is None else min(m.fault_at, now)
-        if move.loss:
-            m.recovery.floor = None
+        if move.loss and m.epochs_formed + len(m.inherited) > 0:
+            m.recovery.begin(now if m.fault_at is None else min(m.fault_at, now), timed=inherit.saw_it_whole(m, now))
         proposal = seats.propose(m, now)
         if forming_now(m) and not move.again and m.pending is not None and proposal.processes == m.pending.processes:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import Member, ProcessPhase, ProcessState
+from drivetrain_api.messages import Member, ProcessPhase, ProcessState, Progress
 from drivetrain_api.places import Place
 from drivetrain_api.report import JobState, MemberReport, Report
 from drivetrain_coordinator.membership import facts, seats, standstill
@@ -44,14 +44,28 @@ def report(m: Membership, seq: int) -> Report:
         joined=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected),
         ready=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected and seats.ready(m, launcher)),
         released=sorted(m.released),
-        progress=m.progress,
+        progress=_progress(m),
         standstill=standstill.report(m),
         failures=m.failures,
         incompatible=list(m.incompatible.values()),
         state_lost=m.state_lost,
         recoveries=m.recovery.count,
+        recoveries_before=m.recovery.before,
         last_recovery_seconds=m.recovery.last_seconds,
     )
+
+
+def _progress(m: Membership) -> Progress | None:
+    """As rank 0 told it, which is when the step after has shown that all hold it; before the first such word, what all
+    members say that they hold: of a job whose steps take minutes, the first is seen at once. Of members that began
+    together, that is: another one's number may be from before it took over the state."""
+    active = m.active
+    began = active is not None and active.fresh and active.id.term == m.identity.term and active.formed_at is not None
+    if m.progress is not None or active is None or not began:
+        return m.progress
+    steps = [process.step for member in active.members if (process := facts.find(m, member)) is not None]
+    held = min(steps, default=-1) if len(steps) == len(active.members) else -1
+    return Progress(step=held) if held >= 0 else None
 
 
 def _place(m: Membership, member: Member, process: ProcessState) -> Place | None:

@@ -91,6 +91,8 @@ class Epoch:
     """Its table is known to have been sent. False only for a predecessor's epoch of which nobody showed a table."""
     loses_state: bool = False
     """All holders of newer state are proven dead: when this forms, training has gone back."""
+    recoveries: int = 0
+    """As in `Form`."""
     acknowledged: set[str] = field(default_factory=set)
     formed: set[str] = field(default_factory=set)
     first_ack_at: float | None = None
@@ -111,6 +113,7 @@ class Epoch:
             fresh=self.fresh,
             deadline_seconds=self.deadline,
             reason=self.reason,
+            recoveries=self.recoveries,
         )
 
 
@@ -154,11 +157,39 @@ class Recovery:
     """The loss that is being recovered from, and how long earlier ones took."""
 
     since: float | None = None
+    timed: bool = True
+    """`since` is when the loss happened. It is not if this coordinator came after it."""
     floor: int | None = None
     """Step that members held when the new group stood; recovered when all have finished the one after it."""
     count: int = 0
+    before: int = 0
+    """In earlier terms."""
     last_seconds: float | None = None
     durations: list[float] = field(default_factory=list)
+
+    @property
+    def in_all(self) -> int:
+        """Of all terms, with the one that is under way."""
+        return self.before + self.count + (self.since is not None)
+
+    def begin(self, since: float, *, timed: bool) -> None:
+        """Something is lost. What is lost before all go on again is part of it."""
+        if self.since is None:
+            self.since, self.timed = since, timed
+        self.floor = None
+
+    def succeed(self, now: float) -> None:
+        """All members have finished a step without what was lost."""
+        assert self.since is not None
+        self.last_seconds = now - self.since if self.timed else None
+        if self.last_seconds is not None:
+            self.durations.append(self.last_seconds)
+        self.count += 1
+        self.since = self.floor = None
+
+    def give_up(self) -> None:
+        """Nobody was left to go on: training starts over, which is no recovery."""
+        self.since = self.floor = None
 
 
 @dataclass(slots=True)

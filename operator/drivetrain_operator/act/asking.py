@@ -18,7 +18,7 @@ from drivetrain_operator.kube.resources import PODS, controller_uid
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.observe import pod_view
 from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS
-from drivetrain_operator.plan.view import PodView, Sight, View
+from drivetrain_operator.plan.view import JobView, PodView, Sight, View
 from drivetrain_operator.render import names
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Asking:
         job, memory = view.job, self._memory
         known = memory.pod_names(job.uid, {pod.uid: pod.name for pod in view.pods})
         present = {pod.uid for pod in view.pods}
-        current = _current_names(view)
+        current = current_names(job)
         needed = _taking_part(view) | {uid for uid, name in known.items() if name in current}
         leader = _missing_coordinator(view)
         memory.keep_gone(job.uid, needed | current | ({leader} if leader is not None else set()))
@@ -104,8 +104,8 @@ def _taking_part(view: View) -> set[str]:
     return {member.pod_uid for member in report.members} | set(report.joined)
 
 
-def _current_names(view: View) -> set[str]:
-    job = view.job
+def current_names(job: JobView) -> set[str]:
+    """Of the worker pods that status wants."""
     indices = slots.parse(job.status.workers.indices)
     used = job.status.incarnations
     return {names.worker(job.name, job.uid, index, used.get(index, 0)) for index in indices}

@@ -12,7 +12,7 @@ from typing import Final
 from drivetrain_operator.act.jobs import later
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
-from drivetrain_operator.plan.view import Refusal, RefusalKind, Sight
+from drivetrain_operator.plan.view import PodView, Refusal, RefusalKind, Sight
 
 FILE_SECONDS: Final = 30.0
 """So long a Secret, or the copy of a script, is not created again, although a pod waits for something."""
@@ -41,6 +41,8 @@ class _Remembered:
     names: dict[str, str] = field(default_factory=dict)
     """Of pods, by uid: also of those that the cache lost."""
     gone: set[str] = field(default_factory=set)
+    pods: dict[str, PodView] = field(default_factory=dict)
+    """As they were seen last, by name."""
 
 
 class JobMemory:
@@ -157,6 +159,13 @@ class JobMemory:
     def all_gone(self, job_uid: str) -> frozenset[str]:
         """All of which `gone` was said."""
         return frozenset(self._of(job_uid).gone)
+
+    def lost(self, job_uid: str, seen: Iterable[PodView], wanted: Collection[str]) -> Mapping[str, PodView]:
+        """Pods of these names that were seen before and are not among those `seen` now, as they were then."""
+        job = self._of(job_uid)
+        now = {pod.name: pod for pod in seen}
+        job.pods = {name: pod for name, pod in (job.pods | now).items() if name in wanted}
+        return {name: pod for name, pod in job.pods.items() if name not in now}
 
     def forget(self, job_uid: str) -> None:
         """The job is gone."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pydantic import ValidationError
 
+from drivetrain_operator.act.asking import current_names
 from drivetrain_operator.act.jobs import JobCache, JobKey
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
@@ -17,6 +18,7 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
 from drivetrain_operator.plan.view import Family, JobView, Me, PodView, ReportView, Sight, View
+from drivetrain_operator.render import names
 from drivetrain_operator.reports.book import Received, ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 
@@ -78,6 +80,7 @@ class Views:
         found = tuple(sorted(family.pods if pods is None else pods, key=lambda pod: pod.name))
         seen = self._memory.seen(job.uid, _sights(job, found))
         self._measure(job.uid, found, seen, received)
+        leader = names.coordinator(job.name, job.uid, job.status.membership.term)
         return View(
             job=job,
             now=self._clock.now(),
@@ -89,6 +92,7 @@ class Views:
             refusals=self._memory.refusals(job.uid, job.generation),
             me=self._me,
             complaints=self._complaints.recent(job.uid),
+            lost=self._memory.lost(job.uid, found, current_names(job) | {leader}),
             seen=seen,
             usual_start_seconds=self._patience.usual_start(),
             may_give_up=self._patience.may_give_up(job.uid),

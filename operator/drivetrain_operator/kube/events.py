@@ -25,16 +25,20 @@ EVENTS: Final = (
     EventReason("Started", "Normal", "The job became active; the message says how many workers are wanted."),
     EventReason("Scaled", "Normal", "The number of wanted workers changed."),
     EventReason("Training", "Normal", "All ranks of the first membership are training."),
-    EventReason("Recovered", "Normal", "Survivors went on after a loss; the message says how long it took."),
     EventReason(
-        "JobSuspended", "Normal", "spec.suspend was set: pods end, steps since the last save are trained again later."
+        "Recovered", "Normal", "Survivors went on after a loss; the message says how long it took, where that is known."
+    ),
+    EventReason(
+        "JobSuspended",
+        "Normal",
+        "spec.suspend was set: pods end, steps since the last save are trained again later; says how far it was.",
     ),
     EventReason("JobResumed", "Normal", "spec.suspend was cleared."),
     EventReason("Completed", "Normal", "All ranks finished; the job succeeded."),
     EventReason(
         "CoordinatorReplaced",
         "Warning",
-        "The coordinator was lost; another of a higher term follows. Training went on.",
+        "The coordinator was lost; another of a higher term follows; training goes on. Says how it ended.",
     ),
     EventReason("NoSurvivor", "Warning", "Every process that held the training state is gone: training starts over."),
     EventReason(
@@ -50,6 +54,14 @@ EVENTS: Final = (
         "Warning",
         "spec.podTemplate has a field that no pod has, most often a typing error; Kubernetes drops it.",
     ),
+    # Who took a worker: each gets a successor, and none costs a restart. status.departures keeps them.
+    EventReason("EvictionByEvictionAPI", "Warning", "Workers were evicted through the API, as a drain does."),
+    EventReason("PreemptionByScheduler", "Warning", "Workers were preempted for pods of higher priority."),
+    EventReason("DeletionByTaintManager", "Warning", "Workers' node got a taint, such as unreachable or not-ready."),
+    EventReason("DeletionByPodGC", "Warning", "Workers' node is gone."),
+    EventReason("TerminationByKubelet", "Warning", "A kubelet ended workers: its node shuts down, or lacks room."),
+    EventReason("Deleted", "Warning", "Somebody deleted worker pods; Kubernetes does not say who."),
+    EventReason("Gone", "Warning", "Worker pods vanished without a word: deleted by force, or with their node."),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
@@ -58,7 +70,9 @@ EVENTS: Final = (
     ),
     # Why a process or worker failed.
     EventReason("InitContainerFailed", "Warning", "An init container of the worker failed; says which, and how."),
-    EventReason("Evicted", "Warning", "The kubelet evicted the worker for what it used itself; says what."),
+    EventReason(
+        "Evicted", "Warning", "The kubelet evicted the worker: for what it used itself, or because its node was full."
+    ),
     EventReason("NeverStarted", "Warning", "The script ended with exit code 0 and never called drivetrain.start()."),
     EventReason("ScriptError", "Warning", "The training script raised; its traceback is in status.failures."),
     EventReason(

@@ -16,6 +16,8 @@ from drivetrain_operator.plan.view import PodPhase, PodView, Sight, View
 LINGER_SECONDS: Final = 10.0
 """So long a pod's other containers may take to end after its worker."""
 PLACED_SECONDS: Final = 10.0
+SILENT_SECONDS: Final = 15.0
+"""After so long without a report nothing is known of the training, although it probably goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +91,9 @@ def fresh_report(view: View, status: TrainingJobStatus) -> Report | None:
     if view.report is None or view.report.report.term != status.membership.term:
         return None
     return view.report.report
+
+
+def silent_for(view: View) -> float:
+    """Seconds for which no coordinator of the job has reported, as far as this process listened."""
+    age = view.report.age_seconds if view.report is not None else view.serving_seconds
+    return min(age, view.serving_seconds)

@@ -242,6 +242,9 @@ class View:
     complaints: tuple[Complaint, ...] = ()
     absent: frozenset[str] = frozenset()
     """Names and uids of pods that the cache lacks, and that the API server, asked for them, does not have either."""
+    lost: Mapping[str, PodView] = field(default_factory=dict)
+    """By name: the workers that status wants and the coordinator that leads, where this process has seen them and they
+    are not in `pods` any more. As they were seen last."""
     seen: Mapping[tuple[Sight, str | int], float] = field(default_factory=dict)
     """For how long this process has seen each of these, in seconds in which it listened. Clocks of nodes and of other
     replicas tell nothing: they may differ from ours by any amount."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from drivetrain.launch.dead import MAX_KEPT, Dead
 from drivetrain.launch.errors import CommandError, LauncherError, UsageError
 from drivetrain.launch.fence import UNSEATED_FACTOR, Fence
 from drivetrain.launch.handover import Handover
@@ -13,7 +14,7 @@ from drivetrain.launch.leave import Leave
 from drivetrain.launch.settings import read_settings
 from drivetrain.launch.stopped import SILENT_SECONDS, StopWatch
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.messages import Boundary, EpochId, Form
+from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, ProcessState
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,29 @@ def test_the_credentials_lie_under_the_pod_root_where_pods_are_plain_processes(c
         "DRIVETRAIN_POD_ROOT": str(credentials.parent),
     }
     assert read_settings(["--", "sh"], environment).credentials == credentials
+
+
+def test_a_death_that_nobody_could_be_told_of_is_not_forgotten() -> None:
+    """For a minute from when it was told, a coordinator's successor has to hear of it, too."""
+
+    def died(name: str) -> ProcessState:
+        return ProcessState(id=name, pid=1, start_ticks=1, phase=ProcessPhase.DEAD, exit_code=1)
+
+    dead = Dead()
+    dead.add(died("a"))
+    dead.add(died("b"))
+    # For ten minutes there was no coordinator.
+    heard = []
+    for now in (600.0, 630.0, 660.0, 661.0):
+        heard.append("".join(state.id for state in dead.tell(now)))
+        if now == 630.0:
+            dead.add(died("c"))
+    assert heard == ["ab", "ab", "abc", "c"]
+
+
+def test_of_many_deaths_the_last_are_kept() -> None:
+    dead = Dead()
+    for number in range(MAX_KEPT + 9):
+        dead.add(ProcessState(id=str(number), pid=1, start_ticks=1, phase=ProcessPhase.DEAD))
+    told = dead.tell(0.0)
+    assert (len(told), told[-1].id) == (MAX_KEPT, str(MAX_KEPT + 8))

@@ -121,3 +121,17 @@ async def test_a_refusal_is_said_in_a_condition_and_not_hammered(
     for _ in range(20):
         await pilot.run_pass()
     assert len(pilot.client.writes) - before <= 2
+
+
+async def test_a_worker_that_vanished_is_told_once_with_where_it_was(world: World) -> None:
+    """Deleted with no grace: the cache never shows it on its way out."""
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    pod = world.pod("charlm-1-0")
+    name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
+    await world.remove_pod(name)
+    await drive(pilot, running(2))
+    (departure,) = world.status()["departures"]
+    assert (departure["reason"], departure["pods"]) == ("Gone", [{"name": name, "node": node}])
+    assert pilot.events.count("Gone") == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus, Workers
 from drivetrain_operator.plan.effects import (
@@ -178,6 +180,32 @@ AFTERWARDS = [
 def test_afterwards(case: Case) -> None:
     check(case)
     assert plan(case.view).status == case.view.job.status
+
+
+def test_a_job_that_rests_says_how_far_it_was() -> None:
+    """The last step told, even if it was not written yet; and nothing that sounds as if it went on."""
+    before = plan(running()).status
+    assert before.progress is not None
+    told = report(progress=Progress(step=40, steps=100, step_seconds=0.5, samples_per_second=9.0))
+    found = plan(running(spec(suspend=True), status=before, report=told)).status
+    assert found.progress is not None
+    shown = found.progress
+    assert (shown.step, shown.summary, shown.eta, shown.samples_per_second) == (41, "41%", "", None)
+    assert "it was at step 41 of 100" in found.message
+    later = running(spec(suspend=True), status=found, report=report(progress=Progress(step=60, steps=100)))
+    assert plan(replace(later, now=NOW + timedelta(minutes=5))).status == found
+    resumed = plan(replace(running(status=found), pods=(), report=None)).status
+    assert resumed.progress is None
+    slow = report(term=2, progress=Progress(step=0, steps=100))
+    again = plan(
+        replaced(running(status=resumed, report=slow), coordinator(2), without=("lm-coordinator-1-11111",))
+    ).status
+    assert (again.attempt, again.progress and again.progress.step) == (1, 1)  # from step 0, which is no setback
+
+
+def test_a_job_that_rests_before_its_first_step_says_nothing_of_steps() -> None:
+    found = plan(running(spec(suspend=True), report=report(progress=None))).status
+    assert (found.progress, found.message) == (None, "spec.suspend is true")
 
 
 def test_resuming_is_a_new_attempt_and_a_new_start() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -149,6 +150,15 @@ def test_progress_is_written_when_it_is_worth_it(step: int, seconds_ago: float, 
     assert progressed(step, seconds_ago) == expected
 
 
+def test_what_rank_0_says_of_the_first_step_does_not_wait() -> None:
+    """That a step was made is known before its loss, and before how many there will be, if the script says so."""
+    first = plan(running(report=report(progress=Progress(step=0)))).status
+    full = report(progress=Progress(step=0, steps=2000, loss=2.5))
+    shown = plan(running(status=first, report=full)).status.progress
+    assert shown is not None
+    assert (shown.loss, shown.percent) == (2.5, 0)
+
+
 def test_progress_is_shown_as_people_read_it() -> None:
     told = Progress(step=249, steps=1000, loss=1.23456789, samples_per_second=float("inf"), step_seconds=10.0)
     shown = plan(running(report=report(progress=told))).status.progress
@@ -203,6 +213,84 @@ def test_phase(name: str, view: View, phase: str, condition: str) -> None:
     assert (found.phase, conditions(found)["Running"]) == (phase, condition)
 
 
+SILENT = report(age=16)
+WAITED = plan(running(status=SHOWN, report=report(state=JobState.WAITING, ready=["w-0-0", "w-2-0"]))).status
+READY: list[tuple[str, View, str, int, str]] = [
+    ("silent for a moment", running(status=SHOWN, report=report(age=14)), "True AllWorkersReady", 3, ""),
+    ("between two coordinators", replaced(running(status=SHOWN, report=report(age=4)), STARTING), "True ", 3, ""),
+    ("silent", running(status=SHOWN, report=SILENT), "Unknown CoordinatorSilent", 3, "3 of 3 workers were ready when"),
+    (
+        "silent, and a worker's node is gone",
+        replaced(running(status=SHOWN, report=SILENT), worker(1, deleting=True)),
+        "Unknown CoordinatorSilent",
+        2,
+        "2 of 3 workers were ready when one did, and are there still; training probably goes on",
+    ),
+    (
+        "never heard by this operator",
+        replace(running(status=SHOWN, report=None), serving_seconds=16.0),
+        "Unknown CoordinatorSilent",
+        3,
+        "no coordinator has reported for a while",
+    ),
+    (
+        "silent while it waited",
+        running(status=WAITED, report=report(age=16, state=JobState.WAITING, ready=["w-0-0", "w-2-0"])),
+        "Unknown CoordinatorSilent",
+        2,
+        "2 of 3 workers were ready when one did, and are there still",
+    ),
+    (
+        "silent, and a pod says what it lacks",
+        replaced(running(status=SHOWN, report=SILENT), pending(1, waiting_reason="ErrImagePull")),
+        "False ImagePullFailed",
+        3,
+        "cannot pull",
+    ),
+    (
+        "an operator that has just come",
+        replace(running(status=SHOWN, report=None), serving_seconds=3.0),
+        "True AllWorkersReady",
+        3,
+        "",
+    ),
+    (
+        "between two coordinators, and a worker's successor waits for a node",
+        replaced(
+            running(status=SHOWN.model_copy(update={"incarnations": {1: 1}}), report=None),
+            pending(1, 1),
+            without=("lm-1-0-11111",),
+        ),
+        "Unknown CoordinatorSilent",
+        2,
+        "2 of 3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "view", "ready", "count", "words"), READY, ids=[case[0] for case in READY])
+def test_who_is_ready_is_not_claimed_of_a_coordinator_that_is_not_heard(
+    name: str, view: View, ready: str, count: int, words: str
+) -> None:
+    found = plan(view).status
+    assert conditions(found)["Ready"].startswith(ready)
+    assert (found.workers.ready, words in found.message) == (count, True)
+    assert found.phase == view.job.status.phase
+
+
+def test_a_silence_that_lasts_is_written_once() -> None:
+    view = running(status=SHOWN, report=SILENT)
+    found = plan(view).status
+    assert plan(replace(view, job=replace(view.job, status=found), now=NOW + timedelta(hours=1))).status == found
+
+
+def test_silence_is_looked_at_when_it_is_long_enough() -> None:
+    """Nothing happens meanwhile that would bring a pass."""
+    after = plan(running(status=SHOWN, report=report(age=14))).requeue_after
+    assert after is not None
+    assert after <= 1.0
+
+
 def test_counts() -> None:
     status = plan(replaced(waiting(), worker(2, deleting=True))).status
     counts = status.workers
@@ -244,6 +332,17 @@ EVENTS: list[tuple[str, View, list[tuple[str, str]]]] = [
 def test_events_follow_changes(name: str, view: View, expected: list[tuple[str, str]]) -> None:
     assert events(view) == expected
     assert events(replace(view, job=replace(view.job, status=plan(view).status))) == []
+
+
+def test_that_training_began_is_told_once_whatever_was_reported_before() -> None:
+    """It was not if the membership had been reported while it formed."""
+    forming = report(state=JobState.FORMING, progress=None)
+    status, told = started(), []
+    for heard in (forming, forming, report(progress=None), report(), report(state=JobState.FORMING), report()):
+        view = running(status=status, report=heard)
+        told += [reason for _, reason in events(view)]
+        status = plan(view).status
+    assert told == ["Training"]
 
 
 def test_an_event_carries_the_end_of_a_long_traceback() -> None:

@@ -59,7 +59,12 @@ CASES: list[tuple[str, View, str, str]] = [
         "True RanksLate",
         "StandingStill",
     ),
-    ("a coordinator that is silent for long", stands(since(60), age=16.0), "Unknown CoordinatorSilent", ""),
+    (
+        "a coordinator that is silent for long",
+        stands(since(60), age=16.0),
+        "Unknown CoordinatorSilent",
+        "CoordinatorSilent",
+    ),
     ("suspended", running(spec(suspend=True), status=since(60)), "False JobSuspended", "JobSuspended"),
     ("failed", running(spec(activeDeadlineSeconds=1), status=since(60)), "False DeadlineExceeded", "DeadlineExceeded"),
 ]

@@ -13,12 +13,13 @@ import logging
 import math
 import signal
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from drivetrain.launch import reaper
+from drivetrain.launch.dead import Dead
 from drivetrain.launch.link import ToRank
 from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 Spawn = Callable[[str | None, int | None], RankProcess]
 """Starts a process of this spare level (None: a needed one), at this place in the pod (None: a spare)."""
 
-DEAD_KEPT_SECONDS: Final = 60.0
 BACKOFF_SECONDS: Final = 1.0
 BACKOFF_LIMIT_SECONDS: Final = 30.0
 SPARE_DELAY_SECONDS: Final = 0.5
@@ -63,7 +63,7 @@ class Supervisor:
         self._prefix = prefix
         self._loop = asyncio.get_running_loop()
         self._ranks: dict[int, Rank] = {}
-        self._dead: deque[tuple[float, ProcessState]] = deque()
+        self._dead = Dead()
         self._retired: Counter[str] = Counter()
         self._was_seated = False
         self._memory_kills = memory_kills
@@ -86,11 +86,8 @@ class Supervisor:
         return self._was_seated or any(rank.state.epoch is not None for rank in self._ranks.values())
 
     def states(self) -> list[ProcessState]:
-        """Live processes, and those that died in the last 60 s."""
-        horizon = time.monotonic() - DEAD_KEPT_SECONDS
-        while self._dead and self._dead[0][0] < horizon:
-            self._dead.popleft()
-        return [state for _, state in self._dead] + [rank.picture() for rank in self._ranks.values()]
+        """For a coordinator that listens: live processes, and those of whose death one has to hear."""
+        return self._dead.tell(time.monotonic()) + [rank.picture() for rank in self._ranks.values()]
 
     def counters(self) -> dict[str, float]:
         """Sums over all processes that ever ran here."""
@@ -185,7 +182,7 @@ class Supervisor:
     def _died(self, death: reaper.Death) -> None:
         rank = self._ranks.pop(death.pid)
         state = rank.dead(death, self._out_of_memory(death))
-        self._dead.append((time.monotonic(), state))
+        self._dead.add(state)
         self._retired.update(rank.counters)
         self._was_seated = self._was_seated or state.epoch is not None
         now = time.monotonic()

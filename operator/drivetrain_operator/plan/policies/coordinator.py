@@ -21,8 +21,9 @@ from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import Counted, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, use_up, wait_for_files
-from drivetrain_operator.plan.conditions import stamp
+from drivetrain_operator.plan.conditions import clip, stamp
 from drivetrain_operator.plan.decision import Decision, soonest
+from drivetrain_operator.plan.departures import how_it_was_lost
 from drivetrain_operator.plan.effects import (
     CreateCoordinator,
     CreateSecret,
@@ -169,7 +170,7 @@ def _backoff(view: View, status: TrainingJobStatus, reason: ReplacedFor) -> floa
 def _raise_term(
     view: View, status: TrainingJobStatus, reason: ReplacedFor, avoid_node: str | None
 ) -> TrainingJobStatus:
-    old = status.membership
+    old, counted = status.membership, status.counted
     lasted = _lasted(view, status)
     membership = old.model_copy(
         update={
@@ -178,10 +179,19 @@ def _raise_term(
             "since": stamp(view.now),
             "replaced": 0 if reason is ReplacedFor.FIRST else 1 if lasted >= HEALTHY_SECONDS else old.replaced + 1,
             "replaced_for": reason,
+            "replaced_message": clip(how_it_was_lost(reason, _led(view, old.term)), 512),
             "avoid_node": avoid_node,
         }
     )
-    return status.model_copy(update={"membership": membership, "counted": Counted()})
+    # A job that starts anew has new launchers, which know of nothing before.
+    earlier = 0 if reason is ReplacedFor.FIRST else counted.recoveries_before + counted.recoveries
+    return status.model_copy(update={"membership": membership, "counted": Counted(recoveries_before=earlier)})
+
+
+def _led(view: View, term: int) -> PodView | None:
+    """The coordinator of this term, as it is or was seen last."""
+    name = names.coordinator(view.job.name, view.job.uid, term)
+    return next((p for p in coordinators(view) if p.term == term), view.lost.get(name))
 
 
 def _service(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, list[Effect], float | None]:

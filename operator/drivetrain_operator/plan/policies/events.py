@@ -5,9 +5,7 @@ So an event is recorded once, after the status that it tells of was written, and
 
 from __future__ import annotations
 
-from typing import Final
-
-from drivetrain_api.status import Condition, ConditionType, ReplacedFor, TrainingJobStatus
+from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.causes import REPLACED, summary
 from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
@@ -56,21 +54,9 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     return told
 
 
-_REPLACED: Final = {
-    ReplacedFor.ENDED: "its container ended",
-    ReplacedFor.DELETED: "its pod was deleted",
-    ReplacedFor.GONE: "its pod is gone from the API server",
-    ReplacedFor.NOT_READY: "it was silent, and by the kubelet's word it does not answer, or its node is gone",
-    ReplacedFor.UNREACHABLE: "it was silent, and its workers' launchers lost it",
-    ReplacedFor.NO_NODE: "it was to avoid a node, and no other was left",
-}
-
-
 def _why_replaced(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
     membership = new.membership
-    why = _REPLACED.get(membership.replaced_for, "")
-    where = f" (node {membership.avoid_node})" if membership.avoid_node else ""
-    return f"term {old.membership.term}: {why}{where}; a coordinator of term {membership.term} follows"
+    return f"term {old.membership.term}: {membership.replaced_message}; a coordinator of term {membership.term} follows"
 
 
 def _unknown_fields(view: View) -> list[RecordEvent]:
@@ -90,9 +76,8 @@ def _changed(old: TrainingJobStatus, new: TrainingJobStatus, type_: ConditionTyp
 
 
 def _running(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
-    if not new.is_true(ConditionType.RUNNING) or old.condition(ConditionType.RUNNING) is None:
-        return []
-    first = old.progress is None and old.membership.epoch == 0 and not old.is_true(ConditionType.RUNNING)
+    """Once an attempt, or each time that a membership stands before the first step."""
+    first = new.is_true(ConditionType.RUNNING) and not old.is_true(ConditionType.RUNNING) and old.progress is None
     return [RecordEvent("Normal", "Training", f"training with world size {new.workers.world}")] if first else []
 
 

@@ -1,7 +1,8 @@
 """Which worker pods are lost, why, and what does each cost?
 
 The loss of a slot's pod is taken over in one write: the slot's incarnation rises (so the same pod never counts
-again), the budget is charged unless the platform did it, and the evidence is kept. A pod that is only on its way out
+again), the budget is charged unless the platform did it, and the evidence is kept: what a program did among `failures`,
+what was done to a pod among `departures`. A pod that is only on its way out
 counts as lost at once: it may hang in Terminating on a dead node for hours, and its successor has another name.
 """
 
@@ -11,11 +12,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from drivetrain_api.report import Report
-from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
+from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, DepartedPod, FailureStatus, TrainingJobStatus
+from drivetrain_operator.plan import departures
 from drivetrain_operator.plan.causes import Cause, kept, pod_cause
 from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.departures import GONE, Departed, departed, taken
+from drivetrain_operator.plan.effects import RecordEvent
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
 
@@ -24,41 +28,56 @@ TOGETHER: Final = timedelta(seconds=5)
 
 
 def failure(view: View, status: TrainingJobStatus) -> Decision:
-    """incarnations, restarts, failures; Failed if no replacement could do better."""
+    """incarnations, restarts, failures, departures; Failed if no replacement could do better."""
     have = workers(view, status)
-    status = use_up(status, _vanished(view, status, have))
+    vanished = _vanished(view, status, have)
     lost = [pod for _, pod in sorted(have.current.items()) if not pod.live]
-    if not lost:
+    if not lost and not vanished:
         return Decision(status)
     restarts, entries = status.restarts, list(status.failures)
+    gone = [_last_seen(view, name) for name in vanished.values()]
     hopeless: tuple[PodView, Cause] | None = None
     for pod in lost:
-        if not pod.over:
-            continue  # deleted: by its node's taint, a drain, or a person. Nobody's failure
+        if (took := taken(pod)) is not None:
+            gone.append(departed(pod, took))
+            continue
         cause = pod_cause(pod)
-        counted = not cause.disruption and not _same_incident(cause, entries, view.now)
+        counted = not _same_incident(cause, entries, view.now)
         restarts += counted
         if cause.hopeless and hopeless is None:
             hopeless = (pod, cause)
-        if not cause.disruption:
-            entries.append(_entry(view, pod, cause, counted))
-    status = use_up(status, {pod.index for pod in lost}).model_copy(
-        update={"restarts": restarts, "failures": kept(entries)}
+        entries.append(_entry(view, pod, cause, counted))
+    news = departures.grouped(gone, view.now)
+    status = use_up(status, {pod.index for pod in lost} | set(vanished)).model_copy(
+        update={
+            "restarts": restarts,
+            "failures": kept(entries),
+            "departures": departures.kept(status.departures, news),
+        }
     )
+    # Told once: the same write that keeps them uses up the names of these pods.
+    told = tuple(RecordEvent("Warning", each.reason, departures.summary(each)) for each in news)
     if hopeless is None or _trains(fresh_report(view, status)):
-        return Decision(status)
+        return Decision(status, told)
     pod, cause = hopeless
     message = f"worker {pod.name}: {_explained(view, cause)}; a replacement would end the same way"
-    return Decision(ended(view, status, ConditionType.FAILED, cause.reason, message), final=True)
+    return Decision(ended(view, status, ConditionType.FAILED, cause.reason, message), told, final=True)
 
 
-def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> set[int]:
-    """Slots whose pod was deleted by force. It may still run on a node that is cut off: its successor has another
-    name."""
-    missing = have.wanted - set(have.current)
-    return {
-        i for i in missing if names.worker(view.job.name, view.job.uid, i, status.incarnations.get(i, 0)) in view.absent
-    }
+def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> dict[int, str]:
+    """Names of pods that were deleted by force, by slot. Such a pod may still run on a node that is cut off: its
+    successor has another name."""
+    missing = sorted(have.wanted - set(have.current))
+    expected = {i: names.worker(view.job.name, view.job.uid, i, status.incarnations.get(i, 0)) for i in missing}
+    return {i: name for i, name in expected.items() if name in view.absent}
+
+
+def _last_seen(view: View, name: str) -> Departed:
+    """A pod that vanished: what was seen of it just before may say why, and where it was."""
+    pod = view.lost.get(name)
+    if pod is None:
+        return Departed(DepartedPod(name=name), GONE)
+    return departed(pod, (taken(pod) if pod.disruption or pod.reason else None) or GONE)
 
 
 def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:

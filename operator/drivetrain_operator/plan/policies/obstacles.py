@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
+from drivetrain_operator.plan.departures import summary as departure
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
 from drivetrain_operator.render.templates import template_problem
@@ -110,15 +112,19 @@ def _incompatible(view: View, status: TrainingJobStatus, pods: tuple[PodView, ..
     )
 
 
-def _failing(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
-    if status.workers.ready >= status.workers.target or not status.failures:
+def _replacing(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    if status.workers.ready >= status.workers.target:
         return None
-    last = status.failures[-1]
-    if (view.now - last.time).total_seconds() > RECENT_SECONDS:
+    lost: list[tuple[datetime, str, str]] = [
+        (f.time, f.reason, f"last failure: {summary(f)}") for f in status.failures[-1:]
+    ]
+    lost += [(d.time, d.reason, f"last departure: {departure(d)}") for d in status.departures[-1:]]
+    time, reason, words = max(lost, default=(view.job.created, "", ""), key=lambda found: found[0])
+    if not reason or (view.now - time).total_seconds() > RECENT_SECONDS:
         return None
-    # No event: the failure has its own.
+    # No event: what was lost has its own.
     missing = f"{status.workers.ready} of {status.workers.target} workers are ready"
-    return Obstacle(last.reason, f"{missing}; last failure: {summary(last)}", warn=False)
+    return Obstacle(reason, f"{missing}; {words}", warn=False)
 
 
 def _starting(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
@@ -138,7 +144,7 @@ _CHAIN: Final[tuple[Question, ...]] = (
     _config,  # a ConfigMap or Secret that is not there
     _unschedulable,  # may take hours, or need another cluster
     _incompatible,  # pods come and go
-    _failing,  # one is being replaced: why
+    _replacing,  # one is being replaced: why
     _starting,  # a matter of seconds
 )
 

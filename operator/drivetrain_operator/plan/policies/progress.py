@@ -40,9 +40,26 @@ def progress(view: View, status: TrainingJobStatus) -> Decision:
         due = AT_MOST_EVERY if new.percent != old.percent else AT_LEAST_EVERY
         if report is not None and report.standstill is not None:
             due = 0.0  # it is written anyway, says which step it is, and will not change for a while
+        if _bare(old) and not _bare(new):
+            due = 0.0  # the first step is told before its loss, and before anybody knows how many there will be
         if age < due and not status.finished:
             return Decision(status, after=due - age)
     return Decision(status.model_copy(update={"progress": new}))
+
+
+def _bare(told: ProgressStatus) -> bool:
+    """A number without any of what rank 0 says of it."""
+    return told.loss is None and told.samples_per_second is None
+
+
+def last_seen(view: View, status: TrainingJobStatus) -> ProgressStatus | None:
+    """How far a job is that is about to rest: the last step that was told, and nothing that will not go on."""
+    report = fresh_report(view, status)
+    told = report.progress if report is not None else None
+    last = _progress(view, told, status.progress) if told is not None else status.progress
+    if last is None:
+        return None
+    return last.model_copy(update={"eta_seconds": None, "eta": "", "samples_per_second": None})
 
 
 def _progress(view: View, told: Progress, old: ProgressStatus | None) -> ProgressStatus:

@@ -10,10 +10,9 @@ from typing import Final
 
 from drivetrain_api.report import JobState
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_operator.plan.children import fresh_report
+from drivetrain_operator.plan.children import SILENT_SECONDS, fresh_report, silent_for
 from drivetrain_operator.plan.conditions import clip, with_condition
 from drivetrain_operator.plan.decision import Decision
-from drivetrain_operator.plan.policies.summary import SILENT_SECONDS
 from drivetrain_operator.plan.view import View
 
 AT_LEAST_SECONDS: Final = 10.0
@@ -42,8 +41,7 @@ def standstill(view: View, status: TrainingJobStatus) -> Decision:
 
 
 def _silent(view: View) -> bool:
-    age = view.report.age_seconds if view.report is not None else view.serving_seconds
-    return age >= SILENT_SECONDS
+    return silent_for(view) >= SILENT_SECONDS
 
 
 def _shown(status: TrainingJobStatus) -> TrainingJobStatus:

@@ -1,5 +1,7 @@
 """Should the job rest? Suspending deletes all its pods; resuming starts over, as a new attempt.
 
+How far it was stays in status until then, for whoever looks; what of it is trained again is up to its last run.save.
+
 startTime is cleared while suspended, as in batch/v1 Job: the active deadline counts anew, and what is immutable in a
 started job can change, also in the update that resumes it.
 """
@@ -13,6 +15,7 @@ from drivetrain_operator.plan.children import coordinators, of_role, use_up
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.effects import DeletePod
+from drivetrain_operator.plan.policies.progress import last_seen
 from drivetrain_operator.plan.view import View
 
 
@@ -22,15 +25,10 @@ def suspend(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(_resumed(view, status))
     # Their names are used up: a job that is resumed at once must not wait for pods that are still on their way out.
     status = use_up(status, slots.parse(status.workers.indices))
-    status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", "spec.suspend is true")
-    status = status.model_copy(
-        update={
-            "start_time": None,
-            "resolved": None,
-            "progress": None,
-            "workers": Workers(),
-        }
-    )
+    if not status.is_true(ConditionType.SUSPENDED):  # what is reported later is of an attempt that was given up
+        status = status.model_copy(update={"progress": last_seen(view, status)})
+    status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", _how_far(status))
+    status = status.model_copy(update={"start_time": None, "resolved": None, "workers": Workers()})
     pods = [p for p in (*of_role(view, ROLE_WORKER), *coordinators(view)) if p.live]
     return Decision(status, tuple(DeletePod(p.name, p.uid, "the job is suspended") for p in pods), final=True)
 
@@ -41,4 +39,14 @@ def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     status = with_condition(view, status, ConditionType.SUSPENDED, False, "JobResumed", "spec.suspend is false")
     if status.membership.term == 0:
         return status  # it never ran: this is still the first attempt
-    return status.model_copy(update={"attempt": status.attempt + 1})
+    return status.model_copy(update={"attempt": status.attempt + 1, "progress": None})
+
+
+def _how_far(status: TrainingJobStatus) -> str:
+    if status.progress is None or not status.progress.step:
+        return "spec.suspend is true"
+    of = f" of {status.progress.steps}" if status.progress.steps is not None else ""
+    return (
+        f"spec.suspend is true; it was at step {status.progress.step}{of}, and goes on from its last run.save when it "
+        "is resumed, or from step 0"
+    )

@@ -21,6 +21,7 @@ from drivetrain_operator.plan.causes import hopeless_process, kept, last_line, p
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.policies.recovered import recoveries
 from drivetrain_operator.plan.view import View
 
 MAX_PROCESS: Final = 128
@@ -43,20 +44,7 @@ def tally(view: View, status: TrainingJobStatus) -> Decision:
     if status.restarts > before and (why := hopeless_process(status.failures)) is not None:
         reason = next(f.reason for f in reversed(status.failures) if f.counted)
         return Decision(ended(view, status, ConditionType.FAILED, reason, why), final=True)
-    recovered = max(0, report.recoveries - status.counted.recoveries)
-    return Decision(
-        status.model_copy(
-            update={
-                "recoveries": status.recoveries + recovered,
-                "last_recovery_seconds": _rounded(report.last_recovery_seconds)
-                if recovered and report.last_recovery_seconds is not None
-                else status.last_recovery_seconds,
-                "counted": status.counted.model_copy(
-                    update={"recoveries": max(report.recoveries, status.counted.recoveries)}
-                ),
-            }
-        )
-    )
+    return Decision(recoveries(status, report))
 
 
 def _failures(view: View, status: TrainingJobStatus, report: Report) -> TrainingJobStatus:
@@ -164,7 +152,3 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
 def _step(status: TrainingJobStatus, failure: Failure) -> int | None:
     """-1 of a job that has trained means that its coordinator, being new, does not know."""
     return None if failure.step is None or (failure.step < 0 and status.progress is not None) else failure.step
-
-
-def _rounded(seconds: float) -> float:
-    return round(seconds, 3)

@@ -1,0 +1,32 @@
+"""How often did survivors go on after a loss, and how long did the last time take?
+
+Asked by `tally`. A coordinator that dies with a worker, or right after it, has told nobody: what its launchers handed
+to its successor makes up for that. `status.counted` remembers over terms how much of it is known already.
+"""
+
+from __future__ import annotations
+
+from drivetrain_api.report import JobState, Report
+from drivetrain_api.status import TrainingJobStatus
+
+
+def recoveries(status: TrainingJobStatus, report: Report) -> TrainingJobStatus:
+    """recoveries, last_recovery_seconds."""
+    counted = status.counted
+    own = max(0, report.recoveries - counted.recoveries)
+    untold = 0
+    if report.state in (JobState.TRAINING, JobState.COMPLETING):  # only then do they go on
+        untold = max(0, report.recoveries_before - counted.recoveries_before)
+        counted = counted.model_copy(update={"recoveries_before": report.recoveries_before})
+    if not own and not untold and counted == status.counted:
+        return status
+    took = status.last_recovery_seconds
+    if own or untold:  # for one that nobody timed, another one's time would be wrong
+        took = round(report.last_recovery_seconds, 3) if own and report.last_recovery_seconds is not None else None
+    return status.model_copy(
+        update={
+            "recoveries": status.recoveries + own + untold,
+            "last_recovery_seconds": took,
+            "counted": counted.model_copy(update={"recoveries": max(report.recoveries, counted.recoveries)}),
+        }
+    )
