@@ -41,6 +41,7 @@ class _Remembered:
     """When each was seen first and last, on the listening clock."""
     names: dict[str, str] = field(default_factory=dict)
     """Of pods, by uid: also of those that the cache lost."""
+    told: str = ""
     gone: set[str] = field(default_factory=set)
 
 
@@ -148,6 +149,12 @@ class JobMemory:
     def all_gone(self, job_uid: str) -> frozenset[str]:
         """All of which `gone` was said."""
         return frozenset(self._of(job_uid).gone)
+
+    def news(self, job_uid: str, told: str) -> bool:
+        """Whether a person is to be told this: it was not what was said last."""
+        job = self._of(job_uid)
+        before, job.told = job.told, told
+        return told != before
 
     def forget(self, job_uid: str) -> None:
         """The job is gone."""

@@ -50,6 +50,12 @@ EVENTS: Final = (
         "Warning",
         "spec.podTemplate has a field that no pod has, most often a typing error; Kubernetes drops it.",
     ),
+    EventReason(
+        "StatusUnreadable",
+        "Warning",
+        "Somebody, or another release, wrote something into status that cannot be: the job is left alone until it is "
+        "mended; the message names the field and the command.",
+    ),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),

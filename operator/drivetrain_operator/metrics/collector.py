@@ -25,6 +25,8 @@ class JobSample:
     namespace: str
     name: str
     uid: str = ""
+    readable: bool = True
+    """False: its status cannot be believed, so nothing else is known."""
     phase: Phase | None = None
     workers_target: int = 0
     workers_current: int = 0
@@ -97,7 +99,12 @@ class JobsCollector(Collector):
         """One family a gauge, over all jobs."""
         jobs = iter(self._jobs())
         shown = list(islice(jobs, self._limit))
-        yield from _families(shown)
+        yield from _families([job for job in shown if job.readable])
+        yield GaugeMetricFamily(
+            f"{PREFIX}_jobs_unreadable",
+            "Jobs that are left alone because their status cannot be believed; an event on each says why.",
+            value=sum(1 for job in shown if not job.readable),
+        )
         yield GaugeMetricFamily(
             f"{PREFIX}_jobs_omitted",
             "Jobs without series of their own because there are too many.",

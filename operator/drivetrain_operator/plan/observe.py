@@ -21,6 +21,7 @@ from drivetrain_api.constants import (
 from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_operator.plan import stored
 from drivetrain_operator.plan.view import JobView, PodPhase, PodView, ServiceView, Terminated
 from drivetrain_operator.render import names
 
@@ -28,8 +29,8 @@ Json = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def job_view(job: Json) -> JobView:
-    """A TrainingJob. Raises pydantic.ValidationError if *status*, which only we write, cannot be read."""
+def job_view(job: Json, now: datetime | None = None) -> JobView:
+    """A TrainingJob. `now`, if given, is what times in its status are held against (`stored.read`)."""
     meta = job.get("metadata") or {}
     spec: TrainingJobSpec | None = None
     invalid: tuple[str, ...] = ()
@@ -38,6 +39,11 @@ def job_view(job: Json) -> JobView:
         invalid = tuple(violations(job))
     except ValidationError as error:
         invalid = tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    status, mended, unreadable = TrainingJobStatus(), False, ""
+    try:
+        status, mended = stored.read(job.get("status") or {}, now)
+    except stored.Unreadable as error:
+        unreadable = str(error)
     return JobView(
         namespace=meta.get("namespace", ""),
         name=meta.get("name", ""),
@@ -46,9 +52,11 @@ def job_view(job: Json) -> JobView:
         generation=meta.get("generation", 0),
         created=_time(meta.get("creationTimestamp")) or EPOCH,
         spec=spec if not invalid else None,
-        status=TrainingJobStatus.model_validate(job.get("status") or {}),
+        status=status,
         deleting=meta.get("deletionTimestamp") is not None,
         invalid=invalid,
+        unreadable=unreadable,
+        replaces=job["status"] if mended else None,
     )
 
 

@@ -29,6 +29,7 @@ from drivetrain_operator.plan.policies.suspend import suspend
 from drivetrain_operator.plan.policies.tally import tally
 from drivetrain_operator.plan.policies.validation import invalid_spec
 from drivetrain_operator.plan.policies.workers import workers
+from drivetrain_operator.plan.stored import writable
 from drivetrain_operator.plan.view import View
 
 DECIDING: Final[tuple[Policy, ...]] = (
@@ -55,6 +56,8 @@ CLOSING: Final[tuple[Policy, ...]] = (
 def plan(view: View) -> Plan:
     """The outcome of one pass over one job."""
     job = view.job
+    if job.unreadable:
+        return Plan(job.status)
     if job.deleting:
         return Plan(job.status)  # the garbage collector takes the children; we create nothing and redo nothing
     elsewhere = kept_elsewhere(view)
@@ -82,6 +85,8 @@ def plan(view: View) -> Plan:
 
 def _outcome(view: View, decisions: list[Decision]) -> Plan:
     status = decisions[-1].status
+    if status != view.job.status:
+        status = writable(status)
     effects: list[Effect] = [effect for decision in decisions for effect in decision.effects]
     return Plan(
         status=status,

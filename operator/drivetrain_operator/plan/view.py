@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
@@ -33,6 +34,10 @@ class JobView:
     deleting: bool = False
     """metadata.deletionTimestamp is set: the job is being stopped, nothing is created."""
     invalid: tuple[str, ...] = ()
+    unreadable: str = ""
+    """Why the stored status cannot be believed; then `status` says nothing, and the job is left alone."""
+    replaces: Mapping[str, Any] | None = None
+    """The stored status, where `status` lacks something that stands there and was not believed."""
 
 
 class PodPhase(StrEnum):

@@ -10,7 +10,7 @@ from typing import Final
 
 from drivetrain_api.exit_codes import RankExitCode
 from drivetrain_api.messages import DEVIATION, STATE_LOST
-from drivetrain_api.report import Failure, JobState, Report
+from drivetrain_api.report import MAX_EXACT, Failure, JobState, Report
 from drivetrain_api.status import (
     MAX_LOG_TAIL,
     ConditionType,
@@ -152,9 +152,9 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
         pod=failure.pod_name[:253],
         process=failure.process[:MAX_PROCESS],
         node=node,
-        rank=failure.rank,
-        exit_code=failure.exit_code,
-        signal=failure.signal,
+        rank=_within(failure.rank, 0, MAX_EXACT),
+        exit_code=_within(failure.exit_code, -(2**31), 2**31 - 1),
+        signal=_within(failure.signal, 0, 255),
         counted=counted,
         log_tail=(failure.log_tail or failure.remedy)[-MAX_LOG_TAIL:],
         step=_step(view.job.status, failure),
@@ -163,7 +163,13 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
 
 def _step(status: TrainingJobStatus, failure: Failure) -> int | None:
     """-1 of a job that has trained means that its coordinator, being new, does not know."""
-    return None if failure.step is None or (failure.step < 0 and status.progress is not None) else failure.step
+    step = _within(failure.step, -1, MAX_EXACT)
+    return None if step is None or (step < 0 and status.progress is not None) else step
+
+
+def _within(number: int | None, least: int, most: int) -> int | None:
+    """What a process's own words said of it, if that can be."""
+    return number if number is not None and least <= number <= most else None
 
 
 def _rounded(seconds: float) -> float:
