@@ -21,6 +21,7 @@ from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
 
 MAX_FAILURES: Final = 10
 MAX_LOG_TAIL: Final = 2048
+MAX_CHARGES: Final = 24
 
 MAX_NAMED: Final = 999_999_999
 """Terms and incarnations are parts of pods' names, with nine digits at most."""
@@ -206,6 +207,26 @@ class FailureStatus(StatusModel):
     )
 
 
+class Charge(StatusModel):
+    """Incidents that were charged at about one time."""
+
+    time: Time = Field(description="When the last of them was charged.")
+    step: Count = Field(description="Steps that all members had finished by then.")
+    incidents: int = Field(default=1, ge=1, le=MAX_EXACT, description="How many they are.")
+
+
+class Budget(StatusModel):
+    """How much of recovery.maxRestarts is used."""
+
+    used: Count = Field(default=0, description="Incidents that count now.")
+    summary: str = Field(default="", max_length=40, description="used of recovery.maxRestarts, as a person reads it.")
+    charges: list[Charge] = Field(
+        default_factory=list,
+        max_length=MAX_CHARGES,
+        description="Incidents that count now, oldest first; many at about one time are one entry.",
+    )
+
+
 class Counted(StatusModel):
     """How much of the current coordinator's reports is already counted, so that nothing counts twice."""
 
@@ -264,7 +285,10 @@ class TrainingJobStatus(StatusModel):
     membership: Membership = Field(default=Membership(), description="Who leads the membership.")
     workers: Workers = Field(default=Workers(), description="Worker pods, counted.")
     progress: ProgressStatus | None = Field(default=None, description="How far training is.")
-    restarts: Count = Field(default=0, description="Incidents that counted against recovery.maxRestarts.")
+    restarts: Count = Field(
+        default=0, description="Incidents that were ever charged to recovery.maxRestarts; budget has those that count now."
+    )
+    budget: Budget = Field(default=Budget(), description="How much of recovery.maxRestarts is used.")
     recoveries: Count = Field(default=0, description="How often survivors went on without a lost member.")
     last_recovery_seconds: float | None = Field(
         default=None, description="From the last loss to the first step that all members finished."

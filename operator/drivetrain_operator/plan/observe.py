@@ -21,6 +21,7 @@ from drivetrain_api.constants import (
 from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.wishes import Wishes, wishes_of
 from drivetrain_operator.plan import stored
 from drivetrain_operator.plan.view import JobView, PodPhase, PodView, ServiceView, Terminated
 from drivetrain_operator.render import names
@@ -55,6 +56,7 @@ def job_view(job: Json, now: datetime | None = None) -> JobView:
         status=status,
         deleting=meta.get("deletionTimestamp") is not None,
         invalid=invalid,
+        stays_wished=wishes_of(job.get("spec")) if invalid else Wishes(),
         unreadable=unreadable,
         replaces=job["status"] if mended else None,
     )

@@ -16,6 +16,7 @@ from typing import Any
 from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.wishes import Wishes, wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,17 @@ class JobView:
     deleting: bool = False
     """metadata.deletionTimestamp is set: the job is being stopped, nothing is created."""
     invalid: tuple[str, ...] = ()
+    stays_wished: Wishes = Wishes()
+    """What stands in a stored spec that cannot be used, and holds all the same."""
     unreadable: str = ""
     """Why the stored status cannot be believed; then `status` says nothing, and the job is left alone."""
     replaces: Mapping[str, Any] | None = None
     """The stored status, where `status` lacks something that stands there and was not believed."""
+
+    @property
+    def wishes(self) -> Wishes:
+        """What the user wants of a job that runs or has ended, whether its spec can be used or not."""
+        return wishes(self.spec) if self.spec is not None else self.stays_wished
 
 
 class PodPhase(StrEnum):

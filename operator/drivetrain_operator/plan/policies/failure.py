@@ -1,26 +1,21 @@
 """Which worker pods are lost, why, and what does each cost?
 
 The loss of a slot's pod is taken over in one write: the slot's incarnation rises (so the same pod never counts
-again), the budget is charged unless the platform did it, and the evidence is kept. A pod that is only on its way out
+again), and the incident is charged unless the platform did it (`incidents.charge`). A pod that is only on its way out
 counts as lost at once: it may hang in Terminating on a dead node for hours, and its successor has another name.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Final
-
 from drivetrain_api.report import Report
 from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, FailureStatus, TrainingJobStatus
-from drivetrain_operator.plan.causes import Cause, kept, pod_cause
+from drivetrain_operator.plan.causes import Cause, pod_cause
 from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.incidents import charge
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
-
-TOGETHER: Final = timedelta(seconds=5)
-"""Pods that are seen to end within this time for one reason are one incident. Nodes' clocks tell nothing of that."""
 
 
 def failure(view: View, status: TrainingJobStatus) -> Decision:
@@ -30,21 +25,17 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
     lost = [pod for _, pod in sorted(have.current.items()) if not pod.live]
     if not lost:
         return Decision(status)
-    restarts, entries = status.restarts, list(status.failures)
+    entries: list[FailureStatus] = []
     hopeless: tuple[PodView, Cause] | None = None
     for pod in lost:
         if not pod.over:
             continue  # deleted: by its node's taint, a drain, or a person. Nobody's failure
         cause = pod_cause(pod)
-        counted = not cause.disruption and not _same_incident(cause, entries, view.now)
-        restarts += counted
         if cause.hopeless and hopeless is None:
             hopeless = (pod, cause)
         if not cause.disruption:
-            entries.append(_entry(view, pod, cause, counted))
-    status = use_up(status, {pod.index for pod in lost}).model_copy(
-        update={"restarts": restarts, "failures": kept(entries)}
-    )
+            entries.append(_entry(view, pod, cause))
+    status = charge(view, use_up(status, {pod.index for pod in lost}), entries)
     if hopeless is None or _trains(fresh_report(view, status)):
         return Decision(status)
     pod, cause = hopeless
@@ -59,13 +50,7 @@ def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> set[int]:
     return {i for i in missing if names.worker(view.job.name, i, status.incarnations.get(i, 0)) in view.absent}
 
 
-def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:
-    return any(
-        e.counted and e.rank is None and e.reason == cause.reason and abs(now - e.time) <= TOGETHER for e in entries
-    )
-
-
-def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStatus:
+def _entry(view: View, pod: PodView, cause: Cause) -> FailureStatus:
     how = pod.terminated if pod.terminated is not None else pod.init_failed[1] if pod.init_failed is not None else None
     said = how.message if how is not None and how.message and cause.reason != "Evicted" else cause.message
     return FailureStatus(
@@ -75,7 +60,6 @@ def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStat
         node=pod.node,
         exit_code=how.exit_code if how is not None else None,
         signal=how.signal if how is not None else None,
-        counted=counted,
         log_tail=said[-MAX_LOG_TAIL:],
     )
 

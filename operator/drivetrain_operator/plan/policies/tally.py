@@ -17,10 +17,11 @@ from drivetrain_api.status import (
     FailureStatus,
     TrainingJobStatus,
 )
-from drivetrain_operator.plan.causes import hopeless_process, kept, last_line, process_reason
+from drivetrain_operator.plan.causes import hopeless_process, last_line, process_reason
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.incidents import charge
 from drivetrain_operator.plan.view import View
 
 MAX_PROCESS: Final = 128
@@ -67,8 +68,7 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     # Launchers list their dead for a while, so a new coordinator reports deaths that its predecessor had reported.
     known = {f.process for f in status.failures}
     nodes = {p.uid: p.node for p in view.pods}
-    seen, entries = {counted.incident}, list(status.failures)
-    incidents = 0
+    seen, entries = {counted.incident}, list[FailureStatus]()
     remedies, remedies_step, event = counted.remedies, counted.remedies_step, counted.remedy_event
     # A new term hears of old deaths, some of which its predecessor told: then all of that incident is paid for.
     seen |= {f.incident for f in news if f.process[:MAX_PROCESS] in known and not f.remedy}
@@ -86,7 +86,6 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
         else:
             costs = failure.incident > counted.incident and failure.incident not in seen
             seen.add(failure.incident)
-        incidents += costs
         entries.append(_entry(view, failure, nodes.get(failure.pod_uid, ""), costs))
     updated = counted.model_copy(
         update={
@@ -97,9 +96,7 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
             "remedy_event": event,
         }
     )
-    return status.model_copy(
-        update={"restarts": status.restarts + incidents, "failures": kept(entries), "counted": updated}
-    )
+    return charge(view, status.model_copy(update={"counted": updated}), entries)
 
 
 _HOPELESS: Final = {STATE_LOST: RankExitCode.STATE_LOST, DEVIATION: RankExitCode.DEVIATION}
