@@ -104,6 +104,12 @@ EVENTS: Final = (
     EventReason("Left", "Warning", "A worker was told to go and left after its last step."),
     # What stands in the way of a full set of workers.
     EventReason(
+        "InvalidSpec",
+        "Warning",
+        "The stored spec breaks a rule, most often of a newer release: nothing is created until it is mended; what runs "
+        "goes on, and is suspended, ended and deleted as wished.",
+    ),
+    EventReason(
         "InvalidTemplate", "Warning", "The pod that spec.podTemplate makes is refused; the message names the field."
     ),
     EventReason("NameConflict", "Warning", "An object that the job needs exists already and belongs to somebody else."),

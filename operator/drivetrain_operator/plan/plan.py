@@ -27,7 +27,6 @@ from drivetrain_operator.plan.policies.success import success
 from drivetrain_operator.plan.policies.summary import summary
 from drivetrain_operator.plan.policies.suspend import suspend
 from drivetrain_operator.plan.policies.tally import tally
-from drivetrain_operator.plan.policies.validation import invalid_spec
 from drivetrain_operator.plan.policies.workers import workers
 from drivetrain_operator.plan.stored import writable
 from drivetrain_operator.plan.view import View
@@ -46,6 +45,9 @@ DECIDING: Final[tuple[Policy, ...]] = (
     coordinator,  # before workers: they are given its address
     workers,  # which pods
 )
+STANDING: Final = frozenset({finished, success, suspend, deadline, tally, failure, restart_budget})
+"""Asked also of a job whose spec cannot be used, because a newer rule refuses it: who runs goes on, and it ends, rests
+and is deleted as its user wished. Nothing is created."""
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,
     summary,
@@ -63,12 +65,10 @@ def plan(view: View) -> Plan:
     elsewhere = kept_elsewhere(view)
     if elsewhere is not None:
         return Plan(elsewhere)
-    if job.spec is None:
-        return _outcome(view, [invalid_spec(view)])
     status = job.status
     decisions: list[Decision] = []
     was_finished = status.finished
-    for policy in DECIDING:
+    for policy in DECIDING if job.spec is not None else [each for each in DECIDING if each in STANDING]:
         decisions.append(policy(view, status))
         status = decisions[-1].status
         if decisions[-1].final:
@@ -95,4 +95,4 @@ def _outcome(view: View, decisions: list[Decision]) -> Plan:
     )
 
 
-__all__ = ["CLOSING", "DECIDING", "plan"]
+__all__ = ["CLOSING", "DECIDING", "STANDING", "plan"]

@@ -48,6 +48,14 @@ def _waiting(view: View, status: TrainingJobStatus) -> tuple[PodView, ...]:
     return tuple(p for p in found if p.live and p.started is None)
 
 
+def _spec(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    """The CRD's schema refuses such specs; they come from an older CRD, or a server that checks less."""
+    if view.job.spec is not None:
+        return None
+    why = "; ".join(view.job.invalid) or "spec cannot be read"
+    return Obstacle("InvalidSpec", f"{why}. What runs goes on, and nothing is created until that is mended")
+
+
 def _template(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
     problem = template_problem(view.job.spec) if view.job.spec is not None else None
     return Obstacle("InvalidTemplate", problem) if problem is not None else None
@@ -129,6 +137,7 @@ def _starting(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) 
 
 Question = Callable[[View, TrainingJobStatus, tuple[PodView, ...]], Obstacle | None]
 _CHAIN: Final[tuple[Question, ...]] = (
+    _spec,  # nothing is created
     _template,  # nothing can be created
     _refused,  # something could not be created
     _image,  # the commonest typing error
