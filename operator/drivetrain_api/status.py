@@ -302,6 +302,12 @@ class TrainingJobStatus(StatusModel):
         max_length=MAX_WORKERS,
         description="Pods that each slot has used up, where not 0. The pod of slot i is named JOB-i-INCARNATION.",
     )
+    taken_away: dict[Slot, Named] = Field(
+        default_factory=dict,
+        max_length=MAX_WORKERS,
+        description="Pods that the platform, or a person, took from each slot in a row, none of which ran for a minute; "
+        "where not 0. They cost no restart; from the second on the next pod waits, up to five minutes.",
+    )
     selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
     resolved: Resolved | None = Field(default=None, description="Computed defaults, frozen when the job starts.")
 

@@ -14,6 +14,7 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
 from drivetrain_operator.plan.view import JobView, Me, PodView, ReportView, ServiceView, Sight, View
+from drivetrain_operator.render import names
 from drivetrain_operator.reports.book import Received, ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
 
@@ -104,4 +105,9 @@ def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | in
             found.append((Sight.STARTED, pod.uid))
         elif pod.node:
             found.append((Sight.PLACED, pod.uid))
+    there = {pod.name for pod in pods}
+    for index in job.status.taken_away:
+        name = names.worker(job.name, index, job.status.incarnations.get(index, 0))
+        if name not in there:
+            found.append((Sight.MISSING, name))
     return found

@@ -119,6 +119,12 @@ EVENTS: Final = (
     EventReason("ImagePullFailed", "Warning", "An image cannot be pulled; the message is the registry's."),
     EventReason("Unschedulable", "Warning", "No node has room; the message counts what is missing."),
     EventReason(
+        "WorkersTakenAway",
+        "Warning",
+        "The platform takes away each new pod of a worker at once (a taint, preemption, a drain): the next ones wait, "
+        "up to five minutes. It costs no restart.",
+    ),
+    EventReason(
         "IncompatibleWorkerImage", "Warning", "Worker image and operator share no protocol version; both are named."
     ),
 )

@@ -195,6 +195,8 @@ class Sight(StrEnum):
     """The pod with this uid has a node, and its container does not run."""
     OVER = "over"
     """The pod with this uid has ended."""
+    MISSING = "missing"
+    """status wants a worker pod of this name, and none is there."""
 
 
 @dataclass(frozen=True, slots=True)

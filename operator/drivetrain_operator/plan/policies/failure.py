@@ -14,17 +14,20 @@ from drivetrain_operator.plan.children import Workers, fresh_report, use_up, wor
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.incidents import charge
+from drivetrain_operator.plan.short_lives import count_taken
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
 
 
 def failure(view: View, status: TrainingJobStatus) -> Decision:
-    """incarnations, restarts, failures; Failed if no replacement could do better."""
+    """incarnations, restarts, failures, taken_away; Failed if no replacement could do better."""
     have = workers(view, status)
-    status = use_up(status, _vanished(view, status, have))
+    vanished = _vanished(view, status, have)
     lost = [pod for _, pod in sorted(have.current.items()) if not pod.live]
+    taken = [pod.index for pod in lost if not pod.over or pod_cause(pod).disruption]
+    status, due = count_taken(view, use_up(status, vanished), have, sorted([*vanished, *taken]))
     if not lost:
-        return Decision(status)
+        return Decision(status, after=due)
     entries: list[FailureStatus] = []
     hopeless: tuple[PodView, Cause] | None = None
     for pod in lost:
@@ -37,7 +40,7 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
             entries.append(_entry(view, pod, cause))
     status = charge(view, use_up(status, {pod.index for pod in lost}), entries)
     if hopeless is None or _trains(fresh_report(view, status)):
-        return Decision(status)
+        return Decision(status, after=due)
     pod, cause = hopeless
     message = f"worker {pod.name}: {_explained(view, cause)}; a replacement would end the same way"
     return Decision(ended(view, status, ConditionType.FAILED, cause.reason, message), final=True)

@@ -14,6 +14,7 @@ from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
+from drivetrain_operator.plan.short_lives import AGAIN_AND_AGAIN
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render.templates import template_problem
 
@@ -115,6 +116,19 @@ def _incompatible(view: View, status: TrainingJobStatus, pods: tuple[PodView, ..
     )
 
 
+def _taken(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    often = {i: count for i, count in sorted(status.taken_away.items()) if count >= AGAIN_AND_AGAIN}
+    if status.workers.ready >= status.workers.target or not often:
+        return None
+    index = max(often, key=lambda each: often[each])
+    more = f" (and {len(often) - 1} more)" if len(often) > 1 else ""
+    return Obstacle(
+        "WorkersTakenAway",
+        f"the last {often[index]} pods of worker {index}{more} were taken away within a minute each: by a taint, a "
+        "preemption, a drain, or somebody who deletes them. Each new one waits longer, five minutes at most",
+    )
+
+
 def _failing(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
     if status.workers.ready >= status.workers.target or not status.failures:
         return None
@@ -144,6 +158,7 @@ _CHAIN: Final[tuple[Question, ...]] = (
     _config,  # a ConfigMap or Secret that is not there
     _unschedulable,  # may take hours, or need another cluster
     _incompatible,  # pods come and go
+    _taken,  # each that comes goes
     _failing,  # one is being replaced: why
     _starting,  # a matter of seconds
 )
