@@ -106,7 +106,6 @@ class Report(Message):
     last_recovery_seconds: float | None = Field(default=None, allow_inf_nan=False)
     """From the first sign of a loss to the first step that every member of the new epoch finished."""
 
-
     @field_validator("progress")
     @classmethod
     def _possible(cls, told: Progress | None) -> Progress | None:

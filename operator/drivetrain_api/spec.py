@@ -50,9 +50,9 @@ class Recovery(SpecModel):
         default=10,
         ge=0,
         le=1_000_000,
-        description="Incidents (a crash, an exception, a worker out of memory) that the job survives; 0: the first ends "
-        "it. An incident counts until restartWindowSeconds have passed and 100 more steps are trained than ever before "
-        "it, so a long job is not ended by failures that have nothing to do with each other. "
+        description="Incidents (a crash, an exception, a worker out of memory) that the job survives; 0: the first "
+        "ends it. An incident counts until restartWindowSeconds have passed and 100 steps are trained past it, so a "
+        "long job is not ended by failures that have nothing to do with each other. "
         "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count, "
         "nor does what Drivetrain itself ends. An error that would come again (a missing module before the first step, "
         "or the same error of its own three times in a row at one step) ends the job at once.",

@@ -144,7 +144,9 @@ class Workers(StatusModel):
     target: int = Field(
         default=0, ge=0, le=MAX_WORKERS, description="Workers wanted: spec.workers, clamped by elastic's bounds."
     )
-    current: int = Field(default=0, ge=0, le=MAX_WORKERS, description="Live worker pods; the scale subresource's replicas.")
+    current: int = Field(
+        default=0, ge=0, le=MAX_WORKERS, description="Live worker pods; the scale subresource's replicas."
+    )
     ready: int = Field(
         default=0, ge=0, le=MAX_WORKERS, description="Workers whose processes are all ready or training."
     )
@@ -200,7 +202,10 @@ class FailureStatus(StatusModel):
     signal: int | None = Field(default=None, ge=0, le=255, description="Signal that ended the process.")
     counted: bool = Field(default=True, description="Whether it cost one restart of the budget.")
     step: int | None = Field(
-        default=None, ge=-1, le=MAX_EXACT, description="Last step that all had finished; -1 before the first. Not known of pods."
+        default=None,
+        ge=-1,
+        le=MAX_EXACT,
+        description="Last step that all had finished; -1 before the first. Not known of pods.",
     )
     log_tail: str = Field(
         default="", max_length=MAX_LOG_TAIL, description="Traceback, or the last lines that the process printed."
@@ -231,17 +236,13 @@ class Counted(StatusModel):
     """How much of the current coordinator's reports is already counted, so that nothing counts twice."""
 
     failure: int = Field(default=-1, ge=-1, le=MAX_EXACT, description="Highest failure number that was taken over.")
-    incident: int = Field(
-        default=-1, ge=-1, le=MAX_EXACT, description="Highest incident number that cost a restart."
-    )
+    incident: int = Field(default=-1, ge=-1, le=MAX_EXACT, description="Highest incident number that cost a restart.")
     state_lost: Count = Field(default=0, description="Losses of all state that were taken over.")
     recoveries: Count = Field(default=0, description="Recoveries that were taken over.")
     remedies: Count = Field(
         default=0, description="How often Drivetrain ended processes itself at one step; too often is no remedy."
     )
-    remedy_event: int = Field(
-        default=0, ge=-MAX_EXACT, le=0, description="Number of the last such event; negative."
-    )
+    remedy_event: int = Field(default=0, ge=-MAX_EXACT, le=0, description="Number of the last such event; negative.")
     remedies_step: int = Field(
         default=-1, ge=-1, le=MAX_EXACT, description="Last step that was finished when the last one ended."
     )
@@ -286,7 +287,8 @@ class TrainingJobStatus(StatusModel):
     workers: Workers = Field(default=Workers(), description="Worker pods, counted.")
     progress: ProgressStatus | None = Field(default=None, description="How far training is.")
     restarts: Count = Field(
-        default=0, description="Incidents that were ever charged to recovery.maxRestarts; budget has those that count now."
+        default=0,
+        description="Incidents that were ever charged to recovery.maxRestarts; budget has those that count now.",
     )
     budget: Budget = Field(default=Budget(), description="How much of recovery.maxRestarts is used.")
     recoveries: Count = Field(default=0, description="How often survivors went on without a lost member.")
@@ -305,8 +307,8 @@ class TrainingJobStatus(StatusModel):
     taken_away: dict[Slot, Named] = Field(
         default_factory=dict,
         max_length=MAX_WORKERS,
-        description="Pods that the platform, or a person, took from each slot in a row, none of which ran for a minute; "
-        "where not 0. They cost no restart; from the second on the next pod waits, up to five minutes.",
+        description="Pods that the platform, or a person, took from each slot in a row, none of which ran for a "
+        "minute; where not 0. They cost no restart; from the second on the next pod waits, up to five minutes.",
     )
     selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
     resolved: Resolved | None = Field(default=None, description="Computed defaults, frozen when the job starts.")

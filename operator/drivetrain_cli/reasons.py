@@ -184,7 +184,8 @@ def _restarts(job: Json) -> list[str]:
     if found:
         recovery = (job.get("spec") or {}).get("recovery") or {}
         allowed = f" of {recovery['maxRestarts']} allowed" if "maxRestarts" in recovery else ""
-        lines.append(f"Incidents counted: {status.get('restarts', 0)}{allowed} (recovery.maxRestarts). What failed:")
+        used = (status.get("budget") or {}).get("used", status.get("restarts", 0))
+        lines.append(f"Incidents that count: {used}{allowed} (recovery.maxRestarts). What failed:")
         lines += found
     return lines
 

@@ -106,8 +106,8 @@ EVENTS: Final = (
     EventReason(
         "InvalidSpec",
         "Warning",
-        "The stored spec breaks a rule, most often of a newer release: nothing is created until it is mended; what runs "
-        "goes on, and is suspended, ended and deleted as wished.",
+        "The stored spec breaks a rule, most often of a newer release: nothing is created until it is mended; what "
+        "runs goes on, and is suspended, ended and deleted as wished.",
     ),
     EventReason(
         "InvalidTemplate", "Warning", "The pod that spec.podTemplate makes is refused; the message names the field."

@@ -33,6 +33,7 @@ class JobSample:
     workers_ready: int = 0
     world_size: int = 0
     restarts: int = 0
+    budget_used: int = 0
     recoveries: int = 0
     standing_still: bool = False
     attempt: int = 0
@@ -59,7 +60,12 @@ GAUGES: Final = (
     _Gauge("job_workers_current", "Live worker pods.", lambda j: j.workers_current),
     _Gauge("job_workers_ready", "Workers whose processes are all ready or training.", lambda j: j.workers_ready),
     _Gauge("job_world_size", "Rank processes in the current membership.", lambda j: j.world_size),
-    _Gauge("job_restarts", "Incidents that counted against the restart budget.", lambda j: j.restarts),
+    _Gauge("job_restarts", "Incidents that were ever charged to the restart budget.", lambda j: j.restarts),
+    _Gauge(
+        "job_restart_budget_used",
+        "Incidents that count now; more than recovery.maxRestarts end the job.",
+        lambda j: j.budget_used,
+    ),
     _Gauge("job_recoveries", "How often survivors went on without a lost member.", lambda j: j.recoveries),
     _Gauge(
         "job_standing_still",

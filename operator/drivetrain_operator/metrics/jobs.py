@@ -31,6 +31,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             workers_ready=status.workers.ready,
             world_size=status.workers.world,
             restarts=status.restarts,
+            budget_used=status.budget.used,
             recoveries=status.recoveries,
             standing_still=status.is_true(ConditionType.STANDING_STILL),
             attempt=status.attempt,

@@ -1,8 +1,8 @@
 """PURE: what of all that went wrong is charged, and for how long does it count? The one place that charges.
 
-Two witnesses tell of failures: a coordinator of rank processes (`tally`), a kubelet of pods (`failure`). Each says what
-it saw, and whether that is a cause of its own as far as it knows. They do not know of each other: a worker out of memory
-is a process first, and a pod a second later. Here both are laid beside each other, and one death costs once.
+Two witnesses tell of failures: a coordinator of rank processes (`tally`), a kubelet of pods (`failure`). Each says
+what it saw, and whether that is a cause of its own as far as it knows. They do not know of each other: a worker out of
+memory is a process first, and a pod a second later. Here both are laid beside each other, and one death costs once.
 
 What was charged counts until it lies behind the job: ADR 0034.
 """
@@ -30,8 +30,8 @@ fit into `MAX_CHARGES`."""
 
 
 def charge(view: View, status: TrainingJobStatus, seen: Sequence[FailureStatus]) -> TrainingJobStatus:
-    """restarts, failures, budget.charges, with these failures taken over. `counted` of each: it is a cause of its own as
-    far as its witness knows."""
+    """restarts, failures, budget.charges, with these failures taken over. `counted` of each: it is a cause of its own
+    as far as its witness knows."""
     entries = list(status.failures)
     for entry in seen:
         counted = entry.counted and not _told_already(entry, entries)

@@ -52,8 +52,8 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("failures", "*", "step"),
     ("failures", "*", "logTail"),
 )
-"""Fields that are dropped if they are out of bounds, with all that is in them; `*` is any element of a list. Every other
-field decides something."""
+"""Fields that are dropped if they are out of bounds, with all that is in them; `*` is any element of a list. Every
+other field decides something."""
 FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(days=1)
 """No two clocks of operators differ by this much; what is later was stamped by nobody. It would put off a deadline, or

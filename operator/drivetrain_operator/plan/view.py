@@ -35,7 +35,7 @@ class JobView:
     deleting: bool = False
     """metadata.deletionTimestamp is set: the job is being stopped, nothing is created."""
     invalid: tuple[str, ...] = ()
-    stays_wished: Wishes = Wishes()
+    stays_wished: Wishes = field(default_factory=Wishes)
     """What stands in a stored spec that cannot be used, and holds all the same."""
     unreadable: str = ""
     """Why the stored status cannot be believed; then `status` says nothing, and the job is left alone."""

@@ -92,7 +92,7 @@ def taken(status: TrainingJobStatus, pod: PodView | None) -> dict[int, int]:
     return plan(view).status.taken_away
 
 
-YOUNG = {"incarnations": {1: 3}, "taken_away": {1: 3}}
+YOUNG = started(incarnations={1: 3}, taken_away={1: 3})
 CASES: list[tuple[str, PodView | None, dict[int, int]]] = [
     ("deleted young", worker(1, 3, deleting=True, started=ago(5)), {1: 4}),
     ("deleted after a minute", worker(1, 3, deleting=True, started=ago(60)), {1: 1}),
@@ -106,11 +106,11 @@ CASES: list[tuple[str, PodView | None, dict[int, int]]] = [
 
 @pytest.mark.parametrize(("name", "pod", "expected"), CASES, ids=[case[0] for case in CASES])
 def test_what_is_a_row(name: str, pod: PodView | None, expected: dict[int, int]) -> None:
-    assert taken(started(**YOUNG), pod) == expected
+    assert taken(YOUNG, pod) == expected
 
 
 def test_a_slot_that_is_wanted_no_more_is_forgotten() -> None:
-    status = started(**YOUNG)
+    status = YOUNG
     assert plan(running(spec(workers=1), status=status, report=report(world=1))).status.taken_away == {1: 3}
     later = status.model_copy(update={"workers": status.workers.model_copy(update={"indices": "0"})})
     assert plan(running(spec(workers=1), status=later)).status.taken_away == {}

@@ -66,7 +66,11 @@ TOLD: list[tuple[str, View, str]] = [
         of_rank(15, STEP),
         f"ProcessCrashed: rank 1 in lm-1-0, ended by SIGTERM (sent by somebody else); last line: {STEP}",
     ),
-    ("a signal of no name", of_rank(40, STEP), f"ProcessCrashed: rank 1 in lm-1-0, ended by signal 40; last line: {STEP}"),
+    (
+        "a signal of no name",
+        of_rank(40, STEP),
+        f"ProcessCrashed: rank 1 in lm-1-0, ended by signal 40; last line: {STEP}",
+    ),
     ("an exit", of_rank(None, STEP, 3), f"ProcessExited: rank 1 in lm-1-0, exit code 3; last line: {STEP}"),
     ("an error", of_rank(None, HANDLED, 1), "ScriptError: rank 1 in lm-1-0, exit code 1: ValueError: tried again"),
     (
@@ -80,7 +84,11 @@ TOLD: list[tuple[str, View, str]] = [
         replaced(running(), ended(1, 137, reason="OOMKilled", tail=STEP)),
         f"OOMKilled: lm-1-0, {OUT}; last line: {STEP}",
     ),
-    ("a pod out of memory, silently", replaced(running(), ended(1, 137, reason="OOMKilled")), f"OOMKilled: lm-1-0, {OUT}"),
+    (
+        "a pod out of memory, silently",
+        replaced(running(), ended(1, 137, reason="OOMKilled")),
+        f"OOMKilled: lm-1-0, {OUT}",
+    ),
     (
         "a launcher that crashed",
         replaced(running(), ended(1, 139, tail=STEP)),

@@ -171,7 +171,9 @@ def test_in_one_pass_too() -> None:
 
 def test_all_ranks_out_of_memory_with_their_pods_are_one_incident() -> None:
     ranks = [
-        process_failure(n, 0, pod_name=f"lm-{n}-0", pod_uid=f"w-{n}-0", exit_code=None, signal=9, log_tail=OUT_OF_MEMORY)
+        process_failure(
+            n, 0, pod_name=f"lm-{n}-0", pod_uid=f"w-{n}-0", exit_code=None, signal=9, log_tail=OUT_OF_MEMORY
+        )
         for n in range(3)
     ]
     view = replaced(running(report=report(failures=ranks)), *(ended(n, 137, reason="OOMKilled") for n in range(3)))

@@ -155,7 +155,9 @@ REFUSED = [
         replaced(refused(), without=("lm-coordinator-1",)),
         {"membership.term": 1},
     ),
-    Case("it succeeds", replaced(refused(), ended(0, 0)), {"phase": "Succeeded", "conditions.Complete": "True Completed"}),
+    Case(
+        "it succeeds", replaced(refused(), ended(0, 0)), {"phase": "Succeeded", "conditions.Complete": "True Completed"}
+    ),
     Case(
         "it fails beyond its budget",
         replaced(refused(wishes={"max_restarts": 0}), ended(1, 70)),

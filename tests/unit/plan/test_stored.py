@@ -122,7 +122,10 @@ DROPPED: list[tuple[str, Any]] = [
     ("membership.epoch", -1),
     ("membership.avoidNode", MEGABYTES),
     ("conditions.0.message", MEGABYTES),
-    ("conditions", [{"type": f"Of{n}", "status": "True", "reason": "R", "lastTransitionTime": "?"} for n in range(999)]),
+    (
+        "conditions",
+        [{"type": f"Of{n}", "status": "True", "reason": "R", "lastTransitionTime": "?"} for n in range(999)],
+    ),
     ("failures.0.logTail", MEGABYTES),
     ("failures.0.exitCode", 2**40),
     ("failures.0.signal", -3),

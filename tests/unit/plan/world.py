@@ -107,8 +107,9 @@ class World:
             serving_seconds=(self.now - self.leading_since).total_seconds(),
         )
         found = seen(found)
-        ages = {(Sight.MISSING, name): (self.now - since).total_seconds() for name, since in self._missing().items()}
-        return replace(found, seen={**found.seen, **ages})
+        ages = dict(found.seen)
+        ages |= {(Sight.MISSING, name): (self.now - since).total_seconds() for name, since in self._missing().items()}
+        return replace(found, seen=ages)
 
     def _missing(self) -> dict[str, datetime]:
         """Since when the operator has seen that a slot that lost pod after pod has none."""
