@@ -87,10 +87,11 @@ class Supervisor:
 
     def states(self) -> list[ProcessState]:
         """Live processes, and those that died in the last 60 s."""
-        horizon = time.monotonic() - DEAD_KEPT_SECONDS
-        while self._dead and self._dead[0][0] < horizon:
+        now = time.monotonic()
+        while self._dead and self._dead[0][0] < now - DEAD_KEPT_SECONDS:
             self._dead.popleft()
-        return [state for _, state in self._dead] + [rank.picture() for rank in self._ranks.values()]
+        dead = [state.model_copy(update={"dead_seconds": round(now - at, 1)}) for at, state in self._dead]
+        return dead + [rank.picture() for rank in self._ranks.values()]
 
     def counters(self) -> dict[str, float]:
         """Sums over all processes that ever ran here."""
