@@ -42,6 +42,7 @@ class _Remembered:
     names: dict[str, str] = field(default_factory=dict)
     """Of pods, by uid: also of those that the cache lost."""
     told: str = ""
+    """What a person was told last of why the job is left alone."""
     gone: set[str] = field(default_factory=set)
 
 
@@ -151,7 +152,7 @@ class JobMemory:
         return frozenset(self._of(job_uid).gone)
 
     def news(self, job_uid: str, told: str) -> bool:
-        """Whether a person is to be told this: it was not what was said last."""
+        """Whether a person is to be told this: it is not what was said last. Empty: there is nothing to tell."""
         job = self._of(job_uid)
         before, job.told = job.told, told
         return told != before

@@ -84,8 +84,9 @@ class Reconciler:
         view = self._views.view(key)
         if view is None:
             return Pass()
+        news = self._memory.news(view.job.uid, view.job.unreadable)
         if view.job.unreadable:
-            return await self._leave_alone(view.job)
+            return await self._leave_alone(view.job, news)
         lag = self._lag(view.job)
         if lag is not None:
             if lag < LAG_SECONDS:
@@ -108,9 +109,9 @@ class Reconciler:
         again = ASK_AGAIN_SECONDS if answer.failed else None
         return Pass(soonest(plan.requeue_after, again), outcome.refusals > 0)
 
-    async def _leave_alone(self, job: JobView) -> Pass:
+    async def _leave_alone(self, job: JobView, news: bool) -> Pass:
         """Status is another's, and must not be overwritten. An event tells so, once for each thing that is wrong."""
-        if self._memory.news(job.uid, job.unreadable):
+        if news:
             log.error(
                 "status cannot be believed; the job is left alone",
                 extra={"job": f"{job.namespace}/{job.name}", "error": job.unreadable},

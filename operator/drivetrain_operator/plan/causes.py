@@ -99,7 +99,7 @@ def pod_cause(pod: PodView) -> Cause:
     if pod.init_failed is not None and ended is None:
         name, init = pod.init_failed
         how = _by_signal(init.signal) if init.signal else f"exit code {init.exit_code}"
-        said = _with_tail(f"init container {name} ended: {how} ({init.reason})", init)
+        said = _with_tail(f"init container {name}: {how} ({init.reason})", init)
         return Cause("InitContainerFailed", said)
     if ended is None:
         # Never ran, or its status is lost: only the pod itself can say why.

@@ -35,6 +35,9 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("progress",),
     ("recoveries",),
     ("lastRecoverySeconds",),
+    ("takenAway",),
+    ("budget", "used"),
+    ("budget", "summary"),
     ("workers", "current"),
     ("workers", "ready"),
     ("workers", "world"),
@@ -59,8 +62,6 @@ AHEAD: Final = timedelta(days=1)
 """No two clocks of operators differ by this much; what is later was stamped by nobody. It would put off a deadline, or
 the end of a back-off, for ever."""
 _KNOWN: Final = frozenset(type_.value for type_ in ConditionType)
-
-
 UNREADABLE: Final = "StatusUnreadable"
 """Reason of the event that tells of such a job: a condition would have to be written into that status."""
 
@@ -83,7 +84,7 @@ def read(raw: object, now: datetime | None = None) -> tuple[TrainingJobStatus, b
         raise Unreadable(f"status.workers.indices: {error}") from None
     for where, time in _times(status):
         if time < FIRST or (now is not None and time > now + AHEAD):
-            raise Unreadable(f"status.{where}: {time.isoformat()} cannot be: this operator's clock says {now or '?'}")
+            raise Unreadable(f"status.{where}: {time.isoformat()} is no time at which an operator can have written it")
     written = status.progress.last_update_time if status.progress is not None else None
     if written is not None and now is not None and written > now + AHEAD:
         return status.model_copy(update={"progress": None}), True
@@ -134,7 +135,11 @@ def _mend(raw: Any, problem: ErrorDetails) -> bool:
     parent: Any = raw
     for step in where[: len(found) - 1]:
         parent = parent[step]
-    return isinstance(parent, dict) and parent.pop(where[len(found) - 1], None) is not None
+    last = where[len(found) - 1]
+    if not isinstance(parent, dict) or last not in parent:
+        return False
+    del parent[last]
+    return True
 
 
 def _is_known(condition: object) -> bool:
@@ -160,3 +165,4 @@ def _times(status: TrainingJobStatus) -> Iterator[tuple[str, datetime]]:
             yield name, time
     yield from ((f"conditions.{each.type}.lastTransitionTime", each.last_transition_time) for each in status.conditions)
     yield from ((f"failures.{position}.time", each.time) for position, each in enumerate(status.failures))
+    yield from ((f"budget.charges.{position}.time", each.time) for position, each in enumerate(status.budget.charges))

@@ -113,9 +113,7 @@ def test_deaths_from_before_a_term_are_one_incident_and_of_no_known_step() -> No
 
 
 def _dead(pod: str, seconds: float | None = None) -> ProcessState:
-    return ProcessState(
-        id=f"{pod}/b/1", pid=1, start_ticks=1, phase=DEAD, exit_code=1, step=5000, dead_seconds=seconds
-    )
+    return ProcessState(id=f"{pod}/b/1", pid=1, start_ticks=1, phase=DEAD, exit_code=1, step=5000, dead_seconds=seconds)
 
 
 def test_deaths_from_before_a_term_are_told_apart_by_when_they_were() -> None:

@@ -129,8 +129,8 @@ async def test_a_status_that_cannot_be_is_told_once_and_harms_no_other_job(world
     await drive(pilot, running(2))
     good = world.job()
     # As a server with an older CRD would have taken it.
-    odd = {**good["status"], "workers": {**good["status"]["workers"], "indices": "0-3000000"}}
-    world.api.store.put(JOBS, {**good, "status": odd})
+    odd = {**good, "status": {**good["status"], "workers": {**good["status"]["workers"], "indices": "0-3000000"}}}
+    world.api.store.put(JOBS, odd)
     pods, pilot.events = world.names(), []
     before = list(pilot.client.writes)
     for _ in range(20):
@@ -143,3 +143,6 @@ async def test_a_status_that_cannot_be_is_told_once_and_harms_no_other_job(world
     assert world.status("other")["phase"] == "Pending"
     world.api.store.put(JOBS, good)
     await drive(pilot, running(2))
+    world.api.store.put(JOBS, odd)
+    await pilot.run_pass()
+    assert pilot.events.count("StatusUnreadable") == 2  # somebody did it again

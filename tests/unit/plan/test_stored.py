@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drivetrain_api.crd import schema
@@ -93,6 +93,9 @@ REFUSED: list[tuple[str, Any]] = [
     ("conditions.0.status", "Perhaps"),
     ("conditions.0.lastTransitionTime", LATE),
     ("failures.0.time", LATE),
+    ("budget.charges.0.time", LATE),
+    ("budget.charges.0.step", 2**60),
+    ("budget.charges", [GOOD["budget"]["charges"][0] for _ in range(99)]),
     ("failures.0.counted", "perhaps"),
     ("failures", "none"),
 ]
@@ -113,6 +116,9 @@ DROPPED: list[tuple[str, Any]] = [
     ("progress", "half"),
     ("lastRecoverySeconds", float("inf")),
     ("recoveries", -1),
+    ("budget.used", -1),
+    ("budget.summary", MEGABYTES),
+    ("takenAway", {"9999": 1}),
     ("workers.current", 10**9),
     ("workers.ready", -1),
     ("workers.world", 10**12),
@@ -145,6 +151,12 @@ def test_what_decides_is_refused_and_the_job_left_alone(path: str, value: Any) -
     assert (plan(view).status, plan(view).effects, plan(view).requeue_after) == (seen.status, (), None)
 
 
+def test_what_is_wrong_is_said_in_the_same_words_each_time() -> None:
+    """An event tells of it once."""
+    odd = job(with_field("startTime", LATE))
+    assert job_view(odd, NOW).unreadable == job_view(odd, NOW + timedelta(seconds=1)).unreadable
+
+
 @pytest.mark.parametrize(("path", "value"), DROPPED, ids=[f"{path} {str(value)[:20]}" for path, value in DROPPED])
 def test_what_describes_is_dropped_and_written_anew_once(path: str, value: Any) -> None:
     raw = with_field(path, value)
@@ -169,6 +181,7 @@ def test_the_servers_own_schema_refuses_most_of_it() -> None:
         "membership.since",
         "conditions.0.lastTransitionTime",
         "failures.0.time",
+        "budget.charges.0.time",
     }
     assert validate(job(GOOD), schema()) == []
 
@@ -205,6 +218,50 @@ def test_all_slots_that_a_job_can_have_fit() -> None:
 def test_a_job_that_cannot_be_read_is_counted_and_no_more() -> None:
     shown = list(samples([job(with_field("workers.target", 10**9)), job(GOOD)]))
     assert [each.readable for each in shown] == [False, True]
+
+
+def paths(value: Any, path: str = "") -> list[str]:
+    """Of all fields of the good status, and of all that is in them."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    below = [where for key, each in inner for where in paths(each, f"{path}.{key}" if path else str(key))]
+    return ([path] if path else []) + below
+
+
+odd_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([2**31, 2**53 + 1, 2**63, 10**30, -1])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.just("x" * 20_000)
+    | st.sampled_from(["0-9999", LATE, "2026-11-21T12:00:00", "True", "9" * 5000]),
+    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.sampled_from(["0", "9999", "type", "x"]), inner),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(paths(GOOD)), odd_values), min_size=1, max_size=4))
+@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
+def test_whatever_stands_there_is_taken_or_refused(changes: list[tuple[str, Any]]) -> None:
+    raw = json.loads(json.dumps(GOOD))
+    for path, value in changes:
+        *parents, last = path.split(".")
+        at: Any = raw
+        for step in parents:
+            at = at.get(step) if isinstance(at, dict) else at[int(step)] if step.isdecimal() and at else None
+            if not isinstance(at, dict | list):
+                break
+        if isinstance(at, dict):
+            at[last] = value
+    seen = job_view(job(raw), NOW)
+    view = replace(running(), job=replace(seen, uid=running().job.uid))
+    found = plan(view).status
+    if seen.unreadable:
+        assert found == seen.status
+    else:
+        mended = applied(raw, status_patch(seen.status, found, seen.replaces).get("status", {}))
+        assert job_view(job(mended), NOW).status == found
 
 
 texts = st.text("0123456789-, ", max_size=30)
