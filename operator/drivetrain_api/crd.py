@@ -24,9 +24,10 @@ COLUMNS: Final[tuple[tuple[str, str, str, str, int], ...]] = (
     ("Progress", "string", ".status.progress.summary", "Part of training.steps that is done.", 0),
     ("Step", "integer", ".status.progress.step", "Steps that every member has committed.", 0),
     ("ETA", "string", ".status.progress.eta", "Time that the rest will take at this pace.", 0),
-    ("Restarts", "integer", ".status.restarts", "Incidents that counted against recovery.maxRestarts.", 0),
+    ("Restarts", "integer", ".status.restarts", "Incidents that were ever charged to recovery.maxRestarts.", 0),
     ("Ready", "string", ".status.workers.summary", "Workers that take part, of those wanted.", 0),
     ("Age", "date", ".metadata.creationTimestamp", "Time since the job was created.", 0),
+    ("Budget", "string", ".status.budget.summary", "Incidents that count against recovery.maxRestarts now.", 1),
     ("Loss", "number", ".status.progress.loss", "Loss of the last step told.", 1),
     ("Reason", "string", ".status.reason", "Why the job is in this phase.", 1),
 )

@@ -159,6 +159,8 @@ class ProcessState(Message):
     """DEAD only: traceback, or the last lines that the process printed."""
     remedy: str = ""
     """DEAD only: why Drivetrain itself ended it, where that is no failure of the script; a fresh process follows."""
+    dead_seconds: float | None = None
+    """DEAD only: for how long, by its launcher's clock. None from images that do not tell it."""
 
 
 class Communication(Message):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, Progress
 from drivetrain_api.places import Place, Standstill
 
 MAX_PODS: Final = 8192
 """Twice the workers that a job may have: some on their way out, while their successors are there."""
+
+
+MAX_EXACT: Final = 2**53
+"""Every reader of JSON keeps whole numbers up to here as they are."""
+Number = Annotated[int, Field(ge=-1, le=MAX_EXACT)]
 
 
 class JobState(StrEnum):
@@ -42,8 +48,8 @@ class MemberReport(Message):
 class Failure(Message):
     """One rank process that ended when it should not have. Numbered within the term, oldest first."""
 
-    seq: int
-    incident: int
+    seq: Number
+    incident: int = Field(ge=-MAX_EXACT, le=MAX_EXACT)
     """Failures with one cause share it (all ranks raise at once): an incident costs one restart of the budget."""
     process: str
     pod_uid: str
@@ -94,15 +100,28 @@ class Report(Message):
     failures: list[Failure] = Field(default_factory=list)
     """The last 20 of this term."""
     incompatible: list[Incompatible] = Field(default_factory=list)
-    state_lost: int = 0
+    state_lost: int = Field(default=0, ge=0, le=1_000_000)
     """How often all holders of the training state were lost and training started over."""
-    recoveries: int = 0
+    recoveries: Number = 0
     """Of this term."""
-    recoveries_before: int = 0
+    recoveries_before: Number = 0
     """Of earlier terms, as their forms say that launchers handed over."""
-    last_recovery_seconds: float | None = None
+    last_recovery_seconds: float | None = Field(default=None, allow_inf_nan=False)
     """From the first sign of a loss to the first step that every member of the new epoch finished. None if that loss
     was there before this coordinator, which cannot know for how long."""
+
+    @field_validator("progress")
+    @classmethod
+    def _possible(cls, told: Progress | None) -> Progress | None:
+        """Ranks say it. None if that cannot be; without a pace, if no remaining time follows from it."""
+        if told is None or not -1 <= told.step <= MAX_EXACT or not 0 <= (told.steps or 0) <= MAX_EXACT:
+            return None
+        if told.communication is not None and not 0 <= (told.communication.bytes_per_step or 0) <= MAX_EXACT:
+            return None
+        pace = told.step_seconds
+        if pace is None or (math.isfinite(pace) and 0 <= pace * max(told.steps or 0, 10**6) <= MAX_EXACT):
+            return told
+        return told.model_copy(update={"step_seconds": None})
 
 
 class RosterPod(Message):

@@ -9,7 +9,7 @@ Immutable once started: whatever running processes were started with or agreed o
 processes, GPUs, spares, fenceSeconds). A change would make members disagree, or be ignored by survivors, which never
 restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while suspended, and in
 the same update that resumes the job. Mutable at any time: workers and elastic (the point of being elastic), suspend,
-the deadlines, maxRestarts (only the operator reads them), noProgressSeconds (only the coordinator does, and is told),
+deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the coordinator is told it),
 podTemplate and coordinator (hold for pods created afterwards, such as those that replace workers out of memory).
 """
 

@@ -50,10 +50,20 @@ class Recovery(SpecModel):
         default=10,
         ge=0,
         le=1_000_000,
-        description="Incidents (a crash, an exception, a worker out of memory) that the job survives. "
+        description="Incidents (a crash, an exception, a worker out of memory) that the job survives; 0: the first "
+        "ends it. An incident counts until restartWindowSeconds have passed and 100 steps are trained past it, so a "
+        "long job is not ended by failures that have nothing to do with each other. "
         "Ranks that fail together from one cause are one incident. Drains, preemptions and lost nodes never count, "
         "nor does what Drivetrain itself ends. An error that would come again (a missing module before the first step, "
         "or the same error of its own three times in a row at one step) ends the job at once.",
+    )
+    restart_window_seconds: int = Field(
+        default=3600,
+        ge=600,
+        le=31_536_000,
+        description="How long an incident counts against maxRestarts at least; it counts on until the job has trained "
+        "100 steps past it. A job that comes no further is ended by maxRestarts however slowly it fails. The longest "
+        "value, a year, means in practice that every incident counts.",
     )
     spares: int = Field(
         default=1,

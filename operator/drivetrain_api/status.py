@@ -2,35 +2,55 @@
 
 Written by the operator only, at most once a pass, with the resourceVersion as precondition. What is used up (a worker's
 incarnation, a coordinator's term, the restart budget, the attempt) stands here *before* anything is done with it.
+
+Every field has a bound, because others may write here, too: the API server refuses what is out of bounds, and
+`drivetrain_operator.plan.stored` says what becomes of such a field that is read all the same.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from drivetrain_api.spec import MAX_WORKERS
+from drivetrain_api.report import MAX_EXACT
+from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
 
 MAX_FAILURES: Final = 10
 MAX_LOG_TAIL: Final = 2048
 MAX_DEPARTURES: Final = 10
 MAX_DEPARTED: Final = 5
 """Pods that a departure names; the others are counted."""
+MAX_CHARGES: Final = 24
 
-Time = Annotated[datetime, PlainSerializer(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str)]
+MAX_NAMED: Final = 999_999_999
+"""Terms and incarnations are parts of pods' names, with nine digits at most."""
+MAX_SHARDS: Final = 2 * MAX_WORKERS * MAX_PROCESSES
+INDICES: Final = r"^([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$"
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Time = Annotated[AwareDatetime, PlainSerializer(_stamp, return_type=str)]
 Text = Annotated[str, Field(max_length=4096)]
 Reason = Annotated[str, Field(max_length=64)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_EXACT)]
+Named = Annotated[int, Field(ge=0, le=MAX_NAMED)]
+Slot = Annotated[int, Field(ge=0, lt=MAX_WORKERS)]
+Signed32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
 
 class StatusModel(BaseModel):
     """Base of all status models: camelCase on the wire, frozen, tolerant of fields that a newer operator wrote."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Phase(StrEnum):
@@ -104,10 +124,10 @@ class ReplacedFor(StrEnum):
 class Membership(StatusModel):
     """Who leads the job's membership, and how often that changed."""
 
-    term: Count = Field(default=0, description="Raised before each coordinator pod is created; the highest one rules.")
+    term: Named = Field(default=0, description="Raised before each coordinator pod is created; the highest one rules.")
     epoch: Count = Field(default=0, description="Number of the membership within the term, as last reported.")
     since: Time | None = Field(default=None, description="When the term was raised.")
-    replaced: Count = Field(
+    replaced: Named = Field(
         default=0, description="Coordinators replaced in a row without a healthy minute between; sets the back-off."
     )
     replaced_for: ReplacedFor = Field(
@@ -127,12 +147,23 @@ class Membership(StatusModel):
 class Workers(StatusModel):
     """Worker pods, counted."""
 
-    target: Count = Field(default=0, description="Workers wanted: spec.workers, clamped by elastic's bounds.")
-    current: Count = Field(default=0, description="Live worker pods; the scale subresource's replicas.")
-    ready: Count = Field(default=0, description="Workers whose processes are all ready or training.")
-    world: Count = Field(default=0, description="Rank processes in the current membership.")
+    target: int = Field(
+        default=0, ge=0, le=MAX_WORKERS, description="Workers wanted: spec.workers, clamped by elastic's bounds."
+    )
+    current: int = Field(
+        default=0, ge=0, le=MAX_WORKERS, description="Live worker pods; the scale subresource's replicas."
+    )
+    ready: int = Field(
+        default=0, ge=0, le=MAX_WORKERS, description="Workers whose processes are all ready or training."
+    )
+    world: int = Field(
+        default=0, ge=0, le=MAX_WORKERS * MAX_PROCESSES, description="Rank processes in the current membership."
+    )
     indices: str = Field(
-        default="", max_length=8192, description="Slots in use, e.g. 0-2,5. Indices may have holes; rank is not index."
+        default="",
+        max_length=16384,
+        pattern=INDICES,
+        description="Slots in use, e.g. 0-2,5. Indices may have holes; rank is not index.",
     )
     summary: str = Field(default="", max_length=16, description="ready/target, for kubectl get.")
 
@@ -142,7 +173,7 @@ class CommunicationStatus(StatusModel):
 
     method: str = Field(max_length=16, description="As in spec.training.compression, or none.")
     reason: str = Field(default="", max_length=512, description="What was measured, where it was chosen by that.")
-    bytes_per_step: int | None = Field(default=None, ge=0, description="Payload that a step brings to a rank, counted.")
+    bytes_per_step: Count | None = Field(default=None, description="Payload that a step brings to a rank, counted.")
 
 
 class ProgressStatus(StatusModel):
@@ -173,11 +204,14 @@ class FailureStatus(StatusModel):
         default="", max_length=128, description="Id of the rank process; empty if the whole worker failed."
     )
     rank: Count | None = Field(default=None, description="Rank of the process, where it had one.")
-    exit_code: int | None = Field(default=None, description="Exit code of the process or container.")
-    signal: int | None = Field(default=None, description="Signal that ended the process.")
+    exit_code: Signed32 | None = Field(default=None, description="Exit code of the process or container.")
+    signal: int | None = Field(default=None, ge=0, le=255, description="Signal that ended the process.")
     counted: bool = Field(default=True, description="Whether it cost one restart of the budget.")
     step: int | None = Field(
-        default=None, ge=-1, description="Last step that all had finished; -1 before the first. Not known of pods."
+        default=None,
+        ge=-1,
+        le=MAX_EXACT,
+        description="Last step that all had finished; -1 before the first. Not known of pods.",
     )
     log_tail: str = Field(
         default="", max_length=MAX_LOG_TAIL, description="Traceback, or the last lines that the process printed."
@@ -206,27 +240,49 @@ class DepartureStatus(StatusModel):
     )
 
 
+class Charge(StatusModel):
+    """Incidents that were charged at about one time."""
+
+    time: Time = Field(description="When the last of them was charged.")
+    step: Count = Field(description="Steps that all members had finished by then.")
+    incidents: int = Field(default=1, ge=1, le=MAX_EXACT, description="How many they are.")
+
+
+class Budget(StatusModel):
+    """How much of recovery.maxRestarts is used."""
+
+    used: Count = Field(default=0, description="Incidents that count now.")
+    summary: str = Field(default="", max_length=40, description="used of recovery.maxRestarts, as a person reads it.")
+    charges: list[Charge] = Field(
+        default_factory=list,
+        max_length=MAX_CHARGES,
+        description="Incidents that count now, oldest first; many at about one time are one entry.",
+    )
+
+
 class Counted(StatusModel):
     """How much of the current coordinator's reports is already counted, so that nothing counts twice."""
 
-    failure: int = Field(default=-1, ge=-1, description="Highest failure number that was taken over.")
-    incident: int = Field(default=-1, ge=-1, description="Highest incident number that cost a restart.")
+    failure: int = Field(default=-1, ge=-1, le=MAX_EXACT, description="Highest failure number that was taken over.")
+    incident: int = Field(default=-1, ge=-1, le=MAX_EXACT, description="Highest incident number that cost a restart.")
     state_lost: Count = Field(default=0, description="Losses of all state that were taken over.")
     recoveries: Count = Field(default=0, description="Recoveries that were taken over.")
     recoveries_before: Count = Field(default=0, description="Recoveries of earlier terms that were taken over.")
     remedies: Count = Field(
         default=0, description="How often Drivetrain ended processes itself at one step; too often is no remedy."
     )
-    remedy_event: int = Field(default=0, description="Number of the last such event; negative.")
-    remedies_step: int = Field(default=-1, ge=-1, description="Last step that was finished when the last one ended.")
+    remedy_event: int = Field(default=0, ge=-MAX_EXACT, le=0, description="Number of the last such event; negative.")
+    remedies_step: int = Field(
+        default=-1, ge=-1, le=MAX_EXACT, description="Last step that was finished when the last one ended."
+    )
 
 
 class Resolved(StatusModel):
     """Defaults that follow from other fields, frozen when the job starts."""
 
-    processes_per_worker: int = Field(default=1, ge=1, description="Rank processes in each worker.")
+    processes_per_worker: int = Field(default=1, ge=1, le=MAX_PROCESSES, description="Rank processes in each worker.")
     virtual_shards: int = Field(
-        default=8, ge=1, description="Deterministic mode: parts that every global batch is cut into."
+        default=8, ge=1, le=MAX_SHARDS, description="Deterministic mode: parts that every global batch is cut into."
     )
     coordinator_address: str | None = Field(
         default=None, max_length=64, description="Address of the coordinator's Service, which workers were given."
@@ -255,7 +311,7 @@ class TrainingJobStatus(StatusModel):
         description="When the job became active. Cleared while suspended; most of spec is immutable while set.",
     )
     completion_time: Time | None = Field(default=None, description="When the job succeeded or failed.")
-    attempt: Count = Field(
+    attempt: Named = Field(
         default=0, description="How often training had to start over because all its state was lost."
     )
     keeper: Keeper = Field(default=Keeper(), description="Who looks after the job.")
@@ -264,7 +320,11 @@ class TrainingJobStatus(StatusModel):
     progress: ProgressStatus | None = Field(
         default=None, description="How far training is; while suspended, how far it was."
     )
-    restarts: Count = Field(default=0, description="Incidents that counted against recovery.maxRestarts.")
+    restarts: Count = Field(
+        default=0,
+        description="Incidents that were ever charged to recovery.maxRestarts; budget has those that count now.",
+    )
+    budget: Budget = Field(default=Budget(), description="How much of recovery.maxRestarts is used.")
     recoveries: Count = Field(default=0, description="How often survivors went on without a lost member.")
     last_recovery_seconds: float | None = Field(
         default=None,
@@ -281,10 +341,16 @@ class TrainingJobStatus(StatusModel):
         "first; each had a successor.",
     )
     counted: Counted = Field(default=Counted(), description="How much of the coordinator's reports is already counted.")
-    incarnations: dict[int, int] = Field(
+    incarnations: dict[Slot, Named] = Field(
         default_factory=dict,
         max_length=MAX_WORKERS,
         description="Pods that each slot has used up, where not 0. The pod of slot i is named JOB-i-INCARNATION.",
+    )
+    taken_away: dict[Slot, Named] = Field(
+        default_factory=dict,
+        max_length=MAX_WORKERS,
+        description="Pods that the platform, or a person, took from each slot in a row, none of which ran for a "
+        "minute; where not 0. They cost no restart; from the second on the next pod waits, up to five minutes.",
     )
     selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
     resolved: Resolved | None = Field(default=None, description="Computed defaults, frozen when the job starts.")

@@ -19,9 +19,13 @@ Json = dict[str, Any]
 ADVICE: Final[dict[str, str]] = {
     "ImagePullFailed": "Correct spec.image (in a new job), or make the image available to the nodes.",
     "InvalidTemplate": "Correct the template at the path named; pods are created again when spec changes.",
+    "ScriptNotFound": "Create the ConfigMap in the job's namespace, with that key; the job goes on by itself.",
     "QuotaExceeded": "Raise the ResourceQuota that is named, free what it counts, or lower spec.workers.",
     "Forbidden": "The namespace's admission rules or the operator's permissions (RBAC) refuse the object.",
     "NameConflict": "Delete or rename the object that has the name, or give the job another name.",
+    "InvalidSpec": "Correct spec as the message says (kubectl edit trainingjob). What runs goes on meanwhile; nothing that "
+    "is lost is replaced.",
+    "WorkersTakenAway": "status.departures says who takes them: look at that taint, drain, or pod of higher priority.",
     "Unschedulable": "Free capacity, add nodes, or ask for less (spec.workers, gpusPerWorker, podTemplate resources).",
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
     "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
@@ -206,7 +210,8 @@ def _restarts(job: Json) -> list[str]:
     if found:
         recovery = (job.get("spec") or {}).get("recovery") or {}
         allowed = f" of {recovery['maxRestarts']} allowed" if "maxRestarts" in recovery else ""
-        lines.append(f"Incidents counted: {status.get('restarts', 0)}{allowed} (recovery.maxRestarts). What failed:")
+        used = (status.get("budget") or {}).get("used", status.get("restarts", 0))
+        lines.append(f"Incidents that count: {used}{allowed} (recovery.maxRestarts). What failed:")
         lines += found
     return lines
 

@@ -207,7 +207,7 @@ async def test_what_is_lost_with_its_coordinator_is_told_all_the_same(plane: Pla
     await plane.until("both", lambda status: bool(status.get("progress")) and status["workers"]["ready"] == 2)
     await asyncio.gather(
         plane.client.delete(f"{PODS}/both-1-0", {"gracePeriodSeconds": 0}),
-        plane.client.delete(f"{PODS}/both-coordinator-1", {"gracePeriodSeconds": 0}),
+        plane.client.delete(f"{PODS}/{await plane.pod('both-coordinator-1')}", {"gracePeriodSeconds": 0}),
     )
     await plane.until("both", lambda status: status["membership"]["term"] == 2 and status.get("recoveries", 0) > 0)
     status = await plane.status("both")

@@ -4,7 +4,8 @@ All ranks raise at once when the script has a defect: that is one incident and c
 failure belongs to the open incident if its process was there already when that opened, and has not got a seat since: a
 spare, or a replacement, that took over and fails in its turn has tried anew. Training that goes on closes the incident.
 What Drivetrain ended itself, for no fault of the script's, belongs to none; what it ends within seconds is one event.
-Deaths of which a coordinator hears that never knew the process alive are of its predecessor's time, and one incident.
+Deaths of which a coordinator hears that never knew the process alive are of its predecessor's time: those of one moment
+are one incident. The operator knows of which it was told before; the others, when no coordinator was there, are news.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from drivetrain_coordinator.membership.state import Launcher, Membership
 
 KEPT = 20
 REMEDY_SECONDS = 10.0
+ONE_MOMENT = 5.0
+"""So far apart may deaths of one cause be, and what their launchers said of it may have travelled."""
 
 
 def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -> None:
@@ -55,15 +58,23 @@ def _number(m: Membership, process: ProcessState, now: float, *, inherited: bool
             incident.remedies += 1
         incident.remedied_at = now
         return -incident.remedies
-    if inherited and incident.inherited:
-        return incident.inherited
-    if inherited or not _belongs(m, process.id, now):
+    if inherited:
+        return _inherited(m, None if process.dead_seconds is None else now - process.dead_seconds)
+    if not _belongs(m, process.id, now):
         incident.number += 1
-        if inherited:
-            incident.inherited = incident.number
-            return incident.number
         incident.opened_at, incident.step, incident.open = now, max(m.step, process.step), True
         incident.members = frozenset(_seated(m))
+    return incident.number
+
+
+def _inherited(m: Membership, died_at: float | None) -> int:
+    """Of the incident of that moment. All of which nobody tells when they were are one."""
+    incident = m.incident
+    for first, number in incident.inherited:
+        if first == died_at or (first is not None and died_at is not None and abs(first - died_at) <= ONE_MOMENT):
+            return number
+    incident.number += 1
+    incident.inherited.append((died_at, incident.number))
     return incident.number
 
 

@@ -135,8 +135,8 @@ class Incident:
     open: bool = False
     members: frozenset[str] = frozenset()
     """Processes that had a seat when it opened."""
-    inherited: int = 0
-    """Number for all deaths that were there before this term; 0 before any was heard."""
+    inherited: list[tuple[float | None, int]] = field(default_factory=list)
+    """Incidents from before this term: when the first death of each was, and its number. None: nobody tells when."""
     remedies: int = 0
     """How often Drivetrain ended processes itself."""
     remedied_at: float = float("-inf")

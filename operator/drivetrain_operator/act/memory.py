@@ -40,6 +40,8 @@ class _Remembered:
     """When each was seen first and last, on the listening clock."""
     names: dict[str, str] = field(default_factory=dict)
     """Of pods, by uid: also of those that the cache lost."""
+    told: str = ""
+    """What a person was told last of why the job is left alone."""
     gone: set[str] = field(default_factory=set)
     pods: dict[str, PodView] = field(default_factory=dict)
     """As they were seen last, by name."""
@@ -166,6 +168,12 @@ class JobMemory:
         now = {pod.name: pod for pod in seen}
         job.pods = {name: pod for name, pod in (job.pods | now).items() if name in wanted}
         return {name: pod for name, pod in job.pods.items() if name not in now}
+
+    def news(self, job_uid: str, told: str) -> bool:
+        """Whether a person is to be told this: it is not what was said last. Empty: there is nothing to tell."""
+        job = self._of(job_uid)
+        before, job.told = job.told, told
+        return told != before
 
     def forget(self, job_uid: str) -> None:
         """The job is gone."""

@@ -22,10 +22,11 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import Conflict, NotFound
 from drivetrain_operator.kube.resources import PODS, TRAININGJOBS, Object, controller_uid
 from drivetrain_operator.plan.decision import soonest
-from drivetrain_operator.plan.effects import Plan
+from drivetrain_operator.plan.effects import Plan, RecordEvent
 from drivetrain_operator.plan.observe import job_view, pod_view
 from drivetrain_operator.plan.patch import only_counts, status_patch
 from drivetrain_operator.plan.roster import roster
+from drivetrain_operator.plan.stored import UNREADABLE, unreadable
 from drivetrain_operator.plan.view import JobView, PodView, View
 from drivetrain_operator.reports.roster import RosterBoard
 
@@ -45,6 +46,8 @@ class Pass:
     """Seconds until time alone makes the next pass worthwhile."""
     refused: bool = False
     """The API server refused something; the plan should see it soon."""
+    unreadable: bool = False
+    """The job's status cannot be believed: nothing was done."""
 
 
 class Reconciler:
@@ -82,6 +85,9 @@ class Reconciler:
         view = self._views.view(key)
         if view is None:
             return Pass()
+        news = self._memory.news(view.job.uid, view.job.unreadable)
+        if view.job.unreadable:
+            return await self._leave_alone(view.job, news)
         lag = self._lag(view.job)
         if lag is not None:
             if lag < LAG_SECONDS:
@@ -113,9 +119,19 @@ class Reconciler:
             return 0.0
         return COUNTS_SECONDS - self._memory.status_age(job.uid)
 
+    async def _leave_alone(self, job: JobView, news: bool) -> Pass:
+        """Status is another's, and must not be overwritten. An event tells so, once for each thing that is wrong."""
+        if news:
+            log.error(
+                "status cannot be believed; the job is left alone",
+                extra={"job": f"{job.namespace}/{job.name}", "error": job.unreadable},
+            )
+            await self._executor.execute(job, [RecordEvent("Warning", UNREADABLE, unreadable(job))])
+        return Pass(unreadable=True)
+
     async def _write_status(self, job: JobView, plan: Plan) -> JobView | None:
         """The job as it is after the write, or None if it is gone."""
-        patch = status_patch(job.status, plan.status)
+        patch = status_patch(job.status, plan.status, job.replaces)
         if not patch:
             return job
         key = JobKey(job.namespace, job.name)

@@ -5,10 +5,7 @@ It does no I/O, so a view costs microseconds and is taken once at the start of a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
-
-from pydantic import ValidationError
 
 from drivetrain_operator.act.asking import current_names
 from drivetrain_operator.act.jobs import JobCache, JobKey
@@ -21,8 +18,6 @@ from drivetrain_operator.plan.view import Family, JobView, Me, PodView, ReportVi
 from drivetrain_operator.render import names
 from drivetrain_operator.reports.book import Received, ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
-
-log = logging.getLogger(__name__)
 
 
 class Views:
@@ -57,20 +52,9 @@ class Views:
         self._listening.begin()
 
     def view(self, key: JobKey) -> View | None:
-        """The view of a job, or None if it does not exist or cannot be read."""
+        """The view of a job, or None if it does not exist."""
         obj = self._jobs.get(key)
-        if obj is None:
-            return None
-        try:
-            job = job_view(obj)
-        except ValidationError as error:
-            # Only operators write status. One that we cannot read is another's, and must not be overwritten.
-            log.error(
-                "status cannot be read; the job is left alone",
-                extra={"job": str(key), "error": str(error.errors(include_url=False, include_input=False)[0])},
-            )
-            return None
-        return self.around(job)
+        return self.around(job_view(obj, self._clock.now())) if obj is not None else None
 
     def around(self, job: JobView, pods: Iterable[PodView] | None = None) -> View:
         """The view of a job that was read already. `pods`, if given, come from a live list."""
@@ -124,4 +108,9 @@ def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | in
             found.append((Sight.STARTED, pod.uid))
         elif pod.node:
             found.append((Sight.PLACED, pod.uid))
+    there = {pod.name for pod in pods}
+    for index in job.status.taken_away:
+        name = names.worker(job.name, job.uid, index, job.status.incarnations.get(index, 0))
+        if name not in there:
+            found.append((Sight.MISSING, name))
     return found

@@ -89,7 +89,7 @@ async def _one(
             # Counted as a failure, so that a plan which asks for the refused thing again at once is slowed down.
             queue.retry(item.key, priority=item.priority)
             return
-        observer.reconciled("ok")
+        observer.reconciled("unreadable" if result.unreadable else "ok")
         queue.forget(item.key)
         if result.requeue_after is not None:
             queue.add(item.key, after=result.requeue_after)

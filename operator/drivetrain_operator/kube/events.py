@@ -62,6 +62,12 @@ EVENTS: Final = (
     EventReason("TerminationByKubelet", "Warning", "A kubelet ended workers: its node shuts down, or lacks room."),
     EventReason("Deleted", "Warning", "Somebody deleted worker pods; Kubernetes does not say who."),
     EventReason("Gone", "Warning", "Worker pods vanished without a word: deleted by force, or with their node."),
+    EventReason(
+        "StatusUnreadable",
+        "Warning",
+        "Somebody, or another release, wrote something into status that cannot be: the job is left alone until it is "
+        "mended; the message names the field and the command.",
+    ),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
@@ -112,14 +118,27 @@ EVENTS: Final = (
     EventReason("Left", "Warning", "A worker was told to go and left after its last step."),
     # What stands in the way of a full set of workers.
     EventReason(
+        "InvalidSpec",
+        "Warning",
+        "The stored spec breaks a rule, most often of a newer release: nothing is created until it is mended; what "
+        "runs goes on, and is suspended, ended and deleted as wished.",
+    ),
+    EventReason(
         "InvalidTemplate", "Warning", "The pod that spec.podTemplate makes is refused; the message names the field."
     ),
+    EventReason("ScriptNotFound", "Warning", "spec.script names a ConfigMap, or a key of one, that does not exist."),
     EventReason("NameConflict", "Warning", "An object that the job needs exists already and belongs to somebody else."),
     EventReason("QuotaExceeded", "Warning", "A ResourceQuota of the namespace is used up."),
     EventReason("Forbidden", "Warning", "Admission (such as Pod Security) or RBAC refused an object."),
     EventReason("CreateFailed", "Warning", "An object could not be created; the message is the API server's."),
     EventReason("ImagePullFailed", "Warning", "An image cannot be pulled; the message is the registry's."),
     EventReason("Unschedulable", "Warning", "No node has room; the message counts what is missing."),
+    EventReason(
+        "WorkersTakenAway",
+        "Warning",
+        "The platform takes away each new pod of a worker at once (a taint, preemption, a drain): the next ones wait, "
+        "up to five minutes. It costs no restart.",
+    ),
     EventReason(
         "IncompatibleWorkerImage", "Warning", "Worker image and operator share no protocol version; both are named."
     ),

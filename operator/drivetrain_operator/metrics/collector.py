@@ -25,12 +25,15 @@ class JobSample:
     namespace: str
     name: str
     uid: str = ""
+    readable: bool = True
+    """False: its status cannot be believed, so nothing else is known."""
     phase: Phase | None = None
     workers_target: int = 0
     workers_current: int = 0
     workers_ready: int = 0
     world_size: int = 0
     restarts: int = 0
+    budget_used: int = 0
     recoveries: int = 0
     standing_still: bool = False
     attempt: int = 0
@@ -57,7 +60,12 @@ GAUGES: Final = (
     _Gauge("job_workers_current", "Live worker pods.", lambda j: j.workers_current),
     _Gauge("job_workers_ready", "Workers whose processes are all ready or training.", lambda j: j.workers_ready),
     _Gauge("job_world_size", "Rank processes in the current membership.", lambda j: j.world_size),
-    _Gauge("job_restarts", "Incidents that counted against the restart budget.", lambda j: j.restarts),
+    _Gauge("job_restarts", "Incidents that were ever charged to the restart budget.", lambda j: j.restarts),
+    _Gauge(
+        "job_restart_budget_used",
+        "Incidents that count now; more than recovery.maxRestarts end the job.",
+        lambda j: j.budget_used,
+    ),
     _Gauge("job_recoveries", "How often survivors went on without a lost member.", lambda j: j.recoveries),
     _Gauge(
         "job_standing_still",
@@ -97,7 +105,12 @@ class JobsCollector(Collector):
         """One family a gauge, over all jobs."""
         jobs = iter(self._jobs())
         shown = list(islice(jobs, self._limit))
-        yield from _families(shown)
+        yield from _families([job for job in shown if job.readable])
+        yield GaugeMetricFamily(
+            f"{PREFIX}_jobs_unreadable",
+            "Jobs that are left alone because their status cannot be believed; an event on each says why.",
+            value=sum(1 for job in shown if not job.readable),
+        )
         yield GaugeMetricFamily(
             f"{PREFIX}_jobs_omitted",
             "Jobs without series of their own because there are too many.",

@@ -182,7 +182,7 @@ class OperatorMetrics:
         self._leader.set_function(lambda: 1.0 if check() else 0.0)
 
     def reconciled(self, result: str) -> None:
-        """`result`: ok, conflict, refused, error."""
+        """`result`: ok, conflict, refused, unreadable, error."""
         self._passes.labels(result).inc()
 
     def reconcile_failed(self, reason: str) -> None:

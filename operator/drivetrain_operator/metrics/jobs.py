@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
-
 from drivetrain_api.status import ConditionType, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.metrics.collector import JobSample
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.plan import stored
 
 
 def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
-    """One sample for each job whose status can be read."""
+    """One sample for each job."""
     for obj in objects:
         metadata = obj["metadata"]
         try:
-            status = TrainingJobStatus.model_validate(obj.get("status") or {})
-        except ValidationError:
-            continue  # the pass over this job says so in the log
+            status, _ = stored.read(obj.get("status") or {})
+        except stored.Unreadable:
+            yield JobSample(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"], readable=False)
+            continue
         progress = status.progress
         yield JobSample(
             namespace=metadata["namespace"],
@@ -31,6 +31,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             workers_ready=status.workers.ready,
             world_size=status.workers.world,
             restarts=status.restarts,
+            budget_used=status.budget.used,
             recoveries=status.recoveries,
             standing_still=status.is_true(ConditionType.STANDING_STILL),
             attempt=status.attempt,

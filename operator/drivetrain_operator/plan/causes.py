@@ -45,6 +45,31 @@ _NODE_PRESSURE: Final = ("The node was low on resource", "The node had condition
 
 _NOT_FOUND: Final = re.compile(r"executable file not found|no such file or directory|not found|permission denied", re.I)
 
+_BY_SOMEBODY: Final = (
+    "killed by SIGKILL (not by Drivetrain: the kernel's out-of-memory killer, or somebody on the node)"
+)
+_FROM_OUTSIDE: Final = (1, 2, 9, 15)
+"""Signals that a process does not send to itself when it fails: nothing that it printed before is why it ended."""
+_SIGNALS: Final = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    3: "SIGQUIT",
+    4: "SIGILL",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    13: "SIGPIPE",
+    14: "SIGALRM",
+    15: "SIGTERM",
+    24: "SIGXCPU",
+    25: "SIGXFSZ",
+    31: "SIGSYS",
+}
+"""Of Linux, which workers run on, whatever the operator does."""
+_CRASHES: Final = frozenset({4, 7, 8, 11})
+
 _EXITS: Final[dict[int, Cause]] = {
     ExitCode.USAGE: Cause("LauncherUsage", "the launcher cannot use what this operator gave it", hopeless=True),
     ExitCode.INCOMPATIBLE: Cause(
@@ -56,7 +81,7 @@ _EXITS: Final[dict[int, Cause]] = {
     ExitCode.STOPPED: Cause("Stopped", "it was told to stop", disruption=True),
     ExitCode.INTERNAL: Cause("LauncherCrashed", "the launcher itself failed"),
     ExitCode.LEFT: Cause("Left", "it was told to go", disruption=True),
-    137: Cause("Killed", "its processes were killed from outside (SIGKILL)"),
+    137: Cause("Killed", _BY_SOMEBODY),
 }
 
 
@@ -73,8 +98,9 @@ def pod_cause(pod: PodView) -> Cause:
     ended = pod.terminated
     if pod.init_failed is not None and ended is None:
         name, init = pod.init_failed
-        how = f"signal {init.signal}" if init.signal else f"exit code {init.exit_code}"
-        return Cause("InitContainerFailed", _with_tail(f"init container {name} ended with {how} ({init.reason})", init))
+        how = _by_signal(init.signal) if init.signal else f"exit code {init.exit_code}"
+        said = _with_tail(f"init container {name}: {how} ({init.reason})", init)
+        return Cause("InitContainerFailed", said)
     if ended is None:
         # Never ran, or its status is lost: only the pod itself can say why.
         return Cause(pod.reason or "PodFailed", pod.message or "the pod failed without a container status")
@@ -86,6 +112,9 @@ def pod_cause(pod: PodView) -> Cause:
     known = _EXITS.get(ended.exit_code)
     if known is not None:
         return Cause(known.reason, _with_tail(known.message, ended), known.disruption, known.hopeless)
+    signal = ended.signal or signal_of(ended.exit_code)
+    if signal is not None:
+        return Cause("WorkerFailed", _with_tail(f"the launcher was {_by_signal(signal)}", ended))
     return Cause("WorkerFailed", _with_tail(f"the launcher exited {ended.exit_code}", ended))
 
 
@@ -116,11 +145,16 @@ def process_reason(failure: Failure) -> str:
         return DEVIATION
     if failure.signal == 9 and _killed_for(failure.log_tail).startswith(f"{NO_PROGRESS}: "):
         return NO_PROGRESS
-    if "Traceback (most recent call last)" in failure.log_tail:
+    if "Traceback (most recent call last)" in failure.log_tail and failure.signal not in _FROM_OUTSIDE:
         return "ScriptError"
     if failure.signal == 9:
         return "OOMKilled" if OUT_OF_MEMORY in failure.log_tail else "ProcessKilled"
     return "ProcessCrashed" if failure.signal else "ProcessExited"
+
+
+def signal_of(exit_code: int | None) -> int | None:
+    """Which signal ended a container, as its exit code has it; None if none did."""
+    return exit_code - 128 if exit_code is not None and exit_code - 128 in _SIGNALS else None
 
 
 def last_line(text: str) -> str:
@@ -161,13 +195,51 @@ def kept(failures: Sequence[FailureStatus]) -> list[FailureStatus]:
 
 
 def summary(failure: FailureStatus) -> str:
-    """One line for messages and events; the last line of a traceback is the one that names the error."""
-    who = f"rank {failure.rank} in {failure.pod}" if failure.rank is not None else failure.pod
-    how = f"signal {failure.signal}" if failure.signal else f"exit code {failure.exit_code}"
-    last = last_line(failure.log_tail)
+    """One line for messages and events. What it printed last is called why only where it is."""
     if failure.reason == NO_PROGRESS:
         return f"{failure.reason}: {_killed_for(failure.log_tail).removeprefix(f'{NO_PROGRESS}: ')}"
-    return f"{failure.reason}: {who}, {how}{': ' + last if last else ''}"
+    who = f"rank {failure.rank} in {failure.pod}" if failure.rank is not None else failure.pod
+    how, printed = _ended_by(failure)
+    last = last_line(printed)
+    if not last or last in how:
+        return f"{failure.reason}: {who}, {how}"
+    return f"{failure.reason}: {who}, {how}{': ' if _says_why(failure) else '; last line: '}{last}"
+
+
+def _ended_by(failure: FailureStatus) -> tuple[str, str]:
+    """How it ended, and what it had printed by then, without what its launcher added."""
+    tail = failure.log_tail.rstrip()
+    printed, _, last = tail.rpartition("\n")
+    if last.startswith(KILLED) or last == OUT_OF_MEMORY:
+        return last, printed
+    if failure.reason == "OOMKilled":
+        return OUT_OF_MEMORY, tail
+    if failure.reason == "Evicted":
+        return "evicted by its kubelet", tail
+    signal = _signal(failure)
+    return (_by_signal(signal) if signal is not None else f"exit code {failure.exit_code}"), tail
+
+
+def _signal(failure: FailureStatus) -> int | None:
+    return failure.signal or (signal_of(failure.exit_code) if not failure.process else None)
+
+
+def _says_why(failure: FailureStatus) -> bool:
+    """Whether the last line names the cause. That of an error does, and that of a launcher which gives up; one about a
+    step does not say why its process was killed after it."""
+    if failure.reason in ("ScriptError", "Evicted"):
+        return True
+    return failure.reason not in ("OOMKilled", "ProcessExited") and _signal(failure) is None
+
+
+def _by_signal(signal: int) -> str:
+    """How a process ended by this signal, for a person."""
+    if signal == 9:
+        return _BY_SOMEBODY
+    name = _SIGNALS.get(signal, f"signal {signal}")
+    if signal in _CRASHES:
+        return f"ended by {name} (a crash in compiled code)"
+    return f"ended by {name}{' (sent by somebody else)' if signal in _FROM_OUTSIDE else ''}"
 
 
 def _killed_for(tail: str) -> str:
@@ -178,4 +250,5 @@ def _killed_for(tail: str) -> str:
 
 def _with_tail(message: str, ended: Terminated) -> str:
     last = last_line(ended.message)
-    return f"{message}: {last}" if last else message
+    killed = ended.signal or signal_of(ended.exit_code)
+    return f"{message}{'; last line: ' if killed else ': '}{last}" if last else message

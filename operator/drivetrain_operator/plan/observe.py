@@ -21,6 +21,8 @@ from drivetrain_api.constants import (
 from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.wishes import Wishes, wishes_of
+from drivetrain_operator.plan import stored
 from drivetrain_operator.plan.view import BudgetView, JobView, PodPhase, PodView, ServiceView, Terminated
 from drivetrain_operator.render import names
 from drivetrain_operator.render.budget import rules
@@ -29,8 +31,8 @@ Json = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def job_view(job: Json) -> JobView:
-    """A TrainingJob. Raises pydantic.ValidationError if *status*, which only we write, cannot be read."""
+def job_view(job: Json, now: datetime | None = None) -> JobView:
+    """A TrainingJob. `now`, if given, is what times in its status are held against (`stored.read`)."""
     meta = job.get("metadata") or {}
     spec: TrainingJobSpec | None = None
     invalid: tuple[str, ...] = ()
@@ -39,6 +41,11 @@ def job_view(job: Json) -> JobView:
         invalid = tuple(violations(job))
     except ValidationError as error:
         invalid = tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    status, mended, unreadable = TrainingJobStatus(), False, ""
+    try:
+        status, mended = stored.read(job.get("status") or {}, now)
+    except stored.Unreadable as error:
+        unreadable = str(error)
     return JobView(
         namespace=meta.get("namespace", ""),
         name=meta.get("name", ""),
@@ -47,10 +54,13 @@ def job_view(job: Json) -> JobView:
         generation=meta.get("generation", 0),
         created=_time(meta.get("creationTimestamp")) or EPOCH,
         spec=spec if not invalid else None,
-        status=TrainingJobStatus.model_validate(job.get("status") or {}),
+        status=status,
         deleting=meta.get("deletionTimestamp") is not None,
         orphaning=is_orphaning(job),
         invalid=invalid,
+        stays_wished=wishes_of(job.get("spec")) if invalid else Wishes(),
+        unreadable=unreadable,
+        replaces=job["status"] if mended else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from drivetrain_api.status import Condition, StatusModel, TrainingJobStatus
@@ -14,12 +15,15 @@ def status_json(status: StatusModel) -> Json:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def status_patch(old: TrainingJobStatus, new: TrainingJobStatus) -> Json:
-    """`{"status": …}` for a merge patch, {} if nothing changes. Add metadata.resourceVersion as the precondition."""
-    if old == new:
+def status_patch(old: TrainingJobStatus, new: TrainingJobStatus, stored: Mapping[str, Any] | None = None) -> Json:
+    """`{"status": …}` for a merge patch, {} if nothing changes. Add metadata.resourceVersion as the precondition.
+
+    `stored`: what stands there, where `old` is not all of it; then the patch takes away the rest.
+    """
+    if old == new and stored is None:
         return {}
     # The first write is whole: zeros that are merely defaults here would show as blanks in kubectl's columns.
-    before = status_json(old) if old.phase is not None else {}
+    before = stored if stored is not None else status_json(old) if old.phase is not None else {}
     changes = merge_patch(before, status_json(new))
     return {"status": changes} if changes else {}
 
@@ -38,7 +42,7 @@ def _essence(condition: Condition) -> tuple[object, ...]:
     return condition.type, condition.status, condition.reason, condition.observed_generation
 
 
-def merge_patch(old: Json, new: Json) -> Json:
+def merge_patch(old: Mapping[str, Any], new: Json) -> Json:
     """What to merge into `old` to get `new`; null removes a key, lists are replaced whole."""
     patch: Json = {key: None for key in old if key not in new}
     for key, value in new.items():

@@ -28,8 +28,8 @@ from drivetrain_operator.plan.policies.success import success
 from drivetrain_operator.plan.policies.summary import summary
 from drivetrain_operator.plan.policies.suspend import suspend
 from drivetrain_operator.plan.policies.tally import tally
-from drivetrain_operator.plan.policies.validation import invalid_spec
 from drivetrain_operator.plan.policies.workers import workers
+from drivetrain_operator.plan.stored import writable
 from drivetrain_operator.plan.view import View
 
 DECIDING: Final[tuple[Policy, ...]] = (
@@ -47,6 +47,9 @@ DECIDING: Final[tuple[Policy, ...]] = (
     workers,  # which pods
     budget,  # how many of them may leave at once
 )
+STANDING: Final = frozenset({finished, success, suspend, deadline, tally, failure, restart_budget})
+"""Asked also of a job whose spec cannot be used, because a newer rule refuses it: who runs goes on, and it ends, rests
+and is deleted as its user wished. Nothing is created."""
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,
     summary,
@@ -57,17 +60,17 @@ CLOSING: Final[tuple[Policy, ...]] = (
 def plan(view: View) -> Plan:
     """The outcome of one pass over one job."""
     job = view.job
+    if job.unreadable:
+        return Plan(job.status)
     if job.deleting:
         return Plan(job.status)  # the garbage collector takes the children; we create nothing and redo nothing
     elsewhere = kept_elsewhere(view)
     if elsewhere is not None:
         return Plan(elsewhere)
-    if job.spec is None:
-        return _outcome(view, [invalid_spec(view)])
     status = job.status
     decisions: list[Decision] = []
     was_finished = status.finished
-    for policy in DECIDING:
+    for policy in DECIDING if job.spec is not None else [each for each in DECIDING if each in STANDING]:
         decisions.append(policy(view, status))
         status = decisions[-1].status
         if decisions[-1].final:
@@ -84,6 +87,8 @@ def plan(view: View) -> Plan:
 
 def _outcome(view: View, decisions: list[Decision]) -> Plan:
     status = decisions[-1].status
+    if status != view.job.status:
+        status = writable(status)
     effects: list[Effect] = [effect for decision in decisions for effect in decision.effects]
     return Plan(
         status=status,
@@ -92,4 +97,4 @@ def _outcome(view: View, decisions: list[Decision]) -> Plan:
     )
 
 
-__all__ = ["CLOSING", "DECIDING", "plan"]
+__all__ = ["CLOSING", "DECIDING", "STANDING", "plan"]

@@ -33,15 +33,15 @@ def roster(view: View) -> Roster:
         # A pod that took part and of which Kubernetes, asked for it, knows nothing any more.
         gone = view.absent - {p.uid for p in workers}
         dead |= ({m.pod_uid for m in view.report.report.members} | set(view.report.report.joined)) & gone
-    elastic = job.spec.elastic if job.spec is not None else None
+    fewest = job.wishes.min_workers
     return Roster(
         revision=0,
         term=status.membership.term,
         target=target,
-        minimum=min(elastic.min_workers, target) if elastic is not None else target,
+        minimum=min(fewest, target) if fewest is not None else target,
         pods=pods,
         proven_dead=sorted(dead),
-        no_progress_seconds=job.spec.recovery.no_progress_seconds if job.spec is not None else None,
+        no_progress_seconds=job.wishes.no_progress_seconds,
         stop=_stop(view),
     )
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from drivetrain_api.spec import MAX_WORKERS
+
 
 def parse(text: str) -> frozenset[int]:
-    """`0-2,5` → {0, 1, 2, 5}. Raises ValueError for anything else than `format_` writes."""
+    """`0-2,5` → {0, 1, 2, 5}. Raises ValueError for anything else than `format_` writes of slots that a job can have:
+    a range of three million would keep every job waiting while it is counted out."""
     found: set[int] = set()
+    least = 0
     for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+        words = part.split("-")
+        first, last = int(words[0]), int(words[-1])
+        if len(words) > 2 or not least <= first <= last < MAX_WORKERS:
+            raise ValueError(f"{part[:32]!r}: slots are ranges of 0 to {MAX_WORKERS - 1}, in ascending order")
+        found.update(range(first, last + 1))
+        least = last + 1
     return frozenset(found)
 
 

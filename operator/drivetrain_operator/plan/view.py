@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.wishes import Wishes, wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,17 @@ class JobView:
     orphaning: bool = False
     """It is being deleted with `--cascade=orphan`: its pods shall go on."""
     invalid: tuple[str, ...] = ()
+    stays_wished: Wishes = field(default_factory=Wishes)
+    """What stands in a stored spec that cannot be used, and holds all the same."""
+    unreadable: str = ""
+    """Why the stored status cannot be believed; then `status` says nothing, and the job is left alone."""
+    replaces: Mapping[str, Any] | None = None
+    """The stored status, where `status` lacks something that stands there and was not believed."""
+
+    @property
+    def wishes(self) -> Wishes:
+        """What the user wants of a job that runs or has ended, whether its spec can be used or not."""
+        return wishes(self.spec) if self.spec is not None else self.stays_wished
 
 
 class PodPhase(StrEnum):
@@ -206,6 +219,8 @@ class Sight(StrEnum):
     """The pod with this uid has a node, and its container does not run."""
     OVER = "over"
     """The pod with this uid has ended."""
+    MISSING = "missing"
+    """status wants a worker pod of this name, and none is there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,20 @@ def test_deaths_from_before_a_term_are_one_incident_and_of_no_known_step() -> No
     assert {each.step for each in bench.machine.report(1).failures} == {None}
 
 
-def _dead(pod: str) -> ProcessState:
-    return ProcessState(id=f"{pod}/b/1", pid=1, start_ticks=1, phase=DEAD, exit_code=1, step=5000)
+def _dead(pod: str, seconds: float | None = None) -> ProcessState:
+    return ProcessState(id=f"{pod}/b/1", pid=1, start_ticks=1, phase=DEAD, exit_code=1, step=5000, dead_seconds=seconds)
+
+
+def test_deaths_from_before_a_term_are_told_apart_by_when_they_were() -> None:
+    """One was told by the coordinator before, and paid for; the other came when none was there, and was free."""
+    bench = Bench(term=2)
+    bench.roster("abcde", 5, 5, term=2)
+    for pod, seconds in (("a", 30.0), ("b", 2.0), ("c", 31.0), ("d", 4.0), ("e", None)):
+        bench.connect(pod)
+        bench.processes[pod] = {f"{pod}1": _dead(pod, seconds)}
+        bench.say(pod, forms=[])
+        bench.now += 0.4
+    assert [number for _, number in incidents(bench)] == [1, 2, 1, 2, 3]
 
 
 def test_before_anybody_holds_a_state_nobody_waits_for_a_successor() -> None:

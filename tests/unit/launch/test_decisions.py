@@ -150,20 +150,20 @@ def test_a_death_that_nobody_could_be_told_of_is_not_forgotten() -> None:
         return ProcessState(id=name, pid=1, start_ticks=1, phase=ProcessPhase.DEAD, exit_code=1)
 
     dead = Dead()
-    dead.add(died("a"))
-    dead.add(died("b"))
+    dead.add(died("a"), 0.0)
+    dead.add(died("b"), 0.0)
     # For ten minutes there was no coordinator.
     heard = []
     for now in (600.0, 630.0, 660.0, 661.0):
         heard.append("".join(state.id for state in dead.tell(now)))
         if now == 630.0:
-            dead.add(died("c"))
+            dead.add(died("c"), 631.0)
     assert heard == ["ab", "ab", "abc", "c"]
 
 
 def test_of_many_deaths_the_last_are_kept() -> None:
     dead = Dead()
     for number in range(MAX_KEPT + 9):
-        dead.add(ProcessState(id=str(number), pid=1, start_ticks=1, phase=ProcessPhase.DEAD))
+        dead.add(ProcessState(id=str(number), pid=1, start_ticks=1, phase=ProcessPhase.DEAD), 0.0)
     told = dead.tell(0.0)
     assert (len(told), told[-1].id) == (MAX_KEPT, str(MAX_KEPT + 8))

@@ -117,6 +117,9 @@ async def test_the_coordinator_may_kill_one(coordinator: StubCoordinator, start_
     victim, other = coordinator.processes(pod.uid)
     await coordinator.send(pod.uid, Kill(process=victim.id, reason="silent in two formations"))
     await coordinator.until(lambda: coordinator.process(pod.uid, victim.id).phase is DEAD)
+    first = coordinator.process(pod.uid, victim.id).dead_seconds
+    assert first is not None
+    await coordinator.until(lambda: (coordinator.process(pod.uid, victim.id).dead_seconds or 0) > first)
     assert coordinator.process(pod.uid, victim.id).remedy == "silent in two formations"
     assert coordinator.process(pod.uid, other.id).phase is READY
     await coordinator.until(lambda: len(coordinator.processes(pod.uid, READY)) == 2)

@@ -65,6 +65,12 @@ def test_what_is_not_known_has_no_sample() -> None:
         assert (f"drivetrain_job_{name}", labels()) not in found
 
 
+def test_of_a_job_whose_status_cannot_be_believed_only_that_is_said() -> None:
+    found = scrape(jobs_registry([GPT, JobSample("team", "odd", readable=False)]))
+    assert found["drivetrain_jobs_unreadable", ()] == 1
+    assert not any(("job", "odd") in where for _, where in found)
+
+
 def test_a_deleted_job_leaves_nothing() -> None:
     jobs = [GPT]
     registry = jobs_registry(jobs)

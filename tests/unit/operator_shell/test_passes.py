@@ -9,9 +9,10 @@ import pytest
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_local.apiserver import Fault
+from drivetrain_operator.act.jobs import JobKey
 from drivetrain_operator.render import names
 from unit.operator_shell.pilot import Pilot
-from unit.operator_shell.world import World, a_job
+from unit.operator_shell.world import JOBS, NAMESPACE, World, a_job
 
 Reached = Callable[[World], bool]
 
@@ -135,3 +136,29 @@ async def test_a_worker_that_vanished_is_told_once_with_where_it_was(world: Worl
     (departure,) = world.status()["departures"]
     assert (departure["reason"], departure["pods"]) == ("Gone", [{"name": name, "node": node}])
     assert pilot.events.count("Gone") == 1
+
+
+async def test_a_status_that_cannot_be_is_told_once_and_harms_no_other_job(world: World) -> None:
+    await world.create_job(a_job())
+    await world.create_job(a_job("other"))
+    pilot, other = Pilot(world), JobKey(NAMESPACE, "other")
+    await drive(pilot, running(2))
+    good = world.job()
+    # As a server with an older CRD would have taken it.
+    odd = {**good, "status": {**good["status"], "workers": {**good["status"]["workers"], "indices": "0-3000000"}}}
+    world.api.store.put(JOBS, odd)
+    pods, pilot.events = world.names(), []
+    before = list(pilot.client.writes)
+    for _ in range(20):
+        found = await pilot.run_pass()
+        assert found is not None
+        assert (found.unreadable, found.requeue_after) == (True, None)
+    assert pilot.events == ["StatusUnreadable"]
+    assert (pilot.client.writes, world.names()) == (before, pods)
+    assert await pilot.run_pass(other) is not None
+    assert world.status("other")["phase"] == "Pending"
+    world.api.store.put(JOBS, good)
+    await drive(pilot, running(2))
+    world.api.store.put(JOBS, odd)
+    await pilot.run_pass()
+    assert pilot.events.count("StatusUnreadable") == 2  # somebody did it again

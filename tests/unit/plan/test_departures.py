@@ -40,8 +40,8 @@ TAKEN: list[tuple[str, PodView, str]] = [
     (
         "a taint",
         going(disruption="DeletionByTaintManager"),
-        "DeletionByTaintManager: lm-1-0-11111 on node1: its node has a taint that it does not tolerate, such as unreachable "
-        "or not-ready",
+        "DeletionByTaintManager: lm-1-0-11111 on node1: its node has a taint that it does not tolerate, "
+        "such as unreachable or not-ready",
     ),
     (
         "a node that is gone",

@@ -170,7 +170,7 @@ class Histories(RuleBasedStateMachine):
         assert self.world.status.restarts <= self.world.incidents
         assert self.world.status.restarts >= self.restarts
         self.restarts = self.world.status.restarts
-        if self.restarts > self.world.spec.recovery.max_restarts:
+        if self.world.status.budget.used > self.world.spec.recovery.max_restarts:
             assert self.world.status.finished
 
     @invariant()

@@ -11,6 +11,7 @@ import pytest
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus, Workers
+from drivetrain_api.wishes import Wishes
 from drivetrain_operator.plan.effects import (
     CreateCoordinator,
     CreateSecret,
@@ -22,7 +23,8 @@ from drivetrain_operator.plan.effects import (
     SecretKind,
 )
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import PodPhase, Sight
+from drivetrain_operator.plan.roster import roster
+from drivetrain_operator.plan.view import PodPhase, Sight, View
 from unit.plan.builders import (
     NOW,
     ago,
@@ -40,6 +42,19 @@ from unit.plan.tables import Case, check, conditions, gone
 
 WORKER_SECRET = CreateSecret("lm-worker-11111111", SecretKind.WORKER, 0)
 OVER = "the job is over"
+
+
+UNUSABLE = (
+    "spec.training: breaks a rule of this release. What runs goes on, and nothing is created until that is mended"
+)
+
+
+def refused(**fields: Any) -> View:
+    """A job that runs, whose spec a newer rule refuses; `wishes` stand in it all the same."""
+    wishes = fields.pop("wishes", {})
+    view = running(**fields)
+    why = ("spec.training: breaks a rule of this release",)
+    return replace(view, job=replace(view.job, spec=None, invalid=why, stays_wished=Wishes(**wishes)))
 
 
 LIFE = [
@@ -80,9 +95,9 @@ LIFE = [
         replace(running(), job=job(deleting=True), pods=()),
     ),
     Case(
-        "a spec that cannot be used is said to be so, and nothing else",
-        replace(running(), job=replace(job(), spec=None, invalid=("spec.workers: too many",))),
-        {"conditions.Ready": "False InvalidSpec", "message": "spec.workers: too many", "start_time": None},
+        "of a spec that cannot be used nothing is created",
+        replace(refused(status=TrainingJobStatus()), pods=(), service=None, report=None),
+        {"conditions.Ready": "False InvalidSpec", "message": UNUSABLE, "start_time": None, "phase": "Pending"},
     ),
     Case(
         "one worker that exited 0 is proof of success",
@@ -125,9 +140,57 @@ SUSPENSION = [
 ]
 
 
-@pytest.mark.parametrize("case", [*LIFE, *SUSPENSION], ids=lambda c: c.name)
+REFUSED = [
+    Case(
+        "it trains on",
+        refused(),
+        {"phase": "Running", "conditions.Running": "True Training", "conditions.Ready": "False InvalidSpec"},
+    ),
+    Case(
+        "what it loses is charged and not replaced",
+        replaced(refused(), ended(1, 70), without=("lm-2-0-11111",)),
+        {"restarts": 1, "incarnations": {1: 1}, "conditions.Ready": "False InvalidSpec", "membership.term": 1},
+    ),
+    Case(
+        "its coordinator is not replaced either",
+        replaced(refused(), without=("lm-coordinator-1-11111",)),
+        {"membership.term": 1},
+    ),
+    Case(
+        "it succeeds", replaced(refused(), ended(0, 0)), {"phase": "Succeeded", "conditions.Complete": "True Completed"}
+    ),
+    Case(
+        "it fails beyond its budget",
+        replaced(refused(wishes={"max_restarts": 0}), ended(1, 70)),
+        {"conditions.Failed": "True LauncherCrashed"},
+    ),
+    Case(
+        "it ends in time",
+        refused(wishes={"active_deadline_seconds": 500}),
+        {"conditions.Failed": "True DeadlineExceeded"},
+    ),
+    Case(
+        "it rests",
+        refused(wishes={"suspend": True}),
+        {"phase": "Suspended", "incarnations": {0: 1, 1: 1, 2: 1}},
+        (
+            *(gone(f"lm-{i}-0-11111", f"w-{i}-0", "the job is suspended") for i in range(3)),
+            gone("lm-coordinator-1-11111", "c-1", "the job is suspended"),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [*LIFE, *SUSPENSION, *REFUSED], ids=lambda c: c.name)
 def test_life(case: Case) -> None:
     check(case)
+
+
+def test_the_coordinator_of_a_job_that_a_newer_rule_refuses_is_told_what_holds() -> None:
+    """Without its minimum an elastic job that goes on with fewer workers would wait for all."""
+    view = refused(wishes={"min_workers": 2, "no_progress_seconds": 60})
+    assert (roster(view).target, roster(view).minimum, roster(view).no_progress_seconds) == (3, 2, 60)
+    assert (roster(replace(view, job=replace(view.job, deleting=True))).stop or "").endswith("deleted")
 
 
 def over(succeeded: bool, seconds_ago: float, **fields: Any) -> TrainingJobStatus:
@@ -165,6 +228,12 @@ AFTERWARDS = [
         "nothing is created or counted any more",
         replace(running(status=over(True, 1)), pods=(ended(0, 0), ended(1, 70)), service=None),
         {"restarts": 0},
+    ),
+    Case(
+        "a job whose spec a newer rule refuses is deleted in its time, too",
+        replace(refused(wishes={"ttl_seconds_after_finished": 60}, status=over(True, 60)), pods=()),
+        {},
+        (DeleteJob("11111111-2222-3333-4444-555555555555"),),
     ),
     Case("the time to live runs", replace(running(spec(ttlSecondsAfterFinished=60), status=over(True, 59)), pods=())),
     Case(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivetrain_api.status import TrainingJobStatus, Workers
+from drivetrain_api.wishes import Wishes
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.observe import job_view, pod_view, service_view
 from drivetrain_operator.plan.patch import merge_patch, status_json, status_patch
@@ -177,6 +178,21 @@ def test_a_job_that_cannot_be_used_says_why(fields: dict[str, Any], words: str) 
     seen = job_view(body)
     assert seen.spec is None
     assert words in seen.invalid[0]
+
+
+def test_what_holds_of_a_spec_that_cannot_be_used() -> None:
+    body = a_job(
+        training={"from": "another release", "steps": "many"},
+        suspend=True,
+        activeDeadlineSeconds=0,
+        ttlSecondsAfterFinished=60,
+        recovery={"maxRestarts": 0, "restartWindowSeconds": "soon", "spares": 99},
+        elastic={"minWorkers": 2, "maxWorkers": 1},
+    )
+    seen = job_view(body)
+    assert seen.spec is None
+    assert seen.wishes == Wishes(suspend=True, ttl_seconds_after_finished=60, max_restarts=0, min_workers=2)
+    assert job_view(a_job() | {"spec": {"suspend": "yes", "recovery": 4}}).wishes == Wishes()
 
 
 @given(st.frozensets(st.integers(0, 60)))

@@ -38,6 +38,7 @@ from drivetrain_operator.plan.view import (
     PodView,
     ReportView,
     ServiceView,
+    Sight,
     Terminated,
     View,
 )
@@ -73,6 +74,7 @@ class World:
     """Every coordinator pod that was ever created, by term."""
     creates_after_end: int = 0
     """By a leader that knew of the end. One whose lease ran out may have planned before it; what it creates goes."""
+    missing: dict[str, datetime] = field(default_factory=dict)
     uids: itertools.count[int] = field(default_factory=itertools.count)
 
     # --- the operator ---------------------------------------------------------------------------------------------
@@ -108,7 +110,17 @@ class World:
             ),
             serving_seconds=(self.now - self.leading_since).total_seconds(),
         )
-        return seen(found)
+        found = seen(found)
+        ages = dict(found.seen)
+        ages |= {(Sight.MISSING, name): (self.now - since).total_seconds() for name, since in self._missing().items()}
+        return replace(found, seen=ages)
+
+    def _missing(self) -> dict[str, datetime]:
+        """Since when the operator has seen that a slot that lost pod after pod has none."""
+        status = self.status
+        wanted = {names.worker(JOB, UID, index, status.incarnations.get(index, 0)) for index in status.taken_away}
+        self.missing = {name: self.missing.get(name, self.now) for name in wanted - self.pods.keys()}
+        return self.missing
 
     def _asked(self, term: int) -> bool:
         """The shell asks the API server for a coordinator that is missing for so long."""
@@ -286,4 +298,4 @@ class World:
             self.reconcile()
             self.kubelets()
             self.coordinate(steps=0)
-            self.tick(2)
+            self.tick(60 if self._missing() else 2)

@@ -19,18 +19,19 @@ class Dead:
     """The processes of this pod that ended, oldest first."""
 
     def __init__(self) -> None:
-        self._states: deque[ProcessState] = deque(maxlen=MAX_KEPT)
+        self._states: deque[tuple[float, ProcessState]] = deque(maxlen=MAX_KEPT)
+        """With when each died, on this machine's monotonic clock."""
         self._told: dict[str, float] = {}
 
-    def add(self, state: ProcessState) -> None:
+    def add(self, state: ProcessState, now: float) -> None:
         """One more."""
-        self._states.append(state)
+        self._states.append((now, state))
 
     def tell(self, now: float) -> list[ProcessState]:
         """Those to be told now, to whoever listens."""
-        for state in self._states:
+        for _, state in self._states:
             self._told.setdefault(state.id, now)
-        left = [state for state in self._states if now - self._told[state.id] <= KEPT_SECONDS]
+        left = [(at, state) for at, state in self._states if now - self._told[state.id] <= KEPT_SECONDS]
         self._states = deque(left, maxlen=MAX_KEPT)
-        self._told = {state.id: self._told[state.id] for state in left}
-        return left
+        self._told = {state.id: self._told[state.id] for _, state in left}
+        return [state.model_copy(update={"dead_seconds": round(now - at, 1)}) for at, state in left]

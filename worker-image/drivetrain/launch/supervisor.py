@@ -182,7 +182,7 @@ class Supervisor:
     def _died(self, death: reaper.Death) -> None:
         rank = self._ranks.pop(death.pid)
         state = rank.dead(death, self._out_of_memory(death))
-        self._dead.add(state)
+        self._dead.add(state, time.monotonic())
         self._retired.update(rank.counters)
         self._was_seated = self._was_seated or state.epoch is not None
         now = time.monotonic()

@@ -161,7 +161,7 @@ def _backoff(view: View, status: TrainingJobStatus, reason: ReplacedFor) -> floa
     lasted = _lasted(view, status)
     if membership.since is None or membership.replaced == 0 or lasted >= HEALTHY_SECONDS:
         return 0.0
-    wait = min(2.0 ** (membership.replaced - 1), MAX_BACKOFF_SECONDS)
+    wait = min(2.0 ** min(membership.replaced - 1, MAX_DOUBLINGS), MAX_BACKOFF_SECONDS)
     if reason in (ReplacedFor.NOT_READY, ReplacedFor.UNREACHABLE):
         wait = max(wait, view.usual_start_seconds)
     return wait - lasted

@@ -10,7 +10,7 @@ from drivetrain_operator.plan.view import View
 
 def deadline(view: View, status: TrainingJobStatus) -> Decision:
     """Failed when spec.activeDeadlineSeconds have passed since startTime."""
-    limit = view.job.spec.active_deadline_seconds if view.job.spec is not None else None
+    limit = view.job.wishes.active_deadline_seconds
     if limit is None or status.start_time is None:
         return Decision(status)
     left = limit - (view.now - status.start_time).total_seconds()

@@ -1,64 +1,56 @@
 """Which worker pods are lost, why, and what does each cost?
 
 The loss of a slot's pod is taken over in one write: the slot's incarnation rises (so the same pod never counts
-again), the budget is charged unless the platform did it, and the evidence is kept: what a program did among `failures`,
-what was done to a pod among `departures`. A pod that is only on its way out
+again), the incident is charged unless the platform did it (`incidents.charge`), and the evidence is kept: what a
+program did among `failures`, what was done to a pod among `departures`. A pod that is only on its way out
 counts as lost at once: it may hang in Terminating on a dead node for hours, and its successor has another name.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Final
-
 from drivetrain_api.report import Report
 from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, DepartedPod, FailureStatus, TrainingJobStatus
 from drivetrain_operator.plan import departures
-from drivetrain_operator.plan.causes import Cause, kept, pod_cause
+from drivetrain_operator.plan.causes import Cause, pod_cause
 from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.departures import GONE, Departed, departed, taken
 from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.incidents import charge
+from drivetrain_operator.plan.short_lives import count_taken
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
 
-TOGETHER: Final = timedelta(seconds=5)
-"""Pods that are seen to end within this time for one reason are one incident. Nodes' clocks tell nothing of that."""
-
 
 def failure(view: View, status: TrainingJobStatus) -> Decision:
-    """incarnations, restarts, failures, departures; Failed if no replacement could do better."""
+    """incarnations, restarts, failures, departures, taken_away; Failed if no replacement could do better."""
     have = workers(view, status)
     vanished = _vanished(view, status, have)
     lost = [pod for _, pod in sorted(have.current.items()) if not pod.live]
-    if not lost and not vanished:
-        return Decision(status)
-    restarts, entries = status.restarts, list(status.failures)
     gone = [_last_seen(view, name) for name in vanished.values()]
+    away = list(vanished)
+    entries: list[FailureStatus] = []
     hopeless: tuple[PodView, Cause] | None = None
     for pod in lost:
         if (took := taken(pod)) is not None:
             gone.append(departed(pod, took))
+            away.append(pod.index)
             continue
         cause = pod_cause(pod)
-        counted = not _same_incident(cause, entries, view.now)
-        restarts += counted
         if cause.hopeless and hopeless is None:
             hopeless = (pod, cause)
-        entries.append(_entry(view, pod, cause, counted))
+        entries.append(_entry(view, pod, cause))
+    status, due = count_taken(view, status, have, sorted(away))
+    if not lost and not vanished:
+        return Decision(status, after=due)
     news = departures.grouped(gone, view.now)
-    status = use_up(status, {pod.index for pod in lost} | set(vanished)).model_copy(
-        update={
-            "restarts": restarts,
-            "failures": kept(entries),
-            "departures": departures.kept(status.departures, news),
-        }
-    )
+    status = charge(view, use_up(status, {pod.index for pod in lost} | set(vanished)), entries)
+    status = status.model_copy(update={"departures": departures.kept(status.departures, news)})
     # Told once: the same write that keeps them uses up the names of these pods.
     told = tuple(RecordEvent("Warning", each.reason, departures.summary(each)) for each in news)
     if hopeless is None or _trains(fresh_report(view, status)):
-        return Decision(status, told)
+        return Decision(status, told, due)
     pod, cause = hopeless
     message = f"worker {pod.name}: {_explained(view, cause)}; a replacement would end the same way"
     return Decision(ended(view, status, ConditionType.FAILED, cause.reason, message), told, final=True)
@@ -80,13 +72,7 @@ def _last_seen(view: View, name: str) -> Departed:
     return departed(pod, (taken(pod) if pod.disruption or pod.reason else None) or GONE)
 
 
-def _same_incident(cause: Cause, entries: list[FailureStatus], now: datetime) -> bool:
-    return any(
-        e.counted and e.rank is None and e.reason == cause.reason and abs(now - e.time) <= TOGETHER for e in entries
-    )
-
-
-def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStatus:
+def _entry(view: View, pod: PodView, cause: Cause) -> FailureStatus:
     how = pod.terminated if pod.terminated is not None else pod.init_failed[1] if pod.init_failed is not None else None
     said = how.message if how is not None and how.message and cause.reason != "Evicted" else cause.message
     return FailureStatus(
@@ -96,7 +82,6 @@ def _entry(view: View, pod: PodView, cause: Cause, counted: bool) -> FailureStat
         node=pod.node,
         exit_code=how.exit_code if how is not None else None,
         signal=how.signal if how is not None else None,
-        counted=counted,
         log_tail=said[-MAX_LOG_TAIL:],
     )
 

@@ -45,7 +45,7 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
     lingering, due = kept_by_others(view)
     effects += lingering
     after = soonest(after, due)
-    ttl = view.job.spec.ttl_seconds_after_finished if view.job.spec is not None else None
+    ttl = view.job.wishes.ttl_seconds_after_finished
     if ttl is not None:
         if since >= ttl:
             effects.append(DeleteJob(view.job.uid))

@@ -16,6 +16,7 @@ from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.departures import summary as departure
+from drivetrain_operator.plan.short_lives import AGAIN_AND_AGAIN
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
 from drivetrain_operator.render.templates import template_problem
@@ -49,6 +50,14 @@ def _waiting(view: View, status: TrainingJobStatus) -> tuple[PodView, ...]:
     found = [p for _, p in sorted(sort(view, status).current.items())]
     found += [p for p in coordinators(view) if p.term == status.membership.term]
     return tuple(p for p in found if p.live and p.started is None)
+
+
+def _spec(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    """The CRD's schema refuses such specs; they come from an older CRD, or a server that checks less."""
+    if view.job.spec is not None:
+        return None
+    why = "; ".join(view.job.invalid) or "spec cannot be read"
+    return Obstacle("InvalidSpec", f"{why}. What runs goes on, and nothing is created until that is mended")
 
 
 def _template(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
@@ -112,6 +121,19 @@ def _incompatible(view: View, status: TrainingJobStatus, pods: tuple[PodView, ..
     )
 
 
+def _taken(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    often = {i: count for i, count in sorted(status.taken_away.items()) if count >= AGAIN_AND_AGAIN}
+    if status.workers.ready >= status.workers.target or not often:
+        return None
+    index = max(often, key=lambda each: often[each])
+    more = f" (and {len(often) - 1} more)" if len(often) > 1 else ""
+    return Obstacle(
+        "WorkersTakenAway",
+        f"the last {often[index]} pods of worker {index}{more} were taken away within a minute each: by a taint, a "
+        "preemption, a drain, or somebody who deletes them. Each new one waits longer, five minutes at most",
+    )
+
+
 def _replacing(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
     if status.workers.ready >= status.workers.target:
         return None
@@ -138,12 +160,14 @@ def _starting(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) 
 
 Question = Callable[[View, TrainingJobStatus, tuple[PodView, ...]], Obstacle | None]
 _CHAIN: Final[tuple[Question, ...]] = (
+    _spec,  # nothing is created
     _template,  # nothing can be created
     _refused,  # something could not be created
     _image,  # the commonest typing error
     _config,  # a ConfigMap or Secret that is not there
     _unschedulable,  # may take hours, or need another cluster
     _incompatible,  # pods come and go
+    _taken,  # each that comes goes
     _replacing,  # one is being replaced: why
     _starting,  # a matter of seconds
 )

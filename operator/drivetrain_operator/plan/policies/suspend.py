@@ -21,7 +21,7 @@ from drivetrain_operator.plan.view import View
 
 def suspend(view: View, status: TrainingJobStatus) -> Decision:
     """Suspended while spec.suspend is."""
-    if view.job.spec is None or not view.job.spec.suspend:
+    if not view.job.wishes.suspend:
         return Decision(_resumed(view, status))
     # Their names are used up: a job that is resumed at once must not wait for pods that are still on their way out.
     status = use_up(status, slots.parse(status.workers.indices))

@@ -10,17 +10,18 @@ from typing import Final
 
 from drivetrain_api.exit_codes import RankExitCode
 from drivetrain_api.messages import DEVIATION, STATE_LOST
-from drivetrain_api.report import Failure, JobState, Report
+from drivetrain_api.report import MAX_EXACT, Failure, JobState, Report
 from drivetrain_api.status import (
     MAX_LOG_TAIL,
     ConditionType,
     FailureStatus,
     TrainingJobStatus,
 )
-from drivetrain_operator.plan.causes import hopeless_process, kept, last_line, process_reason
+from drivetrain_operator.plan.causes import hopeless_process, last_line, process_reason
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.incidents import charge
 from drivetrain_operator.plan.policies.recovered import recoveries
 from drivetrain_operator.plan.view import View
 
@@ -55,8 +56,7 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
     # Launchers list their dead for a while, so a new coordinator reports deaths that its predecessor had reported.
     known = {f.process for f in status.failures}
     nodes = {p.uid: p.node for p in view.pods}
-    seen, entries = {counted.incident}, list(status.failures)
-    incidents = 0
+    seen, entries = {counted.incident}, list[FailureStatus]()
     remedies, remedies_step, event = counted.remedies, counted.remedies_step, counted.remedy_event
     # A new term hears of old deaths, some of which its predecessor told: then all of that incident is paid for.
     seen |= {f.incident for f in news if f.process[:MAX_PROCESS] in known and not f.remedy}
@@ -74,7 +74,6 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
         else:
             costs = failure.incident > counted.incident and failure.incident not in seen
             seen.add(failure.incident)
-        incidents += costs
         entries.append(_entry(view, failure, nodes.get(failure.pod_uid, ""), costs))
     updated = counted.model_copy(
         update={
@@ -85,9 +84,7 @@ def _failures(view: View, status: TrainingJobStatus, report: Report) -> Training
             "remedy_event": event,
         }
     )
-    return status.model_copy(
-        update={"restarts": status.restarts + incidents, "failures": kept(entries), "counted": updated}
-    )
+    return charge(view, status.model_copy(update={"counted": updated}), entries)
 
 
 _HOPELESS: Final = {STATE_LOST: RankExitCode.STATE_LOST, DEVIATION: RankExitCode.DEVIATION}
@@ -140,9 +137,9 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
         pod=failure.pod_name[:253],
         process=failure.process[:MAX_PROCESS],
         node=node,
-        rank=failure.rank,
-        exit_code=failure.exit_code,
-        signal=failure.signal,
+        rank=_within(failure.rank, 0, MAX_EXACT),
+        exit_code=_within(failure.exit_code, -(2**31), 2**31 - 1),
+        signal=_within(failure.signal, 0, 255),
         counted=counted,
         log_tail=(failure.log_tail or failure.remedy)[-MAX_LOG_TAIL:],
         step=_step(view.job.status, failure),
@@ -151,4 +148,10 @@ def _entry(view: View, failure: Failure, node: str, counted: bool) -> FailureSta
 
 def _step(status: TrainingJobStatus, failure: Failure) -> int | None:
     """-1 of a job that has trained means that its coordinator, being new, does not know."""
-    return None if failure.step is None or (failure.step < 0 and status.progress is not None) else failure.step
+    step = _within(failure.step, -1, MAX_EXACT)
+    return None if step is None or (step < 0 and status.progress is not None) else step
+
+
+def _within(number: int | None, least: int, most: int) -> int | None:
+    """What a process's own words said of it, if that can be."""
+    return number if number is not None and least <= number <= most else None

@@ -7,8 +7,6 @@ that meets its own pod, or a delete of a pod that is gone, and both are harmless
 
 from __future__ import annotations
 
-from typing import Final
-
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, kept_by_others, of_role, wait_for_files
@@ -16,13 +14,10 @@ from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import CreateScript, CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
 from drivetrain_operator.plan.retry import finite, retry_delay
-from drivetrain_operator.plan.view import PodView, RefusalKind, Sight, View
+from drivetrain_operator.plan.short_lives import wait
+from drivetrain_operator.plan.view import PodView, RefusalKind, View
 from drivetrain_operator.render import names
 from drivetrain_operator.render.templates import template_problem
-
-SHORT_LIFE_SECONDS: Final = 60.0
-"""A pod that ended sooner than this may do so again: its second successor waits, then longer and longer."""
-MAX_BACKOFF_SECONDS: Final = 60.0
 
 
 def workers(view: View, status: TrainingJobStatus) -> Decision:
@@ -51,13 +46,14 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
         return [], finite(held)
     effects: list[Effect] = []
     after: float | None = None
+    last = {pod.index: pod for pod in of_role(view, ROLE_WORKER) if pod.over}
     for index in missing:
         name = names.worker(job.name, job.uid, index, status.incarnations.get(index, 0))
-        wait = max(retry_delay(view, name), _backoff(view, status, index))
-        if wait <= 0:
+        left = max(retry_delay(view, name), wait(view, status, index, last.get(index)))
+        if left <= 0:
             effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt))
         else:
-            after = soonest(after, finite(wait))
+            after = soonest(after, finite(left))
     return [*(_files(view, status) if effects else ()), *effects], after
 
 
@@ -88,25 +84,6 @@ def _held(view: View) -> float:
 
 def _is_worker(view: View, name: str) -> bool:
     return names.identify(view.job.name, name).role == ROLE_WORKER
-
-
-def _backoff(view: View, status: TrainingJobStatus, index: int) -> float:
-    """Seconds until a slot whose pods die young gets another one. The first successor never waits."""
-    used = status.incarnations.get(index, 0)
-    last = next((p for p in reversed(of_role(view, ROLE_WORKER)) if p.index == index and p.over), None)
-    if used < 2 or last is None:
-        return 0.0
-    if _lived(last) >= SHORT_LIFE_SECONDS:
-        return 0.0
-    return min(2.0 ** min(used - 1, 10), MAX_BACKOFF_SECONDS) - view.age(Sight.OVER, last.uid)
-
-
-def _lived(pod: PodView) -> float:
-    """Seconds, both ends by its node's clock; 0 of one that its node refused (no room, after all)."""
-    ended = pod.terminated
-    if ended is None or ended.started is None or ended.finished is None:
-        return 0.0
-    return (ended.finished - ended.started).total_seconds()
 
 
 def _remains(view: View) -> list[Effect]:
