@@ -23,8 +23,8 @@ ADVICE: Final[dict[str, str]] = {
     "QuotaExceeded": "Raise the ResourceQuota that is named, free what it counts, or lower spec.workers.",
     "Forbidden": "The namespace's admission rules or the operator's permissions (RBAC) refuse the object.",
     "NameConflict": "Delete or rename the object that has the name, or give the job another name.",
-    "InvalidSpec": "Correct spec as the message says (kubectl edit trainingjob). What runs goes on meanwhile; nothing that "
-    "is lost is replaced.",
+    "InvalidSpec": "Correct spec as the message says (kubectl edit trainingjob). What runs goes on meanwhile; "
+    "nothing that is lost is replaced.",
     "WorkersTakenAway": "status.departures says who takes them: look at that taint, drain, or pod of higher priority.",
     "Unschedulable": "Free capacity, add nodes, or ask for less (spec.workers, gpusPerWorker, podTemplate resources).",
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",

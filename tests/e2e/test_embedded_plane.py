@@ -205,15 +205,13 @@ async def test_what_is_lost_with_its_coordinator_is_told_all_the_same(plane: Pla
     """One node held both. Then the job rests, and says how far it was."""
     await plane.create("both", SCRIPT, elastic={"minWorkers": 1, "maxWorkers": 3})
     await plane.until("both", lambda status: bool(status.get("progress")) and status["workers"]["ready"] == 2)
-    await asyncio.gather(
-        plane.client.delete(f"{PODS}/both-1-0", {"gracePeriodSeconds": 0}),
-        plane.client.delete(f"{PODS}/{await plane.pod('both-coordinator-1')}", {"gracePeriodSeconds": 0}),
-    )
+    names = [await plane.pod("both-1-0"), await plane.pod("both-coordinator-1")]
+    await asyncio.gather(*(plane.client.delete(f"{PODS}/{name}", {"gracePeriodSeconds": 0}) for name in names))
     await plane.until("both", lambda status: status["membership"]["term"] == 2 and status.get("recoveries", 0) > 0)
     status = await plane.status("both")
     assert (status["recoveries"], status.get("lastRecoverySeconds"), status["attempt"]) == (1, None, 0)
     (taken,) = status["departures"]
-    assert (taken["reason"] in ("Deleted", "Gone"), taken["pods"][0]["name"]) == (True, "both-1-0")
+    assert (taken["reason"] in ("Deleted", "Gone"), taken["pods"][0]["name"]) == (True, names[0])
     assert taken["pods"][0]["node"]
     reasons = [event["reason"] for event in (await plane.client.get(EVENTS))["items"]]
     assert reasons.count("Recovered") == reasons.count(taken["reason"]) == 1
