@@ -5,6 +5,8 @@ Owner checks are the caller's index: it hands over only objects whose controller
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -34,13 +36,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def job_view(job: Json, now: datetime | None = None) -> JobView:
     """A TrainingJob. `now`, if given, is what times in its status are held against (`stored.read`)."""
     meta = job.get("metadata") or {}
-    spec: TrainingJobSpec | None = None
-    invalid: tuple[str, ...] = ()
-    try:
-        spec = TrainingJobSpec.model_validate(job.get("spec") or {})
-        invalid = tuple(violations(job))
-    except ValidationError as error:
-        invalid = tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    spec, invalid = _spec(str(meta.get("name", "")), json.dumps(job.get("spec") or {}))
     status, mended, unreadable = TrainingJobStatus(), False, ""
     try:
         status, mended = stored.read(job.get("status") or {}, now)
@@ -53,7 +49,7 @@ def job_view(job: Json, now: datetime | None = None) -> JobView:
         resource_version=meta.get("resourceVersion", ""),
         generation=meta.get("generation", 0),
         created=_time(meta.get("creationTimestamp")) or EPOCH,
-        spec=spec if not invalid else None,
+        spec=spec,
         status=status,
         deleting=meta.get("deletionTimestamp") is not None,
         orphaning=is_orphaning(job),
@@ -62,6 +58,18 @@ def job_view(job: Json, now: datetime | None = None) -> JobView:
         unreadable=unreadable,
         replaces=job["status"] if mended else None,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _spec(name: str, text: str) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
+    """The spec of a job of this name, or why it cannot be used. Read in every pass, and changed by hardly any."""
+    raw = json.loads(text)
+    try:
+        spec = TrainingJobSpec.model_validate(raw)
+    except ValidationError as error:
+        return None, tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    invalid = tuple(violations({"metadata": {"name": name}, "spec": raw}))
+    return (None if invalid else spec), invalid
 
 
 def is_orphaning(job: Json) -> bool:
