@@ -119,6 +119,36 @@ def test_the_root_of_trust_is_lost_and_restored(start: Callable[..., Job]) -> No
     assert status["membership"]["term"] == 1
 
 
+def test_the_root_of_trust_is_rotated_under_a_running_job(start: Callable[..., Job]) -> None:
+    """By the commands of docs/operations.md."""
+    job = start("old-root", workers=2, elastic=ELASTIC, steps=2000)
+    members = job.settled(2)
+    old = job.status()["keeper"]["root"]
+    _rotate()
+    job.until("it is heard", lambda status: status["workers"]["ready"] == 2, 60)
+    pod = job.pod_of(members[1])["metadata"]["name"]
+    kubectl("delete", "pod", pod, "--namespace", job.namespace, "--wait=false")
+    job.until("its successor", lambda status: bool(status.get("incarnations")), 30)
+    job.settled(2)  # by credentials of the old root
+    assert job.status()["keeper"]["root"] == old
+    assert members[0].alive()
+    new = start("new-root", script=False, workers=1, command=["python", "-c", "import time; time.sleep(600)"])
+    new.until("it starts", lambda status: "root" in status.get("keeper", {}), 30)
+    assert new.status()["keeper"]["root"] != old
+    job.succeeds()
+    _rotate("--finish")
+    new.until("it is heard", lambda _: new.condition("Running").get("reason") != "CoordinatorStarting", 60)
+    assert not new.condition("CredentialsLost")
+
+
+def _rotate(*flags: str) -> None:
+    secret = json.dumps(get("secret", "drivetrain-root", "--namespace", SYSTEM))
+    command = ["python", "-m", "drivetrain_operator.reports.rotate", *flags]
+    renewed = kubectl("exec", "-i", "-n", SYSTEM, "deploy/drivetrain-operator", "--", *command, stdin=secret)
+    kubectl("replace", "--force", "-f", "-", stdin=renewed)
+    _restarted()
+
+
 def _restarted() -> None:
     deployment = "deployment/drivetrain-operator"
     kubectl("rollout", "restart", deployment, "--namespace", SYSTEM)
