@@ -219,7 +219,7 @@ class Handlers:
         if target.subresource == "binding":
             pods.bind(self._writes, target.resource, pod, given)
         else:
-            budgets.check(self._store, self._registry, pod)
+            budgets.check(self._store, pod)
             pods.evict(self._deletes, target.resource, pod, given)
         return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 

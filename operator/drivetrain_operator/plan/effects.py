@@ -44,6 +44,8 @@ class CreateBudget:
     """The PodDisruptionBudget of the workers. Render: `render.budget.budget`."""
 
     name: str
+    least: int
+    """So many of them stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class PatchBudget:
 
     name: str
     uid: str
+    least: int
 
 
 class SecretKind(StrEnum):

@@ -147,7 +147,9 @@ def budget_view(budget: Json) -> BudgetView:
     """The job's PodDisruptionBudget."""
     meta, spec = budget.get("metadata") or {}, budget.get("spec") or {}
     owner = next((str(o.get("uid")) for o in meta.get("ownerReferences") or () if o.get("controller")), "")
-    return BudgetView(meta.get("name", ""), meta.get("uid", ""), spec == rules(owner))
+    said = spec.get("minAvailable")
+    least = said if isinstance(said, int) else -1
+    return BudgetView(meta.get("name", ""), meta.get("uid", ""), least, spec == rules(owner, least))
 
 
 def _ready(ours: Json, condition: Json) -> bool:

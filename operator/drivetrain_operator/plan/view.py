@@ -144,8 +144,10 @@ class BudgetView:
 
     name: str
     uid: str
+    least: int
+    """Workers that have to stay; -1 if it does not say so by a number."""
     as_rendered: bool
-    """Whether it says what it should."""
+    """Whether it says what it should beside that."""
 
 
 @dataclass(frozen=True, slots=True)

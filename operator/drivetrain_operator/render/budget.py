@@ -6,14 +6,10 @@ holders of the training state together. Only workers: a coordinator is replaced 
 
 from __future__ import annotations
 
-from typing import Final
-
 from drivetrain_api.constants import LABEL_JOB_UID, LABEL_ROLE, ROLE_WORKER
 from drivetrain_operator.plan.effects import CreateBudget, PatchBudget
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render.names import Json, job_labels, metadata
-
-AT_A_TIME: Final = 1
 
 
 def budget(job: JobView, effect: CreateBudget) -> Json:
@@ -22,20 +18,20 @@ def budget(job: JobView, effect: CreateBudget) -> Json:
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": metadata(job, effect.name, job_labels(job, ROLE_WORKER)),
-        "spec": rules(job.uid),
+        "spec": rules(job.uid, effect.least),
     }
 
 
 def budget_patch(job: JobView, effect: PatchBudget) -> Json:
     """Body of the merge patch; the uid in it is a precondition."""
-    return {"metadata": {"uid": effect.uid}, "spec": {**rules(job.uid), "minAvailable": None}}
+    return {"metadata": {"uid": effect.uid}, "spec": {**rules(job.uid, effect.least), "maxUnavailable": None}}
 
 
-def rules(job_uid: str) -> Json:
-    """What it says. Of a pod that is not ready it protects nothing: a broken one must not keep a node from its
-    drain."""
+def rules(job_uid: str, least: int) -> Json:
+    """What it says. A number, because `maxUnavailable` would be held against spec.workers, into which an autoscaler may
+    write anything. Of a pod that is not ready it protects nothing: a broken one must not keep a node from its drain."""
     return {
-        "maxUnavailable": AT_A_TIME,
+        "minAvailable": least,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": {LABEL_JOB_UID: job_uid, LABEL_ROLE: ROLE_WORKER}},
     }

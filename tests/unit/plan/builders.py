@@ -178,7 +178,7 @@ def running(of: TrainingJobSpec | None = None, **fields: Any) -> View:
         now=NOW,
         pods=(*(worker(i) for i in range(of.workers)), coordinator()),
         service=service(),
-        budget=BudgetView(names.budget(JOB, UID), "b-1", as_rendered=True),
+        budget=BudgetView(names.budget(JOB, UID), "b-1", of.workers - 1, as_rendered=True),
         report=report(),
     )
     return seen(replace(base, **fields))

@@ -25,6 +25,7 @@ from drivetrain_operator.plan.effects import (
     DeleteJob,
     DeletePod,
     Effect,
+    PatchBudget,
     PatchService,
     Plan,
 )
@@ -60,7 +61,7 @@ class World:
     pods: dict[str, PodView] = field(default_factory=dict)
     service: ServiceView | None = None
     secrets: frozenset[str] = frozenset()
-    budget: bool = False
+    budget: int = -1
     report: Report | None = None
     reported_at: datetime = NOW
     leading_since: datetime = NOW - timedelta(hours=1)
@@ -100,7 +101,7 @@ class World:
             now=self.now,
             pods=pods,
             service=self.service,
-            budget=BudgetView("lm-workers-11111", "b", as_rendered=True) if self.budget else None,
+            budget=BudgetView("lm-workers-11111", "b", self.budget, as_rendered=True) if self.budget >= 0 else None,
             files=self.secrets,
             report=report,
             absent=frozenset(
@@ -156,8 +157,8 @@ class World:
                 self.service = replace(service(term, ADDRESS), uid="s", name=name)
             case PatchService(term=term) if self.service is not None:
                 self.service = replace(service(term, ADDRESS), uid="s")
-            case CreateBudget():
-                self.budget = True
+            case CreateBudget(least=least) | PatchBudget(least=least):
+                self.budget = least
             case CreateSecret(name=name):
                 self.secrets |= {name}
             case CreateWorker(name, index, incarnation, attempt) if name not in self.pods:

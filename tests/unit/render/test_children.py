@@ -63,7 +63,7 @@ def test_a_name_means_the_pod_that_it_was_made_for(of: str) -> None:
 
 def test_the_budget_is_about_all_workers_and_nothing_else() -> None:
     view = job(spec(), started())
-    body = budget(view, CreateBudget("b"))
+    body = budget(view, CreateBudget("b", 2))
     assert client.V1PodDisruptionBudget.model_validate(body).spec
     selector = body["spec"]["selector"]["matchLabels"].items()
     pod = worker_pod(view, CreateWorker("w", 0, 0, 0), PLATFORM)
@@ -72,8 +72,8 @@ def test_the_budget_is_about_all_workers_and_nothing_else() -> None:
 
 
 CHANGES: list[dict[str, Any]] = [
-    {"maxUnavailable": 2},
-    {"maxUnavailable": None, "minAvailable": 0},
+    {"minAvailable": None, "maxUnavailable": 2},
+    {"minAvailable": None},
     {"minAvailable": "50%"},
     {"selector": {"matchLabels": {"a": "b"}}},
     {"unhealthyPodEvictionPolicy": "IfHealthyBudget"},
@@ -83,11 +83,11 @@ CHANGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_budget_that_somebody_changed_is_seen_and_mended(change: dict[str, Any]) -> None:
     view = job(spec(), started())
-    stored = budget(view, CreateBudget("b"))
+    stored = budget(view, CreateBudget("b", 2))
     assert budget_view(stored).as_rendered
     changed = stored | {"spec": {key: value for key, value in (stored["spec"] | change).items() if value is not None}}
     assert not budget_view(changed).as_rendered
-    patch = budget_patch(view, PatchBudget("b", "u"))
+    patch = budget_patch(view, PatchBudget("b", "u", 2))
     mended = {key: value for key, value in (changed["spec"] | patch["spec"]).items() if value is not None}
     assert mended == stored["spec"]
     assert patch["metadata"] == {"uid": "u"}

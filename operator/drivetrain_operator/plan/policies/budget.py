@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.decision import Decision
-from drivetrain_operator.plan.effects import CreateBudget, PatchBudget
+from drivetrain_operator.plan.effects import CreateBudget, Effect, PatchBudget
 from drivetrain_operator.plan.retry import finite, retry_delay
 from drivetrain_operator.plan.view import View
 from drivetrain_operator.render import names
@@ -15,13 +15,25 @@ from drivetrain_operator.render import names
 
 def budget(view: View, status: TrainingJobStatus) -> Decision:
     """The budget, created once there are workers to protect, and mended."""
+    least = max(0, status.workers.target - 1)
     if view.budget is not None:
-        mend = () if view.budget.as_rendered else (PatchBudget(view.budget.name, view.budget.uid),)
-        return Decision(status, mend)
-    if status.workers.target < 2 or not view.me.budgets or not any(pod.index >= 0 for pod in view.pods):
+        return Decision(status, _mended(view, least))
+    if not least or not view.me.budgets or not any(pod.index >= 0 for pod in view.pods):
         return Decision(status)
     name = names.budget(view.job.name, view.job.uid)
     wait = retry_delay(view, name)
     if wait > 0:
         return Decision(status, after=finite(wait))
-    return Decision(status, (CreateBudget(name),))
+    return Decision(status, (CreateBudget(name, least),))
+
+
+def at_rest(view: View) -> tuple[Effect, ...]:
+    """Of a job that has ended or rests, nothing is protected; and nobody is alarmed that its workers are missing."""
+    return _mended(view, 0)
+
+
+def _mended(view: View, least: int) -> tuple[Effect, ...]:
+    have = view.budget
+    if have is None or (have.least == least and have.as_rendered):
+        return ()
+    return (PatchBudget(have.name, have.uid, least),)

@@ -13,6 +13,7 @@ from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.children import coordinators, kept_by_others, of_role
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import DeleteJob, DeletePod, Effect
+from drivetrain_operator.plan.policies.budget import at_rest
 from drivetrain_operator.plan.view import View
 
 LINGER_SECONDS: Final = {True: 60.0, False: 15.0}
@@ -25,7 +26,7 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(status)
     since = (view.now - status.completion_time).total_seconds()
     linger = LINGER_SECONDS[status.is_true(ConditionType.COMPLETE)]
-    effects: list[Effect] = []
+    effects: list[Effect] = [*at_rest(view)]
     after: float | None = None
     running = [p for p in of_role(view, ROLE_WORKER) if not p.over]
     for pod in running:

@@ -15,6 +15,7 @@ from drivetrain_operator.plan.children import coordinators, of_role, use_up
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.effects import DeletePod
+from drivetrain_operator.plan.policies.budget import at_rest
 from drivetrain_operator.plan.policies.progress import last_seen
 from drivetrain_operator.plan.view import View
 
@@ -30,7 +31,8 @@ def suspend(view: View, status: TrainingJobStatus) -> Decision:
     status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", _how_far(status))
     status = status.model_copy(update={"start_time": None, "resolved": None, "workers": Workers()})
     pods = [p for p in (*of_role(view, ROLE_WORKER), *coordinators(view)) if p.live]
-    return Decision(status, tuple(DeletePod(p.name, p.uid, "the job is suspended") for p in pods), final=True)
+    deletes = (DeletePod(p.name, p.uid, "the job is suspended") for p in pods)
+    return Decision(status, (*deletes, *at_rest(view)), final=True)
 
 
 def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
