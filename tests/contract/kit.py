@@ -107,6 +107,7 @@ class Server:
             "widgets": f"/apis/{GROUP}/v1",
             "leases": "/apis/coordination.k8s.io/v1",
             "endpointslices": "/apis/discovery.k8s.io/v1",
+            "poddisruptionbudgets": "/apis/policy/v1",
         }.get(plural, "/api/v1")
         return "/".join(filter(None, [f"{base}/namespaces/{self.namespace}/{plural}", name, sub]))
 

@@ -318,6 +318,31 @@ async def test_one_of_several_containers_must_be_named(server: Server) -> None:
     assert await _log(server, "a", container="other") == "two\n"
 
 
+async def test_a_budget_is_asked_before_an_eviction(server: Server) -> None:
+    for name in ("a", "b"):
+        body = pod(name, server.image, "python", "-c", _SLEEP, terminationGracePeriodSeconds=60)
+        body["metadata"]["labels"] = {"app": "x"}
+        await server.create("pods", body)
+    for name in ("a", "b"):
+        await server.until("pods", name, lambda p: _condition(p, "Ready").get("status") == "True")
+    rules = {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "one"}, "spec": rules}
+    await server.create("poddisruptionbudgets", budget)
+    if server.embedded is None:  # there, the arithmetic is done when it is asked for
+        allowed = "disruptionsAllowed"
+        await server.until("poddisruptionbudgets", "one", lambda b: b.get("status", {}).get(allowed) == 1)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction"}
+    await server.call("POST", server.path("pods", "a", "eviction"), {**eviction, "metadata": {"name": "a"}})
+    path, body = server.path("pods", "b", "eviction"), {**eviction, "metadata": {"name": "b"}}
+    refused = await server.call("POST", path, body, status=429)
+    assert refused["message"] == "Cannot evict pod as it would violate the pod's disruption budget."
+    assert refused["details"]["causes"][0]["reason"] == "DisruptionBudget"
+    await server.patch("poddisruptionbudgets", "one", {"spec": {"minAvailable": 0}})
+    if server.embedded is None:
+        await server.until("poddisruptionbudgets", "one", lambda b: b["status"].get("disruptionsAllowed") == 1)
+    await server.call("POST", path, body)
+
+
 async def test_a_service_leads_to_ready_pods(server: Server) -> None:
     serve = (
         "import http.server,os\n"
