@@ -52,6 +52,8 @@ ENV_POD_ROOT: Final = "DRIVETRAIN_POD_ROOT"
 """Set only where pods run as plain processes (`drivetrain_local`): prefix of every mount path."""
 
 CREDENTIALS_MOUNT: Final = "/var/run/drivetrain"
+READY_FILE: Final = "/tmp/drivetrain-ready"
+"""There as soon as a worker takes part in training: its readiness probe looks for it."""
 SCRIPT_MOUNT: Final = "/etc/drivetrain/script"
 
 COORDINATOR_SERVER_NAME: Final = "coordinator.drivetrain.internal"

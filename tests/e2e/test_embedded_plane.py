@@ -78,6 +78,10 @@ class Plane:
         pods = (await self.client.get(PODS))["items"]
         return max(str(pod["metadata"]["name"]) for pod in pods if pod["metadata"]["name"].startswith(f"{name}-"))
 
+    async def is_ready(self, name: str) -> bool:
+        pod = await self.client.get(f"{PODS}/{await self.pod(name)}")
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"]["conditions"])
+
     async def emptied(self) -> None:
         """Returns once no pod is left; 20 s at most."""
         async with patiently(20):
@@ -138,6 +142,10 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     await plane.create("survivor", SCRIPT, elastic={"minWorkers": 1, "maxWorkers": 3})
     await plane.until("survivor", lambda status: bool(status.get("progress")))
 
+    async with patiently(20):  # by its probe: it takes part
+        while not await plane.is_ready("survivor-1-0"):
+            await asyncio.sleep(0.5)
+
     # The operator dies, and with nobody looking a worker's pod is deleted.
     operator = Daemon(plane.state, "operator").pid()
     os.kill(operator, signal.SIGKILL)
@@ -191,7 +199,7 @@ def claimed(path):
     await plane.create("late", script, recovery={"spares": 0, "maxRestarts": 0})
     await plane.until("late", lambda status: status.get("reason") == "StandingStill")
     said = "\n".join(explain(await plane.job("late"), [], [], None, datetime.now(UTC)))
-    assert re.search(rf"at step 9: rank (\d) \(late-\1-0\) is at train.py:{line}.* waits for it", said), said
+    assert re.search(rf"at step 9: rank (\d) \(late-\1-0-[0-9a-f]{{5}}\) is at train.py:{line}.* waits for it", said), said
 
     await plane.client.patch(f"{JOBS}/late", {"spec": {"recovery": {"noProgressSeconds": 5}}})
     await plane.until("late", lambda status: status.get("phase") == "Failed")

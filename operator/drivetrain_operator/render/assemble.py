@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from drivetrain_operator.render import common
 from drivetrain_operator.render.errors import InvalidTemplate
@@ -40,11 +40,25 @@ def assemble(
         try:
             check_template(template.content)
             template.check(template.content)
-            merged = merge(merge(merged, template.content), kept)
+            merged = merge(merge(_give_way(merged, template.content), template.content), kept)
             check_pod(_pod(metadata, merged, stay_on_lost_node))
         except InvalidTemplate as error:
             raise InvalidTemplate(error.path, error.problem, template.root) from None
     return _pod(metadata, merged, stay_on_lost_node)
+
+
+def _give_way(merged: Json, template: Mapping[str, Any]) -> Json:
+    """Without our readiness probes where the template has its own: a probe asks in one way only."""
+    given = (template.get("spec") or {}).get("containers") or ()
+    own = {each.get("name") for each in given if _HANDLERS & set(each.get("readinessProbe") or ())}
+    containers = [
+        {key: value for key, value in each.items() if key != "readinessProbe" or each["name"] not in own}
+        for each in merged["spec"]["containers"]
+    ]
+    return {**merged, "spec": {**merged["spec"], "containers": containers}}
+
+
+_HANDLERS: Final = frozenset({"exec", "httpGet", "tcpSocket", "grpc"})
 
 
 def _pod(metadata: Json, merged: Json, stay_on_lost_node: dict[str, int]) -> Json:

@@ -10,9 +10,11 @@ from drivetrain_api.constants import (
     ENV_ATTEMPT,
     ENV_COORDINATOR,
     ENV_INDEX,
+    ENV_POD_ROOT,
     ENV_REPORTS,
     LABEL_JOB_UID,
     LABEL_ROLE,
+    READY_FILE,
     SCRIPT_MOUNT,
     WORKER_CONTAINER,
 )
@@ -109,6 +111,12 @@ _DEFAULTS: Final[Json] = {
             # The name in the smallest job has no tag, which would mean Always: a local image would be pulled in vain.
             "imagePullPolicy": "IfNotPresent",
             "securityContext": common.container_security(),
+            # Whether it takes part. A template may have a probe of its own, or none (null).
+            "readinessProbe": {
+                "exec": {"command": ["sh", "-c", f'test -e "${ENV_POD_ROOT}{READY_FILE}"']},
+                "periodSeconds": 5,
+                "timeoutSeconds": 3,
+            },
             # The last lines of a launcher that died reach status.failures by way of the pod's status.
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}],

@@ -143,3 +143,22 @@ def test_workers_mount_the_copy_if_their_job_has_one(copy: str | None, mounted: 
     pod = worker_pod(view, CreateWorker("w", 0, 0, 0), PLATFORM)
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert volumes["drivetrain-script"]["configMap"] == {"name": mounted}
+
+
+PROBE = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 9}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, {"exec", "periodSeconds", "timeoutSeconds"}),
+        ({"readinessProbe": PROBE}, set(PROBE)),
+        ({"readinessProbe": {"periodSeconds": 1}}, {"exec", "periodSeconds", "timeoutSeconds"}),
+        ({"readinessProbe": None}, set()),
+    ],
+    ids=["ours", "another", "ours, faster", "none"],
+)
+def test_a_worker_is_ready_when_it_takes_part_or_as_its_template_says(given: Json, found: set[str]) -> None:
+    view = job(spec(podTemplate={"spec": {"containers": [{"name": "worker", **given}]}}), started())
+    (container,) = worker_pod(view, CreateWorker("w", 0, 0, 0), PLATFORM)["spec"]["containers"]
+    assert set(container.get("readinessProbe") or ()) == found

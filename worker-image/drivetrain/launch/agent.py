@@ -22,6 +22,7 @@ from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import Rank
+from drivetrain.launch.readiness import Readiness
 from drivetrain.launch.settings import Settings
 from drivetrain.launch.stopped import INTERVAL_SECONDS
 from drivetrain.launch.supervisor import Spawn, Supervisor
@@ -64,6 +65,7 @@ class Agent:
         self._outcome: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
         self._ending: asyncio.Task[None] | None = None
         self._handover = Handover()
+        self._readiness = Readiness(settings.ready_file)
         self._progress: Progress | None = None
         self._progress_from: str | None = None
 
@@ -193,6 +195,7 @@ class Agent:
             await asyncio.sleep(INTERVAL_SECONDS)
             now = time.monotonic()
             self._supervisor.watch(now - last)
+            self._readiness.tell(takes_part=self._supervisor.seated)
             last = now
             if self._leave.over(now):
                 self._end(ExitCode.LEFT, None, STOP_SECONDS, again=True)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from drivetrain.launch.environment import ENV_SPARE_LEVEL, SPARE_IMPORT, SPARE_MODEL
 from drivetrain.launch.errors import CommandError, UsageError
+from drivetrain.launch.readiness import ready_file
 from drivetrain_api import constants
 from drivetrain_api.runtime import RuntimeSpec
 
@@ -38,6 +39,8 @@ class Settings:
     spec: RuntimeSpec
     grace_seconds: float
     spare_level: str
+    ready_file: Path
+    """What says to Kubernetes that the worker takes part."""
     boot: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
@@ -75,6 +78,7 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         reports=env.get(constants.ENV_REPORTS) or None,
         spec=spec,
         grace_seconds=grace,
+        ready_file=ready_file(env),
         # A CUDA context in a spare takes GPU memory from the rank beside it; without a GPU a spare may go all the way.
         spare_level=env.get(ENV_SPARE_LEVEL) or (SPARE_IMPORT if Path("/dev/nvidiactl").exists() else SPARE_MODEL),
     )
