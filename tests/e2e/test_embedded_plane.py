@@ -199,7 +199,9 @@ def claimed(path):
     await plane.create("late", script, recovery={"spares": 0, "maxRestarts": 0})
     await plane.until("late", lambda status: status.get("reason") == "StandingStill")
     said = "\n".join(explain(await plane.job("late"), [], [], None, datetime.now(UTC)))
-    assert re.search(rf"at step 9: rank (\d) \(late-\1-0-[0-9a-f]{{5}}\) is at train.py:{line}.* waits for it", said), said
+    assert re.search(rf"at step 9: rank (\d) \(late-\1-0-[0-9a-f]{{5}}\) is at train.py:{line}.* waits for it", said), (
+        said
+    )
 
     await plane.client.patch(f"{JOBS}/late", {"spec": {"recovery": {"noProgressSeconds": 5}}})
     await plane.until("late", lambda status: status.get("phase") == "Failed")
