@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -126,5 +127,6 @@ class KopfWatch:
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
     for thread in threads:
-        thread.join(STOP_SECONDS)
+        thread.join(max(0.0, deadline - time.monotonic()))
