@@ -67,7 +67,7 @@ def two_namespaces(namespace: str) -> Iterator[str]:
     flags = ["upgrade", "drivetrain", str(CHART), "--namespace", SYSTEM, "--reuse-values", "--wait", "--timeout", "3m"]
     helm(*flags, "--set", f"watchNamespaces={{{namespace},{other}}}")
     yield other
-    helm(*flags, "--set", "watchNamespaces=null")
+    helm(*flags, "--set-json", "watchNamespaces=[]")
     kubectl("delete", "namespace", other, "--wait=false", "--ignore-not-found")
 
 
