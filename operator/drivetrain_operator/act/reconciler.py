@@ -99,9 +99,12 @@ class Reconciler:
             view = self._views.around(view.job, (*view.pods, *answer.found))
         view = replace(view, absent=answer.absent)
         plan = self._plan(view)
+        again = ASK_AGAIN_SECONDS if answer.failed else None
         wait = self._may_wait(view.job, plan)
         if wait > 0:
-            return Pass(soonest(plan.requeue_after, wait))
+            # Not so the coordinator: it lets a new pod in as soon as it is told of it.
+            self._rosters.publish(view.job.uid, roster(view))
+            return Pass(soonest(plan.requeue_after, again, wait))
         job = await self._write_status(view.job, plan)
         if job is None:
             return Pass()
@@ -110,7 +113,6 @@ class Reconciler:
         if outcome.failures:
             # The first one stands for all: they are logged by the executor, and the next pass tries each again.
             raise outcome.failures[0]
-        again = ASK_AGAIN_SECONDS if answer.failed else None
         return Pass(soonest(plan.requeue_after, again), outcome.refusals > 0)
 
     def _may_wait(self, job: JobView, plan: Plan) -> float:

@@ -162,3 +162,24 @@ async def test_a_status_that_cannot_be_is_told_once_and_harms_no_other_job(world
     world.api.store.put(JOBS, odd)
     await pilot.run_pass()
     assert pilot.events.count("StatusUnreadable") == 2  # somebody did it again
+
+
+async def test_a_coordinator_hears_of_a_new_pod_before_status_counts_it(world: World) -> None:
+    """Its launcher is let in by the roster, and must not wait for a write that can wait."""
+    uid = (await world.create_job(a_job()))["metadata"]["uid"]
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    await world.fail_pod("charlm-1-0", 70)
+    for _ in range(10):
+        await pilot.run_pass()
+        if "charlm-1-1" in world.names():
+            break
+    written = len([each for each in pilot.client.writes if "status" in each])
+    await pilot.run_pass()
+    roster = pilot.rosters.current(uid)
+    assert roster is not None
+    assert world.pod("charlm-1-1")["metadata"]["uid"] in {pod.uid for pod in roster.pods}
+    assert len([each for each in pilot.client.writes if "status" in each]) == written
+    world.clock.skip(2.0)
+    await pilot.run_pass()
+    assert world.status()["workers"]["current"] == 2
