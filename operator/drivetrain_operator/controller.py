@@ -118,7 +118,13 @@ class Controller:
             given.listening,
             self._patience,
             given.complaints,
-            Me(given.operator, given.trust.current.fingerprint, given.trust.roots, scope.budgets),
+            Me(
+                given.operator,
+                given.trust.current.fingerprint,
+                given.trust.roots,
+                scope.budgets,
+                given.trust.oldest,
+            ),
         )
         executor = Executor(
             given.client, given.tell, self._memory, given.trust, given.platform, given.clock, count=metrics.effect

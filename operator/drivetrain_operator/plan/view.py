@@ -237,6 +237,8 @@ class Me:
     """Of all that hold."""
     budgets: bool = True
     """Whether jobs get PodDisruptionBudgets."""
+    oldest: str = ""
+    """Fingerprint of the root that was there before all others that hold; empty: of the current one."""
 
 
 @dataclass(frozen=True, slots=True)

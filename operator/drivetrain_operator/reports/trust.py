@@ -48,6 +48,11 @@ class Trust:
         """Fingerprints of all that hold."""
         return frozenset(each.fingerprint for each in self._all())
 
+    @property
+    def oldest(self) -> str:
+        """Fingerprint of the one that was there before the other."""
+        return (self.previous or self.current).fingerprint
+
     def of(self, root: str) -> Authority:
         """The authority of a job that was started with the root of this fingerprint; "" means the current one."""
         for each in self._all():

@@ -32,7 +32,7 @@ from unit.operator_shell.world import NAMESPACE, JumpClock, World
 
 KEY = JobKey(NAMESPACE, "charlm")
 ROOT = Trust(Authority.generate(datetime.now(UTC)))
-ME = Me("ops/one", ROOT.current.fingerprint, ROOT.roots)
+ME = Me("ops/one", ROOT.current.fingerprint, ROOT.roots, oldest=ROOT.oldest)
 WRITES = ("create", "update", "patch", "delete")
 
 

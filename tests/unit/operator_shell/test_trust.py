@@ -33,6 +33,7 @@ def test_both_roots_hold_during_a_rotation() -> None:
     old = both.worker_files("u", OLD.current.fingerprint, NOW)
     assert old["token"] == OLD.worker_files("u", "", NOW)["token"]
     assert both.worker_files("u", "", NOW)["token"] != old["token"]
+    assert (OLD.oldest, both.oldest) == (OLD.current.fingerprint, OLD.current.fingerprint)
     # Coordinators from before know the old root only, those since know both.
     assert both.serving_pair(NOW).cert_pem != both.current.serving_pair(NOW).cert_pem
     files = both.coordinator_files("u", 1, both.current.fingerprint, NOW)
@@ -138,7 +139,7 @@ async def test_a_second_operator_stands_back(world: World) -> None:
     assert world.status()["membership"]["term"] == 1
     assert len(other.client.writes) == 1
     told = condition(world, "KeptElsewhere")
-    assert "the operator ops/one keeps this job, and elsewhere/two stands back" in told["message"]
+    assert "the operator ops/one keeps this job, and any other stands back" in told["message"]
     assert '{"status":{"keeper":null}}' in told["message"]
     before = len(other.client.writes)
     await world.fail_pod("charlm-0-0", 70)

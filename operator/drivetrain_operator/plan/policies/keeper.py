@@ -14,13 +14,20 @@ from drivetrain_operator.plan.view import View
 
 
 def kept_elsewhere(view: View) -> TrainingJobStatus | None:
-    """The job's status with the word that we stand back; None if it is ours, or nobody's yet."""
+    """The job's status with the word that others stand back; None if it is ours, or nobody's yet.
+
+    Said once for a keeper, whoever says it: of several bystanders each would put its own words there, for ever.
+    """
     status = view.job.status
     keeper = status.keeper.operator
     if not keeper or keeper == view.me.operator:
         return None
+    whose = f"the operator {keeper} keeps this job,"
+    said = status.condition(ConditionType.KEPT_ELSEWHERE)
+    if said is not None and said.status == "True" and said.message.startswith(whose):
+        return status
     message = (
-        f"the operator {keeper} keeps this job, and {view.me.operator} stands back. If that one is gone for good: "
+        f"{whose} and any other stands back. If that one is gone for good: "
         f"kubectl patch trainingjob {view.job.name} -n {view.job.namespace} --subresource=status --type=merge "
         '-p {"status":{"keeper":null}}'
     )
@@ -30,9 +37,11 @@ def kept_elsewhere(view: View) -> TrainingJobStatus | None:
 def keeper(view: View, status: TrainingJobStatus) -> Decision:
     """keeper, and CredentialsLost."""
     me = view.me
-    if view.job.status.start_time is None or not status.keeper.operator:
-        # It starts, or was started by a release that did not name itself: with the one root that there was.
+    if view.job.status.start_time is None:
         status = status.model_copy(update={"keeper": Keeper(operator=me.operator, root=me.root)})
+    elif not status.keeper.operator:
+        # It was started by a release that did not name itself: with the one root that there was, so before a rotation.
+        status = status.model_copy(update={"keeper": Keeper(operator=me.operator, root=me.oldest or me.root)})
     lost = status.keeper.root not in me.roots
     before = status.is_true(ConditionType.CREDENTIALS_LOST)
     if not lost:
