@@ -17,7 +17,12 @@ MAX_PODS: Final = 8192
 
 MAX_EXACT: Final = 2**53
 """Every reader of JSON keeps whole numbers up to here as they are."""
-Number = Annotated[int, Field(ge=-1, le=MAX_EXACT)]
+MAX_TOLD: Final = MAX_EXACT - 1
+"""The highest number of a report that is believed: the operator counts steps from 1, and has to be able to write it."""
+MAX_RECOVERIES: Final = 2**40
+"""One a second for thirty thousand years. The operator adds them up over terms."""
+Number = Annotated[int, Field(ge=-1, le=MAX_TOLD)]
+Recoveries = Annotated[int, Field(ge=0, le=MAX_RECOVERIES)]
 
 
 class JobState(StrEnum):
@@ -49,7 +54,7 @@ class Failure(Message):
     """One rank process that ended when it should not have. Numbered within the term, oldest first."""
 
     seq: Number
-    incident: int = Field(ge=-MAX_EXACT, le=MAX_EXACT)
+    incident: int = Field(ge=-MAX_TOLD, le=MAX_TOLD)
     """Failures with one cause share it (all ranks raise at once): an incident costs one restart of the budget."""
     process: str
     pod_uid: str
@@ -61,7 +66,14 @@ class Failure(Message):
     step: int | None = None
     """Last step that a member had committed when this was heard; -1 before the first. None from older coordinators."""
     remedy: str = ""
-    """As in `ProcessState`: it costs nothing, and belongs to no incident."""
+    """As in `ProcessState`: it costs nothing, and belongs to no incident: `incident` is the number of an event of
+    remedies then, and negative."""
+
+    @field_validator("step")
+    @classmethod
+    def _possible_step(cls, told: int | None) -> int | None:
+        """Ranks say it. None if that cannot be."""
+        return told if told is not None and -1 <= told <= MAX_TOLD else None
 
 
 class Incompatible(Message):
@@ -102,24 +114,30 @@ class Report(Message):
     incompatible: list[Incompatible] = Field(default_factory=list)
     state_lost: int = Field(default=0, ge=0, le=1_000_000)
     """How often all holders of the training state were lost and training started over."""
-    recoveries: Number = 0
+    recoveries: Recoveries = 0
     """Of this term."""
-    recoveries_before: Number = 0
+    recoveries_before: Recoveries = 0
     """Of earlier terms, as their forms say that launchers handed over."""
     last_recovery_seconds: float | None = Field(default=None, allow_inf_nan=False)
     """From the first sign of a loss to the first step that every member of the new epoch finished. None if that loss
     was there before this coordinator, which cannot know for how long."""
 
+    @field_validator("failures")
+    @classmethod
+    def _remedies_belong_to_no_incident(cls, told: list[Failure]) -> list[Failure]:
+        """Their numbers are negative, whatever was said."""
+        return [f.model_copy(update={"incident": -abs(f.incident)}) if f.remedy else f for f in told]
+
     @field_validator("progress")
     @classmethod
     def _possible(cls, told: Progress | None) -> Progress | None:
         """Ranks say it. None if that cannot be; without a pace, if no remaining time follows from it."""
-        if told is None or not -1 <= told.step <= MAX_EXACT or not 0 <= (told.steps or 0) <= MAX_EXACT:
+        if told is None or not -1 <= told.step <= MAX_TOLD or not 0 <= (told.steps or 0) <= MAX_TOLD:
             return None
-        if told.communication is not None and not 0 <= (told.communication.bytes_per_step or 0) <= MAX_EXACT:
+        if told.communication is not None and not 0 <= (told.communication.bytes_per_step or 0) <= MAX_TOLD:
             return None
         pace = told.step_seconds
-        if pace is None or (math.isfinite(pace) and 0 <= pace * max(told.steps or 0, 10**6) <= MAX_EXACT):
+        if pace is None or (math.isfinite(pace) and 0 <= pace * max(told.steps or 0, 10**6) <= MAX_TOLD):
             return told
         return told.model_copy(update={"step_seconds": None})
 

@@ -84,6 +84,8 @@ class ConditionType(StrEnum):
     """True while the root of trust that the job was started with does not hold: it trains on, unheard."""
     STANDING_STILL = "StandingStill"
     """True while the membership trains and nothing in it moves; the message says who waits for whom."""
+    REPORT_UNUSABLE = "ReportUnusable"
+    """True while nothing can be decided with what the coordinator says: the job is looked after as if it was silent."""
 
 
 class Condition(StatusModel):
@@ -302,7 +304,7 @@ class TrainingJobStatus(StatusModel):
         default_factory=list,
         max_length=16,
         description="Complete, Failed, Suspended, Running, Ready, StateLost, KeptElsewhere, CredentialsLost, "
-        "StandingStill.",
+        "StandingStill, ReportUnusable.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: Count = Field(default=0, description="metadata.generation that this status is about.")

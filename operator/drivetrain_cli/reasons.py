@@ -141,7 +141,7 @@ def _conditions(status: Json, said: str) -> list[str]:
             continue
         if kind == "StandingStill" and holds == "True":
             lines.append(f"It stands still: {message}")
-        elif kind in ("KeptElsewhere", "CredentialsLost") and holds == "True":
+        elif kind in ("KeptElsewhere", "CredentialsLost", "ReportUnusable") and holds == "True":
             lines.append(f"{kind}: {message}")
         elif kind == "StateLost" and holds == "True":
             lines.append(f"Training state was lost: {message}")

@@ -50,6 +50,11 @@ EVENTS: Final = (
         "StandingStill", "Warning", "All workers are there and nothing moves; the message says who waits for whom."
     ),
     EventReason(
+        "ReportUnusable",
+        "Warning",
+        "Nothing can be decided with what the coordinator says: the job is looked after as if it was silent.",
+    ),
+    EventReason(
         "UnknownField",
         "Warning",
         "spec.podTemplate has a field that no pod has, most often a typing error; Kubernetes drops it.",

@@ -8,6 +8,7 @@ happens.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from drivetrain_operator.plan.decision import Decision, Policy, soonest
@@ -28,6 +29,7 @@ from drivetrain_operator.plan.policies.success import success
 from drivetrain_operator.plan.policies.summary import summary
 from drivetrain_operator.plan.policies.suspend import suspend
 from drivetrain_operator.plan.policies.tally import tally
+from drivetrain_operator.plan.policies.unusable_report import unusable_report
 from drivetrain_operator.plan.policies.workers import workers
 from drivetrain_operator.plan.stored import writable
 from drivetrain_operator.plan.view import View
@@ -67,7 +69,22 @@ def plan(view: View) -> Plan:
     elsewhere = kept_elsewhere(view)
     if elsewhere is not None:
         return Plan(elsewhere)
-    status = job.status
+    return _heard(view)
+
+
+def _heard(view: View) -> Plan:
+    """A user can suspend and end a job, and its time to live ends, whatever its coordinator says."""
+    try:
+        return _decided(view)
+    except Exception as defect:
+        if view.report is None:
+            raise
+        return _decided(replace(view, report=None), defect)
+
+
+def _decided(view: View, defect: Exception | None = None) -> Plan:
+    """`defect`: by what deciding with the report that was there ended."""
+    job, status = view.job, view.job.status
     decisions: list[Decision] = []
     was_finished = status.finished
     for policy in DECIDING if job.spec is not None else [each for each in DECIDING if each in STANDING]:
@@ -82,6 +99,7 @@ def plan(view: View) -> Plan:
         for policy in CLOSING:
             decisions.append(policy(view, status))
             status = decisions[-1].status
+        decisions.append(unusable_report(view, status, defect))
     return _outcome(view, decisions)
 
 

@@ -191,7 +191,7 @@ def test_a_sentence_is_said_once() -> None:
     assert text.count(STILL) == 1
 
 
-@pytest.mark.parametrize("kind", ["KeptElsewhere", "CredentialsLost"])
+@pytest.mark.parametrize("kind", ["KeptElsewhere", "CredentialsLost", "ReportUnusable"])
 def test_who_keeps_a_job_and_whether_it_can_be_led(kind: str) -> None:
     condition = {"type": kind, "status": "True", "reason": "x", "message": "what is the matter, and what to do"}
     lines = explain(job({**RUNNING, "conditions": [condition]}), [], [], None, NOW)

@@ -15,7 +15,7 @@ from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import EpochId, Progress
 from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.effects import (
     CreateBudget,
     CreateCoordinator,
@@ -137,6 +137,7 @@ class World:
 
     def apply(self, view: View, found: Plan, die_after: int | None = None) -> None:
         """Carry a plan out, if its view's resourceVersion still holds."""
+        assert not found.status.is_true(ConditionType.REPORT_UNUSABLE), found.status.conditions
         left = die_after if die_after is not None else 10**9
         if found.status != view.job.status:
             if left == 0 or view.job.resource_version != str(self.version):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.report import MAX_EXACT
 from drivetrain_api.status import Counted, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, use_up, wait_for_files
@@ -184,7 +185,7 @@ def _raise_term(
         }
     )
     # A job that starts anew has new launchers, which know of nothing before.
-    earlier = 0 if reason is ReplacedFor.FIRST else counted.recoveries_before + counted.recoveries
+    earlier = 0 if reason is ReplacedFor.FIRST else min(counted.recoveries_before + counted.recoveries, MAX_EXACT)
     return status.model_copy(update={"membership": membership, "counted": Counted(recoveries_before=earlier)})
 
 

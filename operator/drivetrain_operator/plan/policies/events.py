@@ -46,6 +46,8 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.STATE_LOST))
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
+    if new.is_true(unusable := ConditionType.REPORT_UNUSABLE):
+        told.extend(RecordEvent("Warning", unusable.value, c.message) for c in _changed(old, new, unusable))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.COMPLETE))
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.FAILED))

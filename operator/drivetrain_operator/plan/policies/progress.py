@@ -6,6 +6,7 @@ numbers. The last ones are written when the job is over, or stands still.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from drivetrain_api.messages import Communication, Progress
@@ -116,6 +117,5 @@ def duration(seconds: float) -> str:
 
 def _short(value: float | None) -> float | None:
     """Five digits: more would only make every write differ. Not a number (a diverged loss) is nothing to show."""
-    if value is None or value != value or value in (float("inf"), float("-inf")):
-        return None
-    return float(f"{value:.5g}")
+    short = float(f"{value:.5g}") if value is not None else math.nan
+    return short if math.isfinite(short) else None  # also of the greatest numbers, which are rounded up

@@ -6,7 +6,7 @@ to its successor makes up for that. `status.counted` remembers over terms how mu
 
 from __future__ import annotations
 
-from drivetrain_api.report import JobState, Report
+from drivetrain_api.report import MAX_EXACT, JobState, Report
 from drivetrain_api.status import TrainingJobStatus
 
 
@@ -25,7 +25,7 @@ def recoveries(status: TrainingJobStatus, report: Report) -> TrainingJobStatus:
         took = round(report.last_recovery_seconds, 3) if own and report.last_recovery_seconds is not None else None
     return status.model_copy(
         update={
-            "recoveries": status.recoveries + own + untold,
+            "recoveries": min(status.recoveries + own + untold, MAX_EXACT),
             "last_recovery_seconds": took,
             "counted": counted.model_copy(update={"recoveries": max(report.recoveries, counted.recoveries)}),
         }
