@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from drivetrain_api.report import MAX_EXACT
@@ -29,6 +29,9 @@ MAX_CHARGES: Final = 24
 MAX_NAMED: Final = 999_999_999
 """Terms and incarnations are parts of pods' names, with nine digits at most."""
 MAX_SHARDS: Final = 2 * MAX_WORKERS * MAX_PROCESSES
+FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""What is later, in a zone behind UTC, UTC cannot express. Of times that are still to come, see `plan.clocks`."""
 INDICES: Final = r"^([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$"
 
 
@@ -36,7 +39,13 @@ def _stamp(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Time = Annotated[AwareDatetime, PlainSerializer(_stamp, return_type=str)]
+def _possible(time: datetime) -> datetime:
+    if not FIRST <= time <= LAST:
+        raise ValueError(f"{time.isoformat()} is no time at which an operator can have written it")
+    return time
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_possible), PlainSerializer(_stamp, return_type=str)]
 Text = Annotated[str, Field(max_length=4096)]
 Reason = Annotated[str, Field(max_length=64)]
 Count = Annotated[int, Field(ge=0, le=MAX_EXACT)]

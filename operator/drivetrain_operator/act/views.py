@@ -54,7 +54,7 @@ class Views:
     def view(self, key: JobKey) -> View | None:
         """The view of a job, or None if it does not exist."""
         obj = self._jobs.get(key)
-        return self.around(job_view(obj, self._clock.now())) if obj is not None else None
+        return self.around(job_view(obj)) if obj is not None else None
 
     def around(self, job: JobView, pods: Iterable[PodView] | None = None) -> View:
         """The view of a job that was read already. `pods`, if given, come from a live list."""

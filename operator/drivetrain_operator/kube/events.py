@@ -55,6 +55,11 @@ EVENTS: Final = (
         "Nothing can be decided with what the coordinator says: the job is looked after as if it was silent.",
     ),
     EventReason(
+        "ClocksDiffer",
+        "Warning",
+        "An operator whose clock was days ahead wrote times into status: they count from now, deadlines, too.",
+    ),
+    EventReason(
         "UnknownField",
         "Warning",
         "spec.podTemplate has a field that no pod has, most often a typing error; Kubernetes drops it.",

@@ -33,13 +33,13 @@ Json = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def job_view(job: Json, now: datetime | None = None) -> JobView:
-    """A TrainingJob. `now`, if given, is what times in its status are held against (`stored.read`)."""
+def job_view(job: Json) -> JobView:
+    """A TrainingJob."""
     meta = job.get("metadata") or {}
     spec, invalid = _spec(str(meta.get("name", "")), json.dumps(job.get("spec") or {}))
     status, mended, unreadable = TrainingJobStatus(), False, ""
     try:
-        status, mended = stored.read(job.get("status") or {}, now)
+        status, mended = stored.read(job.get("status") or {})
     except stored.Unreadable as error:
         unreadable = str(error)
     return JobView(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from drivetrain_operator.plan.clocks import in_time
 from drivetrain_operator.plan.decision import Decision, Policy, soonest
 from drivetrain_operator.plan.effects import Effect, Plan
 from drivetrain_operator.plan.policies.budget import budget
@@ -69,7 +70,9 @@ def plan(view: View) -> Plan:
     elsewhere = kept_elsewhere(view)
     if elsewhere is not None:
         return Plan(elsewhere)
-    return _heard(view)
+    view, told = in_time(view)
+    found = _heard(view)
+    return replace(found, effects=(*told, *found.effects))
 
 
 def _heard(view: View) -> Plan:

@@ -11,8 +11,7 @@ The same holds for what is about to be written: it has to be readable afterwards
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -59,10 +58,6 @@ DESCRIBES: Final[tuple[Path, ...]] = (
 )
 """Fields that are dropped if they are out of bounds, with all that is in them; `*` is any element of a list. Every
 other field decides something."""
-FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-AHEAD: Final = timedelta(days=1)
-"""No two clocks of operators differ by this much; what is later was stamped by nobody. It would put off a deadline, or
-the end of a back-off, for ever."""
 _KNOWN: Final = frozenset(type_.value for type_ in ConditionType)
 UNREADABLE: Final = "StatusUnreadable"
 """Reason of the event that tells of such a job: a condition would have to be written into that status."""
@@ -72,11 +67,8 @@ class Unreadable(ValueError):
     """The status cannot be believed; the message names the field."""
 
 
-def read(raw: object, now: datetime | None = None) -> tuple[TrainingJobStatus, bool]:
-    """The status, and whether something of it was dropped. `now`, if given, refuses times that are still to come.
-
-    Raises `Unreadable`.
-    """
+def read(raw: object) -> tuple[TrainingJobStatus, bool]:
+    """The status, and whether something of it was dropped. Raises `Unreadable`."""
     if not isinstance(raw, Mapping):
         raise Unreadable(f"status: must be an object, not {type(raw).__name__}")
     status, mended = _parsed(raw)
@@ -84,12 +76,6 @@ def read(raw: object, now: datetime | None = None) -> tuple[TrainingJobStatus, b
         slots.parse(status.workers.indices)
     except ValueError as error:
         raise Unreadable(f"status.workers.indices: {error}") from None
-    for where, time in _times(status):
-        if time < FIRST or (now is not None and time > now + AHEAD):
-            raise Unreadable(f"status.{where}: {time.isoformat()} is no time at which an operator can have written it")
-    written = status.progress.last_update_time if status.progress is not None else None
-    if written is not None and now is not None and written > now + AHEAD:
-        return status.model_copy(update={"progress": None}), True
     return status, mended
 
 
@@ -154,17 +140,3 @@ def _begins(where: Path, path: Path) -> bool:
 
 def _told(problem: ErrorDetails) -> str:
     return f"status.{'.'.join(str(step)[:64] for step in problem['loc'])}: {problem['msg']}"
-
-
-def _times(status: TrainingJobStatus) -> Iterator[tuple[str, datetime]]:
-    """Times that decide, and where they stand."""
-    for name, time in (
-        ("startTime", status.start_time),
-        ("completionTime", status.completion_time),
-        ("membership.since", status.membership.since),
-    ):
-        if time is not None:
-            yield name, time
-    yield from ((f"conditions.{each.type}.lastTransitionTime", each.last_transition_time) for each in status.conditions)
-    yield from ((f"failures.{position}.time", each.time) for position, each in enumerate(status.failures))
-    yield from ((f"budget.charges.{position}.time", each.time) for position, each in enumerate(status.budget.charges))
