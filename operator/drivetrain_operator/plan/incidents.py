@@ -17,9 +17,13 @@ from drivetrain_api.status import MAX_CHARGES, Charge, FailureStatus, TrainingJo
 from drivetrain_operator.plan.causes import REPLACED, kept
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.view import View
+from drivetrain_operator.render import names
 
 TOGETHER: Final = timedelta(seconds=5)
-"""What is seen to end within this time for one reason is one incident. Nodes' clocks tell nothing of that."""
+"""Pods that end for one reason, none later than this after the one before, are one incident: an outage, or a node after
+the other, takes its time. Nodes' clocks tell nothing of that."""
+ONE_CAUSE: Final = timedelta(seconds=60)
+"""So much later than the one that was charged such a pod may end: what goes on for longer is charged again."""
 SAME_POD: Final = timedelta(seconds=15)
 """So much later than its coordinator may a pod's kubelet tell of the same end."""
 BEHIND_STEPS: Final = 100
@@ -34,27 +38,43 @@ def charge(view: View, status: TrainingJobStatus, seen: Sequence[FailureStatus])
     as far as its witness knows."""
     entries = list(status.failures)
     for entry in seen:
-        counted = entry.counted and not _told_already(entry, entries)
+        counted = entry.counted and not _told_already(view, entry, entries)
         entries.append(entry.model_copy(update={"counted": counted}))
         if counted:
             status = _charged(view, status, entry)
     return status.model_copy(update={"failures": kept(entries)})
 
 
-def _told_already(entry: FailureStatus, before: Sequence[FailureStatus]) -> bool:
+def _told_already(view: View, entry: FailureStatus, before: Sequence[FailureStatus]) -> bool:
     """Whether the other witness has told of this end, or one of the same kind of other pods of the same moment."""
     if entry.process:
         # The pod has ended as a whole, and its process with it, whenever we hear of that.
         return any(not other.process and other.pod == entry.pod for other in before)
-    return any(_one_end(entry, other) or _one_cause(entry, other) for other in before)
+    return any(_one_end(entry, other) for other in before) or _one_cause(view, entry, before)
 
 
 def _one_end(pod: FailureStatus, other: FailureStatus) -> bool:
     return other.pod == pod.pod and other.reason != REPLACED and abs(pod.time - other.time) <= SAME_POD
 
 
-def _one_cause(pod: FailureStatus, other: FailureStatus) -> bool:
-    return other.counted and other.reason == pod.reason and abs(pod.time - other.time) <= TOGETHER
+def _one_cause(view: View, pod: FailureStatus, before: Sequence[FailureStatus]) -> bool:
+    """Whether a chain of ends for one reason goes on with this one. Status does not keep all of its links: the newest,
+    and the one that was charged."""
+    alike = [other for other in before if other.reason == pod.reason]
+    charged = next((other for other in reversed(alike) if other.counted), None)
+    if charged is None:
+        return False
+    since = abs(pod.time - charged.time)
+    if since <= TOGETHER:
+        return True
+    # A successor in a slot of the chain has tried anew: a crash loop is no outage.
+    chain = alike[alike.index(charged) :]
+    again = any(_slot(view, other) == _slot(view, pod) and other.pod != pod.pod for other in chain)
+    return not again and since <= ONE_CAUSE and abs(pod.time - alike[-1].time) <= TOGETHER
+
+
+def _slot(view: View, failure: FailureStatus) -> int:
+    return names.identify(view.job.name, failure.pod).index
 
 
 def _charged(view: View, status: TrainingJobStatus, entry: FailureStatus) -> TrainingJobStatus:

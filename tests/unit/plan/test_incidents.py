@@ -192,3 +192,34 @@ def test_what_drivetrain_ended_itself_pays_for_no_pod() -> None:
     first = plan(seen(started(), 0, None, [remedy])).status
     assert first.restarts == 0
     assert plan(seen(first, 1, ended(1, 70), [remedy])).status.restarts == 1
+
+
+def outage(step: float, workers: int = 64, successors: bool = False) -> TrainingJobStatus:
+    """Workers end one after the other, so many seconds apart, for one reason. `successors`: it is one slot, again and
+    again."""
+    of = spec(workers=workers, recovery={"maxRestarts": 1000})
+    status = started(of)
+    for n in range(workers):
+        index, incarnation = (0, n) if successors else (n, 0)
+        view = replace(running(of, status=status, report=None), now=NOW + timedelta(seconds=step * n))
+        pods = tuple(worker(i, status.incarnations.get(i, 0)) for i in range(workers) if i != index)
+        view = replaced(replace(view, pods=(*pods, ended(index, 1, incarnation, tail=f"it is {n}"))))
+        status = plan(view).status
+        assert status.incarnations.get(index) == incarnation + 1
+    return TrainingJobStatus.model_validate(status_json(status))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "restarts"),
+    [
+        ("all within a minute", outage(2, 31), 1),
+        ("one after the other for two minutes", outage(2, 64), 3),
+        ("each by itself", outage(6, 5), 5),
+        ("a crash loop", outage(4, 12, successors=True), 6),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_one_outage_is_one_incident_and_a_crash_loop_is_none(
+    name: str, status: TrainingJobStatus, restarts: int
+) -> None:
+    assert (status.restarts, status.budget.used) == (restarts, restarts)
