@@ -255,7 +255,7 @@ class Charge(StatusModel):
     """Incidents that were charged at about one time."""
 
     time: Time = Field(description="When the last of them was charged.")
-    step: Count = Field(description="Steps that all members had finished by then.")
+    step: Count = Field(description="Most steps that all members had ever finished by then.")
     incidents: int = Field(default=1, ge=1, le=MAX_EXACT, description="How many they are.")
 
 
@@ -267,7 +267,13 @@ class Budget(StatusModel):
     charges: list[Charge] = Field(
         default_factory=list,
         max_length=MAX_CHARGES,
-        description="Incidents that count now, oldest first; many at about one time are one entry.",
+        description="Incidents that count now, oldest first; many at about one time are one entry. A job that is "
+        "suspended and resumed begins with none.",
+    )
+    steps: Count = Field(
+        default=0,
+        description="Most steps that were trained before training had to start over; 0 if it had not. Later incidents "
+        "count until it is past that.",
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from drivetrain_api.status import MAX_CHARGES, Charge, FailureStatus, TrainingJobStatus
+from drivetrain_api.status import MAX_CHARGES, Budget, Charge, FailureStatus, TrainingJobStatus
 from drivetrain_operator.plan.causes import REPLACED, kept
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.view import View
@@ -78,7 +78,8 @@ def _slot(view: View, failure: FailureStatus) -> int:
 
 
 def _charged(view: View, status: TrainingJobStatus, entry: FailureStatus) -> TrainingJobStatus:
-    step = max(steps_done(view, status) or 0, entry.step + 1 if entry.step is not None else 0)
+    told = entry.step + 1 if entry.step is not None else 0
+    step = max(steps_done(view, status) or 0, status.budget.steps, told)
     charges = _entered(status.budget.charges, Charge(time=entry.time, step=step, incidents=1), _window(view))
     return status.model_copy(
         update={
@@ -109,6 +110,18 @@ def _both(one: Charge, other: Charge) -> Charge:
 
 def _cell(time: datetime, window: timedelta) -> int:
     return int(time.timestamp()) * CELLS // int(window.total_seconds())
+
+
+def starts_over(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    """`status` of a job whose progress will not be known for a while: what is charged meanwhile lies behind it only
+    once it is past where it was."""
+    most = max(steps_done(view, status) or 0, status.budget.steps)
+    return status.model_copy(update={"budget": status.budget.model_copy(update={"steps": most})})
+
+
+def forgiven(status: TrainingJobStatus) -> TrainingJobStatus:
+    """`status` of a job that its user lets try anew: with a budget that is not used."""
+    return status.model_copy(update={"budget": Budget()})
 
 
 def behind(view: View, status: TrainingJobStatus) -> TrainingJobStatus:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from drivetrain_api.messages import OUT_OF_MEMORY, Progress
-from drivetrain_api.report import Failure
+from drivetrain_api.report import Failure, JobState
 from drivetrain_api.status import MAX_CHARGES, Budget, Charge, TrainingJobStatus
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
@@ -223,3 +223,33 @@ def test_one_outage_is_one_incident_and_a_crash_loop_is_none(
     name: str, status: TrainingJobStatus, restarts: int
 ) -> None:
     assert (status.restarts, status.budget.used) == (restarts, restarts)
+
+
+def test_what_fails_after_all_state_was_lost_lies_where_the_job_had_been() -> None:
+    """Nobody tells of steps then: the charge was forgiven with the first step."""
+    before = plan(running(report=report(progress=Progress(step=4999)))).status
+    waiting = report(state_lost=1, progress=None, world=0, state=JobState.WAITING, members=[], joined=[], ready=[])
+    lost = plan(running(status=before, report=waiting)).status
+    assert (lost.attempt, lost.progress, lost.budget.steps) == (1, None, 5000)
+    failed = plan(replaced(running(status=lost, report=waiting), ended(0, 137, reason="OOMKilled"))).status
+    assert failed.budget.charges == [Charge(time=NOW, step=5000)]
+    later = running(status=failed, report=report(state_lost=1, progress=Progress(step=4800)))
+    found = plan(replace(later, now=NOW + timedelta(days=1))).status
+    assert found.budget.used == 1
+    past = running(status=found, report=report(state_lost=1, progress=Progress(step=5099)))
+    assert plan(replace(past, now=NOW + timedelta(days=2))).status.budget.used == 0
+
+
+def test_a_coordinator_that_comes_after_the_loss_finds_it_the_same() -> None:
+    before = plan(running(report=report(progress=Progress(step=4999)))).status
+    found = plan(running(status=before, report=report(progress=Progress(step=100)))).status
+    assert (found.attempt, found.budget.steps) == (1, 5000)
+
+
+def test_a_job_that_is_resumed_has_its_whole_budget() -> None:
+    """Its script was mended, and its save lies before the place at which it failed."""
+    before = charged(60, 5000).model_copy(update={"budget": charged(60, 5000).budget.model_copy(update={"steps": 7})})
+    rests = plan(running(spec(suspend=True), status=before)).status
+    assert rests.budget.charges
+    resumed = plan(replace(running(status=rests), pods=(), report=None)).status
+    assert (resumed.budget, resumed.restarts) == (Budget(summary="0 of 10"), 2)

@@ -15,6 +15,7 @@ from drivetrain_operator.plan.children import coordinators, of_role, use_up
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.effects import DeletePod
+from drivetrain_operator.plan.incidents import forgiven
 from drivetrain_operator.plan.policies.budget import at_rest
 from drivetrain_operator.plan.policies.progress import last_seen
 from drivetrain_operator.plan.view import View
@@ -41,7 +42,7 @@ def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     status = with_condition(view, status, ConditionType.SUSPENDED, False, "JobResumed", "spec.suspend is false")
     if status.membership.term == 0:
         return status  # it never ran: this is still the first attempt
-    return status.model_copy(update={"attempt": status.attempt + 1, "progress": None})
+    return forgiven(status).model_copy(update={"attempt": status.attempt + 1, "progress": None})
 
 
 def _how_far(status: TrainingJobStatus) -> str:

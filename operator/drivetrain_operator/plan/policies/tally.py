@@ -21,7 +21,7 @@ from drivetrain_operator.plan.causes import hopeless_process, last_line, process
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
-from drivetrain_operator.plan.incidents import charge
+from drivetrain_operator.plan.incidents import charge, starts_over
 from drivetrain_operator.plan.policies.recovered import recoveries
 from drivetrain_operator.plan.view import View
 
@@ -121,7 +121,7 @@ def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> Traini
         )
     status = with_condition(view, status, ConditionType.STATE_LOST, True, "PartLost" if part else "NoSurvivor", message)
     counted = status.counted.model_copy(update={"state_lost": max(report.state_lost, status.counted.state_lost)})
-    return status.model_copy(update={"attempt": attempt, "progress": None, "counted": counted})
+    return starts_over(view, status).model_copy(update={"attempt": attempt, "progress": None, "counted": counted})
 
 
 def _went_back(status: TrainingJobStatus, report: Report) -> bool:
