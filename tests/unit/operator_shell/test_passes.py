@@ -164,6 +164,26 @@ async def test_a_status_that_cannot_be_is_told_once_and_harms_no_other_job(world
     assert pilot.events.count("StatusUnreadable") == 2  # somebody did it again
 
 
+async def test_times_of_a_clock_that_was_ahead_are_written_anew_once(world: World) -> None:
+    """The job was left alone until a person mended each of its times."""
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    good = world.job()
+    world.api.store.put(JOBS, {**good, "status": {**good["status"], "startTime": "2101-01-01T00:00:00Z"}})
+    before = len(pilot.client.writes)
+    for _ in range(10):
+        found = await pilot.run_pass()
+        assert found is not None
+        assert not found.unreadable
+    assert len(pilot.client.writes) - before == 1
+    assert world.status()["startTime"] < "2101"
+    assert pilot.events.count("ClocksDiffer") == 1
+    await world.fail_pod("charlm-1-0", 70)
+    await drive(pilot, running(2))
+    assert "charlm-1-1" in world.names()
+
+
 async def test_a_coordinator_hears_of_a_new_pod_before_status_counts_it(world: World) -> None:
     """Its launcher is let in by the roster, and must not wait for a write that can wait."""
     uid = (await world.create_job(a_job()))["metadata"]["uid"]
