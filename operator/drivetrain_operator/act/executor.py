@@ -253,11 +253,12 @@ class Executor:
             return others
         if self._memory.is_template_tried(job.uid, job.generation):
             return effects
+        failures = len(outcome.failures)
         await self._attempt(job, first, outcome, asyncio.Semaphore(1))
         refused = [each for each in self._memory.refusals(job.uid, job.generation) if each.name == first.name]
         if any(each.kind is RefusalKind.INVALID for each in refused):
             return others
-        if not refused:
+        if not refused and len(outcome.failures) == failures:
             self._memory.template_tried(job.uid, job.generation)
         return [effect for effect in effects if effect is not first]
 

@@ -11,6 +11,7 @@ from drivetrain_operator.act.asking import current_names
 from drivetrain_operator.act.jobs import JobCache, JobKey
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
+from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
@@ -34,6 +35,7 @@ class Views:
         patience: Patience,
         complaints: ComplaintBook,
         me: Me,
+        specs: Specs,
     ) -> None:
         self._jobs = jobs
         self._children = children
@@ -44,6 +46,7 @@ class Views:
         self._patience = patience
         self._complaints = complaints
         self._me = me
+        self._specs = specs
         self._serving = False
 
     def serving(self) -> None:
@@ -54,7 +57,7 @@ class Views:
     def view(self, key: JobKey) -> View | None:
         """The view of a job, or None if it does not exist."""
         obj = self._jobs.get(key)
-        return self.around(job_view(obj, self._clock.now())) if obj is not None else None
+        return self.around(job_view(obj, self._clock.now(), self._specs.read)) if obj is not None else None
 
     def around(self, job: JobView, pods: Iterable[PodView] | None = None) -> View:
         """The view of a job that was read already. `pods`, if given, come from a live list."""

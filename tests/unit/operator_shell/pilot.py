@@ -13,6 +13,7 @@ from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.act.reconciler import Pass, Reconciler
+from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.client import KubeClient
@@ -113,6 +114,7 @@ class Pilot:
             Patience(listening, lambda: len(self.jobs)),
             ComplaintBook(listening, lambda _: None),
             self.me,
+            Specs(),
         )
         self.reconciler = Reconciler(
             self.client, self.jobs, self.views, self.memory, self.executor, self.rosters, plan, lambda *_: True
