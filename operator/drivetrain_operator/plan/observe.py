@@ -163,7 +163,9 @@ def budget_view(budget: Json) -> BudgetView:
     owner = next((str(o.get("uid")) for o in meta.get("ownerReferences") or () if o.get("controller")), "")
     said = spec.get("minAvailable")
     least = said if isinstance(said, int) else -1
-    return BudgetView(meta.get("name", ""), meta.get("uid", ""), least, spec == rules(owner, least))
+    ours = rules(owner, least)
+    keys = set((spec.get("selector") or {}).get("matchLabels") or ()) - set(ours["selector"]["matchLabels"])
+    return BudgetView(meta.get("name", ""), meta.get("uid", ""), least, spec == ours, tuple(sorted(keys)))
 
 
 def _ready(ours: Json, condition: Json) -> bool:

@@ -82,6 +82,7 @@ class Pilot:
     world: World
     death: Death | None = None
     me: Me = ME
+    trust: Trust = ROOT
     started: float = 0.0
     conflicts: int = 0
     errors: list[str] = field(default_factory=list)
@@ -100,7 +101,7 @@ class Pilot:
             self.client,
             lambda _, event: self.events.append(event.reason),
             self.memory,
-            ROOT,
+            self.trust,
             Platform("drivetrain-operator", "https://127.0.0.1:1"),
             clock,
         )
