@@ -304,6 +304,12 @@ class Resolved(StatusModel):
     coordinator_address: str | None = Field(
         default=None, max_length=64, description="Address of the coordinator's Service, which workers were given."
     )
+    name_suffix: str = Field(
+        default="",
+        max_length=8,
+        pattern=r"^[0-9a-f]*$",
+        description="Piece of the job's uid with which names of its pods end; empty in jobs of older releases.",
+    )
     script: str | None = Field(
         default=None, max_length=253, description="The job's own copy of spec.script.configMap, which workers mount."
     )

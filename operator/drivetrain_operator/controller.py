@@ -22,6 +22,7 @@ from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.act.queue import Priority, WorkQueue
 from drivetrain_operator.act.reconciler import Pass, Reconciler
+from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.act.workers import work
 from drivetrain_operator.clock import Clock
@@ -109,6 +110,7 @@ class Controller:
         )
         self._patience = Patience(given.listening, lambda: len(self.jobs))
         self._memory = JobMemory(given.clock, given.listening)
+        self._specs = Specs()
         self._views = Views(
             self.jobs,
             self.children.family,
@@ -125,6 +127,7 @@ class Controller:
                 scope.budgets,
                 given.trust.oldest,
             ),
+            self._specs,
         )
         executor = Executor(
             given.client, given.tell, self._memory, given.trust, given.platform, given.clock, count=metrics.effect
@@ -175,6 +178,7 @@ class Controller:
     def _job_gone(self, key: JobKey, uid: str) -> None:
         self._orphaning.discard(uid)
         self._memory.forget(uid)
+        self._specs.forget(uid)
         self._given.book.forget(uid)
         self._given.complaints.forget(uid)
         self._given.rosters.forget(uid)
@@ -235,9 +239,12 @@ class Controller:
                 break
             except KubeError as error:
                 # 404 means that the CRD is not installed yet.
-                failures += 1
                 log.warning("TrainingJobs cannot be listed yet", extra={"error": str(error), **where})
-                await self._given.clock.sleep(Backoff(cap=10.0).delay(failures, self._given.rng))
+            except Exception:
+                # A defect that something in this namespace brings to light ends nothing in the others.
+                log.exception("TrainingJobs cannot be read", extra=where)
+            failures += 1
+            await self._given.clock.sleep(Backoff(cap=10.0).delay(failures, self._given.rng))
         if not self._filled:
             self._views.serving()
         self._filled.add(namespace)
@@ -267,6 +274,8 @@ class Controller:
                     await self.resync(namespace)
                 except KubeError as error:
                     log.warning("resync failed", extra={"error": str(error), "namespace": namespace or "all"})
+                except Exception:
+                    log.exception("resync failed by a defect", extra={"namespace": namespace or "all"})
             for key in self.jobs.jobs():
                 self.queue.add(key, priority=Priority.RESYNC)
 

@@ -7,16 +7,18 @@ objects. So there is one low-level handler, which passes the event on and return
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, cast
 
 import aiohttp
 import kopf
 
 from drivetrain_api.constants import GROUP, PLURAL, VERSION
 from drivetrain_operator.kube.auth import Access
+from drivetrain_operator.kube.depth import shallow
 from drivetrain_operator.kube.errors import CredentialsError
 from drivetrain_operator.kube.resources import Object
+from drivetrain_operator.kube.watch import Lines
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def registry(
             headers={"Authorization": given.authorization} if given.authorization else None,
             proxy=given.proxy,
             trace_configs=[trace()],
+            response_class=ShallowResponse,
         )
         return kopf.AiohttpSession(server=given.server, aiohttp_session=session, default_namespace=given.namespace)
 
@@ -59,6 +62,35 @@ def registry(
         observe(event["type"], dict(event["object"]))
 
     return handlers
+
+
+class ShallowResponse(aiohttp.ClientResponse):
+    """What kopf reads: nothing in it is nested deeper than its parser, and its copying, can take."""
+
+    async def start(self, connection: Any) -> ShallowResponse:
+        await super().start(connection)
+        self.content = cast(aiohttp.StreamReader, _ShallowLines(self.content))
+        return self
+
+    async def json(self, **given: Any) -> Any:
+        self._body = shallow(await self.read())
+        return await super().json(**given)
+
+
+class _ShallowLines:
+    """A stream of which kopf asks for chunks, and gets whole lines."""
+
+    def __init__(self, stream: aiohttp.StreamReader) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        lines = Lines()
+        async for chunk in self._stream.iter_chunked(size):
+            for line in lines.feed(chunk):
+                yield shallow(line) + b"\n"
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -83,7 +83,7 @@ class KopfWatch:
             try:
                 asyncio.run(self._watch(scope, home, observe, ended))
                 error: BaseException | None = None
-            except Exception as broken:  # noqa: BLE001 - whatever kopf ends by, and it is logged
+            except (Exception, asyncio.CancelledError) as broken:  # noqa: BLE001 - whatever kopf ends by; it is logged
                 error = broken
             if ended.is_set():
                 return

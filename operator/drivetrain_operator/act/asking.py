@@ -59,7 +59,7 @@ class Asking:
             wanted |= current
         if leader is not None and not memory.is_gone(job.uid, leader):
             wanted.add(leader)
-        wanted -= {pod.name for pod in view.pods} | {refusal.name for refusal in view.refusals}
+        wanted -= {pod.name for pod in view.pods} | {refusal.name for refusal in view.refusals if refusal.certain}
         answers = await self._get(view, sorted(wanted), missing)
         failed = {name for name, answer in answers.items() if isinstance(answer, KubeError)}
         found = tuple(answer for answer in answers.values() if isinstance(answer, PodView))
@@ -108,11 +108,11 @@ def current_names(job: JobView) -> set[str]:
     """Of the worker pods that status wants."""
     indices = slots.parse(job.status.workers.indices)
     used = job.status.incarnations
-    return {names.worker(job.name, job.uid, index, used.get(index, 0)) for index in indices}
+    return {names.worker(job.name, names.of(job.status), index, used.get(index, 0)) for index in indices}
 
 
 def _missing_coordinator(view: View) -> str | None:
     term = view.job.status.membership.term
     if term == 0 or view.age(Sight.TERM, term) < LAG_SECONDS or any(pod.term == term for pod in view.pods):
         return None
-    return names.coordinator(view.job.name, view.job.uid, term)
+    return names.coordinator(view.job.name, names.of(view.job.status), term)

@@ -77,6 +77,11 @@ class ChildKind:
     identity: tuple[str, ...] = ()
     """Labels in which one with the wanted name has to agree with what was wanted."""
 
+    @property
+    def readable(self) -> bool:
+        """Whether one can be asked for by name."""
+        return "get" in self.verbs.split()
+
 
 def _pod_is_urgent(view: ChildView) -> bool:
     return isinstance(view, PodView) and (view.over or view.deleting)

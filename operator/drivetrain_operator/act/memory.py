@@ -26,12 +26,17 @@ class _Refused:
     generation: int
     at: float
     count: int
+    certain: bool
 
 
 @dataclass(slots=True)
 class _Remembered:
     refused: dict[str, _Refused] = field(default_factory=dict)
     files: dict[str, float] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    """Names of what a create may have made whose answer was lost."""
+    scripts: dict[str, str] = field(default_factory=dict)
+    """Digests of the texts of copies, by name."""
     tried_generation: int = -1
     written: str = ""
     written_at: float = 0.0
@@ -56,28 +61,45 @@ class JobMemory:
         self._listening = listening
         self._jobs: dict[str, _Remembered] = {}
 
+    def unsure(self, job_uid: str, name: str) -> None:
+        """A create of `name` had no answer: no refusal proves any more that it does not exist."""
+        self._of(job_uid).unsure.add(name)
+
+    def script(self, job_uid: str, name: str, digest: str) -> None:
+        """The job's copy of this name has this text."""
+        self._of(job_uid).scripts[name] = digest
+
+    def script_digest(self, job_uid: str, name: str) -> str:
+        """As `script` said of it last; empty if this process never saw it."""
+        return self._of(job_uid).scripts.get(name, "")
+
     def refused(self, job_uid: str, name: str, kind: RefusalKind, message: str, generation: int) -> None:
         """The create of `name` was refused. Refusals of one kind and generation are counted."""
         known = self._of(job_uid).refused
         before = known.get(name)
         again = before is not None and (before.kind, before.generation) == (kind, generation)
         count = before.count + 1 if before is not None and again else 1
-        known[name] = _Refused(kind, message, generation, self._clock.monotonic(), count)
+        certain = name not in self._of(job_uid).unsure
+        known[name] = _Refused(kind, message, generation, self._clock.monotonic(), count, certain)
 
     def succeeded(self, job_uid: str, name: str) -> None:
         """The create of `name` went through: an earlier refusal is history, and it is there now."""
         self._of(job_uid).refused.pop(name, None)
         self._of(job_uid).gone.discard(name)
+        self._of(job_uid).unsure.discard(name)
 
-    def refusals(self, job_uid: str, generation: int) -> tuple[Refusal, ...]:
-        """What was refused for this generation of the job. Refusals of an older one are dropped: the spec changed."""
+    def refusals(self, job_uid: str, generation: int, seen: Collection[str] = ()) -> tuple[Refusal, ...]:
+        """What was refused for this generation of the job. Refusals of an older one are dropped: the spec changed; and
+        those of what is `seen`, by name: it is there."""
         job = self._jobs.get(job_uid)
         if job is None:
             return ()
-        job.refused = {name: item for name, item in job.refused.items() if item.generation == generation}
+        job.refused = {
+            name: item for name, item in job.refused.items() if item.generation == generation and name not in seen
+        }
         now = self._clock.monotonic()
         return tuple(
-            Refusal(name, item.kind, item.message, item.generation, now - item.at, item.count)
+            Refusal(name, item.kind, item.message, item.generation, now - item.at, item.count, item.certain)
             for name, item in sorted(job.refused.items())
         )
 

@@ -11,6 +11,7 @@ from drivetrain_operator.act.asking import current_names
 from drivetrain_operator.act.jobs import JobCache, JobKey
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
+from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
@@ -34,6 +35,7 @@ class Views:
         patience: Patience,
         complaints: ComplaintBook,
         me: Me,
+        specs: Specs,
     ) -> None:
         self._jobs = jobs
         self._children = children
@@ -44,6 +46,7 @@ class Views:
         self._patience = patience
         self._complaints = complaints
         self._me = me
+        self._specs = specs
         self._serving = False
 
     def serving(self) -> None:
@@ -54,7 +57,7 @@ class Views:
     def view(self, key: JobKey) -> View | None:
         """The view of a job, or None if it does not exist."""
         obj = self._jobs.get(key)
-        return self.around(job_view(obj)) if obj is not None else None
+        return self.around(job_view(obj, self._specs.read)) if obj is not None else None
 
     def around(self, job: JobView, pods: Iterable[PodView] | None = None) -> View:
         """The view of a job that was read already. `pods`, if given, come from a live list."""
@@ -64,7 +67,7 @@ class Views:
         found = tuple(sorted(family.pods if pods is None else pods, key=lambda pod: pod.name))
         seen = self._memory.seen(job.uid, _sights(job, found))
         self._measure(job.uid, found, seen, received)
-        leader = names.coordinator(job.name, job.uid, job.status.membership.term)
+        leader = names.coordinator(job.name, names.of(job.status), job.status.membership.term)
         return View(
             job=job,
             now=self._clock.now(),
@@ -73,7 +76,7 @@ class Views:
             budget=family.budget,
             files=self._memory.files(job.uid),
             report=ReportView(received.report, now - received.at) if received is not None else None,
-            refusals=self._memory.refusals(job.uid, job.generation),
+            refusals=self._memory.refusals(job.uid, job.generation, _names(found, family)),
             me=self._me,
             complaints=self._complaints.recent(job.uid),
             lost=self._memory.lost(job.uid, found, current_names(job) | {leader}),
@@ -99,6 +102,11 @@ class Views:
                 self._patience.started(job_uid, pod.uid, max(0.0, seen[Sight.STARTED, pod.uid] - age))
 
 
+def _names(pods: Iterable[PodView], family: Family) -> set[str]:
+    others = (each.name for each in (family.service, family.budget) if each is not None)
+    return {*(pod.name for pod in pods), *others}
+
+
 def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | int]]:
     found: list[tuple[Sight, str | int]] = [(Sight.TERM, job.status.membership.term)]
     for pod in pods:
@@ -110,7 +118,7 @@ def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | in
             found.append((Sight.PLACED, pod.uid))
     there = {pod.name for pod in pods}
     for index in job.status.taken_away:
-        name = names.worker(job.name, job.uid, index, job.status.incarnations.get(index, 0))
+        name = names.worker(job.name, names.of(job.status), index, job.status.incarnations.get(index, 0))
         if name not in there:
             found.append((Sight.MISSING, name))
     return found

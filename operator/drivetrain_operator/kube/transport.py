@@ -23,6 +23,7 @@ import aiohttp
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.kube.auth import Access, Credentials
 from drivetrain_operator.kube.backoff import Backoff
+from drivetrain_operator.kube.depth import loads
 from drivetrain_operator.kube.errors import ApiError, Unreachable, error_from_status
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -220,7 +221,7 @@ async def received(request: Request, response: aiohttp.ClientResponse) -> AsyncG
 async def _read(request: Request, response: aiohttp.ClientResponse) -> Any:
     raw = await response.read()
     try:
-        return json.loads(raw) if raw else {}
+        return loads(raw) if raw else {}
     except ValueError as error:
         raise Unreachable(f"{request}: the answer is not JSON; is {response.url.host} an API server?") from error
 
@@ -228,7 +229,7 @@ async def _read(request: Request, response: aiohttp.ClientResponse) -> Any:
 async def _refusal(request: Request, response: aiohttp.ClientResponse) -> ApiError:
     raw = await response.read()
     try:
-        body = json.loads(raw)
+        body = loads(raw)
     except ValueError:
         body = None
     if not isinstance(body, dict):  # a proxy or load balancer speaks for itself, not in Status objects

@@ -1,11 +1,11 @@
 """From the bytes of a watch to its events. Knows nothing of HTTP connections or of what the objects mean."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_operator.kube.depth import loads
 from drivetrain_operator.kube.errors import Unreachable, WatchSilent, error_from_status
 from drivetrain_operator.kube.resources import Object
 
@@ -62,7 +62,7 @@ class Lines:
 def parse(line: bytes) -> WatchEvent:
     """One event. An ERROR event is raised: `Gone` for 410, else the error of its status."""
     try:
-        raw = json.loads(line)
+        raw = loads(line)
         kind, obj = raw["type"], raw["object"]
         if kind == _ERROR:
             status = int(obj.get("code") or 500)

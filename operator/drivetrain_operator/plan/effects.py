@@ -55,6 +55,8 @@ class PatchBudget:
     name: str
     uid: str
     least: int
+    surplus: tuple[str, ...] = ()
+    """Keys of its selector that somebody added."""
 
 
 class SecretKind(StrEnum):
@@ -96,6 +98,8 @@ class CreateScript:
     """The ConfigMap."""
     key: str
     """What it must have."""
+    first: bool = True
+    """Nothing runs yet: whatever the source says is the job's script."""
 
 
 @dataclass(frozen=True, slots=True)

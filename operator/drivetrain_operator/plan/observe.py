@@ -5,11 +5,10 @@ Owner checks are the caller's index: it hands over only objects whose controller
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -28,15 +27,42 @@ from drivetrain_operator.plan import stored
 from drivetrain_operator.plan.view import BudgetView, JobView, PodPhase, PodView, ServiceView, Terminated
 from drivetrain_operator.render import names
 from drivetrain_operator.render.budget import rules
+from drivetrain_operator.render.shape import is_deep
 
 Json = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DEEPEST: Final = 60
+"""Levels of a spec. A template, which is at its second, is refused for less, with its path."""
 
 
-def job_view(job: Json) -> JobView:
+@dataclass(frozen=True, slots=True)
+class SpecRead:
+    """A spec, or why it cannot be used."""
+
+    spec: TrainingJobSpec | None
+    invalid: tuple[str, ...] = ()
+
+
+def read_spec(job: Json) -> SpecRead:
+    """Of any stored object, whatever its schemaless parts hold."""
+    raw = job.get("spec") or {}
+    if is_deep(raw, DEEPEST):
+        return SpecRead(None, (f"spec: is nested more than {DEEPEST} levels deep",))
+    try:
+        spec = TrainingJobSpec.model_validate(raw)
+        invalid = tuple(violations(job))
+    except ValidationError as error:
+        return SpecRead(None, tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        # What a rule or a model stumbles over is no spec that could be planned with.
+        return SpecRead(None, (f"spec: cannot be read: {error}",))
+    return SpecRead(None if invalid else spec, invalid)
+
+
+def job_view(job: Json, read: Callable[[Json], SpecRead] = read_spec) -> JobView:
     """A TrainingJob."""
     meta = job.get("metadata") or {}
-    spec, invalid = _spec(str(meta.get("name", "")), json.dumps(job.get("spec") or {}))
+    spec, invalid = (found := read(job)).spec, found.invalid
     status, mended, unreadable = TrainingJobStatus(), False, ""
     try:
         status, mended = stored.read(job.get("status") or {})
@@ -58,18 +84,6 @@ def job_view(job: Json) -> JobView:
         unreadable=unreadable,
         replaces=job["status"] if mended else None,
     )
-
-
-@functools.lru_cache(maxsize=1024)
-def _spec(name: str, text: str) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
-    """The spec of a job of this name, or why it cannot be used. Read in every pass, and changed by hardly any."""
-    raw = json.loads(text)
-    try:
-        spec = TrainingJobSpec.model_validate(raw)
-    except ValidationError as error:
-        return None, tuple(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    invalid = tuple(violations({"metadata": {"name": name}, "spec": raw}))
-    return (None if invalid else spec), invalid
 
 
 def is_orphaning(job: Json) -> bool:
@@ -149,7 +163,9 @@ def budget_view(budget: Json) -> BudgetView:
     owner = next((str(o.get("uid")) for o in meta.get("ownerReferences") or () if o.get("controller")), "")
     said = spec.get("minAvailable")
     least = said if isinstance(said, int) else -1
-    return BudgetView(meta.get("name", ""), meta.get("uid", ""), least, spec == rules(owner, least))
+    ours = rules(owner, least)
+    keys = set((spec.get("selector") or {}).get("matchLabels") or ()) - set(ours["selector"]["matchLabels"])
+    return BudgetView(meta.get("name", ""), meta.get("uid", ""), least, spec == ours, tuple(sorted(keys)))
 
 
 def _ready(ours: Json, condition: Json) -> bool:

@@ -55,7 +55,7 @@ def wait(view: View, status: TrainingJobStatus, index: int, last: PodView | None
     row = status.taken_away.get(index, 0)
     used = status.incarnations.get(index, 0)
     if row >= 2:
-        name = names.worker(view.job.name, view.job.uid, index, used)
+        name = names.worker(view.job.name, names.of(status), index, used)
         waits.append(min(2.0 ** min(row - 1, 10), MAX_TAKEN_SECONDS) - view.age(Sight.MISSING, name))
     if used >= 2 and last is not None and _lived(view, last) < SHORT_LIFE_SECONDS:
         waits.append(min(2.0 ** min(used - 1, 10), MAX_FAILED_SECONDS) - view.age(Sight.OVER, last.uid))

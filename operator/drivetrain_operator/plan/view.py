@@ -148,6 +148,8 @@ class BudgetView:
     """Workers that have to stay; -1 if it does not say so by a number."""
     as_rendered: bool
     """Whether it says what it should beside that."""
+    surplus: tuple[str, ...] = ()
+    """Keys of its selector that are none of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,8 @@ class Refusal:
     """Since the last try."""
     count: int = 1
     """Tries refused in a row."""
+    certain: bool = True
+    """It does not exist. Not so where the answer to another try was lost: that one may still have made it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,10 @@ def budget(job: JobView, effect: CreateBudget) -> Json:
 
 def budget_patch(job: JobView, effect: PatchBudget) -> Json:
     """Body of the merge patch; the uid in it is a precondition."""
-    return {"metadata": {"uid": effect.uid}, "spec": {**rules(job.uid, effect.least), "maxUnavailable": None}}
+    spec = rules(job.uid, effect.least)
+    labels = spec["selector"]["matchLabels"] | dict.fromkeys(effect.surplus)
+    selector = {"matchLabels": labels, "matchExpressions": None}
+    return {"metadata": {"uid": effect.uid}, "spec": {**spec, "maxUnavailable": None, "selector": selector}}
 
 
 def rules(job_uid: str, least: int) -> Json:

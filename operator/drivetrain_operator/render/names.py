@@ -20,6 +20,7 @@ from drivetrain_api.constants import (
     ROLE_COORDINATOR,
     ROLE_WORKER,
 )
+from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.effects import PodOwner
 from drivetrain_operator.plan.view import JobView
 
@@ -34,15 +35,26 @@ _SERVICE_NAME: Final = 45
 MANAGED_BY: Final = "drivetrain-operator"
 
 
-def worker(job: str, uid: str, index: int, incarnation: int) -> str:
-    """Pod of one slot; the incarnation counts the pods that the slot has used. It ends with the beginning of the job's
-    uid, as all names do: a job that is made again under its name never waits for what the old one left."""
-    return f"{job}-{index}-{incarnation}-{_short(uid)}"
+def suffix(uid: str) -> str:
+    """With which names of a job's children end: a job that is made again under its name never waits for what the old
+    one left. Frozen in status when the job starts: one that an older release has started has none, and keeps its
+    names."""
+    return uid[:5]
 
 
-def coordinator(job: str, uid: str, term: int) -> str:
+def of(status: TrainingJobStatus) -> str:
+    """The suffix that the job has."""
+    return status.resolved.name_suffix if status.resolved is not None else ""
+
+
+def worker(job: str, suffix: str, index: int, incarnation: int) -> str:
+    """Pod of one slot; the incarnation counts the pods that the slot has used."""
+    return f"{job}-{index}-{incarnation}{_end(suffix)}"
+
+
+def coordinator(job: str, suffix: str, term: int) -> str:
     """Coordinator pod of one term."""
-    return f"{job}-coordinator-{term}-{_short(uid)}"
+    return f"{job}-coordinator-{term}{_end(suffix)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +79,14 @@ def identify(job: str, pod: str) -> Identity:
     return Identity(ROLE_WORKER, index=int(parts["index"]), incarnation=int(parts["incarnation"]))
 
 
-def service(job: str, uid: str) -> str:
+def service(job: str, suffix: str) -> str:
     """The one Service of a job. Of a long name only the beginning is in it."""
-    return f"{job[:_SERVICE_NAME].rstrip('-')}-coordinator-{_short(uid)}"
+    return f"{job[:_SERVICE_NAME].rstrip('-')}-coordinator-{suffix}" if suffix else f"{job}-coordinator"
 
 
 def budget(job: str, uid: str) -> str:
     """The PodDisruptionBudget of a job's workers."""
-    return f"{job}-workers-{_short(uid)}"
+    return f"{job}-workers-{suffix(uid)}"
 
 
 def worker_secret(job: str, uid: str, root: str) -> str:
@@ -90,11 +102,11 @@ def coordinator_secret(job: str, uid: str, term: int, root: str) -> str:
 
 def script(job: str, uid: str, attempt: int) -> str:
     """The copy of the script that a start of the job took."""
-    return f"{job}-script-{attempt}-{_short(uid)}"
+    return f"{job}-script-{attempt}-{suffix(uid)}"
 
 
-def _short(uid: str) -> str:
-    return uid[:5]
+def _end(suffix: str) -> str:
+    return f"-{suffix}" if suffix else ""
 
 
 def _of_root(root: str) -> str:

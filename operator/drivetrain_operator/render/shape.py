@@ -73,8 +73,14 @@ def _is_quantity(error: ErrorDetails) -> bool:
 
 
 def _check_depth(template: _Template) -> None:
-    level: list[Any] = [template]
-    for _ in range(MAX_DEPTH):
+    if is_deep(template, MAX_DEPTH):
+        raise InvalidTemplate("", f"is nested more than {MAX_DEPTH} levels deep")
+
+
+def is_deep(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested deeper than that. It walks level by level, and so takes any depth."""
+    level: list[Any] = [value]
+    for _ in range(levels):
         level = [
             each
             for parent in level
@@ -82,8 +88,8 @@ def _check_depth(template: _Template) -> None:
             if isinstance(each, dict | list)
         ]
         if not level:
-            return
-    raise InvalidTemplate("", f"is nested more than {MAX_DEPTH} levels deep")
+            return False
+    return True
 
 
 def _check_directives(value: Any, path: tuple[int | str, ...]) -> None:

@@ -28,7 +28,7 @@ class _Same:
         return isinstance(other, _Same) and other.spec is self.spec
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=64)
 def _problem(of: _Same) -> str | None:
     return worker_template_problem(of.spec) or coordinator_template_problem(of.spec)
 

@@ -13,6 +13,7 @@ from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import Patience
 from drivetrain_operator.act.reconciler import Pass, Reconciler
+from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.client import KubeClient
@@ -81,6 +82,7 @@ class Pilot:
     world: World
     death: Death | None = None
     me: Me = ME
+    trust: Trust = ROOT
     started: float = 0.0
     conflicts: int = 0
     errors: list[str] = field(default_factory=list)
@@ -99,7 +101,7 @@ class Pilot:
             self.client,
             lambda _, event: self.events.append(event.reason),
             self.memory,
-            ROOT,
+            self.trust,
             Platform("drivetrain-operator", "https://127.0.0.1:1"),
             clock,
         )
@@ -113,6 +115,7 @@ class Pilot:
             Patience(listening, lambda: len(self.jobs)),
             ComplaintBook(listening, lambda _: None),
             self.me,
+            Specs(),
         )
         self.reconciler = Reconciler(
             self.client, self.jobs, self.views, self.memory, self.executor, self.rosters, plan, lambda *_: True

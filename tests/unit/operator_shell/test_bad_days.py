@@ -19,6 +19,7 @@ from drivetrain_api.status import ReplacedFor
 from drivetrain_operator.act.jobs import JobCache, Watcher
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.act.patience import GIVEN_UP_SECONDS, GIVEN_UP_SHARE, Patience
+from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.listening import BEAT, Listening
 from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS, START_SECONDS, coordinator
@@ -80,6 +81,7 @@ class Cluster:
             self.patience,
             self.complaints,
             Me(),
+            Specs(),
         )
         self.views.serving()
 

@@ -39,6 +39,14 @@ async def drive(pilot: Pilot, reached: Reached, *, rounds: int = 60) -> None:
     pytest.fail(f"not reached in {rounds} rounds: {pilot.world.status()}, {pilot.world.names()}, {pilot.errors[-3:]}")
 
 
+async def rounds(pilot: Pilot, count: int, seconds: float = 2.0) -> None:
+    """So many turns of cluster and operator, and so much time between them."""
+    for _ in range(count):
+        await pilot.world.step()
+        await pilot.run_pass()
+        pilot.world.clock.skip(seconds)
+
+
 async def test_a_job_gets_its_children_and_owns_them(world: World) -> None:
     job = await world.create_job(a_job())
     pilot = Pilot(world)
@@ -81,7 +89,7 @@ async def test_a_failed_worker_is_replaced_under_a_new_name(world: World) -> Non
 
 async def test_a_stranger_under_our_name_is_said_and_not_touched(world: World) -> None:
     job = await world.create_job(a_job())
-    name = names.worker("charlm", job["metadata"]["uid"], 0, 0)
+    name = names.worker("charlm", names.suffix(job["metadata"]["uid"]), 0, 0)
     stranger = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"drivetrain.dev/role": "x"}}}
     await world.request(
         "POST", "/api/v1/namespaces/default/pods", {**stranger, "spec": {"containers": [{"name": "c", "image": "i"}]}}

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_local.apiserver import Fault
 from drivetrain_operator.act.memory import FILE_SECONDS
+from drivetrain_operator.render import names
 from unit.operator_shell.pilot import Pilot
 from unit.operator_shell.test_passes import drive, running
 from unit.operator_shell.world import NAMESPACE, World, a_job
@@ -97,3 +99,68 @@ async def test_no_worker_is_made_before_there_is_something_to_run(key: str, worl
     else:
         await world.request("PATCH", f"{MAPS}/code", {"data": {key: "late"}}, "application/merge-patch+json")
     await drive(pilot, running(2))
+
+
+@pytest.mark.parametrize("what", ["its key is renamed", "it may not be read any more", "its quota is full"])
+async def test_what_becomes_of_the_source_holds_no_replacement(what: str, world: World) -> None:
+    await write(world, "one")
+    await world.create_job(a_scripted_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    if what == "its key is renamed":
+        patch = {"data": {"train.py": None, "other.py": "one"}}
+        await world.request("PATCH", f"{MAPS}/code", patch, "application/merge-patch+json")
+    elif what == "its quota is full":
+        full = "exceeded quota: maps, requested: count/configmaps=1, used: count/configmaps=2"
+        world.api.faults.add(Fault(verb="create", resource="configmaps", error=403, message=full, times=None))
+    else:
+        world.api.faults.add(Fault(resource="configmaps", name="code", error=403, times=None))
+    world.clock.skip(FILE_SECONDS + 1)
+    await world.fail_pod("charlm-0-0", 70)
+    await drive(pilot, running(2))
+    assert mounted(world) == {"one"}
+
+
+@pytest.mark.parametrize("text", ["one", "two"])
+async def test_a_copy_that_is_gone_is_made_anew_only_of_the_same_text(text: str, world: World) -> None:
+    """Its workers would run two scripts."""
+    await write(world, "one")
+    await world.create_job(a_scripted_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    await edit(world, text)
+    (copy,) = [obj["metadata"]["name"] for obj in world.all("configmaps") if obj["metadata"]["name"] != "code"]
+    await world.request("DELETE", f"{MAPS}/{copy}")
+    world.clock.skip(FILE_SECONDS + 1)
+    await world.fail_pod("charlm-0-0", 70)
+    if text == "one":
+        await drive(pilot, running(2))
+        assert mounted(world) == {"one"}
+    else:
+        await drive(pilot, lambda w: w.status().get("reason") == "ScriptNotFound")
+        assert "suspend and resume" in world.status()["message"]
+        assert world.names(ROLE_WORKER, live=True) == ["charlm-1-0"]
+
+
+async def test_somebodys_configmap_under_the_name_of_the_copy_is_not_run(world: World) -> None:
+    await write(world, "one")
+    uid = (await world.create_job(a_scripted_job()))["metadata"]["uid"]
+    pilot = Pilot(world)
+    name = names.script("charlm", uid, 0)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"train.py": "evil"}}
+    await world.request("POST", MAPS, body)
+    await drive(pilot, lambda w: w.status().get("reason") == "NameConflict")
+    assert world.pods(ROLE_WORKER) == []
+
+
+@pytest.mark.parametrize("code", [403, 503])
+async def test_no_worker_is_made_while_nobody_knows_whether_there_is_a_script(code: int, world: World) -> None:
+    await write(world, "one")
+    world.api.faults.add(Fault(verb="get", resource="configmaps", error=code, times=4))
+    await world.create_job(a_scripted_job())
+    pilot = Pilot(world)
+    for _ in range(2):
+        await pilot.run_pass()
+        assert world.names(ROLE_WORKER) == []
+    await drive(pilot, running(2))
+    assert mounted(world) == {"one"}

@@ -101,9 +101,8 @@ async def test_a_job_that_lost_its_root_is_suspended_and_resumed_with_the_new_on
     await drive(Pilot(world), running(2))
     secrets = {obj["metadata"]["name"] for obj in world.all("secrets")}
     other = Authority.generate(NOW).fingerprint
-    pilot = Pilot(world, me=Me("ops/one", other, frozenset({other})))
-    pilot.executor._trust = Trust(Authority.generate(NOW))  # whatever it is, it has that fingerprint in this test
-    pilot.executor._trust = _Renamed(pilot.executor._trust)  # type: ignore[assignment]
+    trust = _Renamed(Trust(Authority.generate(NOW)))  # whatever it is, it has that fingerprint in this test
+    pilot = Pilot(world, me=Me("ops/one", other, frozenset({other})), trust=trust)  # type: ignore[arg-type]
     await world.patch_job({"spec": {"suspend": True}})
     await drive(pilot, lambda w: not w.names(ROLE_WORKER, live=True) and not w.names(ROLE_COORDINATOR, live=True))
     await world.patch_job({"spec": {"suspend": False}})

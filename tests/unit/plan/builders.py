@@ -53,7 +53,9 @@ def started(of: TrainingJobSpec | None = None, **fields: Any) -> TrainingJobStat
         start_time=ago(600),
         membership=Membership(term=1, epoch=1, since=ago(600)),
         workers=Workers(target=of.workers, indices=slots.format_(range(of.workers))),
-        resolved=Resolved(**resolve(of).model_dump() | {"coordinator_address": ADDRESS}),
+        resolved=Resolved(
+            **resolve(of).model_dump() | {"coordinator_address": ADDRESS, "name_suffix": names.suffix(UID)}
+        ),
     )
     return status.model_copy(update=fields)
 
@@ -75,7 +77,7 @@ def job(of: TrainingJobSpec | None = None, status: TrainingJobStatus | None = No
 def worker(index: int, incarnation: int = 0, **fields: Any) -> PodView:
     """A worker that runs."""
     base = PodView(
-        name=names.worker(JOB, UID, index, incarnation),
+        name=names.worker(JOB, names.suffix(UID), index, incarnation),
         uid=f"w-{index}-{incarnation}",
         role=ROLE_WORKER,
         phase=PodPhase.RUNNING,
@@ -111,7 +113,7 @@ def ended(index: int, exit_code: int, incarnation: int = 0, reason: str = "Error
 def coordinator(term: int = 1, **fields: Any) -> PodView:
     """A coordinator that runs."""
     base = PodView(
-        name=names.coordinator(JOB, UID, term),
+        name=names.coordinator(JOB, names.suffix(UID), term),
         uid=f"c-{term}",
         role=ROLE_COORDINATOR,
         phase=PodPhase.RUNNING,
@@ -128,7 +130,7 @@ def service(term: int = 1, address: str = ADDRESS) -> ServiceView:
     selector = {"drivetrain.dev/job": JOB, "drivetrain.dev/job-uid": UID, "drivetrain.dev/role": "coordinator"}
     ours = frozenset({**selector, "drivetrain.dev/term": str(term)}.items())
     ports = (("channel", 7070, "7070", "TCP"),)
-    return ServiceView(names.service(JOB, UID), "s-1", address, term, ours, ports)
+    return ServiceView(names.service(JOB, names.suffix(UID)), "s-1", address, term, ours, ports)
 
 
 def report(age: float = 0.5, **fields: Any) -> ReportView:

@@ -105,9 +105,9 @@ class World:
             files=self.secrets,
             report=report,
             absent=frozenset(
-                names.coordinator(JOB, UID, term)
+                names.coordinator(JOB, names.suffix(UID), term)
                 for term in [self.status.membership.term]
-                if names.coordinator(JOB, UID, term) not in self.pods and self._asked(term)
+                if names.coordinator(JOB, names.suffix(UID), term) not in self.pods and self._asked(term)
             ),
             serving_seconds=(self.now - self.leading_since).total_seconds(),
         )
@@ -119,7 +119,10 @@ class World:
     def _missing(self) -> dict[str, datetime]:
         """Since when the operator has seen that a slot that lost pod after pod has none."""
         status = self.status
-        wanted = {names.worker(JOB, UID, index, status.incarnations.get(index, 0)) for index in status.taken_away}
+        wanted = {
+            names.worker(JOB, names.suffix(UID), index, status.incarnations.get(index, 0))
+            for index in status.taken_away
+        }
         self.missing = {name: self.missing.get(name, self.now) for name in wanted - self.pods.keys()}
         return self.missing
 

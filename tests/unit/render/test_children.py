@@ -34,9 +34,9 @@ PLATFORM = Platform("operator", "https://reports:7443")
 
 def all_names(of: str, uid: str) -> set[str]:
     return {
-        names.worker(of, uid, 0, 0),
-        names.coordinator(of, uid, 1),
-        names.service(of, uid),
+        names.worker(of, names.suffix(uid), 0, 0),
+        names.coordinator(of, names.suffix(uid), 1),
+        names.service(of, names.suffix(uid)),
         names.budget(of, uid),
         names.script(of, uid, 0),
         names.worker_secret(of, uid, "r" * 64),
@@ -50,13 +50,13 @@ def test_a_job_made_again_under_its_name_shares_no_name_with_the_old_one() -> No
 
 @pytest.mark.parametrize("of", ["a", "a" * 50, "a" * 44 + "-b-c-d"])
 def test_the_service_of_any_job_has_a_dns_label_for_a_name(of: str) -> None:
-    assert LABEL.fullmatch(names.service(of, UID))
+    assert LABEL.fullmatch(names.service(of, names.suffix(UID)))
 
 
 @pytest.mark.parametrize("of", ["lm", "lm-0", "lm-0-0", "lm-coordinator"])
 def test_a_name_means_the_pod_that_it_was_made_for(of: str) -> None:
-    worker = names.identify(of, names.worker(of, UID, 12, 34))
-    leader = names.identify(of, names.coordinator(of, UID, 56))
+    worker = names.identify(of, names.worker(of, names.suffix(UID), 12, 34))
+    leader = names.identify(of, names.coordinator(of, names.suffix(UID), 56))
     assert (worker.role, worker.index, worker.incarnation) == ("worker", 12, 34)
     assert (leader.role, leader.term) == ("coordinator", 56)
 
@@ -76,6 +76,7 @@ CHANGES: list[dict[str, Any]] = [
     {"minAvailable": None},
     {"minAvailable": "50%"},
     {"selector": {"matchLabels": {"a": "b"}}},
+    {"selector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}},
     {"unhealthyPodEvictionPolicy": "IfHealthyBudget"},
 ]
 
@@ -87,10 +88,22 @@ def test_a_budget_that_somebody_changed_is_seen_and_mended(change: dict[str, Any
     assert budget_view(stored).as_rendered
     changed = stored | {"spec": {key: value for key, value in (stored["spec"] | change).items() if value is not None}}
     assert not budget_view(changed).as_rendered
-    patch = budget_patch(view, PatchBudget("b", "u", 2))
-    mended = {key: value for key, value in (changed["spec"] | patch["spec"]).items() if value is not None}
-    assert mended == stored["spec"]
+    patch = budget_patch(view, PatchBudget("b", "u", 2, budget_view(changed).surplus))
+    assert merged(changed["spec"], patch["spec"]) == stored["spec"]
     assert patch["metadata"] == {"uid": "u"}
+
+
+def merged(base: Json, patch: Json) -> Json:
+    """RFC 7386."""
+    found = dict(base)
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            found[key] = merged(found[key] if isinstance(found.get(key), dict) else {}, value)
+        elif value is None:
+            found.pop(key, None)
+        else:
+            found[key] = value
+    return found
 
 
 def spread(template: Json) -> list[Json]:

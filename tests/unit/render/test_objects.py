@@ -31,7 +31,7 @@ from drivetrain_operator.render.service import coordinator_service, service_patc
 from drivetrain_operator.render.templates import template_problem
 from unit.plan.builders import ADDRESS, JOB, UID, job, spec, started
 
-WORKER = CreateWorker(names.worker(JOB, UID, 2, 1), 2, 1, 3)
+WORKER = CreateWorker(names.worker(JOB, names.suffix(UID), 2, 1), 2, 1, 3)
 PLATFORM = Platform("registry/drivetrain:1", "https://reports.drivetrain.svc:7443", ("pull",))
 
 

@@ -36,4 +36,4 @@ def _mended(view: View, least: int) -> tuple[Effect, ...]:
     have = view.budget
     if have is None or (have.least == least and have.as_rendered):
         return ()
-    return (PatchBudget(have.name, have.uid, least),)
+    return (PatchBudget(have.name, have.uid, least, have.surplus),)

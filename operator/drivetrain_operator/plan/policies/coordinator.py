@@ -100,8 +100,8 @@ def _judge(view: View, status: TrainingJobStatus) -> _Verdict:
         return _Verdict(ReplacedFor.FIRST)  # one from before a suspension was told to end
     pod = next((p for p in coordinators(view) if p.term == membership.term), None)
     if pod is None:
-        name = names.coordinator(view.job.name, view.job.uid, membership.term)
-        if any(r.name == name for r in view.refusals):
+        name = names.coordinator(view.job.name, names.of(status), membership.term)
+        if any(r.name == name and r.certain for r in view.refusals):
             # It never existed: created again under the same name.
             return _Verdict(after=finite(max(retry_delay(view, name), 0.0)))
         if name in view.absent:
@@ -191,12 +191,12 @@ def _raise_term(
 
 def _led(view: View, term: int) -> PodView | None:
     """The coordinator of this term, as it is or was seen last."""
-    name = names.coordinator(view.job.name, view.job.uid, term)
+    name = names.coordinator(view.job.name, names.of(view.job.status), term)
     return next((p for p in coordinators(view) if p.term == term), view.lost.get(name))
 
 
 def _service(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, list[Effect], float | None]:
-    term, name = status.membership.term, names.service(view.job.name, view.job.uid)
+    term, name = status.membership.term, names.service(view.job.name, names.of(status))
     known = status.resolved.coordinator_address if status.resolved is not None else None
     if view.service is None:
         if known is not None and _address_is_taken(view, name):
@@ -221,8 +221,8 @@ def _address_is_taken(view: View, name: str) -> bool:
 
 def _pod(view: View, status: TrainingJobStatus, raised: bool) -> list[Effect]:
     membership, job = status.membership, view.job
-    name = names.coordinator(job.name, job.uid, membership.term)
-    refused = any(r.name == name for r in view.refusals)
+    name = names.coordinator(job.name, names.of(status), membership.term)
+    refused = any(r.name == name and r.certain for r in view.refusals)
     secret = names.coordinator_secret(job.name, job.uid, membership.term, status.keeper.root)
     present = [p for p in coordinators(view) if p.term == membership.term]
     if not raised and present:

@@ -60,7 +60,7 @@ def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> dict[int,
     """Names of pods that were deleted by force, by slot. Such a pod may still run on a node that is cut off: its
     successor has another name."""
     missing = sorted(have.wanted - set(have.current))
-    expected = {i: names.worker(view.job.name, view.job.uid, i, status.incarnations.get(i, 0)) for i in missing}
+    expected = {i: names.worker(view.job.name, names.of(status), i, status.incarnations.get(i, 0)) for i in missing}
     return {i: name for i, name in expected.items() if name in view.absent}
 
 

@@ -15,9 +15,10 @@ def start(view: View, status: TrainingJobStatus) -> Decision:
     if view.job.spec is None or (status.start_time is not None and status.resolved is not None):
         return Decision(status)
     resolved = status.resolved or resolve(view.job.spec)
-    if status.resolved is None and view.job.spec.script is not None:
-        copy = names.script(view.job.name, view.job.uid, status.attempt)
-        resolved = resolved.model_copy(update={"script": copy})
+    if status.resolved is None:
+        script = view.job.spec.script
+        copy = names.script(view.job.name, view.job.uid, status.attempt) if script is not None else None
+        resolved = resolved.model_copy(update={"name_suffix": names.suffix(view.job.uid), "script": copy})
     return Decision(
         status.model_copy(update={"start_time": status.start_time or stamp(view.now), "resolved": resolved})
     )

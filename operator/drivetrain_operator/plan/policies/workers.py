@@ -41,14 +41,14 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
         return [], None
     if status.resolved is None or status.resolved.coordinator_address is None:
         return [], 1.0  # workers are given an address for life: it has to be known first
-    held = max(_held(view), _script_missing(view, status))
+    held = max(_held(view), _files_missing(view, status))
     if held > 0:
         return [], finite(held)
     effects: list[Effect] = []
     after: float | None = None
     last = {pod.index: pod for pod in of_role(view, ROLE_WORKER) if pod.over}
     for index in missing:
-        name = names.worker(job.name, job.uid, index, status.incarnations.get(index, 0))
+        name = names.worker(job.name, names.of(status), index, status.incarnations.get(index, 0))
         left = max(retry_delay(view, name), wait(view, status, index, last.get(index)))
         if left <= 0:
             effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt))
@@ -66,14 +66,16 @@ def _files(view: View, status: TrainingJobStatus) -> list[Effect]:
     script = view.job.spec.script if view.job.spec is not None else None
     copy = status.resolved.script if status.resolved is not None else None
     if script is not None and copy is not None and copy not in view.files and retry_delay(view, copy) <= 0:
-        effects.append(CreateScript(copy, script.config_map, script.key))
+        runs = status.progress is not None or any(p.live and p.index >= 0 for p in view.pods)
+        effects.append(CreateScript(copy, script.config_map, script.key, first=not runs))
     return effects
 
 
-def _script_missing(view: View, status: TrainingJobStatus) -> float:
-    """Seconds for which no worker is created, because there is nothing that it could run."""
+def _files_missing(view: View, status: TrainingJobStatus) -> float:
+    """Seconds for which no worker is created, because it would wait for what it mounts."""
     copy = status.resolved.script if status.resolved is not None else None
-    return retry_delay(view, copy) if copy is not None else 0.0
+    secret = names.worker_secret(view.job.name, view.job.uid, status.keeper.root)
+    return max(retry_delay(view, name) for name in (secret, copy) if name is not None)
 
 
 def _held(view: View) -> float:
