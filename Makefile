@@ -7,8 +7,8 @@ MAKEFLAGS += --no-print-directory
 VENV = $(shell scripts/setup --path)
 PYTHON = $(VENV)/bin/python
 export PYTHONPATH := operator:worker-image:tests
-# Of pytest. One more than there are cores, up to 8: a test that waits for its processes leaves a core free.
-WORKERS = $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
+# Of pytest. Two more than there are cores, up to 8: a test that waits for its processes leaves a core free.
+WORKERS = $(shell n=$$(nproc); echo $$((n < 6 ? n + 2 : 8)))
 
 MENDABLE = { echo "lint: \`make format\` mends most of this" >&2; exit 1; }
 

@@ -47,6 +47,24 @@ def test_a_workers_node_is_cut_off(start: Callable[..., Job], nodes: list[Node],
     job.succeeds()
 
 
+def test_a_workers_cable_is_out_for_seven_seconds(start: Callable[..., Job], nodes: list[Node], healed: None) -> None:
+    """The others go on, the node comes back, and none of that is its script's failure."""
+    job = start("unplugged", workers=3, elastic=ELASTIC, steps=1200, recovery={"maxRestarts": 0})
+    members = job.settled(3)
+    leads = job.coordinator()["spec"]["nodeName"]
+    victim = next(each for each in members if job.pod_of(each)["spec"]["nodeName"] != leads)
+    node = next(each for each in nodes if each.name == job.pod_of(victim)["spec"]["nodeName"])
+    membership, at = job.newest_membership(), time.time()
+    cut(node)
+    seconds = job.next_common_step(at, membership, 30)
+    time.sleep(max(0.0, at + 7.0 - time.time()))
+    heal(node)
+    print(f"\nworker's cable out for 7 s: next step of all survivors after {seconds:.2f} s")
+    job.until("all again", lambda status: status["workers"]["world"] == 3, 90)
+    status = job.succeeds()
+    assert (status["restarts"], status["budget"]["used"], status.get("attempt", 0)) == (0, 0, 0), job.describe()
+
+
 def test_the_coordinators_node_is_cut_off(start: Callable[..., Job], nodes: list[Node], healed: None) -> None:
     job = start("headless", workers=3, elastic=ELASTIC, steps=1500, podTemplate=_spread())
     members = job.settled(3)

@@ -27,6 +27,7 @@ class Starved(Cluster):
     def __init__(self, jobs: int, cores: float) -> None:
         super().__init__(11, jobs)
         self.cores = cores
+        self.next_pass = 0.0
         self.leader_needs = dict.fromkeys(self.jobs, COORDINATOR_CPU)
         self.worker_needs = dict.fromkeys(self.jobs, WORKER_CPU)
         self.trains_since: dict[str, float] = {}
@@ -59,6 +60,10 @@ class Starved(Cluster):
         self.book.store(Report(job_uid=uid, namespace="ns", job="lm", term=term, seq=job.seq, state=state))
 
     def judge(self) -> None:
+        """A pass over every job, once in two seconds: nobody says more."""
+        if self.clock.time < self.next_pass:
+            return
+        self.next_pass = self.clock.time + 2.0
         for uid, job in self.jobs.items():
             view = self.views.around(job.view)
             status = coordinator(view, view.job.status).status

@@ -31,6 +31,7 @@ from drivetrain_api.report import (
 )
 from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.clock import SystemClock, Timer
+from drivetrain_operator.render import names
 
 Obj = dict[str, Any]
 NAMESPACE = "default"
@@ -244,7 +245,7 @@ def _term(pod: Obj) -> int:
 def _short(pod: Obj) -> str:
     name, _, piece = str(pod["metadata"]["name"]).rpartition("-")
     owner = next((str(each["uid"]) for each in pod["metadata"].get("ownerReferences") or ()), "")
-    return name if owner.startswith(piece) else f"{name}-{piece}"
+    return name if len(piece) == len(names.suffix(owner)) and owner.startswith(piece) else f"{name}-{piece}"
 
 
 def _over(pod: Obj) -> bool:
