@@ -10,7 +10,7 @@ from drivetrain_api.report import JobState
 from drivetrain_operator.plan.effects import CreateBudget, Effect, PatchBudget
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import BudgetView, Me, Refusal, RefusalKind, View
-from unit.plan.builders import coordinator, report, running, spec, started
+from unit.plan.builders import report, running, spec, started
 
 NAME = "lm-workers-11111"
 
@@ -29,11 +29,11 @@ def without(view: View) -> View:
         (without(running()), True),
         (running(), False),
         (without(running(spec(workers=1))), False),
-        (replace(without(running()), pods=(coordinator(),)), False),
+        (replace(without(running()), report=report(state=JobState.WAITING, world=0)), False),
         (replace(without(running()), me=Me(budgets=False)), False),
         (without(running(spec(workers=1, elastic={"minWorkers": 1, "maxWorkers": 3}))), False),
     ],
-    ids=["workers", "it is there", "one worker", "no pod yet", "switched off", "one of an elastic job"],
+    ids=["workers", "it is there", "one worker", "it waits", "switched off", "one of an elastic job"],
 )
 def test_a_job_of_several_workers_has_one_once_there_is_a_pod(view: View, made: bool) -> None:
     assert about_budgets(view) == ([CreateBudget(NAME, 2)] if made else [])

@@ -11,6 +11,7 @@ from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.conditions import clip, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.policies.obstacles import Obstacle, obstacle
+from drivetrain_operator.plan.policies.workers import coming
 from drivetrain_operator.plan.view import View
 from drivetrain_operator.render import names
 
@@ -59,6 +60,12 @@ def summary(view: View, status: TrainingJobStatus) -> Decision:
     return Decision(status.model_copy(update=told), after=_until_silent(view, status))
 
 
+def _coming(view: View, status: TrainingJobStatus) -> int:
+    """Counted as they are made: one more write, when they are there, would cost as much as several of them."""
+    at_rest = status.finished or status.is_true(ConditionType.SUSPENDED)
+    return 0 if at_rest or status.is_true(ConditionType.CREDENTIALS_LOST) else coming(view, status)
+
+
 def _counts(view: View, status: TrainingJobStatus, report: Report | None) -> Workers:
     pods = [p for p in sort(view, status).current.values() if p.live]
     live = {p.uid for p in pods}
@@ -71,7 +78,12 @@ def _counts(view: View, status: TrainingJobStatus, report: Report | None) -> Wor
         # Between two coordinators nothing else is known, but that a pod that does not run is not ready.
         ready, world = min(old.ready, sum(p.started is not None for p in pods)), old.world
     return old.model_copy(
-        update={"current": len(live), "ready": ready, "world": world, "summary": f"{ready}/{old.target}"}
+        update={
+            "current": len(live) + _coming(view, status),
+            "ready": ready,
+            "world": world,
+            "summary": f"{ready}/{old.target}",
+        }
     )
 
 

@@ -34,6 +34,12 @@ def workers(view: View, status: TrainingJobStatus) -> Decision:
     return Decision(status, (*deletes, *_remains(view), *lingering, *creates), soonest(after, due))
 
 
+def coming(view: View, status: TrainingJobStatus) -> int:
+    """Worker pods that a pass which arrives at this status creates."""
+    creates, _ = _creates(view, status, sort(view, status))
+    return sum(isinstance(each, CreateWorker) for each in creates)
+
+
 def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list[Effect], float | None]:
     job = view.job
     missing = sorted(have.wanted - set(have.current))
