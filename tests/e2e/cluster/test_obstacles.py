@@ -39,7 +39,9 @@ def test_a_pod_that_cannot_be_placed(start: Callable[..., Job]) -> None:
     job = start("nowhere", script=False, command=["python", "-V"], workers=2, podTemplate=template)
     _until_known(job, _unschedulable)
     ready = _said(job, "Ready", "Unschedulable")
-    assert "2 of 2 workers cannot be placed" in ready["message"]
+    # How many they are is counted once a second.
+    both = "2 of 2 workers cannot be placed"
+    job.until("both are counted", lambda _: both in job.condition("Ready")["message"], 10)
     assert "didn't match Pod's node affinity/selector" in ready["message"]
 
 
