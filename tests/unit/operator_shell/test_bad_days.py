@@ -99,8 +99,9 @@ class Cluster:
         end = self.clock.time + seconds
         while self.clock.time < end:
             self.judge()
-            await self.clock.advance(STEP)
-            self.speak()
+            for _ in range(2):
+                await self.clock.advance(STEP)
+                self.speak()
 
     async def pause(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT."""
