@@ -68,7 +68,7 @@ class Form(Message):
     fault, because somebody outside may hold state. Given when nobody outside can (first epoch, holders proven dead)."""
     deadline_seconds: float = 10.0
     reason: str = ""
-    recoveries: int = 0
+    recoveries: int = Field(default=0, ge=0, le=2**31 - 1)
     """After how many losses the job's members had gone on, or were about to, when this was ordered. A coordinator of a
     later term learns from it of those that its predecessor could tell nobody. 0 from older coordinators."""
 
@@ -159,7 +159,7 @@ class ProcessState(Message):
     """DEAD only: traceback, or the last lines that the process printed."""
     remedy: str = ""
     """DEAD only: why Drivetrain itself ended it, where that is no failure of the script; a fresh process follows."""
-    dead_seconds: float | None = None
+    dead_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """DEAD only: for how long, by its launcher's clock. None from images that do not tell it."""
 
 

@@ -69,7 +69,8 @@ class KopfWatch:
 
     def silence(self) -> float | None:
         """Seconds since the quietest watch heard anything, or failed to; None before all did."""
-        ages = [self._clock.monotonic() - at for at in self._alive_at.values()]
+        now, heard = self._clock.monotonic(), list(self._alive_at.values())  # threads write into it meanwhile
+        ages = [now - at for at in heard]
         return max(ages) if len(ages) == len(self._scopes) else None
 
     def _follow(

@@ -16,6 +16,8 @@ from drivetrain_coordinator.membership.state import Launcher, Membership
 
 KEPT = 20
 REMEDY_SECONDS = 10.0
+MAX_INHERITED = 64
+"""So many incidents from before its term does a coordinator tell apart: what launchers say of them has no other end."""
 ONE_MOMENT = 5.0
 """So far apart may deaths of one cause be, and what their launchers said of it may have travelled."""
 
@@ -73,6 +75,8 @@ def _inherited(m: Membership, died_at: float | None) -> int:
     for first, number in incident.inherited:
         if first == died_at or (first is not None and died_at is not None and abs(first - died_at) <= ONE_MOMENT):
             return number
+    if len(incident.inherited) >= MAX_INHERITED:
+        return incident.inherited[-1][1]
     incident.number += 1
     incident.inherited.append((died_at, incident.number))
     return incident.number

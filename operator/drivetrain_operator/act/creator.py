@@ -139,10 +139,19 @@ class Creator:
             if existing is None:
                 raise NameBusy(f"{kind.resource.kind} {name} existed a moment ago and is gone") from None
         except ApiError as error:
-            existing = await self.find(job, kind.resource, name) if _may_hide(kind, error) else None
+            if not self._may_be_there(job, kind, name, error):
+                raise
+            existing = await self.find(job, kind.resource, name)
             if existing is None:
                 raise
         return await self._taken(job, kind, body, existing), False
+
+    def _may_be_there(self, job: JobView, kind: ChildKind, name: str, error: ApiError) -> bool:
+        """Whether what was refused may exist all the same: admission, quotas and addresses are looked at before names.
+        Of pods a job may have thousands: one that exists shows in the cache, and is asked for only after a lost answer.
+        """
+        unsure = kind.resource is not PODS or self._memory.is_unsure(job.uid, name)
+        return kind.readable and unsure and not isinstance(error, PASSING)
 
     async def find(self, job: JobView, resource: Resource, name: str) -> Object | None:
         """The object of this name, whoever's it is."""
@@ -177,11 +186,6 @@ def check_owner(job: JobView, what: str, existing: Object) -> None:
 def is_file(effect: object) -> bool:
     """Whether workers mount it."""
     return isinstance(effect, CreateScript) or (isinstance(effect, CreateSecret) and effect.kind is SecretKind.WORKER)
-
-
-def _may_hide(kind: ChildKind, error: ApiError) -> bool:
-    """Whether what was refused may be there all the same: admission, quotas and addresses come before names."""
-    return kind.readable and not isinstance(error, PASSING)
 
 
 def _refusal(error: Exception, resource: Resource) -> RefusalKind:

@@ -65,6 +65,10 @@ class JobMemory:
         """A create of `name` had no answer: no refusal proves any more that it does not exist."""
         self._of(job_uid).unsure.add(name)
 
+    def is_unsure(self, job_uid: str, name: str) -> bool:
+        """Whether `unsure` was said of it, and no create of it went through since."""
+        return name in self._of(job_uid).unsure
+
     def script(self, job_uid: str, name: str, digest: str) -> None:
         """The job's copy of this name has this text."""
         self._of(job_uid).scripts[name] = digest
@@ -79,7 +83,7 @@ class JobMemory:
         before = known.get(name)
         again = before is not None and (before.kind, before.generation) == (kind, generation)
         count = before.count + 1 if before is not None and again else 1
-        certain = name not in self._of(job_uid).unsure
+        certain = not self.is_unsure(job_uid, name)
         known[name] = _Refused(kind, message, generation, self._clock.monotonic(), count, certain)
 
     def succeeded(self, job_uid: str, name: str) -> None:

@@ -27,6 +27,21 @@ _LEDGER_SECONDS = 0.02
 _PROCESSES_SECONDS = 0.2
 _ASK_SECONDS = 0.4
 
+QUICK = [
+    *("python", "-c"),
+    """
+import torch, drivetrain
+run = drivetrain.start()
+model = torch.nn.Linear(4, 1)
+data = torch.utils.data.TensorDataset(torch.randn(480, 4), torch.randn(480, 1))
+run.prepare(model=model, optimizer=lambda p: torch.optim.SGD(p, 0.01), data=data)
+for batch in run.batches():
+    run.step(batch, lambda model, shard: (model(shard[0]) - shard[1]).square().mean())
+run.finish()
+""",
+]
+"""The command of a job that trains in a moment."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -239,3 +254,12 @@ def strike(member: Member) -> float:
     at = time.time()
     assert kill(member.process), f"{member} was dead already"
     return at
+
+
+def wait_until(seconds: float, what: str, true: Callable[[], bool]) -> None:
+    """Wait for anything; the test fails if it does not come."""
+    patience = Patience(seconds)
+    while not true():
+        if not patience.left():
+            pytest.fail(f"{what}: {patience}")
+        time.sleep(_ASK_SECONDS)

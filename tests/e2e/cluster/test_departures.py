@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import CommandFailed
 from cluster.kubectl import get, kubectl
-from e2e.cluster.job import Job, strike
+from e2e.cluster.job import Job, strike, wait_until
 from harness.patience import Patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -22,7 +22,7 @@ def test_evictions_take_workers_one_after_another(start: Callable[..., Job]) -> 
     job = start("guarded", workers=3, elastic=ELASTIC, steps=1200)
     job.settled(3)
     assert len({pod["spec"]["nodeName"] for pod in job.pods()}) == 3, "they are spread over the nodes"
-    _until(20, "its budget", lambda: _allowed(job) == 1)
+    wait_until(20, "its budget", lambda: _allowed(job) == 1)
     at, refused, fewest = time.time(), 0, 3
     waiting = [pod["metadata"]["name"] for pod in job.pods()]
     patience = Patience(120)
@@ -38,7 +38,7 @@ def test_evictions_take_workers_one_after_another(start: Callable[..., Job]) -> 
     print(f"\nthree evicted one after another in {time.time() - at:.1f} s; {refused} refusals")
     assert refused > 0
     assert fewest >= 2
-    _until(60, "all are back", lambda: job.status()["workers"]["ready"] == 3)
+    wait_until(60, "all are back", lambda: job.status()["workers"]["ready"] == 3)
     status = job.succeeds()
     assert (status.get("attempt", 0), status["restarts"]) == (0, 0), job.describe()
 
@@ -53,23 +53,28 @@ def test_a_job_is_deleted_without_its_pods(start: Callable[..., Job]) -> None:
     # Its name is free, and what is left goes by one command.
     again = Job(job.namespace, job.name, job.folder.parent, 60)
     again.apply({"workers": 1, "command": ["python", "-c", "print(1)"]}, script=False)
-    _until(30, "its namesake's pods", lambda: len(again.pods()) == 1)
+    wait_until(30, "its namesake's pods", lambda: len(again.pods()) == 1)
     kinds = "pods,services,secrets,configmaps,poddisruptionbudgets"
     selector = f"drivetrain.dev/job-uid={job.uid}"
     kubectl("delete", kinds, "--namespace", job.namespace, "--selector", selector, "--wait=false")
-    _until(60, "nothing is left", lambda: not get(kinds, "--namespace", job.namespace, "--selector", selector)["items"])
+
+    def left() -> list[object]:
+        found: list[object] = get(kinds, "--namespace", job.namespace, "--selector", selector)["items"]
+        return found
+
+    wait_until(60, "nothing is left", lambda: not left())
 
 
 def test_a_job_made_again_under_its_name_does_not_wait(start: Callable[..., Job]) -> None:
     job = start("again", workers=2, steps=600)
     job.settled(2)
     kubectl("delete", "trainingjob", job.name, "--namespace", job.namespace, "--wait=false")
-    _until(10, "the job is gone", lambda: not _exists(job))
+    wait_until(10, "the job is gone", lambda: not _exists(job))
     at = time.time()
     second = start("again2", script=False, workers=1, command=["python", "-c", "import time; time.sleep(99)"])
     again = Job(job.namespace, job.name, job.folder.parent, 60)
     again.apply({"workers": 2, "command": ["python", "-c", "import time; time.sleep(99)"]}, script=False)
-    _until(20, "new pods", lambda: len(again.pods()) == 2 and again.uid != job.uid)
+    wait_until(20, "new pods", lambda: len(again.pods()) == 2 and again.uid != job.uid)
     print(f"\nmade again under its name: pods after {time.time() - at:.1f} s")
     assert second.uid
 
@@ -85,7 +90,7 @@ def test_a_sidecar_does_not_keep_the_pods_of_a_finished_job(start: Callable[...,
     job = start("accompanied", script=False, workers=1, command=["python", "-c", "import sys; sys.exit(0)"],
                 podTemplate=template, recovery={"maxRestarts": 0})  # fmt: skip
     job.until("its end", lambda status: status.get("phase") == "Failed", 60)
-    _until(60, "no pod runs", lambda: not any(pod["status"]["phase"] == "Running" for pod in job.pods()))
+    wait_until(60, "no pod runs", lambda: not any(pod["status"]["phase"] == "Running" for pod in job.pods()))
 
 
 def test_a_worker_that_fills_the_disk_is_evicted_and_the_kubelet_says_why(start: Callable[..., Job]) -> None:
@@ -110,14 +115,6 @@ def test_a_killed_worker_comes_back_where_its_script_was_edited(start: Callable[
     strike(members[1])
     job.until("its successor", lambda status: status["workers"]["world"] == 2 and bool(status.get("incarnations")), 60)
     job.succeeds()
-
-
-def _until(seconds: float, what: str, true: Callable[[], bool]) -> None:
-    patience = Patience(seconds)
-    while not true():
-        if not patience.left():
-            pytest.fail(f"{what}: {patience}")
-        time.sleep(0.3)
 
 
 def _exists(job: Job) -> bool:

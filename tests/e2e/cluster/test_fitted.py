@@ -10,7 +10,7 @@ import pytest
 
 from cluster.kubectl import get, kubectl
 from cluster.layout import Node
-from e2e.cluster.job import Job
+from e2e.cluster.job import QUICK, Job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
@@ -32,14 +32,14 @@ def test_a_namespace_with_a_quota_on_limits(namespace: str, start: Callable[...,
     for kind, body in (("ResourceQuota", {"hard": hard}), ("LimitRange", {"limits": bounds})):
         _apply(namespace, {"apiVersion": "v1", "kind": kind, "metadata": {"name": "tight"}, "spec": body})
     container = {"name": "worker", "resources": RESOURCES}
-    job = start("quota", script=False, workers=2, command=_QUICK, podTemplate={"spec": {"containers": [container]}})
+    job = start("quota", script=False, workers=2, command=QUICK, podTemplate={"spec": {"containers": [container]}})
     job.completes()
 
 
 def test_all_nodes_are_tainted(tainted: None, start: Callable[..., Job]) -> None:
     """The coordinator tolerates what its workers do."""
     tolerates = {"spec": {"tolerations": [{"key": TAINT["key"], "operator": "Exists"}]}}
-    job = start("tolerant", script=False, workers=2, command=_QUICK, podTemplate=tolerates)
+    job = start("tolerant", script=False, workers=2, command=QUICK, podTemplate=tolerates)
     job.completes()
 
 
@@ -50,28 +50,13 @@ def test_user_ids_that_the_platform_assigns(start: Callable[..., Job]) -> None:
         "assigned",
         script=False,
         workers=2,
-        command=_QUICK,
+        command=QUICK,
         podTemplate=template,
         coordinator={"podTemplate": template},
     )
     job.completes()
     for pod in [*job.pods(), *job.pods("coordinator")]:
         assert pod["spec"]["securityContext"]["runAsUser"] == user["runAsUser"]
-
-
-_QUICK = [
-    *("python", "-c"),
-    """
-import torch, drivetrain
-run = drivetrain.start()
-model = torch.nn.Linear(4, 1)
-data = torch.utils.data.TensorDataset(torch.randn(480, 4), torch.randn(480, 1))
-run.prepare(model=model, optimizer=lambda p: torch.optim.SGD(p, 0.01), data=data)
-for batch in run.batches():
-    run.step(batch, lambda model, shard: (model(shard[0]) - shard[1]).square().mean())
-run.finish()
-""",
-]
 
 
 def _apply(namespace: str, body: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cluster.kubectl import get, kubectl
 from cluster.processes import kill, marked
 from e2e.cluster.conftest import CHART, SYSTEM, helm
-from e2e.cluster.job import Job
+from e2e.cluster.job import QUICK, Job, wait_until
 from harness.patience import Patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -32,7 +32,7 @@ def test_the_api_server_is_away_for_a_while(start: Callable[..., Job]) -> None:
         assert job.ledger.newest_step() > step + 100, "training goes on"
     finally:
         kill(server, signal.SIGCONT)
-    _until(60, "the API server answers", lambda: bool(job.status()))
+    wait_until(60, "the API server answers", lambda: bool(job.status()))
     time.sleep(75)  # proxies and operator may find their way back only now
     assert job.coordinator()["metadata"]["uid"] == leader, job.describe()
     assert job.status()["membership"]["term"] == 1
@@ -45,8 +45,7 @@ def test_twenty_jobs_at_once(start: Callable[..., Job]) -> None:
     """More than the machine can start: they take turns, and nobody is replaced for being slow."""
     at = time.time()
     jobs = [
-        start(f"crowd-{number}", script=False, workers=1, command=_QUICK, recovery={"spares": 0})
-        for number in range(20)
+        start(f"crowd-{number}", script=False, workers=1, command=QUICK, recovery={"spares": 0}) for number in range(20)
     ]
     patience = Patience(500)
     phases: list[str] = []
@@ -87,26 +86,3 @@ def test_one_of_its_namespaces_is_removed(namespace: str, two_namespaces: str, s
 def _operators() -> dict[str, int]:
     pods = get("pods", "--namespace", SYSTEM, "--selector", "app.kubernetes.io/name=drivetrain")["items"]
     return {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
-
-
-def _until(seconds: float, what: str, true: Callable[[], bool]) -> None:
-    patience = Patience(seconds)
-    while not true():
-        if not patience.left():
-            pytest.fail(f"{what}: {patience}")
-        time.sleep(0.5)
-
-
-_QUICK = [
-    *("python", "-c"),
-    """
-import torch, drivetrain
-run = drivetrain.start()
-model = torch.nn.Linear(4, 1)
-data = torch.utils.data.TensorDataset(torch.randn(480, 4), torch.randn(480, 1))
-run.prepare(model=model, optimizer=lambda p: torch.optim.SGD(p, 0.01), data=data)
-for batch in run.batches():
-    run.step(batch, lambda model, shard: (model(shard[0]) - shard[1]).square().mean())
-run.finish()
-""",
-]

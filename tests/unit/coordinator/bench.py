@@ -45,6 +45,24 @@ class Bench:
         self._number = 0
         self._revision = 0
 
+    # --- what a coordinator of a new term finds ---------------------------------------------------------------------
+
+    def hand_over(self, name: str, *given: Form) -> list[Any]:
+        """A launcher connects whose process belongs to the first of these memberships, of an earlier term."""
+        self.connect(name[0])
+        process = ProcessState(
+            id=f"{name[0]}/b/{name[1:]}",
+            pid=1,
+            start_ticks=1,
+            phase=ProcessPhase.MEMBER,
+            epoch=given[0].epoch,
+            formed=True,
+            has_state=True,
+            step=7,
+        )
+        self.processes[name[0]] = {name: process}
+        return self.say(name[0], forms=list(given), tabled=given[0].epoch)
+
     # --- events -------------------------------------------------------------------------------------------------
 
     def feed(self, event: Event) -> list[Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import ProcessPhase, ProcessState
+import pytest
+from pydantic import ValidationError
+
+from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase, ProcessState
+from drivetrain_coordinator.membership.incidents import MAX_INHERITED
 from unit.coordinator.bench import Bench, only_form, seats
 
 DEAD, READY = ProcessPhase.DEAD, ProcessPhase.READY
@@ -126,6 +130,30 @@ def test_deaths_from_before_a_term_are_told_apart_by_when_they_were() -> None:
         bench.say(pod, forms=[])
         bench.now += 0.4
     assert [number for _, number in incidents(bench)] == [1, 2, 1, 2, 3]
+
+
+def test_a_launcher_that_tells_of_ever_more_moments_costs_a_bounded_memory() -> None:
+    bench = Bench(term=2)
+    bench.roster("a", 1, 1, term=2)
+    bench.connect("a")
+    for number in range(MAX_INHERITED + 20):
+        gone = _dead("a", 10.0 * number).model_copy(update={"id": f"a/b/{number}"})
+        bench.processes["a"] = {f"a{number}": gone}
+        bench.say("a", forms=[])
+    assert len(bench.machine.state.incident.inherited) == MAX_INHERITED
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_no_process_is_dead_for_such_a_time(seconds: float) -> None:
+    with pytest.raises(ValidationError):
+        ProcessState.model_validate(_dead("a").model_dump() | {"dead_seconds": seconds})
+
+
+@pytest.mark.parametrize("count", [-1, 2**31])
+def test_no_membership_has_gone_on_so_often(count: int) -> None:
+    raw = Form(epoch=EpochId(1, 1), members=[], boundary=Boundary.NOW).model_dump()
+    with pytest.raises(ValidationError):
+        Form.model_validate(raw | {"recoveries": count})
 
 
 def test_before_anybody_holds_a_state_nobody_waits_for_a_successor() -> None:

@@ -30,19 +30,7 @@ def successor(epoch: EpochId, members: str, alive: str, *, recoveries: int = 0, 
     seated = [Member(process=f"{m[0]}/b/{m[1:]}", pod_uid=m[0], new=False) for m in members.split()]
     form = Form(epoch=epoch, members=seated, boundary=Boundary.NOW, recoveries=recoveries)
     for name in alive.split():
-        bench.connect(name[0])
-        process = ProcessState(
-            id=f"{name[0]}/b/{name[1:]}",
-            pid=1,
-            start_ticks=1,
-            phase=MEMBER,
-            epoch=epoch,
-            formed=True,
-            has_state=True,
-            step=7,
-        )
-        bench.processes[name[0]] = {name: process}
-        bench.say(name[0], forms=[form], tabled=epoch)
+        bench.hand_over(name, form)
     return bench
 
 

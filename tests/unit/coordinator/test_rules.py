@@ -11,7 +11,6 @@ from drivetrain_api.messages import (
     Kill,
     Member,
     ProcessPhase,
-    ProcessState,
     RejectReason,
     Released,
     Stop,
@@ -307,30 +306,15 @@ def test_higher_term_in_the_roster_ends_this_coordinator() -> None:
 # --- a new term -------------------------------------------------------------------------------------------------
 
 
-def reconnect(bench: Bench, epoch: EpochId, given: list[Form], *names: str) -> list[object]:
-    answers: list[object] = []
-    for name in names:
-        bench.connect(name[0])
-        process = ProcessState(
-            id=f"{name[0]}/b/{name[1:]}",
-            pid=1,
-            start_ticks=1,
-            phase=MEMBER,
-            epoch=epoch,
-            formed=True,
-            has_state=True,
-            step=7,
-        )
-        bench.processes[name[0]] = {name: process}
-        answers += bench.say(name[0], forms=given, tabled=given[0].epoch)
-    return answers
+def reconnect(bench: Bench, given: list[Form], *names: str) -> list[object]:
+    return [answer for name in names for answer in bench.hand_over(name, *given)]
 
 
 def test_new_term_takes_a_whole_epoch_over_without_forming() -> None:
     bench = Bench(term=2)
     bench.roster("abc", 3, 1, term=2)
     epoch = EpochId(1, 4)
-    assert not forms(reconnect(bench, epoch, [handed(epoch, "a1 b1 c1")], "a1", "b1", "c1"))
+    assert not forms(reconnect(bench, [handed(epoch, "a1 b1 c1")], "a1", "b1", "c1"))
     report = bench.machine.report(1)
     assert (report.state, report.epoch, report.world) == (JobState.TRAINING, epoch, 3)
     assert only_form(bench.die("b1")).epoch == EpochId(2, 1)
@@ -340,7 +324,7 @@ def test_new_term_needs_a_majority_of_the_epoch_that_it_finds() -> None:
     bench = Bench(term=2)
     bench.roster("abc", 3, 1, term=2)
     epoch = EpochId(1, 4)
-    assert not forms(reconnect(bench, epoch, [handed(epoch, "a1 b1 c1")], "a1"))
+    assert not forms(reconnect(bench, [handed(epoch, "a1 b1 c1")], "a1"))
     bench.change("a1", fault="reset")
     assert not forms(bench.wait(30, heard="a"))
     assert "proof" in bench.machine.report(1).message
@@ -351,7 +335,7 @@ def test_new_term_heeds_forms_whose_table_nobody_shows() -> None:
     bench = Bench(term=2)
     bench.roster("abc", 3, 1, term=2)
     old, new = handed(EpochId(1, 1), "a1 b1 c1"), handed(EpochId(1, 2), "c1")
-    assert not forms(reconnect(bench, old.epoch, [old, new], "a1", "b1"))
+    assert not forms(reconnect(bench, [old, new], "a1", "b1"))
     assert not forms(bench.wait(30, heard="ab"))
     assert seats(only_form(bench.roster("ab", 3, 1, dead="c", term=2))) == "a1 b1"
 

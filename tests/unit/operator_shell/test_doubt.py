@@ -98,3 +98,14 @@ async def test_a_first_worker_that_nobody_answered_for_says_nothing_of_the_templ
         if pilot.errors:
             break
     assert not pilot.memory.is_template_tried(uid, 1)
+
+
+async def test_a_full_quota_costs_one_request_for_each_worker_that_it_refuses(world: World) -> None:
+    await world.create_job(a_job(workers=40))
+    pilot = Pilot(world)
+    refused = {"error": 403, "reason": "Forbidden", "message": FULL}
+    world.api.faults.add(Fault(verb="create", resource="pods", subresource="", skip=1, times=None, **refused))  # type: ignore[arg-type]
+    before = len(world.api.faults.requests)
+    await drive(pilot, lambda w: w.status().get("reason") == "QuotaExceeded")
+    asked = [each for each in world.api.faults.requests[before:] if each.resource == "pods" and each.verb == "get"]
+    assert asked == []
