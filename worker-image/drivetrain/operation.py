@@ -223,6 +223,9 @@ class Operations:
                     self._announce(transport, kind, self.position.mark or 0)
                     if transport.rank == self._live[0]:
                         give(transport, self.position, self._state.collect(), sorted(self._guests))
+                if transport is not None:
+                    # On all ranks alike, also where there were no guests, or this one was a guest and has been told
+                    # of the step already: an evaluation is shared out, and a file written, by what each takes for live.
                     self._guests = frozenset()
                     self._live = tuple(range(transport.world))
                 self._enter(transport, kind, 0, self.subject.data_size, at)

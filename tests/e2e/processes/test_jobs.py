@@ -125,6 +125,21 @@ async def test_survivors_go_on_and_end_with_the_same_bits(tmp_path: Path) -> Non
     assert_as_undisturbed(tmp_path, ends(quiet)[0])
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+async def test_who_joined_during_an_evaluation_takes_part_in_the_next(
+    rank: int, tmp_path: Path, undisturbed: End
+) -> None:
+    """It took itself for one that waits for its first step, and the others shared out with it: half was left out."""
+    (tmp_path / f"die-14-rank-{rank}").touch()
+    async with job(tmp_path) as running:
+        await running.wait_for(lambda report: bool(report.failures) and at_step(20, world=2)(report))
+        (tmp_path / "go").touch()
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+    assert list(tmp_path.glob("die-*.claimed-*"))
+    assert len(ends(tmp_path)) == 2
+    assert_as_undisturbed(tmp_path, undisturbed)
+
+
 async def test_a_pod_joins_and_another_leaves_at_step_boundaries(tmp_path: Path, undisturbed: End) -> None:
     async with job(tmp_path, workers=1, spares=0) as running:
         (first,) = running.pods.values()

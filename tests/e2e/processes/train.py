@@ -1,7 +1,7 @@
 """The script of these jobs: batch-norm, dropout, evaluation, reduction, saving in the loop; faults on request.
 
-Faults are files in $FOLDER: `raise-<step>`, `exit-<step>`, `hang-<step>`, each claimed by one process. What it saw
-goes there too, one JSON line a process.
+Faults are files in $FOLDER: `raise-<step>`, `exit-<step>`, `hang-<step>`, each claimed by one process, and
+`die-<step>-rank-<rank>`, before an evaluation. What it saw goes there too, one JSON line a process.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def main() -> None:
     seen: list[tuple[Any, ...]] = [("begin", run.reduce(2.0))]
     for batch in run.batches():
         if EVERY and run.step_number and not run.is_spare and batch.step % EVERY == 0:
+            if claimed(f"die-{batch.step}-rank-{run.rank}"):
+                os.kill(os.getpid(), signal.SIGKILL)  # its successor joins the others in theirs
             seen.append((batch.step, "before", run.evaluate(Numbers(100), forward, batch=16).metrics["right"]))
         result = run.step(batch, forward)
         run.log(no_number=float("inf"))
