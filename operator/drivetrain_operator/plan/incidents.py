@@ -64,13 +64,12 @@ def _one_cause(view: View, pod: FailureStatus, before: Sequence[FailureStatus]) 
     charged = next((other for other in reversed(alike) if other.counted), None)
     if charged is None:
         return False
-    since = abs(pod.time - charged.time)
-    if since <= TOGETHER:
-        return True
-    # A successor in a slot of the chain has tried anew: a crash loop is no outage.
+    # A successor in a slot of the chain has tried anew: a crash loop is no outage, however fast it turns.
     chain = alike[alike.index(charged) :]
-    again = any(_slot(view, other) == _slot(view, pod) and other.pod != pod.pod for other in chain)
-    return not again and since <= ONE_CAUSE and abs(pod.time - alike[-1].time) <= TOGETHER
+    if any(_slot(view, other) == _slot(view, pod) and other.pod != pod.pod for other in chain):
+        return False
+    since = abs(pod.time - charged.time)
+    return since <= TOGETHER or (since <= ONE_CAUSE and abs(pod.time - alike[-1].time) <= TOGETHER)
 
 
 def _slot(view: View, failure: FailureStatus) -> int:

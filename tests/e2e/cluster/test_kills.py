@@ -10,6 +10,7 @@ from statistics import median
 import pytest
 
 from cluster.faults import kill_pod
+from drivetrain_operator.plan.incidents import TOGETHER
 from e2e.cluster.job import Job, strike
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -42,6 +43,7 @@ def test_all_processes_of_a_worker_killed(start: Callable[..., Job]) -> None:
     for _ in range(3):
         members = job.settled(3)
         victim = members[-1]
+        time.sleep(TOGETHER.total_seconds() + 1)  # whoever dies sooner after another is of the same incident
         membership = job.newest_membership()
         crash = kill_pod(victim.pod_uid, "train")
         seconds.append(job.next_common_step(crash.time, membership, 30))

@@ -215,7 +215,7 @@ def outage(step: float, workers: int = 64, successors: bool = False) -> Training
         ("all within a minute", outage(2, 31), 1),
         ("one after the other for two minutes", outage(2, 64), 3),
         ("each by itself", outage(6, 5), 5),
-        ("a crash loop", outage(4, 12, successors=True), 6),
+        ("a crash loop", outage(4, 12, successors=True), 12),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
