@@ -47,8 +47,26 @@ _WIDGET_SPEC: Obj = {
         },
         "template": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "low": {"type": "integer"},
+        "high": {"type": "integer"},
+        "fixed": {
+            "type": "string",
+            "maxLength": 20,
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "fixed is fixed"}],
+        },
     },
+    "x-kubernetes-validations": [
+        {"rule": "!has(self.low) || !has(self.high) || self.low <= self.high", "message": "low must not exceed high"},
+        {"rule": "self.workers < 60 || (has(self.mode) && self.mode == 'slow')", "message": "so many must be slow"},
+    ],
 }
+_WIDGET_RULES: list[Obj] = [
+    {"rule": "!self.metadata.name.matches('^never')", "message": "no such name"},
+    {
+        "rule": "!(has(oldSelf.status) && has(oldSelf.status.started)) || self.spec.image == oldSelf.spec.image",
+        "message": "a started widget keeps its image",
+    },
+]
 WIDGET_CRD: Obj = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -68,9 +86,15 @@ WIDGET_CRD: Obj = {
                 {"name": "Workers", "type": "integer", "jsonPath": ".spec.workers"},
                 {"name": "Mode", "type": "string", "jsonPath": ".spec.mode", "priority": 1},
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}],
-            "schema": {"openAPIV3Schema": {"type": "object", "required": ["spec"], "properties": {
-                "spec": _WIDGET_SPEC,
-                "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}},
+            "schema": {"openAPIV3Schema": {
+                "type": "object", "required": ["spec"], "x-kubernetes-validations": _WIDGET_RULES, "properties": {
+                    "spec": _WIDGET_SPEC,
+                    "status": {
+                        "type": "object", "x-kubernetes-preserve-unknown-fields": True,
+                        "properties": {"ready": {"type": "integer"}, "started": {"type": "boolean"}},
+                        "x-kubernetes-validations": [
+                            {"rule": "!has(self.ready) || self.ready >= 0", "message": "ready must not be negative"}],
+                    }}}},
         }],
     },
 }  # fmt: skip
@@ -108,6 +132,7 @@ class Server:
             "leases": "/apis/coordination.k8s.io/v1",
             "endpointslices": "/apis/discovery.k8s.io/v1",
             "poddisruptionbudgets": "/apis/policy/v1",
+            "networkpolicies": "/apis/networking.k8s.io/v1",
         }.get(plural, "/api/v1")
         return "/".join(filter(None, [f"{base}/namespaces/{self.namespace}/{plural}", name, sub]))
 

@@ -1,4 +1,4 @@
-"""What does a CRD do to its objects? Pruning, defaults, validation, scale; CEL is left to the real server."""
+"""What does a CRD do to its objects? Pruning, defaults, validation, rules in CEL, scale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.kit import GROUP, MERGE, Obj, Server, causes, widget
+from contract.kit import GROUP, JSON_PATCH, MERGE, Obj, Server, causes, widget
 
 
 async def test_defaults_are_stored(server: Server) -> None:
@@ -85,6 +85,57 @@ async def test_an_update_is_validated_too(server: Server) -> None:
     await server.create("widgets", widget("a"))
     refused = await server.patch("widgets", "a", {"spec": {"workers": 99}}, status=422)
     assert ("spec.workers", "FieldValueInvalid") in causes(refused)
+
+
+def _broken(status: Obj) -> list[tuple[str, str]]:
+    """(field, message) of each finding of a 422."""
+    assert (status["reason"], status["code"]) == ("Invalid", 422)
+    return [(cause["field"], cause["message"]) for cause in status["details"]["causes"]]
+
+
+_CROSSED = [("spec", "Invalid value: low must not exceed high")]
+_CHANGED = [("spec.fixed", 'Invalid value: "b": fixed is fixed')]
+
+
+async def test_rules_are_kept_on_creation(server: Server) -> None:
+    refused = await server.create("widgets", widget("a", low=2, high=1), status=422)
+    assert _broken(refused) == _CROSSED
+    refused = await server.create("widgets", widget("never"), status=422)
+    assert _broken(refused) == [("<nil>", "Invalid value: no such name")]
+    assert refused["message"] == f'Widget.{GROUP} "never" is invalid: <nil>: Invalid value: no such name'
+    await server.create("widgets", widget("a", low=1, high=1, fixed="a"))
+
+
+async def test_rules_are_kept_by_every_way_to_change(server: Server) -> None:
+    made = await server.create("widgets", widget("a", low=1, fixed="a"))
+    assert _broken(await server.patch("widgets", "a", {"spec": {"high": 0}}, status=422)) == _CROSSED
+    operations = [{"op": "add", "path": "/spec/high", "value": 0}]
+    assert _broken(await server.patch("widgets", "a", operations, content_type=JSON_PATCH, status=422)) == _CROSSED
+    changed = made | {"spec": made["spec"] | {"high": 0, "fixed": "b"}}
+    assert sorted(_broken(await server.put("widgets", "a", changed, status=422))) == sorted([*_CROSSED, *_CHANGED])
+    # What is not there any more is not compared; what is new has nothing to be compared with.
+    await server.patch("widgets", "a", {"spec": {"fixed": None}})
+    await server.patch("widgets", "a", {"spec": {"fixed": "b"}})
+
+
+async def test_rules_are_kept_by_scale_and_status(server: Server) -> None:
+    await server.create("widgets", widget("a"))
+    scale = server.path("widgets", "a", "scale")
+    refused = await server.call("PATCH", scale, {"spec": {"replicas": 60}}, content_type=MERGE, status=422)
+    assert _broken(refused) == [("spec", "Invalid value: so many must be slow")]
+    refused = await server.patch("widgets", "a", {"status": {"ready": -1}}, "status", status=422)
+    assert _broken(refused) == [("status", "Invalid value: ready must not be negative")]
+    await server.patch("widgets", "a", {"spec": {"image": "b"}})
+    await server.patch("widgets", "a", {"status": {"started": True}}, "status")
+    refused = await server.patch("widgets", "a", {"spec": {"image": "c"}}, status=422)
+    assert _broken(refused) == [("<nil>", "Invalid value: a started widget keeps its image")]
+    await server.patch("widgets", "a", {"spec": {"mode": "slow"}})
+
+
+async def test_rules_wait_until_the_schema_is_kept(server: Server) -> None:
+    refused = await server.create("widgets", widget("a", low="2", high=1), status=422)
+    assert {("spec.low", "FieldValueTypeInvalid"), ("<nil>", "FieldValueInvalid")} == causes(refused)
+    assert "some validation rules were not checked because the object was invalid" in refused["message"]
 
 
 async def test_scale_shows_and_sets_the_replicas(server: Server) -> None:

@@ -20,9 +20,10 @@ path as well, because kubectl sends no bearer token over plain HTTP. Storage key
 `drivetrain.dev/trainingjobs`.
 
 Served: list, watch, create, update, patch (merge, JSON, strategic), delete, deletecollection, status and scale
-subresources, pods/{log,binding,eviction}, CRDs, discovery, tables, OpenAPI v3. NOT evaluated: CEL rules, RBAC,
-admission, server-side apply. What Kubernetes has and this has not answers 501 and
-names `make cluster`. Nothing runs pods here: that is `drivetrain_local.node`.
+subresources, pods/{log,binding,eviction}, CRDs with their bounds and their rules in CEL, discovery, tables, OpenAPI v3.
+NOT there: RBAC, admission, server-side apply. What Kubernetes has and this has not answers 501 and names
+`make cluster`; so does a CRD with something that would not be enforced. Nothing runs pods here: that is
+`drivetrain_local.node`.
 """
 
 from __future__ import annotations

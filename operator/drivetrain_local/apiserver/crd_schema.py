@@ -1,25 +1,35 @@
 """Does a custom object fit the structural schema of its CRD?
 
-Three passes, in the server's order: prune unknown fields, fill in defaults, validate. CEL rules
-(`x-kubernetes-validations`) are NOT evaluated: the operator has a Python twin of each rule, and both are held to one
-table of cases on a real API server.
+Three passes, in the server's order: prune unknown fields, fill in defaults, validate. The rules that a CRD writes in
+CEL come afterwards, see `cel_rules.py`. What an update leaves as it was is forgiven (ratcheting): a stricter CRD does
+not lock objects that are older than it.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from drivetrain_local.apiserver import errors
 from drivetrain_local.apiserver.errors import FieldError
+from drivetrain_local.apiserver.patterns import pattern_of
 from drivetrain_local.objects import Obj
 
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _ROOT_FIELDS = {"apiVersion", "kind", "metadata"}
+_DATE_TIME = re.compile(r"\d{4}-[01]\d-[0-3]\d[Tt][0-2]\d:[0-5]\d:[0-6]\d(\.\d+)?([Zz]|[+-][0-2]\d:[0-5]\d)")
+_NEW: Any = object()
+"""What a value is compared with that was not there before."""
+_VALIDATING = {"type", "enum", "maxLength", "minLength", "pattern", "maximum", "minimum", "exclusiveMaximum",
+               "exclusiveMinimum", "multipleOf", "maxItems", "minItems", "maxProperties", "minProperties", "required",
+               "properties", "items", "additionalProperties", "nullable", "default", "format", _PRESERVE,
+               _INT_OR_STRING,
+               "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type",
+               "x-kubernetes-validations", "description", "title", "example", "externalDocs"}  # fmt: skip
+"""Keywords that are enforced here, and those that nothing has to be done for."""
 
 
 def prune(value: Any, schema: Obj, path: str = "") -> list[str]:
@@ -76,18 +86,31 @@ def drop_nulls(value: Any, schema: Obj) -> None:
             drop_nulls(item, schema["items"])
 
 
-def validate(obj: Obj, schema: Obj) -> list[FieldError]:
-    """All violations, in the order of the schema. Metadata is checked elsewhere."""
+def unenforced(schema: Obj, path: str) -> Iterator[str]:
+    """Keywords, with their paths, that this server would let pass without a look: it rather refuses their CRD."""
+    unknown = set(schema) - _VALIDATING
+    if schema.get(_INT_OR_STRING):
+        unknown -= {"anyOf", "allOf"}  # generators write there what the keyword itself says
+    yield from (f"{path}.{keyword}" for keyword in sorted(unknown))
+    for name, child in (schema.get("properties") or {}).items():
+        yield from unenforced(child, f"{path}.properties[{name}]")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from unenforced(schema[key], f"{path}.{key}")
+
+
+def validate(obj: Obj, schema: Obj, old: Obj | None = None) -> list[FieldError]:
+    """All violations, in the order of the schema; `old` is what an update replaces. Metadata is checked elsewhere."""
     found: list[FieldError] = []
     for name, child in schema.get("properties", {}).items():
         if name not in _ROOT_FIELDS and name in obj:
-            found += _check(obj[name], child, name)
+            found += _check(obj[name], child, name, (old or {}).get(name, _NEW))
     found += [errors.required(name) for name in schema.get("required", []) if name not in obj]
     return found
 
 
-def _check(value: Any, schema: Obj, path: str) -> Iterator[FieldError]:
-    if value is None and schema.get("nullable"):
+def _check(value: Any, schema: Obj, path: str, old: Any = _NEW) -> Iterator[FieldError]:
+    if (value is None and schema.get("nullable")) or value == old:
         return
     expected = schema.get("type", "")
     actual = _type_of(value)
@@ -110,7 +133,7 @@ def _check(value: Any, schema: Obj, path: str) -> Iterator[FieldError]:
         case list():
             yield from _check_list(value, schema, path)
         case dict():
-            yield from _check_object(value, schema, path)
+            yield from _check_object(value, schema, path, old if isinstance(old, dict) else {})
 
 
 def _check_string(value: str, schema: Obj, path: str) -> Iterator[FieldError]:
@@ -118,7 +141,9 @@ def _check_string(value: str, schema: Obj, path: str) -> Iterator[FieldError]:
         yield errors.too_long(path, schema["maxLength"])
     if "minLength" in schema and len(value) < schema["minLength"]:
         yield errors.bad_value(path, value, f"{path} in body should be at least {schema['minLength']} chars long")
-    if "pattern" in schema and not _pattern(schema["pattern"]).search(value):
+    if schema.get("format") == "date-time" and not _DATE_TIME.fullmatch(value):
+        yield errors.bad_type(path, value, "date-time")
+    if "pattern" in schema and not pattern_of(schema["pattern"]).search(value):
         yield errors.bad_value(path, value, f"{path} in body should match '{schema['pattern']}'")
 
 
@@ -158,7 +183,7 @@ def _check_list(value: list[Any], schema: Obj, path: str) -> Iterator[FieldError
             seen.append(identity)
 
 
-def _check_object(value: Obj, schema: Obj, path: str) -> Iterator[FieldError]:
+def _check_object(value: Obj, schema: Obj, path: str, old: Obj) -> Iterator[FieldError]:
     if "maxProperties" in schema and len(value) > schema["maxProperties"]:
         yield errors.too_many(path, len(value), schema["maxProperties"])
     if "minProperties" in schema and len(value) < schema["minProperties"]:
@@ -172,7 +197,7 @@ def _check_object(value: Obj, schema: Obj, path: str) -> Iterator[FieldError]:
     for name, item in value.items():
         child = properties.get(name, rest)
         if isinstance(child, dict):
-            yield from _check(item, child, f"{path}.{name}")
+            yield from _check(item, child, f"{path}.{name}", old.get(name, _NEW))
 
 
 def _type_of(value: Any) -> str:
@@ -191,9 +216,3 @@ def _type_of(value: Any) -> str:
             return "array"
         case _:
             return "object"
-
-
-@functools.cache
-def _pattern(text: str) -> re.Pattern[str]:
-    """RE2 and Python agree on what our patterns use, but for `$`, which must not match before a newline."""
-    return re.compile(re.sub(r"(?<!\\)\$$", r"\\Z", text))

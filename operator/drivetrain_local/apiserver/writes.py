@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drivetrain_local.apiserver import crd_schema, errors, fields, meta_rules
+from drivetrain_local.apiserver import cel_rules, crd_schema, errors, fields, meta_rules
 from drivetrain_local.apiserver.kinds import Kinds
 from drivetrain_local.apiserver.kinds.crds import resources_of
 from drivetrain_local.apiserver.kinds.pods import malformed_quantity
@@ -59,8 +59,9 @@ class Writes:
         kind.prepare_create(obj)
         if resource.custom:
             obj["metadata"]["generation"] = 1
-        findings = self._fit_schema(resource, obj, options)
-        findings = [*meta_rules.validate(obj, resource.kind), *findings, *kind.validate(obj)]
+        self._shape(resource, obj, options)
+        findings = meta_rules.validate(obj, resource.kind)
+        findings += [*_custom_findings(resource, obj, None, findings), *kind.validate(obj)]
         name = obj["metadata"].get("name", "")
         if not findings and self._store.get(resource.key, namespace, name):
             raise errors.already_exists(resource.plural, resource.group, name)
@@ -114,8 +115,9 @@ class Writes:
         kind = self._kinds.of(resource.key)
         if not subresource:
             kind.prepare_update(new, old)
-        findings = self._fit_schema(resource, new, options)
-        findings = [*meta_rules.validate_update(new, old), *meta_rules.validate(new, resource.kind), *findings]
+        self._shape(resource, new, options)
+        findings = [*meta_rules.validate_update(new, old), *meta_rules.validate(new, resource.kind)]
+        findings += _custom_findings(resource, new, old, findings)
         if not subresource:
             findings += [*kind.validate(new), *kind.validate_update(new, old)]
         if findings:
@@ -173,13 +175,12 @@ class Writes:
                 new["status"] = old["status"]
         return new
 
-    def _fit_schema(self, resource: Resource, obj: Obj, options: WriteOptions) -> list[errors.FieldError]:
-        if resource.schema is None:
-            return []
-        crd_schema.drop_nulls(obj, resource.schema)
-        self._report_unknown(resource, crd_schema.prune(obj, resource.schema), options)
-        crd_schema.fill_defaults(obj, resource.schema)
-        return crd_schema.validate(obj, resource.schema)
+    def _shape(self, resource: Resource, obj: Obj, options: WriteOptions) -> None:
+        """Give a custom object, in place, the form in which it is judged and stored."""
+        if resource.schema is not None:
+            crd_schema.drop_nulls(obj, resource.schema)
+            self._report_unknown(resource, crd_schema.prune(obj, resource.schema), options)
+            crd_schema.fill_defaults(obj, resource.schema)
 
     def _decode(self, resource: Resource, obj: Obj, options: WriteOptions) -> None:
         """What a typed decoder does: 400 for a wrong type, unknown fields dropped. Of a custom object, its metadata."""
@@ -240,6 +241,16 @@ class Writes:
                      "field": "metadata.namespace"}  # fmt: skip
             name = obj["metadata"].get("name", "")
             raise errors.forbidden(resource.plural, resource.group, name, why, causes=[cause])
+
+
+def _custom_findings(
+    resource: Resource, obj: Obj, old: Obj | None, found: list[errors.FieldError]
+) -> list[errors.FieldError]:
+    """What the CRD has against an object, beside what was `found` before: bounds, then rules."""
+    if resource.schema is None:
+        return []
+    bounds = crd_schema.validate(obj, resource.schema, old)
+    return [*bounds, *cel_rules.judge(obj, old, resource.schema, [*found, *bounds])]
 
 
 def _counts(resource: Resource) -> bool:

@@ -6,7 +6,7 @@ differ in `apiVersion` only; a conversion webhook is refused.
 
 from __future__ import annotations
 
-from drivetrain_local.apiserver import errors
+from drivetrain_local.apiserver import cel_rules, crd_schema, errors
 from drivetrain_local.apiserver.errors import FieldError
 from drivetrain_local.apiserver.kinds.base import Kind
 from drivetrain_local.apiserver.resources import Column, Resource, Scale
@@ -55,8 +55,14 @@ class CustomResourceDefinitions(Kind):
             detail = "must have exactly one version marked as storage version"
             found.append(errors.bad_value("spec.versions", spec.get("versions"), detail))
         for index, version in enumerate(spec.get("versions") or []):
-            if not dig(version, "schema", "openAPIV3Schema"):
-                found.append(errors.required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"))
+            path = f"spec.versions[{index}].schema.openAPIV3Schema"
+            schema = dig(version, "schema", "openAPIV3Schema")
+            if not isinstance(schema, dict) or not schema:
+                found.append(errors.required(path, "schemas are required"))
+                continue
+            for keyword in crd_schema.unenforced(schema, path):
+                raise errors.not_here(keyword)
+            found += cel_rules.findings_in(schema, path)
         if dig(spec, "conversion", "strategy") != "None":
             raise errors.not_here("a conversion webhook")
         return found
