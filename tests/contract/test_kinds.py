@@ -168,3 +168,26 @@ async def test_an_endpoint_slice_keeps_its_address_type(server: Server) -> None:
     assert after["endpoints"][0]["addresses"] == ["10.9.8.6"]
     refused = await server.patch("endpointslices", "a", {"addressType": "IPv6", "endpoints": []}, status=422)
     assert ("addressType", "FieldValueInvalid") in causes(refused)
+
+
+async def test_a_network_policy_is_given_back_as_it_was_spelled(server: Server) -> None:
+    """Whoever mends them compares."""
+    ours = {"podSelector": {"matchLabels": {"job": "a"}}}
+    everywhere = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "b"}}}
+    spec: Obj = {
+        **ours,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [ours]},
+            {"from": [everywhere], "ports": [{"port": 7071, "protocol": "TCP"}]},
+            {"ports": [{"port": 53, "protocol": "UDP"}]},
+        ],
+        "egress": [{"to": [ours]}],
+    }
+    body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}, "spec": spec}
+    made = await server.create("networkpolicies", body)
+    assert made["spec"] == spec
+    changed = await server.patch("networkpolicies", "a", {"spec": {"egress": None, "policyTypes": ["Ingress"]}})
+    assert changed["spec"] == {key: value for key, value in spec.items() if key != "egress"} | {
+        "policyTypes": ["Ingress"]
+    }

@@ -18,12 +18,13 @@ from typing import Any
 from drivetrain_local.objects import Obj
 
 _ROOTS = ("Pod", "Service", "Endpoints", "Secret", "ConfigMap", "ServiceAccount", "Namespace", "Node", "Event", "Lease",
-          "EndpointSlice", "PodDisruptionBudget")  # fmt: skip
+          "EndpointSlice", "PodDisruptionBudget", "NetworkPolicy")  # fmt: skip
 _PREFERRED = (
     "io.k8s.api.core.v1.",
     "io.k8s.api.coordination.v1.",
     "io.k8s.api.discovery.v1.",
     "io.k8s.api.policy.v1.",
+    "io.k8s.api.networking.v1.",
     "io.k8s.apimachinery.",
 )
 _PRINTED_NULLS = ("creationTimestamp", "lastProbeTime", "lastTransitionTime", "eventTime", "firstTimestamp",
