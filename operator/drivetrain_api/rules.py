@@ -10,7 +10,7 @@ processes, GPUs, spares, fenceSeconds). A change would make members disagree, or
 restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while suspended, and in
 the same update that resumes the job. Mutable at any time: workers and elastic (the point of being elastic), suspend,
 deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the coordinator is told it),
-podTemplate and coordinator (hold for pods created afterwards, such as those that replace workers out of memory).
+network (policies hold for pods that run), podTemplate and coordinator (for pods created afterwards).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from drivetrain_api.choices import Reach
 from drivetrain_api.model import INT32_MAX, SpecModel
 from drivetrain_api.training import Training
 
@@ -101,6 +102,22 @@ class Coordinator(SpecModel):
     )
 
 
+class Network(SpecModel):
+    """Who may reach the job's pods, and whom they may reach: as NetworkPolicies, which hold where the cluster's network
+    plugin enforces them."""
+
+    ingress: Reach = Field(
+        default="any",
+        description="job: workers are reached by this job's workers only, and the coordinator by them and by whoever "
+        "reads its metrics. Whom else you want to let in, a NetworkPolicy of your own adds.",
+    )
+    egress: Reach = Field(
+        default="any",
+        description="job: pods reach this job's pods and the operator only, not even a name server. What else they "
+        "need, such as where the data is, a NetworkPolicy of your own adds.",
+    )
+
+
 class TrainingJobSpec(SpecModel):
     """What to train, with how many workers, and what to do when things fail."""
 
@@ -147,6 +164,11 @@ class TrainingJobSpec(SpecModel):
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     coordinator: Coordinator = Field(default=Coordinator(), description="The pod that leads the job's membership.")
+    network: Network = Field(
+        default=Network(),
+        description="Who may reach the job's pods, and whom they may reach. It may change at any time; no pod is "
+        "created before the NetworkPolicies are there.",
+    )
     training: Training = Field(default=Training(), description="What the training script learns from the job.")
     recovery: Recovery = Field(default=Recovery(), description="What the job survives.")
     suspend: bool = Field(

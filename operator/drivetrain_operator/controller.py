@@ -126,6 +126,7 @@ class Controller:
                 given.trust.roots,
                 scope.budgets,
                 given.trust.oldest,
+                neighbours=given.platform.neighbours,
             ),
             self._specs,
         )

@@ -133,6 +133,7 @@ class Process:
                 settings.image_pull_secrets,
                 settings.worker_template,
                 settings.coordinator_template,
+                settings.scrapers,
             )
             await self._lead(trust, platform, reports_port, stop)
         finally:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
 from drivetrain_operator.logs import LogFormat
 from drivetrain_operator.render.errors import InvalidTemplate
-from drivetrain_operator.render.shape import check_template
+from drivetrain_operator.render.shape import check_template, peer
 
 ENV_PREFIX: Final = "DRIVETRAIN_OPERATOR_"
 REPORTS_SERVICE: Final = "drivetrain-reports"
@@ -62,6 +62,8 @@ class Settings:
     resync_seconds: float
     disruption_budgets: bool
     """Whether jobs get PodDisruptionBudgets."""
+    scrapers: tuple[Mapping[str, Any], ...]
+    """NetworkPolicyPeers that may read the metrics of coordinators whose jobs are shut off; none: everybody may."""
     log_format: LogFormat
     log_level: str
 
@@ -102,6 +104,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         disruption_budgets=given.disruption_budgets,
+        scrapers=_scrapers(parser, given.scraper),
         log_format=LogFormat(given.log_format),
         log_level=given.log_level,
     )
@@ -155,6 +158,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
     switch("leader-election", "take the Lease before acting; without it, run one replica only")
     switch("disruption-budgets", "a PodDisruptionBudget for each job: evictions take workers one after another")
+    repeated("scraper", "NetworkPolicyPeer as JSON that may read coordinators' metrics; may be repeated (default: all)")
     option("lease-name", "name of the Lease", "drivetrain-operator")
     option("lease-seconds", "how long the Lease outlives a leader that vanished", "15", kind=float)
     option("workers", "jobs that are looked at at the same time", "8", kind=int)
@@ -176,6 +180,13 @@ def _template(parser: argparse.ArgumentParser, flag: str, text: str) -> Mapping[
     except InvalidTemplate as error:
         parser.error(f"{flag}: {error.path}: {error.problem}")
     return template
+
+
+def _scrapers(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return tuple(peer(json.loads(text)) for text in given)
+    except ValueError as error:
+        parser.error(f"--scraper is no NetworkPolicyPeer as JSON: {error}")
 
 
 def _list(given: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.informer import Informer, InformerObserver
 from drivetrain_operator.kube.resources import PODS, Object, controller_uid
-from drivetrain_operator.plan.view import BudgetView, Family, PodView, ServiceView
+from drivetrain_operator.plan.view import BudgetView, Family, NetworkPolicyView, PodView, ServiceView
 
 V = TypeVar("V")
 Wake = Callable[[str, Priority], None]
@@ -93,6 +93,7 @@ class Children:
             tuple(view for view in found if isinstance(view, PodView)),
             next((view for view in found if isinstance(view, ServiceView)), None),
             next((view for view in found if isinstance(view, BudgetView)), None),
+            tuple(view for view in found if isinstance(view, NetworkPolicyView)),
         )
 
     def has_seen(self, namespace: str, resource_version: str) -> bool:

@@ -26,19 +26,22 @@ from drivetrain_operator.kube.errors import (
     KubeError,
     NotFound,
 )
-from drivetrain_operator.kube.resources import PODS, TRAININGJOBS
+from drivetrain_operator.kube.resources import NETWORK_POLICIES, PODS, TRAININGJOBS
 from drivetrain_operator.plan.effects import (
     CreateBudget,
     CreateCoordinator,
+    CreateNetworkPolicy,
     CreateScript,
     CreateSecret,
     CreateService,
     CreateWorker,
     DeleteJob,
+    DeleteNetworkPolicy,
     DeletePod,
     Effect,
     Mend,
     PatchBudget,
+    PatchNetworkPolicy,
     PatchService,
     PodOwner,
     RecordEvent,
@@ -109,13 +112,16 @@ class Executor:
                 await self._scripts.copy(job, effect, outcome)
             case DeletePod():
                 await self._delete_pod(job, effect)
+            case DeleteNetworkPolicy():
+                with suppress(Conflict):
+                    await self._client.delete(NETWORK_POLICIES, effect.name, job.namespace, uid=effect.uid)
             case DeleteJob():
                 await self._delete_job(job, effect)
             case RecordEvent():
                 self._tell(job, effect)
-            case PatchService() | PatchBudget():
+            case PatchService() | PatchBudget() | PatchNetworkPolicy():
                 await self._mend(job, effect)
-            case CreateService() | CreateBudget() | CreateSecret() | CreateWorker():
+            case CreateService() | CreateBudget() | CreateNetworkPolicy() | CreateSecret() | CreateWorker():
                 await self._creator.create(job, effect, outcome)
 
     async def _create_coordinator(self, job: JobView, effect: CreateCoordinator, outcome: Outcome) -> None:

@@ -12,11 +12,21 @@ from datetime import datetime
 from typing import Any, Final
 
 from drivetrain_api.constants import LABEL_INCARNATION, LABEL_TERM
-from drivetrain_operator.kube.resources import BUDGETS, CONFIGMAPS, PODS, SECRETS, SERVICES, Object, Resource
+from drivetrain_operator.kube.resources import (
+    BUDGETS,
+    CONFIGMAPS,
+    NETWORK_POLICIES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    Object,
+    Resource,
+)
 from drivetrain_operator.plan.effects import (
     Create,
     CreateBudget,
     CreateCoordinator,
+    CreateNetworkPolicy,
     CreateScript,
     CreateSecret,
     CreateService,
@@ -24,13 +34,15 @@ from drivetrain_operator.plan.effects import (
     Effect,
     Mend,
     PatchBudget,
+    PatchNetworkPolicy,
     PatchService,
     SecretKind,
 )
-from drivetrain_operator.plan.observe import budget_view, pod_view, service_view
-from drivetrain_operator.plan.view import BudgetView, JobView, PodView, ServiceView
+from drivetrain_operator.plan.observe import budget_view, network_policy_view, pod_view, service_view
+from drivetrain_operator.plan.view import BudgetView, JobView, NetworkPolicyView, PodView, ServiceView
 from drivetrain_operator.render.budget import budget, budget_patch
 from drivetrain_operator.render.coordinator import coordinator_pod
+from drivetrain_operator.render.network import network_policy, network_policy_patch
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.pod import worker_pod
 from drivetrain_operator.render.script import script
@@ -38,7 +50,7 @@ from drivetrain_operator.render.secret import secret
 from drivetrain_operator.render.service import coordinator_service, service_patch
 from drivetrain_operator.reports.trust import Trust
 
-ChildView = PodView | ServiceView | BudgetView
+ChildView = PodView | ServiceView | BudgetView | NetworkPolicyView
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,16 @@ CHILD_KINDS: Final[tuple[ChildKind, ...]] = (
         made_by={CreateBudget: lambda job, effect, _: budget(job, effect)},
         mended_by={PatchBudget: lambda job, effect, _: budget_patch(job, effect)},
         project=budget_view,
+        vital=False,
+    ),
+    ChildKind(
+        NETWORK_POLICIES,
+        "get list watch create patch delete",
+        "jobs that ask for it are reached by nobody else",
+        made_by={CreateNetworkPolicy: lambda job, effect, _: network_policy(job, effect)},
+        mended_by={PatchNetworkPolicy: lambda job, effect, _: network_policy_patch(job, effect)},
+        project=network_policy_view,
+        # A job that asks for one waits for it itself.
         vital=False,
     ),
 )

@@ -74,6 +74,7 @@ class Views:
             pods=found,
             service=family.service,
             budget=family.budget,
+            network_policies=family.network_policies,
             files=self._memory.files(job.uid),
             report=ReportView(received.report, now - received.at) if received is not None else None,
             refusals=self._memory.refusals(job.uid, job.generation, _names(found, family)),
@@ -104,7 +105,7 @@ class Views:
 
 def _names(pods: Iterable[PodView], family: Family) -> set[str]:
     others = (each.name for each in (family.service, family.budget) if each is not None)
-    return {*(pod.name for pod in pods), *others}
+    return {*(pod.name for pod in pods), *others, *(policy.name for policy in family.network_policies)}
 
 
 def _sights(job: JobView, pods: Iterable[PodView]) -> list[tuple[Sight, str | int]]:

@@ -11,9 +11,10 @@ Order of one pass, safe to be killed between any two lines:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from drivetrain_api.status import TrainingJobStatus
 
@@ -57,6 +58,35 @@ class PatchBudget:
     least: int
     surplus: tuple[str, ...] = ()
     """Keys of its selector that somebody added."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNetworkPolicy:
+    """The NetworkPolicy of the pods of one role. Render: `render.network.network_policy`."""
+
+    name: str
+    role: str
+    rules: Mapping[str, Any]
+    """As `render.network.rules` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchNetworkPolicy:
+    """Make it what it should be. Render: `render.network.network_policy_patch`."""
+
+    name: str
+    uid: str
+    rules: Mapping[str, Any]
+    surplus: tuple[str, ...] = ()
+    """Keys of its selector that somebody added."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNetworkPolicy:
+    """It is not wanted any more. One that allows everything would open what others of the namespace close."""
+
+    name: str
+    uid: str
 
 
 class SecretKind(StrEnum):
@@ -152,9 +182,11 @@ class DeleteJob:
     uid: str
 
 
-Create = CreateService | CreateBudget | CreateSecret | CreateScript | CreateCoordinator | CreateWorker
-Mend = PatchService | PatchBudget
-Effect = Create | Mend | DeletePod | RecordEvent | DeleteJob
+Create = (
+    CreateService | CreateBudget | CreateNetworkPolicy | CreateSecret | CreateScript | CreateCoordinator | CreateWorker
+)
+Mend = PatchService | PatchBudget | PatchNetworkPolicy
+Effect = Create | Mend | DeletePod | DeleteNetworkPolicy | RecordEvent | DeleteJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Owner checks are the caller's index: it hands over only objects whose controller
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from drivetrain_api.constants import (
     COORDINATOR_CONTAINER,
     LABEL_ATTEMPT,
+    LABEL_JOB_UID,
+    LABEL_ROLE,
     LABEL_TERM,
     ROLE_COORDINATOR,
     WORKER_CONTAINER,
@@ -24,7 +27,15 @@ from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_api.wishes import Wishes, wishes_of
 from drivetrain_operator.plan import stored
-from drivetrain_operator.plan.view import BudgetView, JobView, PodPhase, PodView, ServiceView, Terminated
+from drivetrain_operator.plan.view import (
+    BudgetView,
+    JobView,
+    NetworkPolicyView,
+    PodPhase,
+    PodView,
+    ServiceView,
+    Terminated,
+)
 from drivetrain_operator.render import names
 from drivetrain_operator.render.budget import rules
 from drivetrain_operator.render.shape import is_deep
@@ -166,6 +177,18 @@ def budget_view(budget: Json) -> BudgetView:
     ours = rules(owner, least)
     keys = set((spec.get("selector") or {}).get("matchLabels") or ()) - set(ours["selector"]["matchLabels"])
     return BudgetView(meta.get("name", ""), meta.get("uid", ""), least, spec == ours, tuple(sorted(keys)))
+
+
+def network_policy_view(policy: Json) -> NetworkPolicyView:
+    """A NetworkPolicy of the job."""
+    meta, spec = policy.get("metadata") or {}, policy.get("spec") or {}
+    keys = set((spec.get("podSelector") or {}).get("matchLabels") or ()) - {LABEL_JOB_UID, LABEL_ROLE}
+    return NetworkPolicyView(meta.get("name", ""), meta.get("uid", ""), spelled(spec), tuple(sorted(keys)))
+
+
+def spelled(spec: Json) -> str:
+    """The same text for the same content."""
+    return json.dumps(spec, sort_keys=True)
 
 
 def _ready(ours: Json, condition: Json) -> bool:

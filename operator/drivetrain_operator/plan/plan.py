@@ -21,6 +21,7 @@ from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
 from drivetrain_operator.plan.policies.keeper import keeper, kept_elsewhere
+from drivetrain_operator.plan.policies.network import network
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
 from drivetrain_operator.plan.policies.size import size
@@ -46,6 +47,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
     failure,  # failures of pods, as seen
     restart_budget,  # after both have been charged
     size,  # which slots
+    network,  # before any pod: none is open, not even for a moment
     coordinator,  # before workers: they are given its address
     workers,  # which pods
     budget,  # how many of them may leave at once

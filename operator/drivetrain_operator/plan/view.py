@@ -17,6 +17,7 @@ from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_api.wishes import Wishes, wishes
+from drivetrain_operator.render.platform import Neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,18 @@ class BudgetView:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkPolicyView:
+    """A NetworkPolicy of the job's pods. Only one whose controller is the job's uid."""
+
+    name: str
+    uid: str
+    said: str
+    """Its spec, spelled in one way: `observe.spelled`."""
+    surplus: tuple[str, ...] = ()
+    """Keys of its selector that are none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """A job's children, as the caches have them."""
 
@@ -160,6 +173,7 @@ class Family:
     """Both roles."""
     service: ServiceView | None = None
     budget: BudgetView | None = None
+    network_policies: tuple[NetworkPolicyView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +257,7 @@ class Me:
     """Whether jobs get PodDisruptionBudgets."""
     oldest: str = ""
     """Fingerprint of the root that was there before all others that hold; empty: of the current one."""
+    neighbours: Neighbours = field(default_factory=Neighbours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +271,7 @@ class View:
     """All pods of the job, both roles."""
     service: ServiceView | None = None
     budget: BudgetView | None = None
+    network_policies: tuple[NetworkPolicyView, ...] = ()
     files: frozenset[str] = field(default_factory=frozenset)
     """Names of Secrets, and of copies of the script, that this process created or found to exist (409): it cannot read
     Secrets, and watches neither."""

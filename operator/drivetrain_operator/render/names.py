@@ -89,6 +89,11 @@ def budget(job: str, uid: str) -> str:
     return f"{job}-workers-{suffix(uid)}"
 
 
+def network_policy(job: str, uid: str, role: str) -> str:
+    """The NetworkPolicy of a job's pods of one role."""
+    return f"{job}-{role}-network-{suffix(uid)}"
+
+
 def worker_secret(job: str, uid: str, root: str) -> str:
     """Carries pieces of the uid and of the root of trust: we cannot read Secrets, so one that a job of the same name
     left, or that was made with another root, must not be taken."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kubernetes.client import V1Pod, V1PodTemplateSpec
+from kubernetes.client import V1NetworkPolicyPeer, V1Pod, V1PodTemplateSpec
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -37,6 +37,14 @@ def check_pod(pod: _Template) -> None:
     for error in _errors(V1Pod, pod):
         if error["type"] != "extra_forbidden":
             raise _invalid(error, pod)
+
+
+def peer(given: Any) -> dict[str, Any]:
+    """A NetworkPolicyPeer as the API server gives it back, without selectors' empty parts. Raises ValueError."""
+    V1NetworkPolicyPeer.model_validate(given)
+    if not given:
+        raise ValueError("it needs podSelector, namespaceSelector or ipBlock")
+    return {key: {part: value for part, value in each.items() if value} for key, each in given.items()}
 
 
 def unknown_fields(template: _Template) -> list[str]:

@@ -20,6 +20,7 @@ MUTABLE: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
     ("recovery.noProgressSeconds", {}, {"recovery": {"noProgressSeconds": 60}}),
     ("podTemplate", {}, {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}),
     ("coordinator", {}, {"coordinator": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}}}}}),
+    ("network", {}, {"network": {"ingress": "job"}}),
 ]
 """May change in a started job: field, before, after."""
 
@@ -37,6 +38,8 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "gpuResource": (["a/b", "a/" + "b" * 251], ["a/", "a/" + "b" * 252, "gpu"]),
     "processesPerWorker": ([1, 64], [0, 65]),
     "podTemplate": ([{}, {"spec": {"anything": [1]}}], ["a"]),
+    "network.ingress": (["any", "job"], ["", "Job", "namespace"]),
+    "network.egress": (["any", "job"], ["", "none"]),
     "coordinator.podTemplate": ([{}, {"spec": {"anything": [1]}}], ["a"]),
     "training.steps": ([1, 10**12], [0, 10**12 + 1]),
     "training.seed": ([0, 2**32 - 1], [-1, 2**32]),

@@ -90,6 +90,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "processesPerWorker",
         "podTemplate",
         "coordinator",
+        "network",
         "training",
         "recovery",
         "suspend",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
+from drivetrain_api.constants import LABEL_ROLE, METRICS_PORT, REPORTS_PORT, ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_operator import rbac
 from drivetrain_operator.render.common import USER
 from drivetrain_operator.settings import REPORTS_SERVICE, parse
@@ -83,6 +83,13 @@ def test_the_operator_takes_the_flags_that_the_deployment_gives() -> None:
     assert settings.reports_service == REPORTS_SERVICE
     assert settings.pod_ip == settings.reports_host == settings.metrics_host == "10.0.0.1"
     assert settings.leader_election
+
+
+def test_the_network_policy_names_whom_the_code_talks_to() -> None:
+    text = (CHART / "templates" / "networkpolicy.yaml").read_text()
+    assert re.findall(r"- port: (\d+)", text) == [str(REPORTS_PORT), str(METRICS_PORT)]
+    assert f"key: {LABEL_ROLE}\n" in text
+    assert f"values: [{ROLE_COORDINATOR}, {ROLE_WORKER}]" in text
 
 
 def test_versions_agree() -> None:

@@ -20,7 +20,7 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object, Resource, controller_uid
 from drivetrain_operator.listening import Listening
-from drivetrain_operator.plan.observe import budget_view, pod_view, service_view
+from drivetrain_operator.plan.observe import budget_view, network_policy_view, pod_view, service_view
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import Family, Me
 from drivetrain_operator.render.platform import Platform
@@ -129,7 +129,8 @@ class Pilot:
         pods = tuple(pod_view(pod) for pod in mine("pods"))
         services = [service_view(obj) for obj in mine("services")]
         budgets = [budget_view(obj) for obj in mine("policy/poddisruptionbudgets")]
-        return Family(pods, next(iter(services), None), next(iter(budgets), None))
+        policies = tuple(network_policy_view(obj) for obj in mine("networking.k8s.io/networkpolicies"))
+        return Family(pods, next(iter(services), None), next(iter(budgets), None), policies)
 
     async def run_pass(self, key: JobKey = KEY) -> Pass | None:
         """What an event and a worker would do: one pass from fresh caches. None if it failed and is to be retried."""

@@ -35,6 +35,15 @@ def test_secrets_for_the_coordinators_image() -> None:
     assert parse(GIVEN, {}).image_pull_secrets == ()
 
 
+def test_who_reads_metrics_is_spelled_as_the_api_server_does() -> None:
+    """Else policies would be mended for ever."""
+    given = (
+        '{"namespaceSelector": {"matchLabels": {}}, "podSelector": {"matchLabels": {"a": "b"}, "matchExpressions": []}}'
+    )
+    (peer,) = parse([*GIVEN, "--scraper", given], {}).scrapers
+    assert peer == {"namespaceSelector": {}, "podSelector": {"matchLabels": {"a": "b"}}}
+
+
 def test_leader_election_can_be_switched_off() -> None:
     assert not parse([*GIVEN, "--no-leader-election"], {}).leader_election
     assert not parse(GIVEN, {"DRIVETRAIN_OPERATOR_LEADER_ELECTION": "false"}).leader_election
@@ -53,6 +62,8 @@ def test_every_process_holds_the_lease_under_its_own_name() -> None:
         ("no number", [*GIVEN, "--workers", "x"], "--workers"),
         ("no JSON", [*GIVEN, "--worker-template", "{"], "--worker-template is no JSON"),
         ("no object", [*GIVEN, "--coordinator-template", "[]"], "--coordinator-template must be an object"),
+        ("nobody", [*GIVEN, "--scraper", "{}"], "--scraper is no NetworkPolicyPeer"),
+        ("no peer", [*GIVEN, "--scraper", '{"pods": {}}'], "--scraper is no NetworkPolicyPeer"),
         ("a wrong type", [*GIVEN, "--worker-template", '{"spec": {"hostNetwork": 1}}'], "spec.hostNetwork"),
     ],
 )

@@ -99,7 +99,8 @@ class World:
 
     def children(self) -> list[Obj]:
         """Of all jobs."""
-        kinds = ("pods", "services", "secrets", "configmaps", "policy/poddisruptionbudgets")
+        kinds = ["pods", "services", "secrets", "configmaps", "policy/poddisruptionbudgets"]
+        kinds.append("networking.k8s.io/networkpolicies")
         return [obj for kind in kinds for obj in self.all(kind) if LABEL_ROLE in (obj["metadata"].get("labels") or {})]
 
     def pods(self, role: str | None = None, *, live: bool = False) -> list[Obj]:

@@ -38,6 +38,8 @@ def all_names(of: str, uid: str) -> set[str]:
         names.coordinator(of, names.suffix(uid), 1),
         names.service(of, names.suffix(uid)),
         names.budget(of, uid),
+        names.network_policy(of, uid, "worker"),
+        names.network_policy(of, uid, "coordinator"),
         names.script(of, uid, 0),
         names.worker_secret(of, uid, "r" * 64),
         names.coordinator_secret(of, uid, 1, "r" * 64),

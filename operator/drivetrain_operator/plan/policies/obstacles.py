@@ -16,6 +16,7 @@ from drivetrain_operator.plan.causes import summary
 from drivetrain_operator.plan.children import coordinators, fresh_report
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.departures import summary as departure
+from drivetrain_operator.plan.policies.network import missing
 from drivetrain_operator.plan.short_lives import AGAIN_AND_AGAIN
 from drivetrain_operator.plan.view import PodView, View
 from drivetrain_operator.render import names
@@ -74,6 +75,14 @@ def _refused(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -
     first = refusals[0]
     more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
     return Obstacle(first.kind.value, f"{first.name}{more}: {first.message}")
+
+
+def _network(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
+    unseen = missing(view) if status.workers.ready < status.workers.target else []
+    if not unseen:
+        return None
+    message = f"no pod is created before the NetworkPolicies that spec.network asks for: {', '.join(unseen)}"
+    return Obstacle("WaitingForNetworkPolicies", message, warn=False)
 
 
 def _image(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:
@@ -163,6 +172,7 @@ _CHAIN: Final[tuple[Question, ...]] = (
     _spec,  # nothing is created
     _template,  # nothing can be created
     _refused,  # something could not be created
+    _network,  # a matter of milliseconds, if they can be watched
     _image,  # the commonest typing error
     _config,  # a ConfigMap or Secret that is not there
     _unschedulable,  # may take hours, or need another cluster
