@@ -27,7 +27,8 @@ stop = local.down
 
 async def start(state: Path, *, nodes: int = 1, gpus: int = 0) -> Path:
     """Start what does not run: API server, nodes, operator. Returns the kubeconfig. Raises CliError."""
-    argv = [sys.executable, "-m", "drivetrain_operator.main"]
+    # One person's machine, and one namespace for all.
+    argv = [sys.executable, "-m", "drivetrain_operator.main", "--allow-own-namespace"]
     try:
         state, crd = _prepared(state)
         options = local.Options(state, nodes=nodes, gpus=gpus, crds=[crd], commands=[(OPERATOR, argv)])

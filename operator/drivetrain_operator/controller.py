@@ -61,6 +61,8 @@ class Scope:
     resync_seconds: float = 120.0
     budgets: bool = True
     """Whether jobs get PodDisruptionBudgets."""
+    closed: str = ""
+    """The namespace in which no job is started; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ class Controller:
                 given.trust.roots,
                 scope.budgets,
                 given.trust.oldest,
-                neighbours=given.platform.neighbours,
+                scope.closed,
+                given.platform.neighbours,
             ),
             self._specs,
         )

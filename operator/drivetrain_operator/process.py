@@ -158,7 +158,10 @@ class Process:
             f"{settings.own_namespace}/{settings.lease_name}",
             self._leading,
         )
-        scope = Scope(settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets)
+        closed = "" if settings.allow_own_namespace else settings.own_namespace
+        scope = Scope(
+            settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets, closed
+        )
         controller = Controller(given, scope, self._metrics)
         self._controller = controller
         self.rosters.lead(self._clock.now())

@@ -62,6 +62,8 @@ class Settings:
     resync_seconds: float
     disruption_budgets: bool
     """Whether jobs get PodDisruptionBudgets."""
+    allow_own_namespace: bool
+    """Whether jobs are started in `own_namespace`: their pods can read the root Secret."""
     scrapers: tuple[Mapping[str, Any], ...]
     """NetworkPolicyPeers that may read the metrics of coordinators whose jobs are shut off; none: everybody may."""
     log_format: LogFormat
@@ -104,6 +106,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         disruption_budgets=given.disruption_budgets,
+        allow_own_namespace=given.allow_own_namespace,
         scrapers=_scrapers(parser, given.scraper),
         log_format=LogFormat(given.log_format),
         log_level=given.log_level,
@@ -152,12 +155,13 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("metrics-host", "address of /metrics, /healthz and /readyz (default: $POD_IP, else all)", host)
     option("metrics-port", "their port; 0 picks a free one", str(METRICS_PORT), kind=int)
 
-    def switch(flag: str, help_text: str) -> None:
-        given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"), "true").lower() not in ("false", "0", "no")
+    def switch(flag: str, help_text: str, default: str = "true") -> None:
+        given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"), default).lower() not in ("false", "0", "no")
         parser.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, default=given, help=help_text)
 
     switch("leader-election", "take the Lease before acting; without it, run one replica only")
     switch("disruption-budgets", "a PodDisruptionBudget for each job: evictions take workers one after another")
+    switch("allow-own-namespace", "start jobs in --own-namespace, too: their pods can read the root Secret", "false")
     repeated("scraper", "NetworkPolicyPeer as JSON that may read coordinators' metrics; may be repeated (default: all)")
     option("lease-name", "name of the Lease", "drivetrain-operator")
     option("lease-seconds", "how long the Lease outlives a leader that vanished", "15", kind=float)

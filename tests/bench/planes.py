@@ -133,7 +133,8 @@ class Embedded:
             (commands / command).chmod(0o755)
         os.environ["PATH"] = f"{commands}:{os.environ['PATH']}"
         os.environ["PYTHONPATH"] = f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{ROOT / 'tests'}"
-        argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--log-format", "text"]
+        argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--allow-own-namespace"]
+        argv += ["--log-format", "text"]
         options = Options(state=self._state, crds=[ROOT / "crds"], commands=[("operator", argv)])
         self._client = Client.from_kubeconfig(await up(options), user_agent="bench")
         return self

@@ -128,7 +128,8 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'operator'}:{ROOT / 'worker-image'}:{QUICK}")
     state = tmp_path / "plane"
-    argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--log-format", "text"]
+    argv = [str(commands / "drivetrain-operator"), "--no-leader-election", "--allow-own-namespace"]
+    argv += ["--log-format", "text"]
     options = Options(state=state, crds=[ROOT / "crds"], commands=[("operator", argv)])
     try:
         client = Client.from_kubeconfig(await up(options), user_agent="test")

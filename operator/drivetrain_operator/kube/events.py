@@ -80,6 +80,11 @@ EVENTS: Final = (
     ),
     # Why it ended without success.
     EventReason("DeadlineExceeded", "Warning", "spec.activeDeadlineSeconds has passed."),
+    EventReason(
+        "OwnNamespace",
+        "Warning",
+        "The job is in the operator's own namespace, where none is started; the message names the setting.",
+    ),
     EventReason("RestartBudgetExceeded", "Warning", "More incidents than recovery.maxRestarts."),
     EventReason(
         "Replaced", "Normal", "A process was ended by Drivetrain itself, for no fault of its script; it costs nothing."

@@ -22,6 +22,7 @@ from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
 from drivetrain_operator.plan.policies.keeper import keeper, kept_elsewhere
 from drivetrain_operator.plan.policies.network import network
+from drivetrain_operator.plan.policies.own_namespace import own_namespace
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
 from drivetrain_operator.plan.policies.size import size
@@ -41,6 +42,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
     success,  # proof of success outweighs everything that happened beside it
     suspend,  # before failures: pods that we delete ourselves have not failed
     deadline,
+    own_namespace,  # before anything is created there
     keeper,  # before anything is created: in whose name, and by which credentials
     start,  # freezes defaults before anything uses them
     tally,  # failures of processes, as reported

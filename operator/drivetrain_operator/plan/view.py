@@ -257,6 +257,8 @@ class Me:
     """Whether jobs get PodDisruptionBudgets."""
     oldest: str = ""
     """Fingerprint of the root that was there before all others that hold; empty: of the current one."""
+    closed: str = ""
+    """The namespace in which no job is started, because the root of trust is there; empty: none."""
     neighbours: Neighbours = field(default_factory=Neighbours)
 
 

@@ -35,7 +35,14 @@ class Operator:
     async def __aenter__(self) -> Self:
         arguments = [
             *("--kubeconfig", str(kubeconfig()), "--own-namespace", self._namespace, "--namespace", self._namespace),
-            *("--no-leader-election", "--reports-url", "https://127.0.0.1:1", "--reports-host", "127.0.0.1"),
+            *(
+                "--no-leader-election",
+                "--allow-own-namespace",
+                "--reports-url",
+                "https://127.0.0.1:1",
+                "--reports-host",
+                "127.0.0.1",
+            ),
             *("--reports-port", "0", "--metrics-host", "127.0.0.1", "--metrics-port", str(self._port)),
         ]
         with self._log.open("ab") as log:

@@ -60,7 +60,8 @@ class Deployment:
         host = f"{self.network.value}.{1 + len(self.running)}"  # processes listen on fixed ports
         log = self.folder / f"{name}.log"
         arguments = ["--kubeconfig", str(self.kubeconfig), "--pod-ip", host, "--identity", name]
-        arguments += ["--reports-host", host, "--metrics-host", host, "--lease-seconds", str(LEASE_SECONDS), *flags]
+        arguments += ["--reports-host", host, "--metrics-host", host, "--lease-seconds", str(LEASE_SECONDS)]
+        arguments += ["--allow-own-namespace", *flags]
         with log.open("w") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

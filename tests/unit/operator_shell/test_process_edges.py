@@ -35,6 +35,12 @@ def test_secrets_for_the_coordinators_image() -> None:
     assert parse(GIVEN, {}).image_pull_secrets == ()
 
 
+def test_jobs_of_its_own_namespace_are_allowed_by_asking() -> None:
+    assert not parse(GIVEN, {}).allow_own_namespace
+    assert parse([*GIVEN, "--allow-own-namespace"], {}).allow_own_namespace
+    assert parse(GIVEN, {"DRIVETRAIN_OPERATOR_ALLOW_OWN_NAMESPACE": "true"}).allow_own_namespace
+
+
 def test_who_reads_metrics_is_spelled_as_the_api_server_does() -> None:
     """Else policies would be mended for ever."""
     given = (
