@@ -54,7 +54,7 @@ def test_a_job_is_deleted_without_its_pods(start: Callable[..., Job]) -> None:
     again = Job(job.namespace, job.name, job.folder.parent, 60)
     again.apply({"workers": 1, "command": ["python", "-c", "print(1)"]}, script=False)
     wait_until(30, "its namesake's pods", lambda: len(again.pods()) == 1)
-    kinds = "pods,services,secrets,configmaps,poddisruptionbudgets"
+    kinds = "pods,services,secrets,configmaps,poddisruptionbudgets,networkpolicies"
     selector = f"drivetrain.dev/job-uid={job.uid}"
     kubectl("delete", kinds, "--namespace", job.namespace, "--selector", selector, "--wait=false")
 
