@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drivetrain_local.apiserver.resources import Resource
-from drivetrain_local.objects import Obj
+from drivetrain_local.objects import Obj, meta, parse_time, rfc3339_micro
 
 _TO_NEW = {"involvedObject": "regarding", "message": "note", "count": "deprecatedCount",
            "firstTimestamp": "deprecatedFirstTimestamp", "lastTimestamp": "deprecatedLastTimestamp",
@@ -26,5 +26,11 @@ def as_served(resource: Resource, obj: Obj) -> Obj:
         return obj
     if resource.group == "events.k8s.io":
         renamed = {_TO_NEW.get(key, key): value for key, value in obj.items()}
+        # Required there. Kubernetes prints null for an event of the old kind, and the official Python client raises.
+        renamed["eventTime"] = obj.get("eventTime") or _first_seen(obj)
         return {**renamed, "apiVersion": resource.group_version, "kind": "Event"}
     return {**obj, "apiVersion": resource.group_version}
+
+
+def _first_seen(event: Obj) -> str:
+    return rfc3339_micro(parse_time(event.get("firstTimestamp") or meta(event)["creationTimestamp"]))

@@ -128,8 +128,10 @@ class Handlers:
         if target.name:
             raise errors.method_not_allowed("POST")
         if target.resource.group == "authorization.k8s.io":
-            # Whoever has the token may do everything. kubectl asks in protobuf, so the body is not even read.
+            # Whoever has the token may do everything. kubectl asks in protobuf, and then the question is not repeated.
+            asked = {} if "protobuf" in request.content_type else (await object_body(request)).get("spec")
             return _json({"kind": target.resource.kind, "apiVersion": target.resource.group_version,
+                          "metadata": {}, "spec": asked or {},
                           "status": {"allowed": True, "reason": "there is no RBAC here"}}, 201)  # fmt: skip
         resource = self._stored_as(target.resource)
         given = as_stored(target.resource, await object_body(request))

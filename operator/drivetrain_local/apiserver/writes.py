@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drivetrain_local.apiserver import cel_rules, crd_schema, errors, fields, meta_rules
+from drivetrain_local.apiserver import cel_rules, crd_schema, errors, fields, meta_rules, typed
 from drivetrain_local.apiserver.kinds import Kinds
 from drivetrain_local.apiserver.kinds.crds import resources_of
 from drivetrain_local.apiserver.kinds.pods import malformed_quantity
@@ -185,7 +185,11 @@ class Writes:
     def _decode(self, resource: Resource, obj: Obj, options: WriteOptions) -> None:
         """What a typed decoder does: 400 for a wrong type, unknown fields dropped. Of a custom object, its metadata."""
         try:
-            unknown = fields.decode_metadata(obj) if resource.custom else fields.decode(resource.kind, obj)
+            if resource.custom:
+                unknown = fields.decode_metadata(obj)
+            else:
+                unknown = fields.decode(resource.kind, obj)
+                typed.complete(resource.kind, obj)
         except fields.WrongType as error:
             kind = resource.kind
             text = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {error}'

@@ -244,6 +244,10 @@ class NodeAgent:
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._kubelet.port}},
             "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": _boot_id(),
+                "kubeProxyVersion": "drivetrain-local",
                 "kubeletVersion": "drivetrain-local",
                 "osImage": "this machine",
                 "kernelVersion": os.uname().release,
@@ -310,6 +314,10 @@ def _ready_condition() -> Obj:
         "lastTransitionTime": moment,
     }
     return {"conditions": [ready]}
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _memory_kib() -> int:

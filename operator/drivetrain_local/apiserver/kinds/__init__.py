@@ -7,7 +7,7 @@ from drivetrain_local.apiserver.kinds.crds import CustomResourceDefinitions
 from drivetrain_local.apiserver.kinds.data import ConfigMaps, Secrets
 from drivetrain_local.apiserver.kinds.pods import Pods
 from drivetrain_local.apiserver.kinds.services import Services
-from drivetrain_local.apiserver.kinds.small import EndpointSlices, Leases, Namespaces
+from drivetrain_local.apiserver.kinds.small import EndpointSlices, Events, Leases, Namespaces
 
 __all__ = ["Kind", "Kinds"]
 
@@ -22,6 +22,7 @@ class Kinds:
             "secrets": Secrets(),
             "configmaps": ConfigMaps(),
             "namespaces": Namespaces(),
+            "events": Events(),
             "coordination.k8s.io/leases": Leases(),
             "discovery.k8s.io/endpointslices": EndpointSlices(),
             "apiextensions.k8s.io/customresourcedefinitions": CustomResourceDefinitions(),

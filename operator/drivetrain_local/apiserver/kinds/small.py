@@ -1,4 +1,4 @@
-"""What is special about namespaces, leases and endpoint slices? A line or two each."""
+"""What is special about namespaces, leases, endpoint slices and events? A line or two each."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class EndpointSlices(Kind):
     """Address type is required and fixed; ports without a name get the empty one."""
 
     def prepare_create(self, obj: Obj) -> None:
+        # Kubernetes prints null, at which the official Python client raised until its version 36.
+        obj.setdefault("endpoints", [])
         for port in obj.get("ports") or []:
             port.setdefault("name", "")
             port.setdefault("protocol", "TCP")
@@ -57,3 +59,13 @@ class EndpointSlices(Kind):
         if new.get("addressType") != old.get("addressType"):
             return [errors.bad_value("addressType", new.get("addressType"), "field is immutable")]
         return []
+
+
+class Events(Kind):
+    """What an event is about may be left out, but not missing."""
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj.setdefault("involvedObject", {})
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        self.prepare_create(new)
