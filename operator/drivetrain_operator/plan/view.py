@@ -260,6 +260,7 @@ class Me:
     closed: str = ""
     """The namespace in which no job is started, because the root of trust is there; empty: none."""
     neighbours: Neighbours = field(default_factory=Neighbours)
+    """With whom jobs have to do that are shut off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ was refused, for ever. So nothing is created until they are seen; what runs goes
 
 from __future__ import annotations
 
+from typing import Final
+
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.decision import Decision, soonest
@@ -16,7 +18,7 @@ from drivetrain_operator.plan.view import View
 from drivetrain_operator.render import names
 from drivetrain_operator.render.network import rules
 
-LOOK_AGAIN_SECONDS = 5.0
+LOOK_AGAIN_SECONDS: Final = 5.0
 """Until one that was created shows: a watch tells of it long before."""
 
 

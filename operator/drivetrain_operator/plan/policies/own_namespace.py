@@ -7,12 +7,14 @@ elsewhere. A job that runs already is left in peace: it could have read what the
 
 from __future__ import annotations
 
+from typing import Final
+
 from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.conditions import ended
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
 
-REASON = "OwnNamespace"
+REASON: Final = "OwnNamespace"
 
 
 def own_namespace(view: View, status: TrainingJobStatus) -> Decision:
