@@ -5,39 +5,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from drivetrain_api.counters import LAUNCHER_COUNTERS
 from drivetrain_coordinator.membership import Membership, standstill
 
 BUCKETS = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
 
 
 class JobMetrics(Collector):
-    """Collector over a membership; `text()` is the body of /metrics."""
+    """Collector over a membership; `registry` has all that /metrics says."""
 
     def __init__(self, membership: Membership) -> None:
         self._m = membership
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self.registry.register(self)  # first, because a scrape of it brings the histogram up to date
         self._recovery = Histogram(
             "drivetrain_recovery_seconds",
             "From the first sign of a loss to the first step that all members finished.",
             buckets=BUCKETS,
-            registry=self._registry,
+            registry=self.registry,
         )
-        self._registry.register(self)
+        self._refused = Counter(
+            "drivetrain_coordinator_refused",
+            "Callers of the coordinator's ports that were turned away.",
+            ("port", "reason"),
+            registry=self.registry,
+        )
 
-    def text(self) -> bytes:
-        """Prometheus text format."""
-        for seconds in self._m.recovery.durations:
-            self._recovery.observe(seconds)
-        self._m.recovery.durations.clear()
-        return generate_latest(self._registry)
+    def refused(self, port: str, reason: str) -> None:
+        """`port`: channel, metrics; `reason`: a word of `drivetrain_serving`."""
+        self._refused.labels(port, reason).inc()
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry for each scrape."""
         m = self._m
+        for seconds in m.recovery.durations:
+            self._recovery.observe(seconds)
+        m.recovery.durations.clear()
         info = InfoMetricFamily("drivetrain_job", "Which job this coordinator serves.")
         info.add_metric((), {"namespace": m.identity.namespace, "job": m.identity.job, "job_uid": m.identity.job_uid})
         yield info
@@ -78,13 +85,10 @@ class JobMetrics(Collector):
         yield from self._launcher_counters()
 
     def _launcher_counters(self) -> Iterator[Metric]:
-        sums: dict[str, float] = {}
-        for counters in self._m.counters.values():
-            for name, value in counters.items():
-                if name.isidentifier():
-                    sums[name] = sums.get(name, 0.0) + value
-        for name, value in sorted(sums.items()):
-            yield _counter(name, "Summed over the launchers of this job.", value)
+        for name, text in LAUNCHER_COUNTERS.items():
+            told = [counters[name] for counters in self._m.counters.values() if name in counters]
+            if told:
+                yield _counter(name, text, sum(told))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -42,12 +42,19 @@ from drivetrain_coordinator.membership import (
 from drivetrain_coordinator.metrics import JobMetrics
 from drivetrain_coordinator.reporter import Reporter
 from drivetrain_coordinator.settings import Settings
+from drivetrain_serving.answers import Answers, Refused, bearer, unauthorized
+from drivetrain_serving.connections import Limits
+from drivetrain_serving.listener import Listener
+from drivetrain_serving.plain import PlainPort
+from drivetrain_serving.refusals import Refusals
+from drivetrain_serving.scrape import Scrape
 
 logger = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 8 << 20
 HELLO_SECONDS = 10.0
-CHANNELS_LIMIT = 16384
+CHANNELS_LIMIT = 8192
+"""Twice the launchers that a job may have: all come back at once when their old connections are not seen to end yet."""
 
 
 class Coordinator:
@@ -59,11 +66,24 @@ class Coordinator:
         self.machine = Machine(settings.identity, timings, self._loop.time())
         self._worker_token = settings.secret("worker-token").encode()
         self._channels: dict[str, Channel] = {}
-        self._open = 0
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         self._told: object = None
-        self._metrics = JobMetrics(self.machine.state)
+        metrics = JobMetrics(self.machine.state)
+        self._scrape = Scrape(metrics.registry, threaded=False)
+        refusals = Refusals("channel", self._loop.time, lambda reason: metrics.refused("channel", reason))
+        self._listener = Listener(
+            Answers({("GET", "/v1/channel"): self._channel}, refusals),
+            Limits(pending=512, admitted=CHANNELS_LIMIT, each=CHANNELS_LIMIT),
+            refusals,
+            settings.server_tls(),
+        )
+        self._plain = PlainPort(
+            "metrics",
+            {"/metrics": self._serve_metrics, "/healthz": self._serve_health, "/readyz": self._serve_ready},
+            self._loop.time,
+            lambda reason: metrics.refused("metrics", reason),
+        )
         self._reporter = Reporter(
             settings.reports, settings.secret("token"), settings.client_tls(), self._report, self._roster, self._deleted
         )
@@ -77,26 +97,11 @@ class Coordinator:
 
     async def run(self) -> None:
         """Serve."""
-        channels = web.Application()
-        channels.router.add_get("/v1/channel", self._channel)
-        numbers = web.Application()
-        numbers.router.add_get("/metrics", self._serve_metrics)
-        numbers.router.add_get("/healthz", self._serve_health)
-        numbers.router.add_get("/readyz", self._serve_ready)
-        runners = [web.AppRunner(channels, handler_cancellation=True), web.AppRunner(numbers)]
-        for runner in runners:
-            await runner.setup()
         host = self._settings.host
-        sites = [
-            web.TCPSite(runners[0], host, self.port, ssl_context=self._settings.server_tls(), backlog=1024),
-            web.TCPSite(runners[1], host, self.metrics_port),
-        ]
         reports = asyncio.create_task(self._reporter.run())
         try:
-            for site in sites:
-                await site.start()
-            self.port = runners[0].addresses[0][1]
-            self.metrics_port = runners[1].addresses[0][1]
+            self.port = await self._listener.start(host, self.port)
+            self.metrics_port = await self._plain.start(host, self.metrics_port)
             self._apply(Tick())
             self.ready.set()
             logger.info("coordinator serves", extra={"port": self.port, "metrics_port": self.metrics_port})
@@ -104,9 +109,9 @@ class Coordinator:
             await asyncio.wait({over, reports}, return_when=asyncio.FIRST_COMPLETED)
             over.cancel()
         finally:
-            await self._shut_down(reports, runners)
+            await self._shut_down(reports)
 
-    async def _shut_down(self, reports: asyncio.Task[None], runners: list[web.AppRunner]) -> None:
+    async def _shut_down(self, reports: asyncio.Task[None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
         failed = reports.done() and not reports.cancelled() and reports.exception() is not None
@@ -115,8 +120,8 @@ class Coordinator:
         for channel in list(self._channels.values()):
             channel.finish()
         await self._reporter.last(1.0)
-        for runner in runners:
-            await runner.cleanup()
+        await self._listener.stop()
+        await self._plain.stop()
         if failed:
             reports.result()
 
@@ -194,22 +199,17 @@ class Coordinator:
 
     # --- launchers ----------------------------------------------------------------------------------------------
 
-    async def _channel(self, request: web.Request) -> web.WebSocketResponse:
+    async def _channel(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not hmac.compare_digest(bearer(request).encode(), self._worker_token):
+            raise unauthorized("wrong worker token")
+        if not self._listener.admit(request, "launchers"):
+            raise Refused(503, "too many connections", headers={"Retry-After": "1"}, close=True)
         socket = web.WebSocketResponse(max_msg_size=MESSAGE_LIMIT, compress=False, timeout=1.0)
         await socket.prepare(request)
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode()
-        if not hmac.compare_digest(given, self._worker_token):
-            return await _turn_away(socket, Reject(reason=RejectReason.TOKEN, message="wrong worker token"))
-        if self._open >= CHANNELS_LIMIT:
-            return await _turn_away(socket, Reject(reason=RejectReason.ROSTER, message="too many connections"))
-        self._open += 1
-        try:
-            await self._serve(request, socket)
-        finally:
-            self._open -= 1
+        await self._serve(request, socket)
         return socket
 
-    async def _serve(self, request: web.Request, socket: web.WebSocketResponse) -> None:
+    async def _serve(self, request: web.BaseRequest, socket: web.WebSocketResponse) -> None:
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 hello = await receive(socket)
@@ -228,7 +228,7 @@ class Coordinator:
             return
         await self._talk(request, socket, hello)
 
-    async def _talk(self, request: web.Request, socket: web.WebSocketResponse, hello: Hello) -> None:
+    async def _talk(self, request: web.BaseRequest, socket: web.WebSocketResponse, hello: Hello) -> None:
         channel = Channel(socket, request.transport, hello)
         older = self._channels.get(hello.pod_uid)
         if older is not None:  # the same launcher, back before its old connection was seen to end
@@ -258,15 +258,14 @@ class Coordinator:
 
     # --- numbers ------------------------------------------------------------------------------------------------
 
-    async def _serve_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(
-            body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+    async def _serve_metrics(self, request: web.BaseRequest) -> web.Response:
+        body, content_type = await self._scrape.numbers(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def _serve_health(self, request: web.Request) -> web.Response:
+    async def _serve_health(self, request: web.BaseRequest) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _serve_ready(self, request: web.Request) -> web.Response:
+    async def _serve_ready(self, request: web.BaseRequest) -> web.Response:
         """One that has no roster can lead nobody, however well it is."""
         if self.machine.state.roster is None:
             return web.Response(status=503, text="no answer of the operator yet\n")

@@ -101,8 +101,11 @@ class Process:
             self.rosters,
             leading=lambda: self._serving and self._leading(),
             leader=self._leader_address(),
+            refused=lambda reason: metrics.refused("reports", reason),
         )
-        self.health = HealthServer(metrics.registry, lambda: self._prepared)
+        self.health = HealthServer(
+            metrics.registry, lambda: self._prepared, lambda reason: metrics.refused("metrics", reason)
+        )
         self._recorder = Recorder(client, clock, instance=settings.identity, dropped=metrics.event_dropped)
         metrics.leading(lambda: self._serving and self._leading())
         metrics.registry.register(JobsCollector(self._samples))

@@ -13,10 +13,15 @@ from drivetrain_operator.act.jobs import later
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.view import PodView, Refusal, RefusalKind, Sight
+from drivetrain_serving.rates import Rates
 
 FILE_SECONDS: Final = 30.0
 """So long a Secret, or the copy of a script, is not created again, although a pod waits for something."""
 UNSEEN_SECONDS: Final = 600.0
+WRITES_BURST: Final = 30.0
+WRITES_RATE: Final = 1.0
+"""Status writes of one job in a second, in the long run: a coordinator that says another thing each time must not keep
+the API server busy. A job's whole life takes about 17."""
 
 
 @dataclass(slots=True)
@@ -60,6 +65,11 @@ class JobMemory:
         self._clock = clock
         self._listening = listening
         self._jobs: dict[str, _Remembered] = {}
+        self._writes = Rates(WRITES_BURST, WRITES_RATE, clock.monotonic)
+
+    def status_wait(self, job_uid: str) -> float:
+        """0 if the job's status may be written now, and that is charged; else the seconds until it may."""
+        return self._writes.take(job_uid)
 
     def unsure(self, job_uid: str, name: str) -> None:
         """A create of `name` had no answer: no refusal proves any more that it does not exist."""

@@ -116,10 +116,13 @@ class Reconciler:
         return Pass(soonest(plan.requeue_after, again), outcome.refusals > 0)
 
     def _may_wait(self, job: JobView, plan: Plan) -> float:
-        """Seconds for which nothing has to be written: pods that come up one by one are counted once a second."""
-        if plan.effects or plan.status == job.status or not only_counts(job.status, plan.status):
+        """Seconds for which nothing is written: pods that come up one by one are counted once a second, and a job whose
+        status never rests has to wait with all that follows from it."""
+        if plan.status == job.status:
             return 0.0
-        return COUNTS_SECONDS - self._memory.status_age(job.uid)
+        counting = not plan.effects and only_counts(job.status, plan.status)
+        wait = COUNTS_SECONDS - self._memory.status_age(job.uid) if counting else 0.0
+        return wait if wait > 0 else self._memory.status_wait(job.uid)
 
     async def _leave_alone(self, job: JobView, news: bool) -> Pass:
         """Status is another's, and must not be overwritten. An event tells so, once for each thing that is wrong."""

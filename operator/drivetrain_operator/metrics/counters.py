@@ -171,6 +171,12 @@ class OperatorMetrics:
             ("cause",),
             registry=registry,
         )
+        self._refused = Counter(
+            f"{PREFIX}_operator_refused",
+            "Callers of the operator's ports that were turned away.",
+            ("port", "reason"),
+            registry=registry,
+        )
         self._deaf = Counter(
             f"{PREFIX}_operator_deaf_seconds",
             "Pauses of a second or more in which the operator heard nobody. Nobody's silence meanwhile counts.",
@@ -209,6 +215,10 @@ class OperatorMetrics:
     def coordinator_replaced(self, cause: str) -> None:
         """`cause`: a `ReplacedFor`."""
         self._replaced.labels(cause).inc()
+
+    def refused(self, port: str, reason: str) -> None:
+        """`port`: reports, metrics; `reason`: a word of `drivetrain_serving`."""
+        self._refused.labels(port, reason).inc()
 
     def deaf(self, seconds: float) -> None:
         """This process heard nothing for so long."""

@@ -36,7 +36,8 @@ class RosterBoard:
         if before is not None and roster.model_copy(update={"revision": before.revision}) == before:
             return
         self._revision += 1
-        self._rosters[job_uid] = roster.model_copy(update={"revision": self._revision})
+        revision = self._revision if before is None else max(self._revision, before.revision + 1)
+        self._rosters[job_uid] = roster.model_copy(update={"revision": revision})
         self._wake(job_uid)
 
     def current(self, job_uid: str) -> Roster | None:
@@ -58,9 +59,9 @@ class RosterBoard:
         """The roster once its revision is not `seen`, or the unchanged one after `timeout` seconds."""
         current = self._rosters.get(job_uid)
         if current is not None and current.revision < seen:
-            # The leader before us had a clock that is ahead of ours: outdo it, or the coordinator will not listen.
-            self._revision = max(self._revision, seen) + 1
-            current = self._rosters[job_uid] = current.model_copy(update={"revision": self._revision})
+            # The leader before us had a clock that is ahead of ours: outdo it, or the coordinator will not listen. For
+            # this job only, whose word it is.
+            current = self._rosters[job_uid] = current.model_copy(update={"revision": seen + 1})
         if current is None or current.revision != seen:
             return current
         event = self._changed.setdefault(job_uid, asyncio.Event())

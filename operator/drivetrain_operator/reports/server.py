@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from drivetrain_api.constants import LEADER_HEADER
 from drivetrain_api.messages import PROTOCOL_MAX, PROTOCOL_MIN
@@ -26,6 +27,11 @@ from drivetrain_operator.reports.complaints import ComplaintBook
 from drivetrain_operator.reports.credentials import BadToken, KeyPair, TokenClaim
 from drivetrain_operator.reports.roster import RosterBoard
 from drivetrain_operator.reports.trust import Trust
+from drivetrain_serving.answers import Answers, Refused, bearer, body, too_often, unauthorized
+from drivetrain_serving.connections import Limits
+from drivetrain_serving.listener import Listener
+from drivetrain_serving.rates import Rates
+from drivetrain_serving.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +42,22 @@ HOLD_SECONDS: Final = 1.0
 LOST_LIMIT: Final = 4096
 BODY_LIMIT: Final = 4 * 1024 * 1024
 """A report of 4,096 workers is about 1 MiB."""
+BODY_BASE: Final = 512 * 1024
+"""What the last failures' output may take, each byte of it escaped."""
+BODY_EACH: Final = 16 * 1024
+"""Bytes of a report that a job may have for each worker pod that it really has, up to `BODY_LIMIT`: they are parsed on
+the event loop, which all jobs share (a thread would hold the interpreter's lock just as long)."""
+LIMITS: Final = Limits(pending=512, admitted=16384, each=12)
+"""5,000 jobs with two or three connections each; a coordinator opens four at most, and its workers may complain."""
+REPORTS_BURST: Final = 40.0
+REPORTS_RATE: Final = 8.0
+"""Reports of one coordinator in a second. It opens no more than four at once, and each without news is held back."""
+BYTES_BURST: Final = 4.0
+BYTES_RATE: Final = 2.0
+"""In bodies of the greatest size that the job may send."""
+LOST_BURST: Final = 32.0
+LOST_RATE: Final = 16.0
+"""Of all launchers of one job; one witness is enough."""
 
 
 async def _nobody_knows() -> str | None:
@@ -54,8 +76,14 @@ class ReportsServer:
         leading: Callable[[], bool],
         leader: Callable[[], Awaitable[str | None]] = _nobody_knows,
         hold: float = HOLD_SECONDS,
+        limits: Limits = LIMITS,
+        refused: Callable[[str], None] = lambda reason: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leader` tells the leader's base URL, for those who ask a replica that does not lead."""
+        """`leader` tells the leader's base URL, for those who ask a replica that does not lead.
+
+        `refused(reason)` counts who is turned away; `clock` is that of rates, in seconds.
+        """
         self._book = book
         self._complaints = complaints
         self._leader = leader
@@ -64,22 +92,19 @@ class ReportsServer:
         self._hold = hold
         self._trust: Trust | None = None
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._runner: web.AppRunner | None = None
+        self._context.num_tickets = 0  # nobody resumes a session here; tickets cost memory and time
+        refusals = Refusals("reports", clock, refused)
+        routes = {("POST", REPORT_PATH): self._report, ("POST", LOST_PATH): self._lost}
+        self.listener = Listener(Answers(routes, refusals), limits, refusals, self._context)
+        self._reports = Rates(REPORTS_BURST, REPORTS_RATE, clock)
+        self._bytes = Rates(BYTES_BURST, BYTES_RATE, clock)
+        self._losses = Rates(LOST_BURST, LOST_RATE, clock)
 
     async def start(self, trust: Trust, pair: KeyPair, host: str, port: int) -> int:
         """Listen on `host`:`port` (0 picks a free one) and return the port. Raises OSError if it is taken."""
         self._trust = trust
         self.renew(pair)
-        app = web.Application(client_max_size=BODY_LIMIT)
-        app.router.add_post(REPORT_PATH, self._report)
-        app.router.add_post(LOST_PATH, self._lost)
-        # Held requests end by themselves within `hold` seconds; a stop need not wait for them.
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=1024)
-        await site.start()
-        bound: int = self._runner.addresses[0][1]
-        return bound
+        return await self.listener.start(host, port)
 
     def renew(self, pair: KeyPair) -> None:
         """Serve with this certificate from the next connection on."""
@@ -91,31 +116,29 @@ class ReportsServer:
             self._context.load_cert_chain(chain)
 
     async def stop(self) -> None:
-        """Close the listener and all connections. Does nothing if it never started."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        """Close the port and all connections. Does nothing if it never started."""
+        await self.listener.stop()
 
-    async def _report(self, request: web.Request) -> web.Response:
+    async def _report(self, request: web.BaseRequest) -> web.Response:
         claim = await self._admitted(request)
-        if isinstance(claim, web.Response):
-            return claim
-        try:
-            report = Report.model_validate_json(await request.read())
-        except ValidationError as error:
-            return _refuse(400, f"no valid report: {error.error_count()} errors, first: {_first(error)}")
+        if claim.term is None:
+            raise Refused(403, "the bearer token is that of a worker, which does not report")
+        holder = _holder(claim)
+        _within(self._reports.take(holder))
+        limit = self._size_limit(claim.job_uid)
+        sent = await body(request, limit)
+        _within(self._bytes.take(holder, len(sent) / limit))
+        report = _parsed(Report, sent)
         if not PROTOCOL_MIN <= report.protocol <= PROTOCOL_MAX:
-            return _refuse(
+            raise Refused(
                 400, f"report.protocol is {report.protocol}; this operator speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}"
             )
         if (report.job_uid, report.term) != (claim.job_uid, claim.term):
-            return _refuse(403, "the bearer token is that of another job or term than the report's")
+            raise Refused(403, "the bearer token is that of another job or term than the report's")
         roster = self._rosters.current(report.job_uid)
-        if roster is None and self._rosters.was_deleted(report.job_uid):
-            return _refuse(410, "the TrainingJob was deleted")
         if roster is None:
-            # Just started leading, or the job is deleted: the caller cannot tell and keeps its last roster.
-            return _refuse(404, f"no TrainingJob with uid {report.job_uid} is known here")
+            # Just started leading, or the job is deleted: unless the caller is told which, it keeps its last roster.
+            raise self._not_known(report.job_uid)
         if report.term < roster.term:
             # A coordinator that was given up. Its word is not stored; the higher term in the answer ends it.
             return _answer(roster)
@@ -124,55 +147,76 @@ class ReportsServer:
                 "report", extra={"job": report.job, "uid": report.job_uid, "term": report.term, "seq": report.seq}
             )
         news = await self._rosters.news(report.job_uid, report.roster_seen, self._hold)
-        if news is not None:
-            return _answer(news)
-        deleted = self._rosters.was_deleted(report.job_uid)
-        return _refuse(410 if deleted else 404, "the TrainingJob was deleted" if deleted else "not known any more")
+        if news is None:
+            raise self._not_known(report.job_uid)
+        return _answer(news)
 
-    async def _lost(self, request: web.Request) -> web.Response:
+    async def _lost(self, request: web.BaseRequest) -> web.Response:
         claim = await self._admitted(request)
-        if isinstance(claim, web.Response):
-            return claim
-        if request.content_length is None or request.content_length > LOST_LIMIT:
-            return _refuse(413, f"such a message has at most {LOST_LIMIT} bytes, and says how many")
-        try:
-            said = LostCoordinator.model_validate_json(await request.read())
-        except ValidationError as error:
-            return _refuse(400, f"no valid message: {error.error_count()} errors, first: {_first(error)}")
-        if claim.term is not None or claim.job_uid != said.job_uid:
-            return _refuse(403, "the bearer token is not that of a worker of this job")
+        if claim.term is not None:
+            raise Refused(403, "the bearer token is not that of a worker")
+        _within(self._losses.take(_holder(claim)))
+        said = _parsed(LostCoordinator, await body(request, LOST_LIMIT))
+        if claim.job_uid != said.job_uid:
+            raise Refused(403, "the bearer token is not that of a worker of this job")
         if self._rosters.current(said.job_uid) is None:
-            return _refuse(404, f"no TrainingJob with uid {said.job_uid} is known here")
+            raise self._not_known(said.job_uid)
         self._complaints.store(said.job_uid, Complaint(said.pod_uid, said.term))
         return web.Response(status=204)
 
-    async def _admitted(self, request: web.Request) -> TokenClaim | web.Response:
+    async def _admitted(self, request: web.BaseRequest) -> TokenClaim:
         """Whom the caller speaks for, if this is the place to speak; before anything is spent on it."""
+        token = bearer(request)
         try:
-            claim = self._claim(request)
+            if self._trust is None:
+                raise BadToken("no root of trust yet")
+            claim = self._trust.verify(token)
         except BadToken as error:
-            return _refuse(401, str(error), {"WWW-Authenticate": "Bearer"})
-        return claim if self._leading() else await self._name_leader()
+            raise unauthorized(str(error)) from None
+        if not self.listener.admit(request, _holder(claim)):
+            raise Refused(429, "too many connections with this token", headers={"Retry-After": "1"}, close=True)
+        if not self._leading():
+            await self._name_leader()
+        return claim
 
-    async def _name_leader(self) -> web.Response:
+    async def _name_leader(self) -> None:
         """Whoever comes here went by a Service whose endpoints somebody learned too late."""
         leader = await self._leader()
         named = {LEADER_HEADER: leader} if leader is not None else {}
-        return _refuse(503, "this replica does not lead; ask again", {"Retry-After": "1", **named})
+        raise Refused(503, "this replica does not lead; ask again", headers={"Retry-After": "1", **named})
 
-    def _claim(self, request: web.Request) -> TokenClaim:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token or self._trust is None:
-            raise BadToken("the Authorization header carries no bearer token")
-        return self._trust.verify(token.strip())
+    def _not_known(self, job_uid: str) -> Refused:
+        if self._rosters.was_deleted(job_uid):
+            return Refused(410, "the TrainingJob was deleted")
+        return Refused(404, f"no TrainingJob with uid {job_uid} is known here")
+
+    def _size_limit(self, job_uid: str) -> int:
+        """Bytes of a report. A job of a few pods needs few; how many there are, Kubernetes says, not the job."""
+        roster = self._rosters.current(job_uid)
+        return min(BODY_LIMIT, BODY_BASE + BODY_EACH * (len(roster.pods) if roster is not None else 0))
+
+
+def _holder(claim: TokenClaim) -> str:
+    return f"{claim.job_uid} {'worker' if claim.term is None else claim.term}"
+
+
+def _within(seconds: float) -> None:
+    if seconds > 0:
+        raise too_often(seconds)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _parsed(model: type[M], sent: bytes) -> M:
+    try:
+        return model.model_validate_json(sent)
+    except ValidationError as error:
+        raise Refused(400, f"not valid: {error.error_count()} errors, first: {_first(error)}") from None
 
 
 def _answer(roster: Roster) -> web.Response:
     return web.Response(text=roster.model_dump_json(), content_type="application/json")
-
-
-def _refuse(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response({"message": message}, status=status, headers=headers)
 
 
 def _first(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import WSServerHandshakeError
 
 from drivetrain_api.messages import (
     Boundary,
@@ -152,7 +153,6 @@ async def test_stop_reaches_every_launcher(coordinator: Coordinator, operator: S
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ({"token": "another"}, RejectReason.TOKEN),
         ({"job_uid": "another"}, RejectReason.JOB),
         ({"protocol_min": 7, "protocol_max": 9}, RejectReason.PROTOCOL),
         ({"pod_uid": "stranger"}, RejectReason.ROSTER),
@@ -177,6 +177,14 @@ async def test_who_is_turned_away(
             report = await operator.wait_for(lambda r: bool(r.incompatible))
             assert (report.incompatible[0].pod_name, report.incompatible[0].protocol_max) == ("a", 9)
         assert first.reject is None
+
+
+async def test_a_wrong_token_ends_it_before_there_is_a_channel(
+    coordinator: Coordinator, operator: StaticOperator
+) -> None:
+    with pytest.raises(WSServerHandshakeError, match="401"):
+        async with FakeLauncher("a", 0).connect(operator.credentials, coordinator.port, token="another"):
+            pass
 
 
 async def test_metrics_and_health(coordinator: Coordinator, operator: StaticOperator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from drivetrain_api.messages import (
@@ -320,7 +321,7 @@ def test_metrics() -> None:
     bench = late(trained())
 
     def numbers() -> dict[str, float]:
-        text = JobMetrics(bench.machine.state).text().decode()
+        text = generate_latest(JobMetrics(bench.machine.state).registry).decode()
         wanted = ("drivetrain_seconds_without_progress", "drivetrain_late_ranks")
         return {
             "/".join([family.name, *sample.labels.values()]): sample.value
