@@ -3,7 +3,7 @@ has what coordinators and launchers tell the operator.
 
 Messages carry full state, not changes: losing, repeating or reordering one is harmless, because each sender numbers
 its messages (`seq`) and the receiver keeps the highest. JSON, snake_case, a `type` field on every launcher message.
-Unknown fields are ignored, so that version N can talk to N-1.
+Unknown fields are ignored, so that version N can talk to N-1. Every field has a bound, as `bounds.py` says.
 """
 
 from __future__ import annotations
@@ -11,19 +11,46 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from drivetrain_api.bounds import (
+    MAX_MEMBERS,
+    MAX_TOLD,
+    Count,
+    Measured,
+    Metrics,
+    Name,
+    Number,
+    ProcessId,
+    Sentence,
+    Signed32,
+    Small,
+    Tail,
+    Term,
+    Uid,
+    Word,
+)
+from drivetrain_api.counters import Counters
 from drivetrain_api.places import Place
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
 
+MAX_PROCESS_STATES: Final = 4096
+"""Of one launcher: 64 that live, and those that died within a minute."""
+MAX_FORMS: Final = 256
+MAX_VALUE: Final = 2 << 20
+"""Characters of one rank's addresses, in base64."""
+MAX_ENTRIES: Final = 256 * MAX_MEMBERS
+Key = Annotated[str, Field(max_length=512)]
+Value = Annotated[str, Field(max_length=MAX_VALUE)]
+
 
 class EpochId(NamedTuple):
     """Number of a membership epoch: ordered, never reused. `term` is the coordinator's, `n` counts within it."""
 
-    term: int
-    n: int
+    term: Term
+    n: Count
 
     def __str__(self) -> str:
         return f"{self.term}.{self.n}"
@@ -41,8 +68,8 @@ class Message(BaseModel):
 class Member(Message):
     """One seat of an epoch. The position in `Form.members` is the rank."""
 
-    process: str
-    pod_uid: str
+    process: ProcessId
+    pod_uid: Uid
     new: bool
     """Brings no state that counts (a stale one neither): `has_state` is false from entering until `formed`."""
 
@@ -61,13 +88,13 @@ class Form(Message):
 
     type: Literal["form"] = "form"
     epoch: EpochId
-    members: list[Member]
+    members: list[Member] = Field(max_length=MAX_MEMBERS)
     boundary: Boundary
     fresh: bool = False
     """Permission: if, on comparing, no member holds state, start from `resume` or step 0. Without it such an epoch is a
     fault, because somebody outside may hold state. Given when nobody outside can (first epoch, holders proven dead)."""
-    deadline_seconds: float = 10.0
-    reason: str = ""
+    deadline_seconds: float = Field(default=10.0, ge=0, le=86400, allow_inf_nan=False)
+    reason: Sentence = ""
     recoveries: int = Field(default=0, ge=0, le=2**31 - 1)
     """After how many losses the job's members had gone on, or were about to, when this was ordered. A coordinator of a
     later term learns from it of those that its predecessor could tell nobody. 0 from older coordinators."""
@@ -80,17 +107,17 @@ class Hello(Message):
     """First message of a launcher on a new connection. The bearer token travels in the HTTP header."""
 
     type: Literal["hello"] = "hello"
-    protocol_min: int = PROTOCOL_MIN
-    protocol_max: int = PROTOCOL_MAX
-    job_uid: str
-    pod_uid: str
-    pod_name: str
-    index: int
-    boot: str
+    protocol_min: Small = PROTOCOL_MIN
+    protocol_max: Small = PROTOCOL_MAX
+    job_uid: Uid
+    pod_uid: Uid
+    pod_name: Name
+    index: Small
+    boot: Uid
     """Random id of this launcher's life: a restarted launcher in the same pod is another one."""
-    highest_term: int = 0
+    highest_term: Term = 0
     """Highest coordinator term that this launcher ever saw; a coordinator of a lower term must go away."""
-    version: str = ""
+    version: Word = ""
 
 
 class ProcessPhase(StrEnum):
@@ -131,10 +158,10 @@ KILLED: Final = "killed by its launcher: "
 class ProcessState(Message):
     """One rank process as its launcher knows it."""
 
-    id: str
+    id: ProcessId
     """Unique in the job for ever: `<pod uid>/<boot>/<counter>`."""
-    pid: int
-    start_ticks: int
+    pid: Small
+    start_ticks: Count
     """Field 22 of /proc/PID/stat: together with pid it proves that a process is still the same one."""
     phase: ProcessPhase
     epoch: EpochId | None = None
@@ -143,32 +170,32 @@ class ProcessState(Message):
     """The process group of `epoch` stands and members have compared their steps."""
     has_state: bool = False
     """Holds the job's training state (took part in a formed epoch); False for newcomers."""
-    step: int = -1
+    step: Number = -1
     """Last step that this process committed; -1 before the first."""
-    fault: str | None = None
+    fault: Sentence | None = None
     """Why communication in `epoch` failed, as this process saw it (a peer's connection closed, a time-out)."""
     waiting: bool = False
     """Blocked in a collective. One that is not, while all others are, is the one that holds them up."""
     place: Place | None = None
     """None from images that do not tell it."""
-    silent_seconds: float = 0.0
+    silent_seconds: float = Field(default=0.0, ge=0, le=MAX_TOLD, allow_inf_nan=False)
     """Since its launcher heard of it last, which is usually every 0.25 s: place and `waiting` are as old as that."""
-    exit_code: int | None = None
-    signal: int | None = None
-    log_tail: str = ""
+    exit_code: Signed32 | None = None
+    signal: Signed32 | None = None
+    log_tail: Tail = ""
     """DEAD only: traceback, or the last lines that the process printed."""
-    remedy: str = ""
+    remedy: Sentence = ""
     """DEAD only: why Drivetrain itself ended it, where that is no failure of the script; a fresh process follows."""
-    dead_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    dead_seconds: float | None = Field(default=None, ge=0, le=MAX_TOLD, allow_inf_nan=False)
     """DEAD only: for how long, by its launcher's clock. None from images that do not tell it."""
 
 
 class Communication(Message):
     """How the ranks of the current membership exchange gradients."""
 
-    method: str
+    method: Word
     """As in `spec.training.compression`, or none."""
-    reason: str = ""
+    reason: Sentence = ""
     """Why, where it was chosen by measurement."""
     bytes_per_step: int | None = None
     """Payload that a step brings to a rank."""
@@ -179,11 +206,26 @@ class Progress(Message):
 
     step: int
     steps: int | None = None
-    loss: float | None = None
-    samples_per_second: float | None = None
-    step_seconds: float | None = None
+    loss: Measured = None
+    samples_per_second: Measured = None
+    step_seconds: Measured = None
     communication: Communication | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: Metrics = Field(default_factory=dict)
+
+
+def _possible(told: Progress | None) -> Progress | None:
+    """Ranks say it. None if that cannot be; without a pace, if no remaining time follows from it."""
+    if told is None or not -1 <= told.step <= MAX_TOLD or not 0 <= (told.steps or 0) <= MAX_TOLD:
+        return None
+    if told.communication is not None and not 0 <= (told.communication.bytes_per_step or 0) <= MAX_TOLD:
+        return None
+    pace = told.step_seconds
+    if pace is None or 0 <= pace * max(told.steps or 0, 10**6) <= MAX_TOLD:
+        return told
+    return told.model_copy(update={"step_seconds": None})
+
+
+PossibleProgress = Annotated[Progress | None, AfterValidator(_possible)]
 
 
 class LauncherState(Message):
@@ -193,18 +235,18 @@ class LauncherState(Message):
     """
 
     type: Literal["state"] = "state"
-    seq: int
-    processes: list[ProcessState]
+    seq: Count
+    processes: list[ProcessState] = Field(max_length=MAX_PROCESS_STATES)
     leaving: bool = False
     """The pod was told to go (SIGTERM): take its processes out at the next step boundary, then say `released`."""
     tabled: EpochId | None = None
     """Highest epoch whose `table` this launcher received."""
-    forms: list[Form] | None = None
+    forms: list[Form] | None = Field(default=None, max_length=MAX_FORMS)
     """In the first state of every connection (None later: unchanged): all forms received, whether they name this pod or
     not, from that of `tabled` on, lowest first. A coordinator of a new term learns from them whom it may not drop."""
-    progress: Progress | None = None
-    counters: dict[str, float] = Field(default_factory=dict)
-    """Monotonic counts for /metrics, such as recomputed_steps, redone_steps, joins, leaked_threads."""
+    progress: PossibleProgress = None
+    counters: Counters = Field(default_factory=dict)
+    """Monotonic counts for /metrics: those of `counters.py`, whatever else is told."""
 
 
 class Put(Message):
@@ -212,9 +254,9 @@ class Put(Message):
 
     type: Literal["put"] = "put"
     epoch: EpochId
-    process: str
-    key: str
-    value: str
+    process: ProcessId
+    key: Key
+    value: Value
 
 
 # --- coordinator -> launcher ------------------------------------------------------------------------------------
@@ -224,9 +266,9 @@ class Welcome(Message):
     """The launcher may stay. `protocol` is the version that both will speak."""
 
     type: Literal["welcome"] = "welcome"
-    protocol: int
-    term: int
-    heartbeat_seconds: float = 0.5
+    protocol: Small
+    term: Term
+    heartbeat_seconds: float = Field(default=0.5, ge=0.01, le=60, allow_inf_nan=False)
 
 
 class RejectReason(StrEnum):
@@ -248,9 +290,9 @@ class Reject(Message):
 
     type: Literal["reject"] = "reject"
     reason: RejectReason
-    message: str
-    protocol_min: int = PROTOCOL_MIN
-    protocol_max: int = PROTOCOL_MAX
+    message: Sentence
+    protocol_min: Small = PROTOCOL_MIN
+    protocol_max: Small = PROTOCOL_MAX
 
 
 class Table(Message):
@@ -258,15 +300,15 @@ class Table(Message):
 
     type: Literal["table"] = "table"
     epoch: EpochId
-    entries: dict[str, str]
+    entries: dict[Key, Value] = Field(max_length=MAX_ENTRIES)
 
 
 class Kill(Message):
     """Kill this rank process with SIGKILL and report it DEAD: it was silent while a group formed, or stands still."""
 
     type: Literal["kill"] = "kill"
-    process: str
-    reason: str
+    process: ProcessId
+    reason: Sentence
     stacks: bool = False
     """First ask it for the stacks of its threads, which become part of its `log_tail`. Older launchers do not ask."""
 
@@ -287,7 +329,7 @@ class Stop(Message):
     """The operator ends the job: end the ranks, exit `ExitCode.STOPPED`."""
 
     type: Literal["stop"] = "stop"
-    reason: str
+    reason: Sentence
 
 
 FromLauncher = Annotated[Hello | LauncherState | Put, Field(discriminator="type")]

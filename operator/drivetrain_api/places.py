@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from drivetrain_api.bounds import MAX_MEMBERS, Count, Number, Seconds, Sentence, Small
+
 Short = Annotated[str, AfterValidator(lambda text: text[-200:])]
 """Cut, not refused: the end of a line's name is what tells it from others."""
 
@@ -19,22 +21,22 @@ class Place(_Part):
 
     operation: Short
     """batch, step, skip, reduce, evaluate, save or finish; script between them, empty if the runtime did not say."""
-    step: int = -1
+    step: Number = -1
     """The step that it is about; -1 if unknown."""
     line: Short = ""
     """Such as `train.py:31`; empty if unknown."""
-    number: int = 0
+    number: Count = 0
     """Grows with every change of place: with the same number the rank has not moved since."""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """How long it has been there when this was sent."""
 
 
 class Standstill(_Part):
     """A membership that trains, and in which nothing has moved for longer than usual."""
 
-    message: str
+    message: Sentence
     """Who waits for whom, in one sentence. The same words for as long as only time passes, but for a few milestones."""
-    seconds: float
+    seconds: Seconds
     """Since the last sign that all members moved."""
-    late: list[int] = Field(default_factory=list)
+    late: list[Small] = Field(default_factory=list, max_length=MAX_MEMBERS)
     """Ranks for which the others wait; none if all wait for one another."""

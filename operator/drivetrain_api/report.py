@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Final
 
 from pydantic import Field, field_validator
 
-from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, Progress
+from drivetrain_api.bounds import (
+    MAX_MEMBERS,
+    MAX_PODS,
+    MAX_TOLD,
+    Count,
+    Duration,
+    Name,
+    Number,
+    ProcessId,
+    Recoveries,
+    Sentence,
+    Signed32,
+    Small,
+    Tail,
+    Term,
+    Uid,
+)
+from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, PossibleProgress
 from drivetrain_api.places import Place, Standstill
 
-MAX_PODS: Final = 8192
-"""Twice the workers that a job may have: some on their way out, while their successors are there."""
-
-
-MAX_EXACT: Final = 2**53
-"""Every reader of JSON keeps whole numbers up to here as they are."""
-MAX_TOLD: Final = MAX_EXACT - 1
-"""The highest number of a report that is believed: the operator counts steps from 1, and has to be able to write it."""
-MAX_RECOVERIES: Final = 2**40
-"""One a second for thirty thousand years. The operator adds them up over terms."""
-Number = Annotated[int, Field(ge=-1, le=MAX_TOLD)]
-Recoveries = Annotated[int, Field(ge=0, le=MAX_RECOVERIES)]
+MAX_TOLD_FAILURES: Final = 64
+"""Coordinators tell the last 20."""
 
 
 class JobState(StrEnum):
@@ -40,12 +46,12 @@ class JobState(StrEnum):
 class MemberReport(Message):
     """One member of the current epoch."""
 
-    rank: int
-    process: str
-    pod_uid: str
-    pid: int
-    start_ticks: int
-    step: int
+    rank: Small
+    process: ProcessId
+    pod_uid: Uid
+    pid: Small
+    start_ticks: Count
+    step: Number
     place: Place | None = None
     waiting: bool = False
 
@@ -56,16 +62,16 @@ class Failure(Message):
     seq: Number
     incident: int = Field(ge=-MAX_TOLD, le=MAX_TOLD)
     """Failures with one cause share it (all ranks raise at once): an incident costs one restart of the budget."""
-    process: str
-    pod_uid: str
-    pod_name: str
-    rank: int | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    log_tail: str = ""
+    process: ProcessId
+    pod_uid: Uid
+    pod_name: Name
+    rank: Small | None = None
+    exit_code: Signed32 | None = None
+    signal: Signed32 | None = None
+    log_tail: Tail = ""
     step: int | None = None
     """Last step that a member had committed when this was heard; -1 before the first. None from older coordinators."""
-    remedy: str = ""
+    remedy: Sentence = ""
     """As in `ProcessState`: it costs nothing, and belongs to no incident: `incident` is the number of an event of
     remedies then, and negative."""
 
@@ -79,46 +85,46 @@ class Failure(Message):
 class Incompatible(Message):
     """A launcher that shares no protocol version with this coordinator."""
 
-    pod_name: str
-    protocol_min: int
-    protocol_max: int
+    pod_name: Name
+    protocol_min: Small
+    protocol_max: Small
 
 
 class Report(Message):
     """Everything the coordinator knows, POSTed to `<reports>/v1/report` at least once a second and on change."""
 
-    protocol: int = PROTOCOL_MAX
-    job_uid: str
-    namespace: str
-    job: str
-    term: int
-    seq: int
-    roster_seen: int = -1
+    protocol: Small = PROTOCOL_MAX
+    job_uid: Uid
+    namespace: Name
+    job: Name
+    term: Term
+    seq: Count
+    roster_seen: Number = -1
     """`Roster.revision` of the last roster applied; the operator may hold its answer (up to 1 s) until it has news."""
     state: JobState
-    message: str = ""
+    message: Sentence = ""
     """What it waits for, in words: shown in the Running condition."""
     epoch: EpochId | None = None
-    world: int = 0
-    members: list[MemberReport] = Field(default_factory=list)
-    joined: list[str] = Field(default_factory=list, max_length=MAX_PODS)
+    world: int = Field(default=0, ge=0, le=MAX_MEMBERS)
+    members: list[MemberReport] = Field(default_factory=list, max_length=MAX_MEMBERS)
+    joined: list[Uid] = Field(default_factory=list, max_length=MAX_PODS)
     """Pod uids whose launcher is connected."""
-    ready: list[str] = Field(default_factory=list, max_length=MAX_PODS)
+    ready: list[Uid] = Field(default_factory=list, max_length=MAX_PODS)
     """Pod uids with all their processes READY, MEMBER or DONE."""
-    released: list[str] = Field(default_factory=list, max_length=MAX_PODS)
-    progress: Progress | None = None
+    released: list[Uid] = Field(default_factory=list, max_length=MAX_PODS)
+    progress: PossibleProgress = None
     standstill: Standstill | None = None
     """None while training moves, and while nothing trains (`state` and `message` say why then)."""
-    failures: list[Failure] = Field(default_factory=list)
+    failures: list[Failure] = Field(default_factory=list, max_length=MAX_TOLD_FAILURES)
     """The last 20 of this term."""
-    incompatible: list[Incompatible] = Field(default_factory=list)
+    incompatible: list[Incompatible] = Field(default_factory=list, max_length=MAX_PODS)
     state_lost: int = Field(default=0, ge=0, le=1_000_000)
     """How often all holders of the training state were lost and training started over."""
     recoveries: Recoveries = 0
     """Of this term."""
     recoveries_before: Recoveries = 0
     """Of earlier terms, as their forms say that launchers handed over."""
-    last_recovery_seconds: float | None = Field(default=None, allow_inf_nan=False)
+    last_recovery_seconds: Duration = None
     """From the first sign of a loss to the first step that every member of the new epoch finished. None if that loss
     was there before this coordinator, which cannot know for how long."""
 
@@ -128,26 +134,13 @@ class Report(Message):
         """Their numbers are negative, whatever was said."""
         return [f.model_copy(update={"incident": -abs(f.incident)}) if f.remedy else f for f in told]
 
-    @field_validator("progress")
-    @classmethod
-    def _possible(cls, told: Progress | None) -> Progress | None:
-        """Ranks say it. None if that cannot be; without a pace, if no remaining time follows from it."""
-        if told is None or not -1 <= told.step <= MAX_TOLD or not 0 <= (told.steps or 0) <= MAX_TOLD:
-            return None
-        if told.communication is not None and not 0 <= (told.communication.bytes_per_step or 0) <= MAX_TOLD:
-            return None
-        pace = told.step_seconds
-        if pace is None or (math.isfinite(pace) and 0 <= pace * max(told.steps or 0, 10**6) <= MAX_TOLD):
-            return told
-        return told.model_copy(update={"step_seconds": None})
-
 
 class RosterPod(Message):
     """A worker pod as Kubernetes knows it."""
 
-    uid: str
-    name: str
-    index: int
+    uid: Uid
+    name: Name
+    index: Small
     draining: bool = False
     """Deleted or on its way out by the operator's wish: do not seat it in new epochs."""
 
@@ -155,29 +148,29 @@ class RosterPod(Message):
 class Roster(Message):
     """The operator's answer to a report: Kubernetes' word on which pods exist and what the user wants."""
 
-    protocol: int = PROTOCOL_MAX
-    revision: int
+    protocol: Small = PROTOCOL_MAX
+    revision: Number
     """Grows with every change of content, for one operator process; a new leader starts anew at a higher number."""
-    term: int
+    term: Term
     """Highest term of the job: a coordinator that sees a higher one than its own stops for good."""
-    target: int
+    target: Small
     """Workers wanted."""
-    minimum: int
+    minimum: Small
     """Workers below which training waits."""
-    pods: list[RosterPod]
-    proven_dead: list[str] = Field(default_factory=list)
+    pods: list[RosterPod] = Field(max_length=2 * MAX_PODS)
+    proven_dead: list[Uid] = Field(default_factory=list, max_length=MAX_TOLD)
     """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
-    no_progress_seconds: float | None = None
+    no_progress_seconds: Duration = None
     """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""
-    stop: str | None = None
+    stop: Sentence | None = None
 
 
 class LostCoordinator(Message):
     """The coordinator that had welcomed this launcher cannot be reached any more. POSTed to `<reports>/v1/lost` by the
     launcher, about once a second, while it is true."""
 
-    protocol: int = PROTOCOL_MAX
-    job_uid: str = Field(max_length=64)
-    pod_uid: str = Field(max_length=64)
-    term: int = Field(ge=0, le=2**31 - 1)
+    protocol: Small = PROTOCOL_MAX
+    job_uid: Uid
+    pod_uid: Uid
+    term: Term
     """Of the last coordinator that had welcomed it; 0 if none ever did."""

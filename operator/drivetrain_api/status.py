@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from drivetrain_api.report import MAX_EXACT
+from drivetrain_api.bounds import MAX_EXACT, MAX_NAMED
 from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
 
 MAX_FAILURES: Final = 10
@@ -26,8 +26,6 @@ MAX_DEPARTED: Final = 5
 """Pods that a departure names; the others are counted."""
 MAX_CHARGES: Final = 24
 
-MAX_NAMED: Final = 999_999_999
-"""Terms and incarnations are parts of pods' names, with nine digits at most."""
 MAX_SHARDS: Final = 2 * MAX_WORKERS * MAX_PROCESSES
 FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)

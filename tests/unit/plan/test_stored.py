@@ -187,7 +187,7 @@ def test_the_servers_own_schema_refuses_most_of_it() -> None:
 def test_what_is_written_can_be_read() -> None:
     """Whatever a coordinator says."""
     odd = Progress(step=10**30, steps=10**40, loss=float("nan"), step_seconds=float("inf"))
-    failure = process_failure(0, 0, exit_code=2**40, signal=None, step=2**80, rank=-1)
+    failure = process_failure(0, 0, step=2**80)
     told = report(progress=odd, failures=[failure], last_recovery_seconds=1.0, recoveries=1)
     told = replace(told, report=Report.model_validate(told.report.model_dump()))
     found = plan(running(report=told)).status

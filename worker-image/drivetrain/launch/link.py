@@ -13,11 +13,15 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from drivetrain_api.bounds import Number, Sentence, Small
+from drivetrain_api.counters import Counters
 from drivetrain_api.messages import (
     EpochId,
     Form,
+    Key,
     Progress,
     Table,
+    Value,
 )
 from drivetrain_api.places import Place
 
@@ -35,8 +39,8 @@ class RankHello(_FromRank):
     """The runtime attached. Its pid differs from the spawned one under `sh -c`."""
 
     type: Literal["hello"]
-    pid: int
-    dump_fd: int | None = None
+    pid: Small
+    dump_fd: Small | None = None
     """Where `stacks.DUMP_SIGNAL` writes."""
 
 
@@ -48,8 +52,8 @@ class RankPhase(_FromRank):
     epoch: EpochId | None = None
     formed: bool = False
     has_state: bool = False
-    step: int = -1
-    fault: str | None = None
+    step: Number = -1
+    fault: Sentence | None = None
     waiting: bool = False
 
 
@@ -71,8 +75,8 @@ class RankPut(_FromRank):
 
     type: Literal["put"]
     epoch: EpochId
-    key: str
-    value: str
+    key: Key
+    value: Value
 
 
 class RankProgress(Progress):
@@ -85,7 +89,7 @@ class RankCounters(_FromRank):
     """All counts of this process since its start."""
 
     type: Literal["counters"]
-    counters: dict[str, float]
+    counters: Counters
 
 
 class RankError(_FromRank):

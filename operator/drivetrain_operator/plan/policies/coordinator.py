@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.constants import ROLE_WORKER
-from drivetrain_api.report import MAX_EXACT
 from drivetrain_api.status import Counted, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, use_up, wait_for_files

@@ -6,7 +6,8 @@ to its successor makes up for that. `status.counted` remembers over terms how mu
 
 from __future__ import annotations
 
-from drivetrain_api.report import MAX_EXACT, JobState, Report
+from drivetrain_api.bounds import MAX_EXACT
+from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import TrainingJobStatus
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.exit_codes import RankExitCode
 from drivetrain_api.messages import DEVIATION, STATE_LOST
-from drivetrain_api.report import MAX_EXACT, Failure, JobState, Report
+from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.status import (
     MAX_LOG_TAIL,
     ConditionType,

@@ -1,0 +1,29 @@
+"""What launchers count, and coordinators show to Prometheus. A closed list, or a launcher could choose metrics' names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from drivetrain_api.bounds import MAX_TOLD
+
+LAUNCHER_COUNTERS: Final = {
+    "recomputed_steps": "Steps that were interrupted in a process and tried again there.",
+    "redone_steps": "Steps that a peer had committed and a member had not: taken over with the peer's state.",
+    "joins": "Newcomers that got the state of a membership.",
+    "states_received": "States that processes took over from a peer.",
+    "skipped_steps": "Steps without an update, such as those whose gradient overflowed fp16.",
+    "memberships": "Memberships that processes took part in.",
+    "abandoned_operations": "Collective operations that were left to themselves because a peer was lost.",
+    "payload_bytes": "What ranks sent to one another, without protocol overhead.",
+}
+"""Name of the metric without its prefix and suffix, and what it says. All are summed over the launchers of a job."""
+
+
+def _known(told: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in told.items() if name in LAUNCHER_COUNTERS and 0 <= value <= MAX_TOLD}
+
+
+Counters = Annotated[dict[str, float], AfterValidator(_known)]
+"""Those that are known and possible; newer images may tell more."""
