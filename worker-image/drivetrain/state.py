@@ -26,10 +26,12 @@ import torch
 from torch import nn
 
 from drivetrain.digest import digest
-from drivetrain.errors import StateMismatch
+from drivetrain.errors import CommFault, StateMismatch
 from drivetrain.memory_format import dense_part, flat_in, order_of
 from drivetrain.modules import Made, changed_buffers, fit_buffers, hidden_buffers, take_buffers
-from drivetrain.tree import Place, dump_skeleton, flatten, load_skeleton, places, unflatten
+from drivetrain.tree import Place, flatten, places, unflatten
+from drivetrain.wire import Vocabulary, dump_skeleton, load_skeleton
+from drivetrain.wire.limits import memory_bytes
 
 __all__ = [
     "Piece",
@@ -37,6 +39,7 @@ __all__ = [
     "Stateful",
     "TrainingState",
     "as_bytes",
+    "bytes_from",
     "checksum",
     "digest",
     "dump_skeleton",
@@ -202,6 +205,10 @@ class TrainingState:
             except (RuntimeError, ValueError, KeyError) as error:
                 raise StateMismatch(f"{name}: {error}") from error
 
+    def vocabulary(self) -> Vocabulary:
+        """Of which classes of the script's objects may come from a peer."""
+        return Vocabulary([piece.part for piece in self._pieces.values()], self.collect)
+
     def copies_into_place(self, name: str) -> bool:
         """Whether this piece copies what it loads into tensors that it has: it may come from any device."""
         return name in self._pieces and isinstance(self._pieces[name].part, nn.Module)
@@ -219,6 +226,17 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor's data as it lies in memory, a flat uint8 tensor; without a copy unless there are gaps."""
     part = dense_part(tensor.detach())
     return flat_in(order_of(part), part).view(torch.uint8)
+
+
+def bytes_from(size: int, rank: int) -> torch.Tensor:
+    """Memory for so many bytes, which another rank has said that it will send. Raises `CommFault` for what no rank
+    says."""
+    if not 0 <= size <= memory_bytes():
+        raise CommFault(f"rank {rank} wants to send {size} bytes")
+    try:
+        return torch.empty(size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise CommFault(f"no memory for {size} bytes that rank {rank} wants to send") from error
 
 
 def checksum(flat: torch.Tensor) -> int:

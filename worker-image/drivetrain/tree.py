@@ -10,11 +10,11 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
-import pickle
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -59,6 +59,10 @@ class Place:
         return self.shaped(torch.empty(self.bytes, dtype=torch.uint8))
 
 
+_NOTHINGS: Final = 1 << 16
+"""So many elements of no bytes an array may have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Array:
     """Stands in a skeleton for an array of numpy, whose bytes travel as those of a tensor."""
@@ -80,11 +84,19 @@ class Array:
         words = numpy.ndarray((flat.nbytes,), numpy.uint8, buffer=flat.copy()) if flat.nbytes else flat[:0].view("u1")
         return cls(torch.from_numpy(words), dtype_written(array.dtype), tuple(array.shape), order)
 
+    def dtype(self, size: int) -> Any:
+        """numpy's, for data of so many bytes. Raises ValueError, or TypeError, if they are not such an array's."""
+        dtype = dtype_read(self.descr)
+        count = math.prod(self.shape)
+        if count * dtype.itemsize != size or count > max(size, _NOTHINGS) or self.order not in ("C", "F"):
+            raise ValueError(f"{size} bytes are no array of {self.shape} times {dtype}")
+        return dtype
+
     def whole(self) -> Any:
         """The array again; it owns the memory of `data`."""
         import numpy
 
-        dtype = numpy.lib.format.descr_to_dtype(self.descr)
+        dtype = self.dtype(self.data.numel())
         if not self.data.numel():
             return numpy.zeros(self.shape, dtype, order=self.order)
         return numpy.ndarray(self.shape, dtype, self.data.numpy(), order=self.order)
@@ -97,6 +109,25 @@ def dtype_written(dtype: Any) -> Any:
     if descr is None or written.descr_to_dtype(descr) != dtype:
         raise ValueError(f"numpy's dtype {dtype} cannot be written down")
     return descr
+
+
+def dtype_read(descr: Any) -> Any:
+    """Inverse of `dtype_written`. Raises ValueError, or TypeError, for one whose elements are not all in their bytes:
+    an array of objects over bytes that somebody sent would have pointers of his choice."""
+    import numpy
+
+    if not isinstance(descr, (str, list, tuple)):
+        raise TypeError("no numpy dtype")
+    dtype: Any = numpy.lib.format.descr_to_dtype(descr)  # type: ignore[arg-type]  # text, too
+    if dtype.hasobject or not _is_bytes(dtype):
+        raise ValueError(f"numpy's dtype {dtype} does not lie in its bytes")
+    return dtype
+
+
+def _is_bytes(dtype: Any) -> bool:
+    if dtype.names is not None:
+        return all(_is_bytes(field[0]) for field in dtype.fields.values())
+    return dtype.base.kind in "?biufcmMSUV" if dtype.base is dtype else _is_bytes(dtype.base)
 
 
 def is_array(node: Any) -> bool:
@@ -222,29 +253,6 @@ def places(skeleton: Any) -> list[Place]:
     if isinstance(skeleton, Place):
         return [skeleton]
     return [place for _, value in held(skeleton) or [] for place in places(value)]
-
-
-def dump_skeleton(skeleton: Any) -> bytes:
-    """Serialise a skeleton. Read only among ranks of one job, which run the same image and trust one another.
-
-    Raises `UsageError` that names what cannot travel.
-    """
-    try:
-        return pickle.dumps(skeleton, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # pickle raises whatever an object raises
-        path, node = _unpicklable(skeleton)
-        raise UsageError(
-            f"state{path}: {type(node).__name__} cannot be copied to a newcomer: {type(error).__name__}: {error}"
-        ) from error
-
-
-def load_skeleton(data: bytes) -> Any:
-    """Inverse of `dump_skeleton`."""
-    return pickle.loads(data)
-
-
-def _unpicklable(node: Any) -> tuple[str, Any]:
-    return innermost(node, lambda value: pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 def innermost(node: Any, fails: Callable[[Any], Any], path: str = "") -> tuple[str, Any]:

@@ -7,20 +7,22 @@ tells all addresses; no store, no port and no message to the coordinator is need
 from __future__ import annotations
 
 import os
-import pickle
+import struct
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.transport import Transport, connect_gloo
+from drivetrain.wire import dump, load
 from drivetrain_api.constants import ENV_POD_IP
 
 T = TypeVar("T")
 
 _MESSAGE: Final = 4096
-"""Bytes."""
+"""Bytes, the length included."""
+_LENGTH: Final = struct.Struct("!H")
 _SECONDS: Final = 30.0
 
 
@@ -40,15 +42,19 @@ def subgroup(transport: Transport, members: Sequence[int]) -> Transport | None:
     store = LinkStore(put, transport.interrupt, _SECONDS)
     rank = members.index(transport.rank)
     group = connect_gloo(store, rank, len(members), transport.interrupt, _SECONDS, os.environ.get(ENV_POD_IP))
-    made = Transport(group, rank, len(members), transport.interrupt, transport.blocked)
+    made = Transport(group, rank, len(members), transport.interrupt, transport.blocked, transport.secret)
     transport.adopt(made)
     return made
 
 
 def tell_all(transport: Transport, entry: T) -> list[T]:
     """Everybody's entry, by rank; a small one. Raises `Interrupted`."""
-    data = pickle.dumps(entry)
-    assert len(data) <= _MESSAGE
-    message = torch.zeros(_MESSAGE, dtype=torch.uint8)
-    message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return [pickle.loads(bytes(each.tolist())) for each in transport.all_gather(message)]
+    data = dump(entry)
+    assert len(data) <= _MESSAGE - _LENGTH.size
+    message = torch.frombuffer(bytearray((_LENGTH.pack(len(data)) + data).ljust(_MESSAGE, b"\0")), dtype=torch.uint8)
+    return [_told(each.numpy().data) for each in transport.all_gather(message)]
+
+
+def _told(message: memoryview) -> Any:
+    (length,) = _LENGTH.unpack_from(message)
+    return load(message[_LENGTH.size : _LENGTH.size + length])

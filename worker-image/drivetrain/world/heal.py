@@ -21,6 +21,7 @@ from drivetrain.state import (
     Place,
     TrainingState,
     as_bytes,
+    bytes_from,
     checksum,
     dump_skeleton,
     flatten,
@@ -30,6 +31,8 @@ from drivetrain.state import (
 )
 from drivetrain.world.reunion import Sharded, reunite
 from drivetrain_api.messages import STATE_LOST, EpochId
+
+_TRAVELS: Final = {"state": dict, "position": dict, "later": dict}
 
 
 class Doing(IntEnum):
@@ -201,11 +204,13 @@ def take(
     header = torch.zeros(1, dtype=torch.int64)
     transport.receive([header], source)
     faults.point("copying", position.step)
-    words = torch.zeros(int(header), dtype=torch.uint8)
+    words = bytes_from(int(header), source)
     transport.receive([words], source)
-    skeleton = load_skeleton(words.numpy().tobytes())
+    skeleton = load_skeleton(words.numpy().data, training.vocabulary())
+    if not isinstance(skeleton, dict) or {name: type(part) for name, part in skeleton.items()} != _TRAVELS:
+        raise CommFault(f"what came from rank {source} is no state")
     parcel = _Parcel.of(places(skeleton))
-    large = [place.empty() for place in parcel.large]
+    large = [place.shaped(bytes_from(place.bytes, source)) for place in parcel.large]
     incoming = [parcel.small, *(as_bytes(each) for each in large)]
     found = torch.zeros(len(incoming), dtype=torch.int64)
 

@@ -13,7 +13,9 @@ import torch
 
 from drivetrain.comm.transport import Transport
 from drivetrain.device import at_home
-from drivetrain.state import as_bytes, dump_skeleton, flatten, load_skeleton, places, unflatten
+from drivetrain.errors import CommFault
+from drivetrain.state import as_bytes, bytes_from, dump_skeleton, flatten, load_skeleton, places, unflatten
+from drivetrain.wire import Vocabulary
 
 
 class Sharded(Protocol):
@@ -45,8 +47,9 @@ class Sharded(Protocol):
         """After an update: bring the ranks' parts into all parameters, where they are kept. Raises `Interrupted`."""
 
 
-def broadcast_tree(transport: Transport, tree: Any, root: int) -> Any:
+def broadcast_tree(transport: Transport, tree: Any, root: int, known: Vocabulary | None = None) -> Any:
     """A copy of what rank `root` gives, on all ranks: a tree with tensors, on the CPU. What others give does not count.
+    `known`: of which classes objects may be in it.
 
     Raises `Interrupted`.
     """
@@ -59,12 +62,11 @@ def broadcast_tree(transport: Transport, tree: Any, root: int) -> Any:
         header[0], header[1] = words.numel(), payload.numel()
     transport.broadcast(header, root)
     if transport.rank != root:
-        words = torch.empty(int(header[0]), dtype=torch.uint8)
-        payload = torch.empty(int(header[1]), dtype=torch.uint8)
+        words, payload = (bytes_from(size, root) for size in header.tolist())
     transport.broadcast(words, root)
     if payload.numel():
         transport.broadcast(payload, root)
-    return _unpacked(load_skeleton(words.numpy().tobytes()), payload)
+    return _unpacked(load_skeleton(words.numpy().data, known), payload)
 
 
 def parts_of_all(
@@ -75,9 +77,10 @@ def parts_of_all(
     Raises `Interrupted`; nothing was changed then.
     """
     receives = transport.rank in receivers
+    known = Vocabulary([sharded])
     found: list[dict[str, Any]] = []
     for root in holders:
-        dump = broadcast_tree(transport, sharded.dump() if transport.rank == root else None, root)
+        dump = broadcast_tree(transport, sharded.dump() if transport.rank == root else None, root, known)
         if receives:
             found.append(dump)
     return found
@@ -109,6 +112,8 @@ def _padded(tensor: torch.Tensor) -> torch.Tensor:
 def _unpacked(skeleton: Any, payload: torch.Tensor) -> Any:
     tensors = []
     at = 0
+    if sum((place.bytes + 15) // 16 * 16 for place in places(skeleton)) != len(payload):
+        raise CommFault("what came from a peer is no state: its tensors are not those of its skeleton")
     for place in places(skeleton):
         tensor = place.shaped(payload[at : at + place.bytes])
         # What has an entry for each element is put where its parameter is by who assembles; a count of steps is not.
