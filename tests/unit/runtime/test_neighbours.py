@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from drivetrain.comm import links
-from drivetrain.comm.neighbours import Message, Neighbours
+from drivetrain.comm import links, meeting
+from drivetrain.comm.neighbours import _HEADER, Message, Neighbours
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.errors import CommFault, Interrupted, UsageError
 from harness.activity import Stillness
@@ -118,19 +118,27 @@ def test_what_cannot_travel_is_refused() -> None:
         assert "not torch.float32 with 9" in told[1]
 
 
-def garbled(pipe: Pipe) -> str:
+def garbled(pipe: Pipe, said: bytes) -> str:
     """What is said when a peer sends what is no message."""
     neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
     if pipe.rank == 0:
-        neighbours._lines[1].send(b"9" * 200, memoryview(b""))
+        neighbours._lines[1].send(said, memoryview(b""))
         return ""
     with pytest.raises(CommFault) as caught:
         neighbours.receive(Message(0, 0))
     return str(caught.value)
 
 
-def test_what_is_no_message_is_seen() -> None:
-    assert together(garbled, 2)[1] == "receiving from stage 0: this is no message"
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"9" * 200, "this is no message"),
+        (_HEADER.pack(0, 0, 1, 1 << 60, *[0] * 7), "a message that fits into no memory"),
+        (_HEADER.pack(0, 0, 2, *[(1 << 64) - 1] * 8), "a message that fits into no memory"),
+    ],
+)
+def test_what_is_no_message_is_seen(said: bytes, told: str) -> None:
+    assert together(garbled, 2, said)[1] == f"receiving from stage 0: {told}"
 
 
 def called(pipe: Pipe) -> bool:
@@ -140,16 +148,18 @@ def called(pipe: Pipe) -> bool:
 
     def with_strangers() -> socket.socket:
         listener = listen()
-        for said in (b"", b"short", b"0" * 20):
+        for said, stays in (*[(b"", True)] * 50, (b"", False), (b"short", True), (b"short", False), (b"0" * 99, True)):
             stranger = socket.create_connection(listener.getsockname())
             stranger.sendall(said)
-            if len(said) < 20:
+            if not stays:
                 stranger.shutdown(socket.SHUT_WR)
             strangers.append(stranger)
         return listener
 
     links._listen = with_strangers
-    neighbours = Neighbours(connected(pipe), [1 - pipe.rank])
+    transport, began = connected(pipe), Stillness()
+    neighbours = Neighbours(transport, [1 - pipe.rank])
+    assert began.seconds() < meeting._INTRODUCTION  # none of them was waited for
     neighbours.send(torch.ones(3), Message(1 - pipe.rank, 0))
     return torch.equal(neighbours.receive(Message(1 - pipe.rank, 0)), torch.ones(3))
 

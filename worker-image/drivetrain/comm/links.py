@@ -1,31 +1,29 @@
 """How do two ranks of a membership get a TCP connection of their own?
 
-For what gloo cannot do: point-to-point messages whose wait can be abandoned by the thread that waits. Addresses and the
-words that callers are known by are told over the membership's own group.
+For what gloo cannot do: point-to-point messages whose wait can be abandoned by the thread that waits. Addresses are
+told over the membership's own group. Before anything else goes over a connection, both ends prove that they know the
+membership's key (introduction.py, meeting.py).
 """
 
 from __future__ import annotations
 
-import hmac
+import hashlib
+import ipaddress
 import os
 import secrets
 import socket
-import struct
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from drivetrain.comm.introduction import SECRET_BYTES
+from drivetrain.comm.meeting import Address, Meeting
 from drivetrain.comm.subgroup import tell_all
-from drivetrain.comm.transport import WAIT_SECONDS, Transport
+from drivetrain.comm.transport import Transport
+from drivetrain.errors import CommFault
 from drivetrain_api.constants import ENV_POD_IP
 
-_SECONDS: Final = 30.0
-"""For all connections of a rank."""
-_INTRODUCTION: Final = 5.0
-"""For a caller to say who it is: a stranger that says nothing must not keep the others waiting."""
-_WORD: Final = 16
-"""Bytes; whoever calls says it first, and then its rank."""
+_BACKLOG: Final = 1024
 
 
 def connect(transport: Transport, peers: Iterable[int]) -> dict[int, socket.socket]:
@@ -34,16 +32,38 @@ def connect(transport: Transport, peers: Iterable[int]) -> dict[int, socket.sock
     Raises `Interrupted`.
     """
     listener = _listen()
-    word = secrets.token_bytes(_WORD)
+    share = secrets.token_bytes(SECRET_BYTES)
     try:
-        told = tell_all(transport, (listener.family, listener.getsockname(), word))
+        # The shares make the key another one each time. They are told in the open: where ranks know no secret (under
+        # torchrun), they keep out who does not listen to the ranks' traffic, and nobody else.
+        told = tell_all(transport, (int(listener.family), listener.getsockname(), share))
+        addresses, shares = _addresses(told)
     except BaseException:
         listener.close()
         raise
+    key = hashlib.sha256(transport.secret + b"".join(shares)).digest()
     connected = transport.interrupt.call(
-        lambda: _connect(transport.rank, set(peers), listener, word, told), None, "connecting to other stages"
+        lambda: Meeting(transport.rank, set(peers), listener, key, addresses).held(),
+        None,
+        "connecting to other stages",
     )
     return cast(dict[int, socket.socket], connected)
+
+
+def _addresses(told: list[Any]) -> tuple[list[Address], list[bytes]]:
+    """Raises `CommFault` for what is none."""
+    try:
+        addresses: list[Address] = [
+            (socket.AddressFamily(family), (str(host), *rest)) for family, (host, *rest), _ in told
+        ]
+        for _, (host, *_) in addresses:
+            ipaddress.ip_address(host)  # no name, which somebody would be asked for
+        shares = [bytes(share) for _, _, share in told if type(share) is bytes and len(share) == SECRET_BYTES]
+    except (TypeError, ValueError) as error:
+        raise CommFault(f"what a peer said is no address: {error}") from error
+    if len(shares) < len(told):
+        raise CommFault("what a peer said is no share of a key")
+    return addresses, shares
 
 
 def _listen() -> socket.socket:
@@ -52,57 +72,5 @@ def _listen() -> socket.socket:
         with suppress(OSError):
             for family, _, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM) if host else ():
                 with suppress(OSError):
-                    return socket.create_server(address[:2], family=family)
-    return socket.create_server(("127.0.0.1", 0))
-
-
-def _connect(
-    rank: int, peers: set[int], listener: socket.socket, word: bytes, told: list[Any]
-) -> dict[int, socket.socket]:
-    deadline = time.monotonic() + _SECONDS
-    made: dict[int, socket.socket] = {}
-    with listener:
-        try:
-            for peer in sorted(each for each in peers if each > rank):
-                family, address, its_word = told[peer]
-                made[peer] = socket.socket(family)
-                made[peer].settimeout(_left(deadline))
-                made[peer].connect(address)
-                made[peer].sendall(its_word + struct.pack("!I", rank))
-            while missing := {each for each in peers if each < rank} - made.keys():
-                listener.settimeout(_left(deadline))
-                caller, _ = listener.accept()
-                caller.settimeout(min(_INTRODUCTION, _left(deadline)))
-                introduced = _introduced(caller, word)
-                if introduced in missing:
-                    made[introduced] = caller
-                else:
-                    caller.close()
-        except BaseException:
-            for each in made.values():
-                each.close()
-            raise
-    for each in made.values():
-        each.settimeout(None)
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(WAIT_SECONDS), 0))
-    return made
-
-
-def _introduced(caller: socket.socket, word: bytes) -> int | None:
-    """Whose rank this is; None for somebody else."""
-    said = b""
-    with suppress(OSError):
-        said = caller.recv(_WORD + 4, socket.MSG_WAITALL)
-    if len(said) < _WORD + 4 or not hmac.compare_digest(said[:_WORD], word):
-        return None
-    rank: int = struct.unpack("!I", said[_WORD:])[0]
-    return rank
-
-
-def _left(deadline: float) -> float:
-    """Seconds; raises `TimeoutError` if there are none."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError(f"not connected after {_SECONDS:.0f} s")
-    return left
+                    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    return socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)

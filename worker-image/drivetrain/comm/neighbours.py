@@ -153,7 +153,10 @@ class _Line:
         tag, kind, dimensions, *shape = _HEADER.unpack(self._header)
         if kind >= len(_TYPES) or dimensions > _DIMENSIONS:
             raise OSError("this is no message")
-        tensor = torch.empty(shape[:dimensions], dtype=_TYPES[kind])
+        try:
+            tensor = torch.empty(shape[:dimensions], dtype=_TYPES[kind])
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise OSError("a message that fits into no memory") from error
         self._fill(_bytes_of(tensor))
         self._early[tag].append(tensor)
 

@@ -6,6 +6,7 @@ has set its key, so forming a group costs one round trip, needs no server in a r
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,8 +26,13 @@ class LinkStore(Store):
     because members may first have to finish a long step. From then on peers have `deadline_seconds`.
     """
 
-    def __init__(self, put: Callable[[str, bytes], None], interrupt: Interrupt, deadline_seconds: float) -> None:
+    def __init__(
+        self, put: Callable[[str, bytes], None], interrupt: Interrupt, deadline_seconds: float, share: bytes = b""
+    ) -> None:
+        """`share`: goes before each value, so that the members have a `secret` without a message more."""
         super().__init__()
+        self._share = share
+        self._shares = {share}
         self._put = put
         self._interrupt = interrupt
         self._deadline = deadline_seconds
@@ -37,7 +43,8 @@ class LinkStore(Store):
     def feed(self, entries: dict[str, bytes]) -> None:
         """Take a table in. Entries are never changed or removed within an epoch."""
         with self._news:
-            self._entries.update(entries)
+            self._shares.update(value[: len(self._share)] for value in entries.values())
+            self._entries.update({key: value[len(self._share) :] for key, value in entries.items()})
             self._tabled = self._tabled or time.monotonic()
             self._news.notify_all()
 
@@ -46,7 +53,7 @@ class LinkStore(Store):
         data = value.encode() if isinstance(value, str) else bytes(value)
         with self._news:
             self._entries[key] = data
-        self._put(key, data)
+        self._put(key, self._share + data)
 
     def get(self, key: str) -> bytes:
         """Return the value, waiting for it."""
@@ -72,6 +79,16 @@ class LinkStore(Store):
         with self._news:
             while not self.check(keys):
                 self._pause(keys, timeout.total_seconds() if timeout else self._deadline)
+
+    def secret(self, world: int) -> bytes:
+        """What only the members of this epoch know, and those that their entries go through: made of a share of each
+        of them. Raises `MembershipOver`, or `CommFault` when a peer's is not there."""
+        with self._news:
+            while len(self._shares) < world:
+                self._pause([], self._deadline)
+            if len(self._shares) != world:
+                raise CommFault(f"rendezvous: {len(self._shares)} shares of {world} peers")
+            return hashlib.sha256(b"".join(sorted(self._shares))).digest()
 
     def wait_tabled(self) -> None:
         """Wait until every member has acknowledged the epoch."""

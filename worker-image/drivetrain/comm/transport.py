@@ -116,12 +116,15 @@ class Transport:
         world: int,
         interrupt: Interrupt,
         blocked: Callable[[bool], None] = lambda waiting: None,
+        secret: bytes = b"",
     ) -> None:
         self.process_group: Any = process_group
         self.rank = rank
         self.world = world
         self.interrupt = interrupt
         self.blocked = blocked
+        self.secret = secret
+        """That its ranks know and no message between them has told; empty if there is none (links.py)."""
         self.nccl: Nccl | None = None
         """For gradients on CUDA, if there is any."""
         self.payload_bytes = 0

@@ -7,6 +7,7 @@ calls torch. The training thread acts on it in `ensure`: it leaves the old group
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import threading
 import time
@@ -38,6 +39,9 @@ from drivetrain_api.messages import (
 _STUCK_GROUPS: Final = 16
 """A group with operations that never end keeps threads and descriptors: above this many, the process asks to be
 replaced."""
+
+_SHARE: Final = 16
+"""Bytes of a member's share of what links between ranks are known by."""
 
 _STUCK_SECONDS: Final = 30.0
 """After so long an abandoned operation counts as never ending."""
@@ -271,7 +275,10 @@ class Elastic:
             self._interrupt = interrupt = Interrupt()
             self.epoch = form.epoch
             self._store = store = LinkStore(
-                lambda key, value: self._link.put(form.epoch, key, value), interrupt, form.deadline_seconds
+                lambda key, value: self._link.put(form.epoch, key, value),
+                interrupt,
+                form.deadline_seconds,
+                secrets.token_bytes(_SHARE),
             )
             early = self._tables.pop(form.epoch, None)
             self._tables = {epoch: table for epoch, table in self._tables.items() if epoch > form.epoch}
@@ -287,7 +294,8 @@ class Elastic:
         faults.point("forming", self._step)
         group = connect_gloo(store, rank, size, interrupt, form.deadline_seconds, self._address)
         connected = time.monotonic()
-        self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting)
+        secret = store.secret(size)
+        self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting, secret)
         self.transport.nccl = connect_nccl(store, self.transport, form.deadline_seconds)
         if self._link.is_spare and not self._has_state:
             faults.point("promoted", self._step)
