@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from drivetrain_local.apiserver import errors
 from drivetrain_local.apiserver.cel import CelError, CelSyntaxError, CelUnsupported, compiled
+from drivetrain_local.apiserver.crd_schema import nodes_below
 from drivetrain_local.apiserver.errors import FieldError
 from drivetrain_local.objects import Obj, meta
 
@@ -62,11 +63,8 @@ def _visible(obj: Obj) -> Obj:
 
 def _nodes(schema: Obj, path: str) -> Iterator[tuple[str, Obj]]:
     yield path, schema
-    for name, child in (schema.get("properties") or {}).items():
-        yield from _nodes(child, f"{path}.properties[{name}]")
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            yield from _nodes(schema[key], f"{path}.{key}")
+    for where, child in nodes_below(schema, path):
+        yield from _nodes(child, where)
 
 
 def _node(value: Any, old: Any, schema: Obj, path: str) -> Iterator[FieldError]:

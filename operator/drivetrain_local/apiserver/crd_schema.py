@@ -86,17 +86,36 @@ def drop_nulls(value: Any, schema: Obj) -> None:
             drop_nulls(item, schema["items"])
 
 
+def malformed(schema: Obj, path: str) -> Iterator[FieldError]:
+    """What no object could be judged by."""
+    if "pattern" in schema:
+        try:
+            pattern_of(schema["pattern"])
+        except re.error as error:
+            yield errors.bad_value(f"{path}.pattern", schema["pattern"], f"must be a valid regular expression: {error}")
+    if schema.get("multipleOf") == 0:
+        yield errors.bad_value(f"{path}.multipleOf", 0, "must be greater than 0")
+    for where, child in nodes_below(schema, path):
+        yield from malformed(child, where)
+
+
+def nodes_below(schema: Obj, path: str) -> Iterator[tuple[str, Obj]]:
+    """The schemas of fields and items, with their paths."""
+    for name, child in (schema.get("properties") or {}).items():
+        yield f"{path}.properties[{name}]", child
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield f"{path}.{key}", schema[key]
+
+
 def unenforced(schema: Obj, path: str) -> Iterator[str]:
     """Keywords, with their paths, that this server would let pass without a look: it rather refuses their CRD."""
     unknown = set(schema) - _VALIDATING
     if schema.get(_INT_OR_STRING):
         unknown -= {"anyOf", "allOf"}  # generators write there what the keyword itself says
     yield from (f"{path}.{keyword}" for keyword in sorted(unknown))
-    for name, child in (schema.get("properties") or {}).items():
-        yield from unenforced(child, f"{path}.properties[{name}]")
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            yield from unenforced(schema[key], f"{path}.{key}")
+    for where, child in nodes_below(schema, path):
+        yield from unenforced(child, where)
 
 
 def validate(obj: Obj, schema: Obj, old: Obj | None = None) -> list[FieldError]:

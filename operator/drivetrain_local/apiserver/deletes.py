@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-from drivetrain_local.apiserver import errors
+from drivetrain_local.apiserver import errors, fields
 from drivetrain_local.apiserver.resources import Resource
 from drivetrain_local.apiserver.store import Store
 from drivetrain_local.apiserver.writes import Writes
@@ -32,7 +32,18 @@ class DeleteOptions:
 
     @staticmethod
     def parse(body: Obj, query: dict[str, str]) -> DeleteOptions:
-        """From the body and, where that is silent, from the query. Raises 422 on an unknown policy."""
+        """From the body and, where that is silent, from the query. Raises 400, or 422 on an unknown policy."""
+        if not isinstance(body, dict):
+            raise errors.bad_request("the object provided is unrecognized (must be of type DeleteOptions)")
+        try:
+            fields.decode("DeleteOptions", body)
+            return DeleteOptions._decoded(body, query)
+        except (fields.WrongType, ValueError) as error:
+            text = f'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: {error}'
+            raise errors.bad_request(text) from error
+
+    @staticmethod
+    def _decoded(body: Obj, query: dict[str, str]) -> DeleteOptions:
         grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
         policy = body.get("propagationPolicy", query.get("propagationPolicy"))
         if policy is None and (orphan := body.get("orphanDependents")) is not None:

@@ -18,15 +18,19 @@ from typing import Any
 from drivetrain_local.objects import Obj
 
 _ROOTS = ("Pod", "Service", "Endpoints", "Secret", "ConfigMap", "ServiceAccount", "Namespace", "Node", "Event", "Lease",
-          "EndpointSlice", "PodDisruptionBudget", "NetworkPolicy")  # fmt: skip
+          "EndpointSlice", "PodDisruptionBudget", "NetworkPolicy", "CustomResourceDefinition", "DeleteOptions",
+          "Binding", "Eviction")  # fmt: skip
 _PREFERRED = (
     "io.k8s.api.core.v1.",
     "io.k8s.api.coordination.v1.",
     "io.k8s.api.discovery.v1.",
     "io.k8s.api.policy.v1.",
     "io.k8s.api.networking.v1.",
-    "io.k8s.apimachinery.",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.",
 )
+_SCHEMAS = {"JSONSchemaPropsOrArray": "JSONSchemaProps", "JSONSchemaPropsOrBool": "schema-or-bool"}
+"""What the document leaves open, though there is but one thing that a CRD may have there."""
 _PRINTED_NULLS = ("creationTimestamp", "lastProbeTime", "lastTransitionTime", "eventTime", "firstTimestamp",
                   "lastTimestamp", "startedAt", "finishedAt")  # fmt: skip
 """Times that Kubernetes itself writes as null, so that clients never find them missing."""
@@ -47,7 +51,7 @@ def decode(kind: str, obj: Obj) -> list[str]:
 
 def decode_metadata(obj: Obj) -> list[str]:
     """The same for the metadata of any kind."""
-    return _value(obj["metadata"], "ObjectMeta", "metadata", "metadata") if "metadata" in obj else []
+    return _value(obj["metadata"], "ObjectMeta", "metadata", "metadata") if obj.get("metadata") is not None else []
 
 
 def _object(value: Obj, definition: dict[str, str], path: str, owner: str) -> list[str]:
@@ -74,6 +78,8 @@ def _value(value: Any, kind: str, path: str, field: str) -> list[str]:
         if not isinstance(value, dict):
             raise _wrong(value, field, "map[string]" + kind[2:])
         return [found for key, item in value.items() for found in _item(item, kind[2:], f"{path}.{key}", field)]
+    if kind == "schema-or-bool" and not isinstance(value, bool):
+        kind = "JSONSchemaProps"
     definition = _definitions().get(kind)
     if definition is not None:
         if not isinstance(value, dict):
@@ -98,7 +104,9 @@ def _fits(value: Any, kind: str) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case "int-or-string":
             return isinstance(value, int | str) and not isinstance(value, bool)
-        case "number" | "quantity":
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "quantity":
             return isinstance(value, int | float | str) and not isinstance(value, bool)
         case _:
             return True
@@ -137,6 +145,8 @@ def _type(schema: Obj, definitions: Obj, waiting: list[str]) -> str:
         short = str(name.rpartition(".")[2])
         if short == "Quantity":
             return "quantity"
+        if short in _SCHEMAS:
+            return _SCHEMAS[short]
         if "properties" not in definitions[name]:
             return _type(definitions[name], definitions, waiting)
         waiting.append(name)

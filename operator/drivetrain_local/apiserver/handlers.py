@@ -42,7 +42,7 @@ class Handlers:
         self._faults = faults
         self._token = token
 
-    async def answer(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         """The response to a parsed request. Raises ApiError."""
         if target.subresource in ("binding", "eviction", "log"):
             return await self._pod_subresource(request, target)
@@ -68,21 +68,21 @@ class Handlers:
             raise errors.not_found(target.resource.plural, target.resource.group, target.name)
         return as_served(target.resource, obj)
 
-    def _get(self, request: web.Request, target: Target) -> web.Response:
+    def _get(self, request: web.BaseRequest, target: Target) -> web.Response:
         obj = self._found(target)
         if target.subresource == "scale":
             return _json(scale.of(target.resource, obj))
         return self._object(request, target, obj)
 
     def _object(
-        self, request: web.Request, target: Target, obj: Obj, status: int = 200, warnings: list[str] | None = None
+        self, request: web.BaseRequest, target: Target, obj: Obj, status: int = 200, warnings: list[str] | None = None
     ) -> web.Response:
         if wants_table(request.headers.get("Accept", "")):
             version = {"resourceVersion": meta(obj).get("resourceVersion", "")}
             return _json(table(target.resource, [obj], version, target.query.get("includeObject", "Metadata")))
         return _json(obj, status, warnings)
 
-    def _list(self, request: web.Request, target: Target) -> web.Response:
+    def _list(self, request: web.BaseRequest, target: Target) -> web.Response:
         page = self._lists.page(target)
         items = [as_served(target.resource, item) for item in page.items]
         if wants_table(request.headers.get("Accept", "")):
@@ -94,7 +94,7 @@ class Handlers:
         kind, version = f"{target.resource.kind}List", target.resource.group_version
         return _json({"kind": kind, "apiVersion": version, "metadata": page.metadata, "items": items})
 
-    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _watch(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         as_table = wants_table(request.headers.get("Accept", ""))
         include = target.query.get("includeObject", "Metadata")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -124,7 +124,7 @@ class Handlers:
             await stream.aclose()
         return response
 
-    async def _create(self, request: web.Request, target: Target) -> web.Response:
+    async def _create(self, request: web.BaseRequest, target: Target) -> web.Response:
         if target.name:
             raise errors.method_not_allowed("POST")
         if target.resource.group == "authorization.k8s.io":
@@ -139,7 +139,7 @@ class Handlers:
         obj = self._writes.create(resource, target.scope, given, options)
         return self._object(request, target, as_served(target.resource, obj), 201, options.warnings)
 
-    async def _update(self, request: web.Request, target: Target) -> web.Response:
+    async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
         self._found(target)
         options = _options(target)
         change = await self._change(request, target, options)
@@ -161,7 +161,7 @@ class Handlers:
             return _json(scale.of(target.resource, obj))
         return self._object(request, target, obj, warnings=options.warnings)
 
-    async def _change(self, request: web.Request, target: Target, options: WriteOptions) -> Callable[[Obj], Obj]:
+    async def _change(self, request: web.BaseRequest, target: Target, options: WriteOptions) -> Callable[[Obj], Obj]:
         """What the body does to the current object. Raises 400, 415 or 501."""
         if target.verb == "update":
             given = await object_body(request)
@@ -172,8 +172,8 @@ class Handlers:
             raise errors.not_here("server-side apply")
         if content_type not in accepted:
             raise errors.unsupported_media(accepted)
-        options.patch_text = await request.text()
         given_patch: Any = await body(request)
+        options.patch_text = json.dumps(given_patch, separators=(",", ":"))
         if content_type == _PATCH_TYPES[0]:
             return lambda old: _object_or_400(patch.json_patch(old, given_patch))
         if not isinstance(given_patch, dict):
@@ -182,7 +182,7 @@ class Handlers:
             return lambda old: _object_or_400(patch.strategic(old, given_patch))
         return lambda old: _object_or_400(patch.merge(old, given_patch))
 
-    async def _delete(self, request: web.Request, target: Target) -> web.Response:
+    async def _delete(self, request: web.BaseRequest, target: Target) -> web.Response:
         if target.subresource:
             raise errors.method_not_allowed("DELETE")
         options = DeleteOptions.parse(await body(request) or {}, target.query)
@@ -195,7 +195,7 @@ class Handlers:
         details = {key: value for key, value in details.items() if value}
         return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
-    async def _delete_collection(self, request: web.Request, target: Target) -> web.Response:
+    async def _delete_collection(self, request: web.BaseRequest, target: Target) -> web.Response:
         options = DeleteOptions.parse(await body(request) or {}, target.query)
         resource = self._stored_as(target.resource)
         page = self._lists.page(target)
@@ -207,7 +207,7 @@ class Handlers:
             {"kind": kind, "apiVersion": target.resource.group_version, "metadata": page.metadata, "items": items}
         )
 
-    async def _pod_subresource(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _pod_subresource(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         pod = self._found(target)
         if target.subresource == "log":
             if target.verb != "get":
@@ -234,9 +234,14 @@ def _json(obj: Obj, status: int = 200, warnings: list[str] | None = None) -> web
     content = json.dumps(obj, separators=(",", ":")).encode()
     response = web.Response(body=content, status=status, content_type="application/json")
     for warning in warnings or ():
-        escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
+        escaped = printable(warning).replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{escaped}"')
     return response
+
+
+def printable(text: str) -> str:
+    """What may stand in a header, whatever a caller had written."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 
 def _options(target: Target) -> WriteOptions:

@@ -27,6 +27,14 @@ def find(obj: Any, path: str) -> list[Any]:
     return found
 
 
+def is_path(path: str) -> bool:
+    """Whether a path is inside the subset, and leads to something."""
+    try:
+        return path.startswith((".", "[")) and bool(_steps(path))
+    except ValueError:
+        return False
+
+
 def put(obj: dict[str, Any], path: str, value: Any) -> None:
     """Set the value at a path of plain fields, in place, making objects on the way."""
     fields = [step["field"].replace("\\.", ".") for step in _steps(path)]

@@ -41,6 +41,8 @@ def json_patch(target: Any, operations: Any) -> Any:
     """RFC 6902. A failed `test` or a missing path is the server's 422."""
     if not isinstance(operations, list):
         raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if not all(isinstance(operation, dict) for operation in operations):
+        raise bad_request("error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Operation")
     document = copy.deepcopy(target)
     for operation in operations:
         document = _apply_operation(document, operation)
@@ -143,7 +145,9 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
                 raise _unprocessable(f"testing value {path} failed: test failed")
             return document
         case "move" | "copy":
-            source = operation.get("from", "")
+            source = operation.get("from")
+            if not isinstance(source, str):
+                raise _unprocessable(f"{op} operation has no from")
             value = copy.deepcopy(_lookup(document, source, op))
             return _set(_remove(document, source) if op == "move" else document, path, value, insert=True)
         case _:
@@ -156,7 +160,7 @@ def _tokens(path: str) -> list[str]:
 
 def _lookup(document: Any, path: str, op: str, *, missing_ok: bool = False) -> Any:
     for token in _tokens(path):
-        if isinstance(document, list) and token.isdigit() and int(token) < len(document):
+        if isinstance(document, list) and token.isdecimal() and int(token) < len(document):
             document = document[int(token)]
         elif isinstance(document, dict) and token in document:
             document = document[token]
@@ -174,7 +178,7 @@ def _set(document: Any, path: str, value: Any, *, insert: bool) -> Any:
     parent = _lookup(document, path.rpartition("/")[0], "add")
     last = tokens[-1]
     if isinstance(parent, list):
-        index = len(parent) if last == "-" else int(last) if last.isdigit() else -1
+        index = len(parent) if last == "-" else int(last) if last.isdecimal() else -1
         if not 0 <= index <= len(parent):
             raise _unprocessable(f"add operation does not apply: doc is missing path: {path}: index out of bounds")
         if insert:
@@ -190,11 +194,13 @@ def _set(document: Any, path: str, value: Any, *, insert: bool) -> Any:
 
 def _remove(document: Any, path: str) -> Any:
     parent = _lookup(document, path.rpartition("/")[0], "remove")
-    last = _tokens(path)[-1]
-    if isinstance(parent, list):
+    last = _tokens(path)[-1] if path.startswith("/") else ""
+    if isinstance(parent, list) and last.isdecimal() and int(last) < len(parent):
         del parent[int(last)]
-    else:
+    elif isinstance(parent, dict) and last in parent:
         del parent[last]
+    else:
+        raise _unprocessable(f"remove operation does not apply: doc is missing path: {path}: missing value")
     return document
 
 

@@ -38,7 +38,9 @@ def evict(deletes: Deletes, resource: Resource, pod: Obj, eviction: Obj) -> None
     deletes.delete(resource, meta(pod)["namespace"], meta(pod)["name"], options)
 
 
-async def logs(request: web.Request, store: Store, pod: Obj, query: dict[str, str], token: str) -> web.StreamResponse:
+async def logs(
+    request: web.BaseRequest, store: Store, pod: Obj, query: dict[str, str], token: str
+) -> web.StreamResponse:
     """Stream a container's log from the node agent that runs it. Raises 400 for a wrong or missing container."""
     container = _container(pod, query.get("container", ""))
     node_name = dig(pod, "spec", "nodeName")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from aiohttp import web
@@ -12,7 +13,12 @@ from aiohttp import web
 from drivetrain_local.apiserver import errors
 from drivetrain_local.apiserver.resources import NOT_HERE, Registry, Resource
 from drivetrain_local.objects import Obj
+from drivetrain_serving import answers
 
+MAX_BODY: Final = 3 * 1024 * 1024
+BODY_SECONDS: Final = 30.0
+_MAX_YAML: Final = 256 * 1024
+_MAX_DEPTH: Final = 100
 _METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
@@ -63,22 +69,84 @@ def parse(method: str, path: str, query: dict[str, str], registry: Registry) -> 
     return Target(verb, resource, namespace, name, subresource, query)
 
 
-async def body(request: web.Request) -> Any:
-    """The JSON (or, as kubectl may send, YAML) body; None when there is none."""
-    raw = await request.read()
-    if not raw:
-        return None
+async def raw_body(request: web.BaseRequest) -> bytes:
+    """The bytes of the body. Raises 400, 408 or 413."""
+    try:
+        return await answers.body(request, MAX_BODY, BODY_SECONDS)
+    except answers.Refused as refused:
+        if refused.status == 413:
+            text = f"Request entity too large: limit is {MAX_BODY}"
+            raise errors.ApiError(413, "RequestEntityTooLarge", text) from None
+        reason = "Timeout" if refused.status == 408 else "BadRequest"
+        raise errors.ApiError(refused.status, reason, refused.message) from None
+
+
+async def body(request: web.BaseRequest) -> Any:
+    """The JSON (or YAML) body; None when there is none."""
     if "protobuf" in request.content_type or "cbor" in request.content_type:
         raise errors.unsupported_media(["application/json", "application/yaml"])
+    raw = await raw_body(request)
+    if not raw:
+        return None
     try:
-        if "yaml" in request.content_type:
-            return yaml.safe_load(raw)
-        return json.loads(raw)
-    except (ValueError, yaml.YAMLError) as error:
+        found = decoded_yaml(raw) if "yaml" in request.content_type else json.loads(raw, parse_constant=_no_number)
+        _check_depth(found)
+        if b"\\u" in raw:
+            found = _whole(found)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise errors.bad_request(f"the object provided is unrecognized (must be of type Object): {error}") from error
+    return found
 
 
-async def object_body(request: web.Request) -> Obj:
+def decoded_yaml(raw: bytes) -> Any:
+    """A YAML document without aliases: a few lines of those are gigabytes. Raises ValueError, YAMLError."""
+    if len(raw) > _MAX_YAML:
+        raise ValueError(f"a YAML body of {len(raw)} bytes: at most {_MAX_YAML}, send JSON")
+    return yaml.load(raw, Loader=_Plain)
+
+
+class _Plain(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
+def _whole(value: Any) -> Any:
+    """Halves of letters, which JSON can name and nothing can store, are replaced, as Go does it."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_whole(item) for item in value]
+        case dict():
+            return {_whole(key): _whole(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"invalid character in {text!r}: JSON has no such number")
+
+
+def _check_depth(value: Any) -> None:
+    """Copying, comparing and printing recurse."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return
+    raise ValueError(f"exceeded max depth of {_MAX_DEPTH}")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+async def object_body(request: web.BaseRequest) -> Obj:
     found = await body(request)
     if not isinstance(found, dict):
         raise errors.bad_request("the object provided is unrecognized (must be of type Object)")

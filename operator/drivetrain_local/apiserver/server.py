@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -31,11 +32,13 @@ from drivetrain_local.apiserver.store import Store
 from drivetrain_local.apiserver.watches import Watches
 from drivetrain_local.apiserver.writes import WriteOptions, Writes
 from drivetrain_local.objects import Obj
+from drivetrain_local.ports import LIMITS, loopback, same
+from drivetrain_serving.listener import Listener
+from drivetrain_serving.refusals import Refusals
 
 _log = logging.getLogger(__name__)
 _OPEN_PATHS = ("/healthz", "/readyz", "/livez", "/version")
-_MAX_BODY = 3 * 1024 * 1024
-_SHUTDOWN_SECONDS = 2.0
+"""What anybody on this machine may know: that there is a server, and which."""
 
 
 class ApiServer:
@@ -56,7 +59,7 @@ class ApiServer:
         self.token = token or secrets.token_urlsafe(24)
         self.faults = faults or Faults()
         self.store = Store(history=history)
-        self._host, self._port = host, port
+        self._host, self._port = loopback(host), port
         self._registry = Registry()
         self._writes = Writes(self.store, self._registry, Kinds(service_cidr))
         deletes = Deletes(self.store, self._writes)
@@ -67,7 +70,7 @@ class ApiServer:
         )
         self.collector = GarbageCollector(self.store, self._registry, self._writes, deletes)
         self._gc_task: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener = Listener(self._serve, LIMITS, Refusals("apiserver", time.monotonic))
         self._found_cluster(crds)
 
     @property
@@ -86,15 +89,7 @@ class ApiServer:
 
     async def start(self) -> None:
         """Listen. The port is known afterwards."""
-        app = web.Application(client_max_size=_MAX_BODY)
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS, keepalive_timeout=75
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, backlog=1024)
-        await site.start()
-        self._port = int(self._runner.addresses[0][1])
+        self._port = await self._listener.start(self._host, self._port)
         self._gc_task = asyncio.create_task(self.collector.run(), name="garbage-collector")
 
     async def stop(self) -> None:
@@ -104,8 +99,7 @@ class ApiServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._gc_task
         self.faults.break_watches()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listener.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -141,7 +135,9 @@ class ApiServer:
             "current-context": "drivetrain-local",
         }
         draft = path.with_name(path.name + ".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        draft.unlink(missing_ok=True)
+        # Made anew: one that lies there already may be open in somebody's hands, or lead elsewhere.
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             yaml.safe_dump(config, file, sort_keys=False)
         draft.replace(path)
@@ -158,9 +154,10 @@ class ApiServer:
     def _create(self, storage: str, namespace: str, obj: Obj) -> None:
         self._writes.create(self._registry.of_storage(storage), namespace, obj, WriteOptions())
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Always an answer: nothing that a caller sends may end in a traceback."""
         try:
-            path = self._authenticated_path(request)
+            path = self._path_of_a_known_caller(request)
             if (known := self._about(path, request)) is not None:
                 return known
             target = parse(request.method, path, dict(request.query), self._registry)
@@ -171,8 +168,6 @@ class ApiServer:
             return web.Response()
         except ApiError as error:
             return _failure(error)
-        except web.HTTPRequestEntityTooLarge:
-            return _failure(ApiError(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001
@@ -181,7 +176,7 @@ class ApiServer:
             _log.exception("request failed", extra={"method": request.method, "path": request.path})
             return _failure(ApiError(500, "InternalError", f"Internal error occurred: {error!r}"))
 
-    async def _with_faults(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _with_faults(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         seen = RequestSeen(
             verb=target.verb,
             group=target.resource.group,
@@ -196,24 +191,28 @@ class ApiServer:
         await self.faults.strike(seen, "after")
         return response
 
-    def _authenticated_path(self, request: web.Request) -> str:
+    def _path_of_a_known_caller(self, request: web.BaseRequest) -> str:
+        """The path without the token. Raises 401; whoever may ask without one asks once a connection."""
         path = request.path
         head, _, rest = path.lstrip("/").partition("/")
-        if secrets.compare_digest(head.encode(), self.token.encode()):
-            return f"/{rest}"
-        given = request.headers.get("Authorization", "")
-        if path in _OPEN_PATHS or secrets.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-            return path
-        raise errors.unauthorized()
+        if same(head, self.token):
+            path = f"/{rest}"
+        elif not same(request.headers.get("Authorization", ""), f"Bearer {self.token}"):
+            if path in _OPEN_PATHS and request.method == "GET":
+                return path
+            raise errors.unauthorized()
+        if not self._listener.admit(request, "token"):
+            raise errors.too_many_requests(1)
+        return path
 
-    def _about(self, path: str, request: web.Request) -> web.Response | None:
+    def _about(self, path: str, request: web.BaseRequest) -> web.Response | None:
         """Answers that describe the server itself; None when the path is for a resource."""
         parts = [part for part in path.split("/") if part]
         match parts:
             case ["healthz" | "readyz" | "livez", *_]:
-                return web.Response(text="ok")
+                return _once(request, web.Response(text="ok"))
             case ["version"]:
-                return _ok(discovery.version())
+                return _once(request, _ok(discovery.version()))
             case ["api"]:
                 return _ok(discovery.api_versions(self.address.removeprefix("http://")))
             case ["apis"]:
@@ -250,4 +249,15 @@ def _ok(obj: Obj) -> web.Response:
 def _failure(error: ApiError) -> web.Response:
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     body = json.dumps(error.status()).encode()
-    return web.Response(body=body, status=error.code, content_type="application/json", headers=headers)
+    response = web.Response(body=body, status=error.code, content_type="application/json", headers=headers)
+    if error.code in (401, 408, 413):
+        # What else comes on this connection is not read: it belongs to a stranger, or is the rest of a body.
+        response.force_close()
+    return response
+
+
+def _once(request: web.BaseRequest, response: web.Response) -> web.Response:
+    """An answer for anybody: a stranger keeps no connection."""
+    if "Authorization" not in request.headers:
+        response.force_close()
+    return response

@@ -18,7 +18,7 @@ from typing import Any, Final
 from drivetrain_local.apiserver.fields import WrongType
 from drivetrain_local.objects import Obj, parse_time, rfc3339, rfc3339_micro
 
-_ZEROS: Final[dict[str, Any]] = {"string": "", "integer": 0, "boolean": False}
+_ZEROS: Final[dict[str, Any]] = {"string": "", "integer": 0, "boolean": False, "quantity": "0"}
 _TIMES: Final = ("creationTimestamp", "deletionTimestamp", "startTime", "startedAt", "finishedAt", "firstTimestamp",
                  "lastTimestamp", "lastProbeTime", "lastTransitionTime", "lastHeartbeatTime", "timeAdded")  # fmt: skip
 _MICRO_TIMES: Final = ("eventTime", "renewTime", "acquireTime", "lastObservedTime")
@@ -26,24 +26,43 @@ _MICRO_TIMES: Final = ("eventTime", "renewTime", "acquireTime", "lastObservedTim
 
 def complete(kind: str, obj: Obj) -> None:
     """Do it, in place, to a decoded object of a built-in kind. Raises WrongType for what is no time."""
-    _value(obj, kind)
+    _filled(obj, kind)
+    _completed_metadata(obj)
 
 
-def _value(value: Any, kind: str) -> None:
+def complete_metadata(obj: Obj) -> None:
+    """The same for the metadata of any kind."""
+    _completed_metadata(obj)
+    _filled(obj["metadata"], "ObjectMeta")
+
+
+def _completed_metadata(obj: Obj) -> None:
+    if obj.get("metadata") is None:
+        obj["metadata"] = {}
+
+
+def _filled(value: Any, kind: str) -> Any:
+    """The value with zeros where Go has them: in a list or a map, a null is one, too."""
     if kind.startswith("[]") and isinstance(value, list):
-        for item in value:
-            _value(item, kind[2:])
+        value[:] = [_filled(_zero(kind[2:]) if item is None else item, kind[2:]) for item in value]
     elif kind.startswith("{}") and isinstance(value, dict):
-        for item in value.values():
-            _value(item, kind[2:])
+        for name, item in value.items():
+            value[name] = _filled(_zero(kind[2:]) if item is None else item, kind[2:])
+    elif kind == "schema-or-bool":
+        _filled(value, "JSONSchemaProps")
     elif (definition := _table("fields").get(kind)) is not None and isinstance(value, dict):
         for name in _table("required").get(kind, ()):
             value.setdefault(name, _ZEROS[definition[name]])
         for name, inner in value.items():
             if name in _TIMES or name in _MICRO_TIMES:
                 value[name] = _time(inner, f"{kind}.{name}", micro=name in _MICRO_TIMES)
-            else:
-                _value(inner, definition[name])
+            elif inner is not None:
+                _filled(inner, definition[name])
+    return value
+
+
+def _zero(kind: str) -> Any:
+    return {} if kind in _table("fields") else _ZEROS.get(kind)
 
 
 def _time(value: Any, field: str, *, micro: bool) -> Any:
@@ -73,7 +92,7 @@ def _extract(swagger: Obj) -> dict[str, list[str]]:
         wanted = [
             name
             for name in swagger["definitions"][full].get("required", ())
-            if known.get(name) in _ZEROS and name not in (*_TIMES, *_MICRO_TIMES)
+            if known.get(name) in ("string", "integer", "boolean") and name not in (*_TIMES, *_MICRO_TIMES)
         ]
         # Two kinds of one name share an entry: required is what both require.
         found[short] = [name for name in found.get(short, wanted) if name in wanted]

@@ -44,7 +44,6 @@ class Writes:
         """Store a new object and return it. Raises 400, 403, 404, 409 or 422."""
         obj = clone(body)
         self._check_kind(resource, obj)
-        obj["metadata"] = obj.get("metadata") or {}
         self._decode(resource, obj, options)
         self._check_namespace(resource, namespace, obj)
         obj["metadata"] = meta_rules.fresh(obj["metadata"], namespace if resource.namespaced else "")
@@ -187,6 +186,7 @@ class Writes:
         try:
             if resource.custom:
                 unknown = fields.decode_metadata(obj)
+                typed.complete_metadata(obj)
             else:
                 unknown = fields.decode(resource.kind, obj)
                 typed.complete(resource.kind, obj)

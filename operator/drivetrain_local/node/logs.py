@@ -33,6 +33,13 @@ class LogQuery:
     @staticmethod
     def parse(query: dict[str, str]) -> LogQuery:
         """Raises ValueError on a bad number or time."""
+        try:
+            return LogQuery._parsed(query)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"invalid log query: {error}") from error
+
+    @staticmethod
+    def _parsed(query: dict[str, str]) -> LogQuery:
         since = parse_time(query["sinceTime"]) if query.get("sinceTime") else None
         if query.get("sinceSeconds"):
             since = now() - dt.timedelta(seconds=float(query["sinceSeconds"]))

@@ -170,7 +170,7 @@ def _crd(schema: Obj) -> Obj:
         (_schema(n={"oneOf": [{"type": "integer"}, {"type": "string"}]}), 501, "properties[spec].properties[n].oneOf"),
     ],
 )  # fmt: skip
-def test_a_definition_that_cannot_be_enforced_is_refused(schema: Obj, code: int, told: str) -> None:
+async def test_a_definition_that_cannot_be_enforced_is_refused(schema: Obj, code: int, told: str) -> None:
     with pytest.raises(ApiError) as refused:
         ApiServer(crds=[_crd(schema)])
     assert refused.value.code == code

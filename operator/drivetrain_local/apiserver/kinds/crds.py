@@ -6,7 +6,9 @@ differ in `apiVersion` only; a conversion webhook is refused.
 
 from __future__ import annotations
 
-from drivetrain_local.apiserver import cel_rules, crd_schema, errors
+from collections.abc import Iterator
+
+from drivetrain_local.apiserver import cel_rules, crd_schema, errors, jsonpath
 from drivetrain_local.apiserver.errors import FieldError
 from drivetrain_local.apiserver.kinds.base import Kind
 from drivetrain_local.apiserver.resources import Column, Resource, Scale
@@ -62,10 +64,23 @@ class CustomResourceDefinitions(Kind):
                 continue
             for keyword in crd_schema.unenforced(schema, path):
                 raise errors.not_here(keyword)
-            found += cel_rules.findings_in(schema, path)
+            found += [*crd_schema.malformed(schema, path), *cel_rules.findings_in(schema, path)]
+            found += _findings_in_paths(version, f"spec.versions[{index}]")
         if dig(spec, "conversion", "strategy") != "None":
             raise errors.not_here("a conversion webhook")
         return found
+
+
+def _findings_in_paths(version: Obj, where: str) -> Iterator[FieldError]:
+    """JSON paths that lead nowhere: of columns, and of what scale reads and writes."""
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        if not jsonpath.is_path(column.get("jsonPath", "")):
+            yield errors.bad_value(
+                f"{where}.additionalPrinterColumns[{index}].jsonPath", column.get("jsonPath"), "is no path"
+            )
+    for name, path in (dig(version, "subresources", "scale") or {}).items():
+        if not jsonpath.is_path(path) or "[" in path:
+            yield errors.bad_value(f"{where}.subresources.scale.{name}", path, "must be a path of plain fields")
 
 
 def resources_of(crd: Obj) -> list[Resource]:

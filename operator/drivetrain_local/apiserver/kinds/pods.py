@@ -37,19 +37,7 @@ class Pods(Kind):
     """Pods start Pending and unscheduled; their spec hardly changes."""
 
     def prepare_create(self, obj: Obj) -> None:
-        spec = obj.setdefault("spec", {})
-        for name, value in (
-            ("restartPolicy", "Always"),
-            ("terminationGracePeriodSeconds", 30),
-            ("dnsPolicy", "ClusterFirst"),
-            ("schedulerName", "default-scheduler"),
-            ("securityContext", {}),
-            ("serviceAccountName", "default"),
-            ("enableServiceLinks", True),
-            ("preemptionPolicy", "PreemptLowerPriority"),
-            ("priority", 0),
-        ):
-            spec.setdefault(name, value)
+        spec = _default_spec(obj)
         tolerations = spec.setdefault("tolerations", [])
         for taint in _TOLERATED:
             if not any(
@@ -58,14 +46,11 @@ class Pods(Kind):
                 tolerations.append(
                     {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
                 )
-        for container in containers(spec):
-            _default_container(container)
         obj["metadata"]["generation"] = 1
         obj["status"] = {"phase": "Pending", "qosClass": _qos(spec)}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
-        for container in containers(new.get("spec", {})):
-            _default_container(container)
+        _default_spec(new)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return list(_pod(obj.get("spec") or {}))
@@ -74,6 +59,25 @@ class Pods(Kind):
         if _frozen(new["spec"]) == _frozen(old["spec"]):
             return []
         return [errors.forbidden_field("spec", _MUTABLE_MESSAGE)]
+
+
+def _default_spec(obj: Obj) -> Obj:
+    spec: Obj = obj.setdefault("spec", {})
+    for name, value in (
+        ("restartPolicy", "Always"),
+        ("terminationGracePeriodSeconds", 30),
+        ("dnsPolicy", "ClusterFirst"),
+        ("schedulerName", "default-scheduler"),
+        ("securityContext", {}),
+        ("serviceAccountName", "default"),
+        ("enableServiceLinks", True),
+        ("preemptionPolicy", "PreemptLowerPriority"),
+        ("priority", 0),
+    ):
+        spec.setdefault(name, value)
+    for container in containers(spec):
+        _default_container(container)
+    return spec
 
 
 def containers(spec: Obj) -> list[Obj]:
