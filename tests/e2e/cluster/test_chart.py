@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from cluster.errors import CommandFailed
 from cluster.kubectl import get, kubectl
 from e2e.cluster.conftest import CHART, SYSTEM, helm
+from harness.network_policies import End, passes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 CRD = "trainingjobs.drivetrain.dev"
@@ -55,6 +57,24 @@ def test_with_namespaces_it_asks_for_nothing_cluster_wide(installed: str) -> Non
 def test_one_replica_has_no_disruption_budget(installed: str) -> None:
     assert ("PodDisruptionBudget", "drivetrain-operator") in rendered()
     assert ("PodDisruptionBudget", "drivetrain-operator") not in rendered("--set", "replicas=1")
+
+
+def test_the_operators_network_policy_lets_in_jobs_and_scrapers(installed: str) -> None:
+    operator = End(SYSTEM, rendered()["Deployment", "drivetrain-operator"]["spec"]["template"]["metadata"]["labels"])
+    worker = End("team-a", {"drivetrain.dev/role": "worker"})
+    stranger, prometheus = End("team-a", {"app": "x"}), End("monitoring", {"app": "prometheus"})
+    assert ("NetworkPolicy", "drivetrain-operator") not in rendered()
+    on = ("--set", "networkPolicy.enabled=true")
+    scrapers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    narrow = (*on, "--set", "watchNamespaces={team-b}", "--set-json", f"networkPolicy.scrapers={json.dumps(scrapers)}")
+    for flags, of_team_a, metrics in ((on, True, True), (narrow, False, False)):
+        policy = rendered(*flags)["NetworkPolicy", "drivetrain-operator"]
+        assert passes([policy], worker, operator, 7443) is of_team_a
+        assert not passes([policy], stranger, operator, 7443)
+        assert passes([policy], prometheus, operator, 7071)
+        assert passes([policy], stranger, operator, 7071) is metrics
+        assert passes([policy], operator, stranger, 6443), "it reaches the API server, wherever that is"
+        kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(policy))
 
 
 def test_a_value_that_is_not_there_is_refused(installed: str) -> None:
