@@ -57,4 +57,5 @@ class Meter:
         self._line_at = now
         rate = f"  {progress.samples_per_second:,.0f} samples/s" if progress.samples_per_second else ""
         more = "".join(f"  {name} {value:.4g}" for name, value in progress.metrics.items() if name != "loss")
-        return f"step {progress.step + 1}/{self._steps}  loss {progress.loss:.4f}{more}{rate}"
+        loss = "not finite" if progress.loss is None else f"{progress.loss:.4f}"  # a message holds no NaN
+        return f"step {progress.step + 1}/{self._steps}  loss {loss}{more}{rate}"
