@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import Interrupted, PeerError
+from drivetrain.errors import CommFault, Interrupted, PeerError
 
 _BYTES: Final = 4096
 _SIZES: Final = ((1200, 5), (300, 1), (30, 0))
@@ -48,14 +48,19 @@ def common_error(transport: Transport, own: BaseException | None, where: str) ->
         data = _encoded(own)
         message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     table = [bytes(each.numpy().tobytes()).rstrip(b"\0") for each in transport.all_gather(message)]
-    rank = next(rank for rank, each in enumerate(table) if each)
+    rank = next((rank for rank, each in enumerate(table) if each), transport.rank)
     if rank == transport.rank:
-        assert own is not None
+        if own is None:
+            raise CommFault("no rank has said what has failed")
         _note(own, f"This was rank {rank}, at {where}; all ranks have got it.")
         return own
-    told = json.loads(table[rank])
-    error = _decoded(told, f"rank {rank}, at {where}: {told['name']}: {told['message']}")
-    _note(error, f"On rank {rank}:\n{told['trace']}")
+    try:
+        told = json.loads(table[rank])
+        error = _decoded(told, f"rank {rank}, at {where}: {told['name']}: {told['message']}")
+        trace = str(told["trace"])
+    except (ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise CommFault(f"what rank {rank} said of its error cannot be read") from fault
+    _note(error, f"On rank {rank}:\n{trace}")
     _CONTEXT.__set__(error, own)
     return error
 
@@ -123,10 +128,11 @@ def _of_a_peer(kind: type[BaseException]) -> type[BaseException] | None:
 
 
 def _class(module: str, name: str) -> type[BaseException] | None:
-    """An exception class that this process knows, too. Nothing is imported for it."""
+    """An exception class that this process knows, too. Nothing is imported for it, and nobody asked: a module's
+    `__getattr__` may import what it is asked for."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
+        found = getattr(found, "__dict__", {}).get(part)
     usable = isinstance(found, type) and issubclass(found, BaseException) and not issubclass(found, Interrupted)
     return found if usable else None
 

@@ -3,7 +3,10 @@ not been."""
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +17,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Subset
 
+from drivetrain.closing import _class, common_error
+from drivetrain.comm.told import told_by_all
+from drivetrain.comm.transport import Transport
 from drivetrain.data.order import samples_of_step
-from drivetrain.errors import Deviation, PeerError
+from drivetrain.errors import CommFault, Deviation, PeerError
 from drivetrain.run import Run
 from drivetrain_api.runtime import RuntimeCompression
 from unit.runtime.together import Pipe, together
@@ -263,3 +269,60 @@ def test_a_rank_that_does_something_else_is_named(kind: str, where: str) -> None
     assert "rank 1 is at run." in first
     assert where in first
     assert first.count("test_closing.py:") == 2
+
+
+def test_a_name_that_came_makes_no_module_import_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    lazy = types.ModuleType("lazy")
+    lazy.__dict__["__getattr__"] = asked.append
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    assert _class("lazy", "Error") is None
+    assert _class("lazy", "Error.inner") is None
+    assert asked == []
+    assert _class("builtins", "KeyError") is KeyError
+    assert _class("nowhere", "KeyError") is None
+
+
+class Saying:
+    """A transport over which rank 0 has said something else than what rank 1 gives."""
+
+    rank = 1
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        if tensor.numel() == 1:
+            return [torch.tensor([max(len(self._said), 1)]), tensor]
+        said = self._said.ljust(tensor.numel(), b"\0")[: tensor.numel()]
+        return [torch.frombuffer(bytearray(said), dtype=torch.uint8), tensor]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x80\x04.",
+        b"{}",
+        b"[1]",
+        b"[" * 3000,
+        json.dumps({"name": "a", "module": "b", "message": "c", "trace": "d", "leaves": 3}).encode(),
+        json.dumps(
+            {"name": "ExceptionGroup", "module": "builtins", "message": "", "trace": "", "leaves": [1]}
+        ).encode(),
+    ],
+)
+def test_what_is_no_error_is_a_fault(said: bytes) -> None:
+    transport = cast(Transport, Saying(said))
+    if b'"leaves": 3' in said:  # of a class that is not known here, so they are not looked at
+        assert isinstance(common_error(transport, None, "step 1"), PeerError)
+    else:
+        with pytest.raises(CommFault):
+            common_error(transport, None, "step 1")
+    with pytest.raises(CommFault):
+        common_error(cast(Transport, Saying(b"")), None, "step 1")
+
+
+@pytest.mark.parametrize("said", [b"\x80\x04.", b"{", b"[" * 30_000])
+def test_what_is_no_word_is_a_fault(said: bytes) -> None:
+    with pytest.raises(CommFault):
+        told_by_all(cast(Transport, Saying(said)), "x" * 40_000, "words")

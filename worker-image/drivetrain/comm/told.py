@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from drivetrain.comm.transport import Transport
-from drivetrain.errors import UsageError
+from drivetrain.errors import CommFault, UsageError
 
 MOST_BYTES: Final = 1 << 20
 """Of what one rank says."""
@@ -26,4 +26,7 @@ def told_by_all(transport: Transport | None, value: Any, what: str) -> list[Any]
     message = torch.zeros(max(sizes), dtype=torch.uint8)
     message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     table = transport.all_gather(message)
-    return [json.loads(each[:size].numpy().tobytes()) for each, size in zip(table, sizes, strict=True)]
+    try:
+        return [json.loads(each[:size].numpy().tobytes()) for each, size in zip(table, sizes, strict=True)]
+    except (ValueError, RecursionError) as error:
+        raise CommFault(f"{what}: what a rank said cannot be read") from error
