@@ -127,7 +127,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["generate"]:
         model = CharacterModel()
-        model.load_state_dict(torch.load(OUTPUT / "model.pt")["model"])
+        model.load_state_dict(torch.load(OUTPUT / "model.pt", weights_only=True)["model"])
         print(generate(model, sys.argv[2] if len(sys.argv) > 2 else "def "))
     else:
         main()

@@ -6,8 +6,8 @@ And what is written can be read: before the file takes the old one's place, it i
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError  # what `torch.load` raises; nothing else of it is used
 from typing import Any, Final
 
 import torch
@@ -66,7 +66,7 @@ def _read_back(path: Path, state: dict[str, Any]) -> None:
         except (OSError, RuntimeError):  # a file system without mmap
             content = torch.load(path, map_location="cpu", weights_only=True)
         found = decode(content["state"])
-    except (RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, TypeError, EOFError, UnpicklingError) as error:
         raise UsageError(f"run.save: what was written cannot be read back: {error}") from error
     for name, part in state.items():
         if digest_of_skeleton(part) != digest_of_skeleton(found[name]):
@@ -78,7 +78,7 @@ def saved_step(path: Path) -> int:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(content["position"]["step"])
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, UnpicklingError):
         return -1
 
 
@@ -86,7 +86,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """State and position of a file that `save_checkpoint` wrote. Raises `StateMismatch` for any other file."""
     try:
         content = torch.load(path, map_location=from_file, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise StateMismatch(f"resume={str(path)!r}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise StateMismatch(f"resume={str(path)!r}: not a file that run.save wrote")

@@ -39,7 +39,7 @@ def alone(folder: Path) -> None:
 
 
 def model_at_the_end(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(folder / "end.pt")["model"]
+    found: dict[str, torch.Tensor] = torch.load(folder / "end.pt", weights_only=True)["model"]
     return found
 
 

@@ -203,7 +203,7 @@ def by_ranks(pipe: Pipe, case: Case, ports: dict[str, int], folder: Path) -> dic
         run.save(folder / f"{kind} 0.pt")
         losses = [run.step(batch, forward).loss for batch in run.batches()]
         run.save(folder / f"{kind}.pt")
-        before, after = (torch.load(folder / f"{kind}{end}.pt")["state"] for end in (" 0", ""))
+        before, after = (torch.load(folder / f"{kind}{end}.pt", weights_only=True)["state"] for end in (" 0", ""))
         found[kind] = Saved(before, after, losses, (_reunited(run), digest(after)))
         run.finish()
     return found

@@ -240,7 +240,7 @@ def saved(pipe: Pipe, path: Path) -> str:
 
 def test_a_file_has_the_statistics_of_all_blocks(tmp_path: Path) -> None:
     together(saved, 2, tmp_path / "model.pt")
-    state = torch.load(tmp_path / "model.pt")["model"]
+    state = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
     for number in range(4):
         assert state[f"blocks.{number}.1.num_batches_tracked"] > 0
         assert state[f"blocks.{number}.1.running_mean"].abs().sum() > 0

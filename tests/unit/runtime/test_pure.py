@@ -252,7 +252,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "deep" / "model.pt"
     state = {"model": {"weight": torch.ones(3)}, "optimizer": {"state": {}}}
     save_checkpoint(path, state, Position(step=4).dump())
-    assert torch.equal(torch.load(path)["model"]["weight"], torch.ones(3))
+    assert torch.equal(torch.load(path, weights_only=True)["model"]["weight"], torch.ones(3))
 
     def crash(fd: int) -> None:
         raise OSError("no space left")

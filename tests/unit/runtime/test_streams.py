@@ -311,7 +311,7 @@ def test_a_resumed_run_goes_on_where_the_stream_was(tmp_path: Path) -> None:
     seen = sorted(index for _, indices, _ in first + second for index in indices)
     assert seen == sorted(position % 193 for position in range(case.steps * case.batch))
     assert first[0][0] + second[0][0] == pytest.approx(whole[0][0], rel=1e-5)
-    assert torch.load(path)["position"]["passes"][-1] == (2, 386)
+    assert torch.load(path, weights_only=True)["position"]["passes"][-1] == (2, 386)
 
 
 def test_ranks_that_find_different_samples_are_told() -> None:

@@ -143,7 +143,7 @@ def halves(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcome]:
     steps = [run.step(batch, forward(case)).step for batch in run.batches()]
     run.save(folder / "model.pt")
     run.finish()
-    return steps[0], Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+    return steps[0], Outcome(before, torch.load(folder / "model.pt", weights_only=True)["model"], [], [], [])
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -215,7 +215,7 @@ def interrupted(pipe: Pipe, stage: int, folder: Path) -> Outcome:
     run.save(folder / "model.pt")
     run.finish()
     assert failed == [2]
-    return Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+    return Outcome(before, torch.load(folder / "model.pt", weights_only=True)["model"], [], [], [])
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

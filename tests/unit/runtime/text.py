@@ -140,7 +140,7 @@ def by_drivetrain(pipe: Pipe, case: Case, plan: dict[str, str]) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt"
         run.save(path)
-        after = torch.load(path)["model"] if path.exists() else {}
+        after = torch.load(path, weights_only=True)["model"] if path.exists() else {}
     run.finish()
     return Outcome(before, after, losses, norms, metrics, "", (evaluation.loss, evaluation.metrics), dict(extra))
 
@@ -159,7 +159,7 @@ def from_file_to_file(pipe: Pipe, case: Case, folder: Path) -> tuple[int, Outcom
             run.save(folder / "model.pt")  # and goes on
     run.save(folder / "model.pt")
     run.finish()
-    return first, Outcome(before, torch.load(folder / "model.pt")["model"], [], [], [])
+    return first, Outcome(before, torch.load(folder / "model.pt", weights_only=True)["model"], [], [], [])
 
 
 def by_torch(case: Case) -> Outcome:

@@ -254,7 +254,7 @@ def by_drivetrain(pipe: Pipe, case: Case) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.pt"
             run.save(path)
-            after = torch.load(path)["model"] if path.exists() else {}
+            after = torch.load(path, weights_only=True)["model"] if path.exists() else {}
     else:
         after = copied(model)
     run.finish()
