@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,7 @@ async def up(options: Options) -> Path:
     """Start what does not run. Returns the kubeconfig. Raises PlaneError."""
     state = options.state
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _must_be_ours(state)
     with _locked(state):
         kubeconfig = state / "kubeconfig"
         server = Daemon(state, _APISERVER)
@@ -91,6 +93,15 @@ async def up(options: Options) -> Path:
             env = {"KUBECONFIG": str(kubeconfig), "POD_IP": plane.command_host(index), **options.env}
             Daemon(state, name).start(argv, _environment() | env)
         return kubeconfig
+
+
+def _must_be_ours(state: Path) -> None:
+    """Whoever can write here decides which token is believed and which files pods are given."""
+    found = state.stat()
+    if os.geteuid() not in (0, found.st_uid):
+        raise PlaneError(f"{state} belongs to somebody else: choose another folder")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PlaneError(f"others can write in {state}: `chmod go-w` it, or choose another folder")
 
 
 def down(state: Path, *, purge: bool = True) -> None:

@@ -20,6 +20,7 @@ from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
 from harness.job import QUICK, ROOT
+from harness.official import everything
 from harness.patience import patiently
 
 JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs"
@@ -146,6 +147,20 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     async with patiently(20):  # by its probe: it takes part
         while not await plane.is_ready("survivor-1-0"):
             await asyncio.sleep(0.5)
+
+    # As on any cluster: what survivors hold in their memory cannot change, and every client can read what is there.
+    with pytest.raises(ApiFailure, match=r"spec\.image cannot change once the job has started") as refused:
+        await plane.client.patch(f"{JOBS}/survivor", {"spec": {"image": "another"}})
+    assert (refused.value.code, refused.value.reason) == (422, "Invalid")
+    served = await asyncio.to_thread(everything, plane.state / "kubeconfig")
+    assert {name for name, items in served.items() if items} >= {
+        "/pods",
+        "/services",
+        "/secrets",
+        "/configmaps",
+        "/events",
+        "/nodes",
+    }
 
     # The operator dies, and with nobody looking a worker's pod is deleted.
     operator = Daemon(plane.state, "operator").pid()

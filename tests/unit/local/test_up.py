@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from drivetrain_local import up as plane
+from drivetrain_local.apiserver import ApiServer
 from drivetrain_local.client import Client
 from drivetrain_local.daemon import Daemon, start_time
 
@@ -79,6 +80,25 @@ async def test_what_fails_to_start_shows_its_log(state: Path) -> None:
     bad = plane.Options(state, images=["no-json=["])
     with pytest.raises(plane.PlaneError, match="--image"):
         await plane.up(bad)
+
+
+async def test_a_folder_that_others_can_write_is_refused(state: Path) -> None:
+    state.mkdir()
+    state.chmod(0o775)
+    with pytest.raises(plane.PlaneError, match="others can write"):
+        await plane.up(_options(state))
+    assert plane.status(state) == {}
+
+
+async def test_a_draft_that_lies_there_is_not_written_into(tmp_path: Path) -> None:
+    """Whoever has it open would read the token."""
+    draft = tmp_path / "kubeconfig.new"
+    draft.write_text("x")
+    draft.chmod(0o666)
+    with draft.open() as theirs:
+        ApiServer().write_kubeconfig(tmp_path / "kubeconfig")
+        assert theirs.read() == "x"
+    assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_recycled_pid_is_not_ours(tmp_path: Path) -> None:
