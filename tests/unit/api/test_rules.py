@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from drivetrain_api.crd import schema
 from drivetrain_api.rules import RULES, violations, with_defaults
 from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_local.apiserver.cel import compiled
 from unit.api.bounds import BOUNDS, MUTABLE, with_value
 from unit.api.cases import RULE_CASES, STARTED, RuleCase, job
-from unit.api.cel import evaluate
 
 
 def broken_by_cel(new: dict[str, Any], old: dict[str, Any] | None) -> list[str]:
@@ -23,8 +23,8 @@ def broken_by_cel(new: dict[str, Any], old: dict[str, Any] | None) -> list[str]:
 
     def walk(node: dict[str, Any], value: Any, before: Any) -> None:
         for rule in node.get("x-kubernetes-validations", ()):
-            transition = "oldSelf" in rule["rule"]
-            if not (transition and before is None) and not evaluate(rule["rule"], value, before):
+            cel = compiled(rule["rule"])
+            if not (cel.uses_old and before is None) and not cel.holds({"self": value, "oldSelf": before}):
                 found.append(rule["message"])
         for name, child in node.get("properties", {}).items():
             if isinstance(value, dict) and name in value:
@@ -54,7 +54,7 @@ def test_every_rule_accepts_the_default_of_its_own_node() -> None:
         for step in rule.path.split(".") if rule.path else ():
             node = node["properties"][step]
         if "default" in node:
-            assert evaluate(rule.cel, node["default"]), rule.name
+            assert compiled(rule.cel).holds({"self": node["default"], "oldSelf": None}), rule.name
 
 
 def test_no_case_is_left_of_a_rule_that_is_gone() -> None:
