@@ -16,10 +16,17 @@ from typing import Any
 import aiohttp
 import pytest
 
-from drivetrain_api.constants import REPORTS_SERVER_NAME, ROLE_WORKER
+from drivetrain_api.constants import (
+    METRICS_PORT,
+    REPORTS_PORT,
+    REPORTS_SERVER_NAME,
+    ROLE_COORDINATOR,
+    ROLE_WORKER,
+)
 from drivetrain_api.report import JobState, Report
 from drivetrain_local.apiserver import ApiServer
 from drivetrain_operator.reports.credentials import Authority
+from harness.network_policies import End, passes
 from harness.patience import patiently
 from harness.ports import reserve_network
 from unit.operator_shell.world import NAMESPACE, JumpClock, World, a_job, crds
@@ -207,3 +214,26 @@ async def test_a_taken_port_is_named(deployment: Deployment) -> None:
     second = await deployment.start("two", "--metrics-host", first.host)
     assert await second.ended() == 78
     assert "--metrics-port" in second.log.read_text()
+
+
+async def test_who_reads_metrics_of_a_job_that_is_shut_off(deployment: Deployment) -> None:
+    """From the flag, by caches that are filled, to the policy; and pods follow it."""
+    world = deployment.world
+    await deployment.start("one", "--no-leader-election", '--scraper={"podSelector": {"matchLabels": {"app": "p"}}}')
+    await world.create_job(a_job(network={"ingress": "job", "egress": "job"}))
+    await deployment.until(lambda: len(world.pods(ROLE_WORKER, live=True)) == 2)
+    policies = world.all("networking.k8s.io/networkpolicies")
+    leader = End.of(world.pods(ROLE_COORDINATOR)[0])
+    readers = {name: End(NAMESPACE, {"app": name}) for name in ("p", "q")}
+    assert passes(policies, readers["p"], leader, METRICS_PORT)
+    assert not passes(policies, readers["q"], leader, METRICS_PORT)
+    assert passes(policies, leader, readers["q"], REPORTS_PORT)
+
+
+async def test_no_job_starts_beside_the_root_of_trust(deployment: Deployment) -> None:
+    world = deployment.world
+    await deployment.start("one", "--no-leader-election", "--no-allow-own-namespace")
+    await world.create_job(a_job())
+    await deployment.until(lambda: world.status().get("phase") == "Failed")
+    assert world.status()["reason"] == "OwnNamespace"
+    assert world.pods() == []
