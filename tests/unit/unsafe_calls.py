@@ -63,6 +63,7 @@ ALLOWED: Final[dict[str, dict[str, str]]] = {
         "torch.load": "tries out what a script may do to its own model",
     },
     "tests/unit/runtime/test_wire.py": {"pickle": "shows that its bytes are refused"},
+    "tests/unit/runtime/test_injected.py": {"pickle": "shows that its bytes are refused"},
     "tests/unit/runtime/test_backend.py": {"all_gather_object": "torch's own, over our backend, as scripts may use it"},
     "tests/unit/runtime/test_programs.py": {"exec": "scripts that the test has made up"},
     "tests/unit/runtime/zygote.py": {"exec": "scripts of the test, from its own socketpair"},

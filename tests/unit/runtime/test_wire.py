@@ -9,7 +9,6 @@ import math
 import pickle
 import random
 import struct
-import sys
 import types
 from argparse import Namespace
 from typing import Any, ClassVar, Final, NamedTuple
@@ -390,18 +389,3 @@ def test_every_cut_is_an_error() -> None:
     for at in range(0, len(EVERYTHING), 7):
         with pytest.raises(CommFault):
             load_skeleton(EVERYTHING[:at], Vocabulary([Point()]))
-
-
-def test_pickle_is_not_there_any_more() -> None:
-    """A peer's bytes that pickle would run."""
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return print, ("ran",)
-
-    data = pickle.dumps(Evil())
-    sys.stdout.flush()
-    with pytest.raises(CommFault):
-        load(data)
-    with pytest.raises(CommFault):
-        load_skeleton(data)
