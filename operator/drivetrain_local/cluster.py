@@ -12,7 +12,6 @@ Pods are still real processes, and everything still goes over HTTP. `up.py` star
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from drivetrain_local.client import Client
 from drivetrain_local.controllers import NodeLifecycle, Scheduler, ServiceProxy
 from drivetrain_local.node import Image, NodeAgent, NodeConfig, default_images
 from drivetrain_local.objects import Obj
+from drivetrain_local.tasks import ended
 
 _READY_SECONDS = 20.0
 
@@ -124,7 +124,7 @@ class LocalCluster:
 
     async def stop_node(self, name: str) -> None:
         """End a node agent in order: its pods' processes die, their objects stay as they are."""
-        await _cancelled([self._tasks.pop(name)])
+        await ended(self._tasks.pop(name))
 
     async def restart_node(self, name: str) -> NodeAgent:
         """End a node agent and start it again."""
@@ -132,15 +132,7 @@ class LocalCluster:
         return await self.start_node(int(name.rpartition("-")[2]))
 
     async def _stop(self) -> None:
-        await _cancelled(list(self._tasks.values()))
+        await ended(*self._tasks.values())
         self._tasks.clear()
         await self.client.close()
         await self.api.stop()
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

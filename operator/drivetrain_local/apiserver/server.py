@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from drivetrain_local.apiserver.watches import Watches
 from drivetrain_local.apiserver.writes import WriteOptions, Writes
 from drivetrain_local.objects import Obj
 from drivetrain_local.ports import LIMITS, loopback, same
+from drivetrain_local.tasks import ended
 from drivetrain_serving.listener import Listener
 from drivetrain_serving.refusals import Refusals
 
@@ -95,9 +95,7 @@ class ApiServer:
     async def stop(self) -> None:
         """Drop every connection and stop; the objects stay readable in `store`."""
         if self._gc_task is not None:
-            self._gc_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._gc_task
+            await ended(self._gc_task)
         self.faults.break_watches()
         await self._listener.stop()
 

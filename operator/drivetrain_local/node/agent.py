@@ -29,6 +29,7 @@ from drivetrain_local.node.logs import ContainerLog
 from drivetrain_local.node.pod import PodWorker
 from drivetrain_local.node.process import Process
 from drivetrain_local.objects import Obj, dig, meta, now, rfc3339, rfc3339_micro
+from drivetrain_local.tasks import ended
 
 _log = logging.getLogger(__name__)
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -103,7 +104,7 @@ class NodeAgent:
 
     async def _silence(self, tasks: list[asyncio.Task[Any]]) -> None:
         """End everything of this node, down to the last process, without a word to anybody."""
-        await _cancelled([*tasks, *self._tasks.values(), *self._background])
+        await ended(*tasks, *self._tasks.values(), *self._background)
         strays.kill_marked(strays.mark(self._state))
         if self._processes:
             exits = [asyncio.ensure_future(process.exit_code()) for process in self._processes]
@@ -323,11 +324,3 @@ def _boot_id() -> str:
 def _memory_kib() -> int:
     with open("/proc/meminfo") as file:
         return int(file.readline().split()[1])
-
-
-async def _cancelled(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

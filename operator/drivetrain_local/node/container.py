@@ -20,6 +20,7 @@ from drivetrain_local.node.logs import ContainerLog
 from drivetrain_local.node.probes import readiness
 from drivetrain_local.node.process import NOT_STARTED, Command, Process
 from drivetrain_local.objects import Obj, dig, meta, now, rfc3339
+from drivetrain_local.tasks import ended
 
 Notify = Callable[[], None]
 Emit = Callable[[str, str, str], None]
@@ -198,9 +199,7 @@ class Container:
             self._context.processes.discard(process)
         finally:
             self._process = None
-            probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await probing
+            await ended(probing)
         self._terminated(code, "Completed" if code == 0 else "Error", self._message(code), started, identity)
         return code
 

@@ -24,6 +24,7 @@ from drivetrain_local.node.images import Image
 from drivetrain_local.node.logs import ContainerLog
 from drivetrain_local.node.process import Process
 from drivetrain_local.objects import Obj, dig, meta, now, rfc3339
+from drivetrain_local.tasks import ended
 
 _log = logging.getLogger(__name__)
 _MINIMUM_GRACE = 1.0
@@ -100,10 +101,10 @@ class PodWorker:
                 await self._publish()
                 await self._finish_deletion()
         finally:
-            publishing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await publishing
-            volumes.remove(self._context.directory)
+            try:
+                await ended(publishing)
+            finally:
+                volumes.remove(self._context.directory)
 
     async def _live(self) -> None:
         """Init containers one by one, then all containers at once, then nothing."""
@@ -117,9 +118,7 @@ class PodWorker:
             if not self._context.stopping.is_set():
                 await asyncio.gather(*(container.run() for container in self._mains))
         finally:
-            stopper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await stopper
+            await ended(stopper)
 
     async def _stop_when_told(self) -> None:
         """SIGTERM once; each time that the grace period shrinks, the shorter one counts."""
@@ -135,9 +134,7 @@ class PodWorker:
             changed.cancel()
             if stopping.done():
                 return
-            stopping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await stopping
+            await ended(stopping)
 
     async def _stop_containers(self, grace: float) -> None:
         async with asyncio.TaskGroup() as group:
