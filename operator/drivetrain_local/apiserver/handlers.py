@@ -140,6 +140,9 @@ class Handlers:
         return self._object(request, target, as_served(target.resource, obj), 201, options.warnings)
 
     async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
+        if request.content_type in _APPLY:
+            # Before the object is looked for: it would create one.
+            raise errors.not_here("server-side apply")
         self._found(target)
         options = _options(target)
         change = await self._change(request, target, options)
@@ -168,8 +171,6 @@ class Handlers:
             return lambda _: given
         accepted = [*_PATCH_TYPES, *(() if target.resource.custom else (_STRATEGIC,)), _APPLY[0]]
         content_type = request.content_type
-        if content_type in _APPLY:
-            raise errors.not_here("server-side apply")
         if content_type not in accepted:
             raise errors.unsupported_media(accepted)
         given_patch: Any = await body(request)
