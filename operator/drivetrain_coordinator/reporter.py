@@ -97,8 +97,13 @@ class Reporter:
     async def _until_next(self) -> None:
         news = asyncio.create_task(self._news.wait())
         try:
-            await asyncio.wait({news, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-            self._sweep()
+            while self._tasks and not news.done():
+                # Without news one open request is enough: if each that ends were followed by another, as many as there
+                # ever were at once would stay.
+                await asyncio.wait({news, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+                self._sweep()
+                if self._failures:
+                    break
             while len(self._tasks) >= IN_FLIGHT:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
                 self._sweep()

@@ -92,7 +92,7 @@ class Answers:
         except web.HTTPException as error:  # of aiohttp's, such as a handshake that is none
             response = self._refusal(Refused(error.status, error.reason, close=True))
         except ConnectionError:
-            raise  # the caller is gone: there is nobody to answer
+            response = web.Response(status=499)  # the caller is gone: nobody hears it
         except Exception:  # noqa: BLE001  Said below, and counted.
             self._refusals.refuse("defect", traceback.format_exc(limit=-3))
             response = _json(500, "a defect of this server; its log says more")
@@ -159,7 +159,7 @@ async def _sent(request: web.BaseRequest, response: web.StreamResponse) -> web.S
         async with asyncio.timeout(SEND_SECONDS):
             await response.prepare(request)
             await response.write_eof()
-    except TimeoutError:
+    except (TimeoutError, ConnectionError):  # it does not take it, or is gone
         if request.transport is not None:
             request.transport.abort()
     return response

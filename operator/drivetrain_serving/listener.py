@@ -201,7 +201,9 @@ class _Log(logging.Logger):
         self._refusals = refusals
 
     def exception(self, msg: object, *args: object, exc_info: Any = True, **_: Any) -> None:
-        """Counted instead."""
+        """Counted instead; not if the caller is just gone."""
+        if isinstance(exc_info, ConnectionError):
+            return
         strange = isinstance(exc_info, HttpProcessingError)
         self._refusals.refuse("malformed" if strange else "defect", f"{str(msg) % args}: {exc_info!r}")
 

@@ -20,6 +20,7 @@ def objection(m: Membership, processes: Collection[str], now: float, *, strict: 
     Not `strict`: before the form is sent, when members that are told to leave have not stopped yet. `strict`: before
     the table is sent, the moment from which the new epoch can commit steps.
     """
+    processes = frozenset(processes)
     for base in facts.bases(m):
         survivors = sum(member.process in processes for member in base.members)
         if majority(survivors, len(base.members)):

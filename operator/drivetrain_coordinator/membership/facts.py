@@ -5,7 +5,7 @@ Questions only. Every rule asks here, so that "dead" means the same everywhere: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from drivetrain_api.messages import (
@@ -68,7 +68,7 @@ def gone(m: Membership, pod_uid: str, now: float) -> bool:
 
 def draining(m: Membership, pod_uid: str) -> bool:
     """The operator wants it away."""
-    return m.roster is not None and any(pod.uid == pod_uid and pod.draining for pod in m.roster.pods)
+    return pod_uid in m.draining
 
 
 def staying(m: Membership, pod_uid: str) -> bool:
@@ -114,15 +114,25 @@ class Base:
     id: EpochId
     members: tuple[Member, ...]
     first: bool
+    seats: Mapping[str, Member]
+    """The members by process."""
 
 
 def bases(m: Membership) -> Iterator[Base]:
     """The last tabled epoch; for a new term, every epoch handed over that may be it."""
     if m.active is not None and m.active.id.term == m.identity.term:
-        yield Base(m.active.id, m.active.members, m.active.first)
+        yield base_of(m.active)
         return
     for epoch, form in m.inherited.items():
-        yield Base(epoch, tuple(form.members), epoch == EpochId(1, 1))
+        known = m.inherited_seats.get(epoch)
+        if known is None or known[0] is not form:
+            known = m.inherited_seats[epoch] = (form, {member.process: member for member in form.members})
+        yield Base(epoch, tuple(form.members), epoch == EpochId(1, 1), known[1])
+
+
+def base_of(epoch: Epoch) -> Base:
+    """An epoch of this term, as one that the next must not contradict."""
+    return Base(epoch.id, epoch.members, epoch.first, epoch.seats)
 
 
 def holds_state(m: Membership, process: ProcessState) -> bool:
@@ -135,11 +145,11 @@ def holds_state(m: Membership, process: ProcessState) -> bool:
         return False
     member_of_one = False
     for base in bases(m):
-        for member in base.members:
-            if member.process == process.id:
-                member_of_one = True
-                if member.new and (process.epoch is None or process.epoch < base.id):
-                    return False
+        member = base.seats.get(process.id)
+        if member is not None:
+            member_of_one = True
+            if member.new and (process.epoch is None or process.epoch < base.id):
+                return False
     return member_of_one
 
 

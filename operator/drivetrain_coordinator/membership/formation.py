@@ -167,8 +167,8 @@ def _silent(m: Membership, epoch: Epoch, now: float) -> list[Member]:
     """Members that did not enter; and those that were to leave and did not stop, if the epoch depends on that."""
     silent = [member for member in epoch.members if member.process not in epoch.acknowledged]
     if not silent and m.active is not None and drop.objection(m, epoch.processes, now, strict=True) is not None:
-        base = facts.Base(m.active.id, m.active.members, m.active.first)
-        silent = [x for x in m.active.members if x.process not in epoch.processes and not drop.left(m, x, base)]
+        base = facts.base_of(m.active)
+        silent = [x for x in m.active.members if x.process not in epoch.seats and not drop.left(m, x, base)]
     return silent
 
 
@@ -219,8 +219,8 @@ def _should_know(m: Membership, launcher: Launcher, newest: Epoch) -> bool:
         return False
     for process in launcher.processes.values():
         behind = process.epoch is None or process.epoch < newest.id
-        named = process.id in newest.processes and process.id not in newest.acknowledged
-        if behind and (named or (process.phase is ProcessPhase.MEMBER and process.id not in newest.processes)):
+        named = process.id in newest.seats and process.id not in newest.acknowledged
+        if behind and (named or (process.phase is ProcessPhase.MEMBER and process.id not in newest.seats)):
             return True
     return False
 

@@ -96,6 +96,10 @@ class Machine:
                 self._roster(roster, now, outputs)
             case Tick():
                 pass
+        due = m.looked_at + m.timings.between_looks(len(m.launchers))
+        if now < due:
+            m.wake = min(m.wake, due)
+            return outputs
         self._evaluate(now, outputs)
         return outputs
 
@@ -179,7 +183,7 @@ class Machine:
             return
         launcher.heard_at = now
         for epoch in (m.pending, m.active):
-            if epoch is None or epoch.id != put.epoch or put.process not in epoch.processes:
+            if epoch is None or epoch.id != put.epoch or put.process not in epoch.seats:
                 continue
             formation.acknowledge(epoch, put.process, now)
             epoch.store.put(put.process, put.key, put.value, now)
@@ -193,6 +197,7 @@ class Machine:
             return
         first = m.roster is None
         m.roster = roster
+        m.draining = frozenset(pod.uid for pod in roster.pods if pod.draining)
         m.proven_pods.update(roster.proven_dead)
         indices = {pod.uid: pod.index for pod in roster.pods}
         for launcher in m.launchers.values():
@@ -209,7 +214,7 @@ class Machine:
 
     def _evaluate(self, now: float, outputs: list[Output]) -> None:
         m = self.state
-        m.wake = now + m.timings.beat
+        m.looked_at, m.wake = now, now + m.timings.beat
         if m.end is not None:
             self._say_last_word(now, outputs)
             return

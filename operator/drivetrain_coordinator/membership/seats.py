@@ -6,6 +6,7 @@ are spares. Pods beyond the target give up theirs: draining ones first, then the
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,15 +48,14 @@ def propose(m: Membership, now: float) -> Proposal:
         return _with_state(m, kept, all_done=True)
     per_pod = m.identity.processes_per_worker
     limit = m.done_world if m.done_world is not None else m.roster.target * per_pod
-    pods = _pods(m, kept, now)
+    pods = dict.fromkeys(_pods(m, kept, now))
     seated = [(process, pod) for process, pod in kept if pod in pods]
+    taken, owned = {process.id for process, _ in seated}, Counter(pod for _, pod in seated)
     for pod in pods:
-        mine = sum(owner == pod for _, owner in seated)
-        for process in _candidates(m, pod, {process.id for process, _ in seated}):
-            if mine >= per_pod or len(seated) >= limit:
-                break
+        if len(seated) >= limit:
+            break
+        for process in _candidates(m, pod, taken)[: max(0, min(per_pod - owned[pod], limit - len(seated)))]:
             seated.append((process, pod))
-            mine += 1
     seated = _keep_leavers_if_needed(m, kept, seated)
     seated = _call_back_holders(m, seated, now)
     return _with_state(m, seated, all_done=False)

@@ -98,11 +98,16 @@ class Epoch:
     first_ack_at: float | None = None
     tabled_at: float | None = None
     formed_at: float | None = None
+    seats: dict[str, Member] = field(init=False)
+    """Its members by process, in rank order: thousands are asked for one by one."""
+
+    def __post_init__(self) -> None:
+        self.seats = {member.process: member for member in self.members}
 
     @property
     def processes(self) -> tuple[str, ...]:
         """Process ids in rank order."""
-        return tuple(member.process for member in self.members)
+        return tuple(self.seats)
 
     def form(self) -> Form:
         """The order that opens it."""
@@ -200,6 +205,8 @@ class Membership:
     timings: Timings
     roster: Roster | None = None
     roster_at: float = 0.0
+    draining: frozenset[str] = frozenset()
+    """Pods that the roster wishes away."""
     launchers: dict[str, Launcher] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     proven_pods: set[str] = field(default_factory=set)
@@ -213,6 +220,8 @@ class Membership:
     n: int = 0
     inherited: dict[EpochId, Form] = field(default_factory=dict)
     """Forms of earlier terms that launchers handed over, from the highest that is known as tabled."""
+    inherited_seats: dict[EpochId, tuple[Form, dict[str, Member]]] = field(default_factory=dict)
+    """Their members by process, made when they are asked for."""
     inherited_tabled: EpochId | None = None
     settled: bool = False
     """What earlier terms left behind was looked at; from now on this coordinator decides."""
@@ -254,6 +263,8 @@ class Membership:
     epochs_formed: int = 0
     now: float = 0.0
     """Time of the last event."""
+    looked_at: float = float("-inf")
+    """When the rules were asked last."""
     wake: float = 0.0
     """Next moment at which a rule wants to be asked again."""
 

@@ -53,3 +53,11 @@ class Timings:
     """An order that shows no effect is repeated after so long, then at doubling intervals."""
     beat: float = 0.25
     """Upper bound between two looks at the clock."""
+    crowd: int = 256
+    """A look at all rules takes time with the number of launchers: with more than these ..."""
+    look_per_launcher: float = 50e-6
+    """... news waits for the next one so long for each, or thousands that come at once would keep it looking."""
+
+    def between_looks(self, launchers: int) -> float:
+        """Seconds; 0 for most jobs."""
+        return launchers * self.look_per_launcher if launchers > self.crowd else 0.0
