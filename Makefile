@@ -73,6 +73,10 @@ bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where 
 bench-bubble: setup ## How much of a step a pipeline's stage is idle, beside theory (about 3 minutes)
 	@$(PYTHON) -m bench.bubble $(ARGS)
 
+.PHONY: load
+load: setup ## As many launchers and jobs as are declared, 2,000 hostile connections beside (root; about 10 minutes)
+	@$(PYTHON) -m bench.load $(ARGS)
+
 .PHONY: image
 image: setup ## Build both images (docker, podman or buildah)
 	@scripts/image

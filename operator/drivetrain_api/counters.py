@@ -1,4 +1,4 @@
-"""What launchers count, and coordinators show to Prometheus. A closed list, or a launcher could choose metrics' names."""
+"""What launchers count, and coordinators show to Prometheus. A closed list, or launchers could name metrics."""
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import struct
 
 from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import ValidationError
@@ -14,12 +16,19 @@ from drivetrain_api.messages import (
     Put,
     from_launcher,
 )
+from drivetrain_serving.listener import unsent
 
 logger = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 1024
 """Messages that may wait for a launcher that reads slowly; beyond that its connection is closed."""
 QUEUE_BYTES_LIMIT = 64 << 20
+LARGE = 64 << 10
+LARGE_AT_ONCE = 64
+"""Messages of more than `LARGE` bytes that are on their way at once, over all launchers: encrypted, each is a copy of
+its own, and a form of thousands goes to all of them."""
+FRAGMENT = 16 << 10
+UNSENT_GAP = 0.002
 SEND_SECONDS = 5.0
 """One message must be taken over by the launcher's kernel within this time."""
 
@@ -27,8 +36,16 @@ SEND_SECONDS = 5.0
 class Channel:
     """Sends in order through a bounded queue; a consumer that is too slow loses its connection, and reconnects."""
 
-    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, hello: Hello) -> None:
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        hello: Hello,
+        large: asyncio.Semaphore,
+    ) -> None:
+        """`large` lets large messages through; all channels share it."""
         self.hello = hello
+        self._large = large
         self._transport = transport
         self._socket = socket
         self._queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_LIMIT)
@@ -68,13 +85,36 @@ class Channel:
                 return
             self._bytes -= len(payload)
             try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await self._socket.send_str(payload)
+                await self._sent(payload)
             except TimeoutError:
                 logger.warning("launcher takes no messages", extra={"pod": self.hello.pod_name})
                 self.abort()
             except ConnectionError:
                 self._closed = True
+
+    async def _sent(self, payload: str) -> None:
+        async with self._large if len(payload) > LARGE else contextlib.nullcontext(), asyncio.timeout(SEND_SECONDS):
+            if len(payload) > LARGE and self._transport is not None:
+                await send_in_fragments(self._transport, payload.encode())
+            else:
+                await self._socket.send_str(payload)
+
+
+async def send_in_fragments(transport: asyncio.Transport, message: bytes) -> None:
+    """A text message as fragments (RFC 6455, 5.4), each after the one before has left.
+
+    Written as a whole it would be encrypted as a whole, and OpenSSL keeps a buffer of that size for as long as the
+    connection lives: for a form of 4,096 workers that was a gigabyte. Control frames may come between fragments.
+    """
+    for start in range(0, len(message), FRAGMENT):
+        piece, last = message[start : start + FRAGMENT], start + FRAGMENT >= len(message)
+        opcode = 0x1 if start == 0 else 0x0
+        length = bytes([len(piece)]) if len(piece) < 126 else struct.pack("!BH", 126, len(piece))
+        if transport.is_closing():
+            raise ConnectionResetError("the connection closes")
+        transport.write(bytes([opcode | (0x80 if last else 0)]) + length + piece)
+        while unsent(transport) > FRAGMENT:  # noqa: ASYNC110  Below TLS nobody tells when it has left.
+            await asyncio.sleep(UNSENT_GAP)
 
 
 async def receive(socket: web.WebSocketResponse) -> Hello | LauncherState | Put | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections import deque
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -23,7 +24,7 @@ from drivetrain_api.messages import (
     Welcome,
 )
 from drivetrain_api.report import Report, Roster
-from drivetrain_coordinator.channel import Channel, receive
+from drivetrain_coordinator.channel import LARGE_AT_ONCE, Channel, receive
 from drivetrain_coordinator.membership import (
     Connected,
     Disconnected,
@@ -53,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 8 << 20
 HELLO_SECONDS = 10.0
+NAMED_PODS = 8
 CHANNELS_LIMIT = 8192
 """Twice the launchers that a job may have: all come back at once when their old connections are not seen to end yet."""
 
@@ -66,6 +68,8 @@ class Coordinator:
         self.machine = Machine(settings.identity, timings, self._loop.time())
         self._worker_token = settings.secret("worker-token").encode()
         self._channels: dict[str, Channel] = {}
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._payloads: deque[tuple[BaseModel, str]] = deque(maxlen=4)
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         self._told: object = None
@@ -139,15 +143,16 @@ class Coordinator:
             self._reporter.changed()
 
     def _carry_out(self, outputs: list[Output]) -> None:
-        payloads: dict[int, str] = {}
+        orders: dict[str, list[Send]] = {}
         for output in outputs:
             match output:
                 case Send(pod_uid, message):
+                    payload = self._payload(message)
                     channel = self._channels.get(pod_uid)
                     if channel is not None:
-                        channel.send(payloads.setdefault(id(message), message.model_dump_json()))
+                        channel.send(payload)
                     if message.type in ("kill", "form", "complete", "stop", "released"):
-                        self._log_order(pod_uid, message)
+                        orders.setdefault(payload, []).append(output)
                 case Dismiss(pod_uid, reject):
                     channel = self._channels.get(pod_uid)
                     if channel is not None:
@@ -156,10 +161,22 @@ class Coordinator:
                 case Retire(reason):
                     logger.warning("this coordinator's time is over", extra={"reason": reason})
                     self._over.set()
+        for same in orders.values():
+            self._log_order(same[0].message, [each.pod_uid for each in same])
 
-    def _log_order(self, pod_uid: str, message: BaseModel) -> None:
+    def _payload(self, message: BaseModel) -> str:
+        """As JSON; of the newest ones made once: a form of thousands goes to all of them, and again to who was away."""
+        known = next((payload for each, payload in self._payloads if each is message), None)
+        if known is None:
+            known = message.model_dump_json()
+            self._payloads.append((message, known))
+        return known
+
+    def _log_order(self, message: BaseModel, pods: list[str]) -> None:
+        """One line, however many hear it."""
         fields = message.model_dump(mode="json", include={"type", "epoch", "reason", "process", "boundary"})
-        logger.info("order", extra={"pod_uid": pod_uid, **{f"order_{key}": value for key, value in fields.items()}})
+        told = {"pods": len(pods), "pod_uids": pods[:NAMED_PODS]}
+        logger.info("order", extra={**told, **{f"order_{key}": value for key, value in fields.items()}})
 
     def _picture(self) -> object:
         """What the operator should hear of at once, rather than with the next periodic report."""
@@ -229,13 +246,15 @@ class Coordinator:
         await self._talk(request, socket, hello)
 
     async def _talk(self, request: web.BaseRequest, socket: web.WebSocketResponse, hello: Hello) -> None:
-        channel = Channel(socket, request.transport, hello)
+        channel = Channel(socket, request.transport, hello, self._large)
         older = self._channels.get(hello.pod_uid)
         if older is not None:  # the same launcher, back before its old connection was seen to end
             older.abort()
         self._channels[hello.pod_uid] = channel
         protocol = min(hello.protocol_max, PROTOCOL_MAX)
-        channel.send(Welcome(protocol=protocol, term=self._settings.identity.term).model_dump_json())
+        heartbeat = max(self.machine.state.heartbeat, self.machine.state.timings.heartbeat)
+        welcome = Welcome(protocol=protocol, term=self._settings.identity.term, heartbeat_seconds=heartbeat)
+        channel.send(welcome.model_dump_json())
         writer = asyncio.create_task(channel.write())
         logger.info("launcher connected", extra={"pod": hello.pod_name, "index": hello.index, "boot": hello.boot})
         self._apply(Connected(hello))

@@ -131,7 +131,7 @@ class Listener:
             loop = asyncio.get_running_loop()
             await loop.connect_accepted_socket(lambda: handler, accepted, ssl=self._tls, **limits)
         except OSError as error:
-            self._refusals.refuse("handshake", f"{connection.peer}: {error}")
+            self._refusals.refuse("handshake", f"{connection.peer}: {error!r}")
         finally:
             if handler.transport is None:  # it never came to be, or has ended meanwhile
                 accepted.close()
@@ -206,6 +206,14 @@ class _Log(logging.Logger):
             return
         strange = isinstance(exc_info, HttpProcessingError)
         self._refusals.refuse("malformed" if strange else "defect", f"{str(msg) % args}: {exc_info!r}")
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel did not take yet. Under TLS most of them lie below, where no limit of asyncio's reaches: a
+    large message counts as sent as soon as it is encrypted."""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    size: int = transport.get_write_buffer_size() + (below.get_write_buffer_size() if below is not None else 0)
+    return size
 
 
 def _allow_files() -> None:

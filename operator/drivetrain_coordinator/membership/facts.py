@@ -44,7 +44,7 @@ def heard(m: Membership, pod_uid: str, now: float) -> bool:
     launcher = m.launchers.get(pod_uid)
     if launcher is None or not launcher.connected or not launcher.spoke:
         return False
-    return now < launcher.heard_at + m.timings.silence
+    return now < launcher.heard_at + m.silence
 
 
 def gone(m: Membership, pod_uid: str, now: float) -> bool:
@@ -59,7 +59,7 @@ def gone(m: Membership, pod_uid: str, now: float) -> bool:
         return False
     launcher = m.launchers.get(pod_uid)
     if launcher is not None and launcher.connected:
-        return m.reached(launcher.heard_at + m.timings.silence)
+        return m.reached(launcher.heard_at + m.silence)
     closed_at = m.settled_at if launcher is None or launcher.closed_at is None else launcher.closed_at
     if m.fault_at is not None:
         return True

@@ -98,7 +98,7 @@ class Machine:
                 pass
         due = m.looked_at + m.timings.between_looks(len(m.launchers))
         if now < due:
-            m.wake = min(m.wake, due)
+            m.wake = due
             return outputs
         self._evaluate(now, outputs)
         return outputs
@@ -134,7 +134,7 @@ class Machine:
         if over is not None:
             self._end(End.SUPERSEDED, over, outputs)
             return False
-        back = not launcher.spoke or now - launcher.heard_at >= m.timings.silence
+        back = not launcher.spoke or now - launcher.heard_at >= m.silence
         launcher.spoke = True
         if back:
             launcher.heard_from = now
@@ -198,6 +198,7 @@ class Machine:
         first = m.roster is None
         m.roster = roster
         m.draining = frozenset(pod.uid for pod in roster.pods if pod.draining)
+        m.heartbeat = max(m.heartbeat, m.timings.heartbeat_of(len(roster.pods)))
         m.proven_pods.update(roster.proven_dead)
         indices = {pod.uid: pod.index for pod in roster.pods}
         for launcher in m.launchers.values():

@@ -98,11 +98,13 @@ class Epoch:
     first_ack_at: float | None = None
     tabled_at: float | None = None
     formed_at: float | None = None
+    _form: Form | None = field(init=False, repr=False)
     seats: dict[str, Member] = field(init=False)
     """Its members by process, in rank order: thousands are asked for one by one."""
 
     def __post_init__(self) -> None:
         self.seats = {member.process: member for member in self.members}
+        self._form: Form | None = None
 
     @property
     def processes(self) -> tuple[str, ...]:
@@ -110,16 +112,18 @@ class Epoch:
         return tuple(self.seats)
 
     def form(self) -> Form:
-        """The order that opens it."""
-        return Form(
-            epoch=self.id,
-            members=list(self.members),
-            boundary=self.boundary,
-            fresh=self.fresh,
-            deadline_seconds=self.deadline,
-            reason=self.reason,
-            recoveries=self.recoveries,
-        )
+        """The order that opens it: one object, however often it is said."""
+        if self._form is None:
+            self._form = Form(
+                epoch=self.id,
+                members=list(self.members),
+                boundary=self.boundary,
+                fresh=self.fresh,
+                deadline_seconds=self.deadline,
+                reason=self.reason,
+                recoveries=self.recoveries,
+            )
+        return self._form
 
 
 class End(StrEnum):
@@ -205,6 +209,8 @@ class Membership:
     timings: Timings
     roster: Roster | None = None
     roster_at: float = 0.0
+    heartbeat: float = 0.0
+    """Seconds between two words of a launcher that knows no news, as the largest roster so far asks for."""
     draining: frozenset[str] = frozenset()
     """Pods that the roster wishes away."""
     launchers: dict[str, Launcher] = field(default_factory=dict)
@@ -267,6 +273,11 @@ class Membership:
     """When the rules were asked last."""
     wake: float = 0.0
     """Next moment at which a rule wants to be asked again."""
+
+    @property
+    def silence(self) -> float:
+        """A connected launcher that said nothing for so long is as good as disconnected."""
+        return max(self.timings.silence, 3 * self.heartbeat)
 
     def reached(self, at: float) -> bool:
         """Is it `at` yet? If not, the rule that asks will be asked again then."""

@@ -10,7 +10,12 @@ class Timings:
     """All waits of the machine in one place, so that tests can shorten them."""
 
     silence: float = 3.0
-    """A connected launcher that said nothing for so long is as good as disconnected."""
+    """A connected launcher that said nothing for so long is as good as disconnected; in large jobs, for three
+    heartbeats."""
+    heartbeat: float = 0.5
+    """So often a launcher speaks that knows no news; less often ..."""
+    heartbeats_heard: float = 2048.0
+    """... where all together would say more than this in a second, which is a third of a coordinator's time."""
     closed: float = 1.0
     """A closed connection may be a blip: so long may a launcher take to come back, unless ranks report faults too."""
     stall: float = 3.0
@@ -57,6 +62,10 @@ class Timings:
     """A look at all rules takes time with the number of launchers: with more than these ..."""
     look_per_launcher: float = 50e-6
     """... news waits for the next one so long for each, or thousands that come at once would keep it looking."""
+
+    def heartbeat_of(self, launchers: int) -> float:
+        """Seconds between two words of each of so many."""
+        return max(self.heartbeat, launchers / self.heartbeats_heard)
 
     def between_looks(self, launchers: int) -> float:
         """Seconds; 0 for most jobs."""

@@ -1,4 +1,4 @@
-"""`make load`: as many launchers and jobs as are declared, on one coordinator and one operator, and strangers beside."""
+"""`make load`: as many launchers and jobs as are declared, on one coordinator and one operator; strangers beside."""
 
 from __future__ import annotations
 

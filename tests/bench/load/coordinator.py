@@ -20,7 +20,8 @@ from harness.static_operator import WORKER_TOKEN, StaticOperator, make_credentia
 HOST: Final = "127.0.0.71"
 """An address of loopback that nobody else has: a coordinator's ports are fixed."""
 PROCESSES: Final = 2
-SETTLE_SECONDS: Final = 2.0
+SETTLE_SECONDS: Final = 15.0
+FORM_SECONDS: Final = 60.0
 
 
 @dataclass
@@ -55,7 +56,7 @@ async def measure(launchers: int, strangers: int) -> Found:
             try:
                 return await _phases(stack, served, credentials.worker / "ca.crt", launchers, strangers, operator)
             except (TimeoutError, ProcessLookupError):
-                print("\n".join([l for l in log.read_text().splitlines() if "launcher conn" not in l][-30:]))
+                print("\n".join([line for line in log.read_text().splitlines() if "launcher " not in line][-16:]))
                 raise
 
 
@@ -91,7 +92,10 @@ async def _phases(
         await crew.tell("ready")
     began = time.monotonic()
     async with LoopDelay(url) as forming:
-        await _until(lambda: counted("formed") >= launchers, 20, lambda: f"{counted('formed')} have the table; the operator hears: {operator.reports[-1].message}")
+        try:
+            await _until(lambda: counted("formed") >= launchers, FORM_SECONDS, lambda: f"{counted('formed')} have it")
+        except TimeoutError as late:
+            print(f"no membership of all: {late}; the operator hears: {operator.reports[-1].message}")
     print(
         f"one membership of all after {time.monotonic() - began:.1f} s: {resident_mb(served.pid):.0f} MB, "
         f"at most {peak_mb(served.pid):.0f} MB; {forming.told()}; connections lost: {counted('lost') - lost}"

@@ -60,7 +60,7 @@ class StandIn:
             "has_state": formed,
             "step": -1,
         }
-        forms = {"forms": []} if self.first else {}
+        forms: dict[str, list[Any]] = {"forms": []} if self.first else {}
         self.first = False
         return json.dumps({"type": "state", "seq": self.seq, "processes": [process], "tabled": self.tabled, **forms})
 
