@@ -91,9 +91,9 @@ WIDGET_CRD: Obj = {
                     "spec": _WIDGET_SPEC,
                     "status": {
                         "type": "object", "x-kubernetes-preserve-unknown-fields": True,
-                        "properties": {"ready": {"type": "integer"}, "started": {"type": "boolean"}},
+                        "properties": {"ready": {"type": "integer"}, "level": {"type": "integer"}, "started": {"type": "boolean"}},
                         "x-kubernetes-validations": [
-                            {"rule": "!has(self.ready) || self.ready >= 0", "message": "ready must not be negative"}],
+                            {"rule": "!has(self.level) || self.level >= 0", "message": "level must not be negative"}],
                     }}}},
         }],
     },

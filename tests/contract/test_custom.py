@@ -123,8 +123,8 @@ async def test_rules_are_kept_by_scale_and_status(server: Server) -> None:
     scale = server.path("widgets", "a", "scale")
     refused = await server.call("PATCH", scale, {"spec": {"replicas": 60}}, content_type=MERGE, status=422)
     assert _broken(refused) == [("spec", "Invalid value: so many must be slow")]
-    refused = await server.patch("widgets", "a", {"status": {"ready": -1}}, "status", status=422)
-    assert _broken(refused) == [("status", "Invalid value: ready must not be negative")]
+    refused = await server.patch("widgets", "a", {"status": {"level": -1}}, "status", status=422)
+    assert _broken(refused) == [("status", "Invalid value: level must not be negative")]
     await server.patch("widgets", "a", {"spec": {"image": "b"}})
     await server.patch("widgets", "a", {"status": {"started": True}}, "status")
     refused = await server.patch("widgets", "a", {"spec": {"image": "c"}}, status=422)

@@ -13,6 +13,8 @@ from typing import Final
 
 from drivetrain_api.report import Roster
 
+PLAUSIBLE: Final = 2**52
+"""Revisions are milliseconds and a few. What says that it has seen more is not outdone: no coordinator would take that."""
 REMEMBERED: Final = 10_000
 """Uids of jobs that were deleted, which are remembered for their coordinators."""
 
@@ -58,7 +60,7 @@ class RosterBoard:
     async def news(self, job_uid: str, seen: int, timeout: float) -> Roster | None:
         """The roster once its revision is not `seen`, or the unchanged one after `timeout` seconds."""
         current = self._rosters.get(job_uid)
-        if current is not None and current.revision < seen:
+        if current is not None and current.revision < seen <= PLAUSIBLE:
             # The leader before us had a clock that is ahead of ours: outdo it, or the coordinator will not listen. For
             # this job only, whose word it is.
             current = self._rosters[job_uid] = current.model_copy(update={"revision": seen + 1})

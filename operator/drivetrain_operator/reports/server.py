@@ -38,7 +38,11 @@ log = logging.getLogger(__name__)
 REPORT_PATH: Final = "/v1/report"
 LOST_PATH: Final = "/v1/lost"
 HOLD_SECONDS: Final = 1.0
-"""How long an answer without news is held back. Short against the three seconds after which silence counts."""
+"""How long an answer without news is held back. Short against the three seconds after which silence counts; ..."""
+HOLD_LIMIT: Final = 2.5
+ALL_REPORTS: Final = 2000.0
+"""... with thousands of jobs longer, so that all together say no more than this in a second: a third of this process's
+time."""
 LOST_LIMIT: Final = 4096
 BODY_LIMIT: Final = 4 * 1024 * 1024
 """A report of 4,096 workers is about 1 MiB."""
@@ -146,7 +150,8 @@ class ReportsServer:
             log.debug(
                 "report", extra={"job": report.job, "uid": report.job_uid, "term": report.term, "seq": report.seq}
             )
-        news = await self._rosters.news(report.job_uid, report.roster_seen, self._hold)
+        hold = max(self._hold, min(HOLD_LIMIT, len(self._book) / ALL_REPORTS))
+        news = await self._rosters.news(report.job_uid, report.roster_seen, hold)
         if news is None:
             raise self._not_known(report.job_uid)
         return _answer(news)
@@ -174,7 +179,7 @@ class ReportsServer:
         except BadToken as error:
             raise unauthorized(str(error)) from None
         if not self.listener.admit(request, _holder(claim)):
-            raise Refused(429, "too many connections with this token", headers={"Retry-After": "1"}, close=True)
+            raise Refused(429, "too many connections with this token, or this one speaks for another", headers={"Retry-After": "1"}, close=True)
         if not self._leading():
             await self._name_leader()
         return claim

@@ -26,8 +26,9 @@ WRITES: Final = ("create", "update", "patch", "delete")
 class Operator:
     """Leads at once: it takes no Lease. `async with` it."""
 
-    def __init__(self, namespace: str, log: Path) -> None:
+    def __init__(self, namespace: str, log: Path, reports_port: int = 0) -> None:
         self._namespace = namespace
+        self._reports_port = reports_port
         self._log = log
         self._port = free_port()
         self._process: asyncio.subprocess.Process | None = None
@@ -43,7 +44,8 @@ class Operator:
                 "--reports-host",
                 "127.0.0.1",
             ),
-            *("--reports-port", "0", "--metrics-host", "127.0.0.1", "--metrics-port", str(self._port)),
+            *("--reports-port", str(self._reports_port), "--metrics-host", "127.0.0.1"),
+            *("--metrics-port", str(self._port)),
         ]
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -86,6 +88,17 @@ class Operator:
             counted["all"] += value
             counted["writes"] += value if labels["verb"] in WRITES else 0.0
         return counted
+
+    @property
+    def url(self) -> str:
+        """Where it serves probes and numbers."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.report import JobState, Report, Roster
 from drivetrain_local.apiserver import Fault
 from drivetrain_operator.act.jobs import JobKey
+from drivetrain_operator.act.memory import WRITES_BURST
 from drivetrain_operator.render import names
 from unit.operator_shell.pilot import Pilot
 from unit.operator_shell.world import JOBS, NAMESPACE, World, a_job
@@ -75,6 +77,33 @@ async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
     for _ in range(5):
         await pilot.run_pass()
     assert pilot.client.writes == before
+
+
+async def test_a_coordinator_that_says_another_thing_each_time_writes_status_once_a_second(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """215 small reports wrote status 162 times in 8 s."""
+    await world.create_job(a_job())
+    pilot = Pilot(world)
+    await drive(pilot, running(2))
+    world.clock.skip(60)
+    honest, said = world.report, 0
+
+    def flapping(roster: Roster | None) -> Report | None:
+        nonlocal said
+        said += 1
+        told = honest(roster)
+        state = JobState.TRAINING if said % 2 else JobState.WAITING
+        return told and told.model_copy(update={"seq": 10_000 + said, "state": state, "message": f"it is {said}"})
+
+    monkeypatch.setattr(world, "report", flapping)
+    before = len(pilot.client.writes)
+    for _ in range(400):
+        await pilot.run_pass()
+        world.clock.skip(0.25)
+    assert said == 400
+    assert WRITES_BURST + 90 <= len(pilot.client.writes) - before <= WRITES_BURST + 110  # in 100 s
+    assert pilot.errors == []
 
 
 async def test_a_failed_worker_is_replaced_under_a_new_name(world: World) -> None:
