@@ -165,10 +165,11 @@ class SimCoordinator:
     # --- invariants ---------------------------------------------------------------------------------------------
 
     def _check(self, form: Form) -> None:
+        again = form.epoch in self.world.forms
         known = self.world.forms.setdefault(form.epoch, form)
         if known.members != form.members:
             raise Violation(f"two epochs are {form.epoch}")
-        if known is not form and known.fresh is form.fresh:
+        if again and known.fresh is form.fresh:
             return
         self.world.clock.log("form", form.epoch, form.boundary.value, form.reason, [x.process for x in form.members])
         counts = self.world.clock.counts
