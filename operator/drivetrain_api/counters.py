@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from drivetrain_api.bounds import MAX_TOLD
 
@@ -22,8 +22,12 @@ LAUNCHER_COUNTERS: Final = {
 
 
 def _known(told: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in told.items() if name in LAUNCHER_COUNTERS and 0 <= value <= MAX_TOLD}
+    return {name: value for name, value in told.items() if 0 <= value <= MAX_TOLD}
 
 
-Counters = Annotated[dict[str, float], AfterValidator(_known)]
+def _named(told: Any) -> Any:
+    return {name: told[name] for name in LAUNCHER_COUNTERS if name in told} if isinstance(told, dict) else told
+
+
+Counters = Annotated[dict[str, float], BeforeValidator(_named), AfterValidator(_known)]
 """Those that are known and possible; newer images may tell more."""

@@ -22,6 +22,7 @@ from drivetrain_api.bounds import (
     Name,
     Number,
     ProcessId,
+    Seconds,
     Sentence,
     Signed32,
     Small,
@@ -88,12 +89,12 @@ class Form(Message):
 
     type: Literal["form"] = "form"
     epoch: EpochId
-    members: list[Member] = Field(max_length=MAX_MEMBERS)
+    members: list[Member] = Field(fail_fast=True, max_length=MAX_MEMBERS)
     boundary: Boundary
     fresh: bool = False
     """Permission: if, on comparing, no member holds state, start from `resume` or step 0. Without it such an epoch is a
     fault, because somebody outside may hold state. Given when nobody outside can (first epoch, holders proven dead)."""
-    deadline_seconds: float = Field(default=10.0, ge=0, le=86400, allow_inf_nan=False)
+    deadline_seconds: Seconds = 10.0
     reason: Sentence = ""
     recoveries: int = Field(default=0, ge=0, le=2**31 - 1)
     """After how many losses the job's members had gone on, or were about to, when this was ordered. A coordinator of a
@@ -228,6 +229,14 @@ def _possible(told: Progress | None) -> Progress | None:
 PossibleProgress = Annotated[Progress | None, AfterValidator(_possible)]
 
 
+def _most_telling(forms: list[Form]) -> list[Form]:
+    return forms if len(forms) <= MAX_FORMS else [forms[0], *forms[1 - MAX_FORMS :]]
+
+
+Forms = Annotated[list[Form], Field(fail_fast=True), AfterValidator(_most_telling)]
+"""Cut, not refused, where there are more than `MAX_FORMS`: the lowest, which was tabled, and the newest."""
+
+
 class LauncherState(Message):
     """All that a launcher knows; sent on every change and as heartbeat.
 
@@ -236,12 +245,12 @@ class LauncherState(Message):
 
     type: Literal["state"] = "state"
     seq: Count
-    processes: list[ProcessState] = Field(max_length=MAX_PROCESS_STATES)
+    processes: list[ProcessState] = Field(fail_fast=True, max_length=MAX_PROCESS_STATES)
     leaving: bool = False
     """The pod was told to go (SIGTERM): take its processes out at the next step boundary, then say `released`."""
     tabled: EpochId | None = None
     """Highest epoch whose `table` this launcher received."""
-    forms: list[Form] | None = Field(default=None, max_length=MAX_FORMS)
+    forms: Forms | None = None
     """In the first state of every connection (None later: unchanged): all forms received, whether they name this pod or
     not, from that of `tabled` on, lowest first. A coordinator of a new term learns from them whom it may not drop."""
     progress: PossibleProgress = None

@@ -38,5 +38,5 @@ class Standstill(_Part):
     """Who waits for whom, in one sentence. The same words for as long as only time passes, but for a few milestones."""
     seconds: Seconds
     """Since the last sign that all members moved."""
-    late: list[Small] = Field(default_factory=list, max_length=MAX_MEMBERS)
+    late: list[Small] = Field(fail_fast=True, default_factory=list, max_length=MAX_MEMBERS)
     """Ranks for which the others wait; none if all wait for one another."""

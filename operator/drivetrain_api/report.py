@@ -106,18 +106,18 @@ class Report(Message):
     """What it waits for, in words: shown in the Running condition."""
     epoch: EpochId | None = None
     world: int = Field(default=0, ge=0, le=MAX_MEMBERS)
-    members: list[MemberReport] = Field(default_factory=list, max_length=MAX_MEMBERS)
-    joined: list[Uid] = Field(default_factory=list, max_length=MAX_PODS)
+    members: list[MemberReport] = Field(fail_fast=True, default_factory=list, max_length=MAX_MEMBERS)
+    joined: list[Uid] = Field(fail_fast=True, default_factory=list, max_length=MAX_PODS)
     """Pod uids whose launcher is connected."""
-    ready: list[Uid] = Field(default_factory=list, max_length=MAX_PODS)
+    ready: list[Uid] = Field(fail_fast=True, default_factory=list, max_length=MAX_PODS)
     """Pod uids with all their processes READY, MEMBER or DONE."""
-    released: list[Uid] = Field(default_factory=list, max_length=MAX_PODS)
+    released: list[Uid] = Field(fail_fast=True, default_factory=list, max_length=MAX_PODS)
     progress: PossibleProgress = None
     standstill: Standstill | None = None
     """None while training moves, and while nothing trains (`state` and `message` say why then)."""
-    failures: list[Failure] = Field(default_factory=list, max_length=MAX_TOLD_FAILURES)
+    failures: list[Failure] = Field(fail_fast=True, default_factory=list, max_length=MAX_TOLD_FAILURES)
     """The last 20 of this term."""
-    incompatible: list[Incompatible] = Field(default_factory=list, max_length=MAX_PODS)
+    incompatible: list[Incompatible] = Field(fail_fast=True, default_factory=list, max_length=MAX_PODS)
     state_lost: int = Field(default=0, ge=0, le=1_000_000)
     """How often all holders of the training state were lost and training started over."""
     recoveries: Recoveries = 0
@@ -157,8 +157,8 @@ class Roster(Message):
     """Workers wanted."""
     minimum: Small
     """Workers below which training waits."""
-    pods: list[RosterPod] = Field(max_length=2 * MAX_PODS)
-    proven_dead: list[Uid] = Field(default_factory=list, max_length=MAX_TOLD)
+    pods: list[RosterPod] = Field(fail_fast=True, max_length=2 * MAX_PODS)
+    proven_dead: list[Uid] = Field(fail_fast=True, default_factory=list, max_length=MAX_TOLD)
     """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
     no_progress_seconds: Duration = None
     """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""

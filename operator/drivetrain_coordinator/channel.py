@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import struct
 
@@ -16,7 +15,7 @@ from drivetrain_api.messages import (
     Put,
     from_launcher,
 )
-from drivetrain_serving.listener import unsent
+from drivetrain_serving.unsent import unsent
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +23,7 @@ QUEUE_LIMIT = 1024
 """Messages that may wait for a launcher that reads slowly; beyond that its connection is closed."""
 QUEUE_BYTES_LIMIT = 64 << 20
 LARGE = 64 << 10
-LARGE_AT_ONCE = 64
-"""Messages of more than `LARGE` bytes that are on their way at once, over all launchers: encrypted, each is a copy of
-its own, and a form of thousands goes to all of them."""
+"""Messages of more bytes than this go out in fragments."""
 FRAGMENT = 16 << 10
 UNSENT_GAP = 0.002
 SEND_SECONDS = 5.0
@@ -41,19 +38,16 @@ class Channel:
         socket: web.WebSocketResponse,
         transport: asyncio.Transport | None,
         hello: Hello,
-        large: asyncio.Semaphore,
     ) -> None:
-        """`large` lets large messages through; all channels share it."""
         self.hello = hello
-        self._large = large
         self._transport = transport
         self._socket = socket
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_LIMIT)
+        self._queue: asyncio.Queue[str | bytes | None] = asyncio.Queue(QUEUE_LIMIT)
         self._bytes = 0
         self._closed = False
 
-    def send(self, payload: str) -> None:
-        """Queue one message; never waits."""
+    def send(self, payload: str | bytes) -> None:
+        """Queue one message, as text or, where it is large, as the bytes of it that all share; never waits."""
         if self._closed:
             return
         self._bytes += len(payload)
@@ -92,12 +86,12 @@ class Channel:
             except ConnectionError:
                 self._closed = True
 
-    async def _sent(self, payload: str) -> None:
-        async with self._large if len(payload) > LARGE else contextlib.nullcontext(), asyncio.timeout(SEND_SECONDS):
-            if len(payload) > LARGE and self._transport is not None:
-                await send_in_fragments(self._transport, payload.encode())
-            else:
+    async def _sent(self, payload: str | bytes) -> None:
+        async with asyncio.timeout(SEND_SECONDS):
+            if isinstance(payload, str):
                 await self._socket.send_str(payload)
+            elif self._transport is not None:
+                await send_in_fragments(self._transport, payload)
 
 
 async def send_in_fragments(transport: asyncio.Transport, message: bytes) -> None:

@@ -24,7 +24,7 @@ from drivetrain_api.messages import (
     Welcome,
 )
 from drivetrain_api.report import Report, Roster
-from drivetrain_coordinator.channel import LARGE_AT_ONCE, Channel, receive
+from drivetrain_coordinator.channel import LARGE, Channel, receive
 from drivetrain_coordinator.membership import (
     Connected,
     Disconnected,
@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 8 << 20
 HELLO_SECONDS = 10.0
 NAMED_PODS = 8
+PACE_STEP = 1.5
 CHANNELS_LIMIT = 8192
 """Twice the launchers that a job may have: all come back at once when their old connections are not seen to end yet."""
 
@@ -68,10 +69,10 @@ class Coordinator:
         self.machine = Machine(settings.identity, timings, self._loop.time())
         self._worker_token = settings.secret("worker-token").encode()
         self._channels: dict[str, Channel] = {}
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
-        self._payloads: deque[tuple[BaseModel, str]] = deque(maxlen=4)
+        self._payloads: deque[tuple[BaseModel, str | bytes]] = deque(maxlen=4)
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
+        self._pace = 0.5
         self._told: object = None
         metrics = JobMetrics(self.machine.state)
         self._scrape = Scrape(metrics.registry, threaded=False)
@@ -133,17 +134,19 @@ class Coordinator:
 
     def _apply(self, event: Event) -> None:
         now = self._loop.time()
-        self._carry_out(self.machine.step(event, now))
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(max(self.machine.next_tick, now + 0.001), self._apply, Tick())
+        try:
+            self._carry_out(self.machine.step(event, now))
+        finally:  # also after a defect: without a clock nobody would be waited for any more
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(max(self.machine.next_tick, now + 0.001), self._apply, Tick())
         told = self._picture()
         if told != self._told:
             self._told = told
             self._reporter.changed()
 
     def _carry_out(self, outputs: list[Output]) -> None:
-        orders: dict[str, list[Send]] = {}
+        orders: dict[str | bytes, list[Send]] = {}
         for output in outputs:
             match output:
                 case Send(pod_uid, message):
@@ -164,11 +167,12 @@ class Coordinator:
         for same in orders.values():
             self._log_order(same[0].message, [each.pod_uid for each in same])
 
-    def _payload(self, message: BaseModel) -> str:
-        """As JSON; of the newest ones made once: a form of thousands goes to all of them, and again to who was away."""
+    def _payload(self, message: BaseModel) -> str | bytes:
+        """As JSON, in bytes where it is large; of the newest made once: a form of thousands goes to all of them."""
         known = next((payload for each, payload in self._payloads if each is message), None)
         if known is None:
-            known = message.model_dump_json()
+            text = message.model_dump_json()
+            known = text.encode() if len(text) > LARGE else text
             self._payloads.append((message, known))
         return known
 
@@ -206,6 +210,7 @@ class Coordinator:
                 "roster", extra={"revision": roster.revision, "target": roster.target, "pods": len(roster.pods)}
             )
             self._apply(RosterCame(roster))
+            self._slow_down()
 
     def _deleted(self) -> None:
         """There is no job any more that anybody could be told of: launchers need not wait for successors."""
@@ -213,6 +218,19 @@ class Coordinator:
         if seen is not None and seen.stop is None:
             gone = {"revision": seen.revision + 1, "stop": "the job was deleted"}
             self._apply(RosterCame(seen.model_copy(update=gone)))
+
+    def _welcome(self, protocol: int = PROTOCOL_MAX) -> str:
+        heartbeat = max(self.machine.state.heartbeat, self.machine.state.timings.heartbeat)
+        self._pace = max(self._pace, heartbeat)
+        welcome = Welcome(protocol=protocol, term=self._settings.identity.term, heartbeat_seconds=heartbeat)
+        return welcome.model_dump_json()
+
+    def _slow_down(self) -> None:
+        """The job turned out to be larger than launchers were told: they are to speak less often. Older ones go on."""
+        if self.machine.state.heartbeat > PACE_STEP * self._pace:
+            welcome = self._welcome()
+            for channel in self._channels.values():
+                channel.send(welcome)
 
     # --- launchers ----------------------------------------------------------------------------------------------
 
@@ -246,15 +264,13 @@ class Coordinator:
         await self._talk(request, socket, hello)
 
     async def _talk(self, request: web.BaseRequest, socket: web.WebSocketResponse, hello: Hello) -> None:
-        channel = Channel(socket, request.transport, hello, self._large)
+        channel = Channel(socket, request.transport, hello)
         older = self._channels.get(hello.pod_uid)
         if older is not None:  # the same launcher, back before its old connection was seen to end
             older.abort()
         self._channels[hello.pod_uid] = channel
         protocol = min(hello.protocol_max, PROTOCOL_MAX)
-        heartbeat = max(self.machine.state.heartbeat, self.machine.state.timings.heartbeat)
-        welcome = Welcome(protocol=protocol, term=self._settings.identity.term, heartbeat_seconds=heartbeat)
-        channel.send(welcome.model_dump_json())
+        channel.send(self._welcome(protocol))
         writer = asyncio.create_task(channel.write())
         logger.info("launcher connected", extra={"pod": hello.pod_name, "index": hello.index, "boot": hello.boot})
         self._apply(Connected(hello))

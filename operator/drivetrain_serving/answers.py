@@ -16,6 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from drivetrain_serving.refusals import Refusals
+from drivetrain_serving.unsent import unsent
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ BODY_SECONDS: Final = 10.0
 """For a body to be there as a whole."""
 SEND_SECONDS: Final = 10.0
 """For an answer to be taken over by the caller's kernel."""
+UNSENT_GAP: Final = 0.01
 TOKEN_BYTES: Final = 512
 
 Route = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -101,7 +103,7 @@ class Answers:
             return response
         if self._close:
             response.force_close()
-        return await _sent(request, response)
+        return await sent(request, response)
 
     def _route(self, request: web.BaseRequest) -> Route:
         found = self._routes.get((request.method, request.path))
@@ -154,11 +156,15 @@ async def body(request: web.BaseRequest, limit: int, seconds: float = BODY_SECON
     return b"".join(parts)
 
 
-async def _sent(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+async def sent(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+    """The response, once the caller's kernel has it, or never will."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
             await response.prepare(request)
             await response.write_eof()
+            # What is written may lie in a buffer of ours, for as long as its reader likes.
+            while request.transport is not None and unsent(request.transport) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(UNSENT_GAP)
     except (TimeoutError, ConnectionError):  # it does not take it, or is gone
         if request.transport is not None:
             request.transport.abort()

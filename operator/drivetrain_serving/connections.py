@@ -3,6 +3,9 @@
 A connection is *pending* until its caller has shown a token (or, on a port without tokens, has asked for something);
 then it is *admitted*, in the name of somebody. Both have a bound. Callers that have said nothing yet compete for few
 places: whoever holds most of them, and longest, gives way, so that a crowd of one stranger cannot keep others out.
+
+A peer is an address, in a network: IPv6 gives a host a whole one, and Kubernetes gives one to each node. So a network
+that holds most gives way to others, and within it the address that does.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-GRACE_SECONDS: Final = 1.0
-"""So long a pending connection may take before it gives way to one of a peer with as many: time for a handshake."""
+GRACE_SECONDS: Final = 3.0
+"""So long a pending connection may take before it gives way to one of a peer with as many. Long, because slow callers
+that pushed one another out would never get in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Connection:
     """One that was accepted."""
 
     peer: str
+    network: str
     since: float
     holder: str | None = None
     """In whose name it was admitted."""
@@ -45,6 +50,7 @@ class Connections:
         self._limits = limits
         self._pending: dict[Connection, None] = {}  # oldest first
         self._peers: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
         self._admitted: set[Connection] = set()
         self._holders: Counter[str] = Counter()
 
@@ -60,16 +66,17 @@ class Connections:
 
     def arrive(self, address: str, now: float) -> tuple[Connection | None, Connection | None]:
         """A caller from `address`: its connection, or None if there is no place; and one that is closed for it."""
-        peer = peer_of(address)
+        peer, network = peer_of(address), network_of(address)
         loser = None
         if len(self._pending) >= self._limits.pending:
-            loser = self._gives_way(peer, now)
+            loser = self._gives_way(peer, network, now)
             if loser is None:
                 return None, None
             self.leave(loser)
-        new = Connection(peer, now)
+        new = Connection(peer, network, now)
         self._pending[new] = None
         self._peers[peer] += 1
+        self._networks[network] += 1
         return new, loser
 
     def admit(self, connection: Connection, holder: str) -> bool:
@@ -91,30 +98,49 @@ class Connections:
         if connection in self._pending:
             del self._pending[connection]
             _less(self._peers, connection.peer)
+            _less(self._networks, connection.network)
         elif connection in self._admitted:
             self._admitted.remove(connection)
             assert connection.holder is not None
             _less(self._holders, connection.holder)
 
-    def _gives_way(self, peer: str, now: float) -> Connection | None:
-        most, count = self._peers.most_common(1)[0]
-        if count > self._peers[peer] + 1:
-            return next(each for each in self._pending if each.peer == most)
-        oldest = next((each for each in self._pending if self._peers[each.peer] == count), None)
+    def _gives_way(self, peer: str, network: str, now: float) -> Connection | None:
+        crowd, count = self._networks.most_common(1)[0]
+        if count > self._networks[network] + 1:
+            return self._oldest_of_most(crowd)
+        own = [each for each in self._pending if each.network == network]
+        if own and max(self._peers[each.peer] for each in own) > self._peers[peer] + 1:
+            return self._oldest_of_most(network)
+        oldest = next((each for each in self._pending if self._networks[each.network] == count), None)
         return oldest if oldest is not None and now - oldest.since >= GRACE_SECONDS else None
+
+    def _oldest_of_most(self, network: str) -> Connection:
+        """Of the address that holds most in a network."""
+        own = [each for each in self._pending if each.network == network]
+        return max(own, key=lambda each: self._peers[each.peer])  # the first of them is the oldest
 
 
 def peer_of(address: str) -> str:
-    """Who is one caller: an IPv4 address, or a network of IPv6 that one host has to itself."""
+    """An address, in one way of writing it."""
+    parsed = _parsed(address)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(parsed) if parsed is not None else address
+
+
+def network_of(address: str) -> str:
+    """What one host may have to itself: an IPv4 address, or a network of IPv6."""
+    parsed = _parsed(address)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((int(parsed), 64), strict=False))
+    return peer_of(address)
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        return ipaddress.ip_address(address)
     except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
+        return None
 
 
 def _less(counts: Counter[str], key: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import resource
 import socket
@@ -33,8 +34,12 @@ READ_BYTES: Final = 8 * 1024
 FILES: Final = 65536
 KEEPALIVE_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 1.0
+AT_ONCE: Final = 32
+"""Arrivals in one turn of the event loop. One would be few where a turn takes long, as with thousands of callers."""
 ACCEPT_PAUSE_SECONDS: Final = 0.5
-"""After an error of accept(), such as no free file descriptor: it would repeat at once."""
+NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Errors of accept() that would repeat at once; all others are of one caller."""
 
 sslproto.SSLProtocol.max_size = READ_BYTES
 
@@ -62,9 +67,17 @@ class Listener:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
             where = (address[0], port or (self._sockets[0].getsockname()[1] if self._sockets else 0))
-            listening = socket.create_server(where, family=socket.AddressFamily(family), backlog=BACKLOG)
+            try:
+                listening = socket.create_server(where, family=socket.AddressFamily(family), backlog=BACKLOG)
+            except OSError as error:
+                if error.errno in NO_FAMILY and len(found) > 1:
+                    continue  # as asyncio does: the kernel may not have IPv6
+                self._close_sockets()
+                raise
             listening.setblocking(False)
             self._sockets.append(listening)
+        if not self._sockets:
+            raise OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be had")
         self._accepting = [asyncio.create_task(self._accept(each), name="accept") for each in self._sockets]
         bound: int = self._sockets[0].getsockname()[1]
         return bound
@@ -75,13 +88,20 @@ class Listener:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for each in self._sockets:
-            each.close()
-        self._accepting, self._sockets = [], []
+        self._close_sockets()
+        self._accepting = []
         self._server.pre_shutdown()
         await self._server.shutdown(0.1)
+        for handler in list(self._open):
+            if handler.transport is not None:
+                handler.transport.abort()
         for timer in self._timers.values():
             timer.cancel()
+
+    def _close_sockets(self) -> None:
+        for each in self._sockets:
+            each.close()
+        self._sockets = []
 
     def admit(self, request: web.BaseRequest, holder: str) -> bool:
         """The caller speaks for `holder`. False if its connection cannot stay: answer so, and close."""
@@ -92,16 +112,23 @@ class Listener:
         return True
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        loop, arrivals = asyncio.get_running_loop(), 0
         while True:
             try:
                 accepted, address = await loop.sock_accept(listening)
             except OSError as error:
                 self._refusals.refuse("accept", str(error))
-                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                if error.errno in NO_ROOM:
+                    await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
-            self._arrived(accepted, str(address[0]))
-            await asyncio.sleep(0)  # between two arrivals, whoever is there has its turn
+            try:
+                self._arrived(accepted, str(address[0]))
+            except Exception as defect:  # noqa: BLE001  One caller must not close the port for all.
+                self._refusals.refuse("defect", repr(defect))
+                accepted.close()
+            arrivals += 1
+            if arrivals % AT_ONCE == 0:
+                await asyncio.sleep(0)  # whoever is there has its turn
 
     def _arrived(self, accepted: socket.socket, address: str) -> None:
         loop = asyncio.get_running_loop()
@@ -206,14 +233,6 @@ class _Log(logging.Logger):
             return
         strange = isinstance(exc_info, HttpProcessingError)
         self._refusals.refuse("malformed" if strange else "defect", f"{str(msg) % args}: {exc_info!r}")
-
-
-def unsent(transport: asyncio.Transport) -> int:
-    """Bytes that the kernel did not take yet. Under TLS most of them lie below, where no limit of asyncio's reaches: a
-    large message counts as sent as soon as it is encrypted."""
-    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
-    size: int = transport.get_write_buffer_size() + (below.get_write_buffer_size() if below is not None else 0)
-    return size
 
 
 def _allow_files() -> None:

@@ -5,16 +5,17 @@ A kubelet that cannot ask restarts us, so nobody else may take all places: a pee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from aiohttp import web
 
-from drivetrain_serving.answers import Answers, Refused, Route
+from drivetrain_serving.answers import Answers, Refused, Route, sent
 from drivetrain_serving.connections import Limits, peer_of
 from drivetrain_serving.listener import Listener
 from drivetrain_serving.refusals import Refusals
 
+HEAVY: Final = 32
 LIMITS: Final = Limits(pending=128, admitted=256, each=8)
 
 
@@ -28,10 +29,17 @@ class PlainPort:
         clock: Callable[[], float],
         refused: Callable[[str], None] = lambda reason: None,
         limits: Limits = LIMITS,
+        heavy: Collection[str] = ("/metrics",),
     ) -> None:
-        """`refused(reason)` counts who is turned away."""
+        """`refused(reason)` counts who is turned away. Few of `heavy` paths are served at once, so that the others have
+        places left."""
         refusals = Refusals(name, clock, refused)
-        own = {("GET", path): self._asked_by_somebody(route) for path, route in routes.items()}
+        self._heavy = 0
+        asked = {
+            path: self._asked_by_somebody(self._few(route) if path in heavy else route)
+            for path, route in routes.items()
+        }
+        own = {(method, path): route for method in ("GET", "HEAD") for path, route in asked.items()}
         self.listener = Listener(Answers(own, refusals, close=True), limits, refusals)
 
     async def start(self, host: str, port: int) -> int:
@@ -41,6 +49,18 @@ class PlainPort:
     async def stop(self) -> None:
         """Close the port. Does nothing if it never started."""
         await self.listener.stop()
+
+    def _few(self, route: Route) -> Route:
+        async def asked(request: web.BaseRequest) -> web.StreamResponse:
+            if self._heavy >= HEAVY:
+                raise Refused(429, "too many of these at once", headers={"Retry-After": "1"})
+            self._heavy += 1
+            try:
+                return await sent(request, await route(request))
+            finally:
+                self._heavy -= 1
+
+        return asked
 
     def _asked_by_somebody(self, route: Route) -> Route:
         async def asked(request: web.BaseRequest) -> web.StreamResponse:

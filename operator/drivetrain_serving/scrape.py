@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -16,29 +17,37 @@ FORMATS: Final = 4
 
 
 class Scrape:
-    """Collectors are called in another thread than the event loop's, unless it is told otherwise."""
+    """Collectors are called in another thread than the event loop's, one at a time, unless it is told otherwise."""
 
     def __init__(self, registry: CollectorRegistry, *, threaded: bool = True) -> None:
         self._registry = registry
-        self._threaded = threaded
-        self._one = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "scrape") if threaded else None
+        self._making: asyncio.Task[None] | None = None
         self._made: dict[str, tuple[float, bytes]] = {}
 
     async def numbers(self, accept: str) -> tuple[bytes, str]:
         """The body in a format that `accept` names, and its content type."""
         encode, content_type = choose_encoder(accept)
-        # One after another, or scrapers that do not wait would fill all threads.
-        async with self._one:
-            until, body = self._made.get(content_type, (0.0, b""))
-            if time.monotonic() >= until:
-                body = await self._fresh(encode, content_type)
-            return body, content_type
-
-    async def _fresh(self, encode: Callable[[CollectorRegistry], bytes], content_type: str) -> bytes:
         began = time.monotonic()
-        body = await asyncio.to_thread(encode, self._registry) if self._threaded else encode(self._registry)
+        while True:
+            known = self._made.get(content_type)
+            if known is not None and known[0] >= began:
+                return known[1], content_type
+            if self._making is None:
+                self._making = asyncio.create_task(self._make(encode, content_type))
+            # Its own task: a scraper that hangs up takes nothing with it, and the next one gets what was begun.
+            await asyncio.shield(self._making)
+
+    async def _make(self, encode: Callable[[CollectorRegistry], bytes], content_type: str) -> None:
+        began = time.monotonic()
+        try:
+            if self._thread is None:
+                body = encode(self._registry)
+            else:
+                body = await asyncio.get_running_loop().run_in_executor(self._thread, encode, self._registry)
+        finally:
+            self._making = None
         ended = time.monotonic()
         if len(self._made) >= FORMATS:
             self._made.clear()
         self._made[content_type] = (ended + REST * (ended - began), body)
-        return body

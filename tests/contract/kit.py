@@ -91,7 +91,8 @@ WIDGET_CRD: Obj = {
                     "spec": _WIDGET_SPEC,
                     "status": {
                         "type": "object", "x-kubernetes-preserve-unknown-fields": True,
-                        "properties": {"ready": {"type": "integer"}, "level": {"type": "integer"}, "started": {"type": "boolean"}},
+                        "properties": {
+                            "ready": {"type": "integer"}, "level": {"type": "integer"}, "started": {"type": "boolean"}},
                         "x-kubernetes-validations": [
                             {"rule": "!has(self.level) || self.level >= 0", "message": "level must not be negative"}],
                     }}}},

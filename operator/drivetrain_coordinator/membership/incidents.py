@@ -65,7 +65,9 @@ def _number(m: Membership, process: ProcessState, now: float, *, inherited: bool
     if not _belongs(m, process.id, now):
         incident.number += 1
         incident.opened_at, incident.step, incident.open = now, max(m.step, process.step), True
-        incident.members = frozenset(_seated(m))
+        incident.members = frozenset(
+            seated for epoch in (m.active, m.pending) if epoch is not None for seated in epoch.seats
+        )
     return incident.number
 
 
@@ -89,11 +91,7 @@ def _belongs(m: Membership, process: str, now: float) -> bool:
         return False
     if now == incident.opened_at:
         return True  # one message told of both
-    return m.first_seen[process] < incident.opened_at and (process in incident.members or process not in _seated(m))
-
-
-def _seated(m: Membership) -> set[str]:
-    return {process for epoch in (m.active, m.pending) if epoch is not None for process in epoch.processes}
+    return m.first_seen[process] < incident.opened_at and (process in incident.members or rank(m, process) is None)
 
 
 def close_if_over(m: Membership) -> None:
@@ -105,6 +103,6 @@ def close_if_over(m: Membership) -> None:
 def rank(m: Membership, process: str) -> int | None:
     """Of a process in the membership; None if it has no seat there."""
     for epoch in (m.active, m.pending):
-        if epoch is not None and process in epoch.processes:
-            return epoch.processes.index(process)
+        if epoch is not None and process in epoch.ranks:
+            return epoch.ranks[process]
     return None

@@ -96,7 +96,7 @@ class Machine:
                 self._roster(roster, now, outputs)
             case Tick():
                 pass
-        due = m.looked_at + m.timings.between_looks(len(m.launchers))
+        due = m.looked_at + m.timings.between_looks(len(m.roster.pods) if m.roster is not None else len(m.launchers))
         if now < due:
             m.wake = due
             return outputs

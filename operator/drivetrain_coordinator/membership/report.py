@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from drivetrain_api.messages import Member, ProcessPhase, ProcessState, Progress
 from drivetrain_api.places import Place
 from drivetrain_api.report import JobState, MemberReport, Report
 from drivetrain_coordinator.membership import facts, seats, standstill
 from drivetrain_coordinator.membership.state import End, Membership
 
+MAX_INCOMPATIBLE: Final = 64
+
 
 def report(m: Membership, seq: int) -> Report:
-    """The whole report; `seq` numbers it within the term."""
+    """The whole report; `seq` numbers it within the term. Of pods that left only those that somebody still knows: in a
+    job that lives for months there are more than a report holds."""
     identity = m.identity
+    listed = {pod.uid for pod in m.roster.pods} if m.roster is not None else m.released
     members = []
     for rank, member in enumerate(m.active.members if m.active is not None else ()):
         process = facts.find(m, member)
@@ -43,11 +49,11 @@ def report(m: Membership, seq: int) -> Report:
         members=members,
         joined=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected),
         ready=sorted(pod for pod, launcher in m.launchers.items() if launcher.connected and seats.ready(m, launcher)),
-        released=sorted(m.released),
+        released=sorted(m.released & listed),
         progress=_progress(m),
         standstill=standstill.report(m),
         failures=m.failures,
-        incompatible=list(m.incompatible.values()),
+        incompatible=list(m.incompatible.values())[-MAX_INCOMPATIBLE:],
         state_lost=m.state_lost,
         recoveries=m.recovery.count,
         recoveries_before=m.recovery.before,

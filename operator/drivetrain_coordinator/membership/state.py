@@ -98,13 +98,15 @@ class Epoch:
     first_ack_at: float | None = None
     tabled_at: float | None = None
     formed_at: float | None = None
+    ranks: dict[str, int] = field(init=False)
     _form: Form | None = field(init=False, repr=False)
     seats: dict[str, Member] = field(init=False)
     """Its members by process, in rank order: thousands are asked for one by one."""
 
     def __post_init__(self) -> None:
         self.seats = {member.process: member for member in self.members}
-        self._form: Form | None = None
+        self.ranks = {process: rank for rank, process in enumerate(self.seats)}
+        self._form = None
 
     @property
     def processes(self) -> tuple[str, ...]:

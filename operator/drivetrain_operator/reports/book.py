@@ -13,7 +13,10 @@ from drivetrain_api.report import Report
 from drivetrain_operator.listening import Listening
 
 SILENCE_SECONDS: Final = 3.0
-"""A report after a gap this long is news in itself: whoever counted the coordinator as silent has to look again."""
+"""A report after a gap this long is news in itself: whoever counted the coordinator as silent has to look again. With
+thousands of jobs, whose reports are held longer, ..."""
+JOBS: Final = 1000
+"""... as many times longer as there are as many: or each report of a busy moment would be news, and make it busier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class ReportBook:
             return False
         first = before.first if before is not None and before.report.term == report.term else now
         self._latest[report.job_uid] = Received(report, now, first)
-        if before is None or now - before.at > SILENCE_SECONDS or _substance(before.report) != _substance(report):
+        gap = SILENCE_SECONDS * max(1.0, len(self._latest) / JOBS)
+        if before is None or now - before.at > gap or _substance(before.report) != _substance(report):
             self._on_news(report)
         return True
 

@@ -14,7 +14,7 @@ from typing import Final
 from drivetrain_api.report import Roster
 
 PLAUSIBLE: Final = 2**52
-"""Revisions are milliseconds and a few. What says that it has seen more is not outdone: no coordinator would take that."""
+"""Revisions are milliseconds and a few. Who says to have seen more is not outdone: no coordinator would take that."""
 REMEMBERED: Final = 10_000
 """Uids of jobs that were deleted, which are remembered for their coordinators."""
 
@@ -25,6 +25,7 @@ class RosterBoard:
     def __init__(self) -> None:
         self._revision = 0
         self._rosters: dict[str, Roster] = {}
+        self._most: dict[str, int] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
@@ -37,10 +38,16 @@ class RosterBoard:
         before = self._rosters.get(job_uid)
         if before is not None and roster.model_copy(update={"revision": before.revision}) == before:
             return
+        self._most[job_uid] = max(self.most(job_uid), roster.target, len(roster.pods))
         self._revision += 1
         revision = self._revision if before is None else max(self._revision, before.revision + 1)
         self._rosters[job_uid] = roster.model_copy(update={"revision": revision})
         self._wake(job_uid)
+
+    def most(self, job_uid: str) -> int:
+        """The greatest number of pods that the job ever had here, or was to have. Its coordinator goes on to tell of
+        members whose pods have ended."""
+        return self._most.get(job_uid, 0)
 
     def current(self, job_uid: str) -> Roster | None:
         """The roster of a job, or None for a job that this process does not know (yet, or any more)."""
@@ -77,6 +84,7 @@ class RosterBoard:
     def forget(self, job_uid: str) -> None:
         """The job is gone; whoever waits is answered at once."""
         self._rosters.pop(job_uid, None)
+        self._most.pop(job_uid, None)
         self._wake(job_uid)
 
     def _wake(self, job_uid: str) -> None:

@@ -49,15 +49,15 @@ BODY_LIMIT: Final = 4 * 1024 * 1024
 BODY_BASE: Final = 512 * 1024
 """What the last failures' output may take, each byte of it escaped."""
 BODY_EACH: Final = 16 * 1024
-"""Bytes of a report that a job may have for each worker pod that it really has, up to `BODY_LIMIT`: they are parsed on
-the event loop, which all jobs share (a thread would hold the interpreter's lock just as long)."""
+"""Bytes of a report for each worker pod that the job has, had or is to have, up to `BODY_LIMIT`: they are parsed on the
+event loop, which all jobs share (a thread would hold the interpreter's lock just as long)."""
 LIMITS: Final = Limits(pending=512, admitted=16384, each=12)
 """5,000 jobs with two or three connections each; a coordinator opens four at most, and its workers may complain."""
 REPORTS_BURST: Final = 40.0
 REPORTS_RATE: Final = 8.0
 """Reports of one coordinator in a second. It opens no more than four at once, and each without news is held back."""
 BYTES_BURST: Final = 4.0
-BYTES_RATE: Final = 2.0
+BYTES_RATE: Final = 1.0
 """In bodies of the greatest size that the job may send."""
 LOST_BURST: Final = 32.0
 LOST_RATE: Final = 16.0
@@ -179,7 +179,12 @@ class ReportsServer:
         except BadToken as error:
             raise unauthorized(str(error)) from None
         if not self.listener.admit(request, _holder(claim)):
-            raise Refused(429, "too many connections with this token, or this one speaks for another", headers={"Retry-After": "1"}, close=True)
+            raise Refused(
+                429,
+                "too many connections with this token, or this one speaks for another",
+                headers={"Retry-After": "1"},
+                close=True,
+            )
         if not self._leading():
             await self._name_leader()
         return claim
@@ -196,9 +201,8 @@ class ReportsServer:
         return Refused(404, f"no TrainingJob with uid {job_uid} is known here")
 
     def _size_limit(self, job_uid: str) -> int:
-        """Bytes of a report. A job of a few pods needs few; how many there are, Kubernetes says, not the job."""
-        roster = self._rosters.current(job_uid)
-        return min(BODY_LIMIT, BODY_BASE + BODY_EACH * (len(roster.pods) if roster is not None else 0))
+        """Bytes of a report. A job of a few pods needs few."""
+        return min(BODY_LIMIT, BODY_BASE + BODY_EACH * self._rosters.most(job_uid))
 
 
 def _holder(claim: TokenClaim) -> str:

@@ -13,6 +13,7 @@ import re
 import ssl
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,15 +46,15 @@ class Crew:
 
     async def run(self) -> None:
         """Until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=10)
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session,
-            asyncio.TaskGroup() as group,
-        ):
-            for number, job in enumerate(self._jobs):
-                group.create_task(self._keeps(session, job, RAMP_SECONDS * number / len(self._jobs)))
-            group.create_task(self._probes(session, self._jobs[0]))
-            group.create_task(self._counts())
+        # A session each, as a connection speaks for one job.
+        async with AsyncExitStack() as stack:
+            timeout = aiohttp.ClientTimeout(total=10)
+            sessions = [await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout)) for _ in self._jobs]
+            async with asyncio.TaskGroup() as group:
+                for number, (session, job) in enumerate(zip(sessions, self._jobs, strict=True)):
+                    group.create_task(self._keeps(session, job, RAMP_SECONDS * number / len(self._jobs)))
+                group.create_task(self._probes(sessions[0], self._jobs[0]))
+                group.create_task(self._counts())
 
     async def _keeps(self, session: aiohttp.ClientSession, job: dict[str, Any], delay: float) -> None:
         await asyncio.sleep(delay)

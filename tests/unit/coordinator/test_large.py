@@ -12,10 +12,21 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from drivetrain_api.messages import Form, Hello, LauncherState, ProcessPhase, ProcessState
+from drivetrain_api.messages import (
+    MAX_FORMS,
+    Boundary,
+    EpochId,
+    Form,
+    Hello,
+    LauncherState,
+    ProcessPhase,
+    ProcessState,
+)
+from drivetrain_api.report import Incompatible
 from drivetrain_coordinator.channel import FRAGMENT, LARGE, Channel, send_in_fragments
 from drivetrain_coordinator.membership import Connected, Identity, Machine, RosterCame, Said, Send, Tick, Timings
 from drivetrain_coordinator.membership.facts import heard
+from drivetrain_coordinator.membership.state import Launcher
 from harness.static_operator import roster
 
 
@@ -56,19 +67,18 @@ async def test_fragments_are_one_message_also_with_pings_between_them(size: int)
     await runner.cleanup()
 
 
-async def test_a_launcher_that_takes_no_large_message_loses_its_connection_and_holds_up_nobody(
+async def test_a_launcher_that_takes_no_large_message_loses_its_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("drivetrain_coordinator.channel.SEND_SECONDS", 0.3)
-    large = asyncio.Semaphore(1)
     ended: list[bool] = []
 
     async def serve(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         hello = Hello(job_uid="j", pod_uid="p", pod_name="p", index=0, boot="b")
-        channel = Channel(socket, request.transport, hello, large)
-        channel.send("x" * 50_000_000)
+        channel = Channel(socket, request.transport, hello)
+        channel.send(b"x" * 50_000_000)
         async with asyncio.timeout(10):
             await channel.write()
         ended.append(request.transport is None or request.transport.is_closing())
@@ -87,7 +97,6 @@ async def test_a_launcher_that_takes_no_large_message_loses_its_connection_and_h
         while not ended:
             await asyncio.sleep(0.02)
     assert ended == [True]
-    assert not large.locked()
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
@@ -174,3 +183,37 @@ def test_silence_is_counted_by_the_longest_heartbeat_that_anybody_was_told() -> 
         crowd.joins(pod)
     crowd.machine.step(RosterCame(roster(crowd.pods[:3]).model_copy(update={"revision": 2})), crowd.now)
     assert heard(crowd.machine.state, "p0", crowd.now + 5.0)
+
+
+def test_pods_that_are_gone_do_not_slow_a_small_job_down_nor_fill_its_reports() -> None:
+    """A job of four that lives on spot machines for months."""
+    crowd = Crowd(4)
+    state = crowd.machine.state
+    for number in range(9000):
+        gone = f"gone-{number}"
+        state.launchers[gone] = Launcher(gone, gone, 0, "b", connected=False, heard_at=0.0)
+        state.released.add(gone)
+        state.incompatible[gone] = Incompatible(pod_name=gone, protocol_min=7, protocol_max=7)
+    for pod in crowd.pods:
+        crowd.joins(pod)
+    orders = [order for pod in crowd.pods for order in crowd.says(pod, ProcessPhase.READY)]
+    assert orders == ["form"] * 4
+    told = crowd.machine.report(1)
+    assert (told.released, len(told.incompatible)) == ([], 64)
+
+
+def test_a_step_of_days_and_a_loss_still_form_a_membership() -> None:
+    """Thrice the usual step is waited for a member; as a bound of one day stood on that, no form could be made."""
+    crowd = Crowd(3)
+    crowd.machine.state.step_interval = 9 * 3600.0
+    for pod in crowd.pods:
+        crowd.joins(pod)
+    assert [order for pod in crowd.pods for order in crowd.says(pod, ProcessPhase.READY)] == ["form"] * 3
+
+
+def test_more_forms_than_are_told_are_cut_to_what_tells_most() -> None:
+    forms = [Form(epoch=EpochId(1, n), members=[], boundary=Boundary.NOW) for n in range(1, 400)]
+    told = LauncherState(seq=1, processes=[], forms=forms).forms
+    assert told is not None
+    assert len(told) == MAX_FORMS
+    assert (told[0].epoch, told[-1].epoch) == (EpochId(1, 1), EpochId(1, 399))

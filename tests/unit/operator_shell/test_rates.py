@@ -119,11 +119,18 @@ async def test_how_large_a_report_may_be_follows_from_the_pods_that_there_are(
     assert await reports.says("a", padding) == status
 
 
+async def test_a_job_whose_pods_have_ended_may_tell_of_all_its_members(reports: Reports) -> None:
+    """Its last word was refused, and it would never have been complete."""
+    reports.job("a", 200)
+    reports.job("a", 0)
+    assert await reports.says("a", 3_000_000) == 200
+
+
 async def test_bytes_have_a_rate_of_their_own(reports: Reports) -> None:
     reports.job("a")
     assert [await reports.says("a", 500_000) for _ in range(6)] == [200, 200, 200, 200, 429, 429]
     assert await reports.says("a") == 200
-    reports.now += 0.5
+    reports.now += 1.0
     assert await reports.says("a", 500_000) == 200
 
 

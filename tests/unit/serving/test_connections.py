@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from drivetrain_serving.connections import GRACE_SECONDS, Connection, Connections, Limits, peer_of
+from drivetrain_serving.connections import (
+    GRACE_SECONDS,
+    Connection,
+    Connections,
+    Limits,
+    network_of,
+    peer_of,
+)
 from drivetrain_serving.rates import HOLDERS, Rates
 
 LIMITS = Limits(pending=8, admitted=6, each=2)
@@ -77,7 +84,7 @@ def test_nothing_is_ever_over_its_limit_and_nothing_is_forgotten() -> None:
             match chance.randint(0, 3):
                 case 0 | 1:
                     new, loser = known.arrive(f"10.0.0.{chance.randint(0, 4)}", now)
-                    there.discard(loser or Connection("", 0))
+                    there.discard(loser or Connection("", "", 0))
                     there |= {new} if new is not None else set()
                 case 2 if there:
                     known.admit(chance.choice(sorted(there, key=lambda c: c.since)), chance.choice("abc"))
@@ -95,17 +102,59 @@ def test_nothing_is_ever_over_its_limit_and_nothing_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "peer"),
+    ("address", "peer", "network"),
     [
-        ("10.1.2.3", "10.1.2.3"),
-        ("::ffff:10.1.2.3", "10.1.2.3"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", ""),
+        ("10.1.2.3", "10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::1%eth0", "fe80::/64"),
+        ("", "", ""),
     ],
 )
-def test_an_ipv6_host_is_its_network(address: str, peer: str) -> None:
-    assert peer_of(address) == peer
+def test_peers_and_their_networks(address: str, peer: str, network: str) -> None:
+    assert (peer_of(address), network_of(address)) == (peer, network)
+
+
+def test_a_crowd_of_one_address_does_not_keep_out_others_of_its_network() -> None:
+    """Kubernetes gives a node a network of IPv6: its pods, and the kubelet that probes."""
+    known = Connections(LIMITS)
+    crowd = [arrived(known, "fd00::66") for _ in range(8)]
+    for n in range(4):
+        new, loser = known.arrive(f"fd00::{n}", 0.0)
+        assert new is not None
+        assert loser is crowd[n]
+
+
+def test_a_crowd_of_one_network_does_not_keep_out_others() -> None:
+    known = Connections(LIMITS)
+    crowd = [arrived(known, f"fd00::{n}") for n in range(8)]
+    new, loser = known.arrive("fd00:1::1", 0.0)
+    assert new is not None
+    assert loser is crowd[0]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.1, 2.0, 2.9])
+def test_a_crowd_of_slow_callers_gets_in(seconds: float) -> None:
+    """Each from an address of its own, back half a second after it was refused. They pushed one another out."""
+    known, now, waiting, done = Connections(Limits(pending=16)), 0.0, list(range(200)), 0
+    there: dict[Connection, int] = {}
+    while now < 120 and done < 200:
+        for each, number in [(c, n) for c, n in there.items() if now - c.since >= seconds]:
+            del there[each]
+            if known.admit(each, str(number)):
+                done += 1
+        turned_away = []
+        for number in waiting:
+            new, loser = known.arrive(f"10.0.0.{number}", now)
+            if loser is not None and loser in there:
+                turned_away.append(there.pop(loser))
+            if new is None:
+                turned_away.append(number)
+            else:
+                there[new] = number
+        waiting = turned_away
+        now += 0.5
+    assert done == 200
 
 
 def test_a_burst_and_then_a_rate_for_each_holder() -> None:

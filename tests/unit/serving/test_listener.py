@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import ssl
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from drivetrain_operator.reports.credentials import Authority
 from drivetrain_serving import answers
 from drivetrain_serving.answers import Answers, Refused, bearer, body, unauthorized
-from drivetrain_serving.connections import Limits
+from drivetrain_serving.connections import GRACE_SECONDS, Limits
 from drivetrain_serving.listener import Listener
-from drivetrain_serving.plain import PlainPort
+from drivetrain_serving.plain import HEAVY, PlainPort
 from drivetrain_serving.refusals import Refusals
+from drivetrain_serving.scrape import Scrape
 
 TOKEN = "open-sesame"
 Serve = Callable[..., Awaitable["Served"]]
+
+
+NOW = dt.datetime.now(dt.UTC)
+ROOT = Authority.generate(NOW)
+
+
+async def healthy(_: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="ok")
 
 
 class Served:
@@ -119,7 +134,7 @@ async def test_a_crowd_that_is_silent_does_not_keep_others_out(serve: Serve) -> 
     crowd = [await silent(served.port) for _ in range(40)]
     await eventually(lambda: served.refusals.total["crowded"] == 32)
     assert served.listener.connections.pending == 8
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(GRACE_SECONDS + 0.1)
     assert await served.say() == (200, "hello")
     for _, writer in crowd:
         writer.close()
@@ -207,6 +222,86 @@ async def test_whatever_comes_in_there_is_an_answer_and_no_traceback(
     writer.close()
     assert not [record for record in caplog.records if record.exc_info]
     assert sum(len(record.getMessage()) + len(str(vars(record))) for record in caplog.records) < 8000
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_that_lies_in_our_buffers_counts_until_it_is_taken(
+    tls: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stopped reading just before its end kept its place for ever."""
+    monkeypatch.setattr(answers, "SEND_SECONDS", 0.5)
+    size = 6_000_000
+
+    async def large(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=b"x" * size)
+
+    port = PlainPort("plain", {"/metrics": large, "/healthz": healthy}, time.monotonic)
+    if tls:
+        pair = ROOT.serving_pair(NOW)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(pair.key_pem + pair.cert_pem)
+            file.flush()
+            context.load_cert_chain(file.name)
+        port.listener._tls = context
+    number = await port.start("127.0.0.1", 0)
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    held = []
+    for _ in range(8):
+        reader, writer = await asyncio.open_connection("127.0.0.1", number, ssl=stranger if tls else None)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readexactly(size // 2)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        held.append(writer)
+    await eventually(lambda: port.listener.connections.admitted == 0)
+    for writer in held:
+        writer.transport.abort()
+    await port.stop()
+
+
+async def test_numbers_leave_places_for_probes() -> None:
+    go = asyncio.Event()
+
+    async def slow(_: web.BaseRequest) -> web.StreamResponse:
+        await go.wait()
+        return web.Response(text="numbers")
+
+    port = PlainPort("plain", {"/metrics": slow, "/healthz": healthy}, time.monotonic, limits=Limits(each=64))
+    number = await port.start("127.0.0.1", 0)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        asked = [asyncio.create_task(session.get(f"http://127.0.0.1:{number}/metrics")) for _ in range(HEAVY + 8)]
+        await eventually(lambda: sum(task.done() for task in asked) == 8)
+        async with session.get(f"http://127.0.0.1:{number}/healthz") as answer:
+            assert answer.status == 200
+        async with session.head(f"http://127.0.0.1:{number}/healthz") as answer:
+            assert answer.status == 200
+        go.set()
+        assert sorted([(await task).status for task in asked]) == [200] * HEAVY + [429] * 8
+    await port.stop()
+
+
+async def test_whoever_hangs_up_on_its_numbers_does_not_have_them_made_twice_at_once() -> None:
+    registry, at_once, made = CollectorRegistry(), [], [0]
+
+    class Slow(Collector):
+        def collect(self) -> Iterator[Metric]:
+            made[0] += 1
+            at_once.append(made[0])
+            time.sleep(0.1)
+            made[0] -= 1
+            yield GaugeMetricFamily("slow", "It takes its time.", value=1)
+
+    registry.register(Slow())
+    scrape = Scrape(registry)
+    for _ in range(10):
+        hasty = asyncio.create_task(scrape.numbers(""))
+        await asyncio.sleep(0.01)
+        hasty.cancel()
+    body, _ = await scrape.numbers("")
+    assert b"slow 1.0" in body
+    assert max(at_once) == 1
+    assert len(at_once) <= 3
 
 
 async def test_refusals_are_counted_and_logged_with_a_limit(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -95,6 +95,7 @@ class Channel:
         self._wake = asyncio.Event()
         self._due = 0.0
         self._sent_at = 0.0
+        self._heartbeat = 0.5
         self._refused_since: float | None = None
         self._told: set[str] = set()
 
@@ -149,7 +150,8 @@ class Channel:
                     raise Lost(f"the coordinator answered HTTP {error.status}") from error
             async with ws:
                 welcome = await self._introduce(ws)
-                sender = asyncio.create_task(self._send(ws, welcome.heartbeat_seconds))
+                self._heartbeat = welcome.heartbeat_seconds
+                sender = asyncio.create_task(self._send(ws))
                 try:
                     await self._receive(ws)
                 finally:
@@ -206,7 +208,7 @@ class Channel:
         elif now - self._refused_since >= REFUSED_SECONDS:
             raise RefusedError(f"the coordinator refuses this pod ({reject.reason}): {reject.message}")
 
-    async def _send(self, ws: aiohttp.ClientWebSocketResponse, heartbeat: float) -> None:
+    async def _send(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         """First everything, for a coordinator that knows nothing yet; then what changes, and the heartbeat."""
         self._due = 0.0
         self._unsent = deque(self._puts.values())
@@ -216,7 +218,7 @@ class Channel:
             if time.monotonic() >= self._due:
                 self._seq += 1
                 self._sent_at = time.monotonic()
-                self._due = self._sent_at + heartbeat
+                self._due = self._sent_at + self._heartbeat
                 await ws.send_str(self._state(self._seq, first).model_dump_json())
                 self._contact()
             while self._unsent:
@@ -242,7 +244,9 @@ class Channel:
             if isinstance(command, Reject):
                 self._rejected(command)
                 raise Lost(f"refused ({command.reason}): {command.message}")
-            if not isinstance(command, Welcome):
+            if isinstance(command, Welcome):
+                self._heartbeat = command.heartbeat_seconds  # the job has grown
+            else:
                 self._deliver(command)
         raise Lost(f"the connection closed ({ws.close_code})")
 
