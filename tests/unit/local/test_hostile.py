@@ -17,6 +17,7 @@ from drivetrain_local.apiserver.request import MAX_BODY
 from drivetrain_local.node.kubelet import KubeletServer
 from drivetrain_local.ports import LIMITS
 from drivetrain_serving import listener
+from drivetrain_serving.connections import GRACE_SECONDS
 from harness.meanwhile import Meanwhile, judge, resident
 from harness.streams import Port, answered, attack
 
@@ -67,7 +68,7 @@ async def test_a_crowd_that_says_nothing_keeps_nobody_out(api: ApiServer) -> Non
         for _ in range(LIMITS.pending + 100):
             crowd.append(await asyncio.open_connection("127.0.0.1", port))
             crowd[-1][1].write(b"GET /api HTTP/1.1\r\nHost: ")
-        await asyncio.sleep(1.1)  # a stranger may take a second before it gives way
+        await asyncio.sleep(GRACE_SECONDS + 0.1)  # so long a stranger may take before it gives way
         async with api.session() as http, http.get(_MAPS) as answer:
             assert answer.status == 200
     finally:
