@@ -56,7 +56,9 @@ class PlainPort:
                 raise Refused(429, "too many of these at once", headers={"Retry-After": "1"})
             self._heavy += 1
             try:
-                return await sent(request, await route(request))
+                response = await route(request)
+                response.force_close()  # before it is sent: a caller that is not told comes back on a closed connection
+                return await sent(request, response)
             finally:
                 self._heavy -= 1
 

@@ -273,11 +273,12 @@ async def test_numbers_leave_places_for_probes() -> None:
         asked = [asyncio.create_task(session.get(f"http://127.0.0.1:{number}/metrics")) for _ in range(HEAVY + 8)]
         await eventually(lambda: sum(task.done() for task in asked) == 8)
         async with session.get(f"http://127.0.0.1:{number}/healthz") as answer:
-            assert answer.status == 200
+            assert (answer.status, answer.headers["Connection"]) == (200, "close")
         async with session.head(f"http://127.0.0.1:{number}/healthz") as answer:
             assert answer.status == 200
         go.set()
-        assert sorted([(await task).status for task in asked]) == [200] * HEAVY + [429] * 8
+        told = sorted([((await task).status, (await task).headers.get("Connection")) for task in asked])
+        assert told == [(200, "close")] * HEAVY + [(429, "close")] * 8
     await port.stop()
 
 
