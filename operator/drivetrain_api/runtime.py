@@ -6,7 +6,16 @@ because an older image may run under a newer operator.
 
 from pydantic import BaseModel, ConfigDict
 
-from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName, VerifyName
+from drivetrain_api.choices import (
+    CompressionName,
+    FloatName,
+    OptimizerName,
+    RateScaling,
+    ScheduleName,
+    SnapshotPrecision,
+    VerifyName,
+    WhenSlow,
+)
 
 
 class _Runtime(BaseModel):
@@ -60,6 +69,18 @@ class RuntimePipeline(_Runtime):
     """Of consecutive blocks, on each stage."""
 
 
+class RuntimeSnapshots(_Runtime):
+    """`spec.snapshots`: every step can be gone back to."""
+
+    storage: str
+    """A folder that all ranks see."""
+    precision: SnapshotPrecision = "exact"
+    base_every_steps: int = 500
+    keep_bases: int = 2
+    commit_seconds: float = 2.0
+    when_slow: WhenSlow = "skip"
+
+
 class RuntimeTraining(_Runtime):
     """`spec.training`, with defaults resolved."""
 
@@ -105,3 +126,5 @@ class RuntimeSpec(_Runtime):
     spares: int = 1
     fence_seconds: float = 60.0
     training: RuntimeTraining = RuntimeTraining()
+    snapshots: RuntimeSnapshots | None = None
+    """None: nothing is written but what the script saves."""

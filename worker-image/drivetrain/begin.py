@@ -12,13 +12,16 @@ from drivetrain.run import Run
 from drivetrain.settings import Settings
 
 
-def start(defaults: dict[str, Any] | None = None) -> Run:
+def start(defaults: dict[str, Any] | None = None, *, snapshots: str | dict[str, Any] | None = None) -> Run:
     """Begin. `defaults` are used where the job says nothing: steps, global_batch, microbatches, seed, clip_norm, …
+
+    `snapshots`, where the job says nothing of them: a folder that all ranks see, in which every step is kept, so that
+    the next start goes on from the last one; or a dict with `storage` and more (docs/snapshots.md).
 
     Seeds torch with the job's seed, so that models built afterwards start alike. Raises `UsageError`.
     """
     link = RankLink.from_environment()
-    settings = Settings.resolve(defaults or {})
+    settings = Settings.resolve(defaults or {}, snapshots)
     distributed = link is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
     if (distributed or settings.training.deterministic) and "OMP_NUM_THREADS" not in os.environ:
         # Like torchrun: several ranks on one machine would otherwise fight for all of its cores. And the number of

@@ -25,11 +25,22 @@ _ALIKE: Final = (dict, collections.OrderedDict)
 def digest(tree: Any) -> str:
     """sha256 of a state tree, equal for equal bits only."""
     skeleton, tensors = flatten(tree)
-    hasher = hashlib.sha256()
+    hasher = _Hasher()
     _feed(hasher, skeleton, ())
-    for tensor in tensors:
-        hasher.update(_bits(tensor))
+    met = set(hasher.places)
+    for index in (*hasher.places, *(index for index in range(len(tensors)) if index not in met)):
+        hasher.update(_bits(tensors[index]))
     return hasher.hexdigest()
+
+
+class _Hasher:
+    """sha256 that notes in which order it has met the places of tensors: not in that in which a dict has its keys."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self.update = self._sha256.update
+        self.hexdigest = self._sha256.hexdigest
+        self.places: list[int] = []
 
 
 def digest_of_skeleton(tree: Any) -> str:
@@ -53,6 +64,8 @@ def _feed(hasher: Any, node: Any, above: tuple[int, ...]) -> None:
     inside = (*above, id(node))
     if isinstance(node, Place):
         hasher.update(f"{node.shape}{node.dtype},".encode())
+        if isinstance(hasher, _Hasher):
+            hasher.places.append(node.index)
     elif isinstance(node, torch.Tensor):  # inside of an object that is no container of ours
         hasher.update(f"{tuple(node.shape)}{node.dtype},".encode() + _bits(flatten(node)[1][0]))
     elif isinstance(node, Array):

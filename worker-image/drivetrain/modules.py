@@ -16,6 +16,11 @@ from drivetrain.device import at_home
 from drivetrain.outline import hide
 
 
+def all_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Those that there are, by path."""
+    return {path: tensor for path, _, _, tensor in _all_buffers(module) if tensor is not None}
+
+
 def hidden_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
     """The buffers that are not persistent, by path: part of the state all the same, if forward changes them."""
     return {

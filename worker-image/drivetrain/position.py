@@ -49,6 +49,9 @@ class Position:
     last: StepResult | None = None
     hooked: int = 0
     """The step up to which the script's share in updates is done (`run.on_update`)."""
+    run: int = 0
+    """Number of what was begun when nobody had state: a job that lost all of it is in its second. Snapshots are told
+    apart by it."""
     passes: list[tuple[int, int]] = field(default_factory=list)
     """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
     passes before theirs; it decides nothing."""
@@ -97,6 +100,7 @@ class Position:
             "mark": self.mark,
             "last": None if self.last is None else dataclasses.asdict(self.last),
             "hooked": self.hooked,
+            "run": self.run,
             "passes": self.passes,
         }
 
@@ -110,5 +114,6 @@ class Position:
         self.mark = data["mark"]
         self.last = None if data["last"] is None else StepResult(**data["last"])
         self.hooked = data.get("hooked", self.step)
+        self.run = data.get("run", 0)
         self.passes[:] = [(number, start) for number, start in data.get("passes", [])]
         self.has_state = True

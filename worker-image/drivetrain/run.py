@@ -35,6 +35,7 @@ from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.position import StepResult
 from drivetrain.prepared import MakeOptimizer, MakeScheduler, Prepared
 from drivetrain.settings import Settings
+from drivetrain.snapshot.session import Snapshots
 from drivetrain.state import Piece, Stateful, TrainingState, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
@@ -45,6 +46,8 @@ from drivetrain.world.heal import Doing
 from drivetrain_api.constants import ENV_POD_IP
 
 _DESTROY_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 60.0
+"""The last of the snapshots may take so long to be written when a script ends."""
 
 if TYPE_CHECKING:
     from drivetrain.comm.script_group import ScriptGroup
@@ -79,6 +82,7 @@ class Run:
         self._operations.on_update = self._updated
         self._scripts: Callable[[], AbstractContextManager[None]] = nullcontext
         """While code of the script runs inside of the runtime's."""
+        self._snapshots: Snapshots | None = None
         self._given_up: int | None = None
         """The step whose attempt ended in an error that the script has caught."""
         self._exit.watch()
@@ -115,11 +119,20 @@ class Run:
         operations.subject = made.subject
         if strategy.sharded is not None:
             self._scripts = strategy.sharded.absent.scripts
-        if resume is not None:
-            path = Path(resume)
-            operations.subject = replace(
-                made.subject, on_first_state=lambda: self._resume(made, path), saved_step=lambda: saved_step(path)
+        if self.settings.snapshots is not None:
+            self._snapshots = made.update.recording = Snapshots(
+                self.settings.snapshots,
+                strategy,
+                self._state,
+                operations.position,
+                self._world,
+                self._updated,
+                lambda: bool(self._on_update),
             )
+        path = Path(resume) if resume is not None else None
+        operations.subject = replace(
+            made.subject, on_first_state=lambda: self._first_state(made, path), saved_step=lambda: self._saved(path)
+        )
         self._shown.communication = lambda: made.communication
         self._made = made
         return made.model
@@ -235,6 +248,7 @@ class Run:
                 rehearse(
                     batch, made.strategy, self.settings.expected_world, forward, list(self._state.scripts.values())
                 )
+        self._entering()
         number = batch.step
         last = self._operations.position.last
         if self._operations.position.step >= self.settings.steps and last is not None:
@@ -254,14 +268,27 @@ class Run:
         """Leave this batch out, on all ranks: the step is done, without an update. For one that `run.step` has raised
         an error for, which all ranks get; to go on to the next batch after such an error does the same."""
         self._prepared()
+        self._entering()
         return self._skip(batch.step)
 
+    def _entering(self) -> None:
+        """The script has come to its next step, or to its end: what came before is complete."""
+        if self._snapshots is not None:
+            with self._operations.subject.ours():
+                self._snapshots.entering()
+
     def _skip(self, number: int) -> StepResult:
+        made = self._prepared()
+
+        def update() -> StepResult:
+            made.update.leave_out(number)
+            return StepResult(number, float("nan"), skipped=True)
+
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
             flag = torch.tensor([float(change_pending)])
             if transport is not None:
                 transport.all_reduce(flag).wait()
-            return lambda: StepResult(number, float("nan"), skipped=True), float(flag) > 0
+            return update, float(flag) > 0
 
         return self._stepped(self._operations.step(number, attempt, lambda: None, Kind.SKIP))
 
@@ -337,8 +364,11 @@ class Run:
         if self._finished or self._made is None:
             return
         self._finished = True
+        self._entering()
         # Everybody passes here after its last operation: so all hold the last step, and it may be shown.
         self._operations.reduce(1, lambda: [1.0], Kind.FINISH)
+        if self._snapshots is not None:
+            self._snapshots.flush(_FLUSH_SECONDS)
         self._shown.show()
         self._shown.count()
         self._made.only_update.end()
@@ -370,6 +400,23 @@ class Run:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) first")
         return self._made
 
+    def _saved(self, path: Path | None) -> int:
+        """A step that is saved, should the state of this one be lost; -1: none."""
+        durable = self._snapshots.recorder.log.durable if self._snapshots is not None else None
+        return max(durable.last + 1 if durable is not None else -1, saved_step(path) if path is not None else -1)
+
+    def _first_state(self, made: Prepared, path: Path | None) -> None:
+        """Nobody has state: where is some?"""
+        newest = saved_step(path) if path is not None else -1
+        restored = False
+        if self._snapshots is not None:
+            with made.only_update.updating():
+                restored = self._snapshots.first_state(newest)
+        if restored:
+            made.resumed()
+        elif path is not None:
+            self._resume(made, path)
+
     def _resume(self, made: Prepared, path: Path) -> None:
         if not path.exists():
             return
@@ -391,6 +438,8 @@ class Run:
         with ExitStack() as ending:  # from the last of these to the first, whatever fails
             ending.callback(destroy_groups, _DESTROY_SECONDS)
             ending.callback(self._world.close)
+            if self._snapshots is not None:
+                ending.callback(self._snapshots.end, _FLUSH_SECONDS)
             if self._script_group is not None:
                 ending.callback(self._script_group.close)
             if not gave_up or (alone and not self._operations.stranded):

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from drivetrain.errors import UsageError
 from drivetrain_api.constants import ENV_SPEC
@@ -16,6 +16,7 @@ from drivetrain_api.runtime import (
     RuntimeOptimizer,
     RuntimePipeline,
     RuntimePrecision,
+    RuntimeSnapshots,
     RuntimeSpec,
     RuntimeTraining,
 )
@@ -38,10 +39,12 @@ class Settings:
     batch: int
     expected_world: int
     """Ranks that the job asked for; an elastic one may have more or fewer."""
+    snapshots: RuntimeSnapshots | None = None
 
     @classmethod
-    def resolve(cls, defaults: dict[str, Any]) -> Settings:
-        """The job's settings (`DRIVETRAIN_SPEC`) over the script's `defaults` over the API's defaults.
+    def resolve(cls, defaults: dict[str, Any], snapshots: str | dict[str, Any] | None = None) -> Settings:
+        """The job's settings (`DRIVETRAIN_SPEC`) over the script's `defaults` over the API's defaults. `snapshots`: the
+        script's, a folder or fields of `RuntimeSnapshots`; a job's count instead.
 
         Raises `UsageError` naming the field that is missing or unknown.
         """
@@ -65,7 +68,25 @@ class Settings:
             raise UsageError(
                 "training.batch.global is not set: set it in the TrainingJob, or start(defaults={'global_batch': …})"
             )
-        return cls(training, training.steps, training.global_batch, spec.workers * spec.processes_per_worker)
+        world = spec.workers * spec.processes_per_worker
+        found = spec.snapshots or _snapshots(snapshots)
+        return cls(training, training.steps, training.global_batch, world, found)
+
+
+def _snapshots(given: str | dict[str, Any] | None) -> RuntimeSnapshots | None:
+    """As strict as the API. Raises `UsageError`."""
+    if given is None:
+        return None
+    fields = {"storage": given} if isinstance(given, (str, os.PathLike)) else dict(given)
+    unknown = set(fields) - set(RuntimeSnapshots.model_fields)
+    if unknown or "storage" not in fields:
+        what = f"unknown {sorted(unknown)}" if unknown else "no storage"
+        raise UsageError(f"start(snapshots=...): {what}; known: {sorted(RuntimeSnapshots.model_fields)}")
+    try:
+        return RuntimeSnapshots.model_validate({**fields, "storage": os.fspath(fields["storage"])}, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"start(snapshots=...): {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
 
 
 def _parsed(fields: dict[str, Any]) -> RuntimeTraining:

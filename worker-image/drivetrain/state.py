@@ -28,7 +28,7 @@ from torch import nn
 from drivetrain.digest import digest
 from drivetrain.errors import CommFault, StateMismatch
 from drivetrain.memory_format import dense_part, flat_in, order_of
-from drivetrain.modules import Made, changed_buffers, fit_buffers, hidden_buffers, take_buffers
+from drivetrain.modules import Made, all_buffers, changed_buffers, fit_buffers, hidden_buffers, take_buffers
 from drivetrain.tree import Place, flatten, places, unflatten
 from drivetrain.wire import Vocabulary, dump_skeleton, load_skeleton
 from drivetrain.wire.limits import memory_bytes
@@ -76,6 +76,7 @@ _HIDDEN: Final = ".hidden"
 _CHANGED: Final = ".buffers"
 """Behind a module's name: which buffers it has that it was not made with, and which it has no more."""
 _BESIDE: Final = (_HIDDEN, _CHANGED)
+_MODEL: Final = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,33 @@ class TrainingState:
     def names(self) -> list[str]:
         """Of all pieces."""
         return list(self._pieces)
+
+    @property
+    def kept(self) -> list[str]:
+        """Of those that belong to the run, and not to the ranks that made them."""
+        return [name for name, piece in self._pieces.items() if piece.saved]
+
+    def bytes_of(self, name: str) -> int:
+        """Of the tensors of one piece."""
+        return sum(each.nbytes for each in flatten({name: self.collect_one(name)})[1])
+
+    def beside_parameters(self) -> dict[str, Any]:
+        """What the model has beside them; tensors are the live ones."""
+        model = self._module(_MODEL)
+        return {"values": all_buffers(model), "changed": changed_buffers(model, self._buffers_at_first[_MODEL])}
+
+    def take_beside_parameters(self, found: dict[str, Any]) -> None:
+        """The inverse. Raises `StateMismatch`."""
+        model, changed = self._module(_MODEL), found.get("changed", {})
+        try:
+            take_buffers(model, self._buffers_at_first[_MODEL], changed)
+            fit_buffers(model, found.get("values", {}), changed.get("devices", {}))
+        except KeyError as error:
+            raise StateMismatch(f"{_MODEL}: {error.args[0]}") from error
+        with torch.no_grad():
+            for path, tensor in all_buffers(model).items():
+                if (given := found.get("values", {}).get(path)) is not None:
+                    dense_part(tensor).copy_(dense_part(given))
 
     def collect_one(self, name: str) -> dict[str, Any]:
         """The state of one piece; tensors are the live ones."""

@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -95,6 +95,16 @@ def _scaled(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
             group["lr"] = rate
 
 
+class Recording(Protocol):
+    """Who writes down what is applied, so that it can be applied again."""
+
+    def rounded(self, record: Record) -> Record:
+        """The record as it will be written: what is applied is what is written."""
+
+    def applying(self, record: Record) -> None:
+        """It is about to be applied."""
+
+
 class Update:
     """The updates of one run: decides what a step's gradient comes to, and applies it."""
 
@@ -102,6 +112,8 @@ class Update:
         self.state = state
         self.sparse: Callable[[], Sequence[nn.Parameter]] = list
         """Parameters whose gradients may be sparse."""
+        self.recording: Recording | None = None
+        """None: nobody does."""
         self._clip_norm = clip_norm
         self._rate = rate
 
@@ -121,11 +133,20 @@ class Update:
             # As torch.nn.utils.clip_grad_norm_ computes it.
             factor = (1.0 if self._clip_norm is None else min(1.0, self._clip_norm / (norm + 1e-6))) / scale
         gradients = [each.grad for each in parameters_of(self.state.optimizer)]
-        return Record(step, gradients, norm, factor, self._rate.at(step), skipped, buffers)
+        record = Record(step, gradients, norm, factor, self._rate.at(step), skipped, buffers)
+        return record if self.recording is None else self.recording.rounded(record)
+
+    def leave_out(self, step: int) -> None:
+        """A step without an update."""
+        if self.recording is not None:
+            nothing: list[torch.Tensor | None] = [None] * len(parameters_of(self.state.optimizer))
+            self.recording.applying(Record(step, nothing, None, 1.0, 1.0, skipped=True))
 
     def apply(self, record: Record) -> None:
         """Make the update of a step that was made here, so that its buffers are there. Raises `UsageError` if the
         outcome cannot be handed to a newcomer."""
+        if self.recording is not None:
+            self.recording.applying(record)
         apply(self.state, replace(record, buffers={}))
         if not record.skipped:
             self._refuse_sparse_state()

@@ -111,6 +111,21 @@ class Divided:
         return (mesh.part, mesh.row)
 
     @property
+    def mesh(self) -> Mesh | None:
+        """This rank's place, while the state is divided."""
+        return self._mesh
+
+    @property
+    def idle(self) -> bool:
+        """There was no place for this rank: what it has is old."""
+        return self._idle
+
+    def range_of(self, name: str) -> tuple[nn.Parameter, int]:
+        """This rank's range of a parameter, flat, and where it begins. Only of what is ranged."""
+        assert self._zero is not None
+        return self._zero.piece_of(self._parameters[name])
+
+    @property
     def is_whole(self) -> bool:
         """This rank has everything, and it counts."""
         return self.part == (0, 0)

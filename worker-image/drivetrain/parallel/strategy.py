@@ -91,6 +91,8 @@ class Strategy:
         self.verification = Verification(
             model, source, self.tally, precision, training, Parts(self._tensor, stages, self.sharded)
         )
+        self.sums_over_parts: torch.Tensor | None = None
+        """What the optimizer was told last, if it looks at whole tensors."""
         self.first: Callable[[], int] = lambda: 0
         """The step that this job began with."""
 
@@ -222,6 +224,7 @@ class Strategy:
         """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""
         self.exchange.sum_over_parts(numbers)
         self.division.sum_over_parts(self._updated, numbers)
+        self.sums_over_parts = numbers.clone()
 
     # --- how a batch is shared out ------------------------------------------------------------------------------------
 

@@ -1,0 +1,56 @@
+"""A folder as storage: objects are there as a whole, or not at all, and once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drivetrain.snapshot.errors import Exists, Missing, StorageError
+from drivetrain.snapshot.storage.local import Local
+
+
+def test_an_object_is_created_once_and_read_back(tmp_path: Path) -> None:
+    storage = Local(tmp_path / "deep" / "down")
+    assert storage.list("") == {}
+    storage.create("log/1/a.seg", [b"ab", memoryview(b"c")])
+    assert storage.read("log/1/a.seg") == b"abc"
+    with pytest.raises(Exists):
+        storage.create("log/1/a.seg", [b"other"])
+    assert storage.read("log/1/a.seg") == b"abc"
+    assert storage.list("log/") == {"log/1/a.seg": 3}
+    assert storage.list("") == {"log/1/a.seg": 3}
+    assert storage.list("base/") == {}
+    with pytest.raises(Missing):
+        storage.read("log/1/b.seg")
+    storage.delete(["log/1/a.seg", "log/1/none"])
+    assert storage.list("") == {}
+    assert not (tmp_path / "deep" / "down" / "log").exists()
+
+
+def test_what_is_beside_the_folder_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "runs").write_text("x")
+    storage = Local(tmp_path / "mine")
+    storage.create("runs/000001.json", [b"{}"])
+    assert list(storage.list("")) == ["runs/000001.json"]
+
+
+def test_where_there_are_no_links_it_is_written_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage = Local(tmp_path)
+    storage.create("a", [b"1"])
+    with pytest.raises(Exists):
+        storage.create("a", [b"2"])
+    assert storage.read("a") == b"1"
+    assert storage.list("") == {"a": 1}
+
+
+def test_errors_name_the_path_and_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*/file/runs/1: Not a directory \(ENOTDIR\)"):
+        Local(tmp_path / "file").create("runs/1", [b""])

@@ -1,0 +1,255 @@
+"""How does a base become durable? Piece by piece, beside training. Knows nothing of torch.
+
+Each rank has a share of the parameters, which it hands over in units: elements of a parameter with the optimizer's
+state of them, as they are when a step begins. A unit may be handed over some steps after the first one: whoever
+restores puts it in its place when the replay has come to that step. So training never stops for a full copy.
+
+When all of a rank's share is written, and was read back, the rank says so. When all ranks have, and all elements of all
+parameters are there, the speaker writes the manifest: only then is there a base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from drivetrain.snapshot.background import Background, persistently
+from drivetrain.snapshot.codec import Array, encode, pack
+from drivetrain.snapshot.errors import Damaged, Missing, StorageError
+from drivetrain.snapshot.frames import Builder, sealed, unsealed
+from drivetrain.snapshot.keys import Key, Seat
+from drivetrain.snapshot.names import BaseName
+from drivetrain.snapshot.storage import Storage, write_own
+
+PACK_BYTES: Final = 128 << 20
+_LOOK_SECONDS: Final = (0.2, 5.0)
+"""Between two looks for other ranks' shares: at first, and at most."""
+_WAIT_SECONDS: Final = 900.0
+"""For a share of another rank; then there is no base, and the next one is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Flat uint8 data of this dtype."""
+
+    data: Array
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Elements of a parameter, before step `step`."""
+
+    key: Key
+    step: int
+    value: Values
+    state: Mapping[str, Values]
+    """The optimizer's, with an entry for each of the elements."""
+    rest: bytes
+    """All else that the optimizer has of the parameter."""
+    order: tuple[str, ...] = ()
+    """Names of all of its state."""
+
+    @property
+    def bytes(self) -> int:
+        return self.value.bytes + len(self.rest) + sum(each.bytes for each in self.state.values())
+
+
+@dataclass(slots=True)
+class _Share:
+    """What this rank has written of a base."""
+
+    number: int
+    name: BaseName
+    seat: Seat
+    builder: Builder
+    packs: list[dict[str, Any]] = field(default_factory=list)
+    units: list[list[Any]] = field(default_factory=list)
+    last: int = 0
+
+
+class Bases:
+    """Those that one rank writes a share of, one at a time."""
+
+    def __init__(self, storage: Storage, most_bytes: int) -> None:
+        self._storage = storage
+        self._share: _Share | None = None
+        self._begun = 0
+        """Number of the newest; older ones are given up."""
+        self.thread = Background("drivetrain-base", most_bytes)
+        self.complete: BaseName | None = None
+        """The newest that this rank, as the speaker, has written the manifest of."""
+        self.written_bytes = 0
+        self.failure: str | None = None
+        self.on_complete: Callable[[BaseName], None] = lambda name: None
+        """Called in the thread, on the speaker."""
+
+    def begin(self, name: BaseName, seat: Seat, small: bytes) -> None:
+        """A share of a new base begins; one that is not complete is given up. `small`: of the speaker, what belongs to
+        the base beside parameters."""
+        self._begun += 1
+        number = self._begun
+        self.thread.put(lambda: self._begin(number, name, seat, small), len(small), wait=60.0)
+
+    def room(self, size: int) -> bool:
+        """Whether a unit of so many bytes may be handed over now."""
+        return self.thread.room(size)
+
+    def add(self, unit: Unit) -> None:
+        """One more unit; there is room."""
+        self.thread.put(lambda: self._add(unit), unit.bytes, wait=1.0)
+
+    def finish(self, sizes: Mapping[str, int], last: int) -> None:
+        """The share is handed over, the last of it before step `last`. `sizes`: of the speaker, elements of all
+        parameters."""
+        self.thread.put(lambda: self._finish(sizes, last), 0, wait=1.0)
+
+    # --- in the thread ------------------------------------------------------------------------------------------------
+
+    def _begin(self, number: int, name: BaseName, seat: Seat, small: bytes) -> None:
+        self._share = share = _Share(number, name, seat, self._builder(name, seat))
+        if small:
+            share.builder.add({"kind": "small", "size": len(small)}, [pack(small)])
+
+    def _builder(self, name: BaseName, seat: Seat) -> Builder:
+        return Builder(
+            {"of": "base", "run": name.run, "step": name.step, "epoch": name.epoch}
+            | {"rank": seat.rank, "world": seat.world}
+        )
+
+    def _add(self, unit: Unit) -> None:
+        share = self._share
+        if share is None or self._is_over(share):
+            return
+        planes = encode(unit.value.data, unit.value.dtype)
+        state = []
+        for name, each in unit.state.items():
+            found = encode(each.data, each.dtype)
+            state.append([name, each.dtype, len(found)])
+            planes += found
+        header = {
+            "kind": "unit",
+            "key": unit.key.told(),
+            "step": unit.step,
+            "dtype": unit.value.dtype,
+            "state": state,
+            "order": unit.order,
+        }
+        share.builder.add(header, [*planes, unit.rest])
+        share.units.append([*unit.key.told(), unit.step])
+        if share.builder.size >= PACK_BYTES:
+            self._write(share)
+            share.builder = self._builder(share.name, share.seat)
+
+    def _write(self, share: _Share) -> None:
+        name = share.name.pack(share.seat.rank, share.seat.world, len(share.packs))
+        chunks = share.builder.end()
+        hasher = hashlib.sha256()
+        for chunk in chunks:
+            hasher.update(chunk)
+        if not self._persist(share, lambda: write_own(self._storage, name, chunks)):
+            self._share = None
+            return
+        self.written_bytes += share.builder.size
+        found = self._storage.read(name)
+        if hashlib.sha256(found).hexdigest() != hasher.hexdigest():
+            self.failure = f"{self._storage}: what was written as {name} reads back as something else"
+            self._share = None
+            return
+        share.packs.append({"name": name, "bytes": share.builder.size, "sha256": hasher.hexdigest()})
+
+    def _finish(self, sizes: Mapping[str, int], last: int) -> None:
+        share = self._share
+        if share is None or self._is_over(share):
+            return
+        try:
+            self._write(share)
+            if self._share is None:
+                return
+            self._share = None
+            name = share.name.share(share.seat.rank, share.seat.world)
+            text = sealed({"packs": share.packs, "units": share.units, "last": last})
+            if self._persist(share, lambda: write_own(self._storage, name, [text])) and share.seat.speaks:
+                self._complete(share, sizes)
+        except (StorageError, Damaged) as error:
+            self.failure = str(error)
+
+    def _complete(self, share: _Share, sizes: Mapping[str, int]) -> None:
+        """Wait for the shares of all ranks, and write the manifest."""
+        shares, sums = [], []
+        for rank in range(share.seat.world):
+            text = self._share_of(share, rank)
+            if text is None:
+                return
+            shares.append(unsealed(text))
+            sums.append(hashlib.sha256(text).hexdigest())
+        missing = uncovered([Key.read(unit[:5]) for each in shares for unit in each["units"]], sizes)
+        if missing:
+            self.failure = f"the base of step {share.name.step} lacks {missing}"
+            return
+        manifest = {
+            "run": share.name.run,
+            "epoch": share.name.epoch,
+            "first": share.name.step,
+            "last": max(each["last"] for each in shares),
+            "world": share.seat.world,
+            "shares": sums,
+            "bytes": sum(pack["bytes"] for each in shares for pack in each["packs"]),
+        }
+        text = sealed(manifest)
+        if self._persist(share, lambda: write_own(self._storage, share.name.manifest, [text])):
+            self.failure = None
+            self.complete = share.name
+            self.on_complete(share.name)
+
+    def _share_of(self, share: _Share, rank: int) -> bytes | None:
+        """What another rank says of its share; None if that does not come."""
+        name, began, wait = share.name.share(rank, share.seat.world), time.monotonic(), _LOOK_SECONDS[0]
+        while True:
+            try:
+                return self._storage.read(name)
+            except Missing:
+                pass
+            except StorageError as error:
+                self.failure = str(error)
+            until = time.monotonic() + wait
+            while time.monotonic() < until:
+                if self._is_over(share) or time.monotonic() - began > _WAIT_SECONDS:
+                    return None
+                time.sleep(0.05)
+            wait = min(_LOOK_SECONDS[1], 1.5 * wait)
+
+    def _is_over(self, share: _Share) -> bool:
+        return share.number != self._begun or self.thread.ended
+
+    def _persist(self, share: _Share, work: Callable[[], None]) -> bool:
+        def failed(message: str) -> None:
+            self.failure = message
+
+        return persistently(work, failed, lambda: self._is_over(share))
+
+
+def uncovered(keys: Sequence[Key], sizes: Mapping[str, int]) -> str:
+    """Name of a parameter that these keys are not all of; empty if they are all of all. `sizes`: elements by name."""
+    by_name: dict[str, list[Key]] = {}
+    for key in keys:
+        by_name.setdefault(key.name, []).append(key)
+    for name, size in sizes.items():
+        of = max((each.part[2] for each in by_name.get(name, ()) if each.part), default=1)
+        for index in range(of):
+            at = 0
+            mine = [each for each in by_name.get(name, ()) if (each.part[1] if each.part else 0) == index]
+            for each in sorted(mine, key=lambda each: each.first):
+                if each.first > at:
+                    break
+                at = max(at, each.last)
+            if at < size // of:
+                return name
+    return ""

@@ -1,0 +1,297 @@
+"""From which step can training go on? What lies in a storage, read as evidence: nothing counts that does not verify.
+
+A run is what happened between two losses of all state. Its object says from which step of which run before it went on,
+so what an old run wrote after that step is nobody's. A step is durable when the segments of all ranks of one membership
+have it; by then all of these ranks have applied it, so there is no other. Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from drivetrain.snapshot.codec import Array, decode, unpack
+from drivetrain.snapshot.errors import Damaged, Exists, Fenced, Missing, StorageError
+from drivetrain.snapshot.frames import Frame, read, sealed, unsealed
+from drivetrain.snapshot.keys import Key
+from drivetrain.snapshot.log import Rows
+from drivetrain.snapshot.names import BASES, LOG, MANIFEST, RUNS, BaseName, SegmentName, run_name, run_number
+from drivetrain.snapshot.storage import Storage
+
+_ATTEMPTS: Final = 64
+Epoch = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The part of a run that led to where training stands."""
+
+    run: int
+    start: int
+    stop: float
+    """Steps from here on are not of it; inf: it is the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A step that training can go on with."""
+
+    step: int
+    base: BaseName
+    manifest: Mapping[str, Any]
+    segments: Mapping[int, tuple[SegmentName, ...]]
+    """Of each step from the base's first to this one, by the ranks that have a slice of it."""
+
+    @property
+    def replayed(self) -> int:
+        """Steps between the base and this."""
+        return self.step - self.base.step
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one rank wrote of a step."""
+
+    keys: tuple[Key, ...]
+    data: Array
+    dtype: str
+    rows: tuple[Rows, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that was written of one."""
+
+    step: int
+    slices: tuple[Slice, ...]
+    small: bytes
+
+
+@dataclass(slots=True)
+class Found:
+    """What lies in a storage. Raises `StorageError` where that cannot be read."""
+
+    storage: Storage
+    runs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    newest: int = 0
+    """Number of the newest run, readable or not; 0: none."""
+    lineage: list[Span] = field(default_factory=list)
+    """The newest first."""
+    segments: dict[SegmentName, int] = field(default_factory=dict)
+    """With sizes in bytes."""
+    bases: dict[BaseName, dict[str, Any]] = field(default_factory=dict)
+    """Manifests of those that are complete."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """By name: what is wrong with an object."""
+
+    @classmethod
+    def of(cls, storage: Storage) -> Found:
+        """Look."""
+        found = cls(storage)
+        for name in storage.list(RUNS):
+            number = run_number(name)
+            if number is not None:
+                found.newest = max(found.newest, number)
+                if (told := found._json(name)) is not None:
+                    found.runs[number] = told
+        found.lineage = _lineage(found.runs)
+        for name, size in storage.list(LOG).items():
+            if (segment := SegmentName.parse(name)) is not None:
+                found.segments[segment] = size
+        for name in storage.list(BASES):
+            base = BaseName.parse(name)
+            if base is not None and name.endswith(f"/{MANIFEST}") and (told := found._json(name)) is not None:
+                found.bases[base] = told
+        return found
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        try:
+            return unsealed(self.storage.read(name))
+        except Missing:
+            return None
+        except Damaged as error:
+            self.damaged[name] = str(error)
+            return None
+
+    # --- which steps there are ----------------------------------------------------------------------------------------
+
+    def durable(self) -> dict[int, tuple[SegmentName, ...]]:
+        """All durable steps of the lineage, with the segments that have them."""
+        found: dict[int, tuple[SegmentName, ...]] = {}
+        groups: dict[tuple[int, Epoch, int], dict[int, list[SegmentName]]] = {}
+        for segment in self.segments:
+            if str(segment) not in self.damaged:
+                group = groups.setdefault((segment.run, segment.epoch, segment.world), {})
+                group.setdefault(segment.rank, []).append(segment)
+        for span in self.lineage:
+            for (run, _, world), ranks in sorted(groups.items()):
+                if run != span.run or set(ranks) != set(range(world)):
+                    continue
+                tables = [_by_step(ranks[rank], span) for rank in range(world)]
+                for step in set(tables[0]).intersection(*tables[1:]):
+                    found[step] = tuple(table[step] for table in tables)
+        return found
+
+    def points(self, most: float = math.inf) -> list[Point]:
+        """Where training can go on, at a step of at most `most`: of each base the last, the best first."""
+        durable = self.durable()
+        found = []
+        for base, manifest in self.bases.items():
+            span = next((each for each in self.lineage if each.run == base.run), None)
+            if span is None or str(base) in self.damaged or base.step < span.start or manifest["last"] > span.stop:
+                continue
+            step = base.step
+            while step in durable and step < most:
+                step += 1
+            if manifest["last"] <= step <= most:
+                segments = {each: durable[each] for each in range(base.step, step)}
+                found.append(Point(step, base, manifest, segments))
+        return sorted(found, key=lambda each: (-each.step, each.replayed))
+
+    # --- what they contain --------------------------------------------------------------------------------------------
+
+    def verified(self, most: float = math.inf) -> Point | None:
+        """The best point all of whose bytes are as they were written; None if there is none. What is not is noted in
+        `damaged`."""
+        while True:
+            point = next(iter(self.points(most)), None)
+            if point is None:
+                return None
+            try:
+                for _ in self.base_of(point):
+                    pass
+                for _ in self.steps_of(point):
+                    pass
+            except _Bad:
+                continue
+            return point
+
+    def base_of(self, point: Point) -> Iterator[Frame]:
+        """The records of a base."""
+        base, world = point.base, point.manifest["world"]
+        try:
+            for rank in range(world):
+                share = self._share(base, rank, world, point.manifest["shares"][rank])
+                for told in share["packs"]:
+                    data = self.storage.read(told["name"])
+                    _same(data, told["sha256"])
+                    yield from read(data)
+        except (Damaged, Missing, KeyError, IndexError, ValueError) as error:
+            self.damaged[str(base)] = str(error)
+            raise _Bad(str(error)) from error
+
+    def _share(self, base: BaseName, rank: int, world: int, sha256: str) -> dict[str, Any]:
+        text = self.storage.read(base.share(rank, world))
+        _same(text, sha256)
+        return unsealed(text)
+
+    def steps_of(self, point: Point) -> Iterator[Step]:
+        """The records of the steps since, in order."""
+        open_: dict[SegmentName, dict[int, tuple[tuple[Key, ...], Frame]]] = {}
+        for step in range(point.base.step, point.step):
+            names = point.segments[step]
+            for name in names:
+                if name not in open_:
+                    open_[name] = self._segment(name)
+            slices, small = [], b""
+            for name in names:
+                try:
+                    keys, frame = open_[name][step]
+                    each, told = _slice(keys, frame)
+                except (Damaged, KeyError, ValueError, TypeError, IndexError) as error:
+                    self.damaged[str(name)] = f"step {step}: {error}"
+                    raise _Bad(str(error)) from error
+                slices.append(each)
+                small = told or small
+            yield Step(step, tuple(slices), small)
+            open_ = {name: frames for name, frames in open_.items() if name.last > step}
+
+    def _segment(self, name: SegmentName) -> dict[int, tuple[tuple[Key, ...], Frame]]:
+        found: dict[int, tuple[tuple[Key, ...], Frame]] = {}
+        tables: dict[int, tuple[Key, ...]] = {}
+        try:
+            for frame in read(self.storage.read(str(name))):
+                header = frame.header
+                if header["kind"] == "head":
+                    told = (header["run"], tuple(header["epoch"]), header["rank"], header["world"])
+                    if told != (name.run, name.epoch, name.rank, name.world):
+                        raise Damaged("it is another one than its name says")
+                elif header["kind"] == "table":
+                    tables[header["number"]] = tuple(Key.read(each) for each in header["keys"])
+                elif header["kind"] == "step":
+                    found[header["step"]] = (tables[header["table"]], frame)
+        except (Damaged, Missing, KeyError, TypeError, ValueError) as error:
+            self.damaged[str(name)] = str(error)
+            raise _Bad(str(error)) from error
+        return found
+
+
+class _Bad(Exception):
+    """Something is damaged, and was noted."""
+
+
+def _lineage(runs: Mapping[int, Mapping[str, Any]]) -> list[Span]:
+    found: list[Span] = []
+    number, stop = max(runs, default=0), math.inf
+    while number in runs:
+        before = runs[number].get("from")
+        start = 0 if before is None else int(before["step"])
+        found.append(Span(number, start, stop))
+        if before is None:
+            break
+        number, stop = int(before["run"]), start
+    return found
+
+
+def _by_step(segments: list[SegmentName], span: Span) -> dict[int, SegmentName]:
+    found: dict[int, SegmentName] = {}
+    for segment in sorted(segments):
+        last = min(segment.last, span.stop - 1)
+        for step in range(max(segment.first, span.start), int(last) + 1):
+            found.setdefault(step, segment)
+    return found
+
+
+def _slice(keys: tuple[Key, ...], frame: Frame) -> tuple[Slice, bytes]:
+    header, parts = frame.header, frame.parts()
+    count = sum(each.size for each in keys)
+    planes = header["planes"]
+    data = decode(parts[:planes], header["dtype"], count) if count else np.empty(0, np.uint8)
+    at, rows = planes, []
+    for name, shape, dimensions, number, dtype, coalesced, first, second in header["rows"]:
+        indices, values = parts[at : at + first], parts[at + first : at + first + second]
+        at += first + second
+        found = decode(indices, "int64", number * dimensions)
+        row = decode(values, dtype, number * math.prod(shape[dimensions:]))
+        rows.append(Rows(name, tuple(shape), found, dimensions, number, row, dtype, bool(coalesced)))
+    small = unpack(parts[at], header["small"]) if header["small"] else b""
+    return Slice(keys, data, header["dtype"], tuple(rows)), small
+
+
+def _same(data: bytes, sha256: str) -> None:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Damaged("its sha256 differs")
+
+
+def begin_run(found: Found, point: Point | None, epoch: Epoch) -> int:
+    """Begin a run that goes on from this point, in this membership; returns its number. Whoever writes for an older one
+    is fenced by it. Raises `Fenced` if a newer membership has begun one, `StorageError`."""
+    before = None
+    if point is not None:
+        span = next(each for each in found.lineage if each.start <= point.step)
+        before = {"run": span.run, "step": point.step}
+    for number in range(found.newest + 1, found.newest + _ATTEMPTS):
+        try:
+            found.storage.create(run_name(number), [sealed({"run": number, "from": before, "epoch": epoch})])
+        except Exists:
+            other = found._json(run_name(number))
+            if other is not None and tuple(other["epoch"]) > epoch:
+                raise Fenced(f"{found.storage}: membership {other['epoch']} has begun run {number}") from None
+            continue
+        return number
+    raise StorageError(f"{found.storage}: {_ATTEMPTS} runs in a row are taken")

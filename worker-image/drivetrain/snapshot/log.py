@@ -1,0 +1,224 @@
+"""How do a rank's slices become durable? Encoded by a thread beside training, and written as one segment every so often
+(group commit). Knows nothing of torch.
+
+Of each step the rank hands over its slice of the gradient that was applied, and the speaker what belongs to the step
+beside it. A rank's steps follow one another without a gap; after one (a membership without this rank, or no room) what
+comes is of no use until the next base, and is written all the same: a reader sees the gap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from drivetrain.snapshot.background import Background, persistently
+from drivetrain.snapshot.codec import Array, encode, pack
+from drivetrain.snapshot.frames import Builder
+from drivetrain.snapshot.keys import Key, Seat
+from drivetrain.snapshot.names import SegmentName
+from drivetrain.snapshot.storage import Storage, write_own
+
+SEGMENT_BYTES: Final = 64 << 20
+"""A segment of more is written at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A sparse gradient: of each row that has one."""
+
+    name: str
+    shape: tuple[int, ...]
+    indices: Array
+    """int64, flat uint8 data of shape (dimensions, rows)."""
+    dimensions: int
+    number: int
+    """How many rows."""
+    values: Array
+    """Flat uint8 data."""
+    dtype: str
+    coalesced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """What one rank has of one step."""
+
+    step: int
+    keys: tuple[Key, ...]
+    data: Array
+    """Of all keys one after another: flat uint8 data."""
+    dtype: str
+    rows: Sequence[Rows]
+    small: bytes
+    """What belongs to the step beside the gradient (see small.py); empty if another rank says it."""
+
+    @property
+    def bytes(self) -> int:
+        return len(self.data) + len(self.small) + sum(len(each.indices) + len(each.values) for each in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """Steps that one rank has written without a gap, the first and the last of them."""
+
+    since: int
+    last: int
+
+
+def last_durable(ranks: Sequence[Durable | None], base: int | None) -> int | None:
+    """The last step that can be gone back to: of what all ranks have written since, from a base that was complete
+    before step `base`. None if that is not known."""
+    told = [each for each in ranks if each is not None]
+    if base is None or not told or len(told) < len(ranks):
+        return None
+    since, last = max(each.since for each in told), min(each.last for each in told)
+    return last if since <= base <= last + 1 else None
+
+
+@dataclass(slots=True)
+class _Segment:
+    seat: Seat
+    builder: Builder
+    first: int
+    last: int
+    opened: float
+    tables: dict[tuple[Key, ...], int]
+
+
+class Log:
+    """That of one rank."""
+
+    def __init__(self, storage: Storage, commit_seconds: float, most_bytes: int, wait_seconds: float) -> None:
+        """`most_bytes` of slices may wait to be written; where there is no room, training waits so many seconds, and
+        then goes on without them."""
+        self._storage = storage
+        self._commit_seconds = commit_seconds
+        self._wait_seconds = wait_seconds
+        self._open: _Segment | None = None
+        self._flush = False
+        self.durable: Durable | None = None
+        """As far as this rank's slices go; None: nothing is."""
+        self.durable_at = time.monotonic()
+        self.written_bytes = 0
+        self.dropped = 0
+        """Steps for which there was no room."""
+        self.failure: str | None = None
+        """What the storage said last, if it failed."""
+        self.on_durable: Callable[[], None] = lambda: None
+        """Called in the thread."""
+        self._thread = Background("drivetrain-log", most_bytes, self._look)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Backlog."""
+        return self._thread.waiting_bytes
+
+    def put(self, seat: Seat, slices: Slices, encoded: Callable[[], None] = lambda: None) -> bool:
+        """Have them written. False if there was no room: the step will be missing. `encoded` is called in the thread
+        when their memory is not needed any more."""
+
+        def add() -> None:
+            self._add(seat, slices)
+            encoded()
+
+        done = self._thread.put(add, slices.bytes, wait=self._wait_seconds)
+        self.dropped += not done
+        return done
+
+    def flush(self, seconds: float) -> bool:
+        """Have all written that was put; whether that was done within so many seconds."""
+        until = time.monotonic() + seconds
+        self._flush = True
+        if not self._thread.put(lambda: self._commit(), 0, wait=seconds):
+            return False
+        done = self._thread.drain(max(0.0, until - time.monotonic()))
+        self._flush = False
+        return done
+
+    def end(self, seconds: float) -> bool:
+        """Write what is there and stop."""
+        done = self.flush(seconds)
+        self._thread.end(1.0)
+        return done
+
+    # --- in the thread ------------------------------------------------------------------------------------------------
+
+    def _add(self, seat: Seat, slices: Slices) -> None:
+        if self._open is not None and (self._open.seat != seat or slices.step != self._open.last + 1):
+            self._commit()
+        if self._open is None:
+            head = {"of": "log", "run": seat.run, "epoch": seat.epoch, "rank": seat.rank, "world": seat.world}
+            self._open = _Segment(seat, Builder(head), slices.step, slices.step, time.monotonic(), {})
+        segment = self._open
+        number = segment.tables.get(slices.keys)
+        if number is None:
+            number = segment.tables[slices.keys] = len(segment.tables)
+            segment.builder.add({"kind": "table", "number": number, "keys": [each.told() for each in slices.keys]})
+        count = sum(each.size for each in slices.keys)
+        parts = encode(slices.data, slices.dtype) if count else []
+        rows: list[list[Any]] = []
+        in_rows = 0
+        for each in slices.rows:
+            indices, values = encode(each.indices, "int64"), encode(each.values, each.dtype)
+            lengths = len(indices), len(values)
+            rows.append([each.name, each.shape, each.dimensions, each.number, each.dtype, each.coalesced, *lengths])
+            parts += [*indices, *values]
+            in_rows += sum(lengths)
+        small = [pack(slices.small)] if slices.small else []
+        header = {
+            "kind": "step",
+            "step": slices.step,
+            "table": number,
+            "dtype": slices.dtype,
+            "planes": len(parts) - in_rows,
+            "rows": rows,
+            "small": len(slices.small),
+        }
+        segment.builder.add(header, [*parts, *small])
+        segment.last = slices.step
+        if self._commit_seconds <= 0 or segment.builder.size >= SEGMENT_BYTES:
+            self._commit()
+        else:
+            self._look()
+
+    def _look(self) -> float | None:
+        """Whether the open segment is due; seconds until it is."""
+        if self._open is None:
+            return None
+        left = self._open.opened + self._commit_seconds - time.monotonic()
+        if left <= 0 or self._flush:
+            self._commit()
+            return None
+        return left
+
+    def _commit(self) -> None:
+        segment, self._open = self._open, None
+        if segment is None:
+            return
+        seat, builder = segment.seat, segment.builder
+        name = SegmentName(seat.run, seat.epoch, segment.first, segment.last, seat.rank, seat.world)
+        chunks = builder.end()
+
+        def failed(message: str) -> None:
+            self.failure = message
+            self.on_durable()
+
+        if not persistently(
+            lambda: write_own(self._storage, str(name), chunks), failed, lambda: self._thread.ended or self._crowded
+        ):
+            self.dropped += segment.last - segment.first + 1
+            return
+        self.failure = None
+        self.written_bytes += builder.size
+        before = self.durable
+        follows = before is not None and before.last + 1 == segment.first
+        self.durable = Durable(before.since if before is not None and follows else segment.first, segment.last)
+        self.durable_at = time.monotonic()
+        self.on_durable()
+
+    @property
+    def _crowded(self) -> bool:
+        """What waits behind a segment that cannot be written needs its memory."""
+        return self._wait_seconds <= 0 and not self._thread.room(SEGMENT_BYTES)

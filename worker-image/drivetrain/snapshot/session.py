@@ -1,0 +1,142 @@
+"""The snapshots of one process: where its run goes on from, what it writes, and what is said of that."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import torch
+
+from drivetrain.parallel.strategy import Strategy
+from drivetrain.position import Position, StepResult
+from drivetrain.snapshot.errors import StorageError
+from drivetrain.snapshot.found import Found, Point, begin_run
+from drivetrain.snapshot.names import BaseName
+from drivetrain.snapshot.prune import surplus
+from drivetrain.snapshot.recorder import Recorder
+from drivetrain.snapshot.restore import Restore
+from drivetrain.snapshot.storage import Storage
+from drivetrain.snapshot.storage.local import Local
+from drivetrain.state import TrainingState
+from drivetrain.update import Record
+from drivetrain.world.base import World
+from drivetrain_api.runtime import RuntimeSnapshots
+
+T = TypeVar("T")
+_FIRST_LOOK_SECONDS: Final = 30.0
+"""A storage that cannot be read at a job's start is tried for so long."""
+
+
+def storage_of(settings: RuntimeSnapshots) -> Storage:
+    """Where they lie."""
+    return Local(Path(settings.storage))
+
+
+class Snapshots:
+    """Implements `Recording`."""
+
+    def __init__(
+        self,
+        settings: RuntimeSnapshots,
+        strategy: Strategy,
+        state: TrainingState,
+        position: Position,
+        world: World,
+        on_update: Callable[[StepResult], None],
+        hooked: Callable[[], bool],
+    ) -> None:
+        """`on_update`: the script's share in updates; `hooked()`: whether it has one."""
+        self._storage = storage_of(settings)
+        self._settings = settings
+        self._strategy = strategy
+        self._state = state
+        self._position = position
+        self._world = world
+        self._on_update = on_update
+        self.recorder = Recorder(
+            self._storage,
+            settings,
+            strategy,
+            state,
+            position,
+            lambda: ((world.epoch.term, world.epoch.n), world.rank, world.size),
+            hooked=hooked,
+        )
+        self.recorder.bases.on_complete = self._prune
+
+    # --- where it goes on from ----------------------------------------------------------------------------------------
+
+    def first_state(self, saved_step: int) -> bool:
+        """Nobody has state: take that of the last durable step, unless a file has a later one. Returns whether it did.
+
+        Raises `StateMismatch` if it does not fit this script, `StorageError`.
+        """
+        found = self._look()
+        point = found.verified()
+        if point is not None and point.step < saved_step:
+            point = None
+        for name, what in found.damaged.items():
+            print(f"drivetrain: snapshots: {self._storage}/{name}: {what}", file=sys.stderr, flush=True)
+        if point is not None:
+            self._restore(found, point)
+        epoch = self._world.epoch.term, self._world.epoch.n
+        self._position.run = self._persistently(lambda: begin_run(found, point, epoch))
+        return point is not None
+
+    def _look(self) -> Found:
+        return self._persistently(lambda: Found.of(self._storage))
+
+    def _persistently(self, work: Callable[[], T]) -> T:
+        until, wait = time.monotonic() + _FIRST_LOOK_SECONDS, 0.5
+        while True:
+            try:
+                return work()
+            except StorageError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(wait)
+            wait = min(5.0, 2 * wait)
+
+    def _restore(self, found: Found, point: Point) -> None:
+        began = time.monotonic()
+        Restore(self._strategy, self._state, self._position, self._on_update).to(found, point)
+        self._position.begin()
+        print(
+            f"restored step {point.step} from {self._storage}: the base of step {point.base.step} and "
+            f"{point.replayed} steps applied again, in {time.monotonic() - began:.1f} s",
+            flush=True,
+        )
+
+    # --- what is written ----------------------------------------------------------------------------------------------
+
+    def rounded(self, record: Record) -> Record:
+        return self.recorder.rounded(record)
+
+    def applying(self, record: Record) -> None:
+        self.recorder.applying(record)
+
+    def entering(self) -> None:
+        """The script has come to its next step, or to its end."""
+        with torch.no_grad():
+            self.recorder.entering()
+
+    def flush(self, seconds: float) -> bool:
+        """Have written what is complete. May be called from any thread."""
+        return self.recorder.flush(seconds)
+
+    def end(self, seconds: float) -> None:
+        """The process ends."""
+        self.recorder.end(seconds)
+
+    def _prune(self, newest: BaseName) -> None:
+        """A new base is there: what only older ones need goes."""
+        found = Found.of(self._storage)
+        if found.newest > newest.run:
+            return  # somebody newer looks after it
+        self._storage.delete(surplus(found, self._storage.list(""), self._settings.keep_bases))
+
+
+__all__ = ["Snapshots", "storage_of"]

@@ -1,0 +1,44 @@
+"""Where do snapshots lie? What every storage has to do; each kind is a file of its own.
+
+Objects are created once and never changed. On return of `create` the object outlives a crash of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from drivetrain.snapshot.errors import Exists
+
+Chunks = Sequence[bytes | memoryview]
+
+
+class Storage(Protocol):
+    """A place for objects, by names with slashes in them. All methods raise `StorageError`."""
+
+    def create(self, name: str, chunks: Chunks) -> None:
+        """Write an object that is there as a whole or not at all. Raises `Exists`."""
+
+    def read(self, name: str) -> bytes:
+        """All of it. Raises `Missing`."""
+
+    def list(self, prefix: str) -> dict[str, int]:
+        """Names that begin so, and the sizes of these objects in bytes."""
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Those that are there."""
+
+    def __str__(self) -> str:
+        """Where it is, for people."""
+
+
+def write_own(storage: Storage, name: str, chunks: Chunks) -> None:
+    """Create an object that nobody else writes, perhaps for the second time: a try before may have written it, and had
+    no answer, or a part of it."""
+    try:
+        storage.create(name, chunks)
+    except Exists:
+        if storage.read(name) == b"".join(bytes(each) for each in chunks):
+            return
+        storage.delete([name])
+        storage.create(name, chunks)

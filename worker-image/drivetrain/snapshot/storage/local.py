@@ -1,0 +1,133 @@
+"""A folder: of a volume, or of a laptop's disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from drivetrain.snapshot.errors import Exists, Missing, StorageError
+from drivetrain.snapshot.storage import Chunks
+
+_TEMPORARY: Final = ".tmp-"
+_WITHOUT_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Local:
+    """Objects are files, written beside their place, flushed, and then linked there, which fails if one is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def create(self, name: str, chunks: Chunks) -> None:
+        path = self._folder / name
+        temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            _make(path.parent)
+            try:
+                with temporary.open("xb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+                _place(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _flush(path.parent)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {_told(error)}") from error
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise Missing(f"there is no {self._folder / name}") from None
+        except OSError as error:
+            raise StorageError(f"cannot read {self._folder / name}: {_told(error)}") from error
+
+    def list(self, prefix: str) -> dict[str, int]:
+        begin = self._folder / prefix.rpartition("/")[0]
+        found: dict[str, int] = {}
+
+        def failed(error: OSError) -> None:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise StorageError(f"cannot list {begin}: {_told(error)}") from error
+
+        for folder, _, files in os.walk(begin, onerror=failed):
+            for file in files:
+                name = str(Path(folder, file).relative_to(self._folder))
+                if name.startswith(prefix) and not file.startswith(_TEMPORARY):
+                    try:
+                        found[name] = Path(folder, file).stat().st_size
+                    except FileNotFoundError:
+                        continue
+        return found
+
+    def delete(self, names: Sequence[str]) -> None:
+        folders = set()
+        for name in names:
+            path = self._folder / name
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(f"cannot delete {path}: {_told(error)}") from error
+            folders.add(path.parent)
+        for folder in folders:
+            while folder != self._folder:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+                folder = folder.parent
+
+
+def _make(folder: Path) -> None:
+    """With the folders above it, each of which is in the one above it for good."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    _make(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush(folder.parent)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    try:
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            # A file system without hard links. What is torn there by a crash is found out by its checksums.
+            with path.open("xb") as file:
+                try:
+                    file.write(temporary.read_bytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    path.unlink()
+                    raise
+    except FileExistsError:
+        raise Exists(f"{path} is there already") from None
+
+
+def _flush(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have nothing to flush
+            raise
+    finally:
+        os.close(number)
+
+
+def _told(error: OSError) -> str:
+    return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"

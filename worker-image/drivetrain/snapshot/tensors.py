@@ -1,0 +1,34 @@
+"""Tensors as flat bytes that code without torch can encode, and back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from drivetrain.snapshot.errors import Damaged
+
+_DTYPES: Final = {
+    str(each).removeprefix("torch."): each
+    for each in (
+        *(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+    )
+}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As records have it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def flat_bytes(tensor: torch.Tensor) -> Any:
+    """A dense tensor's data, flat uint8, numpy; shares its memory."""
+    return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+
+
+def from_bytes(data: Any, dtype: str) -> torch.Tensor:
+    """The inverse, flat; shares memory with the data. Raises `Damaged`."""
+    if dtype not in _DTYPES:
+        raise Damaged(f"values of type {dtype}, which this version of drivetrain does not know")
+    return torch.from_numpy(data).view(_DTYPES[dtype])
