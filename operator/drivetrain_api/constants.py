@@ -54,6 +54,8 @@ ENV_POD_ROOT: Final = "DRIVETRAIN_POD_ROOT"
 CREDENTIALS_MOUNT: Final = "/var/run/drivetrain"
 READY_FILE: Final = "/tmp/drivetrain-ready"
 """There as soon as a worker takes part in training: its readiness probe looks for it."""
+SNAPSHOTS_MOUNT: Final = "/var/lib/drivetrain/snapshots"
+"""Where workers find the volume of spec.snapshots."""
 SCRIPT_MOUNT: Final = "/etc/drivetrain/script"
 
 COORDINATOR_SERVER_NAME: Final = "coordinator.drivetrain.internal"

@@ -28,6 +28,7 @@ COLUMNS: Final[tuple[tuple[str, str, str, str, int], ...]] = (
     ("Ready", "string", ".status.workers.summary", "Workers that take part, of those wanted.", 0),
     ("Age", "date", ".metadata.creationTimestamp", "Time since the job was created.", 0),
     ("Budget", "string", ".status.budget.summary", "Incidents that count against recovery.maxRestarts now.", 1),
+    ("Durable", "integer", ".status.progress.durableStep", "Steps that the job can go back to from storage.", 1),
     ("Loss", "number", ".status.progress.loss", "Loss of the last step told.", 1),
     ("Reason", "string", ".status.reason", "Why the job is in this phase.", 1),
 )

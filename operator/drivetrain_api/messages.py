@@ -202,6 +202,21 @@ class Communication(Message):
     """Payload that a step brings to a rank."""
 
 
+class Snapshotted(Message):
+    """What is in storage, as the rank sees it that writes for all."""
+
+    durable: Count | None = None
+    """Steps that can be gone back to from there; None if that is not known, or none."""
+    bytes_written: Count = 0
+    """By this rank, of steps and bases."""
+    backlog_bytes: Count = 0
+    """That wait in this rank to be written."""
+    dropped_steps: Count = 0
+    """For which there was no room."""
+    failure: Sentence | None = None
+    """What the storage says, if it fails."""
+
+
 class Progress(Message):
     """How far the job is, as the member with rank 0 sees it. Only steps that every member holds are told."""
 
@@ -211,6 +226,7 @@ class Progress(Message):
     samples_per_second: Measured = None
     step_seconds: Measured = None
     communication: Communication | None = None
+    snapshots: Snapshotted | None = None
     metrics: Metrics = Field(default_factory=dict)
 
 

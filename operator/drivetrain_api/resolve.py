@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.constants import SCRIPT_MOUNT
+from drivetrain_api.constants import SCRIPT_MOUNT, SNAPSHOTS_MOUNT
 from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
     RuntimePipeline,
     RuntimePrecision,
+    RuntimeSnapshots,
     RuntimeSpec,
     RuntimeTraining,
 )
+from drivetrain_api.snapshots import Snapshots
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Resolved
 from drivetrain_api.training import Pipeline, Training
@@ -52,8 +54,9 @@ def user_command(spec: TrainingJobSpec) -> list[str]:
     return list(spec.command or ())
 
 
-def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> RuntimeSpec:
-    """What launcher, ranks and coordinator need of the job. `resolved` is what was frozen when it started."""
+def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None, own: str = "") -> RuntimeSpec:
+    """What launcher, ranks and coordinator need of the job. `resolved` is what was frozen when it started, `own` the
+    job's own folder among others' snapshots."""
     frozen = resolved or resolve(spec)
     return RuntimeSpec(
         workers=target_workers(spec),
@@ -62,6 +65,17 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None) -> Runti
         spares=spec.recovery.spares,
         fence_seconds=float(spec.recovery.fence_seconds),
         training=to_runtime_training(spec.training, frozen.virtual_shards),
+        snapshots=_snapshots(spec.snapshots, own),
+    )
+
+
+def _snapshots(snapshots: Snapshots | None, own: str) -> RuntimeSnapshots | None:
+    if snapshots is None:
+        return None
+    place = snapshots.storage
+    root = f"{SNAPSHOTS_MOUNT}/{place.path}" if place.persistent_volume_claim is not None else place.path
+    return RuntimeSnapshots(
+        storage=f"{root}/{own}".rstrip("/"), **snapshots.model_dump(exclude={"storage"}, by_alias=False)
     )
 
 

@@ -180,6 +180,14 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: self["minWorkers"] <= self["maxWorkers"],
     ),
     Rule(
+        name="snapshots-have-a-place",
+        path="spec.snapshots.storage",
+        cel="has(self.persistentVolumeClaim) != (has(self.path) && self.path.startsWith('/'))",
+        message="spec.snapshots.storage.path must be absolute (/...) exactly if "
+        "spec.snapshots.storage.persistentVolumeClaim is not set",
+        check=lambda self, _: ("persistentVolumeClaim" in self) != self["path"].startswith("/"),
+    ),
+    Rule(
         name="microbatches-fit-batch",
         path="spec.training.batch",
         cel="!has(self.global) || self.microbatches <= self.global",
@@ -362,6 +370,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _immutable("gpuResource", "pods cannot be resized"),
     _immutable("processesPerWorker", "launchers keep their number of processes", optional=True),
     _immutable("training", "all members must agree on it for the whole run"),
+    _immutable("snapshots", "all members must agree on it for the whole run", optional=True),
     _immutable("recovery.spares", "launchers keep their number of spares"),
     _immutable("recovery.fenceSeconds", "all launchers must agree on it"),
 )

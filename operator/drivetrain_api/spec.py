@@ -13,6 +13,7 @@ from pydantic import Field
 
 from drivetrain_api.choices import Reach
 from drivetrain_api.model import INT32_MAX, SpecModel
+from drivetrain_api.snapshots import Snapshots
 from drivetrain_api.training import Training
 
 MAX_WORKERS: Final = 4096
@@ -171,9 +172,15 @@ class TrainingJobSpec(SpecModel):
     )
     training: Training = Field(default=Training(), description="What the training script learns from the job.")
     recovery: Recovery = Field(default=Recovery(), description="What the job survives.")
+    snapshots: Snapshots | None = Field(
+        default=None,
+        description="Keep every step in storage, so that the job goes on from its last one when all workers are lost, "
+        "or after it was suspended. Default: it goes on from the last run.save.",
+    )
     suspend: bool = Field(
         default=False,
-        description="Stop the job and delete its pods. Training state in memory is lost; the last run.save is kept.",
+        description="Stop the job and delete its pods. Training state in memory is lost; with spec.snapshots the job "
+        "goes on from its last step, else from the last run.save.",
     )
     active_deadline_seconds: int | None = Field(
         default=None,

@@ -91,6 +91,9 @@ class ConditionType(StrEnum):
     """True while the root of trust that the job was started with does not hold: it trains on, unheard."""
     STANDING_STILL = "StandingStill"
     """True while the membership trains and nothing in it moves; the message says who waits for whom."""
+    SNAPSHOTS_FAILING = "SnapshotsFailing"
+    """True while the storage of spec.snapshots refuses what is written: training goes on, and its steps cannot be gone
+    back to."""
     REPORT_UNUSABLE = "ReportUnusable"
     """True while nothing can be decided with what the coordinator says: the job is looked after as if it was silent."""
 
@@ -198,6 +201,11 @@ class ProgressStatus(StatusModel):
     samples_per_second: float | None = Field(default=None, description="Samples a second over all ranks.")
     communication: CommunicationStatus | None = Field(
         default=None, description="How gradients are exchanged, with training.compression."
+    )
+    durable_step: Count | None = Field(
+        default=None,
+        description="Steps that the job can go back to from storage, with spec.snapshots: about as many as step says, "
+        "less those of the last commitSeconds.",
     )
     last_update_time: Time | None = Field(default=None, description="When this was written.")
 
@@ -323,7 +331,7 @@ class TrainingJobStatus(StatusModel):
         default_factory=list,
         max_length=16,
         description="Complete, Failed, Suspended, Running, Ready, StateLost, KeptElsewhere, CredentialsLost, "
-        "StandingStill, ReportUnusable.",
+        "StandingStill, SnapshotsFailing, ReportUnusable.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: Count = Field(default=0, description="metadata.generation that this status is about.")

@@ -124,7 +124,8 @@ class LocalJob:
     async def kill_coordinator(self) -> None:
         """SIGKILL; nothing takes its place until `start_coordinator`."""
         assert self.coordinator is not None
-        self.coordinator.kill()
+        with contextlib.suppress(ProcessLookupError):
+            self.coordinator.kill()
         await self.coordinator.wait()
 
     async def start_pod(self, index: int) -> Pod:
@@ -162,7 +163,8 @@ class LocalJob:
     async def kill_pod(self, uid: str) -> None:
         """SIGKILL a launcher and tell it in the roster, as a kubelet and the operator would."""
         pod = self.pods.pop(uid)
-        pod.process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it may have ended
+            pod.process.kill()
         await pod.process.wait()
         self.dead.add(uid)
         await self.publish()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,6 +47,8 @@ from drivetrain.world.heal import Doing
 from drivetrain_api.constants import ENV_POD_IP
 
 _DESTROY_SECONDS: Final = 5.0
+_LAST_SECONDS: Final = 0.8
+"""A process that is told to end has a second."""
 _FLUSH_SECONDS: Final = 60.0
 """The last of the snapshots may take so long to be written when a script ends."""
 
@@ -129,6 +132,10 @@ class Run:
                 self._updated,
                 lambda: bool(self._on_update),
             )
+            self._shown.snapshots = self._snapshots.told
+            if isinstance(self._world, Elastic) and self._link is not None:
+                self._world.before_end = partial(self._snapshots.flush, _LAST_SECONDS)
+                self._link.on_hurry(self._snapshots.hurry)
         path = Path(resume) if resume is not None else None
         operations.subject = replace(
             made.subject, on_first_state=lambda: self._first_state(made, path), saved_step=lambda: self._saved(path)

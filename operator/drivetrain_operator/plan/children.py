@@ -97,3 +97,11 @@ def silent_for(view: View) -> float:
     """Seconds for which no coordinator of the job has reported, as far as this process listened."""
     age = view.report.age_seconds if view.report is not None else view.serving_seconds
     return min(age, view.serving_seconds)
+
+
+def source_of_state(view: View) -> str:
+    """What training goes on from when nobody has its state any more, for people."""
+    spec = view.job.spec
+    if spec is not None and spec.snapshots is not None:
+        return "the last step in its snapshots"
+    return "its last run.save, or from step 0"

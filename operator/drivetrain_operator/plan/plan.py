@@ -26,6 +26,7 @@ from drivetrain_operator.plan.policies.own_namespace import own_namespace
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
 from drivetrain_operator.plan.policies.size import size
+from drivetrain_operator.plan.policies.snapshots import snapshots
 from drivetrain_operator.plan.policies.standstill import standstill
 from drivetrain_operator.plan.policies.start import start
 from drivetrain_operator.plan.policies.success import success
@@ -59,6 +60,7 @@ STANDING: Final = frozenset({finished, success, suspend, deadline, tally, failur
 and is deleted as its user wished. Nothing is created."""
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,
+    snapshots,
     summary,
     standstill,  # after it: whatever else keeps the job from training is the better reason
 )

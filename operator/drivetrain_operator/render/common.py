@@ -18,6 +18,7 @@ from drivetrain_api.constants import (
 )
 from drivetrain_api.resolve import to_runtime
 from drivetrain_operator.plan.view import JobView
+from drivetrain_operator.render import names
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.reserved import CREDENTIALS_VOLUME
 
@@ -36,7 +37,10 @@ def identity_env(job: JobView) -> list[Json]:
         field(ENV_POD_UID, "metadata.uid"),
         field(ENV_POD_IP, "status.podIP"),
         variable(ENV_CREDENTIALS, CREDENTIALS_MOUNT),
-        variable(ENV_SPEC, to_runtime(job.spec, job.status.resolved).model_dump_json(exclude_none=True)),
+        variable(
+            ENV_SPEC,
+            to_runtime(job.spec, job.status.resolved, names.own_folder(job)).model_dump_json(exclude_none=True),
+        ),
     ]
 
 

@@ -155,3 +155,8 @@ def metadata(job: JobView, name: str, labels: Mapping[str, str], owner: PodOwner
     if owner is not None:
         owned = {"apiVersion": "v1", "kind": "Pod", "name": owner.name, "uid": owner.uid, "controller": True}
     return {"name": name, "namespace": job.namespace, "labels": dict(labels), "ownerReferences": [owned]}
+
+
+def own_folder(job: JobView) -> str:
+    """Where the job's snapshots lie among those of others: a job of the same name that comes later has another one."""
+    return f"{job.namespace}/{job.name}-{job.uid[:8]}"

@@ -16,6 +16,7 @@ from drivetrain_api.constants import (
     LABEL_ROLE,
     READY_FILE,
     SCRIPT_MOUNT,
+    SNAPSHOTS_MOUNT,
     WORKER_CONTAINER,
 )
 from drivetrain_api.resolve import user_command
@@ -27,7 +28,7 @@ from drivetrain_operator.render.assemble import Template, assemble
 from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
-from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_worker
+from drivetrain_operator.render.reserved import SCRIPT_VOLUME, SNAPSHOTS_VOLUME, check_worker
 
 LAUNCHER: Final = "drivetrain-launcher"
 GRACE_SECONDS: Final = 30
@@ -83,7 +84,7 @@ def _assembled(
     ]
     ours: Json = {
         "containers": [_container(spec, env)],
-        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, script)],
+        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, script), *_snapshot_volumes(spec)],
     }
     defaults = {**_DEFAULTS, "topologySpreadConstraints": [_spread(metadata["labels"])]}
     return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)
@@ -145,7 +146,18 @@ def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:
         container["resources"] = {"limits": dict(count), "requests": dict(count)}
     if spec.script is not None:
         container["volumeMounts"].append({"name": SCRIPT_VOLUME, "mountPath": SCRIPT_MOUNT, "readOnly": True})
+    if _claim(spec) is not None:
+        container["volumeMounts"].append({"name": SNAPSHOTS_VOLUME, "mountPath": SNAPSHOTS_MOUNT})
     return container
+
+
+def _claim(spec: TrainingJobSpec) -> str | None:
+    return spec.snapshots.storage.persistent_volume_claim if spec.snapshots is not None else None
+
+
+def _snapshot_volumes(spec: TrainingJobSpec) -> list[Json]:
+    claim = _claim(spec)
+    return [] if claim is None else [{"name": SNAPSHOTS_VOLUME, "persistentVolumeClaim": {"claimName": claim}}]
 
 
 def _script_volumes(spec: TrainingJobSpec, copy: str | None) -> list[Json]:

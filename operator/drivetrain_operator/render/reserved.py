@@ -17,6 +17,7 @@ from drivetrain_api.constants import (
     ENV_PREFIX,
     GROUP,
     SCRIPT_MOUNT,
+    SNAPSHOTS_MOUNT,
     WORKER_CONTAINER,
 )
 from drivetrain_api.spec import TrainingJobSpec
@@ -24,6 +25,7 @@ from drivetrain_operator.render.errors import InvalidTemplate
 
 CREDENTIALS_VOLUME: Final = "drivetrain-credentials"
 SCRIPT_VOLUME: Final = "drivetrain-script"
+SNAPSHOTS_VOLUME: Final = "drivetrain-snapshots"
 
 _WORKER: Final = {
     "image": "is spec.image",
@@ -79,7 +81,7 @@ def _check(
             "spec.restartPolicy", "must be Never: the operator replaces pods, kubelets restart nothing"
         )
     for path, volume in _items(pod, "volumes", "spec"):
-        if volume.get("name") in (CREDENTIALS_VOLUME, SCRIPT_VOLUME):
+        if volume.get("name") in (CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME):
             raise InvalidTemplate(path, f"the name {volume['name']} is reserved")
     for path, container in _items(pod, "containers", "spec"):
         if container.get("name") == ours:
@@ -96,7 +98,7 @@ def _check_container(path: str, container: Mapping[str, Any], entrypoint: Mappin
             raise InvalidTemplate(where, f"{ENV_PREFIX}* is reserved, {variable['name']} cannot be set")
     for where, mount in _items(container, "volumeMounts", path):
         target = posixpath.normpath("/" + str(mount.get("mountPath", ""))).replace("//", "/") + "/"
-        if target.startswith((CREDENTIALS_MOUNT + "/", SCRIPT_MOUNT + "/")):
+        if target.startswith((CREDENTIALS_MOUNT + "/", SCRIPT_MOUNT + "/", SNAPSHOTS_MOUNT + "/")):
             raise InvalidTemplate(where, f"{mount['mountPath']} is reserved")
 
 

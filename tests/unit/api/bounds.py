@@ -80,6 +80,13 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "recovery.spares": ([0, 16], [-1, 17]),
     "recovery.noProgressSeconds": ([5, 31_536_000], [4, 0, 31_536_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
+    "snapshots.storage.persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
+    "snapshots.storage.path": (["/a", "/" + "a" * 511, "/a/b.c_d"], ["", "/" + "a" * 512, "/a/../b", "/.a", "/a//b"]),
+    "snapshots.precision": (["exact", "bf16"], ["fp16", ""]),
+    "snapshots.baseEverySteps": ([1, 1_000_000], [0, 1_000_001]),
+    "snapshots.keepBases": ([1, 1000], [0, 1001]),
+    "snapshots.commitSeconds": ([0, 0.5, 60], [-0.1, 60.1]),
+    "snapshots.whenSlow": (["skip", "wait"], ["stop", ""]),
     "suspend": ([True, False], ["yes"]),
     "activeDeadlineSeconds": ([1, _INT32], [0, _INT32 + 1]),
     "ttlSecondsAfterFinished": ([0, _INT32], [-1, _INT32 + 1]),
@@ -95,6 +102,10 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(workers=64, training=_parallel_with(path.removeprefix("training.parallel."), value))
     if path.startswith("training."):
         return job(training=_training_with(path.removeprefix("training."), value))
+    if path.startswith("snapshots.storage."):
+        return job(snapshots={"storage": {path.rpartition(".")[2]: value}})
+    if path.startswith("snapshots."):
+        return job(snapshots={"storage": {"path": "/a"}, path.partition(".")[2]: value})
     if path.startswith("elastic."):
         return job(elastic={"minWorkers": 1, "maxWorkers": 4096} | {path.split(".")[1]: value})
     if path.startswith("script."):

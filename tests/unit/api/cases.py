@@ -90,7 +90,17 @@ def optimizer_of(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 SCRIPT: Final = {"configMap": "code", "key": "train.py"}
+SNAPSHOTS: Final = {"storage": {"path": "/snapshots"}}
+CLAIM: Final = {"persistentVolumeClaim": "shared"}
 RULE_CASES: Final[list[RuleCase]] = [
+    RuleCase("snapshots-have-a-place", "a folder", True, job(snapshots=SNAPSHOTS)),
+    RuleCase("snapshots-have-a-place", "a claim", True, job(snapshots={"storage": CLAIM})),
+    RuleCase(
+        "snapshots-have-a-place", "a folder in a claim", True, job(snapshots={"storage": CLAIM | {"path": "a/b"}})
+    ),
+    RuleCase("snapshots-have-a-place", "no place", False, job(snapshots={"storage": {}})),
+    RuleCase("snapshots-have-a-place", "a relative folder", False, job(snapshots={"storage": {"path": "a"}})),
+    RuleCase("snapshots-have-a-place", "both", False, job(snapshots={"storage": CLAIM | {"path": "/a"}})),
     RuleCase("name", "one letter", True, job("a")),
     RuleCase("name", "50 characters", True, job("a" * 50)),
     RuleCase("name", "51 characters", False, job("a" * 51)),
@@ -286,6 +296,7 @@ RULE_CASES: Final[list[RuleCase]] = [
         job("lm", STARTED),
     ),
     *_immutable("training", {"training": {"seed": 1}}, {"training": {"seed": 2}}),
+    *_immutable("snapshots", {"snapshots": SNAPSHOTS}, {"snapshots": SNAPSHOTS | {"keepBases": 3}}),
     *_immutable("recovery.spares", {"recovery": {"spares": 1}}, {"recovery": {"spares": 2}}),
     *_immutable("recovery.fenceSeconds", {"recovery": {"fenceSeconds": 5}}, {"recovery": {"fenceSeconds": 6}}),
 ]

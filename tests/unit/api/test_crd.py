@@ -38,7 +38,7 @@ def test_columns() -> None:
     columns = custom_resource_definition()["spec"]["versions"][0]["additionalPrinterColumns"]
     short = [c["name"].upper() for c in columns if not c.get("priority")]
     assert short == ["PHASE", "PROGRESS", "STEP", "ETA", "RESTARTS", "READY", "AGE"]
-    assert [c["name"].upper() for c in columns if c.get("priority")] == ["BUDGET", "LOSS", "REASON"]
+    assert [c["name"].upper() for c in columns if c.get("priority")] == ["BUDGET", "DURABLE", "LOSS", "REASON"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "network",
         "training",
         "recovery",
+        "snapshots",
         "suspend",
         "activeDeadlineSeconds",
         "ttlSecondsAfterFinished",

@@ -73,6 +73,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "processes_per_worker": 1,
         "spares": 2,
         "fence_seconds": 9.0,
+        "snapshots": None,
         "training": {
             "steps": 7,
             "seed": 3,
@@ -108,6 +109,28 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "deterministic": False,
             "virtual_shards": 8,
         },
+    }
+
+
+@pytest.mark.parametrize(
+    ("storage", "folder"),
+    [
+        ({"path": "/mnt/shared"}, "/mnt/shared/ns/lm-1234"),
+        ({"persistentVolumeClaim": "shared"}, "/var/lib/drivetrain/snapshots/drivetrain/ns/lm-1234"),
+        ({"persistentVolumeClaim": "shared", "path": "a/b"}, "/var/lib/drivetrain/snapshots/a/b/ns/lm-1234"),
+    ],
+)
+def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folder: str) -> None:
+    fields = {"precision": "bf16", "baseEverySteps": 7, "keepBases": 3, "commitSeconds": 0.5, "whenSlow": "wait"}
+    runtime = to_runtime(spec(snapshots={"storage": storage, **fields}), own="ns/lm-1234")
+    assert runtime.snapshots is not None
+    assert runtime.snapshots.model_dump() == {
+        "storage": folder,
+        "precision": "bf16",
+        "base_every_steps": 7,
+        "keep_bases": 3,
+        "commit_seconds": 0.5,
+        "when_slow": "wait",
     }
 
 

@@ -33,6 +33,13 @@ FORM = {
     "reason": "loss",
     "recoveries": 1,
 }
+SNAPSHOTTED = {
+    "durable": 3,
+    "bytes_written": 9,
+    "backlog_bytes": 1,
+    "dropped_steps": 0,
+    "failure": "cannot write",
+}
 PROGRESS = {
     "step": 3,
     "steps": 9,
@@ -40,6 +47,7 @@ PROGRESS = {
     "samples_per_second": 7.0,
     "step_seconds": 0.1,
     "communication": COMMUNICATION,
+    "snapshots": SNAPSHOTTED,
     "metrics": {"accuracy": 0.5},
 }
 PROCESS = {
@@ -105,6 +113,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     },
     "ProcessState": PROCESS,
     "Communication": COMMUNICATION,
+    "Snapshotted": SNAPSHOTTED,
     "Progress": PROGRESS,
     "LauncherState": {
         "type": "state",

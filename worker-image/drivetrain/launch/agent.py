@@ -17,7 +17,7 @@ from drivetrain.launch.errors import CommandError, FencedError, LauncherError
 from drivetrain.launch.fence import Fence
 from drivetrain.launch.handover import Handover
 from drivetrain.launch.leave import SIGNALS, EarlySignals, Leave
-from drivetrain.launch.link import Finish, StopRank, ToRank
+from drivetrain.launch.link import Finish, Hurry, StopRank, ToRank
 from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
@@ -187,6 +187,8 @@ class Agent:
     def _told_to_leave(self) -> None:
         self._leave.told(time.monotonic())
         log.info("told to leave (SIGTERM)", extra={"connected": self._channel.connected})
+        for rank in self._supervisor.ranks:
+            rank.send(Hurry())
         self._channel.changed(urgent=True)
 
     async def _watch(self) -> None:

@@ -142,6 +142,12 @@ class Finish(BaseModel):
     type: Literal["finish"] = "finish"
 
 
+class Hurry(BaseModel):
+    """The pod was told to go: have what is to be kept written now, and from now on with every step."""
+
+    type: Literal["hurry"] = "hurry"
+
+
 class TellStacks(BaseModel):
     """Answer with the stacks of all threads."""
 
@@ -155,7 +161,7 @@ class StopRank(BaseModel):
     reason: str
 
 
-ToRank = Activate | Finish | TellStacks | StopRank | Form | Table
+ToRank = Activate | Finish | Hurry | TellStacks | StopRank | Form | Table
 
 
 class Link:

@@ -197,6 +197,10 @@ class RankLink:
         """Call `callback` when the job is complete: leave `run.batches()`, exit 0."""
         self._register("finish", lambda body: callback())
 
+    def on_hurry(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the pod is told to go: what is to be kept is to be written with every step now."""
+        self._register("hurry", lambda body: callback())
+
     def on_stop(self, callback: Callable[[str], None]) -> None:
         """Call `callback(reason)` when this process should end."""
         self._register("stop", lambda body: callback(str(body.get("reason", ""))))

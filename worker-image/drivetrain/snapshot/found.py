@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -271,6 +271,21 @@ def _slice(keys: tuple[Key, ...], frame: Frame) -> tuple[Slice, bytes]:
         rows.append(Rows(name, tuple(shape), found, dimensions, number, row, dtype, bool(coalesced)))
     small = unpack(parts[at], header["small"]) if header["small"] else b""
     return Slice(keys, data, header["dtype"], tuple(rows)), small
+
+
+def reach(segments: Iterable[SegmentName], base: int, world: int) -> int:
+    """The step that training could go on with, from a base of step `base` and these segments of one membership."""
+    by_rank: dict[int, list[SegmentName]] = {}
+    for each in segments:
+        by_rank.setdefault(each.rank, []).append(each)
+    reached = []
+    for rank in range(world):
+        at = base
+        for each in sorted(by_rank.get(rank, ())):
+            if each.first <= at <= each.last:
+                at = each.last + 1
+        reached.append(at)
+    return min(reached, default=base)
 
 
 def _same(data: bytes, sha256: str) -> None:

@@ -97,7 +97,6 @@ class Log:
         self._commit_seconds = commit_seconds
         self._wait_seconds = wait_seconds
         self._open: _Segment | None = None
-        self._flush = False
         self.durable: Durable | None = None
         """As far as this rank's slices go; None: nothing is."""
         self.durable_at = time.monotonic()
@@ -127,15 +126,17 @@ class Log:
         self.dropped += not done
         return done
 
+    def hurry(self) -> None:
+        """Write each step by itself from now on, and what there is at once."""
+        self._commit_seconds = 0.0
+        self._thread.put(self._commit, 0)
+
     def flush(self, seconds: float) -> bool:
         """Have all written that was put; whether that was done within so many seconds."""
         until = time.monotonic() + seconds
-        self._flush = True
-        if not self._thread.put(lambda: self._commit(), 0, wait=seconds):
+        if not self._thread.put(self._commit, 0, wait=seconds):
             return False
-        done = self._thread.drain(max(0.0, until - time.monotonic()))
-        self._flush = False
-        return done
+        return self._thread.drain(max(0.0, until - time.monotonic()))
 
     def end(self, seconds: float) -> bool:
         """Write what is there and stop."""
@@ -188,7 +189,7 @@ class Log:
         if self._open is None:
             return None
         left = self._open.opened + self._commit_seconds - time.monotonic()
-        if left <= 0 or self._flush:
+        if left <= 0:
             self._commit()
             return None
         return left

@@ -38,10 +38,13 @@ class SegmentName:
     world: int
 
     def __str__(self) -> str:
-        term, number = self.epoch
-        return (
-            f"log/{self.run:06}/{term:06}.{number:06}/{self.first:010}-{self.last:010}.r{self.rank}of{self.world}.seg"
-        )
+        folder = self.folder(self.run, self.epoch)
+        return f"{folder}{self.first:010}-{self.last:010}.r{self.rank}of{self.world}.seg"
+
+    @staticmethod
+    def folder(run: int, epoch: tuple[int, int]) -> str:
+        """What the names of all segments of a membership begin with."""
+        return f"{LOG}{run:06}/{epoch[0]:06}.{epoch[1]:06}/"
 
     @classmethod
     def parse(cls, name: str) -> SegmentName | None:

@@ -98,7 +98,7 @@ class Recorder:
         self._pieces = small.Pieces()
         self._pending: _Pending | None = None
         self._capture: _Capture | None = None
-        self._seat: Seat | None = None
+        self.seat: Seat | None = None
         self._base_due = False
         self._ranges: tuple[tuple[object, ...], list[Range]] | None = None
         self._elementwise: bool | None = None
@@ -121,8 +121,8 @@ class Recorder:
         began = time.perf_counter()
         epoch, rank, world = self._where()
         seat = Seat(self._position.run, epoch, rank, world)
-        if seat != self._seat:
-            self._seat, self._base_due = seat, True
+        if seat != self.seat:
+            self.seat, self._base_due = seat, True
             self._pieces.forget()
             self._capture = None
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
@@ -208,8 +208,8 @@ class Recorder:
         """A step is about to begin here, or the script has ended: what came before it is complete."""
         began = time.perf_counter()
         self._complete()
-        if self._base_due and self._seat is not None:
-            self._begin_base(self._seat)
+        if self._base_due and self.seat is not None:
+            self._begin_base(self.seat)
         if self._capture is not None:
             self._hand_over(self._capture)
         self.blocked_seconds += time.perf_counter() - began

@@ -13,8 +13,8 @@ import torch
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import Position, StepResult
 from drivetrain.snapshot.errors import StorageError
-from drivetrain.snapshot.found import Found, Point, begin_run
-from drivetrain.snapshot.names import BaseName
+from drivetrain.snapshot.found import Found, Point, begin_run, reach
+from drivetrain.snapshot.names import BaseName, SegmentName
 from drivetrain.snapshot.prune import surplus
 from drivetrain.snapshot.recorder import Recorder
 from drivetrain.snapshot.restore import Restore
@@ -23,9 +23,11 @@ from drivetrain.snapshot.storage.local import Local
 from drivetrain.state import TrainingState
 from drivetrain.update import Record
 from drivetrain.world.base import World
+from drivetrain_api.messages import Snapshotted
 from drivetrain_api.runtime import RuntimeSnapshots
 
 T = TypeVar("T")
+_LOOK_SECONDS: Final = 0.5
 _FIRST_LOOK_SECONDS: Final = 30.0
 """A storage that cannot be read at a job's start is tried for so long."""
 
@@ -66,6 +68,9 @@ class Snapshots:
             hooked=hooked,
         )
         self.recorder.bases.on_complete = self._prune
+        self.recorder.log.on_durable = self._look_at_all
+        self._durable: int | None = None
+        self._looked_at = 0.0
 
     # --- where it goes on from ----------------------------------------------------------------------------------------
 
@@ -122,6 +127,39 @@ class Snapshots:
         """The script has come to its next step, or to its end."""
         with torch.no_grad():
             self.recorder.entering()
+
+    def told(self) -> Snapshotted:
+        """For the outside, by the rank that writes for all."""
+        log, bases = self.recorder.log, self.recorder.bases
+        failure = log.failure or bases.failure
+        return Snapshotted(
+            durable=self._durable,
+            bytes_written=log.written_bytes + bases.written_bytes,
+            backlog_bytes=log.waiting_bytes + bases.thread.waiting_bytes,
+            dropped_steps=log.dropped,
+            failure=failure,
+        )
+
+    def _look_at_all(self) -> None:
+        """What all ranks have written: seen where it is, so that nobody has to be believed. In the log's thread."""
+        seat, base = self.recorder.seat, self.recorder.bases.complete
+        if seat is None or not seat.speaks or time.monotonic() < self._looked_at + _LOOK_SECONDS:
+            return
+        if base is None or (base.run, base.epoch) != (seat.run, seat.epoch):
+            self._durable = None
+            return
+        try:
+            names = self._storage.list(SegmentName.folder(seat.run, seat.epoch))
+        except StorageError as error:
+            self.recorder.log.failure = str(error)
+            return
+        segments = [found for name in names if (found := SegmentName.parse(name)) is not None]
+        self._durable = reach(segments, base.step, seat.world)
+        self._looked_at = time.monotonic()
+
+    def hurry(self) -> None:
+        """The end may come at any moment: each step is written by itself from now on. Called from another thread."""
+        self.recorder.log.hurry()
 
     def flush(self, seconds: float) -> bool:
         """Have written what is complete. May be called from any thread."""

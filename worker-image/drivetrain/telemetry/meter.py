@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from drivetrain.position import StepResult
-from drivetrain_api.messages import Communication, Progress
+from drivetrain_api.messages import Communication, Progress, Snapshotted
 
 _WINDOW: Final = 50
 _LINE_SECONDS: Final = 1.0
@@ -25,7 +25,11 @@ class Meter:
         self._report_at = 0.0
 
     def visible(
-        self, result: StepResult, metrics: dict[str, float], communication: Communication | None = None
+        self,
+        result: StepResult,
+        metrics: dict[str, float],
+        communication: Communication | None = None,
+        snapshots: Snapshotted | None = None,
     ) -> Progress:
         """Note a step that all members hold."""
         self._times.append((result.step, time.monotonic()))
@@ -38,6 +42,7 @@ class Meter:
             step_seconds=seconds,
             samples_per_second=self._batch / seconds if seconds else None,
             communication=communication,
+            snapshots=snapshots,
             metrics={**result.metrics, **metrics},
         )
 

@@ -12,7 +12,7 @@ from drivetrain.counts import Counts
 from drivetrain.position import StepResult
 from drivetrain.telemetry.meter import Meter
 from drivetrain.world.base import World
-from drivetrain_api.messages import Communication
+from drivetrain_api.messages import Communication, Snapshotted
 
 
 class Shown:
@@ -26,6 +26,8 @@ class Shown:
         self._logged: dict[str, float] = {}
         self.communication: Callable[[], Communication | None] = lambda: None
         """How gradients travel."""
+        self.snapshots: Callable[[], Snapshotted | None] = lambda: None
+        """What is in storage."""
         self.on_commit: list[Callable[[StepResult], None]] = []
         """The script's hooks."""
 
@@ -48,7 +50,7 @@ class Shown:
         if result is None:
             return
         self._waiting = None
-        progress = self._meter.visible(result, metrics, self.communication())
+        progress = self._meter.visible(result, metrics, self.communication(), self.snapshots())
         due = self._meter.report_due(progress)
         if self._world.rank == 0:
             for function in self.on_commit:

@@ -76,6 +76,8 @@ class Elastic:
         link.on_table(self._on_table)
         link.on_finish(self._on_finish)
         link.on_stop(self._on_stop)
+        self.before_end: Callable[[], object] = lambda: None
+        """Called where this process is about to end at somebody's wish; must not take longer than a second."""
 
     # --- the link's thread: note and wake, never touch torch --------------------------------------------------------
 
@@ -102,6 +104,7 @@ class Elastic:
 
     def _on_stop(self, reason: str) -> None:
         print(f"drivetrain: stopping: {reason}", file=sys.stderr, flush=True)
+        self.before_end()
         sys.stderr.flush()
         os._exit(0)
 
@@ -245,6 +248,7 @@ class Elastic:
         text = f"drivetrain: {reason}"
         print(text, file=sys.stderr, flush=True)
         self._link.error(text, remedy=code is RankExitCode.REPLACE_ME)
+        self.before_end()
         self._link.close()
         os._exit(code)
 

@@ -81,8 +81,19 @@ def _progress(view: View, told: Progress, old: ProgressStatus | None) -> Progres
         loss=_short(told.loss),
         samples_per_second=_short(told.samples_per_second),
         communication=_communication(told.communication),
+        durable_step=_durable(told, old),
         last_update_time=stamp(view.now),
     )
+
+
+def _durable(told: Progress, old: ProgressStatus | None) -> int | None:
+    """What was durable once stays so; after a loss it takes a moment until somebody knows of more."""
+    if told.snapshots is None:
+        return None
+    known = [
+        each for each in (told.snapshots.durable, old.durable_step if old is not None else None) if each is not None
+    ]
+    return max(known, default=None)
 
 
 def _communication(told: Communication | None) -> CommunicationStatus | None:

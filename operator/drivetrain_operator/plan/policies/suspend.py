@@ -11,7 +11,7 @@ from __future__ import annotations
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import ConditionType, TrainingJobStatus, Workers
 from drivetrain_operator.plan import slots
-from drivetrain_operator.plan.children import coordinators, of_role, use_up
+from drivetrain_operator.plan.children import coordinators, of_role, source_of_state, use_up
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.effects import DeletePod
@@ -29,7 +29,7 @@ def suspend(view: View, status: TrainingJobStatus) -> Decision:
     status = use_up(status, slots.parse(status.workers.indices))
     if not status.is_true(ConditionType.SUSPENDED):  # what is reported later is of an attempt that was given up
         status = status.model_copy(update={"progress": last_seen(view, status)})
-    status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", _how_far(status))
+    status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", _how_far(view, status))
     status = status.model_copy(update={"start_time": None, "resolved": None, "workers": Workers()})
     pods = [p for p in (*of_role(view, ROLE_WORKER), *coordinators(view)) if p.live]
     deletes = (DeletePod(p.name, p.uid, "the job is suspended") for p in pods)
@@ -45,11 +45,9 @@ def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     return forgiven(status).model_copy(update={"attempt": status.attempt + 1, "progress": None})
 
 
-def _how_far(status: TrainingJobStatus) -> str:
+def _how_far(view: View, status: TrainingJobStatus) -> str:
     if status.progress is None or not status.progress.step:
         return "spec.suspend is true"
     of = f" of {status.progress.steps}" if status.progress.steps is not None else ""
-    return (
-        f"spec.suspend is true; it was at step {status.progress.step}{of}, and goes on from its last run.save when it "
-        "is resumed, or from step 0"
-    )
+    where = f"it was at step {status.progress.step}{of}"
+    return f"spec.suspend is true; {where}, and goes on from {source_of_state(view)} when it is resumed"

@@ -19,7 +19,7 @@ from drivetrain_api.status import (
     TrainingJobStatus,
 )
 from drivetrain_operator.plan.causes import hopeless_process, last_line, process_reason
-from drivetrain_operator.plan.children import fresh_report
+from drivetrain_operator.plan.children import fresh_report, source_of_state
 from drivetrain_operator.plan.conditions import ended, stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.incidents import charge, starts_over
@@ -118,7 +118,7 @@ def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> Traini
     else:
         message = (
             f"every process that held the training state was lost{at}; "
-            f"attempt {attempt} started over from the last run.save, or from step 0"
+            f"attempt {attempt} started over from {source_of_state(view)}"
         )
     status = with_condition(view, status, ConditionType.STATE_LOST, True, "PartLost" if part else "NoSurvivor", message)
     counted = status.counted.model_copy(update={"state_lost": max(report.state_lost, status.counted.state_lost)})

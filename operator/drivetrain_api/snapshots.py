@@ -1,0 +1,63 @@
+"""TrainingJob.spec.snapshots: every step can be gone back to, whatever is lost."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from drivetrain_api.choices import SnapshotPrecision, WhenSlow
+from drivetrain_api.model import SpecModel
+
+
+class Storage(SpecModel):
+    """Where snapshots lie: a folder that all workers see."""
+
+    persistent_volume_claim: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="A PersistentVolumeClaim of the job's namespace, which all workers mount: ReadWriteMany where they "
+        "are on several nodes. Default: path is in the worker's own file system, where podTemplate has mounted "
+        "something that all workers share.",
+    )
+    path: str = Field(
+        default="drivetrain",
+        min_length=1,
+        max_length=512,
+        pattern=r"^/?[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
+        description="Folder, in the claim, or an absolute one without it. Each job has one of its own in it, named "
+        "NAMESPACE/JOB-UID, which is not deleted with the job.",
+    )
+
+
+class Snapshots(SpecModel):
+    """Write down what every step applies, so that the job goes on from its last step when all its state is lost."""
+
+    storage: Storage = Field(description="Where they lie.")
+    precision: SnapshotPrecision = Field(
+        default="exact",
+        description="How gradients are written, and so how they are applied: exact, or bf16, which rounds each step's "
+        "gradient before it is applied and takes less than half the bytes. Both restore bit by bit.",
+    )
+    base_every_steps: int = Field(
+        default=500,
+        ge=1,
+        le=1_000_000,
+        description="Steps between two bases: full copies of the state, written beside training a few megabytes a "
+        "step. A restore applies again what came after the last one.",
+    )
+    keep_bases: int = Field(
+        default=2, ge=1, le=1000, description="Bases that are kept, with all steps since the oldest of them."
+    )
+    commit_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=60,
+        description="Steps are written together so often: what a crash of all workers at once may cost. 0: each step "
+        "by itself. A stop that is asked for (suspend, drain) writes what there is.",
+    )
+    when_slow: WhenSlow = Field(
+        default="skip",
+        description="What happens when storage is slower than training: skip, training goes on, and steps cannot be "
+        "gone back to until the next base; or wait, up to five minutes a step.",
+    )
