@@ -57,9 +57,11 @@ format: setup ## Mend what of the style can be mended without a person
 generate: setup ## Write the CRD and the reference pages from the code
 	@$(PYTHON) scripts/generate
 
-.PHONY: bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator
+.PHONY: bench-snapshots bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator
 bench-operator: setup ## The operator beside a plain create loop, on a real API server (root; about 10 minutes)
 	@$(PYTHON) -m bench.operator_cost $(ARGS)
+bench-snapshots: setup ## What it costs that every step can be gone back to, beside full checkpoints (about 8 minutes)
+	@$(PYTHON) -m bench.snapshots $(ARGS)
 bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes)
 	@$(PYTHON) -m bench.recovery $(ARGS)
 bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)

@@ -116,7 +116,8 @@ class Bases:
     def _begin(self, number: int, name: BaseName, seat: Seat, small: bytes) -> None:
         self._share = share = _Share(number, name, seat, self._builder(name, seat))
         if small:
-            share.builder.add({"kind": "small", "size": len(small)}, [pack(small)])
+            kind, packed = pack(small)
+            share.builder.add({"kind": "small", "small": [kind, len(small)]}, [packed])
 
     def _builder(self, name: BaseName, seat: Seat) -> Builder:
         return Builder(
@@ -128,21 +129,22 @@ class Bases:
         share = self._share
         if share is None or self._is_over(share):
             return
-        planes = encode(unit.value.data, unit.value.dtype)
+        kinds, parts = encode(unit.value.data, unit.value.dtype)
         state = []
         for name, each in unit.state.items():
-            found = encode(each.data, each.dtype)
-            state.append([name, each.dtype, len(found)])
-            planes += found
+            found, planes = encode(each.data, each.dtype)
+            state.append([name, each.dtype, found])
+            parts += planes
         header = {
             "kind": "unit",
             "key": unit.key.told(),
             "step": unit.step,
             "dtype": unit.value.dtype,
+            "planes": kinds,
             "state": state,
             "order": unit.order,
         }
-        share.builder.add(header, [*planes, unit.rest])
+        share.builder.add(header, [*parts, unit.rest])
         share.units.append([*unit.key.told(), unit.step])
         if share.builder.size >= PACK_BYTES:
             self._write(share)

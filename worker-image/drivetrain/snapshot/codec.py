@@ -20,8 +20,8 @@ _SAMPLE: Final = 1 << 16
 """Bytes of a plane that are tried first."""
 _PAYS: Final = 0.95
 """What does not become smaller than this stays as it is."""
-_ROTATED: Final = {"float32": np.uint32, "bfloat16": np.uint16, "float16": np.uint16, "float64": np.uint64}
-"""Names of dtypes as torch has them: of floats, and the whole numbers of the same size."""
+_ROTATED: Final = ("float32", "float64", "bfloat16", "float16")
+"""Names of dtypes as torch has them: of floats."""
 _SIZES: Final = {
     "float32": 4,
     "float64": 8,
@@ -34,52 +34,53 @@ _SIZES: Final = {
     "int64": 8,
     "bool": 1,
 }
-RAW: Final = 0
-ZSTD: Final = 1
+RAW: Final = "r"
+ZSTD: Final = "z"
 
 Array = Any
 """numpy.ndarray; its stubs want type arguments that say nothing here."""
+Planes = tuple[str, list[bytes | memoryview]]
+"""How each is written, one letter each (RAW or ZSTD), and their bytes."""
 
 
-def encode(data: Array, dtype: str) -> list[bytes]:
-    """The planes of flat data (uint8, shape (elements * size,)), the most telling first. Each begins with how it is
-    written: RAW or ZSTD."""
+def encode(data: Array, dtype: str) -> Planes:
+    """The planes of flat data (uint8, shape (elements * size,)), the most telling first."""
     size = _SIZES.get(dtype, 1)
+    bytes_of = data.reshape(-1, size)
+    planes = [np.ascontiguousarray(bytes_of[:, number]) for number in reversed(range(size))]
     if dtype in _ROTATED:
-        kind = _ROTATED[dtype]
-        words = data.view(kind)
-        data = ((words << kind(1)) | (words >> kind(8 * size - 1))).view(np.uint8)
-    planes = data.reshape(-1, size)
-    return [_packed(np.ascontiguousarray(planes[:, number])) for number in reversed(range(size))]
+        first, second = planes[:2]
+        planes[0], planes[1] = (first << 1) | (second >> 7), (second & 0x7F) | (first & 0x80)
+    packed = [_packed(each) for each in planes]
+    return "".join(kind for kind, _ in packed), [each for _, each in packed]
 
 
-def decode(planes: Sequence[bytes | memoryview], dtype: str, count: int) -> Array:
+def decode(kinds: str, planes: Sequence[bytes | memoryview], dtype: str, count: int) -> Array:
     """The inverse: flat uint8 data of `count` elements, writable. Raises `Damaged`."""
     size = _SIZES.get(dtype, 1)
-    if len(planes) != size:
+    if not len(planes) == len(kinds) == size:
         raise Damaged(f"{len(planes)} planes of {dtype}, not {size}")
-    data = np.empty((count, size), np.uint8)
-    for number, plane in zip(reversed(range(size)), planes, strict=True):
-        data[:, number] = _unpacked(plane, count)
-    flat = data.reshape(-1)
+    found = [_unpacked(kind, plane, count) for kind, plane in zip(kinds, planes, strict=True)]
     if dtype in _ROTATED:
-        kind = _ROTATED[dtype]
-        words = flat.view(kind)
-        flat = ((words >> kind(1)) | (words << kind(8 * size - 1))).view(np.uint8)
-    return flat
+        first, second = found[:2]
+        found[0], found[1] = (first >> 1) | (second & 0x80), (second & 0x7F) | (first << 7)
+    data = np.empty((count, size), np.uint8)
+    for number, plane in zip(reversed(range(size)), found, strict=True):
+        data[:, number] = plane
+    return data.reshape(-1)
 
 
-def pack(data: bytes) -> bytes:
-    """Any bytes, compressed if that pays."""
+def pack(data: bytes) -> tuple[str, bytes | memoryview]:
+    """Any bytes, compressed if that pays: how they are written, and these."""
     return _packed(np.frombuffer(data, np.uint8))
 
 
-def unpack(data: bytes | memoryview, size: int) -> bytes:
+def unpack(kind: str, data: bytes | memoryview, size: int) -> bytes:
     """The inverse, for so many bytes. Raises `Damaged`."""
-    return bytes(_unpacked(data, size))
+    return bytes(_unpacked(kind, data, size))
 
 
-def _packed(plane: Array) -> bytes:
+def _packed(plane: Array) -> tuple[str, bytes | memoryview]:
     if len(plane):
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False, write_content_size=True)
         middle = max(0, len(plane) // 2 - _SAMPLE // 2)
@@ -87,22 +88,19 @@ def _packed(plane: Array) -> bytes:
         if len(compressor.compress(sample.data)) < _PAYS * len(sample):
             found: bytes = compressor.compress(plane.data)
             if len(found) < _PAYS * len(plane):
-                return bytes([ZSTD]) + found
-    return bytes([RAW]) + bytes(plane)
+                return ZSTD, found
+    plane.flags.writeable = False  # else there would be no checksum of it without a copy
+    return RAW, plane
 
 
-def _unpacked(plane: bytes | memoryview, count: int) -> Array:
-    view = memoryview(plane)
-    if not len(view):
-        raise Damaged("an empty plane")
-    kind, body = view[0], view[1:]
+def _unpacked(kind: str, plane: bytes | memoryview, count: int) -> Array:
     if kind == RAW:
-        found = np.frombuffer(body, np.uint8)
+        found = np.frombuffer(plane, np.uint8)
     elif kind == ZSTD:
         try:
-            if zstandard.frame_content_size(body) != count:
+            if zstandard.frame_content_size(plane) != count:
                 raise Damaged("a compressed plane has another size than its record says")
-            found = np.frombuffer(zstandard.ZstdDecompressor().decompress(body, max_output_size=count), np.uint8)
+            found = np.frombuffer(zstandard.ZstdDecompressor().decompress(plane, max_output_size=count), np.uint8)
         except zstandard.ZstdError as error:
             raise Damaged(f"a compressed plane: {error}") from None
     else:

@@ -260,16 +260,16 @@ def _by_step(segments: list[SegmentName], span: Span) -> dict[int, SegmentName]:
 def _slice(keys: tuple[Key, ...], frame: Frame) -> tuple[Slice, bytes]:
     header, parts = frame.header, frame.parts()
     count = sum(each.size for each in keys)
-    planes = header["planes"]
-    data = decode(parts[:planes], header["dtype"], count) if count else np.empty(0, np.uint8)
-    at, rows = planes, []
+    kinds = header["planes"]
+    data = decode(kinds, parts[: len(kinds)], header["dtype"], count) if count else np.empty(0, np.uint8)
+    at, rows = len(kinds), []
     for name, shape, dimensions, number, dtype, coalesced, first, second in header["rows"]:
-        indices, values = parts[at : at + first], parts[at + first : at + first + second]
-        at += first + second
-        found = decode(indices, "int64", number * dimensions)
-        row = decode(values, dtype, number * math.prod(shape[dimensions:]))
+        middle, end = at + len(first), at + len(first) + len(second)
+        found = decode(first, parts[at:middle], "int64", number * dimensions)
+        row = decode(second, parts[middle:end], dtype, number * math.prod(shape[dimensions:]))
+        at = end
         rows.append(Rows(name, tuple(shape), found, dimensions, number, row, dtype, bool(coalesced)))
-    small = unpack(parts[at], header["small"]) if header["small"] else b""
+    small = b"" if header["small"] is None else unpack(header["small"][0], parts[at], header["small"][1])
     return Slice(keys, data, header["dtype"], tuple(rows)), small
 
 

@@ -2,7 +2,7 @@
 
 An object is the magic bytes, then frames: length of the header and of the body (two little-endian uint32), CRC32C of
 both parts, the header (JSON), the body. Its first frame says what the object is, its last one (`"end"`) has the number
-of frames before it and the sha256 of all bytes before it. Knows nothing of torch.
+of frames before it and the sha256 of their lengths and checksums. Knows nothing of torch.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Builder:
         length = sum(len(each) for each in parts)
         sum_ = google_crc32c.value(told)
         for each in parts:
-            sum_ = google_crc32c.extend(sum_, bytes(each))
+            sum_ = google_crc32c.extend(sum_, each)
         lengths = _LENGTHS.pack(len(told), length, sum_)
+        self._hash.update(lengths)
         for chunk in (lengths, told, *parts):
             self._chunks.append(chunk)
-            self._hash.update(chunk)
             self.size += len(chunk)
         self._frames += 1
 
@@ -81,6 +81,7 @@ def read(data: bytes | memoryview) -> Iterator[Frame]:
     if bytes(view[: len(MAGIC)]) != MAGIC:
         raise Damaged("it does not begin like a snapshot")
     at, frames, ended = len(MAGIC), 0, False
+    hasher = hashlib.sha256(MAGIC)
     while at < len(view):
         if ended:
             raise Damaged("something follows its end")
@@ -94,13 +95,14 @@ def read(data: bytes | memoryview) -> Iterator[Frame]:
             raise Damaged(f"the checksum of record {frames} differs")
         header = _header(view[begin : begin + told])
         if header.get("kind") == "end":
-            if header["frames"] != frames or header["sha256"] != hashlib.sha256(view[:at]).hexdigest():
+            if header["frames"] != frames or header["sha256"] != hasher.hexdigest():
                 raise Damaged("its end is that of another object")
             ended = True
         else:
             if frames == 0 and (header.get("kind") != "head" or header.get("format") != FORMAT):
                 raise Damaged(f"its format is {header.get('format')}, this version of drivetrain reads {FORMAT}")
             yield Frame(header, view[begin + told : begin + told + length])
+        hasher.update(view[at:begin])
         frames += 1
         at = begin + told + length
     if not ended:

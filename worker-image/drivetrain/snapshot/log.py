@@ -110,6 +110,11 @@ class Log:
         self._thread = Background("drivetrain-log", most_bytes, self._look)
 
     @property
+    def defect(self) -> BaseException | None:
+        """What has ended the thread."""
+        return self._thread.defect
+
+    @property
     def waiting_bytes(self) -> int:
         """Backlog."""
         return self._thread.waiting_bytes
@@ -158,26 +163,24 @@ class Log:
             number = segment.tables[slices.keys] = len(segment.tables)
             segment.builder.add({"kind": "table", "number": number, "keys": [each.told() for each in slices.keys]})
         count = sum(each.size for each in slices.keys)
-        parts = encode(slices.data, slices.dtype) if count else []
+        kinds, parts = encode(slices.data, slices.dtype) if count else ("", [])
         rows: list[list[Any]] = []
-        in_rows = 0
         for each in slices.rows:
             indices, values = encode(each.indices, "int64"), encode(each.values, each.dtype)
-            lengths = len(indices), len(values)
-            rows.append([each.name, each.shape, each.dimensions, each.number, each.dtype, each.coalesced, *lengths])
-            parts += [*indices, *values]
-            in_rows += sum(lengths)
-        small = [pack(slices.small)] if slices.small else []
+            about = [each.name, each.shape, each.dimensions, each.number, each.dtype, each.coalesced]
+            rows.append([*about, indices[0], values[0]])
+            parts += [*indices[1], *values[1]]
+        small = pack(slices.small) if slices.small else None
         header = {
             "kind": "step",
             "step": slices.step,
             "table": number,
             "dtype": slices.dtype,
-            "planes": len(parts) - in_rows,
+            "planes": kinds,
             "rows": rows,
-            "small": len(slices.small),
+            "small": None if small is None else [small[0], len(slices.small)],
         }
-        segment.builder.add(header, [*parts, *small])
+        segment.builder.add(header, [*parts, *([] if small is None else [small[1]])])
         segment.last = slices.step
         if self._commit_seconds <= 0 or segment.builder.size >= SEGMENT_BYTES:
             self._commit()

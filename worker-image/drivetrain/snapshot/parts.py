@@ -54,6 +54,11 @@ class Range:
     def key(self) -> Key:
         return self.held.key(self.first, self.last)
 
+    def of(self, like: torch.Tensor) -> torch.Tensor:
+        """These elements of a tensor of the same shape, flat."""
+        flat = like.view(-1) if self.held.order is None and like.is_contiguous() else self.held.flat(like)
+        return flat if self.last - self.first == flat.numel() else flat[self.first : self.last]
+
 
 def held_by(strategy: Strategy, rank: int, world: int) -> list[Held]:
     """All that this rank has: the optimizer's parameters in its order, then the others that the model has."""

@@ -100,7 +100,9 @@ class Recorder:
         self._capture: _Capture | None = None
         self.seat: Seat | None = None
         self._base_due = False
-        self._ranges: tuple[tuple[object, ...], list[Range]] | None = None
+        self._trained: int | None = None
+        """Digest of what was trained when that was written last."""
+        self._ranges: tuple[tuple[object, ...], list[Range], tuple[Key, ...]] | None = None
         self._elementwise: bool | None = None
         self._buffers: list[torch.Tensor] = []
         """To copy slices into: what the log has done with."""
@@ -124,15 +126,14 @@ class Recorder:
         if seat != self.seat:
             self.seat, self._base_due = seat, True
             self._pieces.forget()
-            self._capture = None
+            self._capture, self._trained = None, None
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
-        ranges = self._ranges_of(record, rank, world)
-        gradients = record.gradients
-        views = [each.held.flat(_given(gradients[each.held.place]))[each.first : each.last] for each in ranges]
+        ranges, keys = self._ranges_of(record, rank, world)
+        views = [each.of(_given(record.gradients[each.held.place])) for each in ranges]
         self._pending = _Pending(
             seat,
             record.step,
-            tuple(each.key for each in ranges),
+            keys,
             self._copied(views),
             self._rows(record, rank, world),
             {
@@ -143,18 +144,19 @@ class Recorder:
                 "skipped": record.skipped,
                 "buffers": dict(record.buffers),
             },
-            self._pieces.changed({small.GROUPS: self._groups}) if seat.speaks else {},
+            self._pieces.changed(self._before()) if seat.speaks else {},
         )
         self.blocked_seconds += time.perf_counter() - began
 
-    def _ranges_of(self, record: Record, rank: int, world: int) -> list[Range]:
+    def _ranges_of(self, record: Record, rank: int, world: int) -> tuple[list[Range], tuple[Key, ...]]:
         """Of the dense gradients that there are."""
-        used = tuple(each is not None and not each.is_sparse for each in record.gradients)
+        used = [each is not None and not each.is_sparse for each in record.gradients]
         known = (rank, world, self._where()[0], self._strategy.trained.digest, used)
         if self._ranges is None or self._ranges[0] != known:
-            held = [each for each in held_by(self._strategy, rank, world) if each.place >= 0 and used[each.place]]
-            self._ranges = (known, shared_out(held))
-        return self._ranges[1]
+            held = held_by(self._strategy, rank, world)
+            ranges = shared_out([each for each in held if each.place >= 0 and used[each.place]])
+            self._ranges = (known, ranges, tuple(each.key for each in ranges))
+        return self._ranges[1:]
 
     def _copied(self, views: list[torch.Tensor]) -> torch.Tensor:
         """In memory of their own, one after another."""
@@ -229,19 +231,35 @@ class Recorder:
         put = self.log.put(pending.seat, slices, lambda: self._buffers.append(data))
         if not put:
             self._pieces.forget()
+            self._trained = None
 
     @property
     def _with_large(self) -> bool:
         return not self._hooked()
 
-    def _after(self, large: bool) -> Mapping[str, Callable[[], Any]]:
+    def _before(self) -> Mapping[str, Callable[[], Any]]:
+        """Pieces that decide how a step is applied."""
+        found: dict[str, Callable[[], Any]] = {small.GROUPS: self._groups}
+        if self._trained != self._strategy.trained.digest:
+            self._trained = self._strategy.trained.digest
+            found[f"{small.STATE}trained"] = _reader(self._state, "trained")
+        return found
+
+    def _after(self, large: bool, *, every: bool = False) -> Mapping[str, Callable[[], Any]]:
         """Pieces of the state, as they are now."""
         found: dict[str, Callable[[], Any]] = {small.GROUPS: self._groups, small.POSITION: self._position.dump}
         for name in self._state.kept:
             if name in _OURS or (not large and self._state.bytes_of(name) > LARGE):
                 continue
-            found[small.STATE + name] = _reader(self._state, name)
+            if name != "trained" or every or self._is_trained_otherwise():
+                found[small.STATE + name] = _reader(self._state, name)
         return found
+
+    def _is_trained_otherwise(self) -> bool:
+        """Than was written last: a long list, and the same in nearly every step."""
+        trained, before = self._strategy.trained, self._trained
+        self._trained = trained.digest if trained.change() is None else None
+        return self._trained is None or self._trained != before
 
     # --- a base -------------------------------------------------------------------------------------------------------
 
@@ -252,7 +270,7 @@ class Recorder:
         told = b""
         sizes: dict[str, int] = {}
         if seat.speaks:
-            every = small.Pieces().changed(self._after(large=True))
+            every = small.Pieces().changed(self._after(large=True, every=True))
             buffers = self._state.beside_parameters()
             told = wire.dump({"pieces": every, "buffers": buffers, "optimizer": self._optimizer_name})
             sizes = self._sizes()

@@ -83,7 +83,9 @@ class Restore:
         for frame in found.base_of(point):
             kind = frame.header["kind"]
             if kind == "small":
-                told = small.load(unpack(frame.parts()[0], frame.header["size"]), self._known)
+                told = small.load(
+                    unpack(frame.header["small"][0], frame.parts()[0], frame.header["small"][1]), self._known
+                )
                 self._refuse_other_optimizer(told["optimizer"])
                 self._pieces, buffers = dict(told["pieces"]), told["buffers"]
             elif kind == "unit":
@@ -101,12 +103,13 @@ class Restore:
     def _unit(self, frame: Frame) -> _Unit:
         header, parts = frame.header, frame.parts()
         key = Key.read(header["key"])
-        at = len(parts) - 1 - sum(each[2] for each in header["state"])
-        value = from_bytes(decode(parts[:at], header["dtype"], key.size), header["dtype"])
+        at = len(header["planes"])
+        value = from_bytes(decode(header["planes"], parts[:at], header["dtype"], key.size), header["dtype"])
         state = {}
-        for name, dtype, planes in header["state"]:
-            state[name] = from_bytes(decode(parts[at : at + planes], dtype, key.size), dtype)
-            at += planes
+        for name, dtype, kinds in header["state"]:
+            planes = parts[at : at + len(kinds)]
+            state[name] = from_bytes(decode(kinds, planes, dtype, key.size), dtype)
+            at += len(kinds)
         rest = small.piece(bytes(parts[-1]), self._known)
         return _Unit(key, header["step"], value, state, rest, tuple(header["order"]))
 

@@ -131,7 +131,8 @@ class Snapshots:
     def told(self) -> Snapshotted:
         """For the outside, by the rank that writes for all."""
         log, bases = self.recorder.log, self.recorder.bases
-        failure = log.failure or bases.failure
+        defect = log.defect or bases.thread.defect
+        failure = log.failure or bases.failure or (None if defect is None else f"{type(defect).__name__}: {defect}")
         return Snapshotted(
             durable=self._durable,
             bytes_written=log.written_bytes + bases.written_bytes,
