@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -278,6 +278,20 @@ class Run:
         self._entering()
         return self._skip(batch.step)
 
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What happens to parameters meanwhile is the runtime's doing."""
+        snapshots, ours = self._snapshots, self._operations.subject.ours
+        if snapshots is not None:
+            with ours():
+                snapshots.recorder.look_away()
+        try:
+            yield
+        finally:
+            if snapshots is not None:
+                with ours():
+                    snapshots.recorder.look_again()
+
     def _entering(self) -> None:
         """The script has come to its next step, or to its end: what came before is complete."""
         if self._snapshots is not None:
@@ -301,6 +315,9 @@ class Run:
 
     def _stepped(self, result: StepResult) -> StepResult:
         self._given_up = None
+        if self._snapshots is not None:
+            with self._operations.subject.ours():
+                self._snapshots.applied(result.step)
         self._operations.stepped()
         self._shown.made(result)
         self._operations.refuse()
@@ -342,7 +359,8 @@ class Run:
             with made.training_step.evaluating(transport, self._operations.live_ranks) as seat:
                 return evaluator.run(seat, transport.interrupt.check if transport else lambda: None)
 
-        return evaluator.outcome(self._operations.reduce(batch, contribute, Kind.EVALUATE, evaluator.size))
+        with self._aside():
+            return evaluator.outcome(self._operations.reduce(batch, contribute, Kind.EVALUATE, evaluator.size))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimizer and all registered state to `path`, by one rank, atomically and durably.
@@ -364,7 +382,8 @@ class Run:
 
         # All ranks look, so that all of them raise.
         refuse_what_cannot_be_saved({name: part.state_dict() for name, part in self._state.scripts.items()})
-        self._operations.reduce(1, contribute, Kind.SAVE)
+        with self._aside():
+            self._operations.reduce(1, contribute, Kind.SAVE)
 
     def finish(self) -> None:
         """End this process's part: waits until all members have finished. Called when the script ends by itself."""

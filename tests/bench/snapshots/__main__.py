@@ -69,7 +69,7 @@ def checkpoint(folder: Path, steps: int, kind: str) -> tuple[int, int]:
     made = run._prepared()
     state = {"model": made.model.state_dict(), "optimizer": made.update.state.optimizer.state_dict()}
     target = folder / f"dcp-{kind}"
-    dcp.save(state, checkpoint_id=target, no_dist=True)
+    dcp.save(state, checkpoint_id=target, no_dist=True)  # type: ignore[attr-defined]
     size = sum(each.stat().st_size for each in target.iterdir())
     tensors = [*state["model"].values()]
     tensors += [value for each in state["optimizer"]["state"].values() for value in each.values() if value.dim()]

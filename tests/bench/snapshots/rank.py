@@ -46,8 +46,8 @@ def timed(run: Run, blocks: int) -> dict[str, Any]:
     assert snapshots is not None
     recorder = snapshots.recorder
     times: dict[bool, list[float]] = {True: [], False: []}
-    blocked, at = [], 0
-    for batch in run.batches():
+    blocked = []
+    for at, batch in enumerate(run.batches()):
         block, inside = divmod(at, BLOCK)
         on = block % 2 == 0
         if inside == 0:
@@ -61,7 +61,6 @@ def timed(run: Run, blocks: int) -> dict[str, Any]:
             times[on].append(time.perf_counter() - began)
             if on:
                 blocked.append(recorder.blocked_seconds - before)
-        at += 1
     recorder.flush(30.0)
     return {"on": times[True], "off": times[False], "blocked": blocked}
 

@@ -15,11 +15,14 @@ from drivetrain.snapshot.found import Found
 from drivetrain.snapshot.storage.local import Local
 from drivetrain.state import digest
 from drivetrain_api.runtime import RuntimeSnapshots
-from unit.runtime.parts import KINDS, MODES, Data, forward, make, make_optimizer
+from unit.runtime.parts import MODES, Data, forward, make, make_optimizer
 from unit.runtime.together import Pipe, Worlds, together
 from unit.runtime.training import Case, settings
 
+KINDS = ("all", "LoRA", "not given", "tied", "odd state")
 STEPS = 6
+SAME = ("replicas", "ZeRO 3", "tensor, ZeRO 1")
+"""These come back as they were, too, and train to the end."""
 BACK = 4
 """The step that runs come back to."""
 
@@ -52,7 +55,7 @@ def train(pipe: Pipe, case: Case, ports: dict[str, int], folder: Path, base: int
             found[kind].append(saved(run, path))
         run.finish()
         assert run._snapshots is not None
-        run._snapshots.recorder.bases.thread.drain(30.0)
+        assert run._snapshots.recorder.bases.thread.drain(30.0)
         recorder = run._snapshots.recorder
         assert recorder.bases.thread.defect is None
         assert recorder.bases.failure is None, recorder.bases.failure
@@ -89,16 +92,15 @@ def forget(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("base", [500, 2])
-def test_every_mode_comes_back_in_every_other(mode: str, base: int, tmp_path: Path) -> None:
+def test_every_mode_comes_back_in_another(mode: str, tmp_path: Path) -> None:
     world, case = MODES[mode]
     worlds = Worlds(KINDS)  # as long as the ranks need them
-    was = together(train, world, case, worlds.ports, tmp_path, base)[0]
+    was = together(train, world, case, worlds.ports, tmp_path, 500 if mode in SAME else 2)[0]
     for kind in KINDS:
         forget(tmp_path / kind)
     names = list(MODES)
     other = names[(names.index(mode) + 5) % len(names)]
-    for again in (mode, other):
+    for again in (mode, other) if mode in SAME else (other,):
         copy = tmp_path / "again" / again.replace(" ", "")
         for kind in KINDS:
             shutil.copytree(tmp_path / kind, copy / kind)

@@ -207,7 +207,6 @@ class Bases:
         }
         text = sealed(manifest)
         if self._persist(share, lambda: write_own(self._storage, share.name.manifest, [text])):
-            self.failure = None
             self.complete = share.name
             self.on_complete(share.name)
 
@@ -235,7 +234,10 @@ class Bases:
         def failed(message: str) -> None:
             self.failure = message
 
-        return persistently(work, failed, lambda: self._is_over(share))
+        done = persistently(work, failed, lambda: self._is_over(share))
+        if done:
+            self.failure = None
+        return done
 
 
 def uncovered(keys: Sequence[Key], sizes: Mapping[str, int]) -> str:

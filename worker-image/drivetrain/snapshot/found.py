@@ -19,7 +19,7 @@ from drivetrain.snapshot.codec import Array, decode, unpack
 from drivetrain.snapshot.errors import Damaged, Exists, Fenced, Missing, StorageError
 from drivetrain.snapshot.frames import Frame, read, sealed, unsealed
 from drivetrain.snapshot.keys import Key
-from drivetrain.snapshot.log import Rows
+from drivetrain.snapshot.log import Rows, Written
 from drivetrain.snapshot.names import BASES, LOG, MANIFEST, RUNS, BaseName, SegmentName, run_name, run_number
 from drivetrain.snapshot.storage import Storage
 
@@ -61,6 +61,7 @@ class Slice:
     data: Array
     dtype: str
     rows: tuple[Rows, ...]
+    values: Written | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Found:
 
     def steps_of(self, point: Point) -> Iterator[Step]:
         """The records of the steps since, in order."""
-        open_: dict[SegmentName, dict[int, tuple[tuple[Key, ...], Frame]]] = {}
+        open_: dict[SegmentName, _Segment] = {}
         for step in range(point.base.step, point.step):
             names = point.segments[step]
             for name in names:
@@ -201,19 +202,17 @@ class Found:
             slices, small = [], b""
             for name in names:
                 try:
-                    keys, frame = open_[name][step]
-                    each, told = _slice(keys, frame)
+                    each, told = _slice(open_[name].tables, open_[name].frames[step])
                 except (Damaged, KeyError, ValueError, TypeError, IndexError) as error:
                     self.damaged[str(name)] = f"step {step}: {error}"
                     raise _Bad(str(error)) from error
                 slices.append(each)
                 small = told or small
             yield Step(step, tuple(slices), small)
-            open_ = {name: frames for name, frames in open_.items() if name.last > step}
+            open_ = {name: segment for name, segment in open_.items() if name.last > step}
 
-    def _segment(self, name: SegmentName) -> dict[int, tuple[tuple[Key, ...], Frame]]:
-        found: dict[int, tuple[tuple[Key, ...], Frame]] = {}
-        tables: dict[int, tuple[Key, ...]] = {}
+    def _segment(self, name: SegmentName) -> _Segment:
+        found, tables = {}, {}
         try:
             for frame in read(self.storage.read(str(name))):
                 header = frame.header
@@ -224,11 +223,20 @@ class Found:
                 elif header["kind"] == "table":
                     tables[header["number"]] = tuple(Key.read(each) for each in header["keys"])
                 elif header["kind"] == "step":
-                    found[header["step"]] = (tables[header["table"]], frame)
+                    found[header["step"]] = frame
         except (Damaged, Missing, KeyError, TypeError, ValueError) as error:
             self.damaged[str(name)] = str(error)
             raise _Bad(str(error)) from error
-        return found
+        return _Segment(tables, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """One that was read."""
+
+    tables: dict[int, tuple[Key, ...]]
+    frames: dict[int, Frame]
+    """By step."""
 
 
 class _Bad(Exception):
@@ -257,8 +265,9 @@ def _by_step(segments: list[SegmentName], span: Span) -> dict[int, SegmentName]:
     return found
 
 
-def _slice(keys: tuple[Key, ...], frame: Frame) -> tuple[Slice, bytes]:
+def _slice(tables: Mapping[int, tuple[Key, ...]], frame: Frame) -> tuple[Slice, bytes]:
     header, parts = frame.header, frame.parts()
+    keys = tables[header["table"]]
     count = sum(each.size for each in keys)
     kinds = header["planes"]
     data = decode(kinds, parts[: len(kinds)], header["dtype"], count) if count else np.empty(0, np.uint8)
@@ -269,8 +278,14 @@ def _slice(keys: tuple[Key, ...], frame: Frame) -> tuple[Slice, bytes]:
         row = decode(second, parts[middle:end], dtype, number * math.prod(shape[dimensions:]))
         at = end
         rows.append(Rows(name, tuple(shape), found, dimensions, number, row, dtype, bool(coalesced)))
+    values = None
+    if header["values"] is not None:
+        number, dtype, kinds = header["values"]
+        size = sum(each.size for each in tables[number])
+        values = Written(tables[number], decode(kinds, parts[at : at + len(kinds)], dtype, size), dtype)
+        at += len(kinds)
     small = b"" if header["small"] is None else unpack(header["small"][0], parts[at], header["small"][1])
-    return Slice(keys, data, header["dtype"], tuple(rows)), small
+    return Slice(keys, data, header["dtype"], tuple(rows), values), small
 
 
 def reach(segments: Iterable[SegmentName], base: int, world: int) -> int:

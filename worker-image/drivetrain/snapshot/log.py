@@ -42,6 +42,16 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Parameters as they are."""
+
+    keys: tuple[Key, ...]
+    data: Array
+    """Of all keys one after another: flat uint8 data."""
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Slices:
     """What one rank has of one step."""
 
@@ -53,10 +63,14 @@ class Slices:
     rows: Sequence[Rows]
     small: bytes
     """What belongs to the step beside the gradient (see small.py); empty if another rank says it."""
+    values: Written | None = None
+    """What the script has made of parameters before the next step, if it does that."""
 
     @property
     def bytes(self) -> int:
-        return len(self.data) + len(self.small) + sum(len(each.indices) + len(each.values) for each in self.rows)
+        values = 0 if self.values is None else len(self.values.data)
+        rows = sum(len(each.indices) + len(each.values) for each in self.rows)
+        return len(self.data) + len(self.small) + values + rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +172,7 @@ class Log:
             head = {"of": "log", "run": seat.run, "epoch": seat.epoch, "rank": seat.rank, "world": seat.world}
             self._open = _Segment(seat, Builder(head), slices.step, slices.step, time.monotonic(), {})
         segment = self._open
-        number = segment.tables.get(slices.keys)
-        if number is None:
-            number = segment.tables[slices.keys] = len(segment.tables)
-            segment.builder.add({"kind": "table", "number": number, "keys": [each.told() for each in slices.keys]})
+        number = _table(segment, slices.keys)
         count = sum(each.size for each in slices.keys)
         kinds, parts = encode(slices.data, slices.dtype) if count else ("", [])
         rows: list[list[Any]] = []
@@ -170,6 +181,11 @@ class Log:
             about = [each.name, each.shape, each.dimensions, each.number, each.dtype, each.coalesced]
             rows.append([*about, indices[0], values[0]])
             parts += [*indices[1], *values[1]]
+        written: list[Any] | None = None
+        if slices.values is not None and slices.values.keys:
+            found, planes = encode(slices.values.data, slices.values.dtype)
+            written = [_table(segment, slices.values.keys), slices.values.dtype, found]
+            parts += planes
         small = pack(slices.small) if slices.small else None
         header = {
             "kind": "step",
@@ -178,6 +194,7 @@ class Log:
             "dtype": slices.dtype,
             "planes": kinds,
             "rows": rows,
+            "values": written,
             "small": None if small is None else [small[0], len(slices.small)],
         }
         segment.builder.add(header, [*parts, *([] if small is None else [small[1]])])
@@ -226,3 +243,12 @@ class Log:
     def _crowded(self) -> bool:
         """What waits behind a segment that cannot be written needs its memory."""
         return self._wait_seconds <= 0 and not self._thread.room(SEGMENT_BYTES)
+
+
+def _table(segment: _Segment, keys: tuple[Key, ...]) -> int:
+    """Number of these keys in the segment; written when they occur first."""
+    number = segment.tables.get(keys)
+    if number is None:
+        number = segment.tables[keys] = len(segment.tables)
+        segment.builder.add({"kind": "table", "number": number, "keys": [each.told() for each in keys]})
+    return number

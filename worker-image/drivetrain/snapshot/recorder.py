@@ -23,13 +23,14 @@ from drivetrain.position import Position
 from drivetrain.snapshot import small
 from drivetrain.snapshot.base import Bases, Unit, Values
 from drivetrain.snapshot.keys import Key, Seat
-from drivetrain.snapshot.log import Log, Rows, Slices
+from drivetrain.snapshot.log import Log, Rows, Slices, Written
 from drivetrain.snapshot.names import BaseName
 from drivetrain.snapshot.parts import Range, held_by, shared_out
 from drivetrain.snapshot.storage import Storage
 from drivetrain.snapshot.tensors import dtype_name, flat_bytes
+from drivetrain.snapshot.watch import Watch
 from drivetrain.state import TrainingState
-from drivetrain.update import Record
+from drivetrain.update import Record, parameters_of
 from drivetrain_api.runtime import RuntimeSnapshots
 
 LARGE: Final = 1 << 20
@@ -100,6 +101,10 @@ class Recorder:
         self._capture: _Capture | None = None
         self.seat: Seat | None = None
         self._base_due = False
+        self._watch = Watch()
+        self._touched = False
+        self.scripted = False
+        """The script changes parameters between the steps: they are written, too."""
         self._trained: int | None = None
         """Digest of what was trained when that was written last."""
         self._ranges: tuple[tuple[object, ...], list[Range], tuple[Key, ...]] | None = None
@@ -127,6 +132,7 @@ class Recorder:
             self.seat, self._base_due = seat, True
             self._pieces.forget()
             self._capture, self._trained = None, None
+            self._watch.forget()
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
         ranges, keys = self._ranges_of(record, rank, world)
         views = [each.of(_given(record.gradients[each.held.place])) for each in ranges]
@@ -204,6 +210,20 @@ class Recorder:
         groups = self._strategy.optimizer.param_groups
         return [{name: each for name, each in group.items() if name != "params"} for group in groups]
 
+    def applied(self, step: int) -> None:
+        """It was."""
+        if not self.scripted and self._pending is not None:
+            self._touched = False
+            self._watch.after(step, [*self._strategy.trained.every, *parameters_of(self._strategy.optimizer)])
+
+    def look_away(self) -> None:
+        """What happens to parameters from now on (they are put together for a file) is not the script's doing."""
+        self._touched |= self._watch.changed()
+
+    def look_again(self) -> None:
+        """From now on it is."""
+        self._watch.again()
+
     # --- the script has come to the next one --------------------------------------------------------------------------
 
     def entering(self) -> None:
@@ -220,6 +240,11 @@ class Recorder:
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        same = self._where()[0] == pending.seat.epoch  # else they may be what a peer has
+        if same and not self.scripted and (self._touched or self._watch.changed()):
+            self.scripted = True
+            self._base_due |= self._strategy.sharded is None  # else other ranks may find out at other steps
+            print("drivetrain: snapshots: the script changes parameters between steps; they are written with each step")
         told = b""
         if pending.seat.speaks:
             after = self._pieces.changed(self._after(self._with_large))
@@ -227,11 +252,21 @@ class Recorder:
             sums = self._strategy.sums_over_parts
             told = small.dump({**pending.record, "sums": sums}, pending.before, after)
         data = pending.data
-        slices = Slices(pending.step, pending.keys, flat_bytes(data), dtype_name(data.dtype), pending.rows, told)
+        values = self._values(pending) if self.scripted else None
+        slices = Slices(
+            pending.step, pending.keys, flat_bytes(data), dtype_name(data.dtype), pending.rows, told, values
+        )
         put = self.log.put(pending.seat, slices, lambda: self._buffers.append(data))
         if not put:
             self._pieces.forget()
             self._trained = None
+
+    def _values(self, pending: _Pending) -> Written:
+        """This rank's share of all parameters, as the script has left them."""
+        ranges = shared_out(held_by(self._strategy, pending.seat.rank, pending.seat.world))
+        views = [each.of(each.held.tensor.detach()) for each in ranges]
+        data = torch.cat([each.cpu() for each in views]) if views else torch.empty(0)
+        return Written(tuple(each.key for each in ranges), flat_bytes(data), dtype_name(data.dtype))
 
     @property
     def _with_large(self) -> bool:
@@ -297,7 +332,7 @@ class Recorder:
 
     def _may_spread(self) -> bool:
         """Whether the replay of a part is right while others are not there yet."""
-        if self._hooked():
+        if self._hooked() or self.scripted:
             return False
         if self._elementwise is None:
             try:

@@ -22,6 +22,7 @@ from drivetrain.snapshot.errors import Damaged
 from drivetrain.snapshot.found import Found, Point, Step
 from drivetrain.snapshot.frames import Frame
 from drivetrain.snapshot.keys import Key
+from drivetrain.snapshot.log import Written
 from drivetrain.snapshot.tensors import from_bytes
 from drivetrain.state import TrainingState
 from drivetrain.update import Record, State, apply, parameters_of
@@ -78,6 +79,7 @@ class Restore:
 
     def _units(self, found: Found, point: Point) -> Iterable[_Unit]:
         self._pieces: dict[str, bytes] = {}
+        self._since: set[str] = set()
         buffers: dict[str, Any] = {}
         units: list[_Unit] = []
         for frame in found.base_of(point):
@@ -158,7 +160,18 @@ class Restore:
             apply(State(self._strategy.model, optimizer), made)
         if not record["skipped"]:
             self._on_update(StepResult(record["step"], math.nan))
+        for each in step.slices:
+            if each.values is not None:
+                self._overwrite(each.values)
         self._take(told["after"])
+
+    def _overwrite(self, written: Written) -> None:
+        """What the script made of parameters before the next step."""
+        values, at = from_bytes(written.data, written.dtype), 0
+        with torch.no_grad():
+            for key in written.keys:
+                _fill(self._parameter(key).data, key, values[at : at + key.size])
+                at += key.size
 
     def _gradients(self, step: Step) -> dict[int, torch.Tensor]:
         """By id of the parameter."""
@@ -197,6 +210,7 @@ class Restore:
     def _take(self, pieces: dict[str, bytes]) -> None:
         """What has changed; what decides about the next update counts at once."""
         self._pieces |= pieces
+        self._since |= pieces.keys()
         if small.GROUPS in pieces or f"{small.STATE}trained" in pieces:
             self._load_hyperparameters(trained=f"{small.STATE}trained" in pieces)
 
@@ -215,13 +229,14 @@ class Restore:
             group.update(wanted)
 
     def _load_pieces(self, *, first: bool = False) -> None:
-        """All pieces as they are now: at first what has to be there before a step, at last all."""
+        """All pieces as they are in the base, or at last those that have changed since: what steps applied again have
+        made of the others is newer than what is known of them."""
         self._load_hyperparameters(trained=True)
         prefix = small.STATE
         state = {
             name.removeprefix(prefix): small.piece(told, self._known)
             for name, told in self._pieces.items()
-            if name.startswith(prefix) and name != f"{prefix}trained"
+            if name.startswith(prefix) and name != f"{prefix}trained" and (first or name in self._since)
         }
         self._state.load_some(state)
         if not first:

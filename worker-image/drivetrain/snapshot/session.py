@@ -123,6 +123,10 @@ class Snapshots:
     def applying(self, record: Record) -> None:
         self.recorder.applying(record)
 
+    def applied(self, step: int) -> None:
+        """A step was applied here, with the script's share in it; the script goes on."""
+        self.recorder.applied(step)
+
     def entering(self) -> None:
         """The script has come to its next step, or to its end."""
         with torch.no_grad():

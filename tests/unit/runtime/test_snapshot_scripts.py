@@ -1,0 +1,257 @@
+"""Whatever a script does to its state, a run that comes back from snapshots goes on with the same bits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from drivetrain.optim.lamb import Lamb
+from drivetrain.optim.lars import Lars
+from drivetrain.run import Run
+from drivetrain.settings import Settings
+from drivetrain.snapshot.found import Found
+from drivetrain.snapshot.storage.local import Local
+from drivetrain_api.runtime import RuntimePrecision, RuntimeSnapshots, RuntimeTraining
+from unit.runtime.together import Pipe, together
+
+STEPS = 24
+BACK = (5, 17, 23)
+"""Steps that are gone back to."""
+
+
+class Net(nn.Module):
+    """Rows of a table, a normalisation layer, a buffer that forward counts in, one that is not persistent."""
+
+    def __init__(self, *, sparse: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(50, 8, sparse=sparse)
+        self.first = nn.Linear(8, 16)
+        self.norm = nn.BatchNorm1d(16)
+        self.last = nn.Linear(16, 4)
+        self.unused = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.seen: torch.Tensor
+        self.register_buffer("seen", torch.tensor(0))
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.zeros(16), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.norm(self.first(self.table(x).mean(1)))
+        if self.training:
+            self.seen += 1
+            self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+        out: torch.Tensor = self.last(torch.relu(hidden - self.mean)) * self.scale
+        return out
+
+
+class Data:
+    def __len__(self) -> int:
+        return 90
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.arange(index, index + 3) % 50, index % 4
+
+
+def forward(model: nn.Module, shard: Any) -> torch.Tensor:
+    x, y = shard
+    return F.cross_entropy(model(x), y)
+
+
+class Counter:
+    """Small registered state."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = state["value"]
+
+
+class Average(nn.Module):
+    """A moving average of the parameters, larger than what is written with each step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.values = nn.ParameterList(each.detach().clone() for each in model.parameters())
+        self.much: torch.Tensor
+        self.register_buffer("much", torch.zeros(300_000))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        for mine, each in zip(self.values, model.parameters(), strict=True):
+            mine.lerp_(each, 0.1)
+        self.much += 1
+
+
+Between = Callable[[Run, nn.Module, torch.optim.Optimizer, int], None]
+"""What a script does after a step of this number."""
+
+
+def nothing(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Most scripts."""
+
+
+def clip(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    with torch.no_grad():
+        for each in model.parameters():
+            each.clamp_(-0.1, 0.1)
+
+
+def clip_data(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    for each in model.parameters():
+        each.data.clamp_(-0.1, 0.1)
+
+
+def decay(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.9
+
+
+def unfreeze(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    model.get_submodule("first").requires_grad_(step % 6 < 3)
+
+
+def grow(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if step == 7:
+        optimizer.add_param_group({"params": [model.get_parameter("scale")], "lr": 0.3})
+
+
+def evaluate(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if step % 4 == 1:
+        run.evaluate(Data(), forward)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of script."""
+
+    optimizer: Callable[[Any], torch.optim.Optimizer] = lambda parameters: torch.optim.AdamW(parameters, 0.02)
+    between: Between = nothing
+    schedule: bool = False
+    sparse: bool = False
+    double: bool = False
+    skips: bool = False
+    average: str = ""
+    """Where a moving average is made: in the `hook` of an update, or in the `loop`."""
+    without_scale: bool = False
+    training: dict[str, Any] = field(default_factory=dict)
+    precision: str = "exact"
+
+
+optim = torch.optim
+CASES: dict[str, Case] = {
+    "AdamW": Case(),
+    "AdamW, bf16 log": Case(precision="bf16"),
+    "AdamW, clipping, accumulation, schedule": Case(schedule=True, training={"clip_norm": 0.5, "microbatches": 3}),
+    "AdamW, fused": Case(optimizer=lambda p: optim.AdamW(p, 0.02, fused=True)),
+    "AdamW, one by one": Case(optimizer=lambda p: optim.AdamW(p, 0.02, foreach=False)),
+    "Adam, amsgrad": Case(optimizer=lambda p: optim.Adam(p, 0.02, amsgrad=True, weight_decay=0.1)),
+    "SGD": Case(optimizer=lambda p: optim.SGD(p, 0.02, momentum=0.9, nesterov=True)),
+    "RMSprop": Case(optimizer=lambda p: optim.RMSprop(p, 0.002, momentum=0.5, centered=True)),
+    "Adagrad": Case(optimizer=lambda p: optim.Adagrad(p, 0.02)),
+    "Adadelta": Case(optimizer=lambda p: optim.Adadelta(p, 0.5)),
+    "NAdam": Case(optimizer=lambda p: optim.NAdam(p, 0.02)),
+    "RAdam": Case(optimizer=lambda p: optim.RAdam(p, 0.02)),
+    "Rprop": Case(optimizer=lambda p: optim.Rprop(p, 0.002)),
+    "LAMB": Case(optimizer=lambda p: Lamb(p, lr=0.02), training={"clip_norm": 1.0}),
+    "LARS": Case(optimizer=lambda p: Lars(p, lr=0.5, momentum=0.9)),
+    "float64": Case(double=True),
+    "sparse, SGD": Case(optimizer=lambda p: optim.SGD(p, 0.1), sparse=True),
+    "sparse, Adagrad, bf16 log": Case(optimizer=lambda p: optim.Adagrad(p, 0.1), sparse=True, precision="bf16"),
+    "fp16": Case(training={"precision": RuntimePrecision(compute="fp16", reduce="fp16")}),
+    "bf16": Case(training={"precision": RuntimePrecision(compute="bf16")}),
+    "deterministic": Case(training={"deterministic": True, "virtual_shards": 4}),
+    "weights are clipped": Case(between=clip),
+    "weights are clipped through .data": Case(between=clip_data),
+    "the rate is changed": Case(between=decay),
+    "layers are frozen and unfrozen": Case(between=unfreeze),
+    "a group is added": Case(between=grow, without_scale=True),
+    "evaluations": Case(between=evaluate),
+    "batches are left out": Case(skips=True),
+    "an average in run.on_update": Case(average="hook"),
+    "an average in the loop": Case(average="loop"),
+}
+
+
+def runs(case: Case, folder: Path) -> Iterator[tuple[int, str]]:
+    """The next step before each one and at the end, and the digest of all state then."""
+    torch.manual_seed(1)
+    training = RuntimeTraining(steps=STEPS, global_batch=12, seed=2, **case.training)
+    snapshots = RuntimeSnapshots(
+        storage=str(folder),
+        commit_seconds=0.0,
+        base_every_steps=6,
+        keep_bases=100,
+        precision=case.precision,
+    )
+    run = Run(Settings(training, STEPS, 12, 1, snapshots), None)
+    model = Net(sparse=case.sparse)
+    if case.double:
+        model.double()
+    made: list[torch.optim.Optimizer] = []
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        found = [each for each in parameters if not (case.without_scale and each is model.scale)]
+        made.append(case.optimizer(found))
+        return made[0]
+
+    scheduler = (lambda found: optim.lr_scheduler.OneCycleLR(found, 0.05, total_steps=STEPS)) if case.schedule else None
+    run.prepare(model=model, optimizer=optimizer, data=Data(), scheduler=scheduler)
+    counter, average = Counter(), Average(model)
+    run.register("counter", counter)
+    run.register("average", average)
+    if case.average == "hook":
+        run.on_update(lambda result: average.update(model))
+    for batch in run.batches():
+        yield batch.step, run.state_sha256()
+        if case.skips and batch.step % 5 == 2:
+            run.skip(batch)
+        else:
+            run.step(batch, forward)
+        counter.value += 1
+        if case.average == "loop":
+            average.update(model)
+        case.between(run, model, made[0], batch.step if batch.rehearsing else run.step_number - 1)
+    yield STEPS, run.state_sha256()
+    run.finish()
+    assert run._snapshots is not None
+    recorder = run._snapshots.recorder
+    assert recorder.bases.thread.drain(30.0)
+    assert (recorder.log.defect, recorder.bases.thread.defect, recorder.bases.failure) == (None, None, None)
+
+
+def compare(pipe: Pipe, name: str, folder: Path) -> dict[int, dict[int, tuple[str, str]]]:
+    """By the step that was gone back to: where the digests differ."""
+    case = CASES[name]
+    whole = dict(runs(case, folder / "whole"))
+    found: dict[int, dict[int, tuple[str, str]]] = {}
+    for step in BACK:
+        copy = folder / str(step)
+        shutil.copytree(folder / "whole", copy)
+        storage = Local(copy)
+        looked = Found.of(storage)
+        storage.delete([str(each) for each in looked.segments if each.last >= step])
+        for base in looked.bases:
+            if base.step > step:
+                shutil.rmtree(copy / str(base))
+        again = dict(runs(case, copy))
+        assert min(again) == step, (min(again), step)
+        found[step] = {at: (whole[at], sha) for at, sha in again.items() if whole[at] != sha}
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_script_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    (found,) = together(compare, 1, name, tmp_path)
+    assert found == {step: {} for step in BACK}
