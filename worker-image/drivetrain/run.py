@@ -129,8 +129,6 @@ class Run:
                 self._state,
                 operations.position,
                 self._world,
-                self._updated,
-                lambda: bool(self._on_update),
             )
             self._shown.snapshots = self._snapshots.told
             if isinstance(self._world, Elastic) and self._link is not None:
@@ -317,7 +315,7 @@ class Run:
         self._given_up = None
         if self._snapshots is not None:
             with self._operations.subject.ours():
-                self._snapshots.applied(result.step)
+                self._snapshots.settled(result.step)
         self._operations.stepped()
         self._shown.made(result)
         self._operations.refuse()
@@ -428,8 +426,8 @@ class Run:
 
     def _saved(self, path: Path | None) -> int:
         """A step that is saved, should the state of this one be lost; -1: none."""
-        durable = self._snapshots.recorder.log.durable if self._snapshots is not None else None
-        return max(durable.last + 1 if durable is not None else -1, saved_step(path) if path is not None else -1)
+        kept = self._snapshots.saved_step() if self._snapshots is not None else -1
+        return max(kept, saved_step(path) if path is not None else -1)
 
     def _first_state(self, made: Prepared, path: Path | None) -> None:
         """Nobody has state: where is some?"""

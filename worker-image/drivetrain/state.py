@@ -155,7 +155,8 @@ class TrainingState:
     def beside_parameters(self) -> dict[str, Any]:
         """What the model has beside them; tensors are the live ones."""
         model = self._module(_MODEL)
-        return {"values": all_buffers(model), "changed": changed_buffers(model, self._buffers_at_first[_MODEL])}
+        changed = changed_buffers(model, self._buffers_at_first[_MODEL])
+        return {"values": all_buffers(model), "changed": changed, "extra": _extra(model)}
 
     def take_beside_parameters(self, found: dict[str, Any]) -> None:
         """The inverse. Raises `StateMismatch`."""
@@ -166,9 +167,36 @@ class TrainingState:
         except KeyError as error:
             raise StateMismatch(f"{_MODEL}: {error.args[0]}") from error
         with torch.no_grad():
+            for path, module in model.named_modules():
+                if path in found.get("extra", {}):
+                    module.set_extra_state(found["extra"][path])
             for path, tensor in all_buffers(model).items():
                 if (given := found.get("values", {}).get(path)) is not None:
                     dense_part(tensor).copy_(dense_part(given))
+
+    @property
+    def has_extra(self) -> bool:
+        """The model has state that is neither parameter nor buffer (`get_extra_state`)."""
+        return bool(_extra(self._module(_MODEL)))
+
+    def collect_whole(self, name: str) -> dict[str, Any]:
+        """One piece with what stands beside it, by name; tensors are the live ones."""
+        found = {name: self.collect_one(name)}
+        part = self._pieces[name].part
+        if isinstance(part, nn.Module):
+            found[name + _HIDDEN] = hidden_buffers(part)
+            found[name + _CHANGED] = changed_buffers(part, self._buffers_at_first[name])
+        return found
+
+    def load_whole(self, found: dict[str, Any]) -> None:
+        """The inverse, of some pieces. Raises `StateMismatch`."""
+        for name, first in self._buffers_at_first.items():
+            if name in found:
+                try:
+                    take_buffers(self._module(name), first, found.get(name + _CHANGED, {}))
+                except KeyError as error:
+                    raise StateMismatch(f"{name}: {error.args[0]}") from error
+        self.load_some(found)
 
     def collect_one(self, name: str) -> dict[str, Any]:
         """The state of one piece; tensors are the live ones."""
@@ -244,6 +272,16 @@ class TrainingState:
     def sha256(self) -> str:
         """Digest over every name, shape, dtype, number and tensor bit of the state."""
         return digest(self.collect())
+
+
+def _extra(model: nn.Module) -> dict[str, Any]:
+    """By path of the module."""
+    plain = nn.Module.get_extra_state
+    return {
+        path: module.get_extra_state()
+        for path, module in model.named_modules()
+        if type(module).get_extra_state is not plain
+    }
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:

@@ -104,6 +104,9 @@ class Recording(Protocol):
     def applying(self, record: Record) -> None:
         """It is about to be applied."""
 
+    def applied(self, step: int) -> None:
+        """It was; the script's share in it follows."""
+
 
 class Update:
     """The updates of one run: decides what a step's gradient comes to, and applies it."""
@@ -141,6 +144,7 @@ class Update:
         if self.recording is not None:
             nothing: list[torch.Tensor | None] = [None] * len(parameters_of(self.state.optimizer))
             self.recording.applying(Record(step, nothing, None, 1.0, 1.0, skipped=True))
+            self.recording.applied(step)
 
     def apply(self, record: Record) -> None:
         """Make the update of a step that was made here, so that its buffers are there. Raises `UsageError` if the
@@ -148,6 +152,8 @@ class Update:
         if self.recording is not None:
             self.recording.applying(record)
         apply(self.state, replace(record, buffers={}))
+        if self.recording is not None:
+            self.recording.applied(record.step)
         if not record.skipped:
             self._refuse_sparse_state()
         faults.point("committed", record.step)

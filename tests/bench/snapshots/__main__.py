@@ -89,7 +89,7 @@ def come_back(folder: Path, digests: dict[str, str], tries: int) -> tuple[int, l
         assert point is not None
         began = time.perf_counter()
         with made.only_update.updating():
-            Restore(made.strategy, run._state, run._operations.position, run._updated).to(found, point)
+            Restore(made.strategy, run._state, run._operations.position).to(found, point)
         seconds = time.perf_counter() - began
         if point.replayed >= 10:
             speeds.append(seconds / point.replayed)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from drivetrain.errors import StateMismatch
 from drivetrain.optim.lamb import Lamb
 from drivetrain.optim.lars import Lars
 from drivetrain.run import Run
@@ -38,18 +39,37 @@ class Net(nn.Module):
         self.last = nn.Linear(16, 4)
         self.unused = nn.Linear(3, 3)
         self.scale = nn.Parameter(torch.tensor(1.0))
+        self.nothing = nn.Parameter(torch.empty(0))
+        self.whole = nn.Parameter(torch.ones(3, dtype=torch.complex64), requires_grad=False)
+        self.calls = 0
         self.seen: torch.Tensor
         self.register_buffer("seen", torch.tensor(0))
         self.mean: torch.Tensor
         self.register_buffer("mean", torch.zeros(16), persistent=False)
 
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = self.norm(self.first(self.table(x).mean(1)))
         if self.training:
             self.seen += 1
+            self.calls += 1
             self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
         out: torch.Tensor = self.last(torch.relu(hidden - self.mean)) * self.scale
         return out
+
+
+class Counting(torch.optim.SGD):
+    """Keeps something that belongs to no parameter."""
+
+    def step(self, closure: Any = None) -> Any:
+        state: Any = self.state
+        state["all"] = {"steps": state.get("all", {"steps": 0})["steps"] + 1}
+        return super().step(closure)
 
 
 class Data:
@@ -84,11 +104,14 @@ class Average(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.values = nn.ParameterList(each.detach().clone() for each in model.parameters())
+        self.rate: torch.Tensor
+        self.register_buffer("rate", torch.tensor(0.0), persistent=False)
         self.much: torch.Tensor
         self.register_buffer("much", torch.zeros(300_000))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, rate: float = 0.0) -> None:
+        self.rate.fill_(rate)
         for mine, each in zip(self.values, model.parameters(), strict=True):
             mine.lerp_(each, 0.1)
         self.much += 1
@@ -105,12 +128,14 @@ def nothing(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: 
 def clip(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     with torch.no_grad():
         for each in model.parameters():
-            each.clamp_(-0.1, 0.1)
+            if not each.is_complex():
+                each.clamp_(-0.1, 0.1)
 
 
 def clip_data(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     for each in model.parameters():
-        each.data.clamp_(-0.1, 0.1)
+        if not each.is_complex():
+            each.data.clamp_(-0.1, 0.1)
 
 
 def decay(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -125,6 +150,16 @@ def unfreeze(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step:
 def grow(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     if step == 7:
         optimizer.add_param_group({"params": [model.get_parameter("scale")], "lr": 0.3})
+
+
+def move_buffers(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if step == 9:
+        model.get_buffer("seen").fill_(77)
+
+
+def zero_a_bias(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if step == 16:
+        model.get_parameter("last.bias").data.zero_()
 
 
 def evaluate(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -177,9 +212,12 @@ CASES: dict[str, Case] = {
     "the rate is changed": Case(between=decay),
     "layers are frozen and unfrozen": Case(between=unfreeze),
     "a group is added": Case(between=grow, without_scale=True),
+    "a buffer is changed": Case(between=move_buffers),
+    "a bias is set through .data, once": Case(between=zero_a_bias),
+    "an optimizer with state of its own": Case(optimizer=lambda p: Counting(p, 0.02, momentum=0.9)),
     "evaluations": Case(between=evaluate),
     "batches are left out": Case(skips=True),
-    "an average in run.on_update": Case(average="hook"),
+    "an average in run.on_update": Case(average="hook", schedule=True),
     "an average in the loop": Case(average="loop"),
 }
 
@@ -212,7 +250,7 @@ def runs(case: Case, folder: Path) -> Iterator[tuple[int, str]]:
     run.register("counter", counter)
     run.register("average", average)
     if case.average == "hook":
-        run.on_update(lambda result: average.update(model))
+        run.on_update(lambda result: average.update(model, made[0].param_groups[0]["lr"] + result.loss))
     for batch in run.batches():
         yield batch.step, run.state_sha256()
         if case.skips and batch.step % 5 == 2:
@@ -255,3 +293,43 @@ def compare(pipe: Pipe, name: str, folder: Path) -> dict[int, dict[int, tuple[st
 def test_a_script_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
     (found,) = together(compare, 1, name, tmp_path)
     assert found == {step: {} for step in BACK}
+
+
+def grown(pipe: Pipe, folder: Path, change: str) -> str:
+    """What another script than the one that wrote it is told."""
+    for _ in runs(CASES["AdamW"], folder):
+        pass
+    snapshots = RuntimeSnapshots(storage=str(folder))
+    run = Run(Settings(RuntimeTraining(steps=STEPS, global_batch=12, seed=2), STEPS, 12, 1, snapshots), None)
+    model: nn.Module = Net()
+    if change == "shape":
+        model.add_module("last", nn.Linear(4, 16))
+    elif change == "more":
+        model.add_module("more", nn.Linear(2, 2))
+    elif change == "dtype":
+        model.double()
+    kind = torch.optim.SGD if change == "optimizer" else torch.optim.AdamW
+    run.prepare(model=model, optimizer=lambda parameters: kind(parameters, 0.02), data=Data())
+    run.register("counter", Counter())
+    if change != "piece":
+        run.register("average", Average(Net()))
+    try:
+        next(run.batches())
+    except StateMismatch as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    {
+        "shape": "the parameter last.weight is float32 of shape (4, 16) in the snapshots and float32 of shape (16, 4)",
+        "more": "the parameter more.weight is missing in the snapshots",
+        "dtype": "the parameter scale is float32 of shape () in the snapshots and float64",
+        "optimizer": "made with the optimizer torch.optim.adamw.AdamW",
+        "piece": "['average', 'counter', 'trained'] beside model and optimizer",
+    }.items(),
+)
+def test_another_script_is_refused(change: str, told: str, tmp_path: Path) -> None:
+    (found,) = together(grown, 1, tmp_path, change)
+    assert told in found

@@ -66,7 +66,6 @@ class Unit:
 class _Share:
     """What this rank has written of a base."""
 
-    number: int
     name: BaseName
     seat: Seat
     builder: Builder
@@ -81,8 +80,9 @@ class Bases:
     def __init__(self, storage: Storage, most_bytes: int) -> None:
         self._storage = storage
         self._share: _Share | None = None
-        self._begun = 0
-        """Number of the newest; older ones are given up."""
+        self._seat: Seat | None = None
+        """Of the newest; those of other memberships are given up."""
+        self._handed_over = True
         self.thread = Background("drivetrain-base", most_bytes)
         self.complete: BaseName | None = None
         """The newest that this rank, as the speaker, has written the manifest of."""
@@ -94,9 +94,15 @@ class Bases:
     def begin(self, name: BaseName, seat: Seat, small: bytes) -> None:
         """A share of a new base begins; one that is not complete is given up. `small`: of the speaker, what belongs to
         the base beside parameters."""
-        self._begun += 1
-        number = self._begun
-        self.thread.put(lambda: self._begin(number, name, seat, small), len(small), wait=60.0)
+        if not self._handed_over:
+            self.thread.put(self._give_up, 0, wait=1.0)
+        self._seat, self._handed_over = seat, False
+        self.thread.put(lambda: self._begin(name, seat, small), len(small), wait=60.0)
+
+    def skip(self, name: BaseName, seat: Seat) -> None:
+        """This rank has no share of this one."""
+        share = _Share(name, seat, self._builder(name, seat))
+        self.thread.put(lambda: self._say_over(share), 0, wait=1.0)
 
     def room(self, size: int) -> bool:
         """Whether a unit of so many bytes may be handed over now."""
@@ -109,12 +115,13 @@ class Bases:
     def finish(self, sizes: Mapping[str, int], last: int) -> None:
         """The share is handed over, the last of it before step `last`. `sizes`: of the speaker, elements of all
         parameters."""
+        self._handed_over = True
         self.thread.put(lambda: self._finish(sizes, last), 0, wait=1.0)
 
     # --- in the thread ------------------------------------------------------------------------------------------------
 
-    def _begin(self, number: int, name: BaseName, seat: Seat, small: bytes) -> None:
-        self._share = share = _Share(number, name, seat, self._builder(name, seat))
+    def _begin(self, name: BaseName, seat: Seat, small: bytes) -> None:
+        self._share = share = _Share(name, seat, self._builder(name, seat))
         if small:
             kind, packed = pack(small)
             share.builder.add({"kind": "small", "small": [kind, len(small)]}, [packed])
@@ -147,7 +154,10 @@ class Bases:
         share.builder.add(header, [*parts, unit.rest])
         share.units.append([*unit.key.told(), unit.step])
         if share.builder.size >= PACK_BYTES:
-            self._write(share)
+            try:
+                self._write(share)
+            except StorageError as error:
+                self.failure, self._share = str(error), None
             share.builder = self._builder(share.name, share.seat)
 
     def _write(self, share: _Share) -> None:
@@ -183,6 +193,17 @@ class Bases:
         except (StorageError, Damaged) as error:
             self.failure = str(error)
 
+    def _give_up(self) -> None:
+        """The share will not be whole: whoever waits for it need not."""
+        share, self._share = self._share, None
+        if share is not None:
+            self._say_over(share)
+
+    def _say_over(self, share: _Share) -> None:
+        if not self._is_over(share):
+            name = share.name.share(share.seat.rank, share.seat.world)
+            self._persist(share, lambda: write_own(self._storage, name, [sealed({"over": True})]))
+
     def _complete(self, share: _Share, sizes: Mapping[str, int]) -> None:
         """Wait for the shares of all ranks, and write the manifest."""
         shares, sums = [], []
@@ -191,6 +212,8 @@ class Bases:
             if text is None:
                 return
             shares.append(unsealed(text))
+            if "over" in shares[-1]:
+                return
             sums.append(hashlib.sha256(text).hexdigest())
         missing = uncovered([Key.read(unit[:5]) for each in shares for unit in each["units"]], sizes)
         if missing:
@@ -228,7 +251,7 @@ class Bases:
             wait = min(_LOOK_SECONDS[1], 1.5 * wait)
 
     def _is_over(self, share: _Share) -> bool:
-        return share.number != self._begun or self.thread.ended
+        return share.seat != self._seat or self.thread.ended
 
     def _persist(self, share: _Share, work: Callable[[], None]) -> bool:
         def failed(message: str) -> None:

@@ -27,13 +27,22 @@ _SIZES: Final = {
     "float64": 8,
     "bfloat16": 2,
     "float16": 2,
+    "complex32": 4,
+    "complex64": 8,
+    "complex128": 16,
+    **{f"float8_{kind}": 1 for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")},
     "uint8": 1,
     "int8": 1,
     "int16": 2,
     "int32": 4,
     "int64": 8,
     "bool": 1,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
 }
+KNOWN: Final = frozenset(_SIZES)
+"""Names of dtypes that can be written."""
 RAW: Final = "r"
 ZSTD: Final = "z"
 
@@ -45,7 +54,7 @@ Planes = tuple[str, list[bytes | memoryview]]
 
 def encode(data: Array, dtype: str) -> Planes:
     """The planes of flat data (uint8, shape (elements * size,)), the most telling first."""
-    size = _SIZES.get(dtype, 1)
+    size = _SIZES[dtype]
     bytes_of = data.reshape(-1, size)
     planes = [np.ascontiguousarray(bytes_of[:, number]) for number in reversed(range(size))]
     if dtype in _ROTATED:
@@ -57,7 +66,7 @@ def encode(data: Array, dtype: str) -> Planes:
 
 def decode(kinds: str, planes: Sequence[bytes | memoryview], dtype: str, count: int) -> Array:
     """The inverse: flat uint8 data of `count` elements, writable. Raises `Damaged`."""
-    size = _SIZES.get(dtype, 1)
+    size = _SIZES.get(dtype, 0)
     if not len(planes) == len(kinds) == size:
         raise Damaged(f"{len(planes)} planes of {dtype}, not {size}")
     found = [_unpacked(kind, plane, count) for kind, plane in zip(kinds, planes, strict=True)]

@@ -121,7 +121,7 @@ def shared_out(held: Sequence[Held]) -> list[Range]:
         begun[kind] += size
         first, last = (total * (each.copy + more) // each.copies for more in (0, 1))
         first, last = max(first - start, 0), min(last - start, size)
-        if last > first:
+        if last > first or (size == 0 and each.copy == 0):
             found.append(Range(each, first, last))
     return found
 

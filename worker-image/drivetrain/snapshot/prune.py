@@ -16,9 +16,12 @@ def surplus(found: Found, names: Iterable[str], keep: int) -> list[str]:
     if not bases:
         return []
     oldest, newest = bases[0], bases[-1]
+    lineage = {span.run for span in found.lineage}
     gone = []
     for name in names:
         base, segment = BaseName.parse(name), SegmentName.parse(name)
+        if (base.run if base is not None else segment.run if segment is not None else -1) not in lineage:
+            continue  # what another run has left that this one does not go on from: nobody knows who wants it
         if base is not None:
             is_old = (base.run, base.step) < (oldest.run, oldest.step)
             is_unfinished = base not in found.bases and (base.run, base.step) < (newest.run, newest.step)

@@ -33,11 +33,10 @@ from drivetrain.state import TrainingState
 from drivetrain.update import Record, parameters_of
 from drivetrain_api.runtime import RuntimeSnapshots
 
-LARGE: Final = 1 << 20
-"""Bytes of tensors in a registered piece of state that is written with bases only, where `run.on_update` makes it."""
 UNIT_ELEMENTS: Final = 1 << 18
 STEP_BYTES: Final = 2 << 20
-"""Of a base, that are copied before a step: about half a millisecond."""
+"""Of a base, that are copied before a step at least: about half a millisecond. More where it would not be whole
+half-way to the next one."""
 _LOG_BYTES: Final = 512 << 20
 _BASE_BYTES: Final = 256 << 20
 _LONGEST_STALL: Final = 300.0
@@ -66,6 +65,8 @@ class _Capture:
     seat: Seat
     sizes: dict[str, int]
     spread: bool
+    pace: int
+    """Bytes before each step."""
 
 
 class Recorder:
@@ -79,18 +80,14 @@ class Recorder:
         state: TrainingState,
         position: Position,
         where: Callable[[], tuple[tuple[int, int], int, int]],
-        *,
-        hooked: Callable[[], bool],
     ) -> None:
-        """`where()`: the membership, this process's rank in it and its size. `hooked()`: whether the script has a share
-        in updates (`run.on_update`)."""
+        """`where()`: the membership, this process's rank in it and its size."""
         self.storage = storage
         self.settings = settings
         self._strategy = strategy
         self._state = state
         self._position = position
         self._where = where
-        self._hooked = hooked
         wait = _LONGEST_STALL if settings.when_slow == "wait" else 0.0
         self.log = Log(storage, settings.commit_seconds, _LOG_BYTES, wait)
         self.bases = Bases(storage, _BASE_BYTES)
@@ -102,9 +99,13 @@ class Recorder:
         self.seat: Seat | None = None
         self._base_due = False
         self._watch = Watch()
+        self._watch_buffers = Watch()
         self._touched = False
         self.scripted = False
         """The script changes parameters between the steps: they are written, too."""
+        self._buffers_scripted = False
+        """The same of buffers; or the model has state that is neither."""
+        self._has_buffers = False
         self._trained: int | None = None
         """Digest of what was trained when that was written last."""
         self._ranges: tuple[tuple[object, ...], list[Range], tuple[Key, ...]] | None = None
@@ -133,6 +134,7 @@ class Recorder:
             self._pieces.forget()
             self._capture, self._trained = None, None
             self._watch.forget()
+            self._watch_buffers.forget()
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
         ranges, keys = self._ranges_of(record, rank, world)
         views = [each.of(_given(record.gradients[each.held.place])) for each in ranges]
@@ -215,14 +217,23 @@ class Recorder:
         if not self.scripted and self._pending is not None:
             self._touched = False
             self._watch.after(step, [*self._strategy.trained.every, *parameters_of(self._strategy.optimizer)])
+        if not self._buffers_scripted and self._has_buffers:
+            self._watch_buffers.after(step, list(self._strategy.model.buffers()))
 
     def look_away(self) -> None:
         """What happens to parameters from now on (they are put together for a file) is not the script's doing."""
         self._touched |= self._watch.changed()
+        self._buffers_scripted |= self._buffers_changed()
 
     def look_again(self) -> None:
         """From now on it is."""
         self._watch.again()
+        self._watch_buffers.again()
+
+    def _buffers_changed(self) -> bool:
+        if not self._has_buffers:
+            return False
+        return self._watch_buffers.changed() or not self._watch_buffers.are(list(self._strategy.model.buffers()))
 
     # --- the script has come to the next one --------------------------------------------------------------------------
 
@@ -247,7 +258,8 @@ class Recorder:
             print("drivetrain: snapshots: the script changes parameters between steps; they are written with each step")
         told = b""
         if pending.seat.speaks:
-            after = self._pieces.changed(self._after(self._with_large))
+            self._buffers_scripted = self._buffers_scripted or (same and self._buffers_changed())
+            after = self._pieces.changed(self._after())
             # An optimizer that looks at whole tensors had these sums of all ranks; added up otherwise, bits differ.
             sums = self._strategy.sums_over_parts
             told = small.dump({**pending.record, "sums": sums}, pending.before, after)
@@ -268,10 +280,6 @@ class Recorder:
         data = torch.cat([each.cpu() for each in views]) if views else torch.empty(0)
         return Written(tuple(each.key for each in ranges), flat_bytes(data), dtype_name(data.dtype))
 
-    @property
-    def _with_large(self) -> bool:
-        return not self._hooked()
-
     def _before(self) -> Mapping[str, Callable[[], Any]]:
         """Pieces that decide how a step is applied."""
         found: dict[str, Callable[[], Any]] = {small.GROUPS: self._groups}
@@ -280,14 +288,15 @@ class Recorder:
             found[f"{small.STATE}trained"] = _reader(self._state, "trained")
         return found
 
-    def _after(self, large: bool, *, every: bool = False) -> Mapping[str, Callable[[], Any]]:
+    def _after(self, *, every: bool = False) -> Mapping[str, Callable[[], Any]]:
         """Pieces of the state, as they are now."""
         found: dict[str, Callable[[], Any]] = {small.GROUPS: self._groups, small.POSITION: self._position.dump}
+        found[small.REST] = lambda: _without_tensors(self._strategy.optimizer)
         for name in self._state.kept:
-            if name in _OURS or (not large and self._state.bytes_of(name) > LARGE):
-                continue
-            if name != "trained" or every or self._is_trained_otherwise():
+            if name not in _OURS and (name != "trained" or every or self._is_trained_otherwise()):
                 found[small.STATE + name] = _reader(self._state, name)
+        if self._buffers_scripted and not every:
+            found[small.BUFFERS] = self._state.beside_parameters
         return found
 
     def _is_trained_otherwise(self) -> bool:
@@ -305,34 +314,49 @@ class Recorder:
         told = b""
         sizes: dict[str, int] = {}
         if seat.speaks:
-            every = small.Pieces().changed(self._after(large=True, every=True))
-            buffers = self._state.beside_parameters()
-            told = wire.dump({"pieces": every, "buffers": buffers, "optimizer": self._optimizer_name})
-            sizes = self._sizes()
+            every = small.Pieces().changed(self._after(every=True))
+            buffers, model = self._state.beside_parameters(), self._described()
+            told = wire.dump({"pieces": every, "buffers": buffers, "optimizer": self._optimizer_name, "model": model})
+            sizes = {name: torch.Size(shape).numel() for name, (shape, _) in model.items()}
         name = BaseName(seat.run, step, seat.epoch)
+        if self._capture is not None:  # storage is so slow that the one before is not handed over yet
+            self.bases.skip(name, seat)
+            return
+        self._has_buffers = next(self._strategy.model.buffers(), None) is not None
+        self._buffers_scripted |= self._state.has_extra
         self.bases.begin(name, seat, told)
+        share = shared_out(held)
+        size = sum((each.last - each.first) * each.held.tensor.element_size() * self._copies(each) for each in share)
+        pace = max(STEP_BYTES, 2 * size // self.settings.base_every_steps)
         units = (
             Range(each.held, first, min(first + UNIT_ELEMENTS, each.last))
-            for each in shared_out(held)
+            for each in share
             for first in range(each.first, each.last, UNIT_ELEMENTS)
         )
-        self._capture = _Capture(name, units, seat, sizes, self._may_spread())
+        self._capture = _Capture(name, units, seat, sizes, self._may_spread(), pace)
+
+    def _copies(self, range_: Range) -> int:
+        """Of a parameter: itself, and what the optimizer has of each element."""
+        state = self._strategy.optimizer.state.get(range_.held.tensor, {}) if range_.held.place >= 0 else {}
+        return 1 + sum(1 for name, value in state.items() if is_like(name, value, range_.held.tensor))
 
     @property
     def _optimizer_name(self) -> str:
         kind = type(self._strategy.optimizer)
         return f"{kind.__module__}.{kind.__qualname__}"
 
-    def _sizes(self) -> dict[str, int]:
+    def _described(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each parameter, whole."""
         sharded = self._strategy.sharded
+        whole = sharded is None or sharded.mesh is None
         return {
-            name: each.numel() if sharded is None or sharded.mesh is None else sharded.where(name).shape.numel()
+            name: (tuple(each.shape if whole else sharded.where(name).shape), dtype_name(each.dtype))  # type: ignore[union-attr]
             for name, each in self._strategy.model.named_parameters()
         }
 
     def _may_spread(self) -> bool:
         """Whether the replay of a part is right while others are not there yet."""
-        if self._hooked() or self.scripted:
+        if self.scripted:
             return False
         if self._elementwise is None:
             try:
@@ -344,7 +368,7 @@ class Recorder:
 
     def _hand_over(self, capture: _Capture) -> None:
         """Copy some of it, or all of it at once."""
-        left = STEP_BYTES
+        left = capture.pace
         for each in capture.units:
             unit = self._unit(each)
             self.bases.add(unit)
@@ -392,4 +416,9 @@ def _values(tensor: torch.Tensor) -> Values:
 
 
 def _reader(state: TrainingState, name: str) -> Callable[[], Any]:
-    return lambda: state.collect_one(name)
+    return lambda: state.collect_whole(name)
+
+
+def _without_tensors(optimizer: torch.optim.Optimizer) -> dict[Any, Any]:
+    """What it keeps that belongs to no parameter."""
+    return {key: value for key, value in optimizer.state.items() if not isinstance(key, torch.Tensor)}

@@ -4,8 +4,7 @@ very function that applied them first (`update.apply`), so that the bits are the
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from drivetrain.errors import StateMismatch
 from drivetrain.memory_format import flat_in, shaped_in
 from drivetrain.optim.layerwise import LayerWise
 from drivetrain.parallel.strategy import Strategy
-from drivetrain.position import Position, StepResult
+from drivetrain.position import Position
 from drivetrain.snapshot import small
 from drivetrain.snapshot.codec import decode, unpack
 from drivetrain.snapshot.errors import Damaged
@@ -23,7 +22,7 @@ from drivetrain.snapshot.found import Found, Point, Step
 from drivetrain.snapshot.frames import Frame
 from drivetrain.snapshot.keys import Key
 from drivetrain.snapshot.log import Written
-from drivetrain.snapshot.tensors import from_bytes
+from drivetrain.snapshot.tensors import dtype_name, from_bytes
 from drivetrain.state import TrainingState
 from drivetrain.update import Record, State, apply, parameters_of
 
@@ -47,13 +46,10 @@ class Restore:
         strategy: Strategy,
         state: TrainingState,
         position: Position,
-        on_update: Callable[[StepResult], None],
     ) -> None:
-        """`on_update`: the script's share in an update, if it has any."""
         self._strategy = strategy
         self._state = state
         self._position = position
-        self._on_update = on_update
         self._known = state.vocabulary()
         self._parameters = dict(strategy.model.named_parameters())
 
@@ -89,6 +85,8 @@ class Restore:
                     unpack(frame.header["small"][0], frame.parts()[0], frame.header["small"][1]), self._known
                 )
                 self._refuse_other_optimizer(told["optimizer"])
+                self._refuse_other_model(told["model"])
+                self._refuse_other_pieces(told["pieces"])
                 self._pieces, buffers = dict(told["pieces"]), told["buffers"]
             elif kind == "unit":
                 units.append(self._unit(frame))
@@ -101,6 +99,23 @@ class Restore:
         ours = f"{kind.__module__}.{kind.__qualname__}"
         if ours != name:
             raise StateMismatch(f"the snapshots were made with the optimizer {name}, and this script has {ours}")
+
+    def _refuse_other_model(self, model: dict[str, tuple[tuple[int, ...], str]]) -> None:
+        ours = {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in self._parameters.items()}
+        for name in (*model, *ours):
+            theirs, mine = model.get(name), ours.get(name)
+            if theirs != mine:
+                raise StateMismatch(
+                    f"the parameter {name} is {_told(theirs)} in the snapshots and {_told(mine)} in this script's model"
+                )
+
+    def _refuse_other_pieces(self, pieces: dict[str, bytes]) -> None:
+        theirs = {name.removeprefix(small.STATE) for name in pieces if name.startswith(small.STATE)}
+        ours = {name for name in self._state.kept if name not in ("model", "optimizer")}
+        if theirs != ours:
+            raise StateMismatch(
+                f"the snapshots have {sorted(theirs)} beside model and optimizer, and this script {sorted(ours)}"
+            )
 
     def _unit(self, frame: Frame) -> _Unit:
         header, parts = frame.header, frame.parts()
@@ -158,8 +173,6 @@ class Restore:
         )
         with _told_sums(optimizer, record["sums"]):
             apply(State(self._strategy.model, optimizer), made)
-        if not record["skipped"]:
-            self._on_update(StepResult(record["step"], math.nan))
         for each in step.slices:
             if each.values is not None:
                 self._overwrite(each.values)
@@ -216,7 +229,7 @@ class Restore:
 
     def _load_hyperparameters(self, *, trained: bool) -> None:
         if trained and (told := self._pieces.get(f"{small.STATE}trained")) is not None:
-            self._state.load_some({"trained": small.piece(told, self._known)})
+            self._state.load_whole(small.piece(told, self._known))
         groups = small.piece(self._pieces[small.GROUPS], self._known)
         ours = self._strategy.optimizer.param_groups
         if len(groups) != len(ours):
@@ -233,14 +246,22 @@ class Restore:
         made of the others is newer than what is known of them."""
         self._load_hyperparameters(trained=True)
         prefix = small.STATE
-        state = {
-            name.removeprefix(prefix): small.piece(told, self._known)
-            for name, told in self._pieces.items()
-            if name.startswith(prefix) and name != f"{prefix}trained" and (first or name in self._since)
-        }
-        self._state.load_some(state)
+        for name, told in self._pieces.items():
+            if name.startswith(prefix) and name != f"{prefix}trained" and (first or name in self._since):
+                self._state.load_whole(small.piece(told, self._known))
+        if first or small.REST in self._since:
+            states = self._strategy.optimizer.state
+            for key in [key for key in states if not isinstance(key, torch.Tensor)]:
+                del states[key]
+            states.update(small.piece(self._pieces[small.REST], self._known))
+        if not first and small.BUFFERS in self._since:
+            self._state.take_beside_parameters(small.piece(self._pieces[small.BUFFERS], self._known))
         if not first:
             self._position.load(small.piece(self._pieces[small.POSITION], self._known))
+
+
+def _told(about: tuple[tuple[int, ...], str] | None) -> str:
+    return "missing" if about is None else f"{about[1]} of shape {tuple(about[0])}"
 
 
 def _told_apart(units: list[_Unit], parameters: Mapping[str, torch.Tensor]) -> list[_Unit]:

@@ -11,10 +11,10 @@ from typing import Final, TypeVar
 import torch
 
 from drivetrain.parallel.strategy import Strategy
-from drivetrain.position import Position, StepResult
-from drivetrain.snapshot.errors import StorageError
+from drivetrain.position import Position
+from drivetrain.snapshot.errors import Fenced, StorageError
 from drivetrain.snapshot.found import Found, Point, begin_run, reach
-from drivetrain.snapshot.names import BaseName, SegmentName
+from drivetrain.snapshot.names import RUNS, BaseName, SegmentName, run_number
 from drivetrain.snapshot.prune import surplus
 from drivetrain.snapshot.recorder import Recorder
 from drivetrain.snapshot.restore import Restore
@@ -47,17 +47,13 @@ class Snapshots:
         state: TrainingState,
         position: Position,
         world: World,
-        on_update: Callable[[StepResult], None],
-        hooked: Callable[[], bool],
     ) -> None:
-        """`on_update`: the script's share in updates; `hooked()`: whether it has one."""
         self._storage = storage_of(settings)
         self._settings = settings
         self._strategy = strategy
         self._state = state
         self._position = position
         self._world = world
-        self._on_update = on_update
         self.recorder = Recorder(
             self._storage,
             settings,
@@ -65,12 +61,13 @@ class Snapshots:
             state,
             position,
             lambda: ((world.epoch.term, world.epoch.n), world.rank, world.size),
-            hooked=hooked,
         )
         self.recorder.bases.on_complete = self._prune
         self.recorder.log.on_durable = self._look_at_all
         self._durable: int | None = None
         self._looked_at = 0.0
+        self._newer: str | None = None
+        """Who has taken the job over."""
 
     # --- where it goes on from ----------------------------------------------------------------------------------------
 
@@ -87,6 +84,9 @@ class Snapshots:
             print(f"drivetrain: snapshots: {self._storage}/{name}: {what}", file=sys.stderr, flush=True)
         if point is not None:
             self._restore(found, point)
+        elif found.newest and saved_step < 0:
+            text = "no base is whole, or none verifies: training begins anew, and what is there stays"
+            print(f"drivetrain: snapshots: {self._storage}: {text}", file=sys.stderr, flush=True)
         epoch = self._world.epoch.term, self._world.epoch.n
         self._position.run = self._persistently(lambda: begin_run(found, point, epoch))
         return point is not None
@@ -107,7 +107,7 @@ class Snapshots:
 
     def _restore(self, found: Found, point: Point) -> None:
         began = time.monotonic()
-        Restore(self._strategy, self._state, self._position, self._on_update).to(found, point)
+        Restore(self._strategy, self._state, self._position).to(found, point)
         self._position.begin()
         print(
             f"restored step {point.step} from {self._storage}: the base of step {point.base.step} and "
@@ -124,13 +124,28 @@ class Snapshots:
         self.recorder.applying(record)
 
     def applied(self, step: int) -> None:
-        """A step was applied here, with the script's share in it; the script goes on."""
-        self.recorder.applied(step)
+        """It was; the script's share in it, and what it does until the next step, follow."""
+        if self._strategy.sharded is None:
+            self.recorder.applied(step)
+
+    def settled(self, step: int) -> None:
+        """The same, where updated parts had to go to all ranks first."""
+        if self._strategy.sharded is not None:
+            self.recorder.applied(step)
 
     def entering(self) -> None:
         """The script has come to its next step, or to its end."""
+        if self._newer is not None:
+            raise Fenced(f"{self._storage}: {self._newer}")
         with torch.no_grad():
             self.recorder.entering()
+
+    def saved_step(self) -> int:
+        """The step that all could go back to; -1: none. Looks into the storage."""
+        try:
+            return max((point.step for point in Found.of(self._storage).points()), default=-1)
+        except StorageError:
+            return -1
 
     def told(self) -> Snapshotted:
         """For the outside, by the rank that writes for all."""
@@ -155,6 +170,9 @@ class Snapshots:
             return
         try:
             names = self._storage.list(SegmentName.folder(seat.run, seat.epoch))
+            newest = max((run_number(name) or 0 for name in self._storage.list(RUNS)), default=0)
+            if newest > seat.run:
+                self._newer = f"run {newest} has begun, and this process is of run {seat.run}"
         except StorageError as error:
             self.recorder.log.failure = str(error)
             return

@@ -16,6 +16,10 @@ from drivetrain.snapshot.errors import Damaged
 GROUPS: Final = "groups"
 """The optimizer's hyper-parameters, group by group."""
 POSITION: Final = "position"
+REST: Final = "optimizer/rest"
+"""What the optimizer keeps that belongs to no parameter."""
+BUFFERS: Final = "buffers"
+"""All that the model has beside parameters, where a script changes it between steps."""
 STATE: Final = "state/"
 """Before the name of a piece of the training state."""
 

@@ -6,15 +6,10 @@ from typing import Any, Final
 
 import torch
 
+from drivetrain.snapshot.codec import KNOWN
 from drivetrain.snapshot.errors import Damaged
 
-_DTYPES: Final = {
-    str(each).removeprefix("torch."): each
-    for each in (
-        *(torch.float32, torch.float64, torch.bfloat16, torch.float16),
-        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
-    )
-}
+_DTYPES: Final = {name: dtype for name in KNOWN if isinstance(dtype := getattr(torch, name, None), torch.dtype)}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

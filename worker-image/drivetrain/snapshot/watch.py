@@ -12,6 +12,8 @@ from typing import Final
 import torch
 
 _PARTS: Final = 16
+_SMALL: Final = 4096
+"""Elements; of so few all are added up each time."""
 
 
 class Watch:
@@ -40,22 +42,25 @@ class Watch:
             return False
         return [each._version for each in tensors] != self._versions or self._added_up() != self._sum
 
+    def are(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the ones that are looked at."""
+        return list(map(id, tensors)) == list(map(id, self._tensors)) or not self._tensors
+
     def forget(self) -> None:
         """Others will be looked at."""
         self._tensors = ()
 
     def _added_up(self) -> int:
         part, found = self._step % _PARTS, 0
-        for number, each in enumerate(self._tensors):
+        for each in self._tensors:
             flat = each.detach()
             flat = flat.reshape(-1) if flat.is_contiguous() else flat.flatten()
             size = flat.numel()
-            if size <= _PARTS:
-                words = flat if number % _PARTS == part else flat[:0]
-            else:
-                words = flat[size * part // _PARTS : size * (part + 1) // _PARTS]
+            words = flat if size <= _SMALL else flat[size * part // _PARTS : size * (part + 1) // _PARTS]
             if words.numel():
-                found += int(words.view(_WORDS[words.element_size()]).sum())
+                size = words.element_size()
+                words = torch.view_as_real(words) if words.is_complex() else words
+                found += int(words.view(_WORDS[min(size, words.element_size())]).sum())
         return found
 
 
