@@ -1,0 +1,101 @@
+"""A job whose pods are all deleted at once, and that is suspended, goes on from its snapshots in a claim: same bits."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cluster.kubectl import kubectl
+from cluster.layout import run_dir
+from e2e.cluster.job import Job
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+STEPS = 240
+ROUNDS = 3
+TRAINING = {"deterministic": True}
+
+
+@pytest.fixture
+def claim(namespace: str) -> Iterator[str]:
+    """A folder of this machine that pods on all nodes can mount."""
+    folder = run_dir() / f"shared-{namespace}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    name = f"shared-{namespace}"
+    common: dict[str, Any] = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {**common, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder), "type": "Directory"}},
+    }
+    wanted = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "shared", "namespace": namespace},
+        "spec": {**common, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [volume, wanted]}))
+    yield "shared"
+    kubectl("delete", "persistentvolume", name, "--wait=false")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def durable(status: dict[str, Any]) -> int:
+    """Steps that can be gone back to."""
+    return int((status.get("progress") or {}).get("durableStep") or 0)
+
+
+def is_durable(least: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda status: durable(status) >= least
+
+
+def is_attempt(least: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda status: int(status["attempt"]) >= least
+
+
+def went_on_from(job: Job) -> int:
+    """The step that its ranks say they began with; -1 if none does yet."""
+    selector = f"drivetrain.dev/job-uid={job.uid},drivetrain.dev/role=worker"
+    log = kubectl("logs", "--namespace", job.namespace, "--selector", selector, "--tail=-1", "--prefix")
+    return max((int(step) for step in re.findall(r"restored step (\d+) from", log)), default=-1)
+
+
+def test_all_pods_are_deleted_at_once_and_the_job_rests(start: Callable[..., Job], claim: str) -> None:
+    undisturbed = start("undisturbed", workers=2, steps=STEPS, training=TRAINING, pace=0.0)
+    undisturbed.succeeds()
+    wanted = undisturbed.ledger.ends[0]["sha256"]
+
+    snapshots = {"storage": {"persistentVolumeClaim": claim}, "commitSeconds": 1, "baseEverySteps": 40}
+    job = start("comes-back", workers=3, steps=STEPS, training=TRAINING, snapshots=snapshots, pace=0.25)
+    lost = []
+    for number in range(ROUNDS):
+        job.settled(3, seconds=240)
+        before = job.until("more steps are durable", is_durable(8 * (number + 1)), 240)
+        selector = f"drivetrain.dev/job-uid={job.uid},drivetrain.dev/role=worker"
+        kubectl("delete", "pods", "--namespace", job.namespace, "--selector", selector, "--force", "--grace-period=0")
+        job.until("nobody has its state", is_attempt(number + 1), 240)
+        assert "the last step in its snapshots" in job.condition("StateLost")["message"]
+        job.settled(3, seconds=240)
+        step = went_on_from(job)
+        assert step >= durable(before), "what was said to be durable is lost"
+        lost.append(step - durable(before))
+
+    at = job.until("some steps", is_durable(8 * (ROUNDS + 1)), 240)
+    kubectl("patch", "trainingjob", job.name, "-n", job.namespace, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    rests = job.until("it rests", lambda status: status["phase"] == "Suspended", 60)
+    assert "the last step in its snapshots" in rests["message"] + json.dumps(rests["conditions"])
+    kubectl("wait", "--for=delete", "pods", "-n", job.namespace, "-l", f"drivetrain.dev/job-uid={job.uid}", timeout=90)
+    patch = json.dumps({"spec": {"suspend": False, "workers": 2}})
+    kubectl("patch", "trainingjob", job.name, "-n", job.namespace, "--type=merge", "-p", patch)
+    job.settled(2, seconds=240)
+    assert went_on_from(job) >= durable(at)
+    job.completes(240)
+    job.ledger.read()
+    assert {each["sha256"] for each in job.ledger.ends} == {wanted}
+    print(f"steps beyond what status said was durable, by round: {lost}; after the rest: {went_on_from(job)}")
