@@ -59,7 +59,7 @@ class Net(nn.Module):
             self.seen += 1
             self.calls += 1
             self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
-        out: torch.Tensor = self.last(torch.relu(hidden - self.mean)) * self.scale
+        out: torch.Tensor = self.last(torch.relu(hidden - self.mean)) * self.scale + self.nothing.sum()
         return out
 
 

@@ -47,11 +47,11 @@ class Background:
         """Whether a task of so many bytes would find room now. One always does where nothing waits."""
         return self._bytes == 0 or self._bytes + size <= self._most
 
-    def put(self, task: Task, size: int, *, wait: float = 0.0) -> bool:
-        """Have it done. False if there is no room within `wait` seconds; it is not done then."""
+    def put(self, task: Task, size: int, *, wait: float = 0.0, anyway: bool = False) -> bool:
+        """Have it done. False if there is no room within `wait` seconds, unless `anyway`; it is not done then."""
         deadline = time.monotonic() + wait
         with self._changed:
-            while not self.room(size) and self.defect is None and not self._ended:
+            while not (anyway or self.room(size)) and self.defect is None and not self._ended:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False

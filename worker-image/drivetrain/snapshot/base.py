@@ -95,28 +95,28 @@ class Bases:
         """A share of a new base begins; one that is not complete is given up. `small`: of the speaker, what belongs to
         the base beside parameters."""
         if not self._handed_over:
-            self.thread.put(self._give_up, 0, wait=1.0)
+            self.thread.put(self._give_up, 0, anyway=True)
         self._seat, self._handed_over = seat, False
-        self.thread.put(lambda: self._begin(name, seat, small), len(small), wait=60.0)
+        self.thread.put(lambda: self._begin(name, seat, small), len(small), anyway=True)
 
     def skip(self, name: BaseName, seat: Seat) -> None:
         """This rank has no share of this one."""
         share = _Share(name, seat, self._builder(name, seat))
-        self.thread.put(lambda: self._say_over(share), 0, wait=1.0)
+        self.thread.put(lambda: self._say_over(share), 0, anyway=True)
 
     def room(self, size: int) -> bool:
         """Whether a unit of so many bytes may be handed over now."""
         return self.thread.room(size)
 
     def add(self, unit: Unit) -> None:
-        """One more unit; there is room."""
-        self.thread.put(lambda: self._add(unit), unit.bytes, wait=1.0)
+        """One more unit; whoever can wait for room does."""
+        self.thread.put(lambda: self._add(unit), unit.bytes, anyway=True)
 
     def finish(self, sizes: Mapping[str, int], last: int) -> None:
         """The share is handed over, the last of it before step `last`. `sizes`: of the speaker, elements of all
         parameters."""
         self._handed_over = True
-        self.thread.put(lambda: self._finish(sizes, last), 0, wait=1.0)
+        self.thread.put(lambda: self._finish(sizes, last), 0, anyway=True)
 
     # --- in the thread ------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Slice:
     data: Array
     dtype: str
     rows: tuple[Rows, ...]
-    values: Written | None
+    values: tuple[Written, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +278,13 @@ def _slice(tables: Mapping[int, tuple[Key, ...]], frame: Frame) -> tuple[Slice, 
         row = decode(second, parts[middle:end], dtype, number * math.prod(shape[dimensions:]))
         at = end
         rows.append(Rows(name, tuple(shape), found, dimensions, number, row, dtype, bool(coalesced)))
-    values = None
-    if header["values"] is not None:
-        number, dtype, kinds = header["values"]
+    values = []
+    for number, dtype, kinds in header["values"]:
         size = sum(each.size for each in tables[number])
-        values = Written(tables[number], decode(kinds, parts[at : at + len(kinds)], dtype, size), dtype)
+        values.append(Written(tables[number], decode(kinds, parts[at : at + len(kinds)], dtype, size), dtype))
         at += len(kinds)
     small = b"" if header["small"] is None else unpack(header["small"][0], parts[at], header["small"][1])
-    return Slice(keys, data, header["dtype"], tuple(rows), values), small
+    return Slice(keys, data, header["dtype"], tuple(rows), tuple(values)), small
 
 
 def reach(segments: Iterable[SegmentName], base: int, world: int) -> int:

@@ -63,12 +63,12 @@ class Slices:
     rows: Sequence[Rows]
     small: bytes
     """What belongs to the step beside the gradient (see small.py); empty if another rank says it."""
-    values: Written | None = None
-    """What the script has made of parameters before the next step, if it does that."""
+    values: Sequence[Written] = ()
+    """What the script has made of parameters before the next step, if it does that; by type."""
 
     @property
     def bytes(self) -> int:
-        values = 0 if self.values is None else len(self.values.data)
+        values = sum(len(each.data) for each in self.values)
         rows = sum(len(each.indices) + len(each.values) for each in self.rows)
         return len(self.data) + len(self.small) + values + rows
 
@@ -148,12 +148,12 @@ class Log:
     def hurry(self) -> None:
         """Write each step by itself from now on, and what there is at once."""
         self._commit_seconds = 0.0
-        self._thread.put(self._commit, 0)
+        self._thread.put(self._commit, 0, anyway=True)
 
     def flush(self, seconds: float) -> bool:
         """Have all written that was put; whether that was done within so many seconds."""
         until = time.monotonic() + seconds
-        if not self._thread.put(self._commit, 0, wait=seconds):
+        if not self._thread.put(self._commit, 0, anyway=True):
             return False
         return self._thread.drain(max(0.0, until - time.monotonic()))
 
@@ -181,10 +181,10 @@ class Log:
             about = [each.name, each.shape, each.dimensions, each.number, each.dtype, each.coalesced]
             rows.append([*about, indices[0], values[0]])
             parts += [*indices[1], *values[1]]
-        written: list[Any] | None = None
-        if slices.values is not None and slices.values.keys:
-            found, planes = encode(slices.values.data, slices.values.dtype)
-            written = [_table(segment, slices.values.keys), slices.values.dtype, found]
+        written: list[list[Any]] = []
+        for value in slices.values:
+            found, planes = encode(value.data, value.dtype)
+            written.append([_table(segment, value.keys), value.dtype, found])
             parts += planes
         small = pack(slices.small) if slices.small else None
         header = {

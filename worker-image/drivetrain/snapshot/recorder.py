@@ -264,7 +264,7 @@ class Recorder:
             sums = self._strategy.sums_over_parts
             told = small.dump({**pending.record, "sums": sums}, pending.before, after)
         data = pending.data
-        values = self._values(pending) if self.scripted else None
+        values = self._values(pending) if self.scripted else ()
         slices = Slices(
             pending.step, pending.keys, flat_bytes(data), dtype_name(data.dtype), pending.rows, told, values
         )
@@ -273,12 +273,19 @@ class Recorder:
             self._pieces.forget()
             self._trained = None
 
-    def _values(self, pending: _Pending) -> Written:
+    def _values(self, pending: _Pending) -> list[Written]:
         """This rank's share of all parameters, as the script has left them."""
-        ranges = shared_out(held_by(self._strategy, pending.seat.rank, pending.seat.world))
-        views = [each.of(each.held.tensor.detach()) for each in ranges]
-        data = torch.cat([each.cpu() for each in views]) if views else torch.empty(0)
-        return Written(tuple(each.key for each in ranges), flat_bytes(data), dtype_name(data.dtype))
+        by_type: dict[torch.dtype, list[Range]] = {}
+        for each in shared_out(held_by(self._strategy, pending.seat.rank, pending.seat.world)):
+            by_type.setdefault(each.held.tensor.dtype, []).append(each)
+        return [
+            Written(
+                tuple(each.key for each in ranges),
+                flat_bytes(torch.cat([each.of(each.held.tensor.detach()).cpu() for each in ranges])),
+                dtype_name(dtype),
+            )
+            for dtype, ranges in by_type.items()
+        ]
 
     def _before(self) -> Mapping[str, Callable[[], Any]]:
         """Pieces that decide how a step is applied."""
@@ -331,7 +338,7 @@ class Recorder:
         units = (
             Range(each.held, first, min(first + UNIT_ELEMENTS, each.last))
             for each in share
-            for first in range(each.first, each.last, UNIT_ELEMENTS)
+            for first in (range(each.first, each.last, UNIT_ELEMENTS) or (each.first,))  # also of one without elements
         )
         self._capture = _Capture(name, units, seat, sizes, self._may_spread(), pace)
 

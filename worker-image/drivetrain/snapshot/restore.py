@@ -174,8 +174,8 @@ class Restore:
         with _told_sums(optimizer, record["sums"]):
             apply(State(self._strategy.model, optimizer), made)
         for each in step.slices:
-            if each.values is not None:
-                self._overwrite(each.values)
+            for written in each.values:
+                self._overwrite(written)
         self._take(told["after"])
 
     def _overwrite(self, written: Written) -> None:
