@@ -30,6 +30,8 @@ class Held:
     """Which of how many ranks this is that have the same."""
     group: tuple[bool, int]
     """Tells those ranks from others: whether they have a part along a dimension, and of which chunk of blocks."""
+    is_empty: bool
+    """The parameter has no elements anywhere; else this rank may have none of it."""
     place: int
     """Number of the tensor among the optimizer's; -1: the optimizer does not have it."""
 
@@ -88,7 +90,7 @@ def _held(
     order = order_of(parameter)
     if sharded is None or mesh is None:
         copy, copies = (0, 1) if sharded is not None else (rank, world)
-        yield Held(name, tensor, order, None, 0, copy, copies, (False, -1), place)
+        yield Held(name, tensor, order, None, 0, copy, copies, (False, -1), tensor.numel() == 0, place)
         return
     where = sharded.where(name)
     if not where.is_on(mesh):
@@ -105,7 +107,7 @@ def _held(
     if where.chunk is None:
         copy, copies = copy * mesh.stages + mesh.stage, copies * mesh.stages
     group = (where.dim is not None, -1 if where.chunk is None else where.chunk)
-    yield Held(name, tensor, order, part, first, copy, copies, group, place)
+    yield Held(name, tensor, order, part, first, copy, copies, group, where.shape.numel() == 0, place)
 
 
 def shared_out(held: Sequence[Held]) -> list[Range]:
@@ -121,7 +123,7 @@ def shared_out(held: Sequence[Held]) -> list[Range]:
         begun[kind] += size
         first, last = (total * (each.copy + more) // each.copies for more in (0, 1))
         first, last = max(first - start, 0), min(last - start, size)
-        if last > first or (size == 0 and each.copy == 0):
+        if last > first or (each.is_empty and each.copy == 0):
             found.append(Range(each, first, last))
     return found
 
