@@ -18,6 +18,7 @@ from drivetrain.optim.lamb import Lamb
 from drivetrain.optim.lars import Lars
 from drivetrain.run import Run
 from drivetrain.settings import Settings
+from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.found import Found
 from drivetrain.snapshot.storage.local import Local
 from drivetrain_api.runtime import RuntimePrecision, RuntimeSnapshots, RuntimeTraining
@@ -293,6 +294,27 @@ def compare(pipe: Pipe, name: str, folder: Path) -> dict[int, dict[int, tuple[st
 def test_a_script_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
     (found,) = together(compare, 1, name, tmp_path)
     assert found == {step: {} for step in BACK}
+
+
+class Silent:
+    """A storage that does not answer."""
+
+    def list(self, prefix: str) -> dict[str, int]:
+        raise StorageError(f"cannot list {prefix}: Stale file handle (ESTALE)")
+
+
+def asked(pipe: Pipe, folder: Path) -> list[int]:
+    """Which step all could go back to: before there is one, and when the storage does not answer."""
+    snapshots = RuntimeSnapshots(storage=str(folder))
+    run = Run(Settings(RuntimeTraining(steps=STEPS, global_batch=12), STEPS, 12, 1, snapshots), None)
+    run.prepare(model=Net(), optimizer=CASES["AdamW"].optimizer, data=Data())
+    assert run._snapshots is not None
+    before, run._snapshots._storage = run._saved(None), Silent()  # type: ignore[assignment]
+    return [before, run._saved(None)]
+
+
+def test_a_storage_that_does_not_answer_is_not_an_empty_one(tmp_path: Path) -> None:
+    assert together(asked, 1, tmp_path) == [[-1, 0]]
 
 
 def grown(pipe: Pipe, folder: Path, change: str) -> str:

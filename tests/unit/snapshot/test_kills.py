@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from drivetrain.snapshot.base import Bases, Unit, Values
 from drivetrain.snapshot.errors import Fenced
 from drivetrain.snapshot.found import Found, begin_run
 from drivetrain.snapshot.keys import Key, Seat
-from drivetrain.snapshot.log import Log, Slices, last_durable
-from drivetrain.snapshot.names import BaseName
+from drivetrain.snapshot.log import Durable, Log, Slices
+from drivetrain.snapshot.names import BaseName, SegmentName
 from drivetrain.snapshot.prune import surplus
 from unit.snapshot.memory import Memory
 
@@ -58,6 +59,16 @@ class Rank:
     def end(self) -> None:
         self.log._thread.end(5.0)
         self.bases.thread.end(5.0)
+
+
+def last_durable(ranks: Sequence[Durable | None], base: int | None) -> int | None:
+    """The last step that can be gone back to: of what all ranks have written since, from a base that was complete
+    before step `base`. None if that is not known."""
+    told = [each for each in ranks if each is not None]
+    if base is None or not told or len(told) < len(ranks):
+        return None
+    since, last = max(each.since for each in told), min(each.last for each in told)
+    return last if since <= base <= last + 1 else None
 
 
 def content(found: Found, most: float = float("inf")) -> tuple[int, int, list[np.ndarray]] | None:
@@ -212,3 +223,20 @@ def test_a_storage_that_stalls_costs_steps_and_no_memory() -> None:
     assert log.flush(10.0)
     assert (before, log.durable is None) == (None, False)
     log.end(1.0)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "0000000000-9999999999.r0of1",
+        "0000000000-0000000001.r0of999999999",
+        "0000000005-0000000001.r0of1",
+        "0000000000-0000000001.r3of2",
+    ],
+)
+def test_names_that_no_rank_writes_are_nobodys(odd: str) -> None:
+    assert SegmentName.parse(f"log/000001/000001.000001/{odd}.seg") is None
+    storage = Memory()
+    begin_run(Found.of(storage), None, (1, 1))
+    storage.objects[f"log/000001/000001.000001/{odd}.seg"] = b"x"
+    assert Found.of(storage).verified() is None

@@ -81,16 +81,6 @@ class Durable:
     last: int
 
 
-def last_durable(ranks: Sequence[Durable | None], base: int | None) -> int | None:
-    """The last step that can be gone back to: of what all ranks have written since, from a base that was complete
-    before step `base`. None if that is not known."""
-    told = [each for each in ranks if each is not None]
-    if base is None or not told or len(told) < len(ranks):
-        return None
-    since, last = max(each.since for each in told), min(each.last for each in told)
-    return last if since <= base <= last + 1 else None
-
-
 @dataclass(slots=True)
 class _Segment:
     seat: Seat
@@ -113,7 +103,6 @@ class Log:
         self._open: _Segment | None = None
         self.durable: Durable | None = None
         """As far as this rank's slices go; None: nothing is."""
-        self.durable_at = time.monotonic()
         self.written_bytes = 0
         self.dropped = 0
         """Steps for which there was no room."""
@@ -236,7 +225,6 @@ class Log:
         before = self.durable
         follows = before is not None and before.last + 1 == segment.first
         self.durable = Durable(before.since if before is not None and follows else segment.first, segment.last)
-        self.durable_at = time.monotonic()
         self.on_durable()
 
     @property

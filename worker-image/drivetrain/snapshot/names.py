@@ -21,6 +21,9 @@ LOG: Final = "log/"
 BASES: Final = "base/"
 MANIFEST: Final = "manifest.json"
 
+_MOST_RANKS: Final = 1 << 18
+_MOST_STEPS: Final = 1 << 20
+"""In a segment. Who reads makes tables of so many."""
 _RUN: Final = re.compile(r"^runs/(\d{6})\.json$")
 _SEGMENT: Final = re.compile(r"^log/(\d{6})/(\d{6})\.(\d{6})/(\d{10})-(\d{10})\.r(\d+)of(\d+)\.seg$")
 _BASE: Final = re.compile(r"^base/(\d{6})/(\d{10})-(\d{6})\.(\d{6})/(.+)$")
@@ -53,6 +56,8 @@ class SegmentName:
         if found is None:
             return None
         run, term, number, first, last, rank, world = map(int, found.groups())
+        if not (rank < world <= _MOST_RANKS and first <= last < first + _MOST_STEPS):
+            return None
         return cls(run, (term, number), first, last, rank, world)
 
 

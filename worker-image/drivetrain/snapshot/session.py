@@ -141,11 +141,12 @@ class Snapshots:
             self.recorder.entering()
 
     def saved_step(self) -> int:
-        """The step that all could go back to; -1: none. Looks into the storage."""
+        """The step that all could go back to; -1: none. Looks into the storage: if that does not answer, there may well
+        be one, and whoever starts anew will ask for longer."""
         try:
             return max((point.step for point in Found.of(self._storage).points()), default=-1)
         except StorageError:
-            return -1
+            return self._durable or 0
 
     def told(self) -> Snapshotted:
         """For the outside, by the rank that writes for all."""
