@@ -6,6 +6,7 @@ from typing import Final
 
 from drivetrain_api.constants import SCRIPT_MOUNT, SNAPSHOTS_MOUNT
 from drivetrain_api.runtime import (
+    RuntimeBranch,
     RuntimeCompression,
     RuntimeLearningRate,
     RuntimeOptimizer,
@@ -15,7 +16,7 @@ from drivetrain_api.runtime import (
     RuntimeSpec,
     RuntimeTraining,
 )
-from drivetrain_api.snapshots import Snapshots
+from drivetrain_api.snapshots import RestoreFrom, Snapshots
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Resolved
 from drivetrain_api.training import Pipeline, Training
@@ -65,17 +66,20 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None, own: str
         spares=spec.recovery.spares,
         fence_seconds=float(spec.recovery.fence_seconds),
         training=to_runtime_training(spec.training, frozen.virtual_shards),
-        snapshots=_snapshots(spec.snapshots, own),
+        snapshots=_snapshots(spec.snapshots, spec.restore_from, own),
     )
 
 
-def _snapshots(snapshots: Snapshots | None, own: str) -> RuntimeSnapshots | None:
+def _snapshots(snapshots: Snapshots | None, branch: RestoreFrom | None, own: str) -> RuntimeSnapshots | None:
     if snapshots is None:
         return None
     place = snapshots.storage
     root = f"{SNAPSHOTS_MOUNT}/{place.path}" if place.persistent_volume_claim is not None else place.path
+    of_namespace = f"{root}/{own.rpartition('/')[0]}".rstrip("/")
     return RuntimeSnapshots(
-        storage=f"{root}/{own}".rstrip("/"), **snapshots.model_dump(exclude={"storage"}, by_alias=False)
+        storage=f"{root}/{own}".rstrip("/"),
+        restore_from=RuntimeBranch(storage=of_namespace, job=branch.job, step=branch.step) if branch else None,
+        **snapshots.model_dump(exclude={"storage"}, by_alias=False),
     )
 
 

@@ -188,6 +188,13 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: ("persistentVolumeClaim" in self) != self["path"].startswith("/"),
     ),
     Rule(
+        name="restore-from-needs-snapshots",
+        path="spec",
+        cel="!has(self.restoreFrom) || has(self.snapshots)",
+        message="spec.restoreFrom needs spec.snapshots: the other job's lie in the same storage as this one's own",
+        check=lambda self, _: "restoreFrom" not in self or "snapshots" in self,
+    ),
+    Rule(
         name="microbatches-fit-batch",
         path="spec.training.batch",
         cel="!has(self.global) || self.microbatches <= self.global",
@@ -371,6 +378,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _immutable("processesPerWorker", "launchers keep their number of processes", optional=True),
     _immutable("training", "all members must agree on it for the whole run"),
     _immutable("snapshots", "all members must agree on it for the whole run", optional=True),
+    _immutable("restoreFrom", "training has begun where it says", optional=True),
     _immutable("recovery.spares", "launchers keep their number of spares"),
     _immutable("recovery.fenceSeconds", "all launchers must agree on it"),
 )

@@ -69,6 +69,17 @@ class RuntimePipeline(_Runtime):
     """Of consecutive blocks, on each stage."""
 
 
+class RuntimeBranch(_Runtime):
+    """`spec.restoreFrom`: which state of which other job this one begins with."""
+
+    storage: str
+    """Where the snapshots of its namespace's jobs lie, each in a folder of its own."""
+    job: str
+    """Name, or name of the folder."""
+    step: int | None = None
+    """None: the last."""
+
+
 class RuntimeSnapshots(_Runtime):
     """`spec.snapshots`: every step can be gone back to."""
 
@@ -79,6 +90,8 @@ class RuntimeSnapshots(_Runtime):
     keep_bases: int = 2
     commit_seconds: float = 2.0
     when_slow: WhenSlow = "skip"
+    restore_from: RuntimeBranch | None = None
+    """None: the job begins with nothing."""
 
 
 class RuntimeTraining(_Runtime):

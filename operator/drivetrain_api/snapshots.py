@@ -30,6 +30,24 @@ class Storage(SpecModel):
     )
 
 
+class RestoreFrom(SpecModel):
+    """Begin with the state that another job had at one of its steps: a branch of it."""
+
+    job: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="A job of this namespace, whose snapshots lie in the same storage as this one's. It may be deleted "
+        "by now. Where several had the name: NAME-UID, with the first eight characters of the uid.",
+    )
+    step: int | None = Field(
+        default=None,
+        ge=0,
+        le=10**12,
+        description="Steps that it had made. Default: the last that is in storage when this job begins.",
+    )
+
+
 class Snapshots(SpecModel):
     """Write down what every step applies, so that the job goes on from its last step when all its state is lost."""
 

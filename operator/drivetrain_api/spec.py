@@ -13,7 +13,7 @@ from pydantic import Field
 
 from drivetrain_api.choices import Reach
 from drivetrain_api.model import INT32_MAX, SpecModel
-from drivetrain_api.snapshots import Snapshots
+from drivetrain_api.snapshots import RestoreFrom, Snapshots
 from drivetrain_api.training import Training
 
 MAX_WORKERS: Final = 4096
@@ -176,6 +176,11 @@ class TrainingJobSpec(SpecModel):
         default=None,
         description="Keep every step in storage, so that the job goes on from its last one when all workers are lost, "
         "or after it was suspended. Default: it goes on from the last run.save.",
+    )
+    restore_from: RestoreFrom | None = Field(
+        default=None,
+        description="Begin with the state of another job's step, from its snapshots, and write one's own from there. "
+        "Needs snapshots. Once this job has steps of its own in storage, it goes on from those.",
     )
     suspend: bool = Field(
         default=False,

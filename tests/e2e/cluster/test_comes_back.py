@@ -98,4 +98,11 @@ def test_all_pods_are_deleted_at_once_and_the_job_rests(start: Callable[..., Job
     job.completes(240)
     job.ledger.read()
     assert {each["sha256"] for each in job.ledger.ends} == {wanted}
+
+    branch = {"job": "comes-back", "step": STEPS - 30}
+    job = start("branch", workers=2, steps=STEPS, training=TRAINING, snapshots=snapshots, restoreFrom=branch, pace=0.0)
+    job.completes(240)
+    job.ledger.read()
+    assert {each["sha256"] for each in job.ledger.ends} == {wanted}
+    assert min(each.step for each in job.ledger.steps) == STEPS - 30, "it began elsewhere"
     print(f"steps beyond what status said was durable, by round: {lost}; after the rest: {went_on_from(job)}")

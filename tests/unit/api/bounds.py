@@ -82,6 +82,8 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
     "snapshots.storage.persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
     "snapshots.storage.path": (["/a", "/" + "a" * 511, "/a/b.c_d"], ["", "/" + "a" * 512, "/a/../b", "/.a", "/a//b"]),
+    "restoreFrom.job": (["a", "a.b-c", "a" * 253], ["", "a" * 254, "A", "a/b"]),
+    "restoreFrom.step": ([0, 10**12], [-1, 10**12 + 1]),
     "snapshots.precision": (["exact", "bf16"], ["fp16", ""]),
     "snapshots.baseEverySteps": ([1, 1_000_000], [0, 1_000_001]),
     "snapshots.keepBases": ([1, 1000], [0, 1001]),
@@ -104,6 +106,8 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(training=_training_with(path.removeprefix("training."), value))
     if path.startswith("snapshots.storage."):
         return job(snapshots={"storage": {path.rpartition(".")[2]: value}})
+    if path.startswith("restoreFrom."):
+        return job(snapshots={"storage": {"path": "/a"}}, restoreFrom={"job": "a"} | {path.partition(".")[2]: value})
     if path.startswith("snapshots."):
         return job(snapshots={"storage": {"path": "/a"}, path.partition(".")[2]: value})
     if path.startswith("elastic."):

@@ -98,6 +98,10 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase(
         "snapshots-have-a-place", "a folder in a claim", True, job(snapshots={"storage": CLAIM | {"path": "a/b"}})
     ),
+    RuleCase(
+        "restore-from-needs-snapshots", "with them", True, job(snapshots=SNAPSHOTS, restoreFrom={"job": "a", "step": 5})
+    ),
+    RuleCase("restore-from-needs-snapshots", "without", False, job(restoreFrom={"job": "a"})),
     RuleCase("snapshots-have-a-place", "no place", False, job(snapshots={"storage": {}})),
     RuleCase("snapshots-have-a-place", "a relative folder", False, job(snapshots={"storage": {"path": "a"}})),
     RuleCase("snapshots-have-a-place", "both", False, job(snapshots={"storage": CLAIM | {"path": "/a"}})),
@@ -296,6 +300,11 @@ RULE_CASES: Final[list[RuleCase]] = [
         job("lm", STARTED),
     ),
     *_immutable("training", {"training": {"seed": 1}}, {"training": {"seed": 2}}),
+    *_immutable(
+        "restoreFrom",
+        {"snapshots": SNAPSHOTS, "restoreFrom": {"job": "a"}},
+        {"snapshots": SNAPSHOTS, "restoreFrom": {"job": "b"}},
+    ),
     *_immutable("snapshots", {"snapshots": SNAPSHOTS}, {"snapshots": SNAPSHOTS | {"keepBases": 3}}),
     *_immutable("recovery.spares", {"recovery": {"spares": 1}}, {"recovery": {"spares": 2}}),
     *_immutable("recovery.fenceSeconds", {"recovery": {"fenceSeconds": 5}}, {"recovery": {"fenceSeconds": 6}}),

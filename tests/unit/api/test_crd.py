@@ -94,6 +94,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "training",
         "recovery",
         "snapshots",
+        "restoreFrom",
         "suspend",
         "activeDeadlineSeconds",
         "ttlSecondsAfterFinished",

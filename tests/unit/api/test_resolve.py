@@ -122,7 +122,8 @@ def test_runtime_has_all_of_the_training_section() -> None:
 )
 def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folder: str) -> None:
     fields = {"precision": "bf16", "baseEverySteps": 7, "keepBases": 3, "commitSeconds": 0.5, "whenSlow": "wait"}
-    runtime = to_runtime(spec(snapshots={"storage": storage, **fields}), own="ns/lm-1234")
+    branch = {"job": "other", "step": 5}
+    runtime = to_runtime(spec(snapshots={"storage": storage, **fields}, restoreFrom=branch), own="ns/lm-1234")
     assert runtime.snapshots is not None
     assert runtime.snapshots.model_dump() == {
         "storage": folder,
@@ -131,6 +132,7 @@ def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folde
         "keep_bases": 3,
         "commit_seconds": 0.5,
         "when_slow": "wait",
+        "restore_from": {"storage": folder.removesuffix("/lm-1234"), **branch},
     }
 
 

@@ -112,7 +112,7 @@ async def test_a_kind_is_understood(plane: LocalCluster, resource: Resource) -> 
 
 
 def _replaced(typed: Typed, name: str) -> None:
-    """Replaces an object by what was read of it, as often as somebody else's write (a node's, its watcher's) is newer."""
+    """Replaces an object by what was read of it; again where a write of somebody else (of a node) came between."""
     for left in reversed(range(10)):
         try:
             typed.replace(name, typed.read(name))

@@ -21,7 +21,7 @@ from drivetrain.settings import Settings
 from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.found import Found
 from drivetrain.snapshot.storage.local import Local
-from drivetrain_api.runtime import RuntimePrecision, RuntimeSnapshots, RuntimeTraining
+from drivetrain_api.runtime import RuntimeBranch, RuntimePrecision, RuntimeSnapshots, RuntimeTraining
 from unit.runtime.together import Pipe, together
 
 STEPS = 24
@@ -223,7 +223,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def runs(case: Case, folder: Path) -> Iterator[tuple[int, str]]:
+def runs(case: Case, folder: Path, branch: RuntimeBranch | None = None) -> Iterator[tuple[int, str]]:
     """The next step before each one and at the end, and the digest of all state then."""
     torch.manual_seed(1)
     training = RuntimeTraining(steps=STEPS, global_batch=12, seed=2, **case.training)
@@ -233,6 +233,7 @@ def runs(case: Case, folder: Path) -> Iterator[tuple[int, str]]:
         base_every_steps=6,
         keep_bases=100,
         precision=case.precision,
+        restore_from=branch,
     )
     run = Run(Settings(training, STEPS, 12, 1, snapshots), None)
     model = Net(sparse=case.sparse)

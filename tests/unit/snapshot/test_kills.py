@@ -15,8 +15,8 @@ from drivetrain.snapshot.errors import Fenced
 from drivetrain.snapshot.found import Found, begin_run
 from drivetrain.snapshot.keys import Key, Seat
 from drivetrain.snapshot.log import Durable, Log, Slices
-from drivetrain.snapshot.names import BaseName, SegmentName
-from drivetrain.snapshot.prune import surplus
+from drivetrain.snapshot.names import BaseName, SegmentName, pin_name
+from drivetrain.snapshot.prune import PIN_SECONDS, Pins, surplus
 from unit.snapshot.memory import Memory
 
 SIZE = 12
@@ -125,9 +125,32 @@ def test_a_kill_at_any_byte_loses_nothing_that_was_durable(seed: int) -> None:
     assert claimed is None or step > claimed, "said to be durable, and is not there"
     for number, values in enumerate(steps, first):
         assert np.array_equal(values, numbers(run, number))
+    # What somebody reads stays, and what was written since.
+    points = found.points()
+    if points:
+        read = rng.choice(points)
+        storage.objects[pin_name(read.base.run, read.base.step, f"{seed:016x}")] = b""
+        gone = surplus(found, storage.list(""), 1)
+        assert not {
+            *map(str, (each for names in read.segments.values() for each in names)),
+            *(name for name in storage.objects if name.startswith(str(read.base))),
+        } & {*gone}
+        del storage.objects[pin_name(read.base.run, read.base.step, f"{seed:016x}")]
     # What nobody needs goes, and nothing else does.
     storage.delete(surplus(found, storage.list(""), 1 + seed % 2))
     assert (content(Found.of(storage)) or (0, 0, []))[1] == step
+
+
+def test_the_pin_of_a_reader_that_died_counts_for_some_hours() -> None:
+    now = 0.0
+    pins, dead, living = Pins(lambda: now), pin_name(1, 5, "0" * 16), pin_name(1, 5, "1" * 16)
+    assert pins.stale([dead, "pins/other", "log/x"]) == []
+    now = PIN_SECONDS - 1
+    assert pins.stale([dead, living]) == []
+    now = PIN_SECONDS + 1
+    assert pins.stale([dead, living]) == [dead]
+    assert pins.stale([]) == []
+    assert pins.stale([dead]) == [], "another one of this name"
 
 
 def test_what_an_old_run_writes_late_is_nobodys() -> None:

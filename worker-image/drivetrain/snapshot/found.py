@@ -154,6 +154,16 @@ class Found:
                 found.append(Point(step, base, manifest, segments))
         return sorted(found, key=lambda each: (-each.step, each.replayed))
 
+    def reachable(self) -> list[tuple[int, int]]:
+        """Steps that can be gone on with, as spans: the first and the last of each."""
+        spans: list[tuple[int, int]] = []
+        for first, last in sorted((int(each.manifest["last"]), each.step) for each in self.points()):
+            if spans and first <= spans[-1][1] + 1:
+                spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
+            else:
+                spans.append((first, last))
+        return spans
+
     # --- what they contain --------------------------------------------------------------------------------------------
 
     def verified(self, most: float = math.inf) -> Point | None:
@@ -168,7 +178,7 @@ class Found:
                     pass
                 for _ in self.steps_of(point):
                     pass
-            except _Bad:
+            except Unreadable:
                 continue
             return point
 
@@ -184,7 +194,7 @@ class Found:
                     yield from read(data)
         except (Damaged, Missing, KeyError, IndexError, ValueError) as error:
             self.damaged[str(base)] = str(error)
-            raise _Bad(str(error)) from error
+            raise Unreadable(str(error)) from error
 
     def _share(self, base: BaseName, rank: int, world: int, sha256: str) -> dict[str, Any]:
         text = self.storage.read(base.share(rank, world))
@@ -205,7 +215,7 @@ class Found:
                     each, told = _slice(open_[name].tables, open_[name].frames[step])
                 except (Damaged, KeyError, ValueError, TypeError, IndexError) as error:
                     self.damaged[str(name)] = f"step {step}: {error}"
-                    raise _Bad(str(error)) from error
+                    raise Unreadable(str(error)) from error
                 slices.append(each)
                 small = told or small
             yield Step(step, tuple(slices), small)
@@ -226,7 +236,7 @@ class Found:
                     found[header["step"]] = frame
         except (Damaged, Missing, KeyError, TypeError, ValueError) as error:
             self.damaged[str(name)] = str(error)
-            raise _Bad(str(error)) from error
+            raise Unreadable(str(error)) from error
         return _Segment(tables, found)
 
 
@@ -239,7 +249,7 @@ class _Segment:
     """By step."""
 
 
-class _Bad(Exception):
+class Unreadable(Exception):
     """Something is damaged, and was noted."""
 
 
@@ -307,16 +317,18 @@ def _same(data: bytes, sha256: str) -> None:
         raise Damaged("its sha256 differs")
 
 
-def begin_run(found: Found, point: Point | None, epoch: Epoch) -> int:
+def begin_run(found: Found, point: Point | None, epoch: Epoch, branch: Mapping[str, Any] | None = None) -> int:
     """Begin a run that goes on from this point, in this membership; returns its number. Whoever writes for an older one
-    is fenced by it. Raises `Fenced` if a newer membership has begun one, `StorageError`."""
+    is fenced by it. `branch`: the other job's step that it goes on from instead. Raises `Fenced` if a newer membership
+    has begun one, `StorageError`."""
     before = None
     if point is not None:
         span = next(each for each in found.lineage if each.start <= point.step)
         before = {"run": span.run, "step": point.step}
+    told = {"from": before, "epoch": epoch} | ({"branch": branch} if branch is not None else {})
     for number in range(found.newest + 1, found.newest + _ATTEMPTS):
         try:
-            found.storage.create(run_name(number), [sealed({"run": number, "from": before, "epoch": epoch})])
+            found.storage.create(run_name(number), [sealed({"run": number, **told})])
         except Exists:
             other = found._json(run_name(number))
             if other is not None and tuple(other["epoch"]) > epoch:

@@ -5,6 +5,7 @@ log/RUN/TERM.N/FIRST-LAST.rRANKofWORLD.seg        the slices of one rank, of the
 base/RUN/STEP-TERM.N/rRANKofWORLD.NUMBER.pack     what a rank wrote of a base that was begun before STEP
 base/RUN/STEP-TERM.N/rRANKofWORLD.json            there once all of that was read back and is right
 base/RUN/STEP-TERM.N/manifest.json                there once the shares of all ranks are: there is a base
+pins/RUN-STEP.TOKEN.json                          somebody reads: nothing from this step of this run on may go
 
 Numbers are written with leading zeros, so that names in the order of their text are in the order of their numbers; but
 nothing rests on the order of a listing.
@@ -19,6 +20,7 @@ from typing import Final
 RUNS: Final = "runs/"
 LOG: Final = "log/"
 BASES: Final = "base/"
+PINS: Final = "pins/"
 MANIFEST: Final = "manifest.json"
 
 _MOST_RANKS: Final = 1 << 18
@@ -26,6 +28,7 @@ _MOST_STEPS: Final = 1 << 20
 """In a segment. Who reads makes tables of so many."""
 _RUN: Final = re.compile(r"^runs/(\d{6})\.json$")
 _SEGMENT: Final = re.compile(r"^log/(\d{6})/(\d{6})\.(\d{6})/(\d{10})-(\d{10})\.r(\d+)of(\d+)\.seg$")
+_PIN: Final = re.compile(r"^pins/(\d{6})-(\d{10})\.[0-9a-f]{16}\.json$")
 _BASE: Final = re.compile(r"^base/(\d{6})/(\d{10})-(\d{6})\.(\d{6})/(.+)$")
 
 
@@ -90,6 +93,17 @@ class BaseName:
         """That of what an object of this name belongs to; None if that is no base."""
         found = _BASE.match(name)
         return None if found is None else cls(int(found[1]), int(found[2]), (int(found[3]), int(found[4])))
+
+
+def pin_name(run: int, step: int, token: str) -> str:
+    """That of a reader's object. `token`: 16 hexadecimal digits."""
+    return f"{PINS}{run:06}-{step:010}.{token}.json"
+
+
+def pinned(name: str) -> tuple[int, int] | None:
+    """Run and step from which on a reader needs everything; None for other names."""
+    found = _PIN.match(name)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def run_name(run: int) -> str:

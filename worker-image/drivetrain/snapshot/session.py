@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import Position
+from drivetrain.snapshot import beginning
+from drivetrain.snapshot.beginning import Pin
 from drivetrain.snapshot.errors import Fenced, StorageError
 from drivetrain.snapshot.found import Found, Point, begin_run, reach
 from drivetrain.snapshot.names import RUNS, BaseName, SegmentName, run_number
-from drivetrain.snapshot.prune import surplus
+from drivetrain.snapshot.prune import Pins, surplus
 from drivetrain.snapshot.recorder import Recorder
 from drivetrain.snapshot.restore import Restore
 from drivetrain.snapshot.storage import Storage
@@ -26,10 +28,7 @@ from drivetrain.world.base import World
 from drivetrain_api.messages import Snapshotted
 from drivetrain_api.runtime import RuntimeSnapshots
 
-T = TypeVar("T")
 _LOOK_SECONDS: Final = 0.5
-_FIRST_LOOK_SECONDS: Final = 30.0
-"""A storage that cannot be read at a job's start is tried for so long."""
 
 
 def storage_of(settings: RuntimeSnapshots) -> Storage:
@@ -68,49 +67,40 @@ class Snapshots:
         self._looked_at = 0.0
         self._newer: str | None = None
         """Who has taken the job over."""
+        self._pin: Pin | None = None
+        """On what this job is a branch of, until it has a base of its own."""
+        self._pins = Pins()
 
     # --- where it goes on from ----------------------------------------------------------------------------------------
 
     def first_state(self, saved_step: int) -> bool:
-        """Nobody has state: take that of the last durable step, unless a file has a later one. Returns whether it did.
+        """Nobody has state: take that of the last durable step, unless a file has a later one; or another job's, if
+        this one is a branch of it and has none of its own. Returns whether it did.
 
-        Raises `StateMismatch` if it does not fit this script, `StorageError`.
+        Raises `StateMismatch` if it does not fit this script, `UsageError` if there is no such step, `StorageError`.
         """
-        found = self._look()
-        point = found.verified()
-        if point is not None and point.step < saved_step:
-            point = None
-        for name, what in found.damaged.items():
-            print(f"drivetrain: snapshots: {self._storage}/{name}: {what}", file=sys.stderr, flush=True)
-        if point is not None:
-            self._restore(found, point)
-        elif found.newest and saved_step < 0:
+        found = beginning.looked_at(self._storage)
+        point = beginning.best(found, saved_step, math.inf, self._restore)
+        branch = self._settings.restore_from
+        origin = None
+        if point is None and branch is not None and (not found.newest or saved_step < (branch.step or 0)):
+            self._pin, origin = beginning.branched(branch, self._storage_at, str(self._storage), self._restore)
+        elif point is None and found.newest and saved_step < 0:
             text = "no base is whole, or none verifies: training begins anew, and what is there stays"
             print(f"drivetrain: snapshots: {self._storage}: {text}", file=sys.stderr, flush=True)
         epoch = self._world.epoch.term, self._world.epoch.n
-        self._position.run = self._persistently(lambda: begin_run(found, point, epoch))
-        return point is not None
+        self._position.run = beginning.persistently(lambda: begin_run(found, point, epoch, origin))
+        return point is not None or origin is not None
 
-    def _look(self) -> Found:
-        return self._persistently(lambda: Found.of(self._storage))
-
-    def _persistently(self, work: Callable[[], T]) -> T:
-        until, wait = time.monotonic() + _FIRST_LOOK_SECONDS, 0.5
-        while True:
-            try:
-                return work()
-            except StorageError:
-                if time.monotonic() > until:
-                    raise
-            time.sleep(wait)
-            wait = min(5.0, 2 * wait)
+    def _storage_at(self, place: str) -> Storage:
+        return storage_of(self._settings.model_copy(update={"storage": place}))
 
     def _restore(self, found: Found, point: Point) -> None:
         began = time.monotonic()
         Restore(self._strategy, self._state, self._position).to(found, point)
         self._position.begin()
         print(
-            f"restored step {point.step} from {self._storage}: the base of step {point.base.step} and "
+            f"restored step {point.step} from {found.storage}: the base of step {point.base.step} and "
             f"{point.replayed} steps applied again, in {time.monotonic() - began:.1f} s",
             flush=True,
         )
@@ -195,10 +185,15 @@ class Snapshots:
 
     def _prune(self, newest: BaseName) -> None:
         """A new base is there: what only older ones need goes."""
+        if self._pin is not None:
+            self._pin.off()
         found = Found.of(self._storage)
         if found.newest > newest.run:
             return  # somebody newer looks after it
-        self._storage.delete(surplus(found, self._storage.list(""), self._settings.keep_bases))
+        names = self._storage.list("")
+        stale = self._pins.stale(names)
+        gone = surplus(found, names.keys() - stale, self._settings.keep_bases)
+        self._storage.delete([*stale, *gone])
 
 
 __all__ = ["Snapshots", "storage_of"]

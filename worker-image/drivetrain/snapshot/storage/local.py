@@ -59,7 +59,9 @@ class Local:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise StorageError(f"cannot list {begin}: {_told(error)}") from error
 
-        for folder, _, files in os.walk(begin, onerror=failed):
+        for folder, folders, files in os.walk(begin, onerror=failed):
+            inside = f"{Path(folder).relative_to(self._folder)}/".removeprefix("./")
+            folders[:] = [each for each in folders if (inside + each).startswith(prefix[: len(inside + each)])]
             for file in files:
                 name = str(Path(folder, file).relative_to(self._folder))
                 if name.startswith(prefix) and not file.startswith(_TEMPORARY):
