@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if nothing was lost and all hashes are equal."""
-    if arguments.steps < 4:
-        raise UsageError("--steps: at least 4, because one rank is killed half-way")
+    if arguments.steps < 12:
+        raise UsageError("--steps: at least 12, because one rank is killed half-way, and all of them near the end")
     seed = random.randrange(2**31) if arguments.seed is None else arguments.seed
     with tempfile.TemporaryDirectory(prefix="drivetrain-demo-", ignore_cleanup_errors=True) as folder:
         plan = Plan(

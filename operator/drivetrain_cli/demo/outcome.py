@@ -48,6 +48,25 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Fall:
+    """All ranks were killed at once, and what came of it."""
+
+    step: int
+    """Steps that all members had finished when it happened."""
+    durable: int
+    """Of those, the ones that status said could be gone back to."""
+    next_step: int
+    """With which training went on, from 0."""
+    seconds: float
+    """Until all members of the next membership had finished a step."""
+
+    @property
+    def redone(self) -> int:
+        """Steps that had been made and were made again."""
+        return max(0, self.step - self.next_step)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """All that the demo saw."""
 
@@ -56,6 +75,7 @@ class Outcome:
     """Members at the end: fewer than workers if a replacement was not ready in time."""
     steps: int
     kill: Kill | None
+    fall: Fall | None
     lost: list[str]
     hashes: list[StateHash]
     reference: StateHash | None
@@ -71,6 +91,10 @@ class Outcome:
             found.append("training did not go on after the kill")
         elif self.kill.gone:
             found.append(f"processes {self.kill.gone} were to survive and did not")
+        if self.fall is None:
+            found.append("training did not go on after all ranks were killed")
+        elif self.fall.next_step < self.fall.durable:
+            found.append(f"{self.fall.durable} steps were durable, and training went on from {self.fall.next_step}")
         if len({h.rank for h in self.hashes}) != self.world:
             found.append(f"{len(self.hashes)} of {self.world} ranks told the hash of their state")
         if self.reference is None:
@@ -105,4 +129,13 @@ def told(kill: Kill) -> list[str]:
         f"(step {kill.next_step + 1}, membership {kill.membership}, world size {kill.world}); "
         f"a step takes {kill.step_seconds * 1000:.0f} ms",
         f"survived, same processes: {survivors}{joined}",
+    ]
+
+
+def told_fall(fall: Fall) -> list[str]:
+    """What happened after all were killed, in sentences."""
+    again = f"{fall.redone} step{'s' if fall.redone != 1 else ''} made again"
+    return [
+        f"{fall.seconds:.1f} s until new processes of all ranks finished a step (step {fall.next_step + 1}); they "
+        f"went on from the snapshot of step {fall.next_step}: {again} ({fall.durable} were durable when status was read last)"
     ]

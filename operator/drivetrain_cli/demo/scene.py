@@ -1,4 +1,5 @@
-"""What happens in the demo, in order? Plane, job, half-way a SIGKILL, the end; beside it, undisturbed training."""
+"""What happens in the demo, in order? Plane, job, half-way a SIGKILL, near the end one for all ranks at once; beside
+it, undisturbed training."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from drivetrain_api.resolve import to_runtime
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_cli import pack, plane
 from drivetrain_cli.cluster import Cluster, Where, connect
-from drivetrain_cli.demo.outcome import Kill, Outcome, hashes, losses, told
+from drivetrain_cli.demo.outcome import Fall, Kill, Outcome, hashes, losses, told, told_fall
 from drivetrain_cli.demo.processes import belonging_to, identities, unchanged
 from drivetrain_cli.demo.screen import Screen, Snapshot
 from drivetrain_cli.demo.steps import Membership, Steps
@@ -28,7 +29,7 @@ from drivetrain_cli.errors import CliError
 from drivetrain_cli.table import table
 from drivetrain_local.node.images import python_environment
 from drivetrain_operator.kube.errors import KubeError
-from drivetrain_operator.kube.resources import CONFIGMAPS, TRAININGJOBS, Object
+from drivetrain_operator.kube.resources import CONFIGMAPS, PODS, TRAININGJOBS, Object
 
 JOB: Final = "charlm"
 PROMPT: Final = "def __init__(self"
@@ -36,6 +37,8 @@ _WORKERS: Final = 3
 _LOOK_SECONDS: Final = 0.1
 _FAST_SECONDS: Final = 0.004
 _RECOVERY_LIMIT: Final = 30.0
+_RETURN_LIMIT: Final = 90.0
+"""For all ranks to come back from nothing: new processes import torch."""
 _REFERENCE_LIMIT: Final = 120.0
 
 
@@ -80,6 +83,7 @@ async def _play(plan: Plan, screen: Screen, state: Path) -> Outcome:
         )
         watched = _Watched(plan, cluster, screen)
         kill = await watched.until_recovered()
+        fall = await watched.until_returned() if kill is not None else None
         final = await watched.until_finished()
         screen.close()
         text = asyncio.create_task(_generated(plan), name="generated text")
@@ -95,17 +99,18 @@ async def _play(plan: Plan, screen: Screen, state: Path) -> Outcome:
         world=watched.world(),
         steps=plan.steps,
         kill=kill,
+        fall=fall,
         lost=lost,
         hashes=found,
         reference=next(iter(hashes("uninterrupted", undisturbed)), None),
-        losses=losses(logs),
+        losses=_losses(losses(undisturbed), losses(logs)),
     )
     _tell(plan, screen, outcome, await text)
     return outcome
 
 
 class _Watched:
-    """Looks at a running job, breaks it once, and waits for its end."""
+    """Looks at a running job, breaks it twice, and waits for its end."""
 
     def __init__(self, plan: Plan, cluster: Cluster, screen: Screen) -> None:
         self._plan = plan
@@ -117,6 +122,8 @@ class _Watched:
         self._deadline = time.monotonic() + plan.limit
         self._killed: dict[int, float] = {}
         self._before = Membership(0, 0)
+        self._again: list[str] | None = None
+        """What was made again before all were killed."""
 
     async def until_recovered(self) -> Kill | None:
         """Train half-way, kill one rank, and wait for the first step of the others. None: it never came."""
@@ -158,6 +165,34 @@ class _Watched:
             self._screen.say(f"  {line}")
         return kill
 
+    async def until_returned(self) -> Fall | None:
+        """Train on, kill all that trains, and wait for the first step of their successors. None: it never came."""
+        while self._common_step() < self._plan.steps * 5 // 6:
+            if await self._look():
+                return None
+        self._again = self._made_again()
+        pids = list(self._steps.members().values())
+        above = max(membership for _, _, membership in self._steps.common())
+        pods = [pod["metadata"]["name"] for pod in await self._cluster.pods(self._job, ROLE_WORKER)]
+        step, durable = self._common_step(), int((self._status().get("progress") or {}).get("durableStep") or 0)
+        self._screen.say(f"Step {step}: killing all {len(pods)} workers at once, with all that is in their memory")
+        at = time.time()
+        self._killed |= dict.fromkeys(pids, at)
+        await asyncio.gather(*(self._delete(name) for name in pods))
+        self._steps.read()
+        step = max(step, self._common_step())
+        until = time.monotonic() + _RETURN_LIMIT
+        while (found := self._steps.first_common_after(at, above)) is None:
+            if time.monotonic() > until or await self._look():
+                return None
+        fall = Fall(step=step, durable=durable, next_step=found[1], seconds=found[0] - at)
+        for line in told_fall(fall):
+            self._screen.say(f"  {line}")
+        return fall
+
+    async def _delete(self, pod: str) -> None:
+        await self._cluster.client.delete(PODS, pod, self._cluster.namespace, grace_seconds=0)
+
     async def until_finished(self) -> Object:
         """The job as it is at its end. Raises CliError after the plan's limit."""
         while not await self._look():
@@ -165,10 +200,12 @@ class _Watched:
         return self._job
 
     def lost(self) -> list[str]:
-        """See `Steps.lost`."""
+        """In words: steps that nobody ever made, and such as the one kill's survivors made again."""
         self._steps.read()
-        at = next(iter(self._killed.values()), time.time())
-        return self._steps.lost(at, self._before, self._plan.steps)
+        return self._steps.missing(self._plan.steps) + (self._made_again() if self._again is None else self._again)
+
+    def _made_again(self) -> list[str]:
+        return self._steps.made_again(next(iter(self._killed.values()), time.time()), self._before)
 
     def world(self) -> int:
         """Members of the newest membership."""
@@ -228,13 +265,16 @@ def _objects(plan: Plan) -> tuple[Object, Object]:
         spares=1,
         environment={"STEP_LOG": str(plan.folder / "steps"), "OUTPUT": str(plan.folder / "model")},
     )
-    return pack.objects(wish, "default")
+    config_map, job = pack.objects(wish, "default")
+    # Each step by itself: the demo is over before two seconds of steps would matter.
+    job["spec"]["snapshots"] = {"storage": {"path": str(plan.folder / "snapshots")}, "commitSeconds": 0}
+    return config_map, job
 
 
 @contextlib.asynccontextmanager
 async def _reference(plan: Plan, job: Object) -> AsyncIterator[asyncio.Task[list[str]]]:
     """The same training in one process, at low priority; a task of its output lines. It ends with the block."""
-    runtime = to_runtime(TrainingJobSpec.model_validate(job["spec"]))
+    runtime = to_runtime(TrainingJobSpec.model_validate({**job["spec"], "snapshots": None}))
     environment = {
         **python_environment(),
         "DRIVETRAIN_SPEC": runtime.model_dump_json(exclude_none=True),
@@ -280,6 +320,11 @@ async def _as_kubectl_prints(kubeconfig: Path, job: Object) -> str:
     """By kubectl itself if there is one."""
     printed = await _run(["kubectl", "get", "tj", "--kubeconfig", str(kubeconfig)], dict(os.environ), 10.0)
     return printed or table([job], datetime.now(UTC))
+
+
+def _losses(undisturbed: tuple[float, float] | None, ours: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Before all training, and after it: the script that ended has seen but the last steps."""
+    return None if undisturbed is None or ours is None else (undisturbed[0], ours[1])
 
 
 def _tell(plan: Plan, screen: Screen, outcome: Outcome, text: str) -> None:

@@ -93,18 +93,19 @@ class Steps:
             ((when, step) for when, step, membership in self.common() if when > at and membership > above), None
         )
 
-    def lost(self, at: float, above: Membership, steps: int) -> list[str]:
-        """What was lost, in words: steps that nobody ever made, and steps that all had and that were made again.
+    def missing(self, steps: int) -> list[str]:
+        """In words: steps that nobody ever made."""
+        made = {each.step for each in self.made}
+        return [f"step {step + 1} was never made" for step in range(steps) if step not in made]
+
+    def made_again(self, at: float, above: Membership) -> list[str]:
+        """In words: steps that all had at that time, and that a later membership made again.
 
         A step that only some had when one was killed is not lost: the others take over its result.
         """
-        made = {each.step for each in self.made}
-        problems = [f"step {step + 1} was never made" for step in range(steps) if step not in made]
         before = max((step for when, step, _ in self.common() if when <= at), default=-1)
         after = [each.step for each in self.made if each.membership > above]
-        if after and min(after) <= before:
-            problems += [f"step {step + 1} was made a second time" for step in range(min(after), before + 1)]
-        return problems
+        return [f"step {step + 1} was made a second time" for step in range(min(after, default=before + 1), before + 1)]
 
 
 def _made(line: dict[str, object]) -> Made:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drivetrain_cli.demo.outcome import Kill, Outcome, StateHash, hashes, losses
+from drivetrain_cli.demo.outcome import Fall, Kill, Outcome, StateHash, hashes, losses
 from drivetrain_cli.demo.steps import Membership, Steps
 
 FIRST, SECOND = "1.1", "1.2"
@@ -52,14 +52,14 @@ def test_a_step_counts_when_all_have_it(steps: Steps) -> None:
 
 
 def test_a_step_that_only_survivors_had_is_not_lost(steps: Steps) -> None:
-    assert steps.lost(3.5, Membership(1, 1), 6) == []
+    assert steps.made_again(3.5, Membership(1, 1)) == steps.missing(6) == []
 
 
 def test_what_is_lost_is_named(steps: Steps, tmp_path: Path) -> None:
-    assert steps.lost(3.5, Membership(1, 1), 7) == ["step 7 was never made"]
+    assert steps.missing(7) == ["step 7 was never made"]
     write(tmp_path, 10, (3.9, 0, SECOND, 2, 2))
     steps.read()
-    assert steps.lost(3.5, Membership(1, 1), 6) == ["step 3 was made a second time"]
+    assert steps.made_again(3.5, Membership(1, 1)) == ["step 3 was made a second time"]
 
 
 def test_half_a_line_waits(tmp_path: Path) -> None:
@@ -81,6 +81,7 @@ GOOD = Outcome(
     world=2,
     steps=120,
     kill=KILL,
+    fall=Fall(100, 97, 99, 8.0),
     lost=[],
     hashes=[StateHash("this run", "a" * 64, rank, 120) for rank in range(2)],
     reference=StateHash("uninterrupted", "a" * 64, 0, 120),
@@ -96,7 +97,9 @@ def test_a_good_outcome_has_no_problems() -> None:
     ("bad", "complaint"),
     [
         (replace(GOOD, phase="Failed"), "the job is Failed"),
-        (replace(GOOD, kill=None), "did not go on"),
+        (replace(GOOD, kill=None), "did not go on after the kill"),
+        (replace(GOOD, fall=None), "did not go on after all ranks"),
+        (replace(GOOD, fall=Fall(100, 97, 96, 8.0)), "97 steps were durable, and training went on from 96"),
         (replace(GOOD, kill=replace(KILL, gone=[10])), r"processes \[10\] were to survive"),
         (replace(GOOD, lost=["step 7 was never made"]), "step 7"),
         (replace(GOOD, hashes=GOOD.hashes[:1]), "1 of 2 ranks told"),
