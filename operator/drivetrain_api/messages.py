@@ -215,6 +215,8 @@ class Snapshotted(Message):
     """For which there was no room."""
     failure: Sentence | None = None
     """What the storage says, if it fails."""
+    differs: Sentence | None = None
+    """Why steps are written as the state that they made, not as what they applied."""
 
 
 class Progress(Message):

@@ -94,6 +94,9 @@ class ConditionType(StrEnum):
     SNAPSHOTS_FAILING = "SnapshotsFailing"
     """True while the storage of spec.snapshots refuses what is written: training goes on, and its steps cannot be gone
     back to."""
+    STEPS_NOT_REPLAYED = "StepsNotReplayed"
+    """True where the optimizer was tried at the start and did not make the same bits again: each step writes the state
+    that it made, which takes more bytes; the message has the numbers."""
     REPORT_UNUSABLE = "ReportUnusable"
     """True while nothing can be decided with what the coordinator says: the job is looked after as if it was silent."""
 

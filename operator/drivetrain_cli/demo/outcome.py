@@ -137,5 +137,5 @@ def told_fall(fall: Fall) -> list[str]:
     again = f"{fall.redone} step{'s' if fall.redone != 1 else ''} made again"
     return [
         f"{fall.seconds:.1f} s until new processes of all ranks finished a step (step {fall.next_step + 1}); they "
-        f"went on from the snapshot of step {fall.next_step}: {again} (status had said that {fall.durable} were durable)"
+        f"went on from the snapshot of step {fall.next_step}: {again} ({fall.durable} were known to be durable)"
     ]

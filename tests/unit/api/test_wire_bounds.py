@@ -39,6 +39,7 @@ SNAPSHOTTED = {
     "backlog_bytes": 1,
     "dropped_steps": 0,
     "failure": "cannot write",
+    "differs": "Noisy made other bits",
 }
 PROGRESS = {
     "step": 3,

@@ -73,6 +73,44 @@ class Counting(torch.optim.SGD):
         return super().step(closure)
 
 
+class Hidden(torch.optim.SGD):
+    """Keeps a count on itself."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.calls = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.calls += 1
+        for group in self.param_groups:
+            group["lr"] = 0.1 / (1 + self.calls % 5)
+        return super().step(closure)
+
+
+class Noisy(torch.optim.AdamW):
+    """Adds random numbers (SGLD)."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for each in group["params"]:
+                    each.add_(torch.randn_like(each), alpha=1e-3)
+
+
+class Secretive(torch.optim.SGD):
+    """Keeps tensors of its own where nobody looks."""
+
+    def step(self, closure: Any = None) -> Any:
+        found: Any = vars(self).setdefault("found", {})
+        for group in self.param_groups:
+            for each in group["params"]:
+                if each.grad is not None:
+                    found[each] = 0.9 * found.get(each, 0) + each.grad
+                    each.grad = found[each].clone()
+        return super().step(closure)
+
+
 class Data:
     def __len__(self) -> int:
         return 90
@@ -181,6 +219,8 @@ class Case:
     average: str = ""
     """Where a moving average is made: in the `hook` of an update, or in the `loop`."""
     without_scale: bool = False
+    goes_on: bool = True
+    """With the bits that it would have had; else it has them only where it begins."""
     training: dict[str, Any] = field(default_factory=dict)
     precision: str = "exact"
 
@@ -216,6 +256,15 @@ CASES: dict[str, Case] = {
     "a buffer is changed": Case(between=move_buffers),
     "a bias is set through .data, once": Case(between=zero_a_bias),
     "an optimizer with state of its own": Case(optimizer=lambda p: Counting(p, 0.02, momentum=0.9)),
+    "an optimizer with a count on itself": Case(optimizer=lambda p: Hidden(p, 0.02, momentum=0.9)),
+    "an optimizer that adds noise": Case(optimizer=lambda p: Noisy(p, 0.02), schedule=True, goes_on=False),
+    "an optimizer that adds noise, bf16 log, clipping": Case(
+        optimizer=lambda p: Noisy(p, 0.02), precision="bf16", training={"clip_norm": 0.5}, goes_on=False
+    ),
+    "an optimizer that adds noise, and weights are clipped": Case(
+        optimizer=lambda p: Noisy(p, 0.02), between=clip_data, goes_on=False
+    ),
+    "an optimizer with a secret": Case(optimizer=lambda p: Secretive(p, 0.02), goes_on=False),
     "evaluations": Case(between=evaluate),
     "batches are left out": Case(skips=True),
     "an average in run.on_update": Case(average="hook", schedule=True),
@@ -287,7 +336,9 @@ def compare(pipe: Pipe, name: str, folder: Path) -> dict[int, dict[int, tuple[st
                 shutil.rmtree(copy / str(base))
         again = dict(runs(case, copy))
         assert min(again) == step, (min(again), step)
-        found[step] = {at: (whole[at], sha) for at, sha in again.items() if whole[at] != sha}
+        found[step] = {
+            at: (whole[at], sha) for at, sha in again.items() if whole[at] != sha and (case.goes_on or at == step)
+        }
     return found
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from drivetrain.snapshot import background
-from drivetrain.snapshot.base import Bases, Unit, Values
+from drivetrain.snapshot.base import Bases
 from drivetrain.snapshot.errors import Fenced
 from drivetrain.snapshot.found import Found, begin_run
 from drivetrain.snapshot.keys import Key, Seat
 from drivetrain.snapshot.log import Durable, Log, Slices
 from drivetrain.snapshot.names import BaseName, SegmentName, pin_name
 from drivetrain.snapshot.prune import PIN_SECONDS, Pins, surplus
+from drivetrain.snapshot.units import Unit, Values
 from unit.snapshot.memory import Memory
 
 SIZE = 12

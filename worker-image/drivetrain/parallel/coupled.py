@@ -8,11 +8,9 @@ So the same steps are made by one optimizer that has everything, and by two that
 from __future__ import annotations
 
 import copy
-import inspect
 import itertools
 import math
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +19,7 @@ from torch import nn
 
 from drivetrain import rng
 from drivetrain.errors import UsageError
+from drivetrain.optim.likeness import kinds, like
 
 _SHAPES: Final = ((6, 4), (5, 3), (7,), (5,), (2, 3, 2, 2))
 _LARGE: Final = (80, 64)
@@ -28,8 +27,6 @@ _LARGE: Final = (80, 64)
 _TRIALS: Final = ((1.0, 12), (1e-4, 3), (1e4, 3), (math.nan, 3))
 """What gradients are multiplied by, and steps: norms are cut off where they are large, and some optimizers do something
 else every so many steps. NaN: but one element is, and all others as they were."""
-_GROUPS: Final = 4
-"""So many kinds of parameter groups are tried."""
 
 
 def refuse_unless_elementwise(optimizer: torch.optim.Optimizer, field: str) -> None:
@@ -145,7 +142,7 @@ def _samples(
     scale = 1.0 if math.isnan(size) else size
     samples = [
         _Sample(group, drawn(shape), [drawn(shape) * scale for _ in range(steps)])
-        for group, shape in itertools.product(range(len(_kinds(optimizer))), shapes)
+        for group, shape in itertools.product(range(len(kinds(optimizer))), shapes)
     ]
     if math.isnan(size):
         samples[0].gradients[1].view(-1)[0] = size
@@ -156,11 +153,11 @@ def _updated(optimizer: torch.optim.Optimizer, samples: Iterable[_Sample], steps
     """These tensors after some steps of a new optimizer like this one, which knows of no others."""
     parameters = [(each, nn.Parameter(each.value.clone())) for each in samples]
     groups = []
-    for number, options in enumerate(_kinds(optimizer)):
+    for number, options in enumerate(kinds(optimizer)):
         mine = [parameter for each, parameter in parameters if each.group == number]
         if mine:
             groups.append({**copy.deepcopy(options), "params": mine})
-    fresh = _like(optimizer, groups)
+    fresh = like(optimizer, groups)
     for step in range(steps):
         for each, parameter in parameters:
             parameter.grad = each.gradients[step].clone()
@@ -181,29 +178,3 @@ def _alike(start: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> bool:
     # Vectorised loops and their ends may round differently.
     apart = float((one - other).abs().max())
     return apart <= math.sqrt(rounding) * moved + 16 * rounding * values
-
-
-def _kinds(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Options of the groups that differ in more than numbers such as rates."""
-    found: dict[str, dict[str, Any]] = {}
-    for group in optimizer.param_groups:
-        options = {name: value for name, value in group.items() if name not in ("params", "param_names")}
-        kind = repr([(name, value) for name, value in sorted(options.items()) if not isinstance(value, float)])
-        found.setdefault(kind, options)
-    return list(found.values())[:_GROUPS]
-
-
-def _like(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """A new one of its class with its arguments, as far as they can be seen."""
-    plain = {name: value for name, value in vars(optimizer).items() if _is_plain(value) and name != "step"}
-    known: Mapping[str, Any] = {**plain, **optimizer.defaults}
-    taken = list(inspect.signature(type(optimizer)).parameters)[1:]
-    arguments = {name: copy.deepcopy(known[name]) for name in taken if name in known}
-    fresh = type(optimizer)(groups, **arguments)
-    vars(fresh).update(plain)
-    return fresh
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether another object may have it, too."""
-    return value is None or isinstance(value, (bool, int, float, str, types.FunctionType))

@@ -17,49 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drivetrain.snapshot.background import Background, persistently
-from drivetrain.snapshot.codec import Array, encode, pack
+from drivetrain.snapshot.codec import pack
 from drivetrain.snapshot.errors import Damaged, Missing, StorageError
 from drivetrain.snapshot.frames import Builder, sealed, unsealed
 from drivetrain.snapshot.keys import Key, Seat
 from drivetrain.snapshot.names import BaseName
 from drivetrain.snapshot.storage import Storage, write_own
+from drivetrain.snapshot.units import Unit
 
 PACK_BYTES: Final = 128 << 20
 _LOOK_SECONDS: Final = (0.2, 5.0)
 """Between two looks for other ranks' shares: at first, and at most."""
 _WAIT_SECONDS: Final = 900.0
 """For a share of another rank; then there is no base, and the next one is tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """Flat uint8 data of this dtype."""
-
-    data: Array
-    dtype: str
-
-    @property
-    def bytes(self) -> int:
-        return len(self.data)
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Elements of a parameter, before step `step`."""
-
-    key: Key
-    step: int
-    value: Values
-    state: Mapping[str, Values]
-    """The optimizer's, with an entry for each of the elements."""
-    rest: bytes
-    """All else that the optimizer has of the parameter."""
-    order: tuple[str, ...] = ()
-    """Names of all of its state."""
-
-    @property
-    def bytes(self) -> int:
-        return self.value.bytes + len(self.rest) + sum(each.bytes for each in self.state.values())
 
 
 @dataclass(slots=True)
@@ -136,22 +106,8 @@ class Bases:
         share = self._share
         if share is None or self._is_over(share):
             return
-        kinds, parts = encode(unit.value.data, unit.value.dtype)
-        state = []
-        for name, each in unit.state.items():
-            found, planes = encode(each.data, each.dtype)
-            state.append([name, each.dtype, found])
-            parts += planes
-        header = {
-            "kind": "unit",
-            "key": unit.key.told(),
-            "step": unit.step,
-            "dtype": unit.value.dtype,
-            "planes": kinds,
-            "state": state,
-            "order": unit.order,
-        }
-        share.builder.add(header, [*parts, unit.rest])
+        header, parts = unit.encoded()
+        share.builder.add({"kind": "unit", **header}, parts)
         share.units.append([*unit.key.told(), unit.step])
         if share.builder.size >= PACK_BYTES:
             try:

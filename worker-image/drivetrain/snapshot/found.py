@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,6 +62,8 @@ class Slice:
     dtype: str
     rows: tuple[Rows, ...]
     values: tuple[Written, ...]
+    units: tuple[tuple[Mapping[str, Any], Sequence[memoryview]], ...]
+    """Of each what its header says, and its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +295,12 @@ def _slice(tables: Mapping[int, tuple[Key, ...]], frame: Frame) -> tuple[Slice, 
         size = sum(each.size for each in tables[number])
         values.append(Written(tables[number], decode(kinds, parts[at : at + len(kinds)], dtype, size), dtype))
         at += len(kinds)
+    units = []
+    for about, number in header.get("units", ()):
+        units.append((about, parts[at : at + number]))
+        at += number
     small = b"" if header["small"] is None else unpack(header["small"][0], parts[at], header["small"][1])
-    return Slice(keys, data, header["dtype"], tuple(rows), tuple(values)), small
+    return Slice(keys, data, header["dtype"], tuple(rows), tuple(values), tuple(units)), small
 
 
 def reach(segments: Iterable[SegmentName], base: int, world: int) -> int:

@@ -19,6 +19,7 @@ from drivetrain.snapshot.frames import Builder
 from drivetrain.snapshot.keys import Key, Seat
 from drivetrain.snapshot.names import SegmentName
 from drivetrain.snapshot.storage import Storage, write_own
+from drivetrain.snapshot.units import Unit
 
 SEGMENT_BYTES: Final = 64 << 20
 """A segment of more is written at once."""
@@ -65,12 +66,15 @@ class Slices:
     """What belongs to the step beside the gradient (see small.py); empty if another rank says it."""
     values: Sequence[Written] = ()
     """What the script has made of parameters before the next step, if it does that; by type."""
+    units: Sequence[Unit] = ()
+    """All that this rank has of the state before the next step, where applying the gradient again would not make it."""
 
     @property
     def bytes(self) -> int:
         values = sum(len(each.data) for each in self.values)
         rows = sum(len(each.indices) + len(each.values) for each in self.rows)
-        return len(self.data) + len(self.small) + values + rows
+        units = sum(each.bytes for each in self.units)
+        return len(self.data) + len(self.small) + values + rows + units
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,11 @@ class Log:
             found, planes = encode(value.data, value.dtype)
             written.append([_table(segment, value.keys), value.dtype, found])
             parts += planes
+        units: list[list[Any]] = []
+        for unit in slices.units:
+            about_unit, found_parts = unit.encoded()
+            units.append([about_unit, len(found_parts)])
+            parts += found_parts
         small = pack(slices.small) if slices.small else None
         header = {
             "kind": "step",
@@ -184,6 +193,7 @@ class Log:
             "planes": kinds,
             "rows": rows,
             "values": written,
+            "units": units,
             "small": None if small is None else [small[0], len(slices.small)],
         }
         segment.builder.add(header, [*parts, *([] if small is None else [small[1]])])

@@ -4,7 +4,7 @@ very function that applied them first (`update.apply`), so that the bits are the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from drivetrain.snapshot import small
 from drivetrain.snapshot.codec import decode, unpack
 from drivetrain.snapshot.errors import Damaged
 from drivetrain.snapshot.found import Found, Point, Step
-from drivetrain.snapshot.frames import Frame
 from drivetrain.snapshot.keys import Key
 from drivetrain.snapshot.log import Written
 from drivetrain.snapshot.tensors import dtype_name, from_bytes
@@ -89,7 +88,7 @@ class Restore:
                 self._refuse_other_pieces(told["pieces"])
                 self._pieces, buffers = dict(told["pieces"]), told["buffers"]
             elif kind == "unit":
-                units.append(self._unit(frame))
+                units.append(self._unit(frame.header, frame.parts()))
         self._load_pieces(first=True)
         self._state.take_beside_parameters(buffers)
         return units
@@ -117,8 +116,7 @@ class Restore:
                 f"the snapshots have {sorted(theirs)} beside model and optimizer, and this script {sorted(ours)}"
             )
 
-    def _unit(self, frame: Frame) -> _Unit:
-        header, parts = frame.header, frame.parts()
+    def _unit(self, header: Mapping[str, Any], parts: Sequence[memoryview]) -> _Unit:
         key = Key.read(header["key"])
         at = len(header["planes"])
         value = from_bytes(decode(header["planes"], parts[:at], header["dtype"], key.size), header["dtype"])
@@ -168,7 +166,7 @@ class Restore:
             record["norm"],
             record["factor"],
             record["rate"],
-            record["skipped"],
+            record["skipped"] or record["whole"],
             record["buffers"],
         )
         with _told_sums(optimizer, record["sums"]):
@@ -176,6 +174,8 @@ class Restore:
         for each in step.slices:
             for written in each.values:
                 self._overwrite(written)
+            for header, parts in each.units:
+                self._put(self._unit(header, parts))
         self._take(told["after"])
 
     def _overwrite(self, written: Written) -> None:
@@ -249,6 +249,8 @@ class Restore:
         for name, told in self._pieces.items():
             if name.startswith(prefix) and name != f"{prefix}trained" and (first or name in self._since):
                 self._state.load_whole(small.piece(told, self._known))
+        if first or small.ATTRIBUTES in self._since:
+            vars(self._strategy.optimizer).update(small.piece(self._pieces[small.ATTRIBUTES], self._known))
         if first or small.REST in self._since:
             states = self._strategy.optimizer.state
             for key in [key for key in states if not isinstance(key, torch.Tensor)]:

@@ -149,6 +149,7 @@ class Snapshots:
             backlog_bytes=log.waiting_bytes + bases.thread.waiting_bytes,
             dropped_steps=log.dropped,
             failure=failure,
+            differs=self.recorder.differs,
         )
 
     def _look_at_all(self) -> None:

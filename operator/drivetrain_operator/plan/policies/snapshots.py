@@ -1,28 +1,41 @@
-"""Does the storage of spec.snapshots take what is written? What it says, as a condition.
+"""Does the storage of spec.snapshots take what is written, and can what is written be applied again? As conditions.
 
-Absent until it fails for the first time. Training goes on meanwhile.
+Each is absent until it holds for the first time. Training goes on meanwhile.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
+from drivetrain_api.messages import Snapshotted
 from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
 
-_TYPE: Final = ConditionType.SNAPSHOTS_FAILING
-
 
 def snapshots(view: View, status: TrainingJobStatus) -> Decision:
-    """SnapshotsFailing."""
-    report, old = fresh_report(view, status), status.condition(_TYPE)
+    """SnapshotsFailing and StepsNotReplayed."""
+    report = fresh_report(view, status)
     told = report.progress.snapshots if report is not None and report.progress is not None else None
+    return Decision(_replayed(view, _failing(view, status, told), told))
+
+
+def _failing(view: View, status: TrainingJobStatus, told: Snapshotted | None) -> TrainingJobStatus:
+    kind = ConditionType.SNAPSHOTS_FAILING
+    old = status.condition(kind)
     if told is not None and told.failure is not None and not status.finished:
         message = f"{told.failure}; training goes on, and its steps since cannot be gone back to"
-        return Decision(with_condition(view, status, _TYPE, True, "StorageFails", message))
+        return with_condition(view, status, kind, True, "StorageFails", message)
     if old is None or old.status == "False" or (told is None and not status.finished):
-        return Decision(status)
-    return Decision(with_condition(view, status, _TYPE, False, "Written"))
+        return status
+    return with_condition(view, status, kind, False, "Written")
+
+
+def _replayed(view: View, status: TrainingJobStatus, told: Snapshotted | None) -> TrainingJobStatus:
+    kind = ConditionType.STEPS_NOT_REPLAYED
+    if told is not None and told.differs is not None:
+        message = f"{told.differs}; each step writes the state that it has made instead of what it applied"
+        return with_condition(view, status, kind, True, "OtherBits", message)
+    if told is None or status.condition(kind) is None:
+        return status
+    return with_condition(view, status, kind, False, "SameBits")

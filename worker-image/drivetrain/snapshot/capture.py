@@ -1,0 +1,155 @@
+"""How is a base copied? Some of it before each step, so that no step waits for much.
+
+All ranks of a membership begin a base at the same step, each with its share of the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from drivetrain import wire
+from drivetrain.errors import UsageError
+from drivetrain.parallel.coupled import refuse_unless_elementwise
+from drivetrain.parallel.partition import is_like
+from drivetrain.parallel.strategy import Strategy
+from drivetrain.position import Position
+from drivetrain.snapshot import small
+from drivetrain.snapshot.base import Bases
+from drivetrain.snapshot.beside import Beside
+from drivetrain.snapshot.keys import Seat
+from drivetrain.snapshot.names import BaseName
+from drivetrain.snapshot.parts import Range, held_by, shared_out
+from drivetrain.snapshot.tensors import dtype_name, flat_bytes
+from drivetrain.snapshot.units import Unit, Values
+from drivetrain.state import TrainingState
+
+UNIT_ELEMENTS: Final = 1 << 18
+STEP_BYTES: Final = 2 << 20
+"""Of a base, that are copied before a step at least: about half a millisecond. More where it would not be whole
+half-way to the next one."""
+
+
+@dataclass(slots=True)
+class _Share:
+    """What is left of this rank's."""
+
+    name: BaseName
+    units: Iterator[Range]
+    sizes: dict[str, int]
+    spread: bool
+    pace: int
+    """Bytes before each step."""
+
+
+class Capture:
+    """Of the bases of one process."""
+
+    def __init__(
+        self, bases: Bases, strategy: Strategy, state: TrainingState, position: Position, beside: Beside, every: int
+    ) -> None:
+        """`every`: steps between two bases."""
+        self._bases = bases
+        self._strategy = strategy
+        self._state = state
+        self._position = position
+        self._beside = beside
+        self._every = every
+        self._share: _Share | None = None
+        self._elementwise: bool | None = None
+
+    def give_up(self) -> None:
+        """The membership has changed: what was begun will not be whole."""
+        self._share = None
+
+    def begin(self, seat: Seat, *, spread: bool) -> None:
+        """A base begins with this step. `spread`: it need not be copied at once."""
+        step = self._position.step
+        told = b""
+        sizes: dict[str, int] = {}
+        if seat.speaks:
+            every = small.Pieces().changed(self._beside.after(every=True))
+            buffers, model = self._state.beside_parameters(), self._described()
+            told = wire.dump({"pieces": every, "buffers": buffers, "optimizer": self._optimizer_name, "model": model})
+            sizes = {name: torch.Size(shape).numel() for name, (shape, _) in model.items()}
+        name = BaseName(seat.run, step, seat.epoch)
+        if self._share is not None:  # storage is so slow that the one before is not handed over yet
+            self._bases.skip(name, seat)
+            return
+        self._bases.begin(name, seat, told)
+        share = shared_out(held_by(self._strategy, seat.rank, seat.world))
+        size = sum((each.last - each.first) * each.held.tensor.element_size() * self._copies(each) for each in share)
+        pace = max(STEP_BYTES, 2 * size // self._every)
+        units = (
+            Range(each.held, first, min(first + UNIT_ELEMENTS, each.last))
+            for each in share
+            for first in (range(each.first, each.last, UNIT_ELEMENTS) or (each.first,))  # also of one without elements
+        )
+        self._share = _Share(name, units, sizes, spread and self._is_elementwise(), pace)
+
+    def go_on(self) -> None:
+        """Copy some of it, or all of it at once."""
+        share = self._share
+        if share is None:
+            return
+        left = share.pace
+        for each in share.units:
+            unit = unit_of(self._strategy, each, self._position.step)
+            self._bases.add(unit)
+            left -= unit.bytes
+            if share.spread and (left <= 0 or not self._bases.room(STEP_BYTES)):
+                return
+        self._share = None
+        self._bases.finish(share.sizes, self._position.step)
+
+    def _copies(self, range_: Range) -> int:
+        """Of a parameter: itself, and what the optimizer has of each element."""
+        state = self._strategy.optimizer.state.get(range_.held.tensor, {}) if range_.held.place >= 0 else {}
+        return 1 + sum(1 for name, value in state.items() if is_like(name, value, range_.held.tensor))
+
+    @property
+    def _optimizer_name(self) -> str:
+        kind = type(self._strategy.optimizer)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    def _described(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each parameter, whole."""
+        sharded = self._strategy.sharded
+        whole = sharded is None or sharded.mesh is None
+        return {
+            name: (tuple(each.shape if whole else sharded.where(name).shape), dtype_name(each.dtype))  # type: ignore[union-attr]
+            for name, each in self._strategy.model.named_parameters()
+        }
+
+    def _is_elementwise(self) -> bool:
+        """Whether the replay of a part is right while others are not there yet."""
+        if self._elementwise is None:
+            try:
+                refuse_unless_elementwise(self._strategy.optimizer, "snapshots")
+                self._elementwise = True
+            except UsageError:
+                self._elementwise = False
+        return self._elementwise
+
+
+def unit_of(strategy: Strategy, range_: Range, step: int) -> Unit:
+    """A copy of these elements and of what the optimizer has of them, as they are before this step."""
+    held, inside = range_.held, slice(range_.first, range_.last)
+    values = _values(held.flat(held.tensor.detach())[inside])
+    state: dict[str, Values] = {}
+    rest: dict[str, Any] = {}
+    names = strategy.optimizer.state.get(held.tensor, {}) if held.place >= 0 else {}
+    for name, value in names.items():
+        if is_like(name, value, held.tensor):
+            state[name] = _values(held.flat(value)[inside])
+        else:
+            rest[name] = value
+    return Unit(range_.key, step, values, state, wire.dump(rest), tuple(names))
+
+
+def _values(tensor: torch.Tensor) -> Values:
+    """A copy."""
+    return Values(flat_bytes(tensor.detach().to("cpu", copy=True)), dtype_name(tensor.dtype))
