@@ -333,8 +333,7 @@ class TrainingJobStatus(StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Complete, Failed, Suspended, Running, Ready, StateLost, KeptElsewhere, CredentialsLost, "
-        "StandingStill, SnapshotsFailing, ReportUnusable.",
+        description=", ".join(ConditionType) + ".",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: Count = Field(default=0, description="metadata.generation that this status is about.")

@@ -5,6 +5,7 @@ All ranks of a membership begin a base at the same step, each with its share of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,10 +28,11 @@ from drivetrain.snapshot.tensors import dtype_name, flat_bytes
 from drivetrain.snapshot.units import Unit, Values
 from drivetrain.state import TrainingState
 
-UNIT_ELEMENTS: Final = 1 << 18
-STEP_BYTES: Final = 2 << 20
-"""Of a base, that are copied before a step at least: about half a millisecond. More where it would not be whole
-half-way to the next one."""
+UNIT_ELEMENTS: Final = 1 << 16
+STEP_BYTES: Final = 512 << 10
+"""Of a base, that are copied before a step at least. More where it would not be whole half-way to the next one."""
+STEP_SHARE: Final = 0.005
+"""Of a step's time that copying may take, where that is more."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class Capture:
         self._every = every
         self._share: _Share | None = None
         self._elementwise: bool | None = None
+        self._entered: float | None = None
 
     def give_up(self) -> None:
         """The membership has changed: what was begun will not be whole."""
@@ -92,15 +95,18 @@ class Capture:
 
     def go_on(self) -> None:
         """Copy some of it, or all of it at once."""
-        share = self._share
+        share, began = self._share, time.perf_counter()
+        lasted = began - self._entered if self._entered is not None else 0.0
+        self._entered = began
         if share is None:
             return
-        left = share.pace
+        left, until = share.pace, began + STEP_SHARE * lasted
         for each in share.units:
             unit = unit_of(self._strategy, each, self._position.step)
             self._bases.add(unit)
             left -= unit.bytes
-            if share.spread and (left <= 0 or not self._bases.room(STEP_BYTES)):
+            paced = left <= 0 and time.perf_counter() >= until
+            if share.spread and (paced or not self._bases.room(STEP_BYTES)):
                 return
         self._share = None
         self._bases.finish(share.sizes, self._position.step)

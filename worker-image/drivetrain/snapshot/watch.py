@@ -11,9 +11,12 @@ from typing import Final
 
 import torch
 
+from drivetrain.memory_format import flat_in, order_of
+
 _PARTS: Final = 16
 _SMALL: Final = 4096
 """Elements; of so few all are added up each time."""
+_WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Watch:
@@ -24,6 +27,7 @@ class Watch:
         self._versions: list[int] = []
         self._sum = 0
         self._step = -1
+        self._views: _Views | None = None
 
     def after(self, step: int, tensors: Sequence[torch.Tensor]) -> None:
         """A step has been applied: this is how they are."""
@@ -32,15 +36,21 @@ class Watch:
 
     def again(self) -> None:
         """This is how they are now, and that is right."""
+        if self._views is None or not self._views.are_of(self._tensors):
+            self._views = _Views(self._tensors)
         self._versions = [each._version for each in self._tensors]
-        self._sum = self._added_up()
+        self._sum = self._views.added_up(self._step)
 
     def changed(self) -> bool:
         """Whether something has happened to them since."""
-        tensors = self._tensors
-        if not tensors:
+        views = self._views
+        if not self._tensors or views is None:
             return False
-        return [each._version for each in tensors] != self._versions or self._added_up() != self._sum
+        return (
+            [each._version for each in self._tensors] != self._versions
+            or not views.are_of(self._tensors)
+            or views.added_up(self._step) != self._sum
+        )
 
     def are(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the ones that are looked at."""
@@ -48,20 +58,56 @@ class Watch:
 
     def forget(self) -> None:
         """Others will be looked at."""
-        self._tensors = ()
-
-    def _added_up(self) -> int:
-        part, found = self._step % _PARTS, 0
-        for each in self._tensors:
-            flat = each.detach()
-            flat = flat.reshape(-1) if flat.is_contiguous() else flat.flatten()
-            size = flat.numel()
-            words = flat if size <= _SMALL else flat[size * part // _PARTS : size * (part + 1) // _PARTS]
-            if words.numel():
-                size = words.element_size()
-                words = torch.view_as_real(words) if words.is_complex() else words
-                found += int(words.view(_WORDS[min(size, words.element_size())]).sum())
-        return found
+        self._tensors, self._views = (), None
 
 
-_WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+class _Views:
+    """Their memory as whole numbers: to add up without looking at each of them in each step."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._where = _where(tensors)
+        self._parts: list[list[torch.Tensor]] = [[] for _ in range(_PARTS)]
+        small: dict[torch.dtype, list[torch.Tensor]] = {}
+        self._odd: list[torch.Tensor] = []
+        """With gaps in memory: there is no view of them."""
+        large: list[torch.Tensor] = []
+        for each in tensors:
+            flat = _words(each)
+            if flat.numel() == 0:
+                continue
+            if flat.data_ptr() != each.data_ptr():
+                self._odd.append(each)
+            elif flat.numel() <= _SMALL:
+                small.setdefault(flat.dtype, []).append(flat)
+            else:
+                large.append(flat)
+        self._small = list(small.values())
+        total, at = sum(each.numel() for each in large), 0
+        for flat in large:
+            for number, part in enumerate(self._parts):
+                first, last = (total * (number + more) // _PARTS - at for more in (0, 1))
+                if (piece := flat[max(first, 0) : max(last, 0)]).numel():
+                    part.append(piece)
+            at += flat.numel()
+
+    def are_of(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether their memory is still where it was."""
+        return _where(tensors) == self._where
+
+    def added_up(self, step: int) -> int:
+        """Of all small ones, and of a part of the others, which is another one in each step."""
+        found = sum(int(torch.cat(each).sum()) for each in self._small)
+        found += sum(int(each.sum()) for each in self._parts[step % _PARTS])
+        return found + sum(int(_words(each).sum()) for each in self._odd)
+
+
+def _where(tensors: Sequence[torch.Tensor]) -> list[int]:
+    return [each.data_ptr() for each in tensors]
+
+
+def _words(tensor: torch.Tensor) -> torch.Tensor:
+    """A view where that is possible."""
+    flat = flat_in(order_of(tensor), tensor.detach())
+    size = flat.element_size()
+    flat = torch.view_as_real(flat).view(-1) if flat.is_complex() else flat
+    return flat.view(_WORDS[min(size, flat.element_size())])
