@@ -207,6 +207,12 @@ class Snapshotted(Message):
 
     durable: Count | None = None
     """Steps that can be gone back to from there; None if that is not known, or none."""
+    age_seconds: Measured = None
+    """Since as many as that were seen to be durable."""
+    restored: Count | None = None
+    """Steps of the snapshot that this process began with; None: with none."""
+    restored_seconds: Measured = None
+    """How long that took."""
     bytes_written: Count = 0
     """By this rank, of steps and bases."""
     backlog_bytes: Count = 0

@@ -191,6 +191,23 @@ class CommunicationStatus(StatusModel):
     bytes_per_step: Count | None = Field(default=None, description="Payload that a step brings to a rank, counted.")
 
 
+class SnapshotsStatus(StatusModel):
+    """What is in storage, with spec.snapshots. Of bytes: those of the worker with rank 0, which has a share of all."""
+
+    durable_age_seconds: Count | None = Field(
+        default=None, description="Since so many steps as durableStep says were seen to be in storage."
+    )
+    bytes_written: Count = Field(default=0, description="Since its process began.")
+    backlog_bytes: Count = Field(default=0, description="That wait to be written.")
+    dropped_steps: Count = Field(
+        default=0, description="For which there was no room, because storage is slower than training."
+    )
+    restored_step: Count | None = Field(
+        default=None, description="Step of the snapshot that training went on from when nobody had its state."
+    )
+    restored_seconds: Count | None = Field(default=None, description="How long that took.")
+
+
 class ProgressStatus(StatusModel):
     """How far training is. Written when a percent passes, at least every 60 s and at most every 10 s."""
 
@@ -210,6 +227,7 @@ class ProgressStatus(StatusModel):
         description="Steps that the job can go back to from storage, with spec.snapshots: about as many as step says, "
         "less those of the last commitSeconds.",
     )
+    snapshots: SnapshotsStatus | None = Field(default=None, description="More of storage, with spec.snapshots.")
     last_update_time: Time | None = Field(default=None, description="When this was written.")
 
 

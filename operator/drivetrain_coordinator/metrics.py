@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from drivetrain_api.counters import LAUNCHER_COUNTERS
+from drivetrain_api.messages import Snapshotted
 from drivetrain_coordinator.membership import Membership, standstill
 
 BUCKETS = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
@@ -65,6 +66,7 @@ class JobMetrics(Collector):
             ):
                 if value is not None:
                     yield _gauge(name, text, value)
+            yield from _snapshots(m.progress.snapshots)
         text = "Since all members of the active membership moved last: committed a step, or came to another place."
         yield _gauge("seconds_without_progress", text, standstill.seconds(m))
         late = GaugeMetricFamily(
@@ -89,6 +91,21 @@ class JobMetrics(Collector):
             told = [counters[name] for counters in self._m.counters.values() if name in counters]
             if told:
                 yield _counter(name, text, sum(told))
+
+
+def _snapshots(told: Snapshotted | None) -> Iterator[Metric]:
+    if told is None:
+        return
+    for name, text, value in (
+        ("snapshot_durable_step", "Steps that the job can go back to from storage.", told.durable),
+        ("snapshot_age_seconds", "Since so many steps were seen to be in storage.", told.age_seconds),
+        ("snapshot_written_bytes", "That rank 0 has written since its process began.", told.bytes_written),
+        ("snapshot_backlog_bytes", "That wait in rank 0 to be written.", told.backlog_bytes),
+        ("snapshot_dropped_steps", "Steps of rank 0 for which there was no room.", told.dropped_steps),
+        ("snapshot_failing", "1 while the storage refuses what is written, else 0.", float(told.failure is not None)),
+    ):
+        if value is not None:
+            yield _gauge(name, text, value)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

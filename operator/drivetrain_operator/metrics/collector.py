@@ -42,6 +42,7 @@ class JobSample:
     step: int | None = None
     steps: int | None = None
     eta_seconds: float | None = None
+    durable_step: int | None = None
     loss: float | None = None
     samples_per_second: float | None = None
     started: float | None = None
@@ -80,6 +81,7 @@ GAUGES: Final = (
     _Gauge("job_steps", "Steps in all, where known.", lambda j: j.steps),
     _Gauge("job_progress_ratio", "step / steps, 0 to 1.", lambda j: _ratio(j)),
     _Gauge("job_remaining_seconds", "Time that the rest will take at this pace.", lambda j: j.eta_seconds),
+    _Gauge("job_durable_step", "Steps that the job can go back to from storage.", lambda j: j.durable_step),
     _Gauge("job_loss", "Loss of the last step told.", lambda j: j.loss),
     _Gauge("job_samples_per_second", "Samples a second over all ranks.", lambda j: j.samples_per_second),
     _Gauge("job_start_timestamp_seconds", "Unix time at which the job became active.", lambda j: j.started),

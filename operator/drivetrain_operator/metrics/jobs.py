@@ -39,6 +39,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             membership=status.membership.epoch,
             step=progress.step if progress is not None else None,
             steps=progress.steps if progress is not None else None,
+            durable_step=progress.durable_step if progress is not None else None,
             eta_seconds=progress.eta_seconds if progress is not None else None,
             loss=progress.loss if progress is not None else None,
             samples_per_second=progress.samples_per_second if progress is not None else None,

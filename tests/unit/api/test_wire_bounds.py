@@ -35,6 +35,9 @@ FORM = {
 }
 SNAPSHOTTED = {
     "durable": 3,
+    "age_seconds": 0.5,
+    "restored": 2,
+    "restored_seconds": 1.5,
     "bytes_written": 9,
     "backlog_bytes": 1,
     "dropped_steps": 0,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.messages import Progress, Snapshotted
-from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.status import SnapshotsStatus, TrainingJobStatus
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import View
 from unit.plan.builders import condition, report, running
@@ -45,6 +45,20 @@ DIFFERS = plan(told(differs=NOISE)).status
 def test_conditions(status: TrainingJobStatus | None, fields: dict[str, Any], failing: str, replayed: str) -> None:
     found = conditions(plan(told(status, **fields)).status)
     assert (found.get("SnapshotsFailing", ""), found.get("StepsNotReplayed", "")) == (failing, replayed)
+
+
+def test_progress_has_what_is_in_storage_and_the_last_restore_of_whoever_made_one() -> None:
+    first = plan(told(durable=9, age_seconds=3.4, bytes_written=5, backlog_bytes=1, restored=7, restored_seconds=1.6))
+    assert first.status.progress is not None
+    assert first.status.progress.durable_step == 9
+    shown = first.status.progress.snapshots
+    assert shown == SnapshotsStatus(
+        durable_age_seconds=3, bytes_written=5, backlog_bytes=1, restored_step=7, restored_seconds=2
+    )
+    old = first.status.progress.model_copy(update={"last_update_time": None})
+    later = plan(told(first.status.model_copy(update={"progress": old}), durable=10, dropped_steps=2)).status.progress
+    assert later is not None
+    assert later.snapshots == SnapshotsStatus(dropped_steps=2, restored_step=7, restored_seconds=2)
 
 
 def test_messages_have_what_the_rank_says() -> None:

@@ -29,6 +29,8 @@ from drivetrain_api.messages import Snapshotted
 from drivetrain_api.runtime import RuntimeSnapshots
 
 _LOOK_SECONDS: Final = 0.5
+_LOOK_PAUSE: Final = 20
+"""Times as long as a look took: a list of many objects is slow."""
 
 
 def storage_of(settings: RuntimeSnapshots) -> Storage:
@@ -64,7 +66,10 @@ class Snapshots:
         self.recorder.bases.on_complete = self._prune
         self.recorder.log.on_durable = self._look_at_all
         self._durable: int | None = None
-        self._looked_at = 0.0
+        self._durable_since = 0.0
+        self._restored: tuple[int, float] | None = None
+        """Step that this process began with, and seconds that this took."""
+        self._look_again = 0.0
         self._newer: str | None = None
         """Who has taken the job over."""
         self._pin: Pin | None = None
@@ -99,6 +104,7 @@ class Snapshots:
         began = time.monotonic()
         Restore(self._strategy, self._state, self._position).to(found, point)
         self._position.begin()
+        self._restored = point.step, time.monotonic() - began
         print(
             f"restored step {point.step} from {found.storage}: the base of step {point.base.step} and "
             f"{point.replayed} steps applied again, in {time.monotonic() - began:.1f} s",
@@ -145,6 +151,9 @@ class Snapshots:
         failure = log.failure or bases.failure or (None if defect is None else f"{type(defect).__name__}: {defect}")
         return Snapshotted(
             durable=self._durable,
+            age_seconds=time.monotonic() - self._durable_since if self._durable is not None else None,
+            restored=self._restored[0] if self._restored is not None else None,
+            restored_seconds=self._restored[1] if self._restored is not None else None,
             bytes_written=log.written_bytes + bases.written_bytes,
             backlog_bytes=log.waiting_bytes + bases.thread.waiting_bytes,
             dropped_steps=log.dropped,
@@ -155,11 +164,12 @@ class Snapshots:
     def _look_at_all(self) -> None:
         """What all ranks have written: seen where it is, so that nobody has to be believed. In the log's thread."""
         seat, base = self.recorder.seat, self.recorder.bases.complete
-        if seat is None or not seat.speaks or time.monotonic() < self._looked_at + _LOOK_SECONDS:
+        if seat is None or not seat.speaks or time.monotonic() < self._look_again:
             return
         if base is None or (base.run, base.epoch) != (seat.run, seat.epoch):
             self._durable = None
             return
+        began = time.monotonic()
         try:
             names = self._storage.list(SegmentName.folder(seat.run, seat.epoch))
             newest = max((run_number(name) or 0 for name in self._storage.list(RUNS)), default=0)
@@ -168,9 +178,13 @@ class Snapshots:
         except StorageError as error:
             self.recorder.log.failure = str(error)
             return
+        finally:
+            took = time.monotonic() - began
+            self._look_again = time.monotonic() + max(_LOOK_SECONDS, _LOOK_PAUSE * took)
         segments = [found for name in names if (found := SegmentName.parse(name)) is not None]
-        self._durable = reach(segments, base.step, seat.world)
-        self._looked_at = time.monotonic()
+        durable = reach(segments, base.step, seat.world)
+        if durable != self._durable:
+            self._durable, self._durable_since = durable, began
 
     def hurry(self) -> None:
         """The end may come at any moment: each step is written by itself from now on. Called from another thread."""

@@ -9,8 +9,14 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from drivetrain_api.messages import Communication, Progress
-from drivetrain_api.status import CommunicationStatus, ConditionType, ProgressStatus, TrainingJobStatus
+from drivetrain_api.messages import Communication, Progress, Snapshotted
+from drivetrain_api.status import (
+    CommunicationStatus,
+    ConditionType,
+    ProgressStatus,
+    SnapshotsStatus,
+    TrainingJobStatus,
+)
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision
@@ -82,6 +88,7 @@ def _progress(view: View, told: Progress, old: ProgressStatus | None) -> Progres
         samples_per_second=_short(told.samples_per_second),
         communication=_communication(told.communication),
         durable_step=_durable(told, old),
+        snapshots=_snapshots(told.snapshots, old.snapshots if old is not None else None),
         last_update_time=stamp(view.now),
     )
 
@@ -94,6 +101,23 @@ def _durable(told: Progress, old: ProgressStatus | None) -> int | None:
         each for each in (told.snapshots.durable, old.durable_step if old is not None else None) if each is not None
     ]
     return max(known, default=None)
+
+
+def _snapshots(told: Snapshotted | None, old: SnapshotsStatus | None) -> SnapshotsStatus | None:
+    """The last restore is told on by whoever has not restored anything."""
+    if told is None:
+        return None
+    restored, seconds = told.restored, told.restored_seconds
+    if restored is None and old is not None:
+        restored, seconds = old.restored_step, old.restored_seconds
+    return SnapshotsStatus(
+        durable_age_seconds=round(told.age_seconds) if told.age_seconds is not None else None,
+        bytes_written=told.bytes_written,
+        backlog_bytes=told.backlog_bytes,
+        dropped_steps=told.dropped_steps,
+        restored_step=restored,
+        restored_seconds=round(seconds) if seconds is not None else None,
+    )
 
 
 def _communication(told: Communication | None) -> CommunicationStatus | None:
