@@ -10,6 +10,8 @@ import torch
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.run import Run
 from drivetrain.settings import Settings
+from drivetrain.snapshot.export import alone
+from drivetrain.snapshot.hand.request import Request
 
 
 def start(defaults: dict[str, Any] | None = None, *, snapshots: str | dict[str, Any] | None = None) -> Run:
@@ -22,6 +24,8 @@ def start(defaults: dict[str, Any] | None = None, *, snapshots: str | dict[str, 
     """
     link = RankLink.from_environment()
     settings = Settings.resolve(defaults or {}, snapshots)
+    if (request := Request.from_environment()) is not None:
+        settings = alone(settings, request)
     distributed = link is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
     if (distributed or settings.training.deterministic) and "OMP_NUM_THREADS" not in os.environ:
         # Like torchrun: several ranks on one machine would otherwise fight for all of its cores. And the number of

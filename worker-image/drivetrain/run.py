@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import torch
 from torch import nn
@@ -36,7 +36,9 @@ from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.position import StepResult
 from drivetrain.prepared import MakeOptimizer, MakeScheduler, Prepared
 from drivetrain.settings import Settings
-from drivetrain.snapshot.session import Snapshots
+from drivetrain.snapshot.export import end_with_export
+from drivetrain.snapshot.hand.request import Request
+from drivetrain.snapshot.session import Snapshots, storage_of
 from drivetrain.state import Piece, Stateful, TrainingState, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
@@ -431,6 +433,8 @@ class Run:
 
     def _first_state(self, made: Prepared, path: Path | None) -> None:
         """Nobody has state: where is some?"""
+        if (request := Request.from_environment()) is not None:
+            self._export(made, request)
         newest = saved_step(path) if path is not None else -1
         restored = False
         if self._snapshots is not None:
@@ -440,6 +444,13 @@ class Run:
             made.resumed()
         elif path is not None:
             self._resume(made, path)
+
+    def _export(self, made: Prepared, request: Request) -> NoReturn:
+        if self.settings.snapshots is None:
+            raise UsageError("export: neither the job nor the script has snapshots: say where they are, as STORAGE")
+        storage = storage_of(self.settings.snapshots)
+        with made.only_update.updating():
+            end_with_export(request, storage, made.strategy, self._state, self._operations.position)
 
     def _resume(self, made: Prepared, path: Path) -> None:
         if not path.exists():

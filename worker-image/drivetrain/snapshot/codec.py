@@ -41,6 +41,9 @@ _SIZES: Final = {
     "uint32": 4,
     "uint64": 8,
 }
+_MOST_OF_A_BYTE: Final = 1 << 16
+"""Bytes that one byte of zstd can become: a block of at most 128 KiB takes at least four. Whoever says more lies, and
+memory is not allocated for it."""
 KNOWN: Final = frozenset(_SIZES)
 """Names of dtypes that can be written."""
 RAW: Final = "r"
@@ -109,6 +112,8 @@ def _unpacked(kind: str, plane: bytes | memoryview, count: int) -> Array:
         try:
             if zstandard.frame_content_size(plane) != count:
                 raise Damaged("a compressed plane has another size than its record says")
+            if count > _MOST_OF_A_BYTE * len(plane):
+                raise Damaged(f"{len(plane)} bytes that would become {count}")
             found = np.frombuffer(zstandard.ZstdDecompressor().decompress(plane, max_output_size=count), np.uint8)
         except zstandard.ZstdError as error:
             raise Damaged(f"a compressed plane: {error}") from None

@@ -7,6 +7,7 @@ have it; by then all of these ranks have applied it, so there is no other. Knows
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -183,6 +184,20 @@ class Found:
             except Unreadable:
                 continue
             return point
+
+    def read_base(self, base: BaseName) -> None:
+        """All of a base, whether training can go on from it or not; what is wrong is noted in `damaged`."""
+        with contextlib.suppress(Unreadable):
+            for _ in self.base_of(Point(base.step, base, self.bases[base], {})):
+                pass
+
+    def read_segment(self, name: SegmentName) -> None:
+        """The same of a segment."""
+        steps = range(name.first, name.last + 1)
+        alone = Point(name.last + 1, BaseName(name.run, name.first, name.epoch), {}, dict.fromkeys(steps, (name,)))
+        with contextlib.suppress(Unreadable):
+            for _ in self.steps_of(alone):
+                pass
 
     def base_of(self, point: Point) -> Iterator[Frame]:
         """The records of a base."""

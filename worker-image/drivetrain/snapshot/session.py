@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -21,7 +20,7 @@ from drivetrain.snapshot.prune import Pins, surplus
 from drivetrain.snapshot.recorder import Recorder
 from drivetrain.snapshot.restore import Restore
 from drivetrain.snapshot.storage import Storage
-from drivetrain.snapshot.storage.local import Local
+from drivetrain.snapshot.storage.place import storage_at
 from drivetrain.state import TrainingState
 from drivetrain.update import Record
 from drivetrain.world.base import World
@@ -35,7 +34,7 @@ _LOOK_PAUSE: Final = 20
 
 def storage_of(settings: RuntimeSnapshots) -> Storage:
     """Where they lie."""
-    return Local(Path(settings.storage))
+    return storage_at(settings.storage)
 
 
 class Snapshots:

@@ -6,7 +6,7 @@ Objects are created once and never changed. On return of `create` the object out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from drivetrain.snapshot.errors import Exists
 
@@ -30,6 +30,14 @@ class Storage(Protocol):
 
     def __str__(self) -> str:
         """Where it is, for people."""
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A storage that knows when objects were written, by its own clock. The format has no time: this is for people."""
+
+    def modified(self, prefix: str) -> dict[str, float]:
+        """Unix times, by name, of objects whose names begin so. Raises `StorageError`."""
 
 
 def write_own(storage: Storage, name: str, chunks: Chunks) -> None:

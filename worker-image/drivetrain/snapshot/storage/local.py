@@ -11,8 +11,8 @@ from typing import Final
 
 from drivetrain.snapshot.errors import Exists, Missing, StorageError
 from drivetrain.snapshot.storage import Chunks
+from drivetrain.snapshot.storage.leftovers import TEMPORARY, sweep
 
-_TEMPORARY: Final = ".tmp-"
 _WITHOUT_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -21,13 +21,16 @@ class Local:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._now: float | None = None
+        """When a file was written here last, by the storage's own clock."""
+        self._swept: set[Path] = set()
 
     def __str__(self) -> str:
         return str(self._folder)
 
     def create(self, name: str, chunks: Chunks) -> None:
         path = self._folder / name
-        temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
         try:
             _make(path.parent)
             try:
@@ -36,10 +39,12 @@ class Local:
                         file.write(chunk)
                     file.flush()
                     os.fsync(file.fileno())
+                    self._now = os.fstat(file.fileno()).st_mtime
                 _place(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
             _flush(path.parent)
+            self._sweep(path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {_told(error)}") from error
 
@@ -64,7 +69,7 @@ class Local:
             folders[:] = [each for each in folders if (inside + each).startswith(prefix[: len(inside + each)])]
             for file in files:
                 name = str(Path(folder, file).relative_to(self._folder))
-                if name.startswith(prefix) and not file.startswith(_TEMPORARY):
+                if name.startswith(prefix) and not file.startswith(TEMPORARY):
                     try:
                         found[name] = Path(folder, file).stat().st_size
                     except FileNotFoundError:
@@ -81,12 +86,31 @@ class Local:
                 raise StorageError(f"cannot delete {path}: {_told(error)}") from error
             folders.add(path.parent)
         for folder in folders:
+            self._swept.discard(folder)
+            self._sweep(folder)
             while folder != self._folder:
                 try:
                     folder.rmdir()
                 except OSError:
                     break
                 folder = folder.parent
+
+    def modified(self, prefix: str) -> dict[str, float]:
+        found = {}
+        for name in self.list(prefix):
+            try:
+                found[name] = (self._folder / name).stat().st_mtime
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageError(f"cannot look at {self._folder / name}: {_told(error)}") from error
+        return found
+
+    def _sweep(self, folder: Path) -> None:
+        """Once, and only by who has written here: it knows the storage's time."""
+        if self._now is not None and folder not in self._swept:
+            self._swept.add(folder)
+            sweep(folder, self._now)
 
 
 def _make(folder: Path) -> None:

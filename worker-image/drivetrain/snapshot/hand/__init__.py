@@ -1,0 +1,1 @@
+"""Snapshots by hand: what a person asks of a storage (docs/snapshots.md, "By hand")."""
