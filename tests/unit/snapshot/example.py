@@ -17,6 +17,9 @@ from torch import nn
 
 import drivetrain
 from drivetrain.run import Run
+from drivetrain.snapshot.export import restored
+from drivetrain.snapshot.restore import Restore
+from drivetrain.snapshot.storage import Storage
 
 
 class Net(nn.Module):
@@ -76,8 +79,9 @@ def optimizer(model: Net) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.125, foreach=False)
 
 
-def sha256(model: Net, made: torch.optim.Optimizer, counter: Counter) -> str:
-    """Of all that comes back. On its own, so that it is what it was whatever becomes of the runtime's."""
+def sha256(model: Net, made: torch.optim.Optimizer, counter: Counter | None) -> str:
+    """Of all that comes back, or without a counter of what is exported: model and optimizer, as torch has them in
+    files. On its own, so that it is what it was whatever becomes of the runtime's."""
     sums = hashlib.sha256()
 
     def add(name: str, value: Any) -> None:
@@ -87,14 +91,16 @@ def sha256(model: Net, made: torch.optim.Optimizer, counter: Counter) -> str:
         else:
             sums.update(f"{name} {value!r}\n".encode())
 
-    for name, value in (*sorted(model.named_parameters()), *sorted(model.named_buffers())):
+    for name, value in sorted(model.state_dict().items()):
         add(name, value)
     for name, each in sorted(model.named_parameters()):
         for key, value in sorted(made.state.get(each, {}).items()):
             add(f"{name}.{key}", value)
     for number, group in enumerate(made.param_groups):
         add(f"group {number}", (group["lr"], group["momentum"]))
-    add("counter", counter.value)
+    if counter is not None:
+        add("peak", model.peak)
+        add("counter", counter.value)
     return sums.hexdigest()
 
 
@@ -117,14 +123,23 @@ def begin() -> tuple[Run, Net, torch.optim.Optimizer, Counter]:
     return run, model, made[0], counter
 
 
+def go_back(run: Run, storage: Storage, step: int) -> None:
+    """Make its state that of this step. Raises `SnapshotError`."""
+    made = run._made
+    assert made is not None
+    with made.only_update.updating():
+        point = restored(storage, step, Restore(made.strategy, run._state, run._operations.position).to)
+    assert point.step == step
+
+
 def train() -> None:
     run, model, made, counter = begin()
-    sums: dict[int, str] = {}
+    sums: dict[int, list[str]] = {}
     for batch in run.batches():
-        sums[batch.step] = sha256(model, made, counter)
+        sums[batch.step] = [sha256(model, made, counter), sha256(model, made, None)]
         run.step(batch, forward)
         counter.value += 2
-    sums[run.step_number] = sha256(model, made, counter)
+    sums[run.step_number] = [sha256(model, made, counter), sha256(model, made, None)]
     run.finish()
     assert run._snapshots is not None
     assert run._snapshots.recorder.bases.thread.drain(30.0)

@@ -70,3 +70,14 @@ def test_frames_of_one_object_do_not_pass_for_those_of_another() -> None:
     end = other.rindex(b'{"kind":"end"')
     with pytest.raises(Damaged):
         list(read(one[:half] + other[half:end] + one[one.rindex(b'{"kind":"end"') :]))
+
+
+def test_no_memory_is_allocated_for_what_cannot_be_there() -> None:
+    """A frame of zstd that says that its few bytes become a terabyte, as the record does."""
+    frame = b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + b"\x03\x00\x00a"
+    with pytest.raises(Damaged, match="would become"):
+        decode("z", [frame], "uint8", 1 << 40)
+    with pytest.raises(Damaged):
+        unpack("z", frame, 1 << 40)
+    zeros = bytes(1 << 24)
+    assert unpack(*pack(zeros), len(zeros)) == zeros, "what compresses best"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from drivetrain.snapshot.errors import Exists, Missing, StorageError
+from drivetrain.snapshot.storage import Dated
 from drivetrain.snapshot.storage.local import Local
 
 
@@ -54,3 +56,46 @@ def test_errors_name_the_path_and_the_cause(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*/file/runs/1: Not a directory \(ENOTDIR\)"):
         Local(tmp_path / "file").create("runs/1", [b""])
+
+
+def test_what_killed_writers_leave_is_swept_by_the_next_one(tmp_path: Path) -> None:
+    """By the storage's clock, which is two days behind this machine's here."""
+    first = Local(tmp_path)
+    first.create("log/a", [b"1"])
+    now = time.time() - 2 * 86400
+    old, young, other = (tmp_path / "log" / name for name in (".tmp-1-a", ".tmp-2-b", "tmp-3"))
+    for path, age in ((old, 3700), (young, 3500), (other, 9999)):
+        path.write_bytes(b"torn")
+        os.utime(path, (now - age, now - age))
+    first.create("log/b", [b"1"])
+    assert old.exists(), "once for each folder, before there were any"
+    next_ = Local(tmp_path)
+    real = os.fstat
+
+    def behind(number: int) -> os.stat_result:
+        found = list(real(number))
+        return os.stat_result(found, {"st_mtime": now})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("drivetrain.snapshot.storage.local.os.fstat", behind)
+        next_.create("log/c", [b"1"])
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
+
+
+def test_leftovers_do_not_keep_a_folder_that_is_pruned(tmp_path: Path) -> None:
+    storage = Local(tmp_path)
+    storage.create("base/1/a", [b"1"])
+    left = tmp_path / "base" / "1" / ".tmp-1-a"
+    left.write_bytes(b"torn")
+    os.utime(left, (0, 0))
+    storage.create("runs/1", [b"1"])
+    storage.delete(["base/1/a"])
+    assert not (tmp_path / "base").exists()
+
+
+def test_when_objects_were_written_is_known(tmp_path: Path) -> None:
+    storage = Local(tmp_path)
+    storage.create("a/b", [b"1"])
+    os.utime(tmp_path / "a" / "b", (5, 7))
+    assert storage.modified("a/") == {"a/b": 7.0}
+    assert isinstance(storage, Dated)

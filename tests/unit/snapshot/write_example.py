@@ -20,7 +20,7 @@ LOST = 8
 """The step that rank 1 of the first run has not written."""
 
 
-def ranks(world: int, folder: Path, sums: Path, **environment: str) -> dict[str, str]:
+def ranks(world: int, folder: Path, sums: Path, **environment: str) -> dict[str, list[str]]:
     """Train; digests by step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ def ranks(world: int, folder: Path, sums: Path, **environment: str) -> dict[str,
     codes = [each.wait(120) for each in running]
     if any(codes):
         raise SystemExit(f"ranks ended with {codes}")
-    found: dict[str, str] = json.loads(sums.read_text())
+    found: dict[str, list[str]] = json.loads(sums.read_text())
     sums.unlink()
     return found
 
@@ -42,14 +42,15 @@ def main(folder: Path) -> None:
     sums = folder / "sums.json"
     first = ranks(2, folder, sums, STEPS=str(LOST + 1))
     storage = Local(folder)
-    lost = [name for name in storage.list(LOG) if (found := SegmentName.parse(name)) and (found.rank, found.last) == (1, LOST)]
+    segments = {name: SegmentName.parse(name) for name in storage.list(LOG)}
+    lost = [name for name, each in segments.items() if each is not None and (each.rank, each.last) == (1, LOST)]
     assert len(lost) == 1, lost
     storage.delete(lost)
     second = ranks(3, folder, sums, STEPS="16", PRECISION="bf16", COMMIT_SECONDS="60.0")
     assert min(map(int, second)) == LOST, second
     assert first[str(LOST)] == second[str(LOST)]
     expected = {int(step): sha for step, sha in (first | second).items()}
-    folder.with_suffix(".json").write_text(json.dumps(dict(sorted(expected.items())), indent=1) + "\n")
+    folder.with_suffix(".json").write_text(json.dumps({str(step): expected[step] for step in sorted(expected)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ class Run:
 
     run: int
     came_from: tuple[int, int] | None
-    """Run and step; None: it began anew."""
+    """Run and step; None: it did not go on from another run."""
+    branch_of: dict[str, Any] | None
+    """`storage` and `step` of another job that it began with."""
     leads_on: bool
     """Training goes on from it, or from a run that went on from it."""
     steps: tuple[Range, ...]
@@ -88,14 +90,11 @@ class Survey:
             )
             for name in sorted(found.bases)
         )
-        reachable = {
-            step for each in bases if each.reaches is not None for step in range(each.whole_from, each.reaches + 1)
-        }
         return cls(
             str(found.storage),
             verified,
             max(points.values(), default=None),
-            ranges(reachable),
+            tuple(found.reachable()),
             tuple(_runs(found, sizes, times)),
             bases,
             dict(sorted(found.damaged.items())),
@@ -120,6 +119,7 @@ def _runs(found: Found, sizes: Mapping[str, int], times: Mapping[str, float]) ->
         yield Run(
             number,
             None if before is None else (int(before["run"]), int(before["step"])),
+            told.get("branch"),
             number in lineage,
             ranges(steps.get(number, ())),
             tuple(world for _, world in sorted(worlds)),

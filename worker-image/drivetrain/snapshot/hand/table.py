@@ -33,6 +33,8 @@ def told(survey: Survey) -> str:
 
 def _run(run: Run) -> Sequence[str]:
     before = "-" if run.came_from is None else f"run {run.came_from[0]}, step {run.came_from[1]}"
+    if run.branch_of is not None:
+        before = f"{run.branch_of['storage']}, step {run.branch_of['step']}"
     worlds = list(dict.fromkeys(run.world)) if len(set(run.world)) == 1 else run.world
     steps = spans(run.steps) or "none"
     return (

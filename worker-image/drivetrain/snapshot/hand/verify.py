@@ -11,7 +11,7 @@ from typing import Final, TextIO
 from drivetrain.snapshot.found import Found
 from drivetrain.snapshot.hand.survey import Survey
 from drivetrain.snapshot.hand.table import size
-from drivetrain.snapshot.names import BaseName
+from drivetrain.snapshot.names import MANIFEST, BaseName
 from drivetrain.snapshot.storage import Storage
 
 _EVERY_SECONDS: Final = 2.0
@@ -40,8 +40,7 @@ def verified(storage: Storage, read: Read = lambda done, total: None) -> tuple[S
     now = Found.of(storage)
     there = storage.list("")
     for name, what in found.damaged.items():
-        base_ = BaseName.parse(name)
-        if name in there or (base_ is not None and base_.manifest in there):
+        if name in there or f"{name}{MANIFEST}" in there:  # else it was deleted meanwhile
             now.damaged.setdefault(name, what)
     return Survey.of(now, verified=True), promised
 
