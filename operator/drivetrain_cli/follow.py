@@ -83,7 +83,7 @@ async def _watch(
                 for pod in (pod for pod in pods if role(pod) == ROLE_WORKER):
                     uid = pod["metadata"]["uid"]
                     if uid not in readers and started(pod):
-                        readers[uid] = asyncio.create_task(_read(cluster, pod, lines, tail), name=f"log of {uid}")
+                        readers[uid] = asyncio.create_task(read_log(cluster, pod, lines, tail), name=f"log of {uid}")
             except (KubeError, JobNotFound) as error:
                 if not seen or isinstance(error, JobNotFound) or not getattr(error, "retryable", True):
                     raise
@@ -104,7 +104,7 @@ async def _watch(
         await lines.put(None)
 
 
-async def _read(cluster: Cluster, pod: Object, lines: asyncio.Queue[Line | None], tail: int | None) -> None:
+async def read_log(cluster: Cluster, pod: Object, lines: asyncio.Queue[Line | None], tail: int | None = None) -> None:
     """One pod's log to its end, over as many connections as that takes."""
     name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
     cursor, failures = Cursor(), 0

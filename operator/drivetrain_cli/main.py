@@ -13,6 +13,7 @@ from drivetrain_api.constants import API_VERSION
 from drivetrain_cli import doctor, logs, run, up, why
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
+from drivetrain_cli.snapshots import command as snapshots
 from drivetrain_operator.kube.errors import KubeError
 
 _EPILOG: Final = """exit codes:
@@ -62,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("run", run, "pack a script into a job, follow it, end as it ends"),
         ("logs", logs, "print or follow the logs of all workers of a job"),
         ("why", why, "why does a job not run, or why did it restart or fail?"),
+        ("snapshots", snapshots, "steps of a job that can be gone back to: list, verify, prune, export, restore"),
         ("doctor", doctor, "what of torch, GPUs, cluster and images is usable here?"),
         ("demo", demo, "train on three workers of this machine, kill one, see what happens"),
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
@@ -11,8 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from drivetrain_cli import plane
 from drivetrain_cli.demo.processes import belonging_to
+from drivetrain_cli.snapshots.pod import LABEL_LOOKS_AT
+from drivetrain_local.client import Client
 from drivetrain_local.up import down
 from harness.commands import ended, ran
 from harness.patience import until
@@ -88,6 +94,78 @@ def test_run_starts_a_plane_and_ends_as_the_job_ends(tmp_path: Path, environment
     assert drivetrain(environment, "logs", "nobody").returncode == 4
     assert drivetrain(environment, "down").returncode == 0
     assert drivetrain(environment, "why", "bad").returncode == 3
+
+
+async def created(kubeconfig: Path, text: str, snapshots: Path) -> None:
+    """What `run --dry-run` has printed, and the job keeps its steps."""
+    client = Client.from_kubeconfig(kubeconfig, user_agent="test")
+    config_map, job = yaml.safe_load_all(text)
+    job["spec"]["snapshots"] = {"storage": {"path": str(snapshots)}, "commitSeconds": 0, "baseEverySteps": 4}
+    snapshots.mkdir()
+    mounts = [{"name": "out", "mountPath": "/mnt/out"}]
+    job["spec"]["podTemplate"] = {
+        "spec": {
+            "containers": [{"name": "worker", "volumeMounts": mounts}],
+            "volumes": [{"name": "out", "hostPath": {"path": str(snapshots)}}],
+        }
+    }
+    try:
+        await client.post("/api/v1/namespaces/default/configmaps", config_map)
+        await client.post("/apis/drivetrain.dev/v1alpha1/namespaces/default/trainingjobs", job)
+    finally:
+        await client.close()
+
+
+async def pods_left(kubeconfig: Path) -> list[str]:
+    """Those that look at snapshots."""
+    client = Client.from_kubeconfig(kubeconfig, user_agent="test")
+    try:
+        found = (await client.get("/api/v1/namespaces/default/pods"))["items"]
+    finally:
+        await client.close()
+    return [pod["metadata"]["name"] for pod in found if LABEL_LOOKS_AT in pod["metadata"].get("labels", {})]
+
+
+def test_snapshots_are_seen_from_a_pod_of_their_own(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Listed, verified, pruned and exported when the job's own pods are gone, and a new job begins with a step."""
+    (tmp_path / "train.py").write_text(SCRIPT.replace("from net import build", "build = lambda: torch.nn.Linear(1, 1)"))
+    assert drivetrain(environment, "up").returncode == 0
+    kubeconfig = plane.running(tmp_path / "state" / "drivetrain" / "local")
+    assert kubeconfig is not None
+    flags = ("--name", "kept", "--spares", "0", "--steps", "12", "--dry-run")
+    described = drivetrain(environment, "run", *flags, str(tmp_path / "train.py"))
+    asyncio.run(created(kubeconfig, described.stdout, tmp_path / "shared"))
+    followed = drivetrain(environment, "logs", "-f", "kept")
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+
+    listed = drivetrain(environment, "snapshots", "kept", "-o", "json")
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    found = json.loads(listed.stdout)
+    assert found["newest"] == 12
+
+    export = ("snapshots", "kept", "export", "--step", "11", "--to")
+    lost = drivetrain(environment, *export, "/tmp/x.safetensors")
+    assert (lost.returncode, "/tmp goes with the pod" in lost.stderr) == (2, True)
+    done = drivetrain(environment, *export, "/mnt/out/x.safetensors")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "shared" / "x.safetensors").stat().st_size > 0
+
+    branch = drivetrain(environment, "snapshots", "kept", "restore", "--step", "11", "--as", "other")
+    assert branch.returncode == 0, branch.stdout + branch.stderr
+    followed = drivetrain(environment, "logs", "-f", "other")
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert re.search(r"restored step 11 from \S+/kept-", followed.stdout)
+
+    pruned = drivetrain(environment, "snapshots", "kept", "prune", "--keep", "1")
+    assert pruned.returncode == 0, pruned.stdout + pruned.stderr
+    assert re.search(r"^\d+ objects, .*: deleted$", pruned.stdout, re.MULTILINE)
+    pack = max((tmp_path / "shared" / "default").glob("kept-*/base/*/*/*.pack"))
+    pack.write_bytes(pack.read_bytes()[:-5])
+    broken = drivetrain(environment, "snapshots", "kept", "verify")
+    assert broken.returncode == 1
+    assert f"{pack.parent.name}/: its sha256 differs" in broken.stdout
+
+    assert asyncio.run(pods_left(kubeconfig)) == []
 
 
 def test_demo_measures_and_leaves_nothing(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -69,6 +69,18 @@ def worker_template_problem(spec: TrainingJobSpec) -> str | None:
     return None
 
 
+def worker_spec(job: JobView) -> Json:
+    """`spec` of a pod that is like the job's workers, as far as the job says it, and knows who its job is; for whoever
+    looks at what they see. Raises `InvalidTemplate`, ValueError without a usable spec."""
+    if job.spec is None:
+        raise ValueError(f"TrainingJob {job.namespace}/{job.name} has no usable spec to render")
+    secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
+    script = job.status.resolved.script if job.status.resolved is not None else None
+    made = _assembled(job.spec, {"name": "x", "labels": {}}, common.identity_env(job), secret, {}, script)
+    spec: Json = made["spec"]
+    return spec
+
+
 def _assembled(
     spec: TrainingJobSpec,
     metadata: Json,

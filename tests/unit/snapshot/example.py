@@ -70,12 +70,13 @@ class Counter:
 
 def forward(model: nn.Module, shard: Any) -> torch.Tensor:
     x, y = shard
-    return ((model(x) - y) ** 2).mean()
+    loss: torch.Tensor = ((model(x) - y) ** 2).mean()
+    return loss
 
 
 def optimizer(model: Net) -> torch.optim.Optimizer:
     rest = [each for name, each in model.named_parameters() if name != "table.weight"]
-    groups = [{"params": [model.table.weight]}, {"params": rest, "momentum": 0.5}]
+    groups: list[dict[str, Any]] = [{"params": [model.table.weight]}, {"params": rest, "momentum": 0.5}]
     return torch.optim.SGD(groups, lr=0.125, foreach=False)
 
 

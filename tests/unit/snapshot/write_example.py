@@ -49,8 +49,8 @@ def main(folder: Path) -> None:
     second = ranks(3, folder, sums, STEPS="16", PRECISION="bf16", COMMIT_SECONDS="60.0")
     assert min(map(int, second)) == LOST, second
     assert first[str(LOST)] == second[str(LOST)]
-    expected = {int(step): sha for step, sha in (first | second).items()}
-    folder.with_suffix(".json").write_text(json.dumps({str(step): expected[step] for step in sorted(expected)}, indent=1) + "\n")
+    expected = dict(sorted((first | second).items(), key=lambda each: int(each[0])))
+    folder.with_suffix(".json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
 if __name__ == "__main__":

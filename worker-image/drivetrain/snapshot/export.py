@@ -165,7 +165,8 @@ def _safetensors(path: Path, model: dict[str, torch.Tensor], step: int) -> None:
 
 
 def _dcp(folder: Path, state: dict[str, Any]) -> None:
-    from torch.distributed.checkpoint import FileSystemWriter, save
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is one process is what we mean

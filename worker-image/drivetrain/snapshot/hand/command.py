@@ -90,16 +90,10 @@ def _list(given: argparse.Namespace) -> int:
 
 def _verify(given: argparse.Namespace) -> int:
     progress = Progress()
-    survey, promised = verified(_storage(given.storage), (lambda done, total: None) if given.quiet else progress)
+    survey = verified(_storage(given.storage), (lambda done, total: None) if given.quiet else progress)
     progress.end()
     code = _shown(survey, given.output)
-    if survey.newest is None:
-        print("drivetrain: no step can be gone back to", file=sys.stderr)
-        return FAILED
-    if promised is not None and survey.newest < promised:
-        print(f"drivetrain: step {promised} cannot be reached, but {survey.newest}", file=sys.stderr)
-        return FAILED
-    return code
+    return FAILED if survey.newest is None or survey.newest < (survey.promised or 0) else code
 
 
 def _shown(survey: Survey, output: str) -> int:

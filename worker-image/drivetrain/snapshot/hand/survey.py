@@ -60,6 +60,8 @@ class Survey:
     """All bytes were read; else only names, runs and manifests."""
     newest: int | None
     """The step that training would go on with."""
+    promised: int | None
+    """The step that it would go on with if nothing were damaged, as far as the names of objects say."""
     steps: tuple[Range, ...]
     """Those that can be gone back to."""
     runs: tuple[Run, ...]
@@ -72,7 +74,7 @@ class Survey:
     bytes: int
 
     @classmethod
-    def of(cls, found: Found, *, verified: bool = False) -> Survey:
+    def of(cls, found: Found, *, verified: bool = False, promised: int | None = None) -> Survey:
         """Raises `StorageError`."""
         sizes = found.storage.list("")
         times = found.storage.modified("") if isinstance(found.storage, Dated) else {}
@@ -93,7 +95,8 @@ class Survey:
         return cls(
             str(found.storage),
             verified,
-            max(points.values(), default=None),
+            newest := max(points.values(), default=None),
+            promised if verified else newest,
             tuple(found.reachable()),
             tuple(_runs(found, sizes, times)),
             bases,

@@ -19,8 +19,11 @@ def told(survey: Survey) -> str:
         lines.append(f"Steps that can be gone back to: {spans(survey.steps)}")
         how = "all that is there was read" if survey.verified else "by the names of objects; verify reads all of them"
         lines.append(f"Training would go on with step {survey.newest} ({how}).")
+    if survey.promised is not None and survey.promised > (survey.newest or 0):
+        lines.append(f"Step {survey.promised} was written, and cannot be reached: see what is damaged.")
     if survey.runs:
-        lines += ["", *_columns(("RUN", "FROM", "STEPS", "RANKS", "SIZE", "BEGAN"), [_run(each) for each in survey.runs])]
+        header: tuple[str, ...] = ("RUN", "FROM", "STEPS", "RANKS", "SIZE", "BEGAN")
+        lines += ["", *_columns(header, [_run(each) for each in survey.runs])]
     if survey.bases:
         header = ("BASE", "RUN", "REACHES", "STEPS SINCE", "RANKS", "SIZE", "WRITTEN", "")
         lines += ["", *_columns(header, [_base(each) for each in survey.bases])]

@@ -20,8 +20,8 @@ Read = Callable[[int, int], None]
 """Told of bytes that were read, and of how many that will be in all."""
 
 
-def verified(storage: Storage, read: Read = lambda done, total: None) -> tuple[Survey, int | None]:
-    """What there is, and the step that its names promise: more than `newest` if damage is in the way.
+def verified(storage: Storage, read: Read = lambda done, total: None) -> Survey:
+    """What there is.
 
     Training may go on meanwhile: what it deletes is not missed. Raises `StorageError`.
     """
@@ -42,7 +42,7 @@ def verified(storage: Storage, read: Read = lambda done, total: None) -> tuple[S
     for name, what in found.damaged.items():
         if name in there or f"{name}{MANIFEST}" in there:  # else it was deleted meanwhile
             now.damaged.setdefault(name, what)
-    return Survey.of(now, verified=True), promised
+    return Survey.of(now, verified=True, promised=promised)
 
 
 def _size(storage: Storage, base: BaseName) -> int:

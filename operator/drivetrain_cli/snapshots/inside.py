@@ -1,0 +1,139 @@
+"""What does a pod say that looks at a job's snapshots? It is made, its output is shown, and it is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_cli.cluster import Cluster
+from drivetrain_cli.errors import CliError, Exit, UsageError
+from drivetrain_cli.follow import read_log, started
+from drivetrain_cli.lines import Line
+from drivetrain_cli.snapshots.pod import LABEL_LOOKS_AT
+from drivetrain_operator.kube.errors import Forbidden, Invalid, KubeError
+from drivetrain_operator.kube.resources import PODS, Object
+
+_LOOK_SECONDS: Final = 0.3
+START_SECONDS: Final = 300.0
+"""An image has to be pulled."""
+_DELETE_SECONDS: Final = 10.0
+
+
+async def result_of(cluster: Cluster, job: Object, make: Callable[[Object | None], Object]) -> int:
+    """Exit code of the pod that `make(a worker's pod, or None)` describes. Raises CliError, KubeError."""
+    await _sweep(cluster, job)
+    workers = await cluster.pods(job, ROLE_WORKER)
+    try:
+        made = await cluster.client.create(PODS, make(workers[0] if workers else None), cluster.namespace)
+    except (Forbidden, Invalid) as error:
+        raise CliError(f"the storage is seen by a pod only, which cannot be made: {error}") from error
+    with _ended_by_signals():
+        try:
+            return await _outcome(cluster, made)
+        finally:
+            await asyncio.shield(_delete(cluster, made))
+
+
+async def _outcome(cluster: Cluster, pod: Object) -> int:
+    name = str(pod["metadata"]["name"])
+    await _start(cluster, name)
+    lines: asyncio.Queue[Line | None] = asyncio.Queue(maxsize=1000)
+    reading = asyncio.create_task(_read(cluster, pod, lines), name="log")
+    try:
+        while (line := await lines.get()) is not None:
+            print(line.text, flush=True)
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    until = time.monotonic() + START_SECONDS
+    while (code := _exit_code(found := await cluster.client.get(PODS, name, cluster.namespace))) is None:
+        status = found.get("status") or {}
+        if status.get("phase") == "Failed":
+            raise CliError(f"pod {name}: {status.get('reason') or 'failed'}: {status.get('message') or ''}")
+        if time.monotonic() > until:
+            raise CliError(f"pod {name} does not end; its log was read to the end")
+        await asyncio.sleep(_LOOK_SECONDS)
+    if code == Exit.USAGE:
+        raise UsageError("the worker's image says that it cannot do this; see above")
+    return Exit.OK if code == 0 else Exit.FAILED
+
+
+async def _read(cluster: Cluster, pod: Object, lines: asyncio.Queue[Line | None]) -> None:
+    try:
+        await read_log(cluster, pod, lines)
+    finally:
+        await lines.put(None)
+
+
+async def _start(cluster: Cluster, name: str) -> None:
+    """Wait until its container has a log; what holds it up goes to stderr once each time that it changes."""
+    until, said = time.monotonic() + START_SECONDS, ""
+    while True:
+        pod = await cluster.client.get(PODS, name, cluster.namespace)
+        if started(pod) or (pod.get("status") or {}).get("phase") == "Failed":
+            return
+        held = _held_up_by(pod)
+        if time.monotonic() > until:
+            raise CliError(f"pod {name} has not started in {START_SECONDS:.0f} s: {held or 'nobody says why'}")
+        if held and held != said:
+            print(f"-- pod {name}: {held}", file=sys.stderr, flush=True)
+            said = held
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _held_up_by(pod: Object) -> str:
+    status: dict[str, Any] = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason')}: {condition.get('message')}"
+    for each in status.get("containerStatuses") or ():
+        waiting = (each.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}"
+    return ""
+
+
+def _exit_code(pod: Object) -> int | None:
+    for each in (pod.get("status") or {}).get("containerStatuses") or ():
+        if (terminated := (each.get("state") or {}).get("terminated")) is not None:
+            return int(terminated.get("exitCode", 1))
+    return None
+
+
+async def _sweep(cluster: Cluster, job: Object) -> None:
+    """Those of callers that were killed."""
+    page = await cluster.client.list(
+        PODS, cluster.namespace, label_selector=f"{LABEL_LOOKS_AT}={job['metadata']['uid']}"
+    )
+    for pod in page.items:
+        if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            await _delete(cluster, pod)
+
+
+async def _delete(cluster: Cluster, pod: Object) -> None:
+    meta = pod["metadata"]
+    with contextlib.suppress(KubeError):  # it ends by itself, and goes with the job
+        await cluster.client.delete(
+            PODS, meta["name"], cluster.namespace, uid=meta["uid"], grace_seconds=0, timeout=_DELETE_SECONDS
+        )
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ctrl-C cancels what runs, so that the pod is deleted."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
