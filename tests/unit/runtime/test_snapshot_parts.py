@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from drivetrain.run import Run
+from drivetrain.snapshot.export import alone
 from drivetrain.snapshot.found import Found
+from drivetrain.snapshot.hand.request import Request
 from drivetrain.snapshot.storage.local import Local
 from drivetrain.state import digest
 from drivetrain_api.runtime import RuntimeSnapshots
 from unit.runtime.parts import MODES, Data, forward, make, make_optimizer
 from unit.runtime.together import Pipe, Worlds, together
 from unit.runtime.training import Case, settings
+from unit.snapshot.example import go_back
 
 KINDS = ("all", "LoRA", "not given", "tied", "odd state")
 STEPS = 6
@@ -27,10 +30,11 @@ BACK = 4
 """The step that runs come back to."""
 
 
-def run_of(case: Case, kind: str, folder: Path, **fields: Any) -> Run:
-    """One that keeps each step in a folder of its kind."""
+def run_of(case: Case, kind: str, folder: Path, *, to_export: bool = False, **fields: Any) -> Run:
+    """One that keeps each step in a folder of its kind, or of which one process reads a step, to export it."""
     snapshots = RuntimeSnapshots(storage=str(folder / kind), commit_seconds=0.0, **fields)
-    run = Run(replace(settings(case.but(steps=STEPS, batch=24)), snapshots=snapshots), None)
+    of_job = replace(settings(case.but(steps=STEPS, batch=24)), snapshots=snapshots)
+    run = Run(alone(of_job, Request("to", "dcp", "told")) if to_export else of_job, None)
     model = make(kind)
     run.prepare(model=model, optimizer=lambda parameters: make_optimizer(kind, model, parameters), data=Data())
     return run
@@ -80,6 +84,16 @@ def come_back(pipe: Pipe, case: Case, ports: dict[str, int], folder: Path) -> di
     return found
 
 
+def exported(pipe: Pipe, case: Case, folder: Path) -> dict[str, str]:
+    """What one process has of step BACK, by kind, whatever the parts of the job's ranks were."""
+    found = {}
+    for kind in KINDS:
+        run = run_of(case, kind, folder, to_export=True)
+        go_back(run, Local(folder / kind), BACK)
+        found[kind] = digest(run._state.to_save())
+    return found
+
+
 def forget(folder: Path) -> None:
     """What was written after step BACK never arrived."""
     storage = Local(folder)
@@ -98,6 +112,8 @@ def test_every_mode_comes_back_in_another(mode: str, tmp_path: Path) -> None:
     was = together(train, world, case, worlds.ports, tmp_path, 500 if mode in SAME else 2)[0]
     for kind in KINDS:
         forget(tmp_path / kind)
+    if mode in SAME:
+        assert together(exported, 1, case, tmp_path) == [{kind: was[kind][BACK - 1] for kind in KINDS}]
     names = list(MODES)
     other = names[(names.index(mode) + 5) % len(names)]
     for again in (mode, other) if mode in SAME else (other,):
