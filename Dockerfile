@@ -18,7 +18,7 @@ COPY LICENSE README.md pyproject.toml /opt/drivetrain/src/
 COPY operator /opt/drivetrain/src/operator
 RUN /opt/drivetrain/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation \
       /opt/drivetrain/src \
- && rm -r /opt/drivetrain/src /opt/drivetrain/bin/drivetrain-launcher
+ && rm -r /opt/drivetrain/src /opt/drivetrain/bin/drivetrain-launcher /opt/drivetrain/bin/drivetrain-snapshots
 
 ENV PATH=/opt/drivetrain/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from drivetrain.snapshot.beginning import Pin
 from drivetrain.snapshot.errors import SnapshotError
@@ -173,35 +173,26 @@ def test_wrong_arguments_are_named(arguments: list[str], told: str, capsys: pyte
 
 # --- export: the script is run, and what it writes is read by others -------------------------------------------------
 
-READ = """
-import sys, torch
-from safetensors.torch import load_file
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-from unit.snapshot.example import Net, optimizer, sha256
 
-dcp, safetensors = sys.argv[1:]
-dcp_to_torch_save(dcp, dcp + ".pt")
-found = torch.load(dcp + ".pt", weights_only=True)
-for weights in (found["model"], load_file(safetensors)):
-    model = Net()
-    model.load_state_dict(weights)
-    made, names = optimizer(model), dict(model.named_parameters())
-    for group, told in zip(made.param_groups, found["optimizer"]["param_groups"], strict=True):
-        assert [id(names[each]) for each in told["params"]] == [id(each) for each in group["params"]]
-        group |= {key: value for key, value in told.items() if key != "params"}
-    for name, state in found["optimizer"]["state"].items():
-        made.state[names[name]] = state
-    print(found["step"], sha256(model, made, None))
-"""
+def read(pipe: Pipe, dcp: str, safetensors: str) -> list[tuple[int, str]]:
+    """What torch and safetensors alone make of the files, in a process of its own: step and digest."""
+    from safetensors.torch import load_file
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-
-def in_python(code: str, *arguments: object) -> list[str]:
-    """A process of its own, which knows nothing of the run: the lines that it prints."""
-    argv = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    dcp_to_torch_save(dcp, f"{dcp}.pt")
+    found = torch.load(f"{dcp}.pt", weights_only=True)
+    told = []
+    for weights in (found["model"], load_file(safetensors)):
+        model = example.Net()
+        model.load_state_dict(weights)
+        made, names = example.optimizer(model), dict(model.named_parameters())
+        for group, kept in zip(made.param_groups, found["optimizer"]["param_groups"], strict=True):
+            assert [id(names[each]) for each in kept["params"]] == [id(each) for each in group["params"]]
+            group |= {key: value for key, value in kept.items() if key != "params"}
+        for name, state in found["optimizer"]["state"].items():
+            made.state[names[name]] = state
+        told.append((found["step"], example.sha256(model, made, None)))
+    return told
 
 
 def written(pipe: Pipe, folder: Path, to: Path) -> str:
@@ -229,7 +220,7 @@ def test_a_step_is_exported_and_others_read_it(
     assert (code, err) == (OK, "")
     assert out.startswith("step 7: ")
     assert "step 0 cannot be gone back to" in together(written, 1, folder, safetensors)[0]
-    assert in_python(READ, dcp, safetensors) == [f"7 {EXPECTED[7][1]}"] * 2
+    assert together(read, 1, str(dcp), str(safetensors)) == [[(7, EXPECTED[7][1])] * 2]
     assert {name: (folder / name).read_bytes() for name in Local(folder).list("")} == before
 
 
