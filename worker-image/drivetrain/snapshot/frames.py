@@ -1,7 +1,7 @@
 """How do records lie in an object? Each with its length and checksum; the last one says that nothing is missing.
 
-An object is the magic bytes, then frames: length of the header and of the body (two little-endian uint32), CRC32C of
-both parts, the header (JSON), the body. Its first frame says what the object is, its last one (`"end"`) has the number
+An object is the magic bytes, then frames: length of the header and of the body (little-endian uint32 and uint64), CRC32C
+of both parts, the header (JSON), the body. Its first frame says what the object is, its last one (`"end"`) has the number
 of frames before it and the sha256 of their lengths and checksums. Knows nothing of torch.
 """
 
@@ -20,7 +20,7 @@ from drivetrain.snapshot.errors import Damaged
 
 MAGIC: Final = b"DTSNAP1\n"
 FORMAT: Final = 1
-_LENGTHS: Final = struct.Struct("<III")
+_LENGTHS: Final = struct.Struct("<IQI")
 MAX_HEADER: Final = 64 << 20
 
 Header = Mapping[str, Any]
