@@ -1,8 +1,8 @@
 """How do records lie in an object? Each with its length and checksum; the last one says that nothing is missing.
 
-An object is the magic bytes, then frames: length of the header and of the body (little-endian uint32 and uint64), CRC32C
-of both parts, the header (JSON), the body. Its first frame says what the object is, its last one (`"end"`) has the number
-of frames before it and the sha256 of their lengths and checksums. Knows nothing of torch.
+An object is the magic bytes, then frames: length of the header and of the body (little-endian uint32 and uint64),
+CRC32C of both parts, the header (JSON), the body. Its first frame says what the object is, its last one (`"end"`) has
+the number of frames before it and the sha256 of their lengths and checksums. Knows nothing of torch.
 """
 
 from __future__ import annotations
