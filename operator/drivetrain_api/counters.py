@@ -14,6 +14,7 @@ LAUNCHER_COUNTERS: Final = {
     "joins": "Newcomers that got the state of a membership.",
     "states_received": "States that processes took over from a peer.",
     "skipped_steps": "Steps without an update, such as those whose gradient overflowed fp16.",
+    "corruptions": "Ranks that held other bits than their peers, and took the state of one.",
     "memberships": "Memberships that processes took part in.",
     "abandoned_operations": "Collective operations that were left to themselves because a peer was lost.",
     "payload_bytes": "What ranks sent to one another, without protocol overhead.",

@@ -225,6 +225,31 @@ class Snapshotted(Message):
     """Why steps are written as the state that they made, not as what they applied."""
 
 
+MAX_CORRUPTIONS: Final = 8
+"""Ranks tell the last ones, again and again."""
+
+
+class Corruption(Message):
+    """A rank held other bits than its peers, and all hold the same again."""
+
+    step: Count
+    """Before which it was found."""
+    rank: Small
+    process: ProcessId = ""
+    peer: Small
+    """Rank whose state it has now."""
+    ranks: Small
+    """So many were compared."""
+    known: bool
+    """Most ranks had the same, so this one was wrong. Else it is one of those of which nobody knows which was right."""
+    what: Name = ""
+    """A tensor that differed: `parameter`, `buffer` or `optimizer`, and its name."""
+    tensors: Small = 1
+    """How many differed."""
+    only_buffers: bool = False
+    """Those a script may have changed on one rank."""
+
+
 class Progress(Message):
     """How far the job is, as the member with rank 0 sees it. Only steps that every member holds are told."""
 
@@ -235,6 +260,8 @@ class Progress(Message):
     step_seconds: Measured = None
     communication: Communication | None = None
     snapshots: Snapshotted | None = None
+    corruptions: list[Corruption] = Field(fail_fast=True, default_factory=list, max_length=MAX_CORRUPTIONS)
+    """The last ones, oldest first, as the rank knows them that tells this."""
     metrics: Metrics = Field(default_factory=dict)
 
 

@@ -65,6 +65,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None, own: str
         processes_per_worker=frozen.processes_per_worker,
         spares=spec.recovery.spares,
         fence_seconds=float(spec.recovery.fence_seconds),
+        check_every_steps=spec.recovery.check_every_steps,
         training=to_runtime_training(spec.training, frozen.virtual_shards),
         snapshots=_snapshots(spec.snapshots, spec.restore_from, own),
     )

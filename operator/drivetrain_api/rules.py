@@ -381,6 +381,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _immutable("restoreFrom", "training has begun where it says", optional=True),
     _immutable("recovery.spares", "launchers keep their number of spares"),
     _immutable("recovery.fenceSeconds", "all launchers must agree on it"),
+    _immutable("recovery.checkEverySteps", "all ranks must agree on it"),
 )
 
 

@@ -138,6 +138,8 @@ class RuntimeSpec(_Runtime):
     processes_per_worker: int = 1
     spares: int = 1
     fence_seconds: float = 60.0
+    check_every_steps: int = 100
+    """Between two comparisons of the ranks' state; 0: none."""
     training: RuntimeTraining = RuntimeTraining()
     snapshots: RuntimeSnapshots | None = None
     """None: nothing is written but what the script saves."""

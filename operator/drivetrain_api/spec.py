@@ -89,6 +89,14 @@ class Recovery(SpecModel):
         "1800 before the first step of a membership; 3600 while evaluating, saving or finishing, or when no rank "
         "waits for another.",
     )
+    check_every_steps: int = Field(
+        default=100,
+        ge=0,
+        le=1_000_000,
+        description="Every so many steps ranks compare a checksum of the state that they should have alike; 0: never. "
+        "One that differs is named in the event StateCorrupted and takes a peer's state; a node with three in a row "
+        "gets no more workers of this job. Costs one pass over the state in memory.",
+    )
 
 
 class Coordinator(SpecModel):

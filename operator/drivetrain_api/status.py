@@ -25,6 +25,10 @@ MAX_DEPARTURES: Final = 10
 MAX_DEPARTED: Final = 5
 """Pods that a departure names; the others are counted."""
 MAX_CHARGES: Final = 24
+MAX_CORRUPTIONS_KEPT: Final = 12
+"""More than ranks tell at a time."""
+MAX_EXCLUDED: Final = 4
+"""Nodes: not the whole of a cluster."""
 
 MAX_SHARDS: Final = 2 * MAX_WORKERS * MAX_PROCESSES
 FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -97,6 +101,9 @@ class ConditionType(StrEnum):
     STEPS_NOT_REPLAYED = "StepsNotReplayed"
     """True where the optimizer was tried at the start and did not make the same bits again: each step writes the state
     that it made, which takes more bytes; the message has the numbers."""
+    NODE_EXCLUDED = "NodeExcluded"
+    """True once a node gets no more workers of the job, because those there held other bits than their peers three
+    times in a row."""
     REPORT_UNUSABLE = "ReportUnusable"
     """True while nothing can be decided with what the coordinator says: the job is looked after as if it was silent."""
 
@@ -278,6 +285,25 @@ class DepartureStatus(StatusModel):
     )
 
 
+class CorruptionStatus(StatusModel):
+    """A rank that held other bits than its peers, and has taken the state of one."""
+
+    time: Time = Field(description="When the operator heard of it.")
+    step: Count = Field(description="Step before which ranks found it.")
+    rank: Count = Field(description="Its rank.")
+    process: str = Field(default="", max_length=128, description="Id of the rank process.")
+    pod: str = Field(default="", max_length=253, description="Pod in which it ran.")
+    node: str = Field(default="", max_length=253, description="Node on which it ran.")
+    peer: Count = Field(default=0, description="Rank whose state it has taken.")
+    what: str = Field(default="", max_length=253, description="The first tensor that differed.")
+    known: bool = Field(
+        default=True, description="Whether most ranks agreed, so that this one was wrong; of two, nobody knows."
+    )
+    counted: bool = Field(
+        default=True, description="Whether it says something about the node: known, and not of buffers alone."
+    )
+
+
 class Charge(StatusModel):
     """Incidents that were charged at about one time."""
 
@@ -400,6 +426,16 @@ class TrainingJobStatus(StatusModel):
         max_length=MAX_WORKERS,
         description="Pods that the platform, or a person, took from each slot in a row, none of which ran for a "
         "minute; where not 0. They cost no restart; from the second on the next pod waits, up to five minutes.",
+    )
+    corruptions: list[CorruptionStatus] = Field(
+        default_factory=list,
+        max_length=MAX_CORRUPTIONS_KEPT,
+        description="Ranks that held other bits than their peers, oldest first; each has a peer's state since.",
+    )
+    excluded_nodes: list[Annotated[str, Field(max_length=253)]] = Field(
+        default_factory=list,
+        max_length=MAX_EXCLUDED,
+        description="Nodes that get no more workers of this job: three of corruptions in a row were there.",
     )
     selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
     resolved: Resolved | None = Field(default=None, description="Computed defaults, frozen when the job starts.")

@@ -19,3 +19,5 @@ class Counts:
     skipped_steps: int = 0
     """Steps whose gradient overflowed fp16."""
     memberships: int = 0
+    corruptions: int = 0
+    """How often this rank held other bits than its peers, and took theirs."""

@@ -13,11 +13,12 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import FrameType
 from typing import Final
 
+from drivetrain.alike import NOTHING
 from drivetrain.errors import Deviation
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -66,13 +67,15 @@ class Identity:
     """Samples of the dataset that it is about; None if there is none, or nobody knows how many."""
     arguments: tuple[int, ...] = (0,) * _ARGUMENTS
     """Tell values of the optimizer's hyper-parameters apart."""
+    sums: bytes = field(default=NOTHING, compare=False)
+    """Of this rank's state, which travel with it (alike.py)."""
 
     def packed(self) -> bytes:
         """As a message, of the same size for all."""
         text = self.line.encode()[-_LINE_BYTES:]
         data = -1 if self.data is None else self.data
         numbers = (self.kind, self.step, self.index, self.size, self.trained, self.way, len(text), data)
-        return _NUMBERS.pack(*numbers, *self.arguments) + text.ljust(_LINE_BYTES, b"\0")
+        return _NUMBERS.pack(*numbers, *self.arguments) + text.ljust(_LINE_BYTES, b"\0") + self.sums
 
     @classmethod
     def unpacked(cls, message: bytes) -> Identity:
@@ -80,7 +83,8 @@ class Identity:
         kind, step, index, size, trained, way, length, data, *arguments = _NUMBERS.unpack_from(message)
         text = message[_NUMBERS.size : _NUMBERS.size + length].decode(errors="replace")
         known = None if data < 0 else data
-        return cls(Kind(kind), step, index, size, trained, way, text, known, tuple(arguments))
+        sums = message[_NUMBERS.size + _LINE_BYTES :]
+        return cls(Kind(kind), step, index, size, trained, way, text, known, tuple(arguments), sums)
 
     def told(self, *, numbered: bool) -> str:
         """For people."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from drivetrain.alike import NOTHING
 from drivetrain.between import Between
 from drivetrain.closing import Closed, common_error
 from drivetrain.comm.transport import Transport
@@ -57,6 +58,8 @@ class Operations:
         """What the members raise because one of them failed, not raised yet."""
         self._where = ""
         """The current operation, for people."""
+        self._told: list[bytes] = []
+        """What the ranks told of their state when they entered it."""
 
     def attach(self, world: World) -> None:
         """Use this world from now on."""
@@ -187,14 +190,25 @@ class Operations:
         line, way = at
         trained, arguments = self.subject.follow(self.position.step) if kind is Kind.STEP else (0, {})
         place = self.position.step, len(self.position.since)
-        identity = Identity(kind, *place, size, trained, way, line, data, told_arguments(arguments))
+        healing = self.subject.healing
+        compares = healing is not None and kind is Kind.STEP and transport is not None
+        sums = healing.told(self.position) if healing is not None and compares else NOTHING
+        identity = Identity(kind, *place, size, trained, way, line, data, told_arguments(arguments), sums)
         self._where = identity.told(numbered=False)
         self.world.at(kind.name.lower(), self.position.step, line)
         if transport is not None:
             guest = transport.rank in self._guests
             transport.enter(
-                (Identity(Kind.GUEST) if guest else identity).packed(), partial(compare, arguments=list(arguments))
+                (Identity(Kind.GUEST) if guest else identity).packed(), partial(self._entered, list(arguments))
             )
+            if healing is not None and compares and healing.due:
+                transport.pass_gate()
+                healing.settle(transport, self.position, self._told)
+                self.counts.corruptions = healing.healed
+
+    def _entered(self, arguments: list[str], messages: list[bytes]) -> None:
+        compare(messages, arguments)
+        self._told = [each[-len(NOTHING) :] for each in messages]
 
     @operation
     def step(

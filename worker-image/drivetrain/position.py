@@ -52,6 +52,9 @@ class Position:
     run: int = 0
     """Number of what was begun when nobody had state: a job that lost all of it is in its second. Snapshots are told
     apart by it."""
+    apart: dict[str, int] = field(default_factory=dict)
+    """How often buffers alone were found to differ between ranks, by name. From the second time on each rank's is its
+    own, and not compared: a script writes it (healing.py)."""
     passes: list[tuple[int, int]] = field(default_factory=list)
     """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
     passes before theirs; it decides nothing."""
@@ -102,6 +105,7 @@ class Position:
             "hooked": self.hooked,
             "run": self.run,
             "passes": self.passes,
+            "apart": self.apart,
         }
 
     def load(self, data: dict[str, Any]) -> None:
@@ -115,5 +119,6 @@ class Position:
         self.last = None if data["last"] is None else StepResult(**data["last"])
         self.hooked = data.get("hooked", self.step)
         self.run = data.get("run", 0)
+        self.apart = dict(data.get("apart", {}))
         self.passes[:] = [(number, start) for number, start in data.get("passes", [])]
         self.has_state = True

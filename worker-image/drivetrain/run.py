@@ -28,6 +28,7 @@ from drivetrain.ending import at_end_of_script
 from drivetrain.errors import UsageError
 from drivetrain.evaluation import Evaluation, Evaluator
 from drivetrain.exit import Exit
+from drivetrain.healing import Healing
 from drivetrain.identity import Kind
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
@@ -137,8 +138,16 @@ class Run:
                 self._world.before_end = partial(self._snapshots.flush, _LAST_SECONDS)
                 self._link.on_hurry(self._snapshots.hurry)
         path = Path(resume) if resume is not None else None
+        healing = Healing(strategy, self._state, self.settings.check_every_steps)
+        healing.process, healing.aside = self._world.process, self._aside
+        if self._snapshots is not None:
+            healing.on_difference = self._snapshots.recorder.begin_again
+        self._shown.corruptions = healing.found
         operations.subject = replace(
-            made.subject, on_first_state=lambda: self._first_state(made, path), saved_step=lambda: self._saved(path)
+            made.subject,
+            healing=healing,
+            on_first_state=lambda: self._first_state(made, path),
+            saved_step=lambda: self._saved(path),
         )
         self._shown.communication = lambda: made.communication
         self._made = made

@@ -40,6 +40,8 @@ class Settings:
     expected_world: int
     """Ranks that the job asked for; an elastic one may have more or fewer."""
     snapshots: RuntimeSnapshots | None = None
+    check_every_steps: int = RuntimeSpec().check_every_steps
+    """Between two comparisons of the ranks' state; 0: none."""
 
     @classmethod
     def resolve(cls, defaults: dict[str, Any], snapshots: str | dict[str, Any] | None = None) -> Settings:
@@ -70,7 +72,7 @@ class Settings:
             )
         world = spec.workers * spec.processes_per_worker
         found = spec.snapshots or _snapshots(snapshots)
-        return cls(training, training.steps, training.global_batch, world, found)
+        return cls(training, training.steps, training.global_batch, world, found, spec.check_every_steps)
 
 
 def _snapshots(given: str | dict[str, Any] | None) -> RuntimeSnapshots | None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from drivetrain.comm.transport import Transport
+from drivetrain.healing import Healing
 from drivetrain.world.reunion import Sharded
 
 
@@ -26,6 +27,8 @@ class Subject:
     """Called before members come or go, in their old group: to give up what only this rank knows."""
     ours: Callable[[], AbstractContextManager[None]] = nullcontext
     """While the runtime is at work: see parallel/absent.py."""
+    healing: Healing | None = None
+    """Compares the ranks' state."""
     on_first_state: Callable[[], None] = lambda: None
     """Called when nobody had state: the place to load a saved one, before it is copied to all."""
     saved_step: Callable[[], int] = lambda: -1

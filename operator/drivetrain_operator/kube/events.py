@@ -47,6 +47,22 @@ EVENTS: Final = (
         "A rank took its part of a sharded state along: training starts over from the last save; says from where.",
     ),
     EventReason(
+        "StateCorrupted",
+        "Warning",
+        "A rank held other bits than most of its peers (a bit that flipped, a defective processor) and took the state "
+        "of one; training went on. Names rank, pod, node and tensor.",
+    ),
+    EventReason(
+        "StateDiffered",
+        "Warning",
+        "Ranks held different bits and nothing says which were right, as of two; all go on with those of the lowest.",
+    ),
+    EventReason(
+        "NodeExcluded",
+        "Warning",
+        "Three StateCorrupted in a row were on one node: new workers of the job keep off it.",
+    ),
+    EventReason(
         "StandingStill", "Warning", "All workers are there and nothing moves; the message says who waits for whom."
     ),
     EventReason(

@@ -16,6 +16,7 @@ from drivetrain_operator.plan.decision import Decision, Policy, soonest
 from drivetrain_operator.plan.effects import Effect, Plan
 from drivetrain_operator.plan.policies.budget import budget
 from drivetrain_operator.plan.policies.coordinator import coordinator
+from drivetrain_operator.plan.policies.corruption import corruption
 from drivetrain_operator.plan.policies.deadline import deadline
 from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
@@ -61,6 +62,7 @@ and is deleted as its user wished. Nothing is created."""
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,
     snapshots,
+    corruption,  # here, because the report that says it first may be the one that says that the job is complete
     summary,
     standstill,  # after it: whatever else keeps the job from training is the better reason
 )

@@ -36,6 +36,7 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("lastRecoverySeconds",),
     ("takenAway",),
     ("departures",),
+    ("corruptions", "*", "what"),
     ("budget", "used"),
     ("budget", "summary"),
     ("workers", "current"),

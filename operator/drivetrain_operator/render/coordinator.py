@@ -18,6 +18,7 @@ from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import common, names
 from drivetrain_operator.render.assemble import Template, assemble
 from drivetrain_operator.render.errors import InvalidTemplate
+from drivetrain_operator.render.keep_off import keep_off
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.reserved import check_coordinator
@@ -40,7 +41,7 @@ def coordinator_pod(job: JobView, effect: CreateCoordinator, platform: Platform)
     metadata = names.metadata(job, effect.name, names.coordinator_labels(job, effect.term))
     pod = _assembled(job.spec, metadata, env, secret, platform)
     if effect.avoid_node is not None:
-        _keep_off(pod["spec"], effect.avoid_node, strictly=effect.avoid_strictly)
+        keep_off(pod["spec"], effect.avoid_node, strictly=effect.avoid_strictly)
     return pod
 
 
@@ -118,25 +119,3 @@ _DEFAULTS: Final[Json] = {
     "volumes": [{"name": "tmp", "emptyDir": {}}],
 }
 """What a template may change."""
-
-
-def _keep_off(spec: Json, node: str, *, strictly: bool) -> None:
-    """Adds to what a template may have said about nodes."""
-    affinity = dict(spec.get("affinity") or {})
-    about = dict(affinity.get("nodeAffinity") or {})
-    term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": [node]}]}
-    if strictly:
-        required = dict(about.get(_REQUIRED) or {})
-        # Terms are alternatives: each of them must keep off the node.
-        terms = required.get("nodeSelectorTerms") or [{}]
-        required["nodeSelectorTerms"] = [
-            {**each, "matchFields": [*(each.get("matchFields") or ()), *term["matchFields"]]} for each in terms
-        ]
-        about[_REQUIRED] = required
-    else:
-        about[_PREFERRED] = [*(about.get(_PREFERRED) or ()), {"weight": 100, "preference": term}]
-    spec["affinity"] = {**affinity, "nodeAffinity": about}
-
-
-_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
-_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"

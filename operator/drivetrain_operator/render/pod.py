@@ -26,6 +26,7 @@ from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import common, names
 from drivetrain_operator.render.assemble import Template, assemble
 from drivetrain_operator.render.errors import InvalidTemplate
+from drivetrain_operator.render.keep_off import keep_off
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.render.reserved import SCRIPT_VOLUME, SNAPSHOTS_VOLUME, check_worker
@@ -57,7 +58,10 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     metadata = names.metadata(job, effect.name, labels)
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
     script = job.status.resolved.script if job.status.resolved is not None else None
-    return _assembled(spec, metadata, env, secret, platform.worker_template, script)
+    pod = _assembled(spec, metadata, env, secret, platform.worker_template, script)
+    for node in job.status.excluded_nodes:  # a requirement about fields takes one value
+        keep_off(pod["spec"], node, strictly=True)
+    return pod
 
 
 def worker_template_problem(spec: TrainingJobSpec) -> str | None:

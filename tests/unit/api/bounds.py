@@ -79,6 +79,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "recovery.restartWindowSeconds": ([600, 31_536_000], [599, 0, 31_536_001]),
     "recovery.spares": ([0, 16], [-1, 17]),
     "recovery.noProgressSeconds": ([5, 31_536_000], [4, 0, 31_536_001]),
+    "recovery.checkEverySteps": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
     "snapshots.storage.persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
     "snapshots.storage.path": (["/a", "/" + "a" * 511, "/a/b.c_d"], ["", "/" + "a" * 512, "/a/../b", "/.a", "/a//b"]),

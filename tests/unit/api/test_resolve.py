@@ -66,13 +66,16 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "pipeline": {"stages": 3, "schedule": "interleaved"},
         },
     }
-    runtime = to_runtime(spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9}))
+    runtime = to_runtime(
+        spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9, "checkEverySteps": 7})
+    )
     assert runtime.model_dump() == {
         "workers": 3,
         "min_workers": 3,
         "processes_per_worker": 1,
         "spares": 2,
         "fence_seconds": 9.0,
+        "check_every_steps": 7,
         "snapshots": None,
         "training": {
             "steps": 7,

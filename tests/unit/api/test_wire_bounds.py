@@ -44,6 +44,17 @@ SNAPSHOTTED = {
     "failure": "cannot write",
     "differs": "Noisy made other bits",
 }
+CORRUPTION = {
+    "step": 3,
+    "rank": 1,
+    "process": "u/b/1",
+    "peer": 0,
+    "ranks": 3,
+    "known": True,
+    "what": "parameter fc.weight",
+    "tensors": 1,
+    "only_buffers": False,
+}
 PROGRESS = {
     "step": 3,
     "steps": 9,
@@ -52,6 +63,7 @@ PROGRESS = {
     "step_seconds": 0.1,
     "communication": COMMUNICATION,
     "snapshots": SNAPSHOTTED,
+    "corruptions": [CORRUPTION],
     "metrics": {"accuracy": 0.5},
 }
 PROCESS = {
@@ -118,6 +130,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "ProcessState": PROCESS,
     "Communication": COMMUNICATION,
     "Snapshotted": SNAPSHOTTED,
+    "Corruption": CORRUPTION,
     "Progress": PROGRESS,
     "LauncherState": {
         "type": "state",

@@ -65,7 +65,7 @@ class Capture:
         self._entered: float | None = None
 
     def give_up(self) -> None:
-        """The membership has changed: what was begun will not be whole."""
+        """The membership has changed, or what was copied so far may be wrong: what was begun will not be whole."""
         self._share = None
 
     def begin(self, seat: Seat, *, spread: bool) -> None:

@@ -212,6 +212,11 @@ class Recorder:
         self._watch.again()
         self._watch_buffers.again()
 
+    def begin_again(self) -> None:
+        """The ranks' state differed, and does not any more: what was copied of a base so far may be of either."""
+        self._capture.give_up()
+        self._base_due = True
+
     def _buffers_changed(self) -> bool:
         if not self._has_buffers:
             return False

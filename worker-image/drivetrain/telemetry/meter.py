@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from drivetrain.position import StepResult
-from drivetrain_api.messages import Communication, Progress, Snapshotted
+from drivetrain_api.messages import Communication, Corruption, Progress, Snapshotted
 
 _WINDOW: Final = 50
 _LINE_SECONDS: Final = 1.0
@@ -30,6 +31,7 @@ class Meter:
         metrics: dict[str, float],
         communication: Communication | None = None,
         snapshots: Snapshotted | None = None,
+        corruptions: Iterable[Corruption] = (),
     ) -> Progress:
         """Note a step that all members hold."""
         self._times.append((result.step, time.monotonic()))
@@ -43,6 +45,7 @@ class Meter:
             samples_per_second=self._batch / seconds if seconds else None,
             communication=communication,
             snapshots=snapshots,
+            corruptions=list(corruptions),
             metrics={**result.metrics, **metrics},
         )
 

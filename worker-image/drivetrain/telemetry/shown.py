@@ -6,13 +6,13 @@ Rank 0 then calls the script's hooks, writes the log and tells the progress; all
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from drivetrain.counts import Counts
 from drivetrain.position import StepResult
 from drivetrain.telemetry.meter import Meter
 from drivetrain.world.base import World
-from drivetrain_api.messages import Communication, Snapshotted
+from drivetrain_api.messages import Communication, Corruption, Snapshotted
 
 
 class Shown:
@@ -28,6 +28,8 @@ class Shown:
         """How gradients travel."""
         self.snapshots: Callable[[], Snapshotted | None] = lambda: None
         """What is in storage."""
+        self.corruptions: Iterable[Corruption] = ()
+        """Ranks that held other bits than their peers."""
         self.on_commit: list[Callable[[StepResult], None]] = []
         """The script's hooks."""
 
@@ -50,7 +52,7 @@ class Shown:
         if result is None:
             return
         self._waiting = None
-        progress = self._meter.visible(result, metrics, self.communication(), self.snapshots())
+        progress = self._meter.visible(result, metrics, self.communication(), self.snapshots(), self.corruptions)
         due = self._meter.report_due(progress)
         if self._world.rank == 0:
             for function in self.on_commit:

@@ -47,6 +47,9 @@ class World(Protocol):
     def size(self) -> int:
         """Size of the current group."""
 
+    def process(self, rank: int) -> str:
+        """Id of the process that has this rank in the current group; empty where nobody counts them."""
+
     @property
     def unplaced(self) -> str | None:
         """Why rank and size have no meaning here and now; None if they have."""

@@ -67,6 +67,8 @@ class Elastic:
         self._step = -1
         self._has_state = False
         self._fault: str | None = None
+        self._members: list[str] = []
+        """Processes of the current group, by rank."""
         self._rank = -1
         self._size = 0
         self._pid = os.getpid()
@@ -119,6 +121,9 @@ class Elastic:
     def size(self) -> int:
         """Size of the current group."""
         return self._size
+
+    def process(self, rank: int) -> str:
+        return self._members[rank]
 
     @property
     def is_spare(self) -> bool:
@@ -289,6 +294,7 @@ class Elastic:
         if early is not None:
             store.feed(early)
         self._rank, self._size = rank, size
+        self._members = [member.process for member in form.members]
         self._fault = None
         new = form.members[rank].new
         self._has_state = self._has_state and not new

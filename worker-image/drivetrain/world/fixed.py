@@ -72,6 +72,9 @@ class Fixed:
     def size(self) -> int:
         return self.transport.world if self.transport else 1
 
+    def process(self, rank: int) -> str:
+        return ""
+
     def ensure(self, doing: Doing) -> Healed | None:
         if self._entered:
             return None

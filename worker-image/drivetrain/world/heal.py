@@ -197,10 +197,15 @@ def give(
 
 
 def take(
-    transport: Transport, position: Position, training: TrainingState, source: int, sharded: Sharded | None
+    transport: Transport,
+    position: Position,
+    training: TrainingState,
+    source: int,
+    sharded: Sharded | None,
+    load: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Replace all state by that of rank `source`; returns what that gave for later. Raises `Interrupted`; nothing was
-    changed then."""
+    changed then. `load`: of what is not all of it."""
     header = torch.zeros(1, dtype=torch.int64)
     transport.receive([header], source)
     faults.point("copying", position.step)
@@ -234,7 +239,7 @@ def take(
     }
     if sharded is not None:
         sharded.reset()
-    training.load(state)
+    (load or training.load)(state)
     position.load(unflatten(skeleton["position"], tensors))
     later: dict[str, Any] = unflatten(skeleton["later"], tensors, home=True)
     return later

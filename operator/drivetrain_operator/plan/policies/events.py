@@ -9,6 +9,8 @@ from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.causes import REPLACED, summary
 from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
+from drivetrain_operator.plan.policies.corruption import of_one_finding
+from drivetrain_operator.plan.policies.corruption import summary as of_corruption
 from drivetrain_operator.plan.policies.obstacles import obstacle
 from drivetrain_operator.plan.view import View
 from drivetrain_operator.render.templates import template_problem, unknown
@@ -44,6 +46,11 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     if new.membership.term > old.membership.term > 0 and old.start_time is not None:
         told.append(RecordEvent("Warning", "CoordinatorReplaced", _why_replaced(old, new)))
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.STATE_LOST))
+    told.extend(
+        RecordEvent("Warning", "StateCorrupted" if each.known else "StateDiffered", of_corruption(each))
+        for each in of_one_finding([each for each in new.corruptions if each not in old.corruptions])
+    )
+    told.extend(RecordEvent("Warning", c.type, c.message) for c in _changed(old, new, ConditionType.NODE_EXCLUDED))
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
     if new.is_true(unusable := ConditionType.REPORT_UNUSABLE):
