@@ -124,7 +124,7 @@ def _added_up(tensors: Sequence[torch.Tensor]) -> Iterator[int]:
 
 def _words(tensor: torch.Tensor) -> torch.Tensor:
     """Its bits as int64, with zeros behind."""
-    flat = as_bytes(tensor)
+    flat = as_bytes(tensor.resolve_conj().resolve_neg())
     size, start = flat.numel(), flat.storage_offset()
     if size % _WORD:
         padded = flat.new_zeros((size + _WORD - 1) // _WORD * _WORD)

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ import torch
 from torch import nn
 
 from drivetrain.alike import BUFFER, NOTHING, OPTIMIZER, PARAMETER, Difference, Sums, compared, judge
+from drivetrain.healing import Healing
+from drivetrain.position import Position
 from drivetrain.run import Run
+from drivetrain.state import TrainingState
 from drivetrain_api.messages import Corruption
 from drivetrain_api.runtime import RuntimeCompression, RuntimeOptimizer, RuntimePrecision, RuntimeSnapshots
 from unit.runtime.together import Pipe, Worlds, together
@@ -279,6 +283,26 @@ def test_a_buffer_that_a_script_writes_on_some_ranks_is_theirs() -> None:
         assert of_one == ([float(rank + last)] * 2 if rank == WRONG else [0.0] * 2, [EVERY])
 
 
+class Odd(torch.nn.Module):
+    """Has a tensor that has no bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("odd", torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (3,), check_invariants=True))
+
+
+def test_what_has_no_bytes_ends_comparisons_and_not_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    strategy: Any = SimpleNamespace(
+        model=Odd(),
+        optimizer=torch.optim.SGD([torch.zeros(1)]),
+        sharded=None,
+        training=SimpleNamespace(zero=0, tensor=1, pipeline=None),
+    )
+    healing = Healing(strategy, TrainingState(), 1)
+    assert [healing.told(Position(step=step)) for step in (1, 2)] == [NOTHING, NOTHING]
+    assert capsys.readouterr().err.count("ranks are not compared") == 1
+
+
 # --- who is right -----------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +340,8 @@ def test_most_are_right(told_: list[bytes], expected: Difference | None) -> None
         torch.arange(20.0).view(4, 5)[:, 1:3],
         torch.tensor(True),
         torch.ones(3, dtype=torch.complex64),
+        torch.ones(3, dtype=torch.complex64).conj(),
+        torch.ones(3, dtype=torch.complex64).conj().imag,
         torch.ones(1).expand(5),
         torch.empty(0),
         torch.tensor(3),
