@@ -288,7 +288,9 @@ class Odd(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("odd", torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (3,), check_invariants=True))
+        self.register_buffer(
+            "odd", torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (3,), check_invariants=True)
+        )
 
 
 def test_what_has_no_bytes_ends_comparisons_and_not_the_training(capsys: pytest.CaptureFixture[str]) -> None:
