@@ -17,8 +17,8 @@ from drivetrain.snapshot.hand.request import Request
 def start(defaults: dict[str, Any] | None = None, *, snapshots: str | dict[str, Any] | None = None) -> Run:
     """Begin. `defaults` are used where the job says nothing: steps, global_batch, microbatches, seed, clip_norm, …
 
-    `snapshots`, where the job says nothing of them: a folder that all ranks see, in which every step is kept, so that
-    the next start goes on from the last one; or a dict with `storage` and more (docs/snapshots.md).
+    `snapshots`, where the job says nothing of them: a folder that all ranks see, or a URL (s3://…), in which every step
+    is kept, so that the next start goes on from the last one; or a dict with `storage` and more (docs/snapshots.md).
 
     Seeds torch with the job's seed, so that models built afterwards start alike. Raises `UsageError`.
     """

@@ -20,7 +20,7 @@ from drivetrain.snapshot.prune import Pins, surplus
 from drivetrain.snapshot.recorder import Recorder
 from drivetrain.snapshot.restore import Restore
 from drivetrain.snapshot.storage import Storage
-from drivetrain.snapshot.storage.place import storage_at
+from drivetrain.snapshot.storage.place import storage_of
 from drivetrain.state import TrainingState
 from drivetrain.update import Record
 from drivetrain.world.base import World
@@ -30,11 +30,6 @@ from drivetrain_api.runtime import RuntimeSnapshots
 _LOOK_SECONDS: Final = 0.5
 _LOOK_PAUSE: Final = 20
 """Times as long as a look took: a list of many objects is slow."""
-
-
-def storage_of(settings: RuntimeSnapshots) -> Storage:
-    """Where they lie."""
-    return storage_at(settings.storage)
 
 
 class Snapshots:

@@ -22,7 +22,7 @@ from drivetrain.snapshot.hand.table import size, told
 from drivetrain.snapshot.hand.verify import Progress, verified
 from drivetrain.snapshot.prune import surplus
 from drivetrain.snapshot.storage import Storage
-from drivetrain.snapshot.storage.place import storage_at
+from drivetrain.snapshot.storage.place import storage_at, storage_of
 from drivetrain_api.constants import ENV_SPEC
 from drivetrain_api.runtime import RuntimeSpec
 
@@ -136,7 +136,7 @@ def _storage(place: str | None) -> Storage:
         snapshots = RuntimeSpec.model_validate_json(text).snapshots if text else None
         if snapshots is None:
             raise UsageError("STORAGE: say where the snapshots are; this is no pod of a job that keeps any")
-        place = snapshots.storage
+        return storage_of(snapshots)
     return storage_at(place)
 
 
