@@ -56,6 +56,14 @@ READY_FILE: Final = "/tmp/drivetrain-ready"
 """There as soon as a worker takes part in training: its readiness probe looks for it."""
 SNAPSHOTS_MOUNT: Final = "/var/lib/drivetrain/snapshots"
 """Where workers find the volume of spec.snapshots."""
+SNAPSHOTS_SECRET_MOUNT: Final = "/var/lib/drivetrain/snapshots-secret"
+"""Where workers find the Secret of spec.snapshots: a file for each key."""
+STORES: Final[dict[str, tuple[str, ...]]] = {
+    "s3": ("endpoint", "region", "addressing"),
+    "webhdfs": ("user",),
+    "swebhdfs": ("user",),
+}
+"""Where snapshots may lie but in folders, by the scheme of the URL: the options of each."""
 SCRIPT_MOUNT: Final = "/etc/drivetrain/script"
 
 COORDINATOR_SERVER_NAME: Final = "coordinator.drivetrain.internal"

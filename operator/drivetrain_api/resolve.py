@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.constants import SCRIPT_MOUNT, SNAPSHOTS_MOUNT
+from drivetrain_api.constants import SCRIPT_MOUNT, SNAPSHOTS_MOUNT, SNAPSHOTS_SECRET_MOUNT
 from drivetrain_api.runtime import (
     RuntimeBranch,
     RuntimeCompression,
@@ -76,9 +76,12 @@ def _snapshots(snapshots: Snapshots | None, branch: RestoreFrom | None, own: str
         return None
     place = snapshots.storage
     root = f"{SNAPSHOTS_MOUNT}/{place.path}" if place.persistent_volume_claim is not None else place.path
+    root = root if place.url is None else place.url.rstrip("/")
     of_namespace = f"{root}/{own.rpartition('/')[0]}".rstrip("/")
     return RuntimeSnapshots(
         storage=f"{root}/{own}".rstrip("/"),
+        options=place.options.model_dump(exclude_none=True) if place.options is not None else {},
+        secret=SNAPSHOTS_SECRET_MOUNT if place.secret_name is not None else None,
         restore_from=RuntimeBranch(storage=of_namespace, job=branch.job, step=branch.step) if branch else None,
         **snapshots.model_dump(exclude={"storage"}, by_alias=False),
     )

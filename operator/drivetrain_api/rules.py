@@ -17,33 +17,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from drivetrain_api.rule import Json, Rule
+from drivetrain_api.snapshot_rules import SNAPSHOT_RULES
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.training import Training
 
-Json = Mapping[str, Any]
 MAX_NAME: Final = 50
 """Names of its children are made of it, and become host names: 63 characters at most."""
 
 _NAME: Final = re.compile(rf"[a-z]([-a-z0-9]{{0,{MAX_NAME - 2}}}[a-z0-9])?")
 _STARTED: Final = "has(oldSelf.status) && has(oldSelf.status.startTime)"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One CEL rule. `path` is the schema node that carries it: self and oldSelf are what stands there."""
-
-    name: str
-    path: str
-    """"" for the object itself, else such as `spec.training.batch`."""
-    cel: str
-    message: str
-    check: Callable[[Json, Json], bool]
-    """The twin: (self, oldSelf) → accepted. oldSelf is {} for rules without transition."""
-    transition: bool = False
-    """Judged on updates only, because it names oldSelf."""
 
 
 def _immutable(field: str, why: str, optional: bool = False) -> Rule:
@@ -179,21 +164,7 @@ RULES: Final[tuple[Rule, ...]] = (
         message="spec.elastic.minWorkers must not exceed spec.elastic.maxWorkers",
         check=lambda self, _: self["minWorkers"] <= self["maxWorkers"],
     ),
-    Rule(
-        name="snapshots-have-a-place",
-        path="spec.snapshots.storage",
-        cel="has(self.persistentVolumeClaim) != (has(self.path) && self.path.startsWith('/'))",
-        message="spec.snapshots.storage.path must be absolute (/...) exactly if "
-        "spec.snapshots.storage.persistentVolumeClaim is not set",
-        check=lambda self, _: ("persistentVolumeClaim" in self) != self["path"].startswith("/"),
-    ),
-    Rule(
-        name="restore-from-needs-snapshots",
-        path="spec",
-        cel="!has(self.restoreFrom) || has(self.snapshots)",
-        message="spec.restoreFrom needs spec.snapshots: the other job's lie in the same storage as this one's own",
-        check=lambda self, _: "restoreFrom" not in self or "snapshots" in self,
-    ),
+    *SNAPSHOT_RULES,
     Rule(
         name="microbatches-fit-batch",
         path="spec.training.batch",

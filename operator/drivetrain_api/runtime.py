@@ -84,7 +84,11 @@ class RuntimeSnapshots(_Runtime):
     """`spec.snapshots`: every step can be gone back to."""
 
     storage: str
-    """A folder that all ranks see."""
+    """A folder that all ranks see, or a URL."""
+    options: dict[str, str] = {}
+    """Of the URL's store, by name (`drivetrain_api.constants.STORES`)."""
+    secret: str | None = None
+    """A folder with a file for each of its keys. None: what the environment has."""
     precision: SnapshotPrecision = "exact"
     base_every_steps: int = 500
     keep_bases: int = 2

@@ -17,6 +17,7 @@ from drivetrain_api.constants import (
     READY_FILE,
     SCRIPT_MOUNT,
     SNAPSHOTS_MOUNT,
+    SNAPSHOTS_SECRET_MOUNT,
     WORKER_CONTAINER,
 )
 from drivetrain_api.resolve import user_command
@@ -29,7 +30,12 @@ from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.keep_off import keep_off
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
-from drivetrain_operator.render.reserved import SCRIPT_VOLUME, SNAPSHOTS_VOLUME, check_worker
+from drivetrain_operator.render.reserved import (
+    SCRIPT_VOLUME,
+    SNAPSHOTS_SECRET_VOLUME,
+    SNAPSHOTS_VOLUME,
+    check_worker,
+)
 
 LAUNCHER: Final = "drivetrain-launcher"
 GRACE_SECONDS: Final = 30
@@ -164,6 +170,9 @@ def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:
         container["volumeMounts"].append({"name": SCRIPT_VOLUME, "mountPath": SCRIPT_MOUNT, "readOnly": True})
     if _claim(spec) is not None:
         container["volumeMounts"].append({"name": SNAPSHOTS_VOLUME, "mountPath": SNAPSHOTS_MOUNT})
+    if _secret(spec) is not None:
+        mount = {"name": SNAPSHOTS_SECRET_VOLUME, "mountPath": SNAPSHOTS_SECRET_MOUNT, "readOnly": True}
+        container["volumeMounts"].append(mount)
     return container
 
 
@@ -171,9 +180,19 @@ def _claim(spec: TrainingJobSpec) -> str | None:
     return spec.snapshots.storage.persistent_volume_claim if spec.snapshots is not None else None
 
 
+def _secret(spec: TrainingJobSpec) -> str | None:
+    return spec.snapshots.storage.secret_name if spec.snapshots is not None else None
+
+
 def _snapshot_volumes(spec: TrainingJobSpec) -> list[Json]:
-    claim = _claim(spec)
-    return [] if claim is None else [{"name": SNAPSHOTS_VOLUME, "persistentVolumeClaim": {"claimName": claim}}]
+    """The Secret is mounted, not put into the environment: so it can change while workers run, which never restart."""
+    claim, secret = _claim(spec), _secret(spec)
+    volumes: list[Json] = []
+    if claim is not None:
+        volumes.append({"name": SNAPSHOTS_VOLUME, "persistentVolumeClaim": {"claimName": claim}})
+    if secret is not None:
+        volumes.append({"name": SNAPSHOTS_SECRET_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}})
+    return volumes
 
 
 def _script_volumes(spec: TrainingJobSpec, copy: str | None) -> list[Json]:

@@ -18,6 +18,7 @@ from drivetrain_api.constants import (
     GROUP,
     SCRIPT_MOUNT,
     SNAPSHOTS_MOUNT,
+    SNAPSHOTS_SECRET_MOUNT,
     WORKER_CONTAINER,
 )
 from drivetrain_api.spec import TrainingJobSpec
@@ -26,6 +27,12 @@ from drivetrain_operator.render.errors import InvalidTemplate
 CREDENTIALS_VOLUME: Final = "drivetrain-credentials"
 SCRIPT_VOLUME: Final = "drivetrain-script"
 SNAPSHOTS_VOLUME: Final = "drivetrain-snapshots"
+SNAPSHOTS_SECRET_VOLUME: Final = "drivetrain-snapshots-secret"
+
+_VOLUMES: Final = (CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME, SNAPSHOTS_SECRET_VOLUME)
+_MOUNTS: Final = tuple(
+    f"{each}/" for each in (CREDENTIALS_MOUNT, SCRIPT_MOUNT, SNAPSHOTS_MOUNT, SNAPSHOTS_SECRET_MOUNT)
+)
 
 _WORKER: Final = {
     "image": "is spec.image",
@@ -81,7 +88,7 @@ def _check(
             "spec.restartPolicy", "must be Never: the operator replaces pods, kubelets restart nothing"
         )
     for path, volume in _items(pod, "volumes", "spec"):
-        if volume.get("name") in (CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME):
+        if volume.get("name") in _VOLUMES:
             raise InvalidTemplate(path, f"the name {volume['name']} is reserved")
     for path, container in _items(pod, "containers", "spec"):
         if container.get("name") == ours:
@@ -98,7 +105,7 @@ def _check_container(path: str, container: Mapping[str, Any], entrypoint: Mappin
             raise InvalidTemplate(where, f"{ENV_PREFIX}* is reserved, {variable['name']} cannot be set")
     for where, mount in _items(container, "volumeMounts", path):
         target = posixpath.normpath("/" + str(mount.get("mountPath", ""))).replace("//", "/") + "/"
-        if target.startswith((CREDENTIALS_MOUNT + "/", SCRIPT_MOUNT + "/", SNAPSHOTS_MOUNT + "/")):
+        if target.startswith(_MOUNTS):
             raise InvalidTemplate(where, f"{mount['mountPath']} is reserved")
 
 

@@ -82,6 +82,30 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "recovery.checkEverySteps": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
     "snapshots.storage.persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
+    "snapshots.storage.url": (
+        ["s3://abc", "s3://my.bucket-1/a/B_c.d", "webhdfs://nn:9870", "swebhdfs://nn.example:9871/user/a/"],
+        [
+            "s3://ab",
+            "s3://Abc",
+            "s3://abc/../d",
+            "s3://key@abc",
+            "s3://abc?x=y",
+            "hdfs://nn:8020/a",
+            "gs://abc",
+            "/a",
+            "abc",
+            "s3://" + "a" * 512,
+            "webhdfs://user:word@nn/a",
+        ],
+    ),
+    "snapshots.storage.secretName": (["a", "a" * 253], ["", "a" * 254, "A"]),
+    "snapshots.storage.options.endpoint": (
+        ["https://a", "http://10.0.0.1:9000", "https://s3.example.com/base"],
+        ["a", "ftp://a", "https://user@a", "https://", "https://a?b", "https://a/" + "b" * 512],
+    ),
+    "snapshots.storage.options.region": (["eu-central-1", "a" * 64], ["", "EU", "a" * 65]),
+    "snapshots.storage.options.addressing": (["path", "virtual"], ["host", ""]),
+    "snapshots.storage.options.user": (["a", "train_er-1", "a" * 64], ["", "a b", "a" * 65, "1a"]),
     "snapshots.storage.path": (["/a", "/" + "a" * 511, "/a/b.c_d"], ["", "/" + "a" * 512, "/a/../b", "/.a", "/a//b"]),
     "restoreFrom.job": (["a", "a.b-c", "a" * 253], ["", "a" * 254, "A", "a/b"]),
     "restoreFrom.step": ([0, 10**12], [-1, 10**12 + 1]),
@@ -105,6 +129,12 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(workers=64, training=_parallel_with(path.removeprefix("training.parallel."), value))
     if path.startswith("training."):
         return job(training=_training_with(path.removeprefix("training."), value))
+    if path.startswith("snapshots.storage.options."):
+        name = path.rpartition(".")[2]
+        url = "webhdfs://nn:9870/a" if name == "user" else "s3://abc"
+        return job(snapshots={"storage": {"url": url, "options": {name: value}}})
+    if path == "snapshots.storage.secretName":
+        return job(snapshots={"storage": {"url": "s3://abc", "secretName": value}})
     if path.startswith("snapshots.storage."):
         return job(snapshots={"storage": {path.rpartition(".")[2]: value}})
     if path.startswith("restoreFrom."):

@@ -91,6 +91,9 @@ def optimizer_of(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 SCRIPT: Final = {"configMap": "code", "key": "train.py"}
 SNAPSHOTS: Final = {"storage": {"path": "/snapshots"}}
+BUCKET: Final = {"url": "s3://bucket/prefix"}
+HDFS: Final = {"url": "webhdfs://namenode:9870/snapshots"}
+SECRET: Final = {"secretName": "keys"}
 CLAIM: Final = {"persistentVolumeClaim": "shared"}
 RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("snapshots-have-a-place", "a folder", True, job(snapshots=SNAPSHOTS)),
@@ -105,6 +108,44 @@ RULE_CASES: Final[list[RuleCase]] = [
     RuleCase("snapshots-have-a-place", "no place", False, job(snapshots={"storage": {}})),
     RuleCase("snapshots-have-a-place", "a relative folder", False, job(snapshots={"storage": {"path": "a"}})),
     RuleCase("snapshots-have-a-place", "both", False, job(snapshots={"storage": CLAIM | {"path": "/a"}})),
+    RuleCase("snapshots-have-a-place", "a bucket", True, job(snapshots={"storage": BUCKET})),
+    RuleCase("snapshots-have-a-place", "a bucket and a claim", False, job(snapshots={"storage": BUCKET | CLAIM})),
+    RuleCase(
+        "snapshots-have-a-place", "a bucket and a folder", False, job(snapshots={"storage": BUCKET | {"path": "/a"}})
+    ),
+    RuleCase("snapshots-url-has-its-path", "none", True, job(snapshots={"storage": BUCKET})),
+    RuleCase("snapshots-url-has-its-path", "another", False, job(snapshots={"storage": BUCKET | {"path": "a"}})),
+    RuleCase("snapshots-folders-need-no-secret", "a bucket", True, job(snapshots={"storage": BUCKET | SECRET})),
+    RuleCase("snapshots-folders-need-no-secret", "a claim", False, job(snapshots={"storage": CLAIM | SECRET})),
+    RuleCase(
+        "snapshots-folders-need-no-secret",
+        "options",
+        False,
+        job(snapshots={"storage": CLAIM | {"options": {"user": "a"}}}),
+    ),
+    RuleCase(
+        "snapshots-options-of-the-store",
+        "of S3",
+        True,
+        job(
+            snapshots={"storage": BUCKET | {"options": {"region": "a", "endpoint": "https://a", "addressing": "path"}}}
+        ),
+    ),
+    RuleCase(
+        "snapshots-options-of-the-store", "of HDFS", True, job(snapshots={"storage": HDFS | {"options": {"user": "a"}}})
+    ),
+    RuleCase(
+        "snapshots-options-of-the-store",
+        "a user",
+        False,
+        job(snapshots={"storage": BUCKET | {"options": {"user": "a"}}}),
+    ),
+    RuleCase(
+        "snapshots-options-of-the-store",
+        "a region",
+        False,
+        job(snapshots={"storage": HDFS | {"options": {"region": "a"}}}),
+    ),
     RuleCase("name", "one letter", True, job("a")),
     RuleCase("name", "50 characters", True, job("a" * 50)),
     RuleCase("name", "51 characters", False, job("a" * 51)),

@@ -121,6 +121,8 @@ def test_runtime_has_all_of_the_training_section() -> None:
         ({"path": "/mnt/shared"}, "/mnt/shared/ns/lm-1234"),
         ({"persistentVolumeClaim": "shared"}, "/var/lib/drivetrain/snapshots/drivetrain/ns/lm-1234"),
         ({"persistentVolumeClaim": "shared", "path": "a/b"}, "/var/lib/drivetrain/snapshots/a/b/ns/lm-1234"),
+        ({"url": "s3://bucket"}, "s3://bucket/ns/lm-1234"),
+        ({"url": "s3://bucket/pre/fix/"}, "s3://bucket/pre/fix/ns/lm-1234"),
     ],
 )
 def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folder: str) -> None:
@@ -130,6 +132,8 @@ def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folde
     assert runtime.snapshots is not None
     assert runtime.snapshots.model_dump() == {
         "storage": folder,
+        "options": {},
+        "secret": None,
         "precision": "bf16",
         "base_every_steps": 7,
         "keep_bases": 3,
@@ -137,6 +141,14 @@ def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folde
         "when_slow": "wait",
         "restore_from": {"storage": folder.removesuffix("/lm-1234"), **branch},
     }
+
+
+def test_where_the_secret_is_and_how_the_store_is_spoken_to() -> None:
+    options = {"endpoint": "https://store:9000", "region": "eu", "addressing": "virtual"}
+    storage = {"url": "s3://bucket", "secretName": "keys", "options": options}
+    runtime = to_runtime(spec(snapshots={"storage": storage}), own="ns/lm-1234")
+    assert runtime.snapshots is not None
+    assert (runtime.snapshots.options, runtime.snapshots.secret) == (options, "/var/lib/drivetrain/snapshots-secret")
 
 
 def test_what_was_frozen_wins() -> None:

@@ -130,6 +130,7 @@ def test_every_example_passes(path: Path) -> None:
 UNKNOWN = "a pod template's spec has only"
 CONTAINER = "a container has only"
 CONTEXT = "a securityContext has only"
+SNAPSHOTS: Json = {"storage": {"url": "s3://bucket", "secretName": "keys"}}
 VOLUME = "a volume is"
 ENV = "env and envFrom take only"
 ACCOUNT = "service accounts of pods"
@@ -215,9 +216,20 @@ def test_every_rule_refuses_something() -> None:
     told = {each["message"] for each in policy()["spec"]["validations"]}
     assert told == {
         message
-        for template in (*(each for _, each, _ in REFUSED), pod(securityContext={"runAsUser": 0}))
-        for message in refusals(a_job(template), **asked)
+        for job in (
+            *(a_job(each) for _, each, _ in REFUSED),
+            a_job(pod(securityContext={"runAsUser": 0})),
+            a_job(snapshots=SNAPSHOTS),
+        )
+        for message in refusals(job, **asked)
     }
+
+
+def test_keys_for_snapshots_are_secrets_too() -> None:
+    (why,) = refusals(a_job(snapshots=SNAPSHOTS))
+    assert why.startswith("spec.snapshots.storage.secretName")
+    assert refusals(a_job(snapshots=SNAPSHOTS), secrets=["keys"]) == []
+    assert refusals(a_job(snapshots={"storage": {"url": "s3://bucket"}})) == []
 
 
 LISTED: list[tuple[str, Json, Json]] = [
@@ -271,6 +283,7 @@ CHANGES: list[tuple[str, Json, bool]] = [
     ("another template", BEFORE | {"podTemplate": pod(hostPID=True)}, True),
     ("another template of the coordinator", BEFORE | {"coordinator": {"podTemplate": pod(hostPID=True)}}, True),
     ("no template", {key: value for key, value in BEFORE.items() if key != "podTemplate"}, True),
+    ("snapshots with another job's Secret", BEFORE | {"snapshots": SNAPSHOTS}, True),
     ("opened", BEFORE | {"network": {"ingress": "any"}}, True),
 ]
 

@@ -10,7 +10,8 @@ import pytest
 
 from drivetrain_api.constants import API_VERSION, GROUP, KIND, PLURAL
 from drivetrain_api.crd import custom_resource_definition
-from drivetrain_api.rules import RULES, Rule
+from drivetrain_api.rule import Rule
+from drivetrain_api.rules import RULES
 from drivetrain_local.apiserver import ApiServer
 from unit.api.bounds import BOUNDS, MUTABLE, with_value
 from unit.api.cases import RULE_CASES, STARTED, RuleCase, job

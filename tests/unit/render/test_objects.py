@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -195,6 +196,25 @@ def test_a_script_is_mounted_from_its_config_map() -> None:
     assert container(pod)["command"][2:] == ["python", f"{mount['mountPath']}/t.py"]
 
 
+def test_keys_of_snapshots_are_mounted_and_nowhere_else() -> None:
+    """So they can change while the worker runs, and the user's script has none of them in its environment."""
+    storage = {"url": "s3://bucket", "secretName": "keys", "options": {"endpoint": "https://store:9000"}}
+    pod = worker_pod(a_job(snapshots={"storage": storage}), WORKER, PLATFORM)
+    mount = {
+        "name": "drivetrain-snapshots-secret",
+        "mountPath": "/var/lib/drivetrain/snapshots-secret",
+        "readOnly": True,
+    }
+    assert mount in container(pod)["volumeMounts"]
+    source = {"secretName": "keys", "defaultMode": 0o440}
+    assert {"name": "drivetrain-snapshots-secret", "secret": source} in pod["spec"]["volumes"]
+    told = json.loads(env(pod)["DRIVETRAIN_SPEC"])["snapshots"]
+    assert told["storage"].startswith("s3://bucket/")
+    assert (told["options"], told["secret"]) == ({"endpoint": "https://store:9000"}, mount["mountPath"])
+    assert "keys" not in json.dumps(container(pod)["env"])
+    assert "drivetrain-snapshots-secret" not in json.dumps(worker_pod(a_job(), WORKER, PLATFORM))
+
+
 def _worker(**fields: Any) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "worker"} | fields]}}
 
@@ -209,6 +229,7 @@ RESERVED: list[tuple[dict[str, Any], str]] = [
     ({"spec": {"containers": {}}}, "spec.containers"),
     ({"spec": {"containers": ["x"]}}, "spec.containers[0]"),
     ({"spec": {"volumes": [{"name": "drivetrain-script"}]}}, "spec.volumes[0]"),
+    ({"spec": {"volumes": [{"name": "drivetrain-snapshots-secret"}]}}, "spec.volumes[0]"),
     (_worker(image="x"), "spec.containers[0].image"),
     (_worker(command=["x"]), "spec.containers[0].command"),
     (_worker(args=["x"]), "spec.containers[0].args"),
