@@ -34,6 +34,11 @@ test-torch: ## What depends on torch, with another version: VERSION=2.11 (downlo
 gpu-check: setup ## What is claimed of GPUs, on one (8 minutes); DEVICE=cpu tries the check itself out
 	@PYTHON=$(PYTHON) tests/gpu/check.sh $(ARGS)
 
+.PHONY: test-storage
+test-storage: setup ## Snapshots in S3 and HDFS, on real servers (needs go, mvn, java; builds one first: 4 minutes on 2 cores)
+	@$(PYTHON) -m storage
+	@$(PYTHON) -m pytest -n 3 --dist loadgroup -q tests/storage $(ARGS)
+
 .PHONY: up down
 up: setup ## Start the embedded control plane with the operator; prints its KUBECONFIG
 	@$(PYTHON) -m drivetrain_cli up

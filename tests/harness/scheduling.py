@@ -15,7 +15,12 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-IN_ONE_PIECE = ("tests/e2e/", "tests/unit/runtime/test_payload.py", "tests/unit/runtime/test_compress.py")
+IN_ONE_PIECE = (
+    "tests/e2e/",
+    "tests/storage/",
+    "tests/unit/runtime/test_payload.py",
+    "tests/unit/runtime/test_compress.py",
+)
 """Files, or folders of them: a file of these is one piece of work."""
 
 

@@ -41,7 +41,7 @@ class Memory:
     def read(self, name: str) -> bytes:
         with self._lock:
             if name not in self.objects:
-                raise Missing(name)
+                raise Missing(f"there is no {self}/{name}")
             return self.objects[name]
 
     def list(self, prefix: str) -> dict[str, int]:
