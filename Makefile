@@ -67,7 +67,7 @@ bench-operator: setup ## The operator beside a plain create loop, on a real API 
 	@$(PYTHON) -m bench.operator_cost $(ARGS)
 bench-snapshots: setup ## What it costs that every step can be gone back to, beside full checkpoints (about 8 minutes)
 	@$(PYTHON) -m bench.snapshots $(ARGS)
-bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes)
+bench-recovery: setup ## 200 kills on the embedded plane, torchrun beside it (about 40 minutes; ARGS='--zero 1,2,3' for ZeRO, too)
 	@$(PYTHON) -m bench.recovery $(ARGS)
 bench-overhead: setup ## Step time beside torch DDP (about 3 minutes)
 	@$(PYTHON) tests/bench/overhead.py $(ARGS)

@@ -64,11 +64,18 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None, own: str
         min_workers=minimum_workers(spec),
         processes_per_worker=frozen.processes_per_worker,
         spares=spec.recovery.spares,
+        replicas=spec.recovery.replicas if _is_shared_out(spec.training) else 0,
         fence_seconds=float(spec.recovery.fence_seconds),
         check_every_steps=spec.recovery.check_every_steps,
         training=to_runtime_training(spec.training, frozen.virtual_shards),
         snapshots=_snapshots(spec.snapshots, spec.restore_from, own),
     )
+
+
+def _is_shared_out(training: Training) -> bool:
+    """Whether ranks have parts of the state."""
+    parallel = training.parallel
+    return parallel.zero > 0 or parallel.tensor > 1 or parallel.pipeline is not None
 
 
 def _snapshots(snapshots: Snapshots | None, branch: RestoreFrom | None, own: str) -> RuntimeSnapshots | None:

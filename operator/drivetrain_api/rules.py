@@ -6,11 +6,12 @@ they are written: so on a node whose default is {} an expression must not read a
 tests/unit/api/cases.py holds the cases that both must decide alike.
 
 Immutable once started: whatever running processes were started with or agreed on (image, command, script, training,
-processes, GPUs, spares, fenceSeconds). A change would make members disagree, or be ignored by survivors, which never
-restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while suspended, and in
-the same update that resumes the job. Mutable at any time: workers and elastic (the point of being elastic), suspend,
-deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the coordinator is told it),
-network (policies hold for pods that run), podTemplate and coordinator (for pods created afterwards).
+processes, GPUs, spares, replicas, fenceSeconds). A change would make members disagree, or be ignored by survivors,
+which never restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while
+suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the point of being
+elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the
+coordinator is told it), network (policies hold for pods that run), podTemplate and coordinator (for pods created
+afterwards).
 """
 
 from __future__ import annotations
@@ -351,6 +352,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _immutable("snapshots", "all members must agree on it for the whole run", optional=True),
     _immutable("restoreFrom", "training has begun where it says", optional=True),
     _immutable("recovery.spares", "launchers keep their number of spares"),
+    _immutable("recovery.replicas", "all members must agree on it for the whole run"),
     _immutable("recovery.fenceSeconds", "all launchers must agree on it"),
     _immutable("recovery.checkEverySteps", "all ranks must agree on it"),
 )

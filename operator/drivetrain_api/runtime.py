@@ -141,6 +141,8 @@ class RuntimeSpec(_Runtime):
     min_workers: int = 1
     processes_per_worker: int = 1
     spares: int = 1
+    replicas: int = 0
+    """Of each rank's part of the state, where training shares it out, how many copies other ranks keep."""
     fence_seconds: float = 60.0
     check_every_steps: int = 100
     """Between two comparisons of the ranks' state; 0: none."""

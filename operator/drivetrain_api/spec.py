@@ -73,6 +73,16 @@ class Recovery(SpecModel):
         le=16,
         description="Warm rank processes that each worker keeps, to take a dead one's place. Each costs memory.",
     )
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Copies that other ranks keep of each rank's part of the state, where training.parallel shares it "
+        "out: then the death of a rank costs no step. Each costs, in each rank, as much memory as its part of the "
+        "optimizer's state and of the gradients (with zero: 3, of the parameters too), and as many bytes a step as "
+        "its part of the gradients has. 0: a death costs the steps since the last snapshot or run.save. Without "
+        "meaning where no state is shared out.",
+    )
     fence_seconds: int = Field(
         default=60,
         ge=5,

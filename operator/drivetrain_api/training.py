@@ -88,8 +88,8 @@ class Parallel(SpecModel):
         ge=0,
         le=3,
         description="Stage of ZeRO (Rajbhandari et al. 2020): what ranks share out instead of each keeping all of it. "
-        "1: the optimizer's state, 2: gradients too, 3: parameters too, which costs half as much traffic again. A rank "
-        "that dies takes its part along, so the job goes back to the last run.save. Default: 0, nothing.",
+        "1: the optimizer's state, 2: gradients too, 3: parameters too, which costs half as much traffic again. Each "
+        "part has a copy on another rank (spec.recovery.replicas). Default: 0, nothing.",
     )
     bucket_megabytes: int | None = Field(
         default=None,

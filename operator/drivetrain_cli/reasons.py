@@ -40,8 +40,8 @@ ADVICE: Final[dict[str, str]] = {
     "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",
     "OOMKilled": "Raise resources.limits.memory of the container `worker` in spec.podTemplate.",
     "CommandNotFound": "The image has no such program: correct spec.command, or use an image that has it.",
-    "StateLost": "With training.parallel.zero a rank's part of the state dies with it: call run.save now and then, and "
-    "hand the file to prepare(resume=...).",
+    "StateLost": "A part of the state is gone where a rank and the one with its copy die together, or there is no copy "
+    "(recovery.replicas): set spec.snapshots, or call run.save now and then and hand the file to prepare(resume=...).",
     "Deviation": "All ranks must call run.step, evaluate, reduce, save and skip in one order, from the same lines: "
     "look at what the script does on some ranks only.",
     "DeadlineExceeded": "spec.activeDeadlineSeconds was too short for this training.",

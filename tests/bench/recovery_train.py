@@ -81,7 +81,7 @@ def armed(point: str, step: int, steps: int) -> dict[str, Any] | None:
 def main() -> None:
     ledger = Ledger()
     run = drivetrain.start()
-    current = {"step": -1}
+    current: dict[str, Any] = {"step": -1}
 
     def fault(point: str, step: int) -> None:
         if point == "ready":
@@ -102,7 +102,8 @@ def main() -> None:
             result = super().step(closure)
             if current["step"] >= 0:  # else `prepare` tries out on a small tensor what this optimizer does
                 world = run.world_size
-                ledger.write("step", step=current["step"], membership=run.membership, rank=run.rank, world=world)
+                # Where its gradient came about: an update may be made when that membership has ended.
+                ledger.write("step", step=current["step"], membership=current["in"], rank=run.rank, world=world)
             return result
 
     def forward(model: nn.Module, shard: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -122,7 +123,7 @@ def main() -> None:
     for batch in run.batches():
 
         def noted(model: nn.Module, shard: Any, batch: Any = batch) -> torch.Tensor:
-            current["step"] = batch.step
+            current.update({"step": batch.step, "in": run.membership})
             return forward(model, shard)
 
         result = run.step(batch, noted)

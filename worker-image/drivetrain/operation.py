@@ -23,6 +23,7 @@ from drivetrain.counts import Counts
 from drivetrain.errors import Deviation, Interrupted, OutOfStep, StateMismatch, UsageError
 from drivetrain.identity import Identity, Kind, compare, here, told_arguments
 from drivetrain.position import Position, StepResult
+from drivetrain.readied import Readied, Update, heard_of_all
 from drivetrain.reduction import nothing, reduce, reduced
 from drivetrain.state import TrainingState
 from drivetrain.stranded import Stranded, ends_the_process
@@ -31,6 +32,7 @@ from drivetrain.turn import at_work, operation
 from drivetrain.world.base import Entry, World
 from drivetrain.world.heal import Doing, Healed, give, synchronise, take
 from drivetrain.world.reunion import parts_of_all, settle
+from drivetrain_api.messages import EpochId
 
 
 class Operations:
@@ -52,6 +54,8 @@ class Operations:
         """Called once for every update, as a part of it, when all parameters are there."""
         self.subject = Subject()
         self.stranded = Stranded()
+        self._readied: Readied | None = None
+        """An update that may have to be made in the next membership."""
         self._failure: BaseException | None = None
         """Of this rank in the current operation, not told yet."""
         self._closed: BaseException | None = None
@@ -100,7 +104,9 @@ class Operations:
             saved_step=self.subject.saved_step,
             failed=self._failure is not None,
             for_those_behind=self._between.for_those_behind,
+            agreed=self._readied,
         )
+        self._readied = None
         if self._bound and healed.received and held and not self.position.follows(*before):
             raise OutOfStep(
                 f"the members are at step {self.position.step}, this script stands at step {before[0]} and cannot jump"
@@ -244,32 +250,48 @@ class Operations:
                     self._live = tuple(range(transport.world))
                 self._enter(transport, kind, 0, self.subject.data_size, at)
                 update, change_due = attempt(transport, self.world.change_pending)
+                if transport is not None and self.subject.in_two_phases:
+                    give_up = partial(self._give_up, undo)
+                    self._readied = Readied(number, self.world.epoch, update, self._commit, give_up)
+                    heard_of_all(transport, number)
             except Interrupted as error:
-                undo()
-                self.counts.recomputed_steps += 1
+                if self._readied is None:
+                    self._give_up(undo)
                 self.world.interrupted(error)
                 continue
             except BaseException as error:  # noqa: BLE001  Whatever it is, all ranks get it.
+                self._readied = None
                 undo()
                 self._close(transport, error)
                 continue
-            with self.stranded.updating(number):
-                result = update()
-                if self.subject.sharded is None and not result.skipped:
-                    self.on_update(result)
-                    self.position.hooked = number + 1
-            self.position.commit_step(result, self.world.epoch)
-            self._between.committed()
-            self.counts.skipped_steps += result.skipped
+            result = self._commit(number, update, self.world.epoch)
             self.world.committed(result, number)
             self._settle(transport, result, change_due)
             self._catch_up(result)
             return result
-        # A peer had committed it, and its state is ours now.
+        # A peer had committed it, and its state is ours now; or ours was brought to where that is.
         self.counts.redone_steps += 1
         assert self.position.last is not None
         self._catch_up(self.position.last)
         return self.position.last
+
+    def _give_up(self, undo: Callable[[], None]) -> None:
+        """An attempt was interrupted."""
+        undo()
+        self.counts.recomputed_steps += 1
+
+    def _commit(self, number: int, update: Update, epoch: EpochId) -> StepResult:
+        """Make the update of a step that was computed in this membership."""
+        self._readied = None
+        with self.stranded.updating(number):
+            result = update()
+            if self.subject.sharded is None and not result.skipped:
+                self.on_update(result)
+                self.position.hooked = number + 1
+        self.position.commit_step(result, epoch)
+        self._between.committed()
+        self.counts.skipped_steps += result.skipped
+        return result
 
     def _catch_up(self, result: StepResult) -> None:
         """What belongs to the last update, if that had to wait until all parameters were there."""

@@ -33,7 +33,7 @@ from drivetrain.precision import Precision
 from drivetrain.settings import Settings
 from drivetrain.state import Piece, TrainingState
 from drivetrain.subject import Subject
-from drivetrain.update import State, Update
+from drivetrain.update import Record, State, Update
 from drivetrain_api.messages import Communication
 
 _LOSS_SCALE: Final = "loss_scale"
@@ -82,7 +82,8 @@ class Prepared:
         precision = Precision(training.precision.compute, next(model.parameters()).device)
         state = State(model, made, scheduler(made) if scheduler else None, precision.scaler)
         update = Update(state, training.clip_norm, RateFactor.of(training.learning_rate, settings.batch))
-        strategy = Strategy(model, source, training, precision, made)
+        strategy = Strategy(model, source, training, precision, made, settings.replicas)
+        update.beside = strategy.copies
         update.sparse = lambda: strategy.layout.sparse
         if training.compression is not None and training.compression.method == "topk":
             refuse_momentum(made)
@@ -112,16 +113,19 @@ class Prepared:
         """One step: the update that it comes to, and whether a membership change is due. Raises what is to be undone by
         `training_step.restore`."""
         reduced = self.training_step.attempt(transport, step, forward, change_pending, self.update.needs_norm)
-        return partial(self._updated, step, reduced), reduced.change_pending
-
-    def _updated(self, step: int, reduced: Reduced) -> StepResult:
         record = self.update.record(step, reduced.norm, self.strategy.buffers.outcome)
+        if not record.skipped:
+            self.strategy.measure(record.factor)
+        return partial(self._updated, record, reduced), reduced.change_pending
+
+    def _updated(self, record: Record, reduced: Reduced) -> StepResult:
+        self.training_step.settle()
         with self.strategy.exchange.updating(), self.only_update.updating():
             self.update.apply(record)
         self.strategy.trained.forget_others()
         self.strategy.exchange.committed(skipped=record.skipped)
         norm = self.update.told_norm(record)
-        return StepResult(step, reduced.loss, reduced.metrics, norm, record.skipped)
+        return StepResult(record.step, reduced.loss, reduced.metrics, norm, record.skipped)
 
     def computing(self, forward: Forward) -> Forward:
         """The script's function, as a step calls it."""
@@ -138,6 +142,7 @@ class Prepared:
         strategy = self.strategy
         return Subject(
             sharded=strategy.sharded,
+            in_two_phases=strategy.sharded is not None and strategy.replicas > 0,
             data_size=self.data_size,
             tells_in_band=strategy.tells_in_band,
             follow=strategy.follow,

@@ -310,11 +310,13 @@ class Run:
     def _skip(self, number: int) -> StepResult:
         made = self._prepared()
 
-        def update() -> StepResult:
-            made.update.leave_out(number)
-            return StepResult(number, float("nan"), skipped=True)
-
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
+            record = made.update.nothing(number)
+
+            def update() -> StepResult:
+                made.update.leave_out(record)
+                return StepResult(number, float("nan"), skipped=True)
+
             flag = torch.tensor([float(change_pending)])
             if transport is not None:
                 transport.all_reduce(flag).wait()

@@ -42,6 +42,8 @@ class Settings:
     snapshots: RuntimeSnapshots | None = None
     check_every_steps: int = RuntimeSpec().check_every_steps
     """Between two comparisons of the ranks' state; 0: none."""
+    replicas: int = 0
+    """Copies of each rank's part of the state, where it is shared out."""
 
     @classmethod
     def resolve(cls, defaults: dict[str, Any], snapshots: str | dict[str, Any] | None = None) -> Settings:
@@ -72,7 +74,15 @@ class Settings:
             )
         world = spec.workers * spec.processes_per_worker
         found = spec.snapshots or _snapshots(snapshots)
-        return cls(training, training.steps, training.global_batch, world, found, spec.check_every_steps)
+        return cls(
+            training,
+            training.steps,
+            training.global_batch,
+            world,
+            found,
+            check_every_steps=spec.check_every_steps,
+            replicas=spec.replicas,
+        )
 
 
 def _snapshots(given: str | dict[str, Any] | None) -> RuntimeSnapshots | None:

@@ -17,6 +17,8 @@ class Subject:
 
     sharded: Sharded | None = None
     """State of which every rank has but a part, if it is so."""
+    in_two_phases: bool = False
+    """Whether nobody makes an update before all can (readied.py)."""
     data_size: int | None = None
     """Samples that are trained on; None if nobody knows how many."""
     tells_in_band: bool = True

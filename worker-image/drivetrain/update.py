@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -61,14 +62,19 @@ def apply(state: State, record: Record) -> None:
         state.loss_scale.settle(overflowed=record.skipped)
     if record.skipped:
         return
-    for parameter, gradient in zip(parameters_of(state.optimizer), record.gradients, strict=True):
+    _advance(state.optimizer, record)
+    if state.scheduler is not None:
+        state.scheduler.step()
+
+
+def _advance(optimizer: torch.optim.Optimizer, record: Record) -> None:
+    """Its share in it."""
+    for parameter, gradient in zip(parameters_of(optimizer), record.gradients, strict=True):
         if parameter.grad is not gradient:
             parameter.grad = gradient
     _multiply([each for each in record.gradients if each is not None], record.factor)
-    with _scaled(state.optimizer, record.rate):
-        state.optimizer.step()
-    if state.scheduler is not None:
-        state.scheduler.step()
+    with _scaled(optimizer, record.rate):
+        optimizer.step()
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -108,6 +114,21 @@ class Recording(Protocol):
         """It was; the script's share in it follows."""
 
 
+class Beside(Protocol):
+    """What is updated like the optimizer's own parameters, by it."""
+
+    @property
+    def of(self) -> int | None:
+        """Whose it is; None: nobody's, and there is nothing."""
+
+    @property
+    def gradients(self) -> Gradients:
+        """Its own."""
+
+    def updating(self) -> AbstractContextManager[None]:
+        """The optimizer has it meanwhile, in the place of its own."""
+
+
 class Update:
     """The updates of one run: decides what a step's gradient comes to, and applies it."""
 
@@ -117,6 +138,8 @@ class Update:
         """Parameters whose gradients may be sparse."""
         self.recording: Recording | None = None
         """None: nobody does."""
+        self.beside: Beside | None = None
+        """A copy of another rank's part of the state."""
         self._clip_norm = clip_norm
         self._rate = rate
 
@@ -137,20 +160,33 @@ class Update:
             factor = (1.0 if self._clip_norm is None else min(1.0, self._clip_norm / (norm + 1e-6))) / scale
         gradients = [each.grad for each in parameters_of(self.state.optimizer)]
         record = Record(step, gradients, norm, factor, self._rate.at(step), skipped, buffers)
+        if self.recording is None:
+            return record
+        if self.beside is not None:
+            self.recording.rounded(replace(record, gradients=self.beside.gradients))
+        return self.recording.rounded(record)
+
+    def nothing(self, step: int) -> Record:
+        """Of a step without an update."""
+        gradients: list[torch.Tensor | None] = [None] * len(parameters_of(self.state.optimizer))
+        record = Record(step, gradients, None, 1.0, 1.0, skipped=True)
         return record if self.recording is None else self.recording.rounded(record)
 
-    def leave_out(self, step: int) -> None:
-        """A step without an update."""
+    def leave_out(self, record: Record) -> None:
+        """Such a step is done."""
         if self.recording is not None:
-            nothing: list[torch.Tensor | None] = [None] * len(parameters_of(self.state.optimizer))
-            self.recording.applying(Record(step, nothing, None, 1.0, 1.0, skipped=True))
-            self.recording.applied(step)
+            self.recording.applying(record)
+            self.recording.applied(record.step)
 
     def apply(self, record: Record) -> None:
         """Make the update of a step that was made here, so that its buffers are there. Raises `UsageError` if the
         outcome cannot be handed to a newcomer."""
         if self.recording is not None:
             self.recording.applying(record)
+        if self.beside is not None and self.beside.of is not None and not record.skipped:
+            gradients = self.beside.gradients
+            with self.beside.updating():
+                _advance(self.state.optimizer, replace(record, gradients=gradients))
         apply(self.state, replace(record, buffers={}))
         if self.recording is not None:
             self.recording.applied(record.step)

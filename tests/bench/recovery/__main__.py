@@ -10,23 +10,26 @@ import signal
 
 import bench.recovery
 from bench.planes import Plane, plane_by_name
-from bench.recovery.faults import INJECTED
+from bench.recovery.faults import INJECTED, TWO_AT_ONCE
 from bench.recovery.jobs import BATCH, one_job, uninterrupted
 from bench.recovery.outcome import Totals
 from bench.recovery.summary import mode_summary, summary
 from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
 
-STEPS = {"deterministic": 600, "default": 1200}
+STEPS = {"deterministic": 600, "default": 1200, "zero 1": 1200, "zero 2": 1200, "zero 3": 1200}
 """A job's length. It takes faults from the list until its end is near; default steps are faster."""
 
 
 def faults_for(mode: str, arguments: argparse.Namespace, chance: random.Random) -> list[str]:
-    """Half of all kills, in random order: the injected ones, and random moments for the rest."""
-    share = arguments.kills // 2
+    """Half of all kills, in random order: the injected ones, and random moments for the rest. Where state is shared
+    out, as many as were asked for, each of one rank: two at once are a part and its copy, or its copy's copy."""
+    shared = mode.startswith("zero")
+    share = arguments.zero_kills if shared else arguments.kills // 2
     if arguments.kinds:
         names = arguments.kinds.split(",")
         return [names[number % len(names)] for number in range(share)]
-    kinds = [kind for kind in INJECTED for _ in range(max(1, arguments.injected // 2))]
+    injected = [kind for kind in INJECTED if not (shared and kind in TWO_AT_ONCE)]
+    kinds = [kind for kind in injected for _ in range(1 if shared else max(1, arguments.injected // 2))]
     if mode == "deterministic":  # in a ring nobody has the sum before everybody can have it
         kinds += ["redo"] * 3 * arguments.injected
     kinds = kinds[:share] + ["random"] * max(0, share - len(kinds))
@@ -43,7 +46,9 @@ async def run_mode(mode: str, plane: Plane, arguments: argparse.Namespace) -> To
         workers=3,
         min_workers=1,
         spares=1,
+        replicas=1 if mode.startswith("zero") else 0,
         training=RuntimeTraining(
+            zero=int(mode.removeprefix("zero ")) if mode.startswith("zero") else 0,
             steps=arguments.steps or STEPS[mode],
             global_batch=BATCH,
             clip_norm=1.0,
@@ -76,7 +81,9 @@ async def run(arguments: argparse.Namespace) -> int:
     print(f"seed {arguments.seed}, {arguments.kills} kills, plane {arguments.plane}", flush=True)
     async with contextlib.AsyncExitStack() as stack:
         plane = await stack.enter_async_context(plane_by_name(arguments.plane))
-        modes = {mode: await run_mode(mode, plane, arguments) for mode in ("deterministic", "default")}
+        names = ["deterministic", "default", *(f"zero {stage}" for stage in arguments.zero.split(",") if stage)]
+        wanted = names if not arguments.only_zero else names[2:]
+        modes = {mode: await run_mode(mode, plane, arguments) for mode in wanted}
     return summary(modes, arguments.torchrun_runs)
 
 
@@ -84,6 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.recovery", description=bench.recovery.__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--injected", type=int, default=6, help="times that each injected fault happens, at least")
+    parser.add_argument("--zero", default="", help="these stages too, such as 1,2,3, each part with a copy")
+    parser.add_argument("--zero-kills", type=int, default=20, help="of each stage")
+    parser.add_argument("--only-zero", action="store_true", help="nothing but those")
     parser.add_argument("--max-jobs", type=int, default=40, help="in each mode")
     parser.add_argument("--steps", type=int, default=0, help=f"of each job; default: {STEPS}")
     parser.add_argument("--seed", type=int, default=20261121)

@@ -24,6 +24,8 @@ ARMED = ("bucket", "reduced", "committed", "forming", "copying", "promoted", "re
 SAME_MEMBERSHIP = ("blip", "coordinator")
 """Nobody dies who trains."""
 INJECTED = (*ARMED[:-1], "two", "freeze", "blip", "launcher", "coordinator", "headless")
+TWO_AT_ONCE = ("two", "forming")
+"""Of three ranks, before they have come together again."""
 APART = ("freeze", "blip", "headless")
 """Not in the figures over all kills: frozen ranks have a limit of their own, and so have two losses at once, one of
 them the coordinator, whose successor must first be there."""

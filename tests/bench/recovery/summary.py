@@ -48,13 +48,16 @@ def summary(modes: dict[str, Totals], torchrun_runs: int) -> int:
     for mode, totals in modes.items():
         times = _seconds(totals.outcomes)
         if times:
-            print(f"{mode}: p50 {1e3 * median(times):.0f}, p95 {1e3 * percentile(times, 0.95):.0f} ms (n={len(times)})")
+            print(
+                f"{mode}: p50 {1e3 * median(times):.0f}, p95 {1e3 * percentile(times, 0.95):.0f} ms (n={len(times)}), "
+                f"lost_steps={len(totals.lost)}"
+            )
     killed = _seconds(outcomes)
     kills = sum(each.kind != "blip" for each in outcomes)
     hangs = sum(each.seconds is None for each in outcomes)
     lost = sum(len(totals.lost) for totals in modes.values())
-    deterministic = modes["deterministic"]
-    tuned = torchrun_recovery(SCRIPT, torchrun_runs, BATCH)
+    deterministic = modes.get("deterministic", Totals())
+    tuned = torchrun_recovery(SCRIPT, torchrun_runs, BATCH) if torchrun_runs else float("nan")
     p95 = 1e3 * percentile(killed, 0.95) if killed else float("nan")
     print(
         f"recovery_p95_ms={p95:.0f} max_ms={1e3 * max(killed, default=0):.0f} kills={kills} hangs={hangs} "

@@ -13,13 +13,13 @@ from e2e.cluster.job import Job, strike
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
-def test_a_dead_rank_takes_its_part_along_and_all_go_back_to_the_save(start: Callable[..., Job]) -> None:
+def test_without_copies_a_dead_rank_takes_its_part_along_and_all_go_back_to_the_save(start: Callable[..., Job]) -> None:
     # Both ranks in one pod, whose /tmp they share: real jobs save to a volume that all pods have.
     job = start(
         "parted",
         workers=1,
         processesPerWorker=2,
-        recovery={"spares": 0},
+        recovery={"spares": 0, "replicas": 0},
         save_every=5,
         training={"parallel": {"zero": 3}},
     )
@@ -39,8 +39,8 @@ def test_a_dead_rank_takes_its_part_along_and_all_go_back_to_the_save(start: Cal
     assert job.completes()["progress"]["step"] == job.steps
 
 
-def test_without_a_save_the_job_fails_and_names_the_rank(start: Callable[..., Job]) -> None:
-    job = start("unsaved", workers=2, recovery={"spares": 0}, training={"parallel": {"zero": 1}})
+def test_without_copies_and_a_save_the_job_fails_and_names_the_rank(start: Callable[..., Job]) -> None:
+    job = start("unsaved", workers=2, recovery={"spares": 0, "replicas": 0}, training={"parallel": {"zero": 1}})
     strike(job.settled(2, spares=0)[1])
     status = job.until("its end", lambda status: status.get("phase") == "Failed", 60)
     assert status["reason"] == "StateLost"

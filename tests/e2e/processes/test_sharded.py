@@ -60,10 +60,18 @@ def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> flo
 
 
 @asynccontextmanager
-async def job(folder: Path, stage: int, workers: int = 2, every: int = 8, **fields: Any) -> AsyncIterator[LocalJob]:
+async def job(
+    folder: Path,
+    stage: int,
+    workers: int = 2,
+    every: int = 8,
+    spares: int = 0,
+    replicas: int = 0,
+    **fields: Any,
+) -> AsyncIterator[LocalJob]:
     """A job of this script."""
     training = TRAINING.model_copy(update={"zero": stage, **fields})
-    spec = RuntimeSpec(workers=workers, min_workers=1, spares=0, training=training)
+    spec = RuntimeSpec(workers=workers, min_workers=1, spares=spares, replicas=replicas, training=training)
     environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.05"}
     async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment) as running:
         yield running
@@ -103,6 +111,49 @@ async def test_a_death_costs_the_steps_since_the_last_save(
         assert any("back to the save of step" in text for text in told)
         assert await running.completed() == [ExitCode.COMPLETE] * 3
         assert "resumed from" in running.logs(100_000)
+    assert_as(undisturbed, tmp_path)
+
+
+async def test_deaths_cost_nothing_where_parts_have_copies(
+    tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    async with job(tmp_path, 3, workers=3, every=0, spares=1, replicas=1) as running:
+        pids: set[int] = set()
+        epoch = None
+        for rank in (1, 0, 2, 1):
+            before = await running.wait_for(
+                lambda report, last=epoch: (
+                    report.world == 3  # type: ignore[misc]
+                    and report.epoch != last
+                    and report.progress is not None
+                    and report.progress.step >= 2
+                )
+            )
+            epoch = before.epoch
+            members = {each.pid for each in before.members}
+            assert pids <= members, "the survivors have kept their processes"
+            os.kill(before.members[rank].pid, signal.SIGKILL)
+            pids = members - {before.members[rank].pid}
+        (tmp_path / "go").touch()
+        assert await running.completed() == [ExitCode.COMPLETE] * 3
+        assert running.operator.reports[-1].state_lost == 0
+        assert "a copy of rank" in running.logs(100_000)
+    assert_as(undisturbed, tmp_path)
+
+
+async def test_a_part_that_dies_with_its_copy_is_lost(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    async with job(tmp_path, 2, workers=3, replicas=1) as running:
+        before = await running.wait_for(
+            lambda report: report.world == 3 and report.progress is not None and report.progress.step >= 12
+        )
+        for rank in (1, 2):  # has the copy of what 1 has
+            os.kill(before.members[rank].pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        after = await running.wait_for(lambda report: report.state_lost > 0)
+        told = [failure.log_tail for failure in after.failures if STATE_LOST in failure.log_tail]
+        assert any("rank 1 of 3 has taken along a part of the state" in text for text in told), after.failures
+        assert any("and its copy: back to the save of step" in text for text in told), told
+        assert await running.completed() == [ExitCode.COMPLETE] * 3
     assert_as(undisturbed, tmp_path)
 
 

@@ -78,6 +78,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "recovery.maxRestarts": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.restartWindowSeconds": ([600, 31_536_000], [599, 0, 31_536_001]),
     "recovery.spares": ([0, 16], [-1, 17]),
+    "recovery.replicas": ([0, 1], [-1, 2]),
     "recovery.noProgressSeconds": ([5, 31_536_000], [4, 0, 31_536_001]),
     "recovery.checkEverySteps": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),

@@ -349,5 +349,6 @@ RULE_CASES: Final[list[RuleCase]] = [
     *_immutable("snapshots", {"snapshots": SNAPSHOTS}, {"snapshots": SNAPSHOTS | {"keepBases": 3}}),
     *_immutable("recovery.spares", {"recovery": {"spares": 1}}, {"recovery": {"spares": 2}}),
     *_immutable("recovery.checkEverySteps", {"recovery": {"checkEverySteps": 5}}, {"recovery": {"checkEverySteps": 6}}),
+    *_immutable("recovery.replicas", {"recovery": {"replicas": 1}}, {"recovery": {"replicas": 0}}),
     *_immutable("recovery.fenceSeconds", {"recovery": {"fenceSeconds": 5}}, {"recovery": {"fenceSeconds": 6}}),
 ]

@@ -74,6 +74,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "min_workers": 3,
         "processes_per_worker": 1,
         "spares": 2,
+        "replicas": 1,
         "fence_seconds": 9.0,
         "check_every_steps": 7,
         "snapshots": None,
@@ -113,6 +114,15 @@ def test_runtime_has_all_of_the_training_section() -> None:
             "virtual_shards": 8,
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("parallel", "given", "kept"),
+    [({}, 1, 0), ({"zero": 1}, 1, 1), ({"zero": 3}, 0, 0), ({"tensor": 2}, 1, 1), ({"pipeline": {"stages": 2}}, 1, 1)],
+)
+def test_only_what_is_shared_out_has_copies(parallel: dict[str, Any], given: int, kept: int) -> None:
+    fields = {"workers": 4, "training": {"parallel": parallel}, "recovery": {"replicas": given}}
+    assert to_runtime(spec(**fields)).replicas == kept
 
 
 @pytest.mark.parametrize(

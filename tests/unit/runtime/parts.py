@@ -17,7 +17,7 @@ from drivetrain.data.order import samples_of_step
 from drivetrain.parallel.loss import Loss
 from drivetrain.run import Run
 from drivetrain.state import digest
-from drivetrain.world.reunion import reunite
+from drivetrain.world.reunion import Holder, reunite
 from drivetrain_api.choices import ScheduleName
 from drivetrain_api.runtime import RuntimePipeline
 from unit.runtime.together import Pipe, Worlds
@@ -216,7 +216,7 @@ def _reunited(run: Run) -> str:
         if sharded is not None:
             sources, receivers = sharded.sources(transport.world), sharded.receivers(transport.world)
             # Those of the last replica, where any one has all: the first may be what was lost.
-            reunite(transport, sharded, receivers[-len(sources) :], receivers)
+            reunite(transport, sharded, [Holder(rank) for rank in receivers[-len(sources) :]], receivers)
         return run._state.sha256()
 
 

@@ -62,6 +62,10 @@ class WithRows(Exchange):
         return self._dense.held
 
     @property
+    def copied(self) -> Sequence[torch.Tensor]:
+        return self._dense.copied
+
+    @property
     def rows(self) -> Sequence[nn.Parameter]:
         return self.layout.sparse
 

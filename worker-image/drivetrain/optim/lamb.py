@@ -6,6 +6,7 @@ algorithm 2, with phi(z) = z: bias correction, weight decay inside the ratio, no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,11 +28,11 @@ class Lamb(LayerWise):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def _direction(self, group: dict[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-        gradient = parameter.grad
-        assert gradient is not None
+    def _direction(
+        self, group: dict[str, Any], parameter: torch.Tensor, gradient: torch.Tensor, *, keep: bool
+    ) -> torch.Tensor:
         beta1, beta2 = group["betas"]
-        state = self.state[parameter]
+        state = self.state[parameter] if keep else copy.deepcopy(self.state.get(parameter, {}))
         if not state:
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)

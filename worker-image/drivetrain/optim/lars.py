@@ -33,9 +33,10 @@ class Lars(LayerWise):
         }
         super().__init__(params, defaults)
 
-    def _direction(self, group: dict[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-        assert parameter.grad is not None
-        return parameter.grad
+    def _direction(
+        self, group: dict[str, Any], parameter: torch.Tensor, gradient: torch.Tensor, *, keep: bool
+    ) -> torch.Tensor:
+        return gradient
 
     def _move(
         self,

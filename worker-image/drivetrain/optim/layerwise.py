@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,13 +23,12 @@ class LayerWise(torch.optim.Optimizer):
                 result = closure()
         groups = [(group, each) for group in self.param_groups for each in group["params"]]
         used = [(number, group, each) for number, (group, each) in enumerate(groups) if each.grad is not None]
-        directions = [self._direction(group, each) for _, group, each in used]
+        directions = [self._direction(group, each, each.grad, keep=True) for _, group, each in used]
         if not groups:
             return result
-        squares = groups[0][1].new_zeros(len(groups), 2, dtype=torch.float64)
+        squares = _nothing_of(groups)
         for (number, _, each), direction in zip(used, directions, strict=True):
-            squares[number, 0] = each.norm() ** 2
-            squares[number, 1] = direction.norm() ** 2
+            squares[number] = _squares(each, direction)
         if self.sum_over_ranks is not None:
             self.sum_over_ranks(squares)
         norms = squares.sqrt_().to(groups[0][1].dtype)
@@ -37,8 +36,22 @@ class LayerWise(torch.optim.Optimizer):
             self._move(group, each, direction, norms[number, 0], norms[number, 1])
         return result
 
-    def _direction(self, group: dict[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-        """What the norm is taken of beside the parameter's; updates the state that does not depend on norms."""
+    @torch.no_grad()
+    def squares(self, factor: float) -> torch.Tensor:
+        """Of the norms that a step would take of what is here, with gradients times `factor`, before it adds up over
+        the ranks: float64, shape (parameters, 2). Changes nothing."""
+        groups = [(group, each) for group in self.param_groups for each in group["params"]]
+        found = _nothing_of(groups)
+        for number, (group, each) in enumerate(groups):
+            if each.grad is not None:
+                gradient = each.grad if factor == 1.0 else each.grad * factor
+                found[number] = _squares(each, self._direction(group, each, gradient, keep=False))
+        return found
+
+    def _direction(
+        self, group: dict[str, Any], parameter: torch.Tensor, gradient: torch.Tensor, *, keep: bool
+    ) -> torch.Tensor:
+        """What the norm is taken of beside the parameter's; `keep`: updates the state that does not depend on norms."""
         raise NotImplementedError
 
     def _move(
@@ -51,3 +64,11 @@ class LayerWise(torch.optim.Optimizer):
     ) -> None:
         """Update the parameter, given the norm of it and of the direction, both scalars."""
         raise NotImplementedError
+
+
+def _nothing_of(groups: Sequence[tuple[dict[str, Any], torch.Tensor]]) -> torch.Tensor:
+    return groups[0][1].new_zeros(len(groups), 2, dtype=torch.float64)
+
+
+def _squares(parameter: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    return torch.stack([parameter.norm() ** 2, direction.norm() ** 2])

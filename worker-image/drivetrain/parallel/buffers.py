@@ -110,6 +110,8 @@ class Buffers:
         self._looks: dict[_Key, int] = {}
         """How often a large one was found unchanged. Of one that was not, it is gone for good."""
         self._changing: set[_Key] = set()
+        self._changed: dict[int, _Kept] | None = None
+        """What the step has changed, once that is known."""
         self.outcome: dict[str, Became] = {}
         """By path: those that the last step has changed."""
         self._look_at_modules()
@@ -155,6 +157,7 @@ class Buffers:
     def begin(self) -> None:
         """A step begins: remember what it may change."""
         self._kept, self._statistics, self._first = [], [], None
+        self._changed = None
         self.outcome = {}  # so that what forward assigns anew is not kept for a step longer
         self._outline.take_names()
         for module, name, tensor in self._all():
@@ -229,6 +232,7 @@ class Buffers:
     def restore(self) -> None:
         """Put all back to what they were when the step began."""
         self.put_back()
+        self._changed = None
         self.end()
 
     def put_back(self) -> None:
@@ -239,10 +243,16 @@ class Buffers:
                     each.put_back()
         self._outline.put_back()
 
+    def conclude(self) -> None:
+        """The step is exchanged: `outcome` is what it did. It can still be restored."""
+        self._changed = {id(each): each for each in (*self._statistics, *self._kept) if each.is_changed()}
+        self.outcome = {self._path(each): _became(each) for each in self._changed.values()}
+
     def end(self) -> None:
-        """The step is exchanged. What is restored before the next `begin` must not roll it back."""
-        changed = {id(each): each for each in (*self._statistics, *self._kept) if each.is_changed()}
-        self.outcome = {self._path(each): _became(each) for each in changed.values()}
+        """It counts. What is restored before the next `begin` must not roll it back."""
+        if self._changed is None:
+            self.conclude()
+        changed, self._changed = self._changed or {}, None
         for each in self._kept:
             key = (each.module, each.name)
             if key in self._constant:

@@ -7,6 +7,7 @@ the optimizer state of these, and all else like the others. What is whose stands
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
@@ -21,6 +22,7 @@ from drivetrain.parallel.partition import Fragment, Where, is_like, joined, unli
 from drivetrain.parallel.pipeline.stages import Stages
 from drivetrain.parallel.tensor.layers import TensorParallel
 from drivetrain.parallel.zero.sharing import Zero
+from drivetrain.world.reunion import Holder
 
 _INSTEAD: Final = (
     "only the layer that it belongs to may use it; penalise it by weight_decay of the optimizer, and read it in a file "
@@ -43,6 +45,12 @@ _IDLE: Final = (
 )
 
 
+_NO_COPY: Final = (
+    "no part of the state has a copy, because training.parallel.tensor and pipeline have the model but once on these "
+    "ranks: the death of one costs the steps since the last snapshot or run.save; twice as many ranks would have two"
+)
+
+
 class Divided:
     """Parameters, buffers and optimizer state of one model (see world/reunion.py)."""
 
@@ -54,8 +62,10 @@ class Divided:
         stages: Stages | None,
         zero: Zero | None,
         row: int,
+        replicas: int = 0,
     ) -> None:
-        """`row`: ranks that have the whole model between them."""
+        """`row`: ranks that have the whole model between them. `replicas`: copies of each part that there should be."""
+        self._tells_of_none = replicas > 0
         self._optimizer = optimizer
         self._tensor = tensor
         self._stages = stages
@@ -63,6 +73,7 @@ class Divided:
         self.row = row
         self._mesh: Mesh | None = None
         """None: whole."""
+        self._cut_in = 0
         self._idle = False
         self._parameters = dict(model.named_parameters())
         self._model = model
@@ -111,6 +122,17 @@ class Divided:
         return (mesh.part, mesh.row)
 
     @property
+    def copied(self) -> int:
+        mesh, copies = self._mesh, self._zero.copies if self._zero is not None else None
+        if mesh is None or copies is None or copies.of is None:
+            return -1
+        return copies.of * mesh.row + mesh.part
+
+    @property
+    def cut_in(self) -> int:
+        return self._cut_in if self._mesh is not None or self._idle else 0
+
+    @property
     def mesh(self) -> Mesh | None:
         """This rank's place, while the state is divided."""
         return self._mesh
@@ -130,9 +152,9 @@ class Divided:
         """This rank has everything, and it counts."""
         return self.part == (0, 0)
 
-    def sources(self, world: int) -> range:
+    def sources(self, world: int) -> list[Holder]:
         zero = self._zero is not None and world // self.row > 1
-        return range(world // self.row * self.row if zero else self.row)
+        return [Holder(rank) for rank in range(world // self.row * self.row if zero else self.row)]
 
     def receivers(self, world: int) -> range:
         return range(world // self.row * self.row)
@@ -141,10 +163,16 @@ class Divided:
         """Who has what of a parameter or buffer, now."""
         return self._table.get(name) or Where(name, torch.Size())
 
+    def meet(self, mesh: Mesh) -> None:
+        """A membership begins, and the state is whole; all ranks call this. Raises `Interrupted`."""
+        if self._zero is not None and self._zero.copies is not None and mesh.data is not None and mesh.data_size > 1:
+            self._zero.copies.meet(mesh.data)
+
     # --- cut --------------------------------------------------------------------------------------------------------
 
     def cut(self, mesh: Mesh) -> None:
         """Keep this rank's part. From whole only."""
+        self._cut_in = _number_of(mesh.world)
         if mesh.idle:
             self._idle = True
             own = self._parameters | self._buffers
@@ -152,6 +180,9 @@ class Divided:
             return
         if mesh.row == 1 and mesh.data_size == 1:
             return  # alone, it has everything
+        if self._tells_of_none and mesh.data_size == 1 and mesh.world.rank == 0:
+            self._tells_of_none = False
+            print(f"drivetrain: recovery.replicas: {_NO_COPY}", flush=True)
         self._mesh, self._table = mesh, self._where(mesh)
         states = self._optimizer.state
         for name, parameter in self._parameters.items():
@@ -208,22 +239,31 @@ class Divided:
 
     # --- told, and put together -------------------------------------------------------------------------------------
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self, *, copied: bool = False) -> dict[str, Any]:
         mesh = self._mesh
         assert mesh is not None
         if self._zero is not None:
             self._zero.take_over()
         by_all = self._zero is not None and mesh.data is not None  # see `sources`
-        told = {name for name, where in self._table.items() if where.is_told_by(mesh, by_all=by_all)}
+        place = mesh
+        if copied:  # what replicas have alike, this one has like the other
+            assert self._zero is not None
+            assert self._zero.copies is not None
+            assert self._zero.copies.of is not None
+            place = replace(mesh, data_rank=self._zero.copies.of)
+        told = {name for name, where in self._table.items() if where.is_told_by(place, by_all=by_all)}
         return {
-            "parameters": {name: self._told(name, mesh) for name in self._parameters if name in told},
+            "parameters": {name: self._told(name, mesh, copied) for name in self._parameters if name in told},
             "buffers": {name: buffer.detach() for name, buffer in self._buffers.items() if name in told},
         }
 
-    def _told(self, name: str, mesh: Mesh) -> Fragment:
+    def _told(self, name: str, mesh: Mesh, copied: bool) -> Fragment:
         parameter, first = self._parameters[name], 0
         if self._table[name].ranged:
             assert self._zero is not None
+            if copied and self._zero.copies is not None:
+                parameter, first, state = self._zero.copies.piece_of(parameter)
+                return Fragment(mesh.tensor_rank, first, parameter.detach(), state)
             parameter, first = self._zero.piece_of(parameter)
         state = dict(self._optimizer.state.get(parameter, {}))
         return Fragment(mesh.tensor_rank, first, parameter.detach(), state)
@@ -310,3 +350,8 @@ class Divided:
             if self._tensor is not None:
                 self._tensor.begin(mesh.tensor)
                 self._tensor.abandon()
+
+
+def _number_of(transport: Transport) -> int:
+    """Tells a membership from others, and is not 0."""
+    return int.from_bytes(hashlib.sha256(transport.secret).digest()[:7], "big") + 1

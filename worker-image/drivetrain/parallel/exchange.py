@@ -72,6 +72,11 @@ class Exchange:
         return ((slot.parameter, slot.parameter) for slot in self.layout.slots)
 
     @property
+    def copied(self) -> Sequence[torch.Tensor]:
+        """After `finish`: gradients of another rank's part, of which this one has a copy."""
+        return ()
+
+    @property
     def rows(self) -> Sequence[nn.Parameter]:
         """Parameters with sparse gradients."""
         return ()

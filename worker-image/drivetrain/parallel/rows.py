@@ -69,6 +69,7 @@ class Rows(Parted):
                 self._relayout(self.pipeline.is_here)
         whole(mesh.data_size)
         if begins:
+            self._divided.meet(mesh)
             self._divided.cut(mesh)
         if self.tensor is not None:
             self.tensor.begin(mesh.tensor, check=begins)

@@ -42,7 +42,7 @@ class TrainingStep:
         """Compute and exchange the gradients of a step. On return `.grad` of what the optimizer updates holds the sum
         over the global batch.
 
-        Raises `Interrupted`; then call `restore`.
+        Raises `Interrupted`; then call `restore`. Until `settle`, it can be called on success, too.
         """
         strategy, division, tally = self._strategy, self._strategy.division, self._strategy.tally
         before = transport.payload_bytes if transport is not None else 0
@@ -66,7 +66,7 @@ class TrainingStep:
         reduced = replace(reduced, metrics=self._metrics(reduced))
         strategy.verification.compare(division.mesh, step, reduced.loss, self._gradients())
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
-        self.state.settle()
+        strategy.buffers.conclude()
         return reduced
 
     def _reduce(
@@ -109,6 +109,8 @@ class TrainingStep:
             for _, each in self._gradients():
                 if each.grad is not None:
                     each.grad.div_(weight)
+            for copied in strategy.exchange.copied:
+                copied.div_(weight)
         return Reduced(numbers[LOSS] / weight, weight, numbers[NAMES:], numbers[FLAG] > 0, norm=None)
 
     def _metrics(self, reduced: Reduced) -> dict[str, float]:
@@ -130,8 +132,12 @@ class TrainingStep:
 
     # --- around it ----------------------------------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """What the attempt did is what all ranks have."""
+        self.state.settle()
+
     def restore(self) -> None:
-        """Undo what an attempt left behind that did not come to its end."""
+        """Undo what an attempt left behind that came to nothing."""
         self.state.undo()
         self._strategy.division.abandon()
         self._strategy.exchange.abandon()

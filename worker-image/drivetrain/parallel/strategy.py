@@ -41,6 +41,7 @@ from drivetrain.parallel.trained import Trained
 from drivetrain.parallel.unchanged import Unchanged
 from drivetrain.parallel.verify import Parts, Verification
 from drivetrain.parallel.work import Work
+from drivetrain.parallel.zero.copies import Copies
 from drivetrain.parallel.zero.gathered import Gathered
 from drivetrain.parallel.zero.parted import Parted
 from drivetrain.parallel.zero.shards import Shards
@@ -62,11 +63,14 @@ class Strategy:
         training: RuntimeTraining,
         precision: Precision,
         optimizer: torch.optim.Optimizer,
+        replicas: int = 0,
     ) -> None:
+        """`replicas`: of each part of what is shared out, how many copies others have of it."""
         self.model = model
         self.source = source
         self.training = training
         self.optimizer = optimizer
+        self.replicas = replicas
         self._precision = precision
         self._updated = [each for group in optimizer.param_groups for each in group["params"]]
         """By the optimizer, in its order."""
@@ -167,7 +171,8 @@ class Strategy:
     def _new_zero(self) -> Zero:
         layout, blocks, stage = self.layout, self._blocks, self.training.zero
         buckets = layout.by_block(blocks) if blocks else layout.cut(self.training.bucket_bytes)
-        shards = Shards(buckets, self.optimizer, apart=bool(blocks))
+        copies = Copies(self.optimizer) if self.replicas else None
+        shards = Shards(buckets, self.optimizer, apart=bool(blocks), copies=copies)
         gathered = Gathered(self.model, blocks, shards) if blocks else None
         return Zero(layout, shards, gathered, keeps_gradients=stage == 1, dtype=self._reduce_type)
 
@@ -187,7 +192,7 @@ class Strategy:
             self.trained.stand_ins = self._zero.stand_ins
         stages = self._pipeline.stages if self._pipeline is not None else None
         row = self.training.tensor * (self._pipeline.stage_count if self._pipeline is not None else 1)
-        return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row)
+        return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row, self.replicas)
 
     def _division(self) -> Division:
         work = Work(self.model, self.tally, self._precision, self.training.seed)
@@ -214,17 +219,29 @@ class Strategy:
             return
         refuse_hooks(self.optimizer, field)
         if isinstance(self.optimizer, LayerWise):
-            self.optimizer.sum_over_ranks = self._sum_over_parts
+            self.optimizer.sum_over_ranks = self._tell_sums
         elif self._zero is not None or self._tensor is not None:
             refuse_unless_elementwise(self.optimizer, field)
         else:
             refuse_unless_tensorwise(self.optimizer, field)
 
-    def _sum_over_parts(self, numbers: torch.Tensor) -> None:
-        """Of each of the optimizer's tensors, in its order: add up over the ranks that have other parts of it."""
-        self.exchange.sum_over_parts(numbers)
-        self.division.sum_over_parts(self._updated, numbers)
-        self.sums_over_parts = numbers.clone()
+    def measure(self, factor: float) -> None:
+        """What the optimizer must know of whole tensors before it updates parts of them, for gradients times `factor`.
+        All ranks call this. Raises `Interrupted`."""
+        if isinstance(self.optimizer, LayerWise) and self.sharded is not None:
+            numbers = self.optimizer.squares(factor)
+            self.exchange.sum_over_parts(numbers)
+            self.division.sum_over_parts(self._updated, numbers)
+            self.sums_over_parts = numbers
+
+    def _tell_sums(self, numbers: torch.Tensor) -> None:
+        assert self.sums_over_parts is not None
+        numbers.copy_(self.sums_over_parts)
+
+    @property
+    def copies(self) -> Copies | None:
+        """Of another rank's part, if there are any."""
+        return self._zero.copies if self._zero is not None else None
 
     # --- how a batch is shared out ------------------------------------------------------------------------------------
 

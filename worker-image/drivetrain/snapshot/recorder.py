@@ -37,6 +37,10 @@ _BASE_BYTES: Final = 256 << 20
 _LONGEST_STALL: Final = 300.0
 
 
+Place = tuple[tuple[int, int], int, int]
+"""A membership, this process's rank in it and its size."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """A step that was applied and is not complete."""
@@ -60,7 +64,7 @@ class Recorder:
         strategy: Strategy,
         state: TrainingState,
         position: Position,
-        where: Callable[[], tuple[tuple[int, int], int, int]],
+        where: Callable[[], Place],
     ) -> None:
         """`where()`: the membership, this process's rank in it and its size."""
         self.storage = storage
@@ -69,6 +73,8 @@ class Recorder:
         self._state = state
         self._position = position
         self._where = where
+        self._place: Place = (0, 0), 0, 1
+        """Where the record about to be applied came about."""
         wait = _LONGEST_STALL if settings.when_slow == "wait" else 0.0
         self.log = Log(storage, settings.commit_seconds, _LOG_BYTES, wait)
         self.bases = Bases(storage, _BASE_BYTES)
@@ -99,7 +105,9 @@ class Recorder:
     # --- a step is applied --------------------------------------------------------------------------------------------
 
     def rounded(self, record: Record) -> Record:
-        """With the gradient as it is written, and so applied: called on all ranks alike."""
+        """With the gradient as it is written, and so applied: called on all ranks alike, in the membership in which it
+        came about."""
+        self._place = self._where()
         if self.settings.precision == "bf16":
             for each in record.gradients:
                 if each is not None:
@@ -110,7 +118,7 @@ class Recorder:
     def applying(self, record: Record) -> None:
         """A step is about to be applied here: keep this rank's slice of it."""
         began = time.perf_counter()
-        epoch, rank, world = self._where()
+        epoch, rank, world = place = self._place
         seat = Seat(self._position.run, epoch, rank, world)
         if seat != self.seat:
             self.seat, self._base_due = seat, True
@@ -121,7 +129,7 @@ class Recorder:
             self._watch_buffers.forget()
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
         whole = self.differs is not None
-        ranges, keys = self._ranges_of(record, rank, world) if not whole else ([], ())
+        ranges, keys = self._ranges_of(record, place) if not whole else ([], ())
         views = [each.of(_given(record.gradients[each.held.place])) for each in ranges]
         self._pending = _Pending(
             seat,
@@ -142,10 +150,11 @@ class Recorder:
         )
         self.blocked_seconds += time.perf_counter() - began
 
-    def _ranges_of(self, record: Record, rank: int, world: int) -> tuple[list[Range], tuple[Key, ...]]:
+    def _ranges_of(self, record: Record, place: Place) -> tuple[list[Range], tuple[Key, ...]]:
         """Of the dense gradients that there are."""
+        epoch, rank, world = place
         used = [each is not None and not each.is_sparse for each in record.gradients]
-        known = (rank, world, self._where()[0], self._strategy.trained.digest, used)
+        known = (rank, world, epoch, self._strategy.trained.digest, used)
         if self._ranges is None or self._ranges[0] != known:
             held = held_by(self._strategy, rank, world)
             ranges = shared_out([each for each in held if each.place >= 0 and used[each.place]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -29,7 +29,7 @@ from drivetrain.state import (
     places,
     unflatten,
 )
-from drivetrain.world.reunion import Sharded, reunite
+from drivetrain.world.reunion import Holder, Sharded, reunite
 from drivetrain_api.messages import STATE_LOST, EpochId
 
 _TRAVELS: Final = {"state": dict, "position": dict, "later": dict}
@@ -64,11 +64,25 @@ class Healed:
     """Of what this member got as of the last operation, how it is now: see between.py."""
 
 
+class Agreed(Protocol):
+    """An update that a member could make, and has not."""
+
+    def make(self) -> None:
+        """The others have."""
+
+    @property
+    def give_up(self) -> Callable[[], None]:
+        """Nobody has: it is to be tried again."""
+
+
 _Order = tuple[int, int, int, EpochId]
 _PART: Final = 6
 _PARTS: Final = 7
 _SAVED: Final = 8
 _FAILED: Final = 9
+_COPIED: Final = 10
+_CUT: Final = 11
+_AGREED: Final = 12
 """Columns of the table that members exchange."""
 
 _SMALL: Final = 1 << 16
@@ -87,6 +101,7 @@ def synchronise(
     saved_step: Callable[[], int] = lambda: -1,
     failed: bool = False,
     for_those_behind: Callable[[], dict[str, Any]] = dict,
+    agreed: Agreed | None = None,
 ) -> Healed:
     """Bring all members to the state of the most advanced one.
 
@@ -94,15 +109,27 @@ def synchronise(
     rank's is everybody's. Raises `Interrupted` (nothing was changed here), or `StateMismatch` when the scripts differ,
     or `StateLost` on all members when parts of the state are missing; `saved_step()` is that of a file, -1 for none.
     `failed`: this member's attempt has, and the others do not know. `for_those_behind`: what members with state, which
-    are one operation behind, get in place of pieces of the state (see between.py).
+    are one operation behind, get in place of pieces of the state (see between.py). `agreed`: an update that this member
+    has all of, and was interrupted before it knew whether the others do: it is made, or given up, as they did.
     """
-    part, parts = sharded.part if sharded is not None else (0, 0)
-    saved = saved_step() if parts else -1
-    rank_order = position.order()
-    mine = torch.tensor(
-        [*rank_order[:3], *rank_order[3], int(doing), part, parts, saved, int(failed)], dtype=torch.int64
-    )
-    table = [row.tolist() for row in transport.all_gather(mine)]
+
+    def told() -> list[list[int]]:
+        part, parts = sharded.part if sharded is not None else (0, 0)
+        copied, cut = (sharded.copied, sharded.cut_in) if sharded is not None else (-1, 0)
+        order, saved = position.order(), saved_step() if parts else -1
+        row = [*order[:3], *order[3], int(doing), part, parts, saved, int(failed), copied, cut, int(agreed is not None)]
+        return [each.tolist() for each in transport.all_gather(torch.tensor(row, dtype=torch.int64))]
+
+    table = told()
+    if any(row[_AGREED] for row in table):
+        # Whoever has made the update knew that all could: so can those that had not heard it.
+        mine = table[transport.rank]
+        made = any(row[0] and row[_CUT] == mine[_CUT] != 0 and row[1] == mine[1] + 1 for row in table)
+        if agreed is not None:
+            (agreed.make if made else agreed.give_up)()
+            agreed = None
+        faults.point("decided", position.step)
+        table = told()
     orders = [(row[0], row[1], row[2], EpochId(row[3], row[4])) for row in table]
     best = max(orders)
     whole = [order == best and row[_PARTS] == 0 for order, row in zip(orders, table, strict=True)]
@@ -113,8 +140,10 @@ def synchronise(
     if not any(whole):
         assert sharded is not None
         holders = _holders(table, orders, best)
-        reunite(transport, sharded, holders, holders)
-        whole = [rank in holders for rank in range(transport.world)]
+        # Of those that have seen all, who alone can give the rest of the state.
+        receivers = [rank for rank, order in enumerate(orders) if order == best and table[rank][_PARTS] > 0]
+        reunite(transport, sharded, holders, receivers)
+        whole = [rank in receivers for rank in range(transport.world)]
     source = whole.index(True)
     if fresh and transport.rank == source:
         start()
@@ -141,15 +170,17 @@ def synchronise(
     )
 
 
-def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list[int]:
-    """Ranks that have the parts of the newest state, by part. Raises `StateLost` if some of them are nowhere."""
-    parts = max(row[_PARTS] for order, row in zip(orders, table, strict=True) if order == best)
-    found = {
-        row[_PART]: rank
-        for rank, (order, row) in enumerate(zip(orders, table, strict=True))
-        if order == best and row[_PARTS] == parts
-    }
-    if parts > 0 and len(found) == parts:
+def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list[Holder]:
+    """Who tells the parts of the newest state, by part: the rank that has it, or one that has a copy. Raises
+    `StateLost` if some of them are nowhere."""
+    newest = [row for row, order in zip(table, orders, strict=True) if order == best]
+    parts = max(row[_PARTS] for row in newest)
+    cuts = {row[_CUT] for row in newest if row[_PARTS] == parts}
+    # Reductions do not change what is shared out: whoever has missed some has its part all the same.
+    has = [row[:2] == list(best[:2]) and row[_PARTS] == parts and row[_CUT] in cuts for row in table]
+    found = {row[_COPIED]: Holder(rank, copied=True) for rank, row in enumerate(table) if has[rank]}
+    found |= {row[_PART]: Holder(rank) for rank, row in enumerate(table) if has[rank]}
+    if parts > 0 and all(part in found for part in range(parts)):
         return [found[part] for part in range(parts)]
     step = best[1]
     lost = [part for part in range(parts) if part not in found]
@@ -157,6 +188,8 @@ def _holders(table: list[list[int]], orders: list[_Order], best: _Order) -> list
     who = who.replace("[", "").replace("]", "") if lost else "an interrupted update has"
     saved = min(row[_SAVED] for row in table if row[_PARTS] != 0)
     message = f"{STATE_LOST}: {who} taken along a part of the state of step {step}"
+    if any(row[_COPIED] >= 0 for row in table):
+        message += ", and its copy"
     if saved < 0:
         raise StateLost(f"{message}, and nothing was saved that prepare(resume=...) could load", saved=False)
     raise StateLost(f"{message}: back to the save of step {saved}, which costs {step - saved} steps", saved=True)

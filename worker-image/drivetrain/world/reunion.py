@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -18,6 +18,14 @@ from drivetrain.state import as_bytes, bytes_from, dump_skeleton, flatten, load_
 from drivetrain.wire import Vocabulary
 
 
+class Holder(NamedTuple):
+    """A rank that tells a part of the state."""
+
+    rank: int
+    copied: bool = False
+    """Not its own, but that of another rank, of which it has a copy."""
+
+
 class Sharded(Protocol):
     """Parameters and optimizer state of which each rank may have but a part."""
 
@@ -25,8 +33,16 @@ class Sharded(Protocol):
     def part(self) -> tuple[int, int]:
         """Which part of how many this rank has; (0, 0): everything, (0, -1): nothing that counts."""
 
-    def dump(self) -> dict[str, Any]:
-        """This rank's part, a state tree."""
+    @property
+    def copied(self) -> int:
+        """The part of which this rank has a copy; -1: none."""
+
+    @property
+    def cut_in(self) -> int:
+        """A number of the membership that the parts are of; 0: of none."""
+
+    def dump(self, *, copied: bool = False) -> dict[str, Any]:
+        """This rank's part, a state tree; or the one of which it has a copy."""
 
     def assemble(self, dumps: Iterable[dict[str, Any]]) -> None:
         """Become whole, from the parts of all ranks."""
@@ -34,7 +50,7 @@ class Sharded(Protocol):
     def reset(self) -> None:
         """Become whole with nothing that counts: before a peer's state is taken over."""
 
-    def sources(self, world: int) -> range:
+    def sources(self, world: int) -> Sequence[Holder]:
         """Ranks of a membership of this size that have all parts between them."""
 
     def receivers(self, world: int) -> range:
@@ -70,23 +86,24 @@ def broadcast_tree(transport: Transport, tree: Any, root: int, known: Vocabulary
 
 
 def parts_of_all(
-    transport: Transport, sharded: Sharded, holders: Sequence[int], receivers: Iterable[int]
+    transport: Transport, sharded: Sharded, holders: Sequence[Holder], receivers: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """The parts of the ranks `holders`, at the ranks `receivers`; elsewhere nothing. All ranks call this.
+    """The parts of `holders`, at the ranks `receivers`; elsewhere nothing. All ranks call this.
 
     Raises `Interrupted`; nothing was changed then.
     """
     receives = transport.rank in receivers
     known = Vocabulary([sharded])
     found: list[dict[str, Any]] = []
-    for root in holders:
-        dump = broadcast_tree(transport, sharded.dump() if transport.rank == root else None, root, known)
+    for root, copied in holders:
+        mine = sharded.dump(copied=copied) if transport.rank == root else None
+        dump = broadcast_tree(transport, mine, root, known)
         if receives:
             found.append(dump)
     return found
 
 
-def reunite(transport: Transport, sharded: Sharded, holders: Sequence[int], receivers: Sequence[int]) -> None:
+def reunite(transport: Transport, sharded: Sharded, holders: Sequence[Holder], receivers: Sequence[int]) -> None:
     """Make the receivers whole, by the parts of the holders. All ranks call this. Raises `Interrupted`; nothing was
     changed then."""
     dumps = parts_of_all(transport, sharded, holders, receivers)

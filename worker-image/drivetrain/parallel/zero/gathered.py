@@ -34,14 +34,14 @@ class _Flat:
         """Of its bucket."""
         self.stays = block.module is None
         self._slots = shards.buckets[number]
-        size = len(shards.values[number]) * shards.world
-        self._values = shards.values[number].new_empty(size)
+        size = len(shards.part.values[number]) * shards.world
+        self._values = shards.part.values[number].new_empty(size)
         self._bytes = self._values.untyped_storage().nbytes()
         start = self._slots[0].start
         self._views = [
             self._values[slot.start - start : slot.stop - start].view(shapes[slot.index]) for slot in self._slots
         ]
-        self._part = shards.values[number]
+        self._part = shards.part.values[number]
         self._coming: InFlight | None = None
         self.is_whole = True
         self.missing = 0

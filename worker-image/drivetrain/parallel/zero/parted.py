@@ -19,6 +19,7 @@ class Parted(Whole):
     def enter(self, transport: Transport | None, step: int, forward: Forward, whole: WhileWhole) -> Place:
         place = super().enter(transport, step, forward, whole)
         if self.mesh is not None and self._divided.is_whole:
+            self._divided.meet(self.mesh)
             self._divided.cut(self.mesh)
         return place
 

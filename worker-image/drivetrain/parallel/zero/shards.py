@@ -8,8 +8,10 @@ all state, as without ZeRO: so it starts, is copied to newcomers, and is saved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,10 +20,13 @@ from drivetrain.errors import UsageError
 from drivetrain.parallel.layout import Slot
 from drivetrain.parallel.partition import is_like
 
+if TYPE_CHECKING:
+    from drivetrain.parallel.zero.copies import Copies
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Elements [first, last) of a parameter, as a flat tensor of its own that the optimizer updates."""
+    """Elements [first, last) of a parameter, as a flat tensor of its own that an optimizer updates."""
 
     slot: Slot
     first: int
@@ -29,6 +34,35 @@ class Piece:
     parameter: nn.Parameter
     gradient: torch.Tensor
     """Where its gradient is summed; `parameter.grad` if any rank used the parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one rank has of all buckets."""
+
+    rank: int
+    pieces: list[list[Piece]]
+    """By bucket."""
+    gradients: list[torch.Tensor]
+    """By bucket: of the sum, padded."""
+    values: list[torch.Tensor]
+    """By bucket: of the parameters, padded. Only if they lie apart."""
+
+    @property
+    def by_parameter(self) -> dict[int, Piece]:
+        """By id of what it is of."""
+        return {id(piece.slot.parameter): piece for piece in self.all}
+
+    @property
+    def all(self) -> Iterator[Piece]:
+        """Of all buckets."""
+        return (piece for pieces in self.pieces for piece in pieces)
+
+    def point(self, used: Sequence[bool]) -> None:
+        """Each piece gets its part of the sum as its gradient, or None: `used`, by slot, whether any rank has one."""
+        for piece in self.all:
+            has_one = used[piece.slot.index] and piece.last > piece.first
+            piece.parameter.grad = piece.gradient if has_one else None
 
 
 def part_size(bucket: Sequence[Slot], world: int) -> int:
@@ -39,19 +73,24 @@ def part_size(bucket: Sequence[Slot], world: int) -> int:
 class Shards:
     """The pieces of one model and its optimizer."""
 
-    def __init__(self, buckets: Sequence[Sequence[Slot]], optimizer: torch.optim.Optimizer, *, apart: bool) -> None:
-        """`apart`: pieces have memory of their own, as the parameters' comes and goes; else they are views of it."""
+    def __init__(
+        self,
+        buckets: Sequence[Sequence[Slot]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        apart: bool,
+        copies: Copies | None = None,
+    ) -> None:
+        """`apart`: pieces have memory of their own, as the parameters' comes and goes; else they are views of it.
+        `copies`: of another rank's part, if there are to be any."""
         self.buckets = buckets
         self.optimizer = optimizer
+        self.copies = copies
         self.rank = 0
         self.world = 0
         """Of the cut; 0: whole."""
-        self.pieces: list[list[Piece]] = []
-        """By bucket."""
-        self.gradients: list[torch.Tensor] = []
-        """By bucket: this rank's part of the sum, padded."""
-        self.values: list[torch.Tensor] = []
-        """By bucket: this rank's part of the parameters, padded. Only if they lie apart."""
+        self.part = Part(0, [], [], [])
+        """This rank's. Nothing while whole."""
         self.flats: list[torch.Tensor] = []
         """By bucket: all parameters, padded; they are views of it. Unless pieces lie apart."""
         self.stand_ins: dict[int, int] = {}
@@ -76,46 +115,63 @@ class Shards:
         """Keep part `rank` of `world` and forget the rest of the optimizer's state. From whole only."""
         assert self.is_whole
         self.rank, self.world = rank, world
-        self.pieces, self.gradients, self.values, self.flats = [], [], [], []
-        for bucket in self.buckets:
-            size = part_size(bucket, world)
-            self.gradients.append(bucket[0].parameter.new_zeros(size))
-            if self._apart:
-                self.values.append(bucket[0].parameter.new_zeros(size))
-            else:
-                self.flats.append(_flattened(bucket, size * world))
-            self.pieces.append([self._piece(slot, bucket[0].start + rank * size, size) for slot in bucket])
-        self._by_parameter = {id(piece.slot.parameter): piece for pieces in self.pieces for piece in pieces}
+        self.flats = [] if self._apart else [_flattened(each, part_size(each, world) * world) for each in self.buckets]
+        self.part = self._part(rank)
+        self._by_parameter = self.part.by_parameter
+        if self.copies is not None:
+            copied = self._part((rank - self.copies.distance) % world)
+            self.copies.take(copied, self._states(copied.by_parameter, alone=True), self._given)
         self._hand_over(self._by_parameter)
 
-    def _piece(self, slot: Slot, start: int, size: int) -> Piece:
+    def _part(self, rank: int) -> Part:
+        """That of one rank, in memory of its own where it is no view of the parameters."""
+        part = Part(rank, [], [], [])
+        for bucket in self.buckets:
+            size = part_size(bucket, self.world)
+            part.gradients.append(bucket[0].parameter.new_zeros(size))
+            if self._apart:
+                part.values.append(bucket[0].parameter.new_zeros(size))
+            part.pieces.append([self._piece(slot, bucket[0].start + rank * size, size, part) for slot in bucket])
+        return part
+
+    def _piece(self, slot: Slot, start: int, size: int, part: Part) -> Piece:
         """What lies of a parameter in elements [start, start + size) of the vector; it may be nothing."""
         first, last = (min(max(at, slot.start), slot.stop) for at in (start, start + size))
         inside = slice(first - start, last - start)
         value = slot.parameter.data.view(-1)[first - slot.start : last - slot.start]
         if self._apart:
-            value = self.values[-1][inside].copy_(value)
+            value = part.values[-1][inside].copy_(value)
         parameter = nn.Parameter(value)
-        return Piece(slot, first - slot.start, last - slot.start, parameter, self.gradients[-1][inside])
+        return Piece(slot, first - slot.start, last - slot.start, parameter, part.gradients[-1][inside])
+
+    def _states(self, pieces: dict[int, Piece], *, alone: bool = False) -> dict[nn.Parameter, dict[str, Any]]:
+        """The optimizer's of these pieces. `alone`: also what has no entry for each element is nobody else's."""
+        found: dict[nn.Parameter, dict[str, Any]] = {}
+        for given in self._given:
+            for each in given:
+                piece, state = pieces.get(id(each)), self.optimizer.state.get(each)
+                if piece is not None and state is not None and piece.last > piece.first:
+                    found[piece.parameter] = {
+                        name: _flat(value)[piece.first : piece.last].clone()
+                        if is_like(name, value, each)
+                        else (copy.deepcopy(value) if alone else value)
+                        for name, value in state.items()
+                    }
+        return found
 
     def _hand_over(self, pieces: dict[int, Piece]) -> None:
         """Put pieces in the place of the parameters, and of their state what belongs to them."""
         optimizer = self.optimizer
         self.stand_ins |= {id(piece.parameter): each for each, piece in pieces.items()}
         self.stand_ins |= dict.fromkeys(pieces, 0)
+        states = self._states(pieces)
         for group, given in zip(optimizer.param_groups, self._given, strict=True):
             group["params"] = [pieces[id(each)].parameter if id(each) in pieces else each for each in given]
-        for given in self._given:
             for each in given:
-                piece, state = pieces.get(id(each)), optimizer.state.get(each)
-                if piece is None or state is None:
-                    continue
-                del optimizer.state[each]
-                if piece.last > piece.first:
-                    optimizer.state[piece.parameter] = {
-                        name: _flat(value)[piece.first : piece.last].clone() if is_like(name, value, each) else value
-                        for name, value in state.items()
-                    }
+                if id(each) in pieces:
+                    optimizer.state.pop(each, None)
+        for each, state in states.items():
+            optimizer.state[each] = state
 
     def piece_of(self, parameter: nn.Parameter) -> Piece:
         """This rank's, of a parameter in one of the buckets; it may have no elements."""
@@ -137,7 +193,7 @@ class Shards:
         whatever is in it: for one that loads it. What ranks were still sending goes to the old memory."""
         if self.is_whole:
             return
-        for piece in (piece for pieces in self.pieces for piece in pieces):
+        for piece in self.part.all:
             self.optimizer.state.pop(piece.parameter, None)
         for group, given in zip(self.optimizer.param_groups, self._given, strict=True):
             group["params"] = list(given)
@@ -146,8 +202,10 @@ class Shards:
             for slot in bucket:
                 slot.parameter.data = torch.empty_like(slot.parameter.data)
         self.world = 0
-        self.pieces, self.gradients, self.values, self.flats = [], [], [], []
+        self.part, self.flats = Part(0, [], [], []), []
         self._by_parameter = {}
+        if self.copies is not None:
+            self.copies.forget()
 
 
 def _flattened(bucket: Sequence[Slot], size: int) -> torch.Tensor:

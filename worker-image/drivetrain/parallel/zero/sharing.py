@@ -71,6 +71,8 @@ class Zero(DuringBackward):
         self._layout = layout
         self._shards = shards
         self._gathered = gathered
+        self.copies = shards.copies
+        """Of another rank's part, if there are any."""
         self._keeps_gradients = keeps_gradients
         self._torn = False
         self._has_all = False
@@ -175,6 +177,8 @@ class Zero(DuringBackward):
                 self._memory.give_back(staging)
         while len(self._sending) >= _IN_FLIGHT or (self._sending and self._sending[0].pending.done):
             self._complete()
+        if self.copies is not None:  # of those that are complete on all ranks, however fast each is
+            self.copies.send(transport, self._shards.part.gradients, bucket.number - _IN_FLIGHT + 1)
         incoming = self._memory.take(len(outgoing), outgoing.dtype, outgoing.device)
         parts = [len(outgoing) // transport.world] * transport.world
         pending = transport.all_to_all(incoming, outgoing, parts, parts)
@@ -187,7 +191,7 @@ class Zero(DuringBackward):
         sent.pending.wait()
         self._sending.popleft()
         world = self._shards.world
-        parts, total = sent.incoming.view(world, -1), self._shards.gradients[sent.bucket.number]
+        parts, total = sent.incoming.view(world, -1), self._shards.part.gradients[sent.bucket.number]
         if world == 2 and parts.dtype == total.dtype:
             torch.add(parts[0], parts[1], out=total)  # twice as fast as a sum over a dimension
         else:
@@ -211,6 +215,8 @@ class Zero(DuringBackward):
         faults.point("gathering", self._step)
         while self._sending:
             self._complete()
+        if self.copies is not None:
+            self.copies.send(transport, self._shards.part.gradients, len(self._buckets))
         pending.wait()
         faults.point("reduced", self._step)
         self.arrivals.rest()
@@ -218,16 +224,17 @@ class Zero(DuringBackward):
         for slot in self._layout.slots:
             slot.parameter.grad = None
         if not (all(used) and self._has_all):  # they are the same tensors in every step
-            for piece in (piece for pieces in self._shards.pieces for piece in pieces):
-                has_one = used[piece.slot.index] and piece.last > piece.first
-                piece.parameter.grad = piece.gradient if has_one else None
+            self._shards.part.point(used)
             self._has_all = all(used)
+        if self.copies is not None:
+            self.copies.arrive(used)
+            faults.point("copied", self._step)
         return total
 
     @property
     def vectors(self) -> list[torch.Tensor] | None:
         """This rank's part."""
-        return None if self._transport is None else list(self._shards.gradients)
+        return None if self._transport is None else list(self._shards.part.gradients)
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step: never use its staging memory again."""
@@ -237,6 +244,8 @@ class Zero(DuringBackward):
         self._sending.clear()
         self._memory.forget()
         self._transport = None
+        if self.copies is not None:
+            self.copies.abandon()
         if self._gathered is not None:
             self._gathered.abandon()
 
@@ -245,8 +254,12 @@ class Zero(DuringBackward):
         if self._shards.is_whole:
             yield from super().held
         else:
-            pieces = (piece for bucket in self._shards.pieces for piece in bucket)
-            yield from ((piece.slot.parameter, piece.parameter) for piece in pieces)
+            yield from ((piece.slot.parameter, piece.parameter) for piece in self._shards.part.all)
+
+    @property
+    def copied(self) -> list[torch.Tensor]:
+        found = self.copies.gradients if self.copies is not None else []
+        return [each for each in found if each is not None]
 
     def sum_over_parts(self, mine: torch.Tensor) -> None:
         if self._transport is not None:
@@ -267,7 +280,7 @@ class Zero(DuringBackward):
             return
         # In place: whoever is interrupted here gets new parameters (see `Shards.reset`), so nothing late does harm.
         rank, pending = self._shards.rank, []
-        for flat, gradient in zip(reversed(self._shards.flats), reversed(self._shards.gradients), strict=True):
+        for flat, gradient in zip(reversed(self._shards.flats), reversed(self._shards.part.gradients), strict=True):
             size = len(gradient)
             pending.append(transport.all_gather_into(flat, flat[rank * size : (rank + 1) * size]))
         for each in pending:
