@@ -14,9 +14,9 @@ from cluster.kubectl import kubectl
 from cluster.layout import run_dir
 from e2e.cluster.job import Job
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-STEPS = 240
-ROUNDS = 3
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+STEPS = 400
+ROUNDS = 10
 TRAINING = {"deterministic": True}
 
 
@@ -85,6 +85,13 @@ def test_all_pods_are_deleted_at_once_and_the_job_rests(start: Callable[..., Job
         step = went_on_from(job)
         assert step >= durable(before), "what was said to be durable is lost"
         lost.append(step - durable(before))
+
+    for node in sorted({pod["spec"]["nodeName"] for pod in job.pods()}):
+        selector = f"--pod-selector=drivetrain.dev/job-uid={job.uid}"
+        kubectl("drain", node, selector, "--delete-emptydir-data", "--force", "--timeout=120s", timeout=150)
+        kubectl("uncordon", node)
+        job.settled(3, seconds=240)
+    assert job.status()["attempt"] == ROUNDS, "a drain takes workers one after another: state stays in memory"
 
     at = job.until("some steps", is_durable(8 * (ROUNDS + 1)), 240)
     kubectl("patch", "trainingjob", job.name, "-n", job.namespace, "--type=merge", "-p", '{"spec":{"suspend":true}}')

@@ -11,11 +11,12 @@ import pytest
 
 from cluster.faults import kill_pod
 from drivetrain_operator.plan.incidents import TOGETHER
-from e2e.cluster.job import Job, strike
+from e2e.cluster.job import BATCH, SAMPLES, Job, strike
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ELASTIC = {"minWorkers": 2, "maxWorkers": 4}
 KILLS = 20
+PARTED_KILLS = 10
 BOUND_SECONDS = 1.5
 
 
@@ -52,6 +53,28 @@ def test_all_processes_of_a_worker_killed(start: Callable[..., Job]) -> None:
     status = job.succeeds()
     assert status["restarts"] == 3
     assert max(seconds) <= 15
+
+
+def test_ranks_of_zero_3_killed_take_nothing_along(start: Callable[..., Job]) -> None:
+    """Each has a copy on another rank, in another pod: no step is lost or made twice, and survivors are kept."""
+    recovery = {"spares": 1, "maxRestarts": 100}
+    parallel = {"parallel": {"zero": 3}}
+    job = start("parted-kills", steps=1200, workers=3, elastic=ELASTIC, recovery=recovery, training=parallel)
+    chance = random.Random(20261129)
+    seconds = []
+    for _ in range(PARTED_KILLS):
+        members = job.settled(3)
+        victim = chance.choice(members)
+        membership = job.newest_membership()
+        time.sleep(chance.random() * 0.1)
+        at = strike(victim)
+        seconds.append(job.next_common_step(at, membership, 30))
+        assert all(each.alive() for each in members if each != victim), job.describe()
+    _report("rank of ZeRO 3 killed", seconds)
+    status = job.completes()
+    job.ledger.read()
+    assert (status["restarts"], status.get("attempt", 0)) == (PARTED_KILLS, 0), job.describe()
+    assert job.ledger.lost_samples(job.steps, BATCH, SAMPLES) == []
 
 
 def percentile(values: list[float], share: float) -> float:
