@@ -27,6 +27,7 @@ from drivetrain.snapshot.parts import Range, held_by, shared_out
 from drivetrain.snapshot.tensors import dtype_name, flat_bytes
 from drivetrain.snapshot.units import Unit, Values
 from drivetrain.state import TrainingState
+from drivetrain.update import parameters_of
 
 UNIT_ELEMENTS: Final = 1 << 16
 STEP_BYTES: Final = 512 << 10
@@ -40,7 +41,13 @@ class _Share:
     """What is left of this rank's."""
 
     name: BaseName
-    units: Iterator[Range]
+    seat: Seat
+    ranges: list[Range]
+    """All that it has."""
+    tensors: list[int]
+    """Ids of what the optimizer had when `ranges` was made."""
+    units: Iterator[tuple[int, int, int]]
+    """Which of the ranges, and from where to where."""
     sizes: dict[str, int]
     spread: bool
     pace: int
@@ -87,11 +94,12 @@ class Capture:
         size = sum((each.last - each.first) * each.held.tensor.element_size() * self._copies(each) for each in share)
         pace = max(STEP_BYTES, 2 * size // self._every)
         units = (
-            Range(each.held, first, min(first + UNIT_ELEMENTS, each.last))
-            for each in share
+            (number, first, min(first + UNIT_ELEMENTS, each.last))
+            for number, each in enumerate(share)
             for first in (range(each.first, each.last, UNIT_ELEMENTS) or (each.first,))  # also of one without elements
         )
-        self._share = _Share(name, units, sizes, spread and self._is_elementwise(), pace)
+        spread = spread and self._is_elementwise()
+        self._share = _Share(name, seat, share, self._tensors(), units, sizes, spread, pace)
 
     def go_on(self) -> None:
         """Copy some of it, or all of it at once."""
@@ -100,8 +108,12 @@ class Capture:
         self._entered = began
         if share is None:
             return
+        if not self._is_current(share):
+            self.give_up()
+            return
         left, until = share.pace, began + STEP_SHARE * lasted
-        for each in share.units:
+        for number, first, last in share.units:
+            each = Range(share.ranges[number].held, first, last)
             unit = unit_of(self._strategy, each, self._position.step)
             self._bases.add(unit)
             left -= unit.bytes
@@ -110,6 +122,20 @@ class Capture:
                 return
         self._share = None
         self._bases.finish(share.sizes, self._position.step)
+
+    def _is_current(self, share: _Share) -> bool:
+        """Whether what this rank has is still the same. Where the state was put together since (a file was written), the
+        optimizer has other tensors of it, and the ones that were here are old and have no state."""
+        tensors = self._tensors()
+        if share.tensors != tensors:
+            now = shared_out(held_by(self._strategy, share.seat.rank, share.seat.world))
+            if [each.key for each in now] != [each.key for each in share.ranges]:
+                return False  # it is whole, or cut otherwise: a membership has ended
+            share.ranges, share.tensors = now, tensors
+        return True
+
+    def _tensors(self) -> list[int]:
+        return list(map(id, parameters_of(self._strategy.optimizer)))
 
     def _copies(self, range_: Range) -> int:
         """Of a parameter: itself, and what the optimizer has of each element."""

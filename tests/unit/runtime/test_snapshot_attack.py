@@ -1,0 +1,87 @@
+"""What a base has is as it was, whatever the script does while it is copied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from drivetrain.run import Run
+from drivetrain.snapshot.found import Found
+from drivetrain.snapshot.storage.local import Local
+from drivetrain.state import digest
+from drivetrain_api.runtime import RuntimeSnapshots
+from unit.runtime.together import Pipe, Worlds, together
+from unit.runtime.training import Case, Numbers, settings
+
+STEPS = 16
+SAVED = 3
+"""After this step a file is written, while a base is being copied."""
+BACK = 12
+
+
+class Large(nn.Module):
+    """So many numbers that a base of it is copied in several steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(12, 600), nn.Tanh(), nn.Linear(600, 1200), nn.Tanh(), nn.Linear(1200, 5)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layers(x)
+        return found
+
+
+def loss(model: nn.Module, shard: Any) -> torch.Tensor:
+    x, y, _ = shard
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def run_of(zero: int, folder: Path) -> Run:
+    torch.manual_seed(5)
+    snapshots = RuntimeSnapshots(storage=str(folder), commit_seconds=0.0)
+    run = Run(replace(settings(Case(steps=STEPS, zero=zero)), snapshots=snapshots), None)
+    run.prepare(model=Large(), optimizer=lambda p: torch.optim.AdamW(p, 1e-3), data=Numbers())
+    return run
+
+
+def saved(run: Run, path: Path) -> str:
+    run.save(path)
+    return digest(torch.load(path, weights_only=True)["state"])
+
+
+def saves(pipe: Pipe, zero: int, ports: dict[str, int], folder: Path) -> tuple[str, int, str]:
+    """Digest of step BACK as it was; where the next start goes on from, and what it has there."""
+    Worlds.enter(ports["was"])
+    run, was = run_of(zero, folder / "s"), ""
+    for batch in run.batches():
+        run.step(batch, loss)
+        if batch.step == SAVED:
+            saved(run, folder / "early.pt")
+        if batch.step == BACK - 1:
+            was = saved(run, folder / "was.pt")
+    run.finish()
+    assert run._snapshots is not None
+    assert run._snapshots.recorder.bases.thread.drain(30.0)
+    if pipe.rank == 0:
+        storage = Local(folder / "s")
+        found = Found.of(storage)
+        assert all(SAVED < base["last"] for base in found.bases.values()), "the base was copied before the file"
+        storage.delete([str(name) for name in found.segments if name.last >= BACK])
+    Worlds.enter(ports["again"])
+    run = run_of(zero, folder / "s")
+    batch = next(run.batches())
+    return was, batch.step, saved(run, folder / "again.pt")
+
+
+@pytest.mark.parametrize("zero", [0, 1, 3])
+def test_a_file_that_is_written_while_a_base_is_copied(zero: int, tmp_path: Path) -> None:
+    worlds = Worlds(["was", "again"])
+    for was, step, again in together(saves, 2, zero, worlds.ports, tmp_path):
+        assert (step, again) == (BACK, was)
