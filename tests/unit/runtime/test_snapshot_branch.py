@@ -75,3 +75,17 @@ def test_a_step_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) ->
         "spec.restoreFrom.job cv: snapshots are looked for in …, and several jobs had the name: "
         "say which of cv-00000001, cv-00000002",
     ]
+
+
+def made_again(pipe: Pipe, folder: Path) -> None:
+    case = CASES["SGD"]
+    whole = dict(runs(case, folder / JOB))
+    wanted = {step: sha for step, sha in whole.items() if step >= STEP}
+    own = folder / "lm-89abcdef"
+    assert dict(runs(case, own, branch(folder))) == wanted
+    shutil.rmtree(own / "base")  # all was lost before there was one
+    assert dict(runs(case, own, branch(folder))) == wanted
+
+
+def test_a_job_that_was_deleted_and_made_again_is_no_source_of_its_own(tmp_path: Path) -> None:
+    together(made_again, 1, tmp_path)

@@ -92,13 +92,15 @@ class Pin:
                 print(f"drivetrain: snapshots: {name} stays: {error}", file=sys.stderr, flush=True)
 
 
-def folder_of(parent: Storage, job: str) -> str:
-    """The folder of a job's snapshots among those of others. `job`: its name, or that of the folder.
+def folder_of(parent: Storage, job: str, reader: str = "") -> str:
+    """The folder of a job's snapshots among those of others. `job`: its name, or that of the folder. `reader`: whoever
+    asks: its own folder is not another job's, though its name may be (a job that was deleted and made again).
 
     Raises `UsageError` that says which there are, `StorageError`.
     """
     pattern = re.compile(rf"^{re.escape(job)}(-[0-9a-f]{{8}})?/{re.escape(RUNS)}")
     found = {name.partition("/")[0] for name in persistently(lambda: parent.list(job)) if pattern.match(name)}
+    found.discard(reader.removeprefix(f"{parent}/"))
     if job in found:
         return job
     if len(found) != 1:
@@ -117,7 +119,7 @@ def branched(
 
     Raises `UsageError` if there is no such step, `StorageError`.
     """
-    place = f"{branch.storage}/{folder_of(storage_at(branch.storage), branch.job)}"
+    place = f"{branch.storage}/{folder_of(storage_at(branch.storage), branch.job, reader)}"
     pin = Pin(storage_at(place), reader)
     pin.on(0, 0)
     try:
