@@ -205,8 +205,11 @@ class Found:
         try:
             for rank in range(world):
                 share = self._share(base, rank, world, point.manifest["shares"][rank])
-                for told in share["packs"]:
-                    data = self.storage.read(told["name"])
+                for number, told in enumerate(share["packs"]):
+                    name = base.pack(rank, world, number)
+                    if told["name"] != name:  # which may be anywhere that the reader sees
+                        raise Damaged(f"its pack {number} has another one's name")
+                    data = self.storage.read(name)
                     _same(data, told["sha256"])
                     yield from read(data)
         except (Damaged, Missing, KeyError, IndexError, ValueError) as error:
@@ -277,8 +280,8 @@ def _lineage(runs: Mapping[int, Mapping[str, Any]]) -> list[Span]:
         before = runs[number].get("from")
         start = 0 if before is None else int(before["step"])
         found.append(Span(number, start, stop))
-        if before is None:
-            break
+        if before is None or not int(before["run"]) < number:
+            break  # a run goes on from an older one; what says something else goes round for ever
         number, stop = int(before["run"]), start
     return found
 
