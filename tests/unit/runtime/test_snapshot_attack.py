@@ -85,3 +85,28 @@ def test_a_file_that_is_written_while_a_base_is_copied(zero: int, tmp_path: Path
     worlds = Worlds(["was", "again"])
     for was, step, again in together(saves, 2, zero, worlds.ports, tmp_path):
         assert (step, again) == (BACK, was)
+
+
+def drops(pipe: Pipe, folder: Path) -> tuple[int | None, int | None, int | None]:
+    """What is said to be durable, and what can be gone back to, where a step was lost while the only base was copied."""
+    run = run_of(0, folder)
+    assert run._snapshots is not None
+    log = run._snapshots.recorder.log
+    put = log.put
+    for batch in run.batches():
+        log.put = (lambda *given: False) if batch.step == SAVED + 1 else put  # type: ignore[method-assign]
+        run.step(batch, loss)
+    run.finish()
+    assert run._snapshots.recorder.bases.thread.drain(30.0)
+    run._snapshots._look_again = 0.0
+    run._snapshots._look_at_all()
+    found = Found.of(Local(folder))
+    (last,) = (base["last"] for base in found.bases.values())
+    return run._snapshots.told().durable, max((each.step for each in found.points()), default=None), last
+
+
+def test_a_step_is_not_said_to_be_durable_that_no_base_leads_to(tmp_path: Path) -> None:
+    ((durable, reachable, last),) = together(drops, 1, tmp_path)
+    assert last is not None
+    assert last > SAVED + 1
+    assert durable == reachable

@@ -56,6 +56,8 @@ class Bases:
         self.thread = Background("drivetrain-base", most_bytes)
         self.complete: BaseName | None = None
         """The newest that this rank, as the speaker, has written the manifest of."""
+        self.complete_from = 0
+        """The first step that one can go on with from that."""
         self.written_bytes = 0
         self.failure: str | None = None
         self.on_complete: Callable[[BaseName], None] = lambda name: None
@@ -186,7 +188,7 @@ class Bases:
         }
         text = sealed(manifest)
         if self._persist(share, lambda: write_own(self._storage, share.name.manifest, [text])):
-            self.complete = share.name
+            self.complete, self.complete_from = share.name, manifest["last"]
             self.on_complete(share.name)
 
     def _share_of(self, share: _Share, rank: int) -> bytes | None:

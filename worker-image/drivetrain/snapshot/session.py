@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -59,6 +60,8 @@ class Snapshots:
         )
         self.recorder.bases.on_complete = self._prune
         self.recorder.log.on_durable = self._look_at_all
+        self._bases: list[tuple[BaseName, int]] = []
+        """That this process has written the manifest of, as the speaker, and the step that each is whole from."""
         self._durable: int | None = None
         self._durable_since = 0.0
         self._restored: tuple[int, float] | None = None
@@ -157,10 +160,11 @@ class Snapshots:
 
     def _look_at_all(self) -> None:
         """What all ranks have written: seen where it is, so that nobody has to be believed. In the log's thread."""
-        seat, base = self.recorder.seat, self.recorder.bases.complete
+        seat = self.recorder.seat
         if seat is None or not seat.speaks or time.monotonic() < self._look_again:
             return
-        if base is None or (base.run, base.epoch) != (seat.run, seat.epoch):
+        self._forget_bases(lambda base: (base.run, base.epoch) != (seat.run, seat.epoch))
+        if not self._bases:
             self._durable = None
             return
         began = time.monotonic()
@@ -176,9 +180,20 @@ class Snapshots:
             took = time.monotonic() - began
             self._look_again = time.monotonic() + max(_LOOK_SECONDS, _LOOK_PAUSE * took)
         segments = [found for name in names if (found := SegmentName.parse(name)) is not None]
-        durable = reach(segments, base.step, seat.world)
+        # A base counts when all is there that was applied while it was copied; until then the one before does.
+        reached = [(reach(segments, base.step, seat.world), base, last) for base, last in self._bases]
+        usable = [(step, base) for step, base, last in reached if step >= last]
+        durable = max((step for step, _ in usable), default=None)
+        if durable is not None:
+            newest = max(base for _, base in usable)
+            self._forget_bases(lambda base: base < newest)
         if durable != self._durable:
             self._durable, self._durable_since = durable, began
+
+    def _forget_bases(self, is_old: Callable[[BaseName], bool]) -> None:
+        for each in list(self._bases):  # another thread may add one meanwhile
+            if is_old(each[0]):
+                self._bases.remove(each)
 
     def hurry(self) -> None:
         """The end may come at any moment: each step is written by itself from now on. Called from another thread."""
@@ -194,9 +209,10 @@ class Snapshots:
 
     def _prune(self, newest: BaseName) -> None:
         """A new base is there: what only older ones need goes."""
-        if self._pin is not None:
-            self._pin.off()
+        self._bases.append((newest, self.recorder.bases.complete_from))
         found = Found.of(self._storage)
+        if self._pin is not None and found.points():
+            self._pin.off()
         if found.newest > newest.run:
             return  # somebody newer looks after it
         names = self._storage.list("")
