@@ -204,6 +204,38 @@ def test_what_was_copied_of_a_state_that_was_wrong_is_not_gone_back_to(tmp_path:
     assert any(int(name.partition("-")[0]) == CHECKED + 1 for name in bases), bases
 
 
+def struck_speaker(pipe: Pipe, folder: Path) -> tuple[int, bool, list[bool]]:
+    """How often this rank was healed; whether all bases are written soon; whether it takes parameters for the
+    script's."""
+    torch.manual_seed(11 + pipe.rank)
+    snapshots = RuntimeSnapshots(storage=str(folder), commit_seconds=0.0, base_every_steps=100)
+    run = Run(replace(settings(ADAM), check_every_steps=EVERY, snapshots=snapshots), None)
+    model: Any = run.prepare(
+        model=Net(ADAM.model), optimizer=lambda parameters: make_optimizer(ADAM, parameters), data=Numbers()
+    )
+    assert run._snapshots is not None
+    recorder = run._snapshots.recorder
+    for batch in run.batches():
+        if batch.step == CHECKED:
+            assert recorder.bases.thread.drain(30.0)  # the first one is complete
+            if pipe.rank == 0:
+                flip(model.first.weight, 20)
+        run.step(batch, forward(ADAM))
+    run.finish()
+    written = recorder.bases.thread.drain(20.0)
+    run._snapshots.end(20.0)
+    healing = run._operations.subject.healing
+    assert healing is not None
+    return healing.healed, written, [recorder.scripted]
+
+
+def test_the_rank_that_writes_for_all_was_wrong_and_the_next_base_does_not_wait(tmp_path: Path) -> None:
+    """It has taken the flipped bit for the script's doing, and waited for a base that no other rank has begun."""
+    assert together(struck_speaker, 3, tmp_path) == [(1, True, [False]), (0, True, [False]), (0, True, [False])]
+    bases = {path.parent.name for path in (tmp_path / "base").glob("*/*/manifest.json")}
+    assert any(int(name.partition("-")[0]) == CHECKED + 1 for name in bases), bases
+
+
 # --- no false alarm ---------------------------------------------------------------------------------------------------
 
 ALIKE: dict[str, Case] = {

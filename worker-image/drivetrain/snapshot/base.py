@@ -53,6 +53,10 @@ class Bases:
         self._seat: Seat | None = None
         """Of the newest; those of other memberships are given up."""
         self._handed_over = True
+        self._begun: BaseName | None = None
+        """The newest."""
+        self._wrong: BaseName | None = None
+        """This one and those before it never become complete: what they have may be wrong."""
         self.thread = Background("drivetrain-base", most_bytes)
         self.complete: BaseName | None = None
         """The newest that this rank, as the speaker, has written the manifest of."""
@@ -68,8 +72,13 @@ class Bases:
         the base beside parameters."""
         if not self._handed_over:
             self.thread.put(self._give_up, 0, anyway=True)
-        self._seat, self._handed_over = seat, False
+        self._seat, self._handed_over, self._begun = seat, False, name
         self.thread.put(lambda: self._begin(name, seat, small), len(small), anyway=True)
+
+    def abandon(self) -> None:
+        """What has begun and is not complete never will be, also where all of it was handed over; nobody waits for other
+        ranks' shares of it."""
+        self._wrong = self._begun
 
     def skip(self, name: BaseName, seat: Seat) -> None:
         """This rank has no share of this one."""
@@ -187,6 +196,8 @@ class Bases:
             "bytes": sum(pack["bytes"] for each in shares for pack in each["packs"]),
         }
         text = sealed(manifest)
+        if self._is_over(share):
+            return
         if self._persist(share, lambda: write_own(self._storage, share.name.manifest, [text])):
             self.complete, self.complete_from = share.name, manifest["last"]
             self.on_complete(share.name)
@@ -209,7 +220,8 @@ class Bases:
             wait = min(_LOOK_SECONDS[1], 1.5 * wait)
 
     def _is_over(self, share: _Share) -> bool:
-        return share.seat != self._seat or self.thread.ended
+        wrong = self._wrong
+        return share.seat != self._seat or self.thread.ended or (wrong is not None and share.name <= wrong)
 
     def _persist(self, share: _Share, work: Callable[[], None]) -> bool:
         def failed(message: str) -> None:

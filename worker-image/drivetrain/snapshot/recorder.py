@@ -224,7 +224,10 @@ class Recorder:
     def begin_again(self) -> None:
         """The ranks' state differed, and does not any more: what was copied of a base so far may be of either."""
         self._capture.give_up()
+        self.bases.abandon()
         self._base_due = True
+        # What one rank took for the script's doing may have been a bit that flipped there; else all find it again.
+        self.scripted = False
 
     def _buffers_changed(self) -> bool:
         if not self._has_buffers:
