@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,31 @@ def test_a_step_is_not_said_to_be_durable_that_no_base_leads_to(tmp_path: Path) 
     assert last is not None
     assert last > SAVED + 1
     assert durable == reachable
+
+
+class Stalls(Local):
+    """As a network file system whose server is gone: nothing returns."""
+
+    stalls = False
+
+    def list(self, prefix: str) -> dict[str, int]:
+        while self.stalls:
+            time.sleep(0.1)
+        return super().list(prefix)
+
+
+def stalled(pipe: Pipe, folder: Path) -> tuple[float, int]:
+    run = run_of(0, folder)
+    assert run._snapshots is not None
+    run._snapshots._storage = storage = Stalls(folder)
+    storage.stalls = True
+    began = time.monotonic()
+    step = run._snapshots.saved_step()
+    return time.monotonic() - began, step
+
+
+def test_a_membership_does_not_wait_for_a_storage_that_stands_still(tmp_path: Path) -> None:
+    """Where all parts have copies nobody needs the answer."""
+    ((took, step),) = together(stalled, 1, tmp_path)
+    assert step == 0
+    assert took < 10

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -29,6 +31,8 @@ from drivetrain_api.messages import Snapshotted
 from drivetrain_api.runtime import RuntimeSnapshots
 
 _LOOK_SECONDS: Final = 0.5
+_SAVED_SECONDS: Final = 5.0
+"""That a membership waits at most to hear from the storage what it will most likely not need."""
 _LOOK_PAUSE: Final = 20
 """Times as long as a look took: a list of many objects is slow."""
 
@@ -134,12 +138,18 @@ class Snapshots:
             self.recorder.entering()
 
     def saved_step(self) -> int:
-        """The step that all could go back to; -1: none. Looks into the storage: if that does not answer, there may well
-        be one, and whoever starts anew will ask for longer."""
-        try:
-            return max((point.step for point in Found.of(self._storage).points()), default=-1)
-        except StorageError:
-            return self._durable or 0
+        """The step that all could go back to; -1: none. Looks into the storage: if that does not answer soon, there may
+        well be one, and whoever starts anew will ask for longer. The other ranks wait for this answer."""
+        steps: list[int] = []
+
+        def look() -> None:
+            with contextlib.suppress(StorageError):
+                steps.append(max((point.step for point in Found.of(self._storage).points()), default=-1))
+
+        thread = threading.Thread(target=look, name="drivetrain-saved-step", daemon=True)
+        thread.start()
+        thread.join(_SAVED_SECONDS)
+        return steps[0] if steps else self._durable or 0
 
     def told(self) -> Snapshotted:
         """For the outside, by the rank that writes for all."""

@@ -137,7 +137,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
 
 def _host(url: str) -> str:
     """Nothing else of a URL is told: there may be secrets in it."""
-    return urlsplit(url).netloc
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _told(error: Exception) -> str:
