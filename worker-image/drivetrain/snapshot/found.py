@@ -144,17 +144,19 @@ class Found:
     def points(self, most: float = math.inf) -> list[Point]:
         """Where training can go on, at a step of at most `most`: of each base the last, the best first."""
         durable = self.durable()
+        ends: dict[int, int] = {}
+        """By step: the first one from there on that is not durable."""
+        for step in sorted(durable, reverse=True):
+            ends[step] = ends.get(step + 1, step + 1)
         found = []
         for base, manifest in self.bases.items():
             span = next((each for each in self.lineage if each.run == base.run), None)
             if span is None or str(base) in self.damaged or base.step < span.start or manifest["last"] > span.stop:
                 continue
-            step = base.step
-            while step in durable and step < most:
-                step += 1
+            step = ends.get(base.step, base.step)
+            step = int(most) if base.step <= most < step else step
             if manifest["last"] <= step <= most:
-                segments = {each: durable[each] for each in range(base.step, step)}
-                found.append(Point(step, base, manifest, segments))
+                found.append(Point(step, base, manifest, _Between(durable, base.step, step)))
         return sorted(found, key=lambda each: (-each.step, each.replayed))
 
     def reachable(self) -> list[tuple[int, int]]:
@@ -267,6 +269,25 @@ class _Segment:
     tables: dict[int, tuple[Key, ...]]
     frames: dict[int, Frame]
     """By step."""
+
+
+class _Between(Mapping[int, tuple[SegmentName, ...]]):
+    """The steps from `first` to before `last` of a table that many share: a thousand bases have as many steps each."""
+
+    def __init__(self, table: Mapping[int, tuple[SegmentName, ...]], first: int, last: int) -> None:
+        self._table = table
+        self._steps = range(first, last)
+
+    def __getitem__(self, step: int) -> tuple[SegmentName, ...]:
+        if step not in self._steps:
+            raise KeyError(step)
+        return self._table[step]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
 
 
 class Unreadable(Exception):
