@@ -7,6 +7,7 @@ does not find room meanwhile is given up, and whoever gave it is told.
 from __future__ import annotations
 
 import collections
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -128,3 +129,9 @@ def persistently(work: Callable[[], None], failed: Callable[[str], None], give_u
                 return False
             time.sleep(0.05)
         wait = min(_LONGEST_WAIT, 2 * wait)
+
+
+def say(failure: str, before: str | None) -> None:
+    """In the log of this rank: the job's condition has what rank 0 meets, and other ranks may see another storage."""
+    if failure != before:
+        print(f"drivetrain: snapshots: {failure}", file=sys.stderr, flush=True)

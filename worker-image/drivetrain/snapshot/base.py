@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from drivetrain.snapshot.background import Background, persistently
+from drivetrain.snapshot.background import Background, persistently, say
 from drivetrain.snapshot.codec import pack
 from drivetrain.snapshot.errors import Damaged, Missing, StorageError
 from drivetrain.snapshot.frames import Builder, sealed, unsealed
@@ -28,6 +28,8 @@ from drivetrain.snapshot.units import Unit
 PACK_BYTES: Final = 128 << 20
 _LOOK_SECONDS: Final = (0.2, 5.0)
 """Between two looks for other ranks' shares: at first, and at most."""
+_TELL_SECONDS: Final = 60.0
+"""After which it is told whose share has not come: that rank tells nobody what its storage says."""
 _WAIT_SECONDS: Final = 900.0
 """For a share of another rank; then there is no base, and the next one is tried."""
 
@@ -205,11 +207,16 @@ class Bases:
     def _share_of(self, share: _Share, rank: int) -> bytes | None:
         """What another rank says of its share; None if that does not come."""
         name, began, wait = share.name.share(rank, share.seat.world), time.monotonic(), _LOOK_SECONDS[0]
+        late = f"rank {rank} has not written its share of the base of step {share.name.step}: see its log"
         while True:
             try:
-                return self._storage.read(name)
+                found = self._storage.read(name)
+                if self.failure == late:
+                    self.failure = None
+                return found
             except Missing:
-                pass
+                if time.monotonic() - began > _TELL_SECONDS:
+                    self.failure = late
             except StorageError as error:
                 self.failure = str(error)
             until = time.monotonic() + wait
@@ -225,6 +232,7 @@ class Bases:
 
     def _persist(self, share: _Share, work: Callable[[], None]) -> bool:
         def failed(message: str) -> None:
+            say(message, self.failure)
             self.failure = message
 
         done = persistently(work, failed, lambda: self._is_over(share))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from drivetrain.snapshot.background import Background, persistently
+from drivetrain.snapshot.background import Background, persistently, say
 from drivetrain.snapshot.codec import Array, encode, pack
 from drivetrain.snapshot.frames import Builder
 from drivetrain.snapshot.keys import Key, Seat
@@ -222,6 +222,7 @@ class Log:
         chunks = builder.end()
 
         def failed(message: str) -> None:
+            say(message, self.failure)
             self.failure = message
             self.on_durable()
 

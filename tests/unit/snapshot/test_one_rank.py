@@ -1,0 +1,32 @@
+"""The storage refuses one rank only, and not the one that tells the job's condition: that is told, too."""
+
+from __future__ import annotations
+
+import pytest
+
+from drivetrain.snapshot import base
+from drivetrain.snapshot.keys import Seat
+from harness.patience import Patience
+from unit.snapshot.memory import Memory
+from unit.snapshot.ranks import Rank
+
+
+def test_it_is_told_who_has_not_written(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(base, "_TELL_SECONDS", 0.5)
+    refused = {"r1of2"}
+    storage = Memory(lambda name: "refuse" if any(each in name for each in refused) else None)
+    ranks = [Rank(storage, Seat(1, (0, 0), rank, 2)) for rank in range(2)]
+    for rank in ranks:
+        rank.base(0)
+        rank.step(0)
+    patience = Patience(20.0)
+    while ranks[0].bases.failure is None:
+        patience.check("a word of the rank that tells")
+    assert ranks[0].bases.failure == "rank 1 has not written its share of the base of step 0: see its log"
+    assert "No space left on device" in capfd.readouterr().err
+    refused.clear()
+    while ranks[0].bases.complete is None:
+        patience.check("the base")
+    assert ranks[0].bases.failure is None
+    for rank in ranks:
+        rank.end()
