@@ -6,7 +6,7 @@ import pytest
 
 from drivetrain.snapshot import base
 from drivetrain.snapshot.keys import Seat
-from harness.patience import Patience
+from harness.patience import until
 from unit.snapshot.memory import Memory
 from unit.snapshot.ranks import Rank
 
@@ -19,14 +19,11 @@ def test_it_is_told_who_has_not_written(monkeypatch: pytest.MonkeyPatch, capfd: 
     for rank in ranks:
         rank.base(0)
         rank.step(0)
-    patience = Patience(20.0)
-    while ranks[0].bases.failure is None:
-        patience.check("a word of the rank that tells")
+    until(lambda: ranks[0].bases.failure is not None, "a word of the rank that tells", 20.0)
     assert ranks[0].bases.failure == "rank 1 has not written its share of the base of step 0: see its log"
     assert "No space left on device" in capfd.readouterr().err
     refused.clear()
-    while ranks[0].bases.complete is None:
-        patience.check("the base")
+    until(lambda: ranks[0].bases.complete is not None, "the base", 60.0)
     assert ranks[0].bases.failure is None
     for rank in ranks:
         rank.end()
