@@ -201,6 +201,30 @@ def zero_a_bias(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, st
         model.get_parameter("last.bias").data.zero_()
 
 
+def forget_momentum(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """As ReLoRA does, and warm restarts."""
+    if step == 14:
+        for each in optimizer.state.values():
+            each["exp_avg"].zero_()
+
+
+def begin_state_anew(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if step == 14:
+        optimizer.state.clear()
+
+
+def new_head(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if step == 14:
+        torch.manual_seed(77)
+        old, new = model.get_submodule("last"), nn.Linear(16, 4)
+        model.add_module("last", new)
+        put = {id(a): b for a, b in zip(old.parameters(), new.parameters(), strict=True)}
+        for each in old.parameters():
+            optimizer.state.pop(each, None)
+        for group in optimizer.param_groups:
+            group["params"] = [put.get(id(each), each) for each in group["params"]]
+
+
 def evaluate(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     if step % 4 == 1:
         run.evaluate(Data(), forward)
@@ -253,6 +277,9 @@ CASES: dict[str, Case] = {
     "the rate is changed": Case(between=decay),
     "layers are frozen and unfrozen": Case(between=unfreeze),
     "a group is added": Case(between=grow, without_scale=True),
+    "moments are set to zero, once": Case(between=forget_momentum),
+    "the optimizer's state begins anew": Case(between=begin_state_anew),
+    "a layer is replaced": Case(between=new_head),
     "a buffer is changed": Case(between=move_buffers),
     "a bias is set through .data, once": Case(between=zero_a_bias),
     "an optimizer with state of its own": Case(optimizer=lambda p: Counting(p, 0.02, momentum=0.9)),

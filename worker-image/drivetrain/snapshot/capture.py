@@ -45,7 +45,7 @@ class _Share:
     ranges: list[Range]
     """All that it has."""
     tensors: list[int]
-    """Ids of what the optimizer had when `ranges` was made."""
+    """Ids of what model and optimizer had when `ranges` was made."""
     units: Iterator[tuple[int, int, int]]
     """Which of the ranges, and from where to where."""
     sizes: dict[str, int]
@@ -124,8 +124,8 @@ class Capture:
         self._bases.finish(share.sizes, self._position.step)
 
     def _is_current(self, share: _Share) -> bool:
-        """Whether what this rank has is still the same. Where the state was put together since (a file was written), the
-        optimizer has other tensors of it, and the ones that were here are old and have no state."""
+        """Whether what this rank has is still the same. Where the state was put together since (a file was written), or a
+        layer was replaced, there are other tensors of it, and the ones that were here are old and have no state."""
         tensors = self._tensors()
         if share.tensors != tensors:
             now = shared_out(held_by(self._strategy, share.seat.rank, share.seat.world))
@@ -135,7 +135,7 @@ class Capture:
         return True
 
     def _tensors(self) -> list[int]:
-        return list(map(id, parameters_of(self._strategy.optimizer)))
+        return list(map(id, [*self._strategy.model.parameters(), *parameters_of(self._strategy.optimizer)]))
 
     def _copies(self, range_: Range) -> int:
         """Of a parameter: itself, and what the optimizer has of each element."""

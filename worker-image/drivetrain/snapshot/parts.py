@@ -68,6 +68,8 @@ def held_by(strategy: Strategy, rank: int, world: int) -> list[Held]:
     if sharded is not None and sharded.idle:
         return []
     names, stand_ins = strategy.trained.names, strategy.trained.stand_ins
+    if sharded is None:  # the script may have replaced layers since the last step
+        names = {id(each): name for name, each in strategy.model.named_parameters()}
     own = {id(each): each for each in strategy.model.parameters()}
     found: list[Held] = []
     seen: set[int] = set()

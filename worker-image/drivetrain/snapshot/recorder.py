@@ -27,7 +27,7 @@ from drivetrain.snapshot.replays import differs
 from drivetrain.snapshot.storage import Storage
 from drivetrain.snapshot.tensors import dtype_name, flat_bytes
 from drivetrain.snapshot.units import Unit
-from drivetrain.snapshot.watch import Watch
+from drivetrain.snapshot.watch import States, Watch
 from drivetrain.state import TrainingState
 from drivetrain.update import Record, parameters_of
 from drivetrain_api.runtime import RuntimeSnapshots
@@ -92,7 +92,10 @@ class Recorder:
         self._base_due = False
         self._watch = Watch()
         self._watch_buffers = Watch()
+        self._states = States()
         self._touched = False
+        self._remade = False
+        """The script has changed what the optimizer keeps, or replaced parameters, since the last step."""
         self.scripted = False
         """The script changes parameters between the steps: they are written, too."""
         self._buffers_scripted = False
@@ -127,6 +130,7 @@ class Recorder:
             self._capture.give_up()
             self._watch.forget()
             self._watch_buffers.forget()
+            self._states.forget()
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
         whole = self.differs is not None
         ranges, keys = self._ranges_of(record, place) if not whole else ([], ())
@@ -205,6 +209,8 @@ class Recorder:
 
     def applied(self, step: int) -> None:
         """It was."""
+        self._remade = False
+        self._states.after(self._strategy.model, self._strategy.optimizer)
         if not self.scripted and self._pending is not None:
             self._touched = False
             self._watch.after(step, [*self._strategy.trained.every, *parameters_of(self._strategy.optimizer)])
@@ -214,12 +220,14 @@ class Recorder:
     def look_away(self) -> None:
         """What happens to parameters from now on (they are put together for a file) is not the script's doing."""
         self._touched |= self._watch.changed()
+        self._remade |= self._states.changed(self._strategy.model, self._strategy.optimizer)
         self._buffers_scripted |= self._buffers_changed()
 
     def look_again(self) -> None:
         """From now on it is."""
         self._watch.again()
         self._watch_buffers.again()
+        self._states.after(self._strategy.model, self._strategy.optimizer)
 
     def begin_again(self) -> None:
         """The ranks' state differed, and does not any more: what was copied of a base so far may be of either."""
@@ -262,6 +270,7 @@ class Recorder:
             self.scripted = True
             self._base_due |= self._strategy.sharded is None  # else other ranks may find out at other steps
             print("drivetrain: snapshots: the script changes parameters between steps; they are written with each step")
+        remade = same and (self._remade or self._states.changed(self._strategy.model, self._strategy.optimizer))
         told = b""
         if pending.seat.speaks:
             self._buffers_scripted = self._buffers_scripted or (same and self._buffers_changed())
@@ -278,7 +287,7 @@ class Recorder:
             pending.rows,
             told,
             self._values(pending) if self.scripted else (),
-            self._units(pending) if self.differs is not None else (),
+            self._units(pending) if self.differs is not None or remade else (),
         )
         put = self.log.put(pending.seat, slices, lambda: self._buffers.append(data))
         if not put:

@@ -7,7 +7,7 @@ numbers is added up after each step and once more before the next: another part 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -59,6 +59,45 @@ class Watch:
     def forget(self) -> None:
         """Others will be looked at."""
         self._tensors, self._views = (), None
+
+
+class States:
+    """Does the script change what the optimizer keeps, or replace parameters? By torch's counts, and by who they are."""
+
+    def __init__(self) -> None:
+        self._seen: list[Any] | None = None
+
+    def after(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """This is how they are now, and that is right."""
+        self._seen = _seen(model, optimizer)
+
+    def changed(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether something has happened to them since."""
+        if self._seen is None:
+            return False
+        now = _seen(model, optimizer)
+        return len(now) != len(self._seen) or any(
+            version != before or (one is not other and isinstance(one, torch.Tensor))
+            for (one, version), (other, before) in zip(now, self._seen, strict=True)
+        )
+
+    def forget(self) -> None:
+        """Others will be looked at."""
+        self._seen = None
+
+
+def _seen(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[Any, Any]]:
+    """The tensors themselves, so that no others get their ids."""
+    found: list[tuple[Any, Any]] = [(each, None) for each in model.parameters()]
+    for key, state in optimizer.state.items():
+        if isinstance(key, torch.Tensor):
+            found.append((key, tuple(state)))
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    found.append((value, value._version))
+                elif isinstance(value, (int, float, bool, str)):
+                    found.append((None, value))
+    return found
 
 
 class _Views:
