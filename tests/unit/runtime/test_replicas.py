@@ -158,6 +158,37 @@ def test_two_die_at_once_that_are_no_neighbours(stage: int) -> None:
     assert [each["sha256"] for each in found] == [each["sha256"] for each in undisturbed(case, 4)]
 
 
+class Grows(torch.optim.SGD):
+    """Keeps a tensor on itself, and changes it in place."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.scale = torch.ones(())
+
+    def step(self, closure: Any = None) -> Any:
+        self.scale.mul_(1.1)
+        for group in self.param_groups:
+            for each in group["params"]:
+                if each.grad is not None:
+                    each.grad *= self.scale
+        return super().step(closure)
+
+
+def grown(pipe: Pipe, deaths: Sequence[Death], rank: int, replicas: int) -> list[float]:
+    lead(pipe, deaths, rank)
+    torch.manual_seed(11)
+    case = SHARED.but(zero=1, steps=5, model="plain")
+    run = Run(replace(settings(case), replicas=replicas), None)
+    run.prepare(model=Net("plain"), optimizer=lambda parameters: Grows(parameters, 0.02), data=Numbers())
+    losses = [run.step(batch, forward(case)).loss for batch in run.batches()]
+    run.finish()
+    return losses
+
+
+def test_what_an_optimizer_changes_on_itself_it_changes_once_a_step() -> None:
+    assert Leader(grown, 2, (), (1,)).results() == Leader(grown, 2, (), (0,)).results()
+
+
 def test_the_copy_is_rounded_as_what_snapshots_write(tmp_path: Path) -> None:
     deaths = [Death(step + 1, point, step % 3) for step, point in enumerate(POINTS[3:])]
     case = SHARED.but(zero=2, steps=9)

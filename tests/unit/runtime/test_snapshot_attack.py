@@ -30,9 +30,7 @@ class Large(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(12, 600), nn.Tanh(), nn.Linear(600, 1200), nn.Tanh(), nn.Linear(1200, 5)
-        )
+        self.layers = nn.Sequential(nn.Linear(12, 600), nn.Tanh(), nn.Linear(600, 1200), nn.Tanh(), nn.Linear(1200, 5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.layers(x)
@@ -73,7 +71,7 @@ def saves(pipe: Pipe, zero: int, ports: dict[str, int], folder: Path) -> tuple[s
     if pipe.rank == 0:
         storage = Local(folder / "s")
         found = Found.of(storage)
-        assert all(SAVED < base["last"] for base in found.bases.values()), "the base was copied before the file"
+        assert all(base["last"] > SAVED for base in found.bases.values()), "the base was copied before the file"
         storage.delete([str(name) for name in found.segments if name.last >= BACK])
     Worlds.enter(ports["again"])
     run = run_of(zero, folder / "s")
@@ -89,7 +87,7 @@ def test_a_file_that_is_written_while_a_base_is_copied(zero: int, tmp_path: Path
 
 
 def drops(pipe: Pipe, folder: Path) -> tuple[int | None, int | None, int | None]:
-    """What is said to be durable, and what can be gone back to, where a step was lost while the only base was copied."""
+    """What is said to be durable, and what can be gone back to, if a step was lost while the only base was copied."""
     run = run_of(0, folder)
     assert run._snapshots is not None
     log = run._snapshots.recorder.log

@@ -1,5 +1,5 @@
-"""Objects that somebody has made by hand, with right checksums: whoever reads them neither goes round for ever nor reads
-anything that lies elsewhere."""
+"""Objects that somebody has made by hand, with right checksums: whoever reads them neither goes round for ever nor
+reads anything that lies elsewhere."""
 
 from __future__ import annotations
 

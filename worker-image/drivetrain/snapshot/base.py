@@ -78,8 +78,8 @@ class Bases:
         self.thread.put(lambda: self._begin(name, seat, small), len(small), anyway=True)
 
     def abandon(self) -> None:
-        """What has begun and is not complete never will be, also where all of it was handed over; nobody waits for other
-        ranks' shares of it."""
+        """What has begun and is not complete never will be, also if all was handed over; nobody waits for other ranks'
+        shares of it."""
         self._wrong = self._begun
 
     def skip(self, name: BaseName, seat: Seat) -> None:

@@ -124,7 +124,7 @@ class Capture:
         self._bases.finish(share.sizes, self._position.step)
 
     def _is_current(self, share: _Share) -> bool:
-        """Whether what this rank has is still the same. Where the state was put together since (a file was written), or a
+        """Whether what this rank has is the same. Where the state was put together since (a file was written), or a
         layer was replaced, there are other tensors of it, and the ones that were here are old and have no state."""
         tensors = self._tensors()
         if share.tensors != tensors:

@@ -195,8 +195,8 @@ class Snapshots:
         usable = [(step, base) for step, base, last in reached if step >= last]
         durable = max((step for step, _ in usable), default=None)
         if durable is not None:
-            newest = max(base for _, base in usable)
-            self._forget_bases(lambda base: base < newest)
+            first = max(base for _, base in usable)
+            self._forget_bases(lambda base: base < first)
         if durable != self._durable:
             self._durable, self._durable_since = durable, began
 

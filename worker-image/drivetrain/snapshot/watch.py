@@ -62,7 +62,7 @@ class Watch:
 
 
 class States:
-    """Does the script change what the optimizer keeps, or replace parameters? By torch's counts, and by who they are."""
+    """Does the script change what the optimizer keeps, or replace parameters? By counts of torch, and who they are."""
 
     def __init__(self) -> None:
         self._seen: list[Any] | None = None

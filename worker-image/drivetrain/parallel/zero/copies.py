@@ -13,7 +13,7 @@ import copy
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,9 +123,10 @@ class Copies:
         }
         self._state |= beside
         groups = [
-            {**group, "params": params} for group, params in zip(optimizer.param_groups, self._groups, strict=True)
+            {**group, **_copies(group), "params": params}
+            for group, params in zip(optimizer.param_groups, self._groups, strict=True)
         ]
-        vars(optimizer).update(param_groups=groups, state=self._state)
+        vars(optimizer).update(_copies(own), param_groups=groups, state=self._state)
         try:
             yield
         finally:
@@ -147,6 +148,11 @@ class Copies:
             f"{kept / 1e6:.1f} MB, and {gradients / 1e6:.1f} MB more to send in each step",
             flush=True,
         )
+
+
+def _copies(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the tensors in there, which may be changed in place."""
+    return {name: value.clone() for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 def distance(pods: Sequence[int]) -> int:
