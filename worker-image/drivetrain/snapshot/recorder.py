@@ -210,7 +210,7 @@ class Recorder:
     def applied(self, step: int) -> None:
         """It was."""
         self._remade = False
-        self._states.after(self._strategy.model, self._strategy.optimizer)
+        self._states.after(self._strategy.optimizer)
         if not self.scripted and self._pending is not None:
             self._touched = False
             self._watch.after(step, [*self._strategy.trained.every, *parameters_of(self._strategy.optimizer)])
@@ -220,14 +220,14 @@ class Recorder:
     def look_away(self) -> None:
         """What happens to parameters from now on (they are put together for a file) is not the script's doing."""
         self._touched |= self._watch.changed()
-        self._remade |= self._states.changed(self._strategy.model, self._strategy.optimizer)
+        self._remade |= self._states.changed(self._strategy.optimizer)
         self._buffers_scripted |= self._buffers_changed()
 
     def look_again(self) -> None:
         """From now on it is."""
         self._watch.again()
         self._watch_buffers.again()
-        self._states.after(self._strategy.model, self._strategy.optimizer)
+        self._states.after(self._strategy.optimizer)
 
     def begin_again(self) -> None:
         """The ranks' state differed, and does not any more: what was copied of a base so far may be of either."""
@@ -270,7 +270,7 @@ class Recorder:
             self.scripted = True
             self._base_due |= self._strategy.sharded is None  # else other ranks may find out at other steps
             print("drivetrain: snapshots: the script changes parameters between steps; they are written with each step")
-        remade = same and (self._remade or self._states.changed(self._strategy.model, self._strategy.optimizer))
+        remade = same and (self._remade or self._states.changed(self._strategy.optimizer) or self._are_others)
         told = b""
         if pending.seat.speaks:
             self._buffers_scripted = self._buffers_scripted or (same and self._buffers_changed())
@@ -293,6 +293,14 @@ class Recorder:
         if not put:
             self._pieces.forget()
             self._beside.forget()
+
+    @property
+    def _are_others(self) -> bool:
+        """The model has other parameters than when the step began."""
+        trained = self._strategy.trained
+        if self._strategy.sharded is not None or trained.change() is None:
+            return False
+        return list(map(id, self._strategy.model.parameters())) != list(map(id, trained.every))
 
     def _units(self, pending: _Pending) -> list[Unit]:
         """This rank's share of all state."""

@@ -6,6 +6,7 @@ numbers is added up after each step and once more before the next: another part 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -62,41 +63,43 @@ class Watch:
 
 
 class States:
-    """Does the script change what the optimizer keeps, or replace parameters? By counts of torch, and who they are."""
+    """Does the script change what the optimizer keeps? By counts of torch, and by who they are."""
 
     def __init__(self) -> None:
-        self._seen: list[Any] | None = None
+        self._values: list[Any] | None = None
+        """Themselves, so that no others get their ids."""
+        self._ids: list[int] = []
+        self._tensors: list[torch.Tensor] = []
+        self._versions: list[int] = []
 
-    def after(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def after(self, optimizer: torch.optim.Optimizer) -> None:
         """This is how they are now, and that is right."""
-        self._seen = _seen(model, optimizer)
+        values = _values_of(optimizer)
+        ids = list(map(id, values))
+        if self._values is None or ids != self._ids:
+            self._values, self._ids = values, ids
+            self._tensors = [each for each in values if isinstance(each, torch.Tensor)]
+        self._versions = list(map(_version, self._tensors))
 
-    def changed(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    def changed(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether something has happened to them since."""
-        if self._seen is None:
+        if self._values is None:
             return False
-        now = _seen(model, optimizer)
-        return len(now) != len(self._seen) or any(
-            version != before or (one is not other and isinstance(one, torch.Tensor))
-            for (one, version), (other, before) in zip(now, self._seen, strict=True)
-        )
+        return list(map(id, _values_of(optimizer))) != self._ids or list(map(_version, self._tensors)) != self._versions
 
     def forget(self) -> None:
         """Others will be looked at."""
-        self._seen = None
+        self._values = None
 
 
-def _seen(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[Any, Any]]:
-    """The tensors themselves, so that no others get their ids."""
-    found: list[tuple[Any, Any]] = [(each, None) for each in model.parameters()]
+_version = operator.attrgetter("_version")
+
+
+def _values_of(optimizer: torch.optim.Optimizer) -> list[Any]:
+    found: list[Any] = []
     for key, state in optimizer.state.items():
         if isinstance(key, torch.Tensor):
-            found.append((key, tuple(state)))
-            for value in state.values():
-                if isinstance(value, torch.Tensor):
-                    found.append((value, value._version))
-                elif isinstance(value, (int, float, bool, str)):
-                    found.append((None, value))
+            found += state.values()
     return found
 
 
