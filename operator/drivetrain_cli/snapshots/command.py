@@ -25,12 +25,13 @@ _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 _NEEDS: Final = {
     "list": ("output",),
     "verify": ("output",),
-    "prune": ("keep", "dry_run"),
+    "prune": ("keep", "unpin", "dry_run"),
     "export": ("step", "to", "format"),
     "restore": ("step", "name", "dry_run"),
 }
 """Flags that each of them has."""
 _FLAGS: Final = {"output": "-o", "keep": "--keep", "dry_run": "--dry-run", "step": "--step", "to": "--to"} | {
+    "unpin": "--unpin",
     "format": "--format",
     "name": "--as",
 }
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", choices=tuple(_NEEDS), default="list", help="default: %(default)s")
     parser.add_argument("-o", dest="output", choices=("table", "json"), help="list, verify: how it is printed")
     parser.add_argument("--keep", type=int, metavar="N", help="prune: newest bases that stay")
+    parser.add_argument(
+        "--unpin", action="store_true", default=None, help="prune: readers have no pins any more; if none is left"
+    )
     parser.add_argument("--dry-run", action="store_true", default=None, help="prune, restore: say what would be done")
     parser.add_argument("--step", type=int, help="export, restore: which (default: the newest)")
     parser.add_argument("--to", metavar="PATH", help="export: FILE.safetensors or a folder, in a volume of the pods")
@@ -85,6 +89,8 @@ def _tool(arguments: argparse.Namespace) -> list[str]:
         found.append("-q")  # a pod's log has both streams
     if arguments.keep is not None:
         found += ["--keep", str(arguments.keep)]
+    if arguments.unpin:
+        found.append("--unpin")
     if arguments.dry_run:
         found.append("--dry-run")
     if arguments.what == "export":

@@ -1,8 +1,12 @@
-"""A base that turns out to be wrong while it is written never becomes one."""
+"""A base that turns out to be wrong while it is written never becomes one; a restore that ends half-way is no start."""
 
 from __future__ import annotations
 
-from drivetrain.snapshot.found import Found
+import pytest
+
+from drivetrain.snapshot.beginning import best
+from drivetrain.snapshot.errors import StorageError
+from drivetrain.snapshot.found import Found, Point, Unreadable, begin_run
 from drivetrain.snapshot.frames import sealed
 from drivetrain.snapshot.keys import Seat
 from drivetrain.snapshot.names import run_name
@@ -24,3 +28,24 @@ def test_what_was_handed_over_before_ranks_were_found_to_differ() -> None:
         assert rank.bases.thread.drain(5.0)
         rank.end()
     assert {base.step for base in Found.of(storage).bases} == {1}
+
+
+def test_a_restore_that_ends_half_way_is_no_start_from_nothing() -> None:
+    storage = Memory()
+    rank = Rank(storage, Seat(begin_run(Found.of(storage), None, (1, 1)), (1, 1), 0, 1))
+    rank.base(0)
+    rank.step(0)
+    assert rank.log.flush(5.0)
+    assert rank.bases.thread.drain(5.0)
+    tried = []
+
+    def torn(found: Found, point: Point) -> None:
+        tried.append(point.step)
+        storage.objects = {name: data for name, data in storage.objects.items() if name.startswith("runs/")}
+        raise Unreadable("it went meanwhile")
+
+    with pytest.raises(StorageError, match="memory: what was being restored is gone"):
+        best(Found.of(storage), 0, 99, torn)
+    assert tried == [1]
+    assert best(Found.of(storage), 0, 99, torn) is None, "nothing was begun"
+    rank.end()

@@ -138,10 +138,10 @@ def test_pruning_says_what_goes_and_leaves_what_is_needed(folder: Path, capsys: 
     assert len(Local(folder).list("")) == 51
     pin = Pin(Local(folder), "test")
     pin.on(1, 5)
-    said(capsys, "prune", folder, "--keep", 2)
+    assert "1 readers have pins here" in said(capsys, "prune", folder, "--keep", 2)[2]
     assert Survey.of(Found.of(Local(folder))).steps == ((5, 16),), "somebody reads from step 5 on"
-    pin.off()
-    said(capsys, "prune", folder, "--keep", 2)
+    said(capsys, "prune", folder, "--keep", 2, "--unpin")
+    assert not Local(folder).list("pins/")
     assert Survey.of(Found.of(Local(folder))).steps == ((10, 16),)
     assert said(capsys, "verify", folder)[0] == OK
     assert said(capsys, "prune", folder, "--keep", 2)[1].startswith("0 objects")

@@ -45,7 +45,11 @@ def looked_at(storage: Storage) -> Found:
 
 
 def best(found: Found, least: float, most: float, restore: Callable[[Found, Point], None]) -> Point | None:
-    """Restore the last step from `least` to `most` that can be, going around what is damaged; None if there is none."""
+    """Restore the last step from `least` to `most` that can be, going around what is damaged; None if there is none.
+
+    Raises `StorageError` if a restore has ended half-way and there is no other: this process has parts of a state.
+    """
+    half = False
     for _ in range(_ATTEMPTS):
         point = found.verified(most)
         if point is None or point.step < least:
@@ -53,11 +57,13 @@ def best(found: Found, least: float, most: float, restore: Callable[[Found, Poin
         try:
             restore(found, point)
         except (Unreadable, Missing):  # deleted or damaged since it was verified
-            found = looked_at(found.storage)
+            found, half = looked_at(found.storage), True
         else:
             tell_damage(found)
             return point
     tell_damage(found)
+    if half:
+        raise StorageError(f"{found.storage}: what was being restored is gone, and no other step can be gone back to")
     return None
 
 

@@ -20,6 +20,7 @@ from drivetrain.snapshot.hand.run_script import exported
 from drivetrain.snapshot.hand.survey import Survey
 from drivetrain.snapshot.hand.table import size, told
 from drivetrain.snapshot.hand.verify import Progress, verified
+from drivetrain.snapshot.names import pinned
 from drivetrain.snapshot.prune import surplus
 from drivetrain.snapshot.storage import Storage
 from drivetrain.snapshot.storage.place import storage_at, storage_of
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
         if name == "prune":
             sub.add_argument("--keep", type=_at_least_one, required=True, metavar="N", help="newest bases that stay")
+            sub.add_argument("--unpin", action="store_true", help="delete the pins of readers first: if none is left")
             sub.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
         if name == "export":
             sub.usage = "drivetrain-snapshots export [STORAGE] [--step N] --to PATH [--format …] -- COMMAND …"
@@ -108,7 +110,12 @@ def _prune(given: argparse.Namespace) -> int:
         print(f"drivetrain: {storage}: no step can be gone back to; nothing is deleted", file=sys.stderr)
         return FAILED
     sizes = storage.list("")
-    gone = surplus(found, sizes, given.keep)
+    pins = [name for name in sizes if pinned(name) is not None]
+    if pins and not given.unpin:
+        told_ = f"{len(pins)} readers have pins here, which keep what they read; --unpin, if none of them is left"
+        print(f"drivetrain: {storage}: {told_}", file=sys.stderr)
+        pins = []
+    gone = [*pins, *surplus(found, sizes.keys() - pins, given.keep)]
     if not given.dry_run:
         storage.delete(gone)
     for name in sorted(gone)[:_SHOWN]:
