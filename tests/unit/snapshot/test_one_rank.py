@@ -24,6 +24,6 @@ def test_it_is_told_who_has_not_written(monkeypatch: pytest.MonkeyPatch, capfd: 
     assert "No space left on device" in capfd.readouterr().err
     refused.clear()
     until(lambda: ranks[0].bases.complete is not None, "the base", 60.0)
-    assert ranks[0].bases.failure is None
+    until(lambda: ranks[0].bases.failure is None, "no word of it any more", 20.0)
     for rank in ranks:
         rank.end()

@@ -112,8 +112,8 @@ def _prune(given: argparse.Namespace) -> int:
     sizes = storage.list("")
     pins = [name for name in sizes if pinned(name) is not None]
     if pins and not given.unpin:
-        told_ = f"{len(pins)} readers have pins here, which keep what they read; --unpin, if none of them is left"
-        print(f"drivetrain: {storage}: {told_}", file=sys.stderr)
+        kept = f"{len(pins)} readers have pins here, which keep what they read; --unpin, if none of them is left"
+        print(f"drivetrain: {storage}: {kept}", file=sys.stderr)
         pins = []
     gone = [*pins, *surplus(found, sizes.keys() - pins, given.keep)]
     if not given.dry_run:
