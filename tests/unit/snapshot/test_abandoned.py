@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from drivetrain.snapshot.beginning import best
+from drivetrain.snapshot.beginning import Pin, best
 from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.found import Found, Point, Unreadable, begin_run
 from drivetrain.snapshot.frames import sealed
 from drivetrain.snapshot.keys import Seat
-from drivetrain.snapshot.names import run_name
+from drivetrain.snapshot.names import pinned, run_name
 from unit.snapshot.memory import Memory
 from unit.snapshot.ranks import Rank
 
@@ -49,3 +49,14 @@ def test_a_restore_that_ends_half_way_is_no_start_from_nothing() -> None:
     assert tried == [1]
     assert best(Found.of(storage), 0, 99, torn) is None, "nothing was begun"
     rank.end()
+
+
+def test_a_pin_is_set_whatever_answers_are_lost_and_one_at_a_time() -> None:
+    answers = iter(["lose", "refuse", None, "lose", None])
+    pin = Pin(Memory(lambda name: next(answers, None)), "me")
+    pin.on(0, 0)
+    assert set(map(pinned, pin.storage.list("pins/"))) == {(0, 0)}
+    pin.on(1, 5)
+    assert set(map(pinned, pin.storage.list("pins/"))) == {(1, 5)}
+    pin.off()
+    assert not pin.storage.list("pins/")

@@ -16,7 +16,7 @@ from drivetrain.snapshot.errors import Missing, StorageError
 from drivetrain.snapshot.found import Found, Point, Unreadable
 from drivetrain.snapshot.frames import sealed
 from drivetrain.snapshot.names import RUNS, pin_name
-from drivetrain.snapshot.storage import Storage
+from drivetrain.snapshot.storage import Storage, write_own
 from drivetrain_api.runtime import RuntimeBranch
 
 T = TypeVar("T")
@@ -83,10 +83,11 @@ class Pin:
 
     def on(self, run: int, step: int) -> None:
         """From this step on. Raises `StorageError`."""
-        before, self.name = self.name, pin_name(run, step, secrets.token_hex(8))
-        self.storage.create(self.name, [sealed({"run": run, "step": step, "reader": self.reader})])
-        if before is not None:
-            self.storage.delete([before])
+        name = pin_name(run, step, secrets.token_hex(8))
+        text = sealed({"run": run, "step": step, "reader": self.reader})
+        persistently(lambda: write_own(self.storage, name, [text]))
+        self.off()
+        self.name = name
 
     def off(self) -> None:
         """It was read. What cannot be deleted counts for some hours (prune.py)."""

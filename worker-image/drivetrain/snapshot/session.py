@@ -76,6 +76,8 @@ class Snapshots:
         self._pin: Pin | None = None
         """On what this job is a branch of, until it has a base of its own."""
         self._pins = Pins()
+        self._looking: threading.Thread | None = None
+        """Asks the storage for `saved_step`."""
 
     # --- where it goes on from ----------------------------------------------------------------------------------------
 
@@ -140,15 +142,17 @@ class Snapshots:
     def saved_step(self) -> int:
         """The step that all could go back to; -1: none. Looks into the storage: if that does not answer soon, there may
         well be one, and whoever starts anew will ask for longer. The other ranks wait for this answer."""
+        if self._looking is not None and self._looking.is_alive():  # it hangs: one thread that does is enough
+            return self._durable or 0
         steps: list[int] = []
 
         def look() -> None:
             with contextlib.suppress(StorageError):
                 steps.append(max((point.step for point in Found.of(self._storage).points()), default=-1))
 
-        thread = threading.Thread(target=look, name="drivetrain-saved-step", daemon=True)
-        thread.start()
-        thread.join(_SAVED_SECONDS)
+        self._looking = threading.Thread(target=look, name="drivetrain-saved-step", daemon=True)
+        self._looking.start()
+        self._looking.join(_SAVED_SECONDS)
         return steps[0] if steps else self._durable or 0
 
     def told(self) -> Snapshotted:
