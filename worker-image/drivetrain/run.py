@@ -301,11 +301,11 @@ class Run:
                 with ours():
                     snapshots.recorder.look_again()
 
-    def _entering(self) -> None:
+    def _entering(self, *, ends: bool = False) -> None:
         """The script has come to its next step, or to its end: what came before is complete."""
         if self._snapshots is not None:
             with self._operations.subject.ours():
-                self._snapshots.entering()
+                self._snapshots.entering(ends=ends)
 
     def _skip(self, number: int) -> StepResult:
         made = self._prepared()
@@ -401,7 +401,7 @@ class Run:
         if self._finished or self._made is None:
             return
         self._finished = True
-        self._entering()
+        self._entering(ends=True)
         # Everybody passes here after its last operation: so all hold the last step, and it may be shown.
         self._operations.reduce(1, lambda: [1.0], Kind.FINISH)
         if self._snapshots is not None:

@@ -244,10 +244,12 @@ class Recorder:
 
     # --- the script has come to the next one --------------------------------------------------------------------------
 
-    def entering(self) -> None:
-        """A step is about to begin here, or the script has ended: what came before it is complete."""
+    def entering(self, *, ends: bool = False) -> None:
+        """A step is about to begin here, or the script `ends`: what came before it is complete."""
         began = time.perf_counter()
         self._complete()
+        if ends:
+            return  # a base that begins now, or one with a share left, would not be whole in time
         if self._base_due and self.seat is not None:
             self._begin_base(self.seat)
         self._capture.go_on()

@@ -132,12 +132,12 @@ class Snapshots:
         if self._strategy.sharded is not None:
             self.recorder.applied(step)
 
-    def entering(self) -> None:
-        """The script has come to its next step, or to its end."""
+    def entering(self, *, ends: bool = False) -> None:
+        """The script has come to its next step, or `ends`."""
         if self._newer is not None:
             raise Fenced(f"{self._storage}: {self._newer}")
         with torch.no_grad():
-            self.recorder.entering()
+            self.recorder.entering(ends=ends)
 
     def saved_step(self) -> int:
         """The step that all could go back to; -1: none. Looks into the storage: if that does not answer soon, there may
