@@ -274,8 +274,11 @@ class Run:
             self._shown.wait(last)
             return last
 
+        beside = self._snapshots.recorder.capture.beside if self._snapshots is not None else nullcontext
+
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
-            return made.attempt(transport, number, forward, change_pending)
+            with beside():
+                return made.attempt(transport, number, forward, change_pending)
 
         self._given_up = number
         return self._stepped(self._operations.step(number, attempt, made.training_step.restore))

@@ -54,6 +54,14 @@ class State:
     loss_scale: LossScale | None = None
 
 
+def multiplied(record: Record) -> Record:
+    """The same with gradients that need no factor any more: multiplied in place. What is skipped stays as it is."""
+    if record.skipped:
+        return record
+    _multiply([each for each in record.gradients if each is not None], record.factor)
+    return replace(record, factor=1.0)
+
+
 def apply(state: State, record: Record) -> None:
     """Make the update. Uses the record's gradients up: they are multiplied in place."""
     if record.buffers:
@@ -108,7 +116,7 @@ class Recording(Protocol):
         """The record as it will be written: what is applied is what is written."""
 
     def applying(self, record: Record) -> None:
-        """It is about to be applied."""
+        """It is about to be. Its gradients stay as they are until `applied`, if the optimizer leaves them so."""
 
     def applied(self, step: int) -> None:
         """It was; the script's share in it follows."""
@@ -181,12 +189,13 @@ class Update:
     def apply(self, record: Record) -> None:
         """Make the update of a step that was made here, so that its buffers are there. Raises `UsageError` if the
         outcome cannot be handed to a newcomer."""
-        if self.recording is not None:
-            self.recording.applying(record)
         if self.beside is not None and self.beside.of is not None and not record.skipped:
             gradients = self.beside.gradients
             with self.beside.updating():
                 _advance(self.state.optimizer, replace(record, gradients=gradients))
+        if self.recording is not None:
+            record = multiplied(record)
+            self.recording.applying(record)
         apply(self.state, replace(record, buffers={}))
         if self.recording is not None:
             self.recording.applied(record.step)

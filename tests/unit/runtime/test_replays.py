@@ -11,7 +11,7 @@ from torch import nn, optim
 
 from drivetrain.optim.lamb import Lamb
 from drivetrain.optim.lars import Lars
-from drivetrain.snapshot.replays import differs
+from drivetrain.snapshot.replays import tried
 from unit.runtime.test_snapshot_scripts import Counting, Hidden, Noisy, Secretive
 
 Make = Callable[[Any], optim.Optimizer]
@@ -82,7 +82,7 @@ def test_it_makes_the_same_bits_again(name: str, dtype: torch.dtype) -> None:
     model = nn.Linear(4, 3).to(dtype)
     optimizer, values = SAME[name](model.parameters()), model.weight.detach().clone()
     before = torch.get_rng_state()
-    assert differs(optimizer) is None
+    assert tried(optimizer).differs is None
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(model.weight, values), "it is tried on others"
 
@@ -90,4 +90,4 @@ def test_it_makes_the_same_bits_again(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", OTHER)
 def test_what_does_not_is_found_out(name: str) -> None:
     make, told = OTHER[name]
-    assert told in (differs(make(nn.Linear(4, 3).parameters())) or "")
+    assert told in (tried(make(nn.Linear(4, 3).parameters())).differs or "")

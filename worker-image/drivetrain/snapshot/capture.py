@@ -1,4 +1,4 @@
-"""How is a base copied? Some of it before each step, so that no step waits for much.
+"""How is a base copied? Some of it beside each step, before its update changes anything, so that no step waits for it.
 
 All ranks of a membership begin a base at the same step, each with its share of the parameters.
 """
@@ -6,8 +6,10 @@ All ranks of a membership begin a base at the same step, each with its share of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -21,6 +23,7 @@ from drivetrain.position import Position
 from drivetrain.snapshot import small
 from drivetrain.snapshot.base import Bases
 from drivetrain.snapshot.beside import Beside
+from drivetrain.snapshot.copying import Copying
 from drivetrain.snapshot.keys import Seat
 from drivetrain.snapshot.names import BaseName
 from drivetrain.snapshot.parts import Range, held_by, shared_out
@@ -31,9 +34,13 @@ from drivetrain.update import parameters_of
 
 UNIT_ELEMENTS: Final = 1 << 16
 STEP_BYTES: Final = 512 << 10
-"""Of a base, that are copied before a step at least. More where it would not be whole half-way to the next one."""
+"""Of a base, that are copied beside a step at least. More where it would not be whole half-way to the next one."""
 STEP_SHARE: Final = 0.005
 """Of a step's time that copying may take, where that is more."""
+
+
+OptimizerState = Mapping[Any, Any]
+"""By tensor, what it keeps of that, by name."""
 
 
 @dataclass(slots=True)
@@ -51,14 +58,27 @@ class _Share:
     sizes: dict[str, int]
     spread: bool
     pace: int
-    """Bytes before each step."""
+    """Bytes beside each step."""
+    left: int = 0
+    """Of these, in this step."""
+    until: float = 0.0
+    """When copying has taken its share of this step's time."""
+    done: bool = False
+    """All units are handed over."""
 
 
 class Capture:
     """Of the bases of one process."""
 
     def __init__(
-        self, bases: Bases, strategy: Strategy, state: TrainingState, position: Position, beside: Beside, every: int
+        self,
+        bases: Bases,
+        strategy: Strategy,
+        state: TrainingState,
+        position: Position,
+        beside: Beside,
+        copying: Copying,
+        every: int,
     ) -> None:
         """`every`: steps between two bases."""
         self._bases = bases
@@ -66,10 +86,18 @@ class Capture:
         self._state = state
         self._position = position
         self._beside = beside
+        self._copying = copying
         self._every = every
         self._share: _Share | None = None
         self._elementwise: bool | None = None
         self._entered: float | None = None
+        self._closing = False
+        """The trainer waits."""
+        self.hurries = False
+        """The end may come at any moment: what the first base of a membership still lacks is copied at once, because
+        without it nothing can be gone back to. Set from another thread."""
+        self._handed_over: Seat | None = None
+        """Where this rank's share of a base was, the newest that it was done with."""
 
     def give_up(self) -> None:
         """The membership has changed, or what was copied so far may be wrong: what was begun will not be whole."""
@@ -102,26 +130,60 @@ class Capture:
         self._share = _Share(name, seat, share, self._tensors(), units, sizes, spread, pace)
 
     def go_on(self) -> None:
-        """Copy some of it, or all of it at once."""
+        """A step begins. What may not be spread is copied at once."""
         share, began = self._share, time.perf_counter()
         lasted = began - self._entered if self._entered is not None else 0.0
         self._entered = began
-        if share is None:
+        if share is None or not self._check(share):
             return
-        if not self._is_current(share):
-            self.give_up()
+        share.left, share.until = share.pace, began + STEP_SHARE * lasted
+        if not share.spread or (self.hurries and share.seat != self._handed_over):
+            self._copy(share, self._strategy.optimizer.state, lambda: False)
+            self._finish(share)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Nothing of the state changes meanwhile: some of what is left is copied by another thread."""
+        share = self._share
+        if share is None or share.left <= 0 or not self._check(share):
+            yield
             return
-        left, until = share.pace, began + STEP_SHARE * lasted
+        self._closing = False
+        state = self._strategy.optimizer.state  # the script's forward function sees another, where that is shared out
+        self._copying.begin(lambda: self._copy(share, state, partial(self._is_enough, share)))
+        try:
+            yield
+        finally:
+            self._closing = True
+            self._copying.wait()
+            self._finish(share)
+
+    def _is_enough(self, share: _Share) -> bool:
+        """What the pace asks for is copied in any case, else the base might never be whole."""
+        over = share.left <= 0 and (self._closing or time.perf_counter() >= share.until)
+        return over or not self._bases.room(STEP_BYTES)
+
+    def _check(self, share: _Share) -> bool:
+        """Whether it goes on; else it is given up."""
+        if self._is_current(share):
+            return True
+        self.give_up()
+        return False
+
+    def _copy(self, share: _Share, state: OptimizerState, enough: Callable[[], bool]) -> None:
+        """Unit by unit, as they are now."""
         for number, first, last in share.units:
-            each = Range(share.ranges[number].held, first, last)
-            unit = unit_of(self._strategy, each, self._position.step)
+            unit = unit_of(state, Range(share.ranges[number].held, first, last), self._position.step)
             self._bases.add(unit)
-            left -= unit.bytes
-            paced = left <= 0 and time.perf_counter() >= until
-            if share.spread and (paced or not self._bases.room(STEP_BYTES)):
+            share.left -= unit.bytes
+            if enough():
                 return
-        self._share = None
-        self._bases.finish(share.sizes, self._position.step)
+        share.done = True
+
+    def _finish(self, share: _Share) -> None:
+        if share.done and share is self._share:
+            self._share, self._handed_over = None, share.seat
+            self._bases.finish(share.sizes, self._position.step)
 
     def _is_current(self, share: _Share) -> bool:
         """Whether what this rank has is the same. Where the state was put together since (a file was written), or a
@@ -167,13 +229,13 @@ class Capture:
         return self._elementwise
 
 
-def unit_of(strategy: Strategy, range_: Range, step: int) -> Unit:
+def unit_of(states: OptimizerState, range_: Range, step: int) -> Unit:
     """A copy of these elements and of what the optimizer has of them, as they are before this step."""
     held, inside = range_.held, slice(range_.first, range_.last)
     values = _values(held.flat(held.tensor.detach())[inside])
     state: dict[str, Values] = {}
     rest: dict[str, Any] = {}
-    names = strategy.optimizer.state.get(held.tensor, {}) if held.place >= 0 else {}
+    names = states.get(held.tensor, {}) if held.place >= 0 else {}
     for name, value in names.items():
         if is_like(name, value, held.tensor):
             state[name] = _values(held.flat(value)[inside])
@@ -184,4 +246,6 @@ def unit_of(strategy: Strategy, range_: Range, step: int) -> Unit:
 
 def _values(tensor: torch.Tensor) -> Values:
     """A copy."""
-    return Values(flat_bytes(tensor.detach().to("cpu", copy=True)), dtype_name(tensor.dtype))
+    found = flat_bytes(tensor)
+    shares = tensor.device.type == "cpu" and found.ctypes.data == tensor.data_ptr()
+    return Values(found.copy() if shares else found, dtype_name(tensor.dtype))

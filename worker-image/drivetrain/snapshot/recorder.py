@@ -7,9 +7,10 @@ look at what they have in common: a new membership, and the number of the step.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -20,10 +21,12 @@ from drivetrain.snapshot import small
 from drivetrain.snapshot.base import Bases
 from drivetrain.snapshot.beside import Beside
 from drivetrain.snapshot.capture import Capture, unit_of
+from drivetrain.snapshot.copying import Copying
+from drivetrain.snapshot.gradients import Slicer, round_to_bf16
 from drivetrain.snapshot.keys import Key, Seat
 from drivetrain.snapshot.log import Log, Rows, Slices, Written
 from drivetrain.snapshot.parts import Range, held_by, shared_out
-from drivetrain.snapshot.replays import differs
+from drivetrain.snapshot.replays import tried
 from drivetrain.snapshot.storage import Storage
 from drivetrain.snapshot.tensors import dtype_name, flat_bytes
 from drivetrain.snapshot.units import Unit
@@ -78,15 +81,21 @@ class Recorder:
         wait = _LONGEST_STALL if settings.when_slow == "wait" else 0.0
         self.log = Log(storage, settings.commit_seconds, _LOG_BYTES, wait)
         self.bases = Bases(storage, _BASE_BYTES)
-        self.blocked_seconds = 0.0
-        """By which training was held up, all in all."""
-        self.differs = differs(strategy.optimizer)
+        self._busy_seconds = 0.0
+        found = tried(strategy.optimizer)
+        self.differs = found.differs
         """Why the optimizer's state is written with each step instead of gradients; None: it is not."""
         if self.differs is not None:
             print(f"drivetrain: snapshots: {self.differs}: each step writes the state that it has made", flush=True)
         self._pieces = small.Pieces()
         self._beside = Beside(strategy, state, position)
-        self._capture = Capture(self.bases, strategy, state, position, self._beside, settings.base_every_steps)
+        self._copying = Copying()
+        self._slicer = Slicer(
+            strategy, self._copying, rounded=settings.precision == "bf16", used_up=found.changes_gradients
+        )
+        self.capture = Capture(
+            self.bases, strategy, state, position, self._beside, self._copying, settings.base_every_steps
+        )
         self._pending: _Pending | None = None
         self.seat: Seat | None = None
         self._base_due = False
@@ -101,9 +110,11 @@ class Recorder:
         self._buffers_scripted = False
         """The same of buffers; or the model has state that is neither."""
         self._has_buffers = False
-        self._ranges: tuple[tuple[object, ...], list[Range], tuple[Key, ...]] | None = None
-        self._buffers: list[torch.Tensor] = []
-        """To copy slices into: what the log has done with."""
+
+    @property
+    def blocked_seconds(self) -> float:
+        """By which training was held up, all in all."""
+        return self._busy_seconds + self._copying.waited_seconds
 
     # --- a step is applied --------------------------------------------------------------------------------------------
 
@@ -111,36 +122,35 @@ class Recorder:
         """With the gradient as it is written, and so applied: called on all ranks alike, in the membership in which it
         came about."""
         self._place = self._where()
-        if self.settings.precision == "bf16":
-            for each in record.gradients:
-                if each is not None:
-                    values = each._values() if each.is_sparse else each
-                    values.copy_(values.to(torch.bfloat16))
-        return record
+        if self.settings.precision != "bf16":
+            return record
+        # After clipping, because what is written is what the optimizer gets. What is skipped may be infinite.
+        factor = 1.0 if record.skipped else record.factor
+        round_to_bf16(record.gradients, factor)
+        return record if record.skipped else replace(record, factor=1.0)
 
     def applying(self, record: Record) -> None:
         """A step is about to be applied here: keep this rank's slice of it."""
         began = time.perf_counter()
-        epoch, rank, world = place = self._place
+        epoch, rank, world = self._place
         seat = Seat(self._position.run, epoch, rank, world)
         if seat != self.seat:
             self.seat, self._base_due = seat, True
             self._pieces.forget()
             self._beside.forget()
-            self._capture.give_up()
+            self.capture.give_up()
             self._watch.forget()
             self._watch_buffers.forget()
             self._states.forget()
         self._base_due |= (record.step + 1) % self.settings.base_every_steps == 0
         whole = self.differs is not None
-        ranges, keys = self._ranges_of(record, place) if not whole else ([], ())
-        views = [each.of(_given(record.gradients[each.held.place])) for each in ranges]
+        keys, data = self._slicer.take(record, rank, world, epoch) if not whole else ((), torch.empty(0))
         self._pending = _Pending(
             seat,
             record.step,
             keys,
-            self._copied(views),
-            self._rows(record, rank, world) if not whole else [],
+            data,
+            self._slicer.rows(record, rank, world) if not whole else [],
             {
                 "step": record.step,
                 "norm": record.norm,
@@ -152,63 +162,28 @@ class Recorder:
             },
             self._pieces.changed(self._beside.before()) if seat.speaks else {},
         )
-        self.blocked_seconds += time.perf_counter() - began
+        self._busy_seconds += time.perf_counter() - began
 
-    def _ranges_of(self, record: Record, place: Place) -> tuple[list[Range], tuple[Key, ...]]:
-        """Of the dense gradients that there are."""
-        epoch, rank, world = place
-        used = [each is not None and not each.is_sparse for each in record.gradients]
-        known = (rank, world, epoch, self._strategy.trained.digest, used)
-        if self._ranges is None or self._ranges[0] != known:
-            held = held_by(self._strategy, rank, world)
-            ranges = shared_out([each for each in held if each.place >= 0 and used[each.place]])
-            self._ranges = (known, ranges, tuple(each.key for each in ranges))
-        return self._ranges[1:]
+    def taken(self, step: int) -> None:
+        """The optimizer has done its part; its gradients may be used for something else."""
+        if self._slicer.taken():
+            return
+        self._leave_out()
+        who = type(self._strategy.optimizer).__name__
+        text = (
+            f"{who} changed gradients: step {step} is not written, and from now on they are copied before it has them"
+        )
+        print(f"drivetrain: snapshots: {text}", file=sys.stderr, flush=True)
 
-    def _copied(self, views: list[torch.Tensor]) -> torch.Tensor:
-        """In memory of their own, one after another."""
-        size = sum(each.numel() for each in views)
-        dtype = torch.bfloat16 if self.settings.precision == "bf16" else (views[0].dtype if views else torch.float32)
-        buffer = self._buffers.pop() if self._buffers else torch.empty(0, dtype=dtype)
-        if buffer.numel() != size or buffer.dtype != dtype:
-            buffer = torch.empty(size, dtype=dtype)
-        at = 0
-        if views and views[0].dtype == dtype and views[0].device == buffer.device:
-            torch.cat(views, out=buffer)
-        else:
-            for each in views:
-                buffer[at : at + each.numel()].copy_(each)
-                at += each.numel()
-        return buffer
-
-    def _rows(self, record: Record, rank: int, world: int) -> list[Rows]:
-        """Of sparse gradients, which all ranks have alike: each writes some of the tables."""
-        found: list[Rows] = []
-        if not any(each is not None and each.is_sparse for each in record.gradients):
-            return found
-        for each in held_by(self._strategy, rank, world):
-            gradient = record.gradients[each.place] if each.place >= 0 else None
-            if gradient is None or not gradient.is_sparse or each.place % world != rank:
-                continue
-            indices, values = gradient._indices(), gradient._values()
-            if self.settings.precision == "bf16":
-                values = values.to(torch.bfloat16)
-            found.append(
-                Rows(
-                    each.name,
-                    tuple(gradient.shape),
-                    flat_bytes(indices.clone()),
-                    indices.shape[0],
-                    indices.shape[1],
-                    flat_bytes(values.clone()),
-                    dtype_name(values.dtype),
-                    gradient.is_coalesced(),
-                )
-            )
-        return found
+    def _leave_out(self) -> None:
+        """The log has a gap, which the next base ends."""
+        self._pending = None
+        self._pieces.forget()
+        self._beside.forget()
 
     def applied(self, step: int) -> None:
         """It was."""
+        began = time.perf_counter()
         self._remade = False
         self._states.after(self._strategy.optimizer)
         if not self.scripted and self._pending is not None:
@@ -216,6 +191,7 @@ class Recorder:
             self._watch.after(step, [*self._strategy.trained.every, *parameters_of(self._strategy.optimizer)])
         if not self._buffers_scripted and self._has_buffers:
             self._watch_buffers.after(step, list(self._strategy.model.buffers()))
+        self._busy_seconds += time.perf_counter() - began
 
     def look_away(self) -> None:
         """What happens to parameters from now on (they are put together for a file) is not the script's doing."""
@@ -231,7 +207,7 @@ class Recorder:
 
     def begin_again(self) -> None:
         """The ranks' state differed, and does not any more: what was copied of a base so far may be of either."""
-        self._capture.give_up()
+        self.capture.give_up()
         self.bases.abandon()
         self._base_due = True
         # What one rank took for the script's doing may have been a bit that flipped there; else all find it again.
@@ -252,14 +228,14 @@ class Recorder:
             return  # a base that begins now, or one with a share left, would not be whole in time
         if self._base_due and self.seat is not None:
             self._begin_base(self.seat)
-        self._capture.go_on()
-        self.blocked_seconds += time.perf_counter() - began
+        self.capture.go_on()
+        self._busy_seconds += time.perf_counter() - began
 
     def _begin_base(self, seat: Seat) -> None:
         self._base_due = False
         self._has_buffers = next(self._strategy.model.buffers(), None) is not None
         self._buffers_scripted |= self._state.has_extra
-        self._capture.begin(seat, spread=not self.scripted)
+        self.capture.begin(seat, spread=not self.scripted)
 
     def _complete(self) -> None:
         pending, self._pending = self._pending, None
@@ -291,10 +267,9 @@ class Recorder:
             self._values(pending) if self.scripted else (),
             self._units(pending) if self.differs is not None or remade else (),
         )
-        put = self.log.put(pending.seat, slices, lambda: self._buffers.append(data))
+        put = self.log.put(pending.seat, slices, lambda: self._slicer.give_back(data))
         if not put:
-            self._pieces.forget()
-            self._beside.forget()
+            self._leave_out()
 
     @property
     def _are_others(self) -> bool:
@@ -307,7 +282,7 @@ class Recorder:
     def _units(self, pending: _Pending) -> list[Unit]:
         """This rank's share of all state."""
         share = shared_out(held_by(self._strategy, pending.seat.rank, pending.seat.world))
-        return [unit_of(self._strategy, each, pending.step + 1) for each in share]
+        return [unit_of(self._strategy.optimizer.state, each, pending.step + 1) for each in share]
 
     def _values(self, pending: _Pending) -> list[Written]:
         """This rank's share of all parameters, as the script has left them."""
@@ -333,9 +308,5 @@ class Recorder:
         """The process ends: the same, and the threads end."""
         done = self.log.end(seconds)
         self.bases.thread.end(0.5)
+        self._copying.end()
         return done
-
-
-def _given(gradient: torch.Tensor | None) -> torch.Tensor:
-    assert gradient is not None
-    return gradient

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -42,26 +43,37 @@ def attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
-def differs(optimizer: torch.optim.Optimizer) -> str | None:
-    """What shows that it does not make the same bits again; None: it does. Random numbers are left as they were."""
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What an optimizer was seen to do."""
+
+    differs: str | None
+    """What shows that it does not make the same bits again; None: it does."""
+    changes_gradients: bool
+    """It does in its step."""
+
+
+def tried(optimizer: torch.optim.Optimizer) -> Tried:
+    """Try it out. Random numbers are left as they were."""
     name, failure = type(optimizer).__name__, ""
     for sparse in (False, True):  # some know but one of the two
         try:
             with rng.stream(0), torch.enable_grad():
-                numbers, others = _tried(optimizer, sparse=sparse)
+                numbers, others, changes = _tried(optimizer, sparse=sparse)
         except Exception as error:  # noqa: BLE001  It is the script's code: whatever it raises, nothing is proved.
             failure = failure or f"{type(error).__name__}: {error}"
             continue
         if not others:
-            return None
-        return (
+            return Tried(None, changes)
+        text = (
             f"{name} made other bits of {others} of {numbers} numbers when it was tried to apply {_AFTER} steps again"
         )
-    return f"{name} could not be tried out: {failure}"
+        return Tried(text, changes)
+    return Tried(f"{name} could not be tried out: {failure}", changes_gradients=True)
 
 
-def _tried(optimizer: torch.optim.Optimizer, *, sparse: bool) -> tuple[int, int]:
-    """How many numbers there were, and how many of them differed."""
+def _tried(optimizer: torch.optim.Optimizer, *, sparse: bool) -> tuple[int, int, bool]:
+    """How many numbers there were, how many of them differed, and whether gradients did afterwards."""
     generator = torch.Generator().manual_seed(0)
     real = next(each for group in optimizer.param_groups for each in group["params"])
     dtype = real.dtype if real.dtype.is_floating_point else torch.float32
@@ -81,11 +93,17 @@ def _tried(optimizer: torch.optim.Optimizer, *, sparse: bool) -> tuple[int, int]
             groups.append({**copy.deepcopy(options), "params": mine})
         return like(optimizer, groups)
 
+    changed = 0
+
     def step(steps: range, one: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+        nonlocal changed
         for number in steps:
-            for parameter, gradient in zip(parameters, gradients[number], strict=True):
-                parameter.grad = gradient.to_sparse(1) if sparse else gradient.clone()
+            given = [each.to_sparse(1) if sparse else each.clone() for each in gradients[number]]
+            for parameter, gradient in zip(parameters, given, strict=True):
+                parameter.grad = gradient
             one.step()
+            if not sparse:
+                changed += sum(_others(one, each) for one, each in zip(gradients[number], given, strict=True))
 
     whole = made(first)
     step(range(_BEFORE), whole, first)
@@ -111,6 +129,7 @@ def _tried(optimizer: torch.optim.Optimizer, *, sparse: bool) -> tuple[int, int]
     return (
         sum(one.numel() for one, _ in tensors),
         sum(_others(one.detach(), other.detach()) for one, other in tensors),
+        changed > 0,
     )
 
 

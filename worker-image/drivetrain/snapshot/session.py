@@ -124,6 +124,7 @@ class Snapshots:
 
     def applied(self, step: int) -> None:
         """It was; the script's share in it, and what it does until the next step, follow."""
+        self.recorder.taken(step)
         if self._strategy.sharded is None:
             self.recorder.applied(step)
 
@@ -212,6 +213,7 @@ class Snapshots:
     def hurry(self) -> None:
         """The end may come at any moment: each step is written by itself from now on. Called from another thread."""
         self.recorder.log.hurry()
+        self.recorder.capture.hurries = True
 
     def flush(self, seconds: float) -> bool:
         """Have written what is complete. May be called from any thread."""

@@ -31,8 +31,8 @@ class Watch:
         self._views: _Views | None = None
 
     def after(self, step: int, tensors: Sequence[torch.Tensor]) -> None:
-        """A step has been applied: this is how they are."""
-        self._tensors, self._step = tensors, step
+        """A step has been applied: this is how they are. Some may be among them twice."""
+        self._tensors, self._step = list({id(each): each for each in tensors}.values()), step
         self.again()
 
     def again(self) -> None:
