@@ -12,7 +12,7 @@ from torch import nn, optim
 from drivetrain.optim.lamb import Lamb
 from drivetrain.optim.lars import Lars
 from drivetrain.snapshot.replays import tried
-from unit.runtime.test_snapshot_scripts import Counting, Hidden, Noisy, Secretive
+from unit.runtime.test_snapshot_scripts import Counting, Hidden, Noisy, Scales, Secretive
 
 Make = Callable[[Any], optim.Optimizer]
 
@@ -91,3 +91,9 @@ def test_it_makes_the_same_bits_again(name: str, dtype: torch.dtype) -> None:
 def test_what_does_not_is_found_out(name: str) -> None:
     make, told = OTHER[name]
     assert told in (tried(make(nn.Linear(4, 3).parameters())).differs or "")
+
+
+@pytest.mark.parametrize("make", [*SAME.values(), *(make for make, _ in OTHER.values()), lambda p: Scales(p, 0.02)])
+def test_whoever_changes_gradients_is_found_out(make: Make) -> None:
+    optimizer = make(nn.Linear(4, 3).parameters())
+    assert tried(optimizer).changes_gradients == (type(optimizer) in {Moment, Rounds, Broken, Scales})

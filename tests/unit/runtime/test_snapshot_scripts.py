@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ from drivetrain.optim.lamb import Lamb
 from drivetrain.optim.lars import Lars
 from drivetrain.run import Run
 from drivetrain.settings import Settings
+from drivetrain.snapshot.copying import Copying
 from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.found import Found
 from drivetrain.snapshot.storage.local import Local
 from drivetrain_api.runtime import RuntimeBranch, RuntimePrecision, RuntimeSnapshots, RuntimeTraining
 from unit.runtime.together import Pipe, together
 
+optim = torch.optim
 STEPS = 24
 BACK = (5, 17, 23)
 """Steps that are gone back to."""
@@ -98,6 +101,26 @@ class Noisy(torch.optim.AdamW):
                     each.add_(torch.randn_like(each), alpha=1e-3)
 
 
+class Scales(torch.optim.SGD):
+    """Changes gradients in place, as optimizers of old do."""
+
+    most = 0
+    """Only of tensors with more elements."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for each in group["params"]:
+                if each.grad is not None and each.numel() > self.most and each.numel() != 80 * 64:
+                    each.grad *= 0.9
+        return super().step(closure)
+
+
+class ScalesLarge(Scales):
+    """Not of those that it is tried on."""
+
+    most = 390
+
+
 class Secretive(torch.optim.SGD):
     """Keeps tensors of its own where nobody looks."""
 
@@ -154,6 +177,20 @@ class Average(nn.Module):
         for mine, each in zip(self.values, model.parameters(), strict=True):
             mine.lerp_(each, 0.1)
         self.much += 1
+
+
+def hooked(parameters: Any) -> torch.optim.Optimizer:
+    """With a hook of the script."""
+
+    def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for each in group["params"]:
+                if each.grad is not None:
+                    each.grad.data.mul_(0.7).add_(1e-3)
+
+    made = optim.AdamW(parameters, 0.02)
+    made.register_step_pre_hook(before)
+    return made
 
 
 Between = Callable[[Run, nn.Module, torch.optim.Optimizer, int], None]
@@ -249,7 +286,6 @@ class Case:
     precision: str = "exact"
 
 
-optim = torch.optim
 CASES: dict[str, Case] = {
     "AdamW": Case(),
     "AdamW, bf16 log": Case(precision="bf16"),
@@ -291,6 +327,9 @@ CASES: dict[str, Case] = {
     "an optimizer that adds noise, and weights are clipped": Case(
         optimizer=lambda p: Noisy(p, 0.02), between=clip_data, goes_on=False
     ),
+    "an optimizer that changes gradients": Case(optimizer=lambda p: Scales(p, 0.02, momentum=0.9)),
+    "an optimizer that changes gradients of large tensors": Case(optimizer=lambda p: ScalesLarge(p, 0.02)),
+    "a hook that changes gradients": Case(optimizer=hooked),
     "an optimizer with a secret": Case(optimizer=lambda p: Secretive(p, 0.02), goes_on=False),
     "evaluations": Case(between=evaluate),
     "batches are left out": Case(skips=True),
@@ -372,6 +411,34 @@ def compare(pipe: Pipe, name: str, folder: Path) -> dict[int, dict[int, tuple[st
 @pytest.mark.parametrize("name", CASES)
 def test_a_script_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
     (found,) = together(compare, 1, name, tmp_path)
+    assert found == {step: {} for step in BACK}
+
+
+LATE = (
+    *("AdamW", "AdamW, bf16 log", "AdamW, clipping, accumulation, schedule", "LAMB", "fp16", "sparse, SGD"),
+    *(each for each in CASES if "changes gradients" in each),
+    *("weights are clipped through .data", "layers are frozen and unfrozen", "a layer is replaced"),
+)
+
+
+def compare_late(pipe: Pipe, name: str, folder: Path) -> dict[int, dict[int, tuple[str, str]]]:
+    """The same where the thread that copies is slow to begin."""
+    begin = Copying.begin
+
+    def late(self: Copying, work: Callable[[], None]) -> None:
+        def slow() -> None:
+            time.sleep(0.01)
+            work()
+
+        begin(self, slow)
+
+    Copying.begin = late  # type: ignore[method-assign]
+    return compare(pipe, name, folder)
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_copies_that_are_late_are_right(name: str, tmp_path: Path) -> None:
+    (found,) = together(compare_late, 1, name, tmp_path)
     assert found == {step: {} for step in BACK}
 
 
