@@ -155,7 +155,12 @@ class Embedded:
     ) -> AsyncIterator[None]:
         assert self._client is not None
         self._count += 1
-        training = spec.training
+        training, kept = spec.training, spec.snapshots
+        snapshots = (
+            {}
+            if kept is None
+            else {"snapshots": {"storage": {"path": kept.storage}, "commitSeconds": int(kept.commit_seconds)}}
+        )
         body = {
             "apiVersion": "drivetrain.dev/v1alpha1",
             "kind": "TrainingJob",
@@ -171,8 +176,10 @@ class Embedded:
                     "batch": {"global": training.global_batch},
                     "clipNorm": training.clip_norm,
                     "deterministic": training.deterministic,
+                    "parallel": {"zero": training.zero},
                 },
-                "recovery": {"spares": spec.spares, "maxRestarts": 1000},
+                "recovery": {"spares": spec.spares, "maxRestarts": 1000, "replicas": spec.replicas},
+                **snapshots,
                 "podTemplate": {
                     "spec": {
                         "containers": [

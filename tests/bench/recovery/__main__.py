@@ -61,14 +61,14 @@ async def run_mode(mode: str, plane: Plane, arguments: argparse.Namespace) -> To
         totals.expected_hash, expected_loss = uninterrupted(spec)
     else:  # batch-norm sees a third of the batch: only an uninterrupted world of 3 compares
         quiet = Totals()
-        await one_job(plane, spec, [], chance, quiet, kill_last=False)
+        await one_job(plane, spec, [], chance, quiet, keeps=arguments.snapshots, kill_last=False)
         totals.problems += quiet.problems
         (expected_loss,) = quiet.losses or [float("nan")]
     jobs = 0
     while kinds and jobs < arguments.max_jobs:
         jobs += 1
         print(f"{mode} job {jobs}, {len(kinds)} faults to go, seed {arguments.seed}", flush=True)
-        await one_job(plane, spec, kinds, chance, totals)
+        await one_job(plane, spec, kinds, chance, totals, keeps=arguments.snapshots)
     mode_summary(mode, totals, expected_loss)
     return totals
 
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--zero", default="", help="these stages too, such as 1,2,3, each part with a copy")
     parser.add_argument("--zero-kills", type=int, default=20, help="of each stage")
     parser.add_argument("--only-zero", action="store_true", help="nothing but those")
+    parser.add_argument("--snapshots", action="store_true", help="every step is kept in a folder (spec.snapshots)")
     parser.add_argument("--max-jobs", type=int, default=40, help="in each mode")
     parser.add_argument("--steps", type=int, default=0, help=f"of each job; default: {STEPS}")
     parser.add_argument("--seed", type=int, default=20261121)

@@ -13,7 +13,7 @@ from bench.ledger import Ledger
 from bench.planes import Plane
 from bench.recovery.faults import Faults
 from bench.recovery.outcome import Outcome, Totals
-from drivetrain_api.runtime import RuntimeSpec
+from drivetrain_api.runtime import RuntimeSnapshots, RuntimeSpec
 
 SCRIPT = Path(__file__).parents[1] / "recovery_train.py"
 BATCH, SAMPLES = 48, 4800
@@ -23,13 +23,25 @@ END_SECONDS = 900
 
 
 async def one_job(
-    plane: Plane, spec: RuntimeSpec, kinds: list[str], chance: random.Random, totals: Totals, *, kill_last: bool = True
+    plane: Plane,
+    spec: RuntimeSpec,
+    kinds: list[str],
+    chance: random.Random,
+    totals: Totals,
+    *,
+    keeps: bool = False,
+    kill_last: bool = True,
 ) -> None:
-    """Start a job, take faults from `kinds`, kill once more at the very last step, and check everything at the end."""
+    """Start a job, take faults from `kinds`, kill once more at the very last step, and check everything at the end.
+    `keeps` each step in a folder."""
     steps = spec.training.steps
     assert steps is not None
     with tempfile.TemporaryDirectory(prefix="drivetrain-bench-") as name:
         folder = Path(name)
+        if keeps:
+            kept = folder / "snapshots"
+            kept.mkdir()
+            spec = spec.model_copy(update={"snapshots": RuntimeSnapshots(storage=str(kept), commit_seconds=0.0)})
         command = [sys.executable, "-m", "bench.recovery_train"]
         async with plane.job(folder, spec, command, {"BENCH_FOLDER": name}):
             faults = Faults(folder, plane, chance, totals)

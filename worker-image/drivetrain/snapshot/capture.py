@@ -171,9 +171,10 @@ class Capture:
         return False
 
     def _copy(self, share: _Share, state: OptimizerState, enough: Callable[[], bool]) -> None:
-        """Unit by unit, as they are now."""
+        """Unit by unit, as they are now. Whatever the script may use of them meanwhile, this is the runtime."""
         for number, first, last in share.units:
-            unit = unit_of(state, Range(share.ranges[number].held, first, last), self._position.step)
+            with torch._C.DisableTorchFunctionSubclass():
+                unit = unit_of(state, Range(share.ranges[number].held, first, last), self._position.step)
             self._bases.add(unit)
             share.left -= unit.bytes
             if enough():
