@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from drivetrain.snapshot.codec import decode, encode, pack, unpack
 from drivetrain.snapshot.errors import Damaged
-from drivetrain.snapshot.frames import Builder, read
+from drivetrain.snapshot.frames import Builder, read, unsealed
 
 DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 
@@ -81,3 +82,9 @@ def test_no_memory_is_allocated_for_what_cannot_be_there() -> None:
         unpack("z", frame, 1 << 40)
     zeros = bytes(1 << 24)
     assert unpack(*pack(zeros), len(zeros)) == zeros, "what compresses best"
+
+
+def test_a_header_that_is_nested_without_end_is_damaged() -> None:
+    text = b'{"a":' * 100_000
+    with pytest.raises(Damaged, match="no JSON"):
+        unsealed(text + b"\n%08x\n" % google_crc32c.value(text))

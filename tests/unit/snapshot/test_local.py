@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drivetrain.snapshot.errors import Exists, StorageError
+from drivetrain.snapshot.errors import Exists, Missing, StorageError
 from drivetrain.snapshot.storage import Dated, Storage
 from drivetrain.snapshot.storage.local import Local
 from storage.contract import StorageContract
@@ -105,3 +105,19 @@ def test_when_objects_were_written_is_known(tmp_path: Path) -> None:
     os.utime(tmp_path / "a" / "b", (5, 7))
     assert storage.modified("a/") == {"a/b": 7.0}
     assert isinstance(storage, Dated)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever may write to a shared folder may put anything there."""
+    storage = Local(tmp_path)
+    storage.create("log/one", [b"one"])
+    os.mkfifo(tmp_path / "log" / "pipe")
+    (tmp_path / "log" / "itself").symlink_to("itself")
+    (tmp_path / "log" / "nowhere").symlink_to("lost")
+    assert storage.list("log/") == {"log/one": 3}
+    with pytest.raises(StorageError, match="it is no file"):
+        storage.read("log/pipe")
+    with pytest.raises(StorageError, match="ELOOP"):
+        storage.read("log/itself")
+    with pytest.raises(Missing):
+        storage.read("log/nowhere")

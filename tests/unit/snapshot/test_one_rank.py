@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from drivetrain.snapshot import base
+from drivetrain.snapshot import base, log
 from drivetrain.snapshot.keys import Seat
 from harness.patience import until
 from unit.snapshot.memory import Memory
@@ -27,3 +29,22 @@ def test_it_is_told_who_has_not_written(monkeypatch: pytest.MonkeyPatch, capfd: 
     until(lambda: ranks[0].bases.failure is None, "no word of it any more", 20.0)
     for rank in ranks:
         rank.end()
+
+
+def test_a_storage_that_hangs_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "STALLED_SECONDS", 0.3)
+    goes_on = threading.Event()
+
+    def hang(name: str) -> str | None:
+        goes_on.wait(60.0)
+        return None
+
+    rank = Rank(Memory(hang), Seat(1, (0, 0), 0, 1))
+    assert rank.log.stalled is None
+    rank.step(0)
+    until(lambda: rank.log.stalled is not None, "a word of it", 20.0)
+    assert "no answer for more than" in (rank.log.stalled or "")
+    goes_on.set()
+    until(lambda: rank.log.stalled is None, "no word of it any more", 20.0)
+    assert rank.log.durable is not None
+    rank.end()

@@ -112,7 +112,7 @@ def read(data: bytes | memoryview) -> Iterator[Frame]:
 def _header(data: memoryview) -> dict[str, Any]:
     try:
         found = json.loads(bytes(data))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Damaged("a record's header is no JSON") from None
     if not isinstance(found, dict):
         raise Damaged("a record's header is no object")

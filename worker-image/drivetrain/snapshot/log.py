@@ -9,7 +9,8 @@ comes is of no use until the next base, and is written all the same: a reader se
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from drivetrain.snapshot.units import Unit
 
 SEGMENT_BYTES: Final = 64 << 20
 """A segment of more is written at once."""
+STALLED_SECONDS: Final = 10.0
+"""After which it is told that the storage does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class Log:
         """Steps for which there was no room."""
         self.failure: str | None = None
         """What the storage said last, if it failed."""
+        self._asked_since: float | None = None
         self.on_durable: Callable[[], None] = lambda: None
         """Called in the thread."""
         self._thread = Background("drivetrain-log", most_bytes, self._look)
@@ -125,6 +129,13 @@ class Log:
     def waiting_bytes(self) -> int:
         """Backlog."""
         return self._thread.waiting_bytes
+
+    @property
+    def stalled(self) -> str | None:
+        """What to tell of a storage that has not answered for long: a network file system may hang for ever."""
+        since = self._asked_since
+        hangs = since is not None and time.monotonic() - since >= STALLED_SECONDS
+        return f"{self._storage}: no answer for more than {STALLED_SECONDS:.0f} s" if hangs else None
 
     def put(self, seat: Seat, slices: Slices, encoded: Callable[[], None] = lambda: None) -> bool:
         """Have them written. False if there was no room: the step will be missing. `encoded` is called in the thread
@@ -224,11 +235,13 @@ class Log:
         def failed(message: str) -> None:
             say(message, self.failure)
             self.failure = message
-            self.on_durable()
+            self._tell()
 
-        if not persistently(
-            lambda: write_own(self._storage, str(name), chunks), failed, lambda: self._thread.ended or self._crowded
-        ):
+        def write() -> None:
+            with self._asking():
+                write_own(self._storage, str(name), chunks)
+
+        if not persistently(write, failed, lambda: self._thread.ended or self._crowded):
             self.dropped += segment.last - segment.first + 1
             return
         self.failure = None
@@ -236,7 +249,19 @@ class Log:
         before = self.durable
         follows = before is not None and before.last + 1 == segment.first
         self.durable = Durable(before.since if before is not None and follows else segment.first, segment.last)
-        self.on_durable()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._asking():
+            self.on_durable()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._asked_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_since = None
 
     @property
     def _crowded(self) -> bool:

@@ -160,7 +160,12 @@ class Snapshots:
         """For the outside, by the rank that writes for all."""
         log, bases = self.recorder.log, self.recorder.bases
         defect = log.defect or bases.thread.defect
-        failure = log.failure or bases.failure or (None if defect is None else f"{type(defect).__name__}: {defect}")
+        failure = (
+            log.failure
+            or log.stalled
+            or bases.failure
+            or (None if defect is None else f"{type(defect).__name__}: {defect}")
+        )
         return Snapshotted(
             durable=self._durable,
             age_seconds=time.monotonic() - self._durable_since if self._durable is not None else None,

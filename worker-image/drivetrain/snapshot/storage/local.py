@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -49,12 +50,17 @@ class Local:
             raise StorageError(f"cannot write {path}: {_told(error)}") from error
 
     def read(self, name: str) -> bytes:
+        path = self._folder / name
         try:
-            return (self._folder / name).read_bytes()
+            # Nobody waits for a pipe's other end, or for what a device may have.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise StorageError(f"cannot read {path}: it is no file")
+                return file.read()
         except FileNotFoundError:
-            raise Missing(f"there is no {self._folder / name}") from None
+            raise Missing(f"there is no {path}") from None
         except OSError as error:
-            raise StorageError(f"cannot read {self._folder / name}: {_told(error)}") from error
+            raise StorageError(f"cannot read {path}: {_told(error)}") from error
 
     def list(self, prefix: str) -> dict[str, int]:
         begin = self._folder / prefix.rpartition("/")[0]
@@ -71,9 +77,15 @@ class Local:
                 name = str(Path(folder, file).relative_to(self._folder))
                 if name.startswith(prefix) and not file.startswith(TEMPORARY):
                     try:
-                        found[name] = Path(folder, file).stat().st_size
+                        about = Path(folder, file).stat()
                     except FileNotFoundError:
                         continue
+                    except OSError as error:
+                        if error.errno == errno.ELOOP:  # a link to itself
+                            continue
+                        raise StorageError(f"cannot look at {Path(folder, file)}: {_told(error)}") from error
+                    if stat.S_ISREG(about.st_mode):
+                        found[name] = about.st_size
         return found
 
     def delete(self, names: Sequence[str]) -> None:
