@@ -140,3 +140,23 @@ def test_a_membership_does_not_wait_for_a_storage_that_stands_still(tmp_path: Pa
     ((took, step),) = together(stalled, 1, tmp_path)
     assert step == 0
     assert took < 10
+
+
+def hurries(pipe: Pipe, folder: Path, at: int) -> int:
+    """From which step on the first base is whole, if the pod is told before step `at` that it has to leave."""
+    run = run_of(0, folder)
+    assert run._snapshots is not None
+    for batch in run.batches():
+        if batch.step == at:
+            run._snapshots.hurry()
+        run.step(batch, loss)
+    run.finish()
+    assert run._snapshots.recorder.bases.thread.drain(30.0)
+    (base,) = Found.of(Local(folder)).bases.values()
+    return int(base["last"])
+
+
+def test_a_pod_that_has_to_leave_copies_what_the_first_base_lacks_at_once(tmp_path: Path) -> None:
+    (hurried,) = together(hurries, 1, tmp_path / "hurries", 3)
+    (never,) = together(hurries, 1, tmp_path / "never", STEPS)
+    assert hurried == 3 < never
