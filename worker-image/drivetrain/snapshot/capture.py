@@ -134,10 +134,10 @@ class Capture:
         share, began = self._share, time.perf_counter()
         lasted = began - self._entered if self._entered is not None else 0.0
         self._entered = began
-        if share is None or not self._check(share):
+        if share is None:
             return
         share.left, share.until = share.pace, began + STEP_SHARE * lasted
-        if not share.spread or (self.hurries and share.seat != self._handed_over):
+        if (not share.spread or (self.hurries and share.seat != self._handed_over)) and self._check(share):
             self._copy(share, self._strategy.optimizer.state, lambda: False)
             self._finish(share)
 

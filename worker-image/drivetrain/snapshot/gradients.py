@@ -6,17 +6,19 @@ for nothing.
 
 from __future__ import annotations
 
+import operator
 from typing import Final
 
 import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
+from drivetrain import only_update
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.snapshot.copying import Copying
 from drivetrain.snapshot.keys import Key
 from drivetrain.snapshot.log import Rows
-from drivetrain.snapshot.parts import Range, held_by, shared_out
+from drivetrain.snapshot.parts import held_by, shared_out
 from drivetrain.snapshot.tensors import dtype_name, flat_bytes
 from drivetrain.update import Gradients, Record
 
@@ -35,7 +37,14 @@ class Slicer:
         self._rounded = rounded
         self.used_up = used_up
         """So they are copied before it has them."""
-        self._ranges: tuple[tuple[object, ...], list[Range], tuple[Key, ...]] | None = None
+        self._known: tuple[object, ...] = ()
+        """Of what the next four are."""
+        self._given: Gradients = ()
+        self._keys: tuple[Key, ...] = ()
+        self._views: list[torch.Tensor] = []
+        self._plain = False
+        self._come_and_go = False
+        """Gradients are others in each step: what is known of the last ones would keep their memory."""
         self._buffers: list[torch.Tensor] = []
         """To copy into: what the log has done with."""
         self._read: list[torch.Tensor] = []
@@ -45,10 +54,9 @@ class Slicer:
     def take(self, record: Record, rank: int, world: int, epoch: object) -> tuple[tuple[Key, ...], torch.Tensor]:
         """This rank's slice of the dense gradients there are: keys, and memory that they will be in, one after another.
         The gradients stay as they are until `taken`, but for what the optimizer does."""
-        ranges, keys = self._ranges_of(record, rank, world, epoch)
-        views = [each.of(_given(record.gradients[each.held.place])) for each in ranges]
+        keys, views = self._views_of(record, rank, world, epoch)
         buffer = self._buffer(views)
-        in_front = self.used_up or _has_hooks(self._strategy.optimizer) or not _are_plain(views, buffer.dtype)
+        in_front = self.used_up or _has_hooks(self._strategy.optimizer) or not self._plain
         if in_front:
             _copy_now(views, buffer)
         else:
@@ -61,6 +69,8 @@ class Slicer:
         gradients were changed meanwhile. That is found out once."""
         self._copying.wait()
         read, self._read = self._read, []
+        if self._come_and_go:
+            self._known, self._given, self._views = (), (), []
         if [each._version for each in read] == self._versions[: len(read)]:
             return True
         self.used_up = True
@@ -96,14 +106,21 @@ class Slicer:
             )
         return found
 
-    def _ranges_of(self, record: Record, rank: int, world: int, epoch: object) -> tuple[list[Range], tuple[Key, ...]]:
-        used = [each is not None and not each.is_sparse for each in record.gradients]
-        known = (rank, world, epoch, self._strategy.trained.digest, used)
-        if self._ranges is None or self._ranges[0] != known:
-            held = held_by(self._strategy, rank, world)
-            ranges = shared_out([each for each in held if each.place >= 0 and used[each.place]])
-            self._ranges = (known, ranges, tuple(each.key for each in ranges))
-        return self._ranges[1:]
+    def _views_of(
+        self, record: Record, rank: int, world: int, epoch: object
+    ) -> tuple[tuple[Key, ...], list[torch.Tensor]]:
+        """Of gradients: they are mostly the tensors that they were in the step before."""
+        given, known = record.gradients, (rank, world, epoch, self._strategy.trained.digest)
+        if known == self._known and len(given) == len(self._given) and all(map(operator.is_, given, self._given)):
+            return self._keys, self._views
+        self._come_and_go |= known == self._known and len(given) == len(self._given)
+        used = [each is not None and not each.is_sparse for each in given]
+        held = held_by(self._strategy, rank, world)
+        ranges = shared_out([each for each in held if each.place >= 0 and used[each.place]])
+        self._known, self._given, self._keys = known, given, tuple(each.key for each in ranges)
+        self._views = [each.of(_given(given[each.held.place])) for each in ranges]
+        self._plain = _are_plain(self._views, torch.bfloat16 if self._rounded else None)
+        return self._keys, self._views
 
     def _buffer(self, views: list[torch.Tensor]) -> torch.Tensor:
         size = sum(each.numel() for each in views)
@@ -124,27 +141,31 @@ def round_to_bf16(gradients: Gradients, factor: float) -> None:
 
 
 def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    """The script's, before or after an update: they may do anything to gradients."""
-    return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
+    """The script's, before or after an update: they may do anything to gradients. (Ours looks at whose step it is.)"""
+    hooks = (
+        *optimizer._optimizer_step_pre_hooks.values(),
+        *optimizer._optimizer_step_post_hooks.values(),
+        *torch_optimizer._global_optimizer_pre_hooks.values(),
+        *torch_optimizer._global_optimizer_post_hooks.values(),
     )
+    return any(each.__module__ != only_update.__name__ for each in hooks)
 
 
-def _are_plain(views: list[torch.Tensor], dtype: torch.dtype) -> bool:
-    """Whether their bytes are those to be written, or half of them."""
+def _are_plain(views: list[torch.Tensor], dtype: torch.dtype | None) -> bool:
+    """Whether their bytes are those to be written, or half of them. `dtype`: what they become; None: what they are."""
     return all(
         each.device.type == "cpu"
         and each.is_contiguous()
-        and (each.dtype == dtype or (each.dtype is torch.float32 and dtype is torch.bfloat16))
+        and (each.dtype == (dtype or views[0].dtype) or (each.dtype is torch.float32 and dtype is torch.bfloat16))
         for each in views
     )
 
 
 def _copy(views: list[torch.Tensor], buffer: torch.Tensor) -> None:
     """Their bytes, or of float32 what bfloat16 has of it."""
+    if torch.get_num_threads() == 1 and views and views[0].dtype == buffer.dtype:
+        torch.cat(views, out=buffer)  # at once, so that the trainer need not wait for the interpreter's lock
+        return
     target, at = flat_bytes(buffer), 0
     for each in views:
         last = at + each.numel() * buffer.element_size()

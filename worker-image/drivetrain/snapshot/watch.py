@@ -14,7 +14,7 @@ import torch
 
 from drivetrain.memory_format import flat_in, order_of
 
-_PARTS: Final = 16
+_PARTS: Final = 32
 _SMALL: Final = 4096
 """Elements; of so few all are added up each time."""
 _WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
