@@ -57,6 +57,8 @@ class _Share:
     """Which of the ranges, and from where to where."""
     sizes: dict[str, int]
     spread: bool
+    aside: bool
+    """It may be copied by another thread: on a device that would get in the way of graphs that are captured."""
     pace: int
     """Bytes beside each step."""
     left: int = 0
@@ -127,25 +129,29 @@ class Capture:
             for first in (range(each.first, each.last, UNIT_ELEMENTS) or (each.first,))  # also of one without elements
         )
         spread = spread and self._is_elementwise()
-        self._share = _Share(name, seat, share, self._tensors(), units, sizes, spread, pace)
+        aside = all(each.held.tensor.device.type == "cpu" for each in share)
+        self._share = _Share(name, seat, share, self._tensors(), units, sizes, spread, aside, pace)
 
     def go_on(self) -> None:
-        """A step begins. What may not be spread is copied at once."""
+        """A step begins. What may not be spread is copied at once, what may not be copied aside bit by bit."""
         share, began = self._share, time.perf_counter()
         lasted = began - self._entered if self._entered is not None else 0.0
         self._entered = began
         if share is None:
             return
         share.left, share.until = share.pace, began + STEP_SHARE * lasted
-        if (not share.spread or (self.hurries and share.seat != self._handed_over)) and self._check(share):
-            self._copy(share, self._strategy.optimizer.state, lambda: False)
+        whole = not share.spread or (self.hurries and share.seat != self._handed_over)
+        if (whole or not share.aside) and self._check(share):
+            self._closing = False
+            enough = (lambda: False) if whole else partial(self._is_enough, share)
+            self._copy(share, self._strategy.optimizer.state, enough)
             self._finish(share)
 
     @contextmanager
     def beside(self) -> Iterator[None]:
         """Nothing of the state changes meanwhile: some of what is left is copied by another thread."""
         share = self._share
-        if share is None or share.left <= 0 or not self._check(share):
+        if share is None or not share.aside or share.left <= 0 or not self._check(share):
             yield
             return
         self._closing = False
