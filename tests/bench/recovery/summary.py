@@ -28,11 +28,14 @@ def mode_summary(mode: str, totals: Totals, expected_loss: float) -> None:
         if not abs(loss - expected_loss) <= LOSS_BAND
     ]
     totals.problems += band
+    members = f"members equal in {totals.equal_members}/{totals.jobs} jobs, "
+    members += f"bitwise as uninterrupted {totals.bitwise}/{totals.jobs}"
+    if mode.startswith("zero"):
+        members = "each member has a part of the state"
     print(
         f"{mode}: {len(totals.outcomes)} faults in {totals.jobs} jobs, counts {dict(totals.counts)}, "
         f"survivors {totals.survivors} (changed {totals.survivors_changed}), "
-        f"members equal in {totals.equal_members}/{totals.jobs} jobs, "
-        f"bitwise as uninterrupted {totals.bitwise}/{totals.jobs}, "
+        f"{members}, "
         f"final loss {[round(loss, 4) for loss in totals.losses]} "
         f"(uninterrupted {expected_loss:.4f}, band {LOSS_BAND}), "
         f"largest rank {max(totals.peak_mb, default=0)} MB"
