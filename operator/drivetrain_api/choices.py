@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+RuntimeName = Literal["auto", "drivetrain", "torchrun"]
 OptimizerName = Literal["lamb", "lars", "adamw", "sgd"]
 RateScaling = Literal["none", "linear", "sqrt"]
 CompressionName = Literal["bf16", "int8", "int4", "powersgd", "topk", "auto"]

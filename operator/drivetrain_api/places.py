@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -10,6 +10,11 @@ from drivetrain_api.bounds import MAX_MEMBERS, Count, Number, Seconds, Sentence,
 
 Short = Annotated[str, AfterValidator(lambda text: text[-200:])]
 """Cut, not refused: the end of a line's name is what tells it from others."""
+
+
+STOCK: Final = "stock"
+"""`Place.operation` of a process that runs a script which says nothing of its steps, and starts it anew in each
+membership (ADR 0045)."""
 
 
 class _Part(BaseModel):
@@ -20,7 +25,8 @@ class Place(_Part):
     """Where a rank's script is. Durations, never times: the clocks of two machines are not compared."""
 
     operation: Short
-    """batch, step, skip, reduce, evaluate, save or finish; script between them, empty if the runtime did not say."""
+    """batch, step, skip, reduce, evaluate, save or finish; script between them, empty if the runtime did not say;
+    `STOCK` of a script that never will."""
     step: Number = -1
     """The step that it is about; -1 if unknown."""
     line: Short = ""

@@ -60,10 +60,12 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None, own: str
     job's own folder among others' snapshots."""
     frozen = resolved or resolve(spec)
     return RuntimeSpec(
+        runtime=spec.runtime,
         workers=target_workers(spec),
         min_workers=minimum_workers(spec),
         processes_per_worker=frozen.processes_per_worker,
         spares=spec.recovery.spares,
+        max_restarts=spec.recovery.max_restarts,
         replicas=spec.recovery.replicas if _is_shared_out(spec.training) else 0,
         fence_seconds=float(spec.recovery.fence_seconds),
         check_every_steps=spec.recovery.check_every_steps,

@@ -5,11 +5,11 @@ see the object as the API server does, with defaults filled in. But it also judg
 they are written: so on a node whose default is {} an expression must not read a field without `has`.
 tests/unit/api/cases.py holds the cases that both must decide alike.
 
-Immutable once started: whatever running processes were started with or agreed on (image, command, script, training,
-processes, GPUs, spares, replicas, fenceSeconds). A change would make members disagree, or be ignored by survivors,
-which never restart. "Started" is status.startTime, which a suspended job has not; so all of it can change while
-suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the point of being
-elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the
+Immutable once started: whatever running processes were started with or agreed on (image, command, script, runtime,
+training, processes, GPUs, spares, replicas, fenceSeconds). A change would make members disagree, or be ignored by
+survivors, which never restart. "Started" is status.startTime, which a suspended job has not; so all of it can change
+while suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the point of
+being elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the
 coordinator is told it), network (policies hold for pods that run), podTemplate and coordinator (for pods created
 afterwards).
 """
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from drivetrain_api.rule import Json, Rule
+from drivetrain_api.runtime_rules import RUNTIME_RULES
 from drivetrain_api.snapshot_rules import SNAPSHOT_RULES
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.training import Training
@@ -166,6 +167,7 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: self["minWorkers"] <= self["maxWorkers"],
     ),
     *SNAPSHOT_RULES,
+    *RUNTIME_RULES,
     Rule(
         name="microbatches-fit-batch",
         path="spec.training.batch",
@@ -343,6 +345,7 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda self, _: not self["deterministic"] or self["precision"]["reduce"] == "fp32",
     ),
     _immutable("image", "survivors keep the image they run"),
+    _immutable("runtime", "its processes run in that way"),
     _immutable("command", "survivors keep running theirs", optional=True),
     _immutable("script", "survivors keep running theirs", optional=True),
     _immutable("gpusPerWorker", "pods cannot be resized"),

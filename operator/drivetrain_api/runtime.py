@@ -11,6 +11,7 @@ from drivetrain_api.choices import (
     FloatName,
     OptimizerName,
     RateScaling,
+    RuntimeName,
     ScheduleName,
     SnapshotPrecision,
     VerifyName,
@@ -137,10 +138,14 @@ class RuntimeTraining(_Runtime):
 class RuntimeSpec(_Runtime):
     """One job's runtime settings."""
 
+    runtime: RuntimeName = "drivetrain"
+    """How ranks are started. Operators that do not know it mean this."""
     workers: int = 1
     min_workers: int = 1
     processes_per_worker: int = 1
     spares: int = 1
+    max_restarts: int = 10
+    """When this pod was made; it may have changed since."""
     replicas: int = 0
     """Of each rank's part of the state, where training shares it out, how many copies other ranks keep."""
     fence_seconds: float = 60.0

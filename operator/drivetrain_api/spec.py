@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from drivetrain_api.choices import Reach
+from drivetrain_api.choices import Reach, RuntimeName
 from drivetrain_api.model import INT32_MAX, SpecModel
 from drivetrain_api.snapshots import RestoreFrom, Snapshots
 from drivetrain_api.training import Training
@@ -151,6 +151,13 @@ class TrainingJobSpec(SpecModel):
     )
     script: Script | None = Field(
         default=None, description="A Python script in a ConfigMap. Exactly one of command and script is set."
+    )
+    runtime: RuntimeName = Field(
+        default="auto",
+        description="How the script is run. drivetrain: it calls drivetrain.start(), and no step is lost when ranks "
+        "die. torchrun: any script, with the environment that torchrun gives; at a death, a drain or a change of size "
+        "all ranks start again in their pods, from the script's own checkpoint. auto: drivetrain if the script, or a "
+        "module beside it that it imports, imports drivetrain, or if none of them can be read; else torchrun.",
     )
     workers: int = Field(
         default=1,

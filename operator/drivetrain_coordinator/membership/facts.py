@@ -14,6 +14,7 @@ from drivetrain_api.messages import (
     ProcessPhase,
     ProcessState,
 )
+from drivetrain_api.places import STOCK
 from drivetrain_coordinator.membership.state import Epoch, Launcher, Membership
 
 
@@ -159,6 +160,11 @@ def entered(m: Membership, member: Member, epoch: Epoch) -> bool:
         return True
     process = find(m, member)
     return process is not None and process.epoch == epoch.id
+
+
+def stock(process: ProcessState | None) -> bool:
+    """It runs a script that says nothing of its steps: that it stands is all that is ever known."""
+    return process is not None and process.place is not None and process.place.operation == STOCK
 
 
 def alive(launcher: Launcher) -> Iterator[ProcessState]:

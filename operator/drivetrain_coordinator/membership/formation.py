@@ -141,6 +141,8 @@ def _stands(m: Membership, epoch: Epoch, now: float) -> None:
         m.step = max(steps, default=-1)
         m.progress = None
         m.recovery.give_up()
+    if all(facts.stock(facts.find(m, member)) for member in epoch.members):
+        m.incident.open = False  # what was started anew can only fail anew
     if m.recovery.since is not None:
         m.recovery.floor = max(steps, default=-1)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from drivetrain_api.messages import ProcessPhase, ProcessState
 from drivetrain_api.report import Failure
+from drivetrain_coordinator.membership import facts
 from drivetrain_coordinator.membership.state import Launcher, Membership
 
 KEPT = 20
@@ -46,7 +47,7 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
         exit_code=process.exit_code,
         signal=process.signal,
         log_tail=process.log_tail,
-        step=None if inherited else max(m.step, process.step),
+        step=None if inherited or facts.stock(process) else max(m.step, process.step),
         remedy=process.remedy,
     )
     m.failures = [*m.failures, failure][-KEPT:]

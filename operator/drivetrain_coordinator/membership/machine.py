@@ -253,7 +253,7 @@ class Machine:
         if recovery.since is None or recovery.floor is None or forming_now(m):
             return
         floor = recovery.floor
-        if all(p is not None and (p.step > floor or p.phase is ProcessPhase.DONE) for p in processes):
+        if all(p is not None and (p.step > floor or p.phase is ProcessPhase.DONE or facts.stock(p)) for p in processes):
             recovery.succeed(now)
 
     def _move(self, move: Move, now: float, outputs: list[Output]) -> None:

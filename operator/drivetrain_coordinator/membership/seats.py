@@ -178,7 +178,8 @@ def _with_state(m: Membership, seated: list[Seat], *, all_done: bool) -> Proposa
             new[process.id] = newest is None or process.epoch != newest[0]
         fresh = newest is None
         began = m.epochs_formed > 0 or any(not base.first for base in facts.bases(m))
-        loses_state = began and (newest is None or newest[1] < m.step)
+        stock = all(facts.stock(process) for process, _ in seated)  # its state is in its own checkpoint
+        loses_state = began and not stock and (newest is None or newest[1] < m.step)
     members = tuple(Member(process=process.id, pod_uid=pod, new=new[process.id]) for process, pod in seated)
     return Proposal(members, fresh=fresh, loses_state=loses_state, all_done=all_done)
 

@@ -47,6 +47,8 @@ def since(m: Membership, now: float) -> float | None:
         if process is None or launcher is None or process.epoch != epoch.id or not facts.heard(m, member.pod_uid, now):
             return None
         within_reach = max(within_reach, launcher.heard_from)
+        if facts.stock(process):
+            return None
         if process.phase is ProcessPhase.MEMBER:
             stopped = min(stopped, launcher.moved[process.id].since)
         elif process.phase is not ProcessPhase.DONE:

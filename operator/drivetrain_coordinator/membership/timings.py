@@ -20,6 +20,9 @@ class Timings:
     """A closed connection may be a blip: so long may a launcher take to come back, unless ranks report faults too."""
     stall: float = 3.0
     """No step for so long (or twice the usual time of a step): the epoch makes no progress."""
+    stock_gone: float = 15.0
+    """A worker that is out of reach, of a script that says nothing of its steps, is given up after so long: it may well
+    run on, and to go on without it starts all ranks again."""
     fault_wait: float = 1.0
     """After a fault with all members seemingly alive: time for a proof of death to arrive."""
     join_batch: float = 0.5

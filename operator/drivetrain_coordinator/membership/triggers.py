@@ -111,14 +111,18 @@ def connection_lost(m: Membership, now: float) -> Move | None:
         return None
     if m.active is not None and m.active.formed_at is not None and not forming_now(m):
         lost_newcomer = m.pending is not None and any(facts.gone(m, x.pod_uid, now) for x in m.pending.members)
-        if not lost_newcomer and m.fault_at is None and not stalled(m):
+        if not lost_newcomer and m.fault_at is None and not stalled(m, now):
             return None
     names = {drop.pod_name(m, x.pod_uid) for x in watched(m) if facts.gone(m, x.pod_uid, now)}
     return Move(f"{', '.join(sorted(names)[:3])} out of reach", loss=True)
 
 
-def stalled(m: Membership) -> bool:
-    """No step for longer than steps usually take."""
+def stalled(m: Membership, now: float) -> bool:
+    """No step for longer than steps usually take; where none is ever told, no word of a member for long."""
+    if m.active is not None and any(facts.stock(facts.find(m, member)) for member in m.active.members):
+        gone = [x.pod_uid for x in m.active.members if facts.gone(m, x.pod_uid, now)]
+        silent = [m.launchers[pod] for pod in gone if pod in m.launchers]
+        return m.reached(min((each.heard_at for each in silent), default=now) + m.timings.stock_gone)
     return m.reached(m.step_at + max(m.timings.stall, 2 * m.step_interval))
 
 

@@ -129,6 +129,7 @@ _PASSING: Final = re.compile(
     r"Accelerator|CUDA|NCCL|OutOfMemory|out of memory|gloo",
 )
 """Errors of storage, networks and devices: another time, or another machine, may do better."""
+_TORCHS_PREFIX: Final = re.compile(r"^\[rank\d+\]: ")
 IN_A_ROW: Final = 3
 """The first failure, and two tries that ended as it did."""
 
@@ -158,8 +159,9 @@ def signal_of(exit_code: int | None) -> int | None:
 
 
 def last_line(text: str) -> str:
-    """The last line of a traceback is the one that names the error."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last line of a traceback is the one that names the error. torch puts the rank before each."""
+    found = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return _TORCHS_PREFIX.sub("", found)
 
 
 def hopeless_process(failures: Sequence[FailureStatus]) -> str | None:

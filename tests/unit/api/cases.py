@@ -96,6 +96,46 @@ HDFS: Final = {"url": "webhdfs://namenode:9870/snapshots"}
 SECRET: Final = {"secretName": "keys"}
 CLAIM: Final = {"persistentVolumeClaim": "shared"}
 RULE_CASES: Final[list[RuleCase]] = [
+    *(
+        RuleCase("no-training-of-stock-scripts", name, accepted, job(runtime=runtime, training=training))
+        for name, accepted, runtime, training in (
+            ("nothing asked", True, "torchrun", {"seed": 1}),
+            ("another runtime", True, "drivetrain", {"steps": 5}),
+            ("found out later", True, "auto", {"steps": 5}),
+            ("steps", False, "torchrun", {"steps": 5}),
+            ("clipNorm", False, "torchrun", {"clipNorm": 1.0}),
+            ("an optimizer", False, "torchrun", {"optimizer": {"name": "adamw", "lr": 0.1}}),
+            ("compression", False, "torchrun", {"compression": {"method": "bf16"}}),
+            ("balance", False, "torchrun", {"balance": {}}),
+            ("verify", False, "torchrun", {"verify": "firstStep"}),
+            ("deterministic", False, "torchrun", {"deterministic": True}),
+            ("a batch", False, "torchrun", {"batch": {"global": 8}}),
+            ("zero", False, "torchrun", {"parallel": {"zero": 1}}),
+            ("precision", False, "torchrun", {"precision": {"compute": "bf16"}}),
+        )
+    ),
+    RuleCase(
+        "no-training-of-stock-scripts",
+        "tensor",
+        False,
+        job(runtime="torchrun", workers=2, training={"parallel": {"tensor": 2}}),
+    ),
+    RuleCase(
+        "no-training-of-stock-scripts",
+        "a pipeline",
+        False,
+        job(
+            runtime="torchrun",
+            workers=2,
+            training={"batch": {"microbatches": 2}, "parallel": {"pipeline": {"stages": 2}}},
+        ),
+    ),
+    RuleCase("no-snapshots-of-stock-scripts", "with them", False, job(runtime="torchrun", snapshots=SNAPSHOTS)),
+    RuleCase("no-snapshots-of-stock-scripts", "found out later", True, job(runtime="auto", snapshots=SNAPSHOTS)),
+    RuleCase(
+        "no-progress-of-stock-scripts", "a limit", False, job(runtime="torchrun", recovery={"noProgressSeconds": 60})
+    ),
+    RuleCase("no-progress-of-stock-scripts", "other runtime", True, job(recovery={"noProgressSeconds": 60})),
     RuleCase("snapshots-have-a-place", "a folder", True, job(snapshots=SNAPSHOTS)),
     RuleCase("snapshots-have-a-place", "a claim", True, job(snapshots={"storage": CLAIM})),
     RuleCase(
@@ -329,6 +369,7 @@ RULE_CASES: Final[list[RuleCase]] = [
         job("lm", STARTED, command=None, script=SCRIPT),
         job("lm", STARTED),
     ),
+    *_immutable("runtime", {"runtime": "drivetrain"}, {"runtime": "torchrun"}),
     *_immutable("script", {"command": None, "script": SCRIPT}, {"command": None, "script": SCRIPT | {"key": "b.py"}}),
     *_immutable("gpusPerWorker", {"gpusPerWorker": 1}, {"gpusPerWorker": 2}),
     *_immutable("gpuResource", {"gpuResource": "nvidia.com/gpu"}, {"gpuResource": "amd.com/gpu"}),

@@ -83,6 +83,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "image",
         "command",
         "script",
+        "runtime",
         "workers",
         "elastic",
         "gpusPerWorker",

@@ -67,13 +67,19 @@ def test_runtime_has_all_of_the_training_section() -> None:
         },
     }
     runtime = to_runtime(
-        spec(workers=3, training=training, recovery={"spares": 2, "fenceSeconds": 9, "checkEverySteps": 7})
+        spec(
+            workers=3,
+            training=training,
+            recovery={"spares": 2, "maxRestarts": 4, "fenceSeconds": 9, "checkEverySteps": 7},
+        )
     )
     assert runtime.model_dump() == {
+        "runtime": "auto",
         "workers": 3,
         "min_workers": 3,
         "processes_per_worker": 1,
         "spares": 2,
+        "max_restarts": 4,
         "replicas": 1,
         "fence_seconds": 9.0,
         "check_every_steps": 7,

@@ -9,12 +9,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from drivetrain.launch.errors import LauncherError
 from drivetrain.launch.leave import EarlySignals
 from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.process import RankProcess, become_subreaper, end_all_descendants
 from drivetrain.launch.settings import Settings, read_settings
+from drivetrain.torchrun.choice import Choice, choose
 from drivetrain_api.exit_codes import ExitCode
 
 
@@ -23,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     early = EarlySignals()
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
+        choice = choose(settings.command, settings.spec, os.environ, Path.cwd())
         become_subreaper()
-        return _launch(settings, early)
+        return _launch(settings, choice, early)
     except LauncherError as error:
         print(f"drivetrain-launcher: {error}", file=sys.stderr, flush=True)
         return error.code
@@ -36,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"drivetrain-launcher: processes that SIGKILL did not end: {left}", file=sys.stderr, flush=True)
 
 
-def _launch(settings: Settings, early: EarlySignals) -> int:
+def _launch(settings: Settings, choice: Choice, early: EarlySignals) -> int:
     memory_kills = MemoryKills()
-    spawn = _spawner(settings)
+    spawn = _spawner(settings, choice)
     processes = [spawn(None, number) for number in range(settings.spec.processes_per_worker)]
 
     # While the ranks import torch, which takes seconds, this process imports aiohttp, which takes tenths of one.
@@ -53,20 +56,23 @@ def _launch(settings: Settings, early: EarlySignals) -> int:
     console = Console()
     try:
         _log_to(console.line)
+        if choice.note:
+            logging.getLogger(__name__).info(choice.note)
         return asyncio.run(work())
     finally:
         console.close()
 
 
-def _spawner(settings: Settings) -> Callable[[str | None, int | None], RankProcess]:
+def _spawner(settings: Settings, choice: Choice) -> Callable[[str | None, int | None], RankProcess]:
     numbers = itertools.count(1)
+    environment = {**os.environ, **choice.environment}
 
     def spawn(level: str | None, local_rank: int | None) -> RankProcess:
         process_id = f"{settings.pod_uid}/{settings.boot}/{next(numbers)}"
         return RankProcess(
-            settings.command,
+            choice.command,
             process_id=process_id,
-            environment=os.environ,
+            environment=environment,
             spare_level=level,
             local_rank=local_rank,
         )
