@@ -149,6 +149,10 @@ NO_PROGRESS: Final = "NoProgress"
 """Begins `Kill.reason` where a rank dies for holding the job up (`recovery.noProgressSeconds`). Any other kill is a
 remedy."""
 
+LOST: Final = "lost/"
+"""Begins a key that the coordinator itself puts where no membership can follow yet: the process after it is lost.
+Only members that start scripts anew are told (`STOCK`): a script that fails now fails for that."""
+
 NEVER_STARTED: Final = "NeverStarted: the script ended with exit code 0 and never called drivetrain.start()"
 """Last line of `ProcessState.log_tail` when that is so."""
 

@@ -30,7 +30,8 @@ ADVICE: Final[dict[str, str]] = {
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
     "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",
-    "NeverStarted": "The script must call drivetrain.start() in the process that spec.command starts.",
+    "NeverStarted": "The script must call drivetrain.start() in the process that spec.command starts. For one that "
+    "does not, set spec.runtime to torchrun (in a new job).",
     "InitContainerFailed": "Mend the init container of spec.podTemplate that is named; what it said is below.",
     "Evicted": "The worker used more disk than it may: raise its ephemeral-storage limit or the volume's sizeLimit.",
     "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
@@ -66,7 +67,7 @@ def state(job: Json) -> str:
     if phase in ("Pending", "Waiting", "Failed") and message:
         return f"{text}: {message}" if reason in ("", "WorkersStarting") else f"{text}, {reason}: {message}"
     if phase == "Succeeded":
-        return f"{text} after {progress.get('step', 0)} steps"
+        return f"{text} after {progress['step']} steps" if progress.get("step") else text
     if phase == "Suspended" and progress.get("step"):
         return f"{text} at step {progress['step']}"
     if phase in ("Pending", "Running", "Waiting"):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_cli.reasons import explain
+from drivetrain_cli.reasons import explain, state
 from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
@@ -247,3 +247,31 @@ async def test_what_is_lost_with_its_coordinator_is_told_all_the_same(plane: Pla
     progress = (await plane.status("both"))["progress"]
     assert progress["step"] >= status["progress"]["step"] > 0
     assert f"it was at step {progress['step']} of {STEPS}" in (await plane.status("both"))["message"]
+
+
+async def test_a_stock_script_is_found_out_and_survives_a_kill_in_its_pods(plane: Plane, tmp_path: Path) -> None:
+    """It never calls drivetrain.start(), so nobody knows of its steps."""
+    (tmp_path / "slow").touch()
+    values = {"FOLDER": str(tmp_path), "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+    worker = {"name": "worker", "env": [{"name": name, "value": value} for name, value in values.items()]}
+    template = {"spec": {"containers": [worker]}}
+    script = (Path(__file__).parent / "processes" / "stock.py").read_text()
+    await plane.create("stock", script, training={}, podTemplate=template, recovery={"spares": 1})
+    await plane.until("stock", lambda status: status.get("phase") == "Running")
+    pods = {await plane.pod("stock-0"), await plane.pod("stock-1")}
+    await plane.until("stock", lambda status: (tmp_path / "checkpoint.pt").exists())
+    status = await plane.status("stock")
+    assert (status["workers"]["ready"], status["workers"]["world"], status.get("progress")) == (2, 2, None)
+    said = explain(await plane.job("stock"), [], [], None, datetime.now(UTC))[0]
+    assert said == "stock is Running, 2 of 2 workers ready, world size 2, membership 1.1."
+
+    os.kill(int((tmp_path / "pid-1").read_text()), signal.SIGKILL)
+    await plane.until("stock", lambda status: status["restarts"] == 1 and status["membership"]["epoch"] == 2)
+    (tmp_path / "slow").unlink()
+    await plane.until("stock", lambda status: status["phase"] in ("Succeeded", "Failed"))
+    status = await plane.status("stock")
+    assert (status["phase"], status["restarts"], status["attempt"], status.get("progress")) == ("Succeeded", 1, 0, None)
+    assert [(failure["reason"], failure["signal"]) for failure in status["failures"]] == [("ProcessKilled", 9)]
+    assert {await plane.pod("stock-0"), await plane.pod("stock-1")} == pods
+    assert "StateLost" not in [condition["type"] for condition in status["conditions"]]
+    assert state(await plane.job("stock")) == "stock is Succeeded"

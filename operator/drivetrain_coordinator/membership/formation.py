@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivetrain_api.messages import (
+    LOST,
     Boundary,
     EpochId,
     Member,
@@ -145,6 +146,17 @@ def _stands(m: Membership, epoch: Epoch, now: float) -> None:
         m.incident.open = False  # what was started anew can only fail anew
     if m.recovery.since is not None:
         m.recovery.floor = max(steps, default=-1)
+
+
+def tell_lost(m: Membership, now: float) -> None:
+    """No epoch can follow yet: have those that start scripts anew know whom they miss, or they would take their
+    scripts' errors for failures of their own."""
+    active = m.active
+    if active is None or not any(facts.stock(facts.find(m, member)) for member in active.members):
+        return
+    for member in active.members:
+        if facts.dead(m, member.process, member.pod_uid) or facts.gone(m, member.pod_uid, now):
+            active.store.put(member.process, f"{LOST}{member.process}", "", now)
 
 
 def overdue(m: Membership, now: float) -> list[Member] | None:

@@ -266,6 +266,7 @@ class Machine:
             return
         if not self._allowed(proposal, now):
             m.pending = None
+            formation.tell_lost(m, now)
             return
         outputs += formation.open_epoch(m, proposal, move.reason, now, abandon=move.abandon)
 

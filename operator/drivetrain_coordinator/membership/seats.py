@@ -169,6 +169,10 @@ def _age(process: ProcessState) -> tuple[EpochId, int]:
 
 def _with_state(m: Membership, seated: list[Seat], *, all_done: bool) -> Proposal:
     """Mark who brings the state; with nobody left who could hold it, permit a fresh start or an older state."""
+    stock = bool(seated) and all(facts.stock(process) for process, _ in seated)
+    if stock:  # they start anew, and expect that ranks of a pod follow one another
+        pods = {pod: number for number, pod in enumerate(dict.fromkeys(pod for _, pod in seated))}
+        seated = sorted(seated, key=lambda seat: pods[seat[1]])
     new = {process.id: not facts.holds_state(m, process) for process, _ in seated}
     fresh = loses_state = False
     if seated and all(new.values()) and _nobody_outside_holds_state(m, set(new)):
@@ -178,7 +182,7 @@ def _with_state(m: Membership, seated: list[Seat], *, all_done: bool) -> Proposa
             new[process.id] = newest is None or process.epoch != newest[0]
         fresh = newest is None
         began = m.epochs_formed > 0 or any(not base.first for base in facts.bases(m))
-        stock = all(facts.stock(process) for process, _ in seated)  # its state is in its own checkpoint
+        # What stock scripts have of a state is in their own checkpoint.
         loses_state = began and not stock and (newest is None or newest[1] < m.step)
     members = tuple(Member(process=process.id, pod_uid=pod, new=new[process.id]) for process, pod in seated)
     return Proposal(members, fresh=fresh, loses_state=loses_state, all_done=all_done)

@@ -1,6 +1,7 @@
 """A script as people have it: DDP over gloo, `env://`, a checkpoint that rank 0 writes, and no word of Drivetrain.
 
-`FOLDER` is where the checkpoint and the test's files are; while `FOLDER/slow` is there, steps take their time.
+`FOLDER` is where the checkpoint and the test's files are; while `FOLDER/slow` is there, steps take their time, and the
+last one does not come.
 """
 
 import os
@@ -33,6 +34,8 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
+    with open(f"{folder}/pid-{rank}", "w") as file:
+        file.write(str(os.getpid()))
     print(f"begins at {step} pid {os.getpid()}", *(f"{name}={os.environ[name]}" for name in names), flush=True)
 
     def save() -> None:
@@ -42,8 +45,8 @@ def main() -> None:
             os.replace(f"{path}.new", path)
 
     generator = torch.Generator()
-    while step < STEPS:
-        # One batch, whatever the world: each rank takes every so manieth sample of it.
+    while True:
+        # One batch, whatever the world: each rank takes its share of the samples of it.
         samples = torch.randn(12, 4, generator=generator.manual_seed(step))[rank::world]
         loss = ((model(samples) - samples.sum(1, keepdim=True)) ** 2).mean()
         optimizer.zero_grad()
@@ -52,17 +55,20 @@ def main() -> None:
         step += 1
         mean = loss.detach().clone()
         dist.all_reduce(mean)
-        told = torch.tensor(len(stopping))
+        told = torch.tensor([len(stopping), os.path.exists(f"{folder}/slow")])
         dist.all_reduce(told)
+        stop, slow = told.tolist()
         if rank == 0:
             print(f"step {step} loss {mean.item() / world:.9f}", flush=True)
-        if told or step % 10 == 0:
+        if stop or step % 10 == 0:
             save()
-        if told:
+        if stop:
             print(f"saved at {step}", flush=True)
             sys.exit(0)
-        if os.path.exists(f"{folder}/slow"):
+        if slow:
             time.sleep(0.05)
+        elif step >= STEPS:
+            break
     save()
     dist.destroy_process_group()
 

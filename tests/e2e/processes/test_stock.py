@@ -99,7 +99,7 @@ async def test_a_killed_rank_starts_all_again_in_their_pods_from_the_checkpoint(
         told = losses(running)
         cut = next(number for number, (step, _) in enumerate(told) if number and step <= told[number - 1][0])
         # From the checkpoint on, the steps since then once more, with the same losses as before.
-        assert [step for step, _ in told[cut:]] == list(range(at + 1, STEPS + 1))
+        assert [step for step, _ in told[cut:]] == list(range(at + 1, told[-1][0] + 1))
         assert dict(told[cut:]).items() >= {step: loss for step, loss in told[:cut] if step > at}.items()
         assert printed(running).count("this script never calls drivetrain.start()") == 1
         assert (
@@ -119,7 +119,7 @@ async def test_a_drained_pod_costs_no_step_of_a_script_that_saves(tmp_path: Path
         (tmp_path / "slow").unlink()
         assert await running.completed() == [ExitCode.COMPLETE]
         (saved,) = {int(step) for step in re.findall(r"saved at (\d+)", printed(running))}
-        assert [step for step, _ in losses(running)] == list(range(1, STEPS + 1))
+        assert [step for step, _ in losses(running)] == list(range(1, losses(running)[-1][0] + 1))
         assert [each["step"] for each in begins(running) if each["WORLD_SIZE"] == 1] == [saved]
         assert running.operator.reports[-1].failures == []
 
@@ -132,11 +132,38 @@ async def test_workers_that_join_start_all_again_from_what_was_saved(tmp_path: P
         await at_step(running, 4, starts=6)
         (tmp_path / "slow").unlink()
         assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
-        assert [step for step, _ in losses(running)] == list(range(1, STEPS + 1))
+        assert [step for step, _ in losses(running)] == list(range(1, losses(running)[-1][0] + 1))
         names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
         found = sorted(tuple(each[name] for name in names) for each in begins(running) if each["WORLD_SIZE"] == 4)
         assert found == [(0, 0, 0, 2), (1, 1, 0, 2), (2, 0, 1, 2), (3, 1, 1, 2)]
         assert running.operator.reports[-1].failures == []
+
+
+async def test_a_lost_coordinator_disturbs_nobody_and_a_lost_pod_is_replaced(tmp_path: Path) -> None:
+    async with job(tmp_path, 2, spares=0) as running:
+        await at_step(running, 3)
+        await running.kill_coordinator()
+        await running.start_coordinator()
+        await running.wait_for(lambda report: report.term == 2 and report.state is JobState.TRAINING)
+        await at_step(running, losses(running)[-1][0] + 10)
+        assert len(begins(running)) == 2
+        await running.kill_pod(next(pod.uid for pod in running.pods.values() if pod.index == 0))
+        await running.start_pod(0)
+        await at_step(running, 1, starts=4)
+        (tmp_path / "slow").unlink()
+        assert await running.completed() == [ExitCode.COMPLETE, ExitCode.COMPLETE]
+        assert losses(running)[-1][0] >= STEPS
+        assert [each["WORLD_SIZE"] for each in begins(running)] == [2, 2, 2, 2]
+        assert {each["step"] % 10 for each in begins(running)} == {0}
+        assert running.operator.reports[-1].failures == []  # the platform's doing
+
+
+async def test_a_job_that_is_suspended_has_time_to_save(tmp_path: Path) -> None:
+    async with job(tmp_path, 2, spares=0) as running:
+        await at_step(running, 13)
+        await running.publish(stop="the job is suspended")
+        assert await running.completed() == [ExitCode.STOPPED, ExitCode.STOPPED]
+        assert re.findall(r"saved at (\d+)", printed(running)) == [str(losses(running)[-1][0])] * 2
 
 
 async def test_a_script_that_fails_tells_why_and_each_time_costs_one_restart(tmp_path: Path) -> None:

@@ -143,6 +143,15 @@ def test_a_script_that_fails_after_another_waits_for_what_comes_of_that() -> Non
     assert kinds(course.formed(form(2, recoveries=1), 20.0)) == ["member", "Offer", "member"]
 
 
+def test_a_script_that_fails_because_a_pod_is_lost_waits_for_its_replacement() -> None:
+    course = running()
+    course.ended(1, 5.0)
+    assert course.tabled(EpochId(1, 1), {**offers(), f"lost/{PEER}": b""}, 5.1) == []
+    assert course.wake is None
+    assert course.tick(60.0) == []
+    assert kinds(course.formed(form(2, recoveries=1), 60.0)) == ["member", "Offer", "member"]
+
+
 def test_a_script_that_failed_first_ends_its_keeper() -> None:
     course = running()
     course.ended(3, 5.0)
@@ -163,7 +172,9 @@ def test_young_failures_wait_longer_and_longer() -> None:
 def test_a_stop_ends_the_script() -> None:
     course = running()
     assert kinds(course.stop(5.0)) == ["SIGTERM"]
-    assert kinds(course.tick(5.8)) == ["end 0"]
+    assert course.stop(6.0) == []  # told again, it is not told again
+    assert kinds(course.tick(29.9)) == []
+    assert kinds(course.tick(31.0)) == ["end 0"]
     again = running()
     again.stop(5.0)
     assert kinds(again.ended(-15, 5.1)) == ["end 0"]

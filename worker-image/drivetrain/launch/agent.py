@@ -51,8 +51,17 @@ LAST_WORD_SECONDS: Final = 0.1
 class Agent:
     """The parts of a launcher, wired. Implements `RankEvents`."""
 
-    def __init__(self, settings: Settings, console: Console, spawn: Spawn, memory_kills: MemoryKills) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        console: Console,
+        spawn: Spawn,
+        memory_kills: MemoryKills,
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
+        """`stop_seconds`: how long ranks may take to end when the job is stopped."""
         self._settings = settings
+        self._stop_seconds = stop_seconds
         self._supervisor = Supervisor(
             settings.spec, settings.spare_level, spawn, memory_kills, console, self, self._prefix
         )
@@ -138,7 +147,7 @@ class Agent:
                 self._end(ExitCode.COMPLETE, Finish(), FINISH_SECONDS)
             case Stop():
                 log.info("the job is stopped", extra={"reason": command.reason})
-                self._end(ExitCode.STOPPED, StopRank(reason=command.reason), STOP_SECONDS)
+                self._end(ExitCode.STOPPED, StopRank(reason=command.reason), self._stop_seconds)
 
     def _formed(self, form: Form) -> None:
         self._handover.formed(form)

@@ -17,6 +17,7 @@ from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.process import RankProcess, become_subreaper, end_all_descendants
 from drivetrain.launch.settings import Settings, read_settings
 from drivetrain.torchrun.choice import Choice, choose
+from drivetrain.torchrun.course import save_seconds
 from drivetrain_api.exit_codes import ExitCode
 
 
@@ -47,11 +48,13 @@ def _launch(settings: Settings, choice: Choice, early: EarlySignals) -> int:
     # While the ranks import torch, which takes seconds, this process imports aiohttp, which takes tenths of one.
     import asyncio
 
-    from drivetrain.launch.agent import Agent
+    from drivetrain.launch.agent import STOP_SECONDS, Agent
     from drivetrain.launch.output import Console
 
+    stop_seconds = STOP_SECONDS + (save_seconds(settings.grace_seconds) if choice.stock else 0.0)
+
     async def work() -> int:
-        return await Agent(settings, console, spawn, memory_kills).run(processes, early)
+        return await Agent(settings, console, spawn, memory_kills, stop_seconds).run(processes, early)
 
     console = Console()
     try:

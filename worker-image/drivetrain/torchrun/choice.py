@@ -21,6 +21,8 @@ class Choice:
     environment: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     """For the log."""
+    stock: bool = False
+    """It says nothing of its steps, and saves at SIGTERM if at all."""
 
 
 def choose(command: tuple[str, ...], spec: RuntimeSpec, environ: Mapping[str, str], folder: Path) -> Choice:
@@ -34,7 +36,7 @@ def choose(command: tuple[str, ...], spec: RuntimeSpec, environ: Mapping[str, st
         return Choice(plain, program.environment, _note(program))
     interpreter = program.interpreter or (sys.executable,)
     keeper = (*interpreter, "-m", "drivetrain.torchrun", program.kind, program.target, *program.arguments)
-    return Choice(keeper, program.environment, _note(program))
+    return Choice(keeper, program.environment, _note(program), stock=True)
 
 
 def _is_stock(program: Program, spec: RuntimeSpec, environ: Mapping[str, str], folder: Path) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from drivetrain_api.messages import Boundary, EpochId, Form, ProcessPhase
+from drivetrain_api.messages import LOST, Boundary, EpochId, Form, ProcessPhase
 
 CAUSE_SECONDS: Final = 0.5
 """A script that fails because a pod is lost does so within this time of hearing of another membership."""
@@ -26,8 +26,6 @@ SAVE_LIMIT_SECONDS: Final = 50.0
 """A membership that is held up for longer is given up by the coordinator."""
 BROKEN_SAVE_SECONDS: Final = 5.0
 """To save in, once somebody has died: who waits for the dead waits in vain."""
-STOP_SECONDS: Final = 0.8
-"""To end in, when the job is over; the launcher kills after one second."""
 LEAVING: Final = "leaving/"
 """Begins the key by which a member says that its pod was told to go."""
 FAILED: Final = "failed/"
@@ -36,6 +34,11 @@ _FIRST_HAND: Final = frozenset(
     -number for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 )
 """Ends that no error of another rank brings about. SIGABRT may be one: of NCCL's watchdog."""
+
+
+def save_seconds(grace_seconds: float) -> float:
+    """How long a script may take from SIGTERM to its end, in a pod with this grace."""
+    return min(SAVE_LIMIT_SECONDS, max(1.0, grace_seconds - SAVE_MARGIN_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Course:
     def __init__(self, process: str, grace_seconds: float) -> None:
         self.wake: float | None = None
         self._process = process
-        self._save_seconds = min(SAVE_LIMIT_SECONDS, max(1.0, grace_seconds - SAVE_MARGIN_SECONDS))
+        self._save_seconds = save_seconds(grace_seconds)
         self._heard: EpochId | None = None
         """The highest membership that was named."""
         self._form: Form | None = None
@@ -157,7 +160,9 @@ class Course:
             if key.startswith(LEAVING):
                 self._others_leave = True
             elif key.startswith(FAILED):
-                self._others_failed = True
+                self._others_failed = True  # its own may be among them: then this is settled
+            elif key.startswith(LOST):
+                self._others_failed, self._failed = True, None
             else:
                 self._offers[key] = json.loads(value)
         if self._running and self._begun == epoch:
@@ -173,11 +178,12 @@ class Course:
         return self._timed([*orders, *self._terminate(now)])
 
     def stop(self, now: float) -> list[Order]:
-        """The job is over for this process."""
+        """The job is over for this process. Its script may save: perhaps it was suspended."""
         if not self._running:
             return [End(0)]
-        self._ending = now + STOP_SECONDS
-        return self._timed([Send(signal.SIGTERM)])
+        if self._ending is None:
+            self._ending = now + self._save_seconds
+        return self._timed(self._terminate(now))
 
     def finish(self, now: float) -> list[Order]:
         """All members are done."""

@@ -1,0 +1,124 @@
+"""Members that start scripts which say nothing of their steps: what is concluded where others are asked for a step."""
+
+from __future__ import annotations
+
+from drivetrain_api.messages import Boundary, Form, ProcessPhase
+from drivetrain_api.places import STOCK, Place
+from drivetrain_api.report import JobState
+from unit.coordinator.bench import Bench, forms, only_form, seats, tables
+
+PLACE = Place(operation=STOCK)
+
+
+def trains(bench: Bench, *names: str, minimum: int | None = None) -> Form:
+    """A job of keepers; none ever has a step."""
+    pods = "".join(dict.fromkeys(name[0] for name in names))
+    bench.roster(pods, len(pods), len(pods) if minimum is None else minimum)
+    bench.ready(*names)
+    bench.change(*names, place=PLACE)
+    pending = bench.machine.state.pending
+    assert pending is not None
+    bench.stand(pending.form(), step=-1)
+    return pending.form()
+
+
+def test_a_job_has_recovered_when_all_stand_again() -> None:
+    bench = Bench()
+    trains(bench, "a1", "b1")
+    bench.change("b2", place=PLACE)
+    form = only_form(bench.die("b1"))
+    assert (seats(form), form.boundary, form.recoveries) == ("a1 b2", Boundary.NOW, 1)
+    bench.now += 2
+    bench.stand(form, step=-1)
+    bench.wait(0.3, heard="ab")
+    report = bench.machine.report(1)
+    assert (report.recoveries, report.state, report.progress) == (1, JobState.TRAINING, None)
+    assert 2.0 <= (report.last_recovery_seconds or 0) < 3.0
+
+
+def test_each_death_after_all_stand_again_is_an_incident_of_its_own() -> None:
+    """Without a step that closes it, a survivor's own failure, days later, was part of the first."""
+    bench = Bench()
+    trains(bench, "a1", "b1")
+    bench.change("b2", place=PLACE)
+    bench.stand(only_form(bench.die("b1")), step=-1)
+    bench.now += 100
+    bench.change("a2", place=PLACE)
+    bench.die("a1")
+    failures = bench.machine.report(1).failures
+    assert [(failure.process, failure.incident, failure.step) for failure in failures] == [
+        ("b/b/1", 1, None),
+        ("a/b/1", 2, None),
+    ]
+
+
+def test_no_state_is_lost_with_all_of_them() -> None:
+    """It is in the script's own checkpoint."""
+    bench = Bench()
+    trains(bench, "a1", "b1")
+    bench.change("a2", "b2", place=PLACE)
+    bench.die("a1")
+    form = only_form(bench.die("b1"))
+    assert (seats(form), form.fresh) == ("a2 b2", True)
+    bench.stand(form, step=-1)
+    assert (bench.machine.report(1).state_lost, bench.machine.report(1).state) == (0, JobState.TRAINING)
+
+
+def test_it_never_stands_still() -> None:
+    bench = Bench()
+    trains(bench, "a1", "b1")
+    bench.wait(20_000, heard="ab", tick=2.5)
+    assert bench.machine.report(1).standstill is None
+    assert not bench.machine.state.condemned
+
+
+def test_a_worker_out_of_reach_is_waited_for() -> None:
+    """Its script may well go on: to start all others again costs what they did since their checkpoint."""
+    bench = Bench()
+    trains(bench, "a1", "b1", "c1", minimum=2)
+    bench.disconnect("c")
+    assert forms(bench.wait(14.0, heard="ab")) == {}
+    assert seats(only_form(bench.wait(2.0, heard="ab"))) == "a1 b1"
+
+
+def test_a_worker_out_of_reach_is_not_waited_for_once_a_script_failed() -> None:
+    bench = Bench()
+    trains(bench, "a1", "b1", "c1", minimum=2)
+    bench.disconnect("c")
+    form = only_form(bench.change("a1", fault="the script ended with exit code 1"))
+    assert (seats(form), form.boundary) == ("a1 b1", Boundary.NOW)
+
+
+def test_whom_the_others_miss_is_told_where_they_cannot_go_on() -> None:
+    """The scripts of the others raise errors then: that is no failure of theirs."""
+    bench = Bench()
+    form = trains(bench, "a1", "b1")
+    bench.disconnect("b")
+    bench.change("a1", fault="the script ended with exit code 1")
+    (told, *_) = tables(bench.wait(1.0, heard="a"))
+    assert (told.epoch, "lost/b/b/1" in told.entries, "lost/a/b/1" in told.entries) == (form.epoch, True, False)
+
+
+def test_a_leaver_is_let_go() -> None:
+    bench = Bench()
+    trains(bench, "a1", "b1", minimum=1)
+    bench.leaving.add("b")
+    form = only_form(bench.roster("ab", 1, 1, draining="b"))
+    assert (seats(form), form.boundary) == ("a1", Boundary.STEP)
+    bench.change("b1", phase=ProcessPhase.READY)
+    bench.stand(form, step=-1)
+    assert bench.machine.report(1).released == ["b"]
+
+
+def test_ranks_of_a_pod_follow_one_another() -> None:
+    """Other members keep their order, and who takes over comes last."""
+    bench = Bench(per_pod=2)
+    bench.roster("ab", 2, 2)
+    bench.ready("a1", "b1")
+    bench.change("a1", "a2", "b1", "b2", place=PLACE)
+    bench.wait(0.3, heard="ab")
+    pending = bench.machine.state.pending
+    assert pending is not None
+    bench.stand(pending.form(), step=-1)
+    bench.change("a3", place=PLACE)
+    assert seats(only_form(bench.die("a1"))) == "a2 a3 b1 b2"
