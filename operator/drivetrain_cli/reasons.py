@@ -40,7 +40,7 @@ ADVICE: Final[dict[str, str]] = {
     "spec.recovery.noProgressSeconds (it may be changed while the job runs).",
     "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",
     "OOMKilled": "Raise resources.limits.memory of the container `worker` in spec.podTemplate.",
-    "CommandNotFound": "The image has no such program: correct spec.command, or use an image that has it.",
+    "CommandNotFound": "Correct spec.command as the message says (in a new job), or use an image that has the program.",
     "StateLost": "A part of the state is gone where a rank and the one with its copy die together, or there is no copy "
     "(recovery.replicas): set spec.snapshots, or call run.save now and then and hand the file to prepare(resume=...).",
     "Deviation": "All ranks must call run.step, evaluate, reduce, save and skip in one order, from the same lines: "

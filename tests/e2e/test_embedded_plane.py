@@ -91,7 +91,7 @@ class Plane:
                     return
                 await asyncio.sleep(0.1)
 
-    async def create(self, name: str, script: str, **spec: Any) -> None:
+    async def create(self, name: str, script: str, /, **spec: Any) -> None:
         data = {"train.py": script.replace("HURRY", repr(str(self.hurry)))}
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
         await self.client.post("/api/v1/namespaces/default/configmaps", config)
@@ -103,7 +103,8 @@ class Plane:
             "recovery": {"spares": 0},
         }
         body = {"apiVersion": "drivetrain.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}}
-        await self.client.post(JOBS, {**body, "spec": {**given, **spec}})
+        wanted = {field: value for field, value in {**given, **spec}.items() if value is not None}
+        await self.client.post(JOBS, {**body, "spec": wanted})
 
     async def until(self, name: str, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> None:
         try:
@@ -275,3 +276,12 @@ async def test_a_stock_script_is_found_out_and_survives_a_kill_in_its_pods(plane
     assert {await plane.pod("stock-0"), await plane.pod("stock-1")} == pods
     assert "StateLost" not in [condition["type"] for condition in status["conditions"]]
     assert state(await plane.job("stock")) == "stock is Succeeded"
+
+
+async def test_an_option_of_torchrun_that_cannot_be_had_fails_the_job_by_name(plane: Plane) -> None:
+    command = ["python", "-m", "torch.distributed.run", "--log-dir", "logs", "train.py"]
+    await plane.create("options", "", script=None, command=command, training={}, workers=1)
+    await plane.until("options", lambda status: status.get("phase") == "Failed")
+    status = await plane.status("options")
+    assert (status["reason"], status["restarts"]) == ("CommandNotFound", 1)
+    assert "torchrun --log-dir is not supported in spec.command" in status["message"]

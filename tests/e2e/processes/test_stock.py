@@ -167,12 +167,15 @@ async def test_a_job_that_is_suspended_has_time_to_save(tmp_path: Path) -> None:
 
 
 async def test_a_script_that_fails_tells_why_and_each_time_costs_one_restart(tmp_path: Path) -> None:
+    """What it leaves behind does not outlive it, on the other ranks neither: it would hold their ports."""
     script = tmp_path / "fails.py"
     script.write_text(
-        "import os, torch.distributed as dist\n"
+        "import os, subprocess, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
         "again = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
         "if again < 2 and dist.get_rank() == 1: raise ValueError('no such corpus')\n"
+        "daemon = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "if dist.get_rank() == 0: print('daemon', daemon.pid, flush=True)\n"
         "dist.barrier()\n"
     )
     spec = RuntimeSpec(runtime="torchrun", workers=2, min_workers=2, spares=0)
@@ -184,4 +187,7 @@ async def test_a_script_that_fails_tells_why_and_each_time_costs_one_restart(tmp
         assert all(failure.log_tail.endswith("ValueError: no such corpus") for failure in failures)
         # As its author knows it: the first frame is the script's.
         tail = [line.removeprefix("[rank1]: ") for line in failures[0].log_tail.splitlines()]  # torch's own prefix
+        daemons = re.findall(r"daemon (\d+)", printed(running))
+        assert len(daemons) == 3
+        assert [pid for pid in daemons if Path(f"/proc/{pid}").exists()] == []
         assert 'fails.py", line 4, in <module>' in tail[tail.index("Traceback (most recent call last):") + 1]

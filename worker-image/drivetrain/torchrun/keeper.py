@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -23,7 +24,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
+from drivetrain.launch.process import become_subreaper, end_all_descendants
 from drivetrain.launch.rank_link import RankLink
+from drivetrain.launch.stacks import DUMP_SIGNAL
 from drivetrain.torchrun import contract, ladder
 from drivetrain.torchrun.course import Course, End, Offer, Order, Run, Say, Send, Tell
 from drivetrain.torchrun.program import Program
@@ -65,6 +68,7 @@ class Keeper:
     def run(self) -> dict[str, str]:
         """Work until this process ends; see `keep`."""
         self._link.at(STOCK, -1, "")
+        become_subreaper()
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         if self._program.kind != "executable":
@@ -101,9 +105,9 @@ class Keeper:
         if self._child is not None:
             pid, status = os.waitpid(self._child, os.WNOHANG)
             if pid:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)  # what it left behind
                 self._child = None
+                if left := end_all_descendants():  # a data worker, a daemon: whatever holds its ports and its GPU
+                    print(f"drivetrain: processes that SIGKILL did not end: {left}", file=sys.stderr, flush=True)
                 return self._course.ended(os.waitstatus_to_exitcode(status), now)
         if self._news:
             return self._news.popleft()(now)
@@ -138,14 +142,20 @@ class Keeper:
             case Say(epoch, what):
                 self._link.put(epoch, f"{what}{self._link.process}", b"1")
             case Send(number):
-                if self._child is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(self._child, number)
+                self._send(number)
             case Run():
                 return self._run(order)
             case End(code):
                 self._end(code)
         return None
+
+    def _send(self, number: signal.Signals) -> None:
+        """SIGTERM to the script alone: without its data workers it could not save. A shell passes nothing on."""
+        if self._child is None:
+            return
+        alone = number is signal.SIGTERM and self._program.kind != "executable"
+        with contextlib.suppress(ProcessLookupError):
+            (os.kill if alone else os.killpg)(self._child, number)
 
     def _offer(self, order: Offer) -> None:
         address = self._environ.get(constants.ENV_POD_IP) or socket.gethostname()
@@ -176,9 +186,10 @@ class Keeper:
         gc.freeze()  # else the script's last collection copies all of this memory
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside a thread: see ADR 0045
+            keeper = os.getpid()
             pid = os.fork()
         if pid == 0:
-            self._become()
+            self._become(keeper)
             return environment
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # the child does so, too: whoever comes first
@@ -186,18 +197,19 @@ class Keeper:
         return None
 
     def _say(self, form: Form, environment: Mapping[str, str]) -> None:
-        lines = ladder.at_start(self._spec) if form.fresh else [ladder.again(form, environment)]
+        lines = ladder.at_start(self._spec) if form.fresh and not form.recoveries else [ladder.again(form, environment)]
         for line in lines:
             print(f"drivetrain: {line}", file=sys.stderr, flush=True)
 
-    def _become(self) -> None:
+    def _become(self, keeper: int) -> None:
         """In the fork: let go of what is the keeper's. It dies with the keeper."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() == 1:
+        if os.getppid() != keeper:
             os._exit(1)  # it died before the line above took effect
+        faulthandler.unregister(DUMP_SIGNAL)
         for fd in self._pipe:
             os.close(fd)
         if self._meeting is not None:
