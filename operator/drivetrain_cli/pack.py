@@ -34,6 +34,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "elastic.maxWorkers": "--elastic",
     "gpusPerWorker": "--gpus",
     "processesPerWorker": "--processes-per-worker",
+    "runtime": "--runtime",
     "training.steps": "--steps",
     "training.seed": "--seed",
     "training.batch.global": "--batch",
@@ -60,6 +61,7 @@ class Wish:
     elastic: tuple[int, int] | None = None
     gpus: int | None = None
     processes_per_worker: int | None = None
+    runtime: str | None = None
     steps: int | None = None
     seed: int | None = None
     batch: int | None = None
@@ -150,8 +152,9 @@ def _spec(wish: Wish) -> Json:
         "deterministic": wish.deterministic,
     }
     recovery = {"spares": wish.spares, "maxRestarts": wish.max_restarts}
-    spec = {
+    spec: Json = {
         "image": wish.image,
+        "runtime": wish.runtime,
         "workers": wish.workers,
         "elastic": None if wish.elastic is None else {"minWorkers": wish.elastic[0], "maxWorkers": wish.elastic[1]},
         "gpusPerWorker": wish.gpus,

@@ -11,9 +11,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
+from drivetrain_api.choices import RuntimeName
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import Exit, NoCluster, UsageError
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     job.add_argument("--image", default="drivetrain-worker", help="image of the workers (default: %(default)s)")
     job.add_argument("--gpus", type=int, help="GPUs of each worker")
     job.add_argument("--processes-per-worker", type=int, help="rank processes of each worker (default: its GPUs)")
+    job.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeName),
+        help="torchrun: a script that never calls drivetrain.start() (default: found out by reading it)",
+    )
     job.add_argument("--spares", type=int, help="warm processes of each worker that take a dead one's place")
     job.add_argument("--max-restarts", type=int, help="incidents that the job survives")
     job.add_argument("--name", help="name of the job (default: the script's, and a suffix)")
@@ -77,6 +84,7 @@ def wished(arguments: argparse.Namespace) -> Wish:
         elastic=arguments.elastic,
         gpus=arguments.gpus,
         processes_per_worker=arguments.processes_per_worker,
+        runtime=arguments.runtime,
         steps=arguments.steps,
         seed=arguments.seed,
         batch=arguments.batch,

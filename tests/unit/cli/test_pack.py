@@ -37,6 +37,7 @@ def spec_of(folder: Path, *flags: str) -> Json:
         (["--image", "me/mine:1"], ["image"], "me/mine:1"),
         (["--gpus", "2"], ["gpusPerWorker"], 2),
         (["--processes-per-worker", "4"], ["processesPerWorker"], 4),
+        (["--runtime", "torchrun"], ["runtime"], "torchrun"),
         (["--spares", "0"], ["recovery"], {"spares": 0}),
         (["--max-restarts", "2"], ["recovery"], {"maxRestarts": 2}),
         (["--steps", "7"], ["training"], {"steps": 7}),
