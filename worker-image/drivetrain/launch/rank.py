@@ -41,7 +41,7 @@ from drivetrain_api.messages import (
     Progress,
     Put,
 )
-from drivetrain_api.places import Place
+from drivetrain_api.places import STOCK, Place
 
 _TRACEBACK_CHARS: Final = 16_384
 SEATED: Final = (ProcessPhase.MEMBER, ProcessPhase.DONE)
@@ -134,6 +134,11 @@ class Rank:
         """One poll of /proc; why this process must be killed, if so."""
         states = [found.state for pid in {self.process.pid, self.state.pid} if (found := procfs.stat(pid)) is not None]
         return self.watch.tick(elapsed, "T" if "T" in states else "")
+
+    def stands_anew(self, epoch: EpochId) -> bool:
+        """It has started a script in a later membership, of whose steps nothing will be heard."""
+        stock = self._place is not None and self._place.operation == STOCK
+        return stock and self.state.formed and self.state.epoch is not None and self.state.epoch > epoch
 
     def dead(self, death: Death, out_of_memory: bool) -> ProcessState:
         """Read what it left, let go of it, and return its last state."""

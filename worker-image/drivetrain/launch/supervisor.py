@@ -25,7 +25,7 @@ from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
 from drivetrain.launch.process import RankProcess
 from drivetrain.launch.rank import SEATED, Rank, RankEvents
-from drivetrain_api.messages import NO_PROGRESS, ProcessState
+from drivetrain_api.messages import NO_PROGRESS, EpochId, ProcessState
 from drivetrain_api.runtime import RuntimeSpec
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Supervisor:
         self._not_before = 0.0
         self._died_at = -math.inf
         self._step_at_death = -1
+        self._epoch_at_death = EpochId(0, 0)
         self._timer: asyncio.TimerHandle | None = None
         self._ending = False
         self._changed = asyncio.Event()
@@ -194,6 +195,9 @@ class Supervisor:
             self._not_before = now + min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2.0 ** (self._failures - 1))
         self._died_at = now
         self._step_at_death = max(state.step, *(other.state.step for other in self.ranks), -1)
+        self._epoch_at_death = max(
+            each or EpochId(0, 0) for each in (state.epoch, *(r.state.epoch for r in self.ranks))
+        )
         if not self._ending:
             log.warning(
                 "a rank process died",
@@ -215,6 +219,7 @@ class Supervisor:
         if now < self._not_before or now < self._died_at + SPARE_DELAY_SECONDS:
             return False
         goes_on = any(rank.state.step > self._step_at_death for rank in self.ranks)
+        goes_on = goes_on or any(rank.stands_anew(self._epoch_at_death) for rank in self.ranks)
         return goes_on or now >= self._died_at + SPARE_LIMIT_SECONDS
 
     def _out_of_memory(self, death: reaper.Death) -> bool:
