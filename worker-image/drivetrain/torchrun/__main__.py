@@ -8,5 +8,6 @@ from drivetrain.torchrun.keeper import keep
 from drivetrain.torchrun.program import Kind, Program
 from drivetrain.torchrun.script import run
 
-_PROGRAM = Program(cast(Kind, sys.argv[1]), sys.argv[2], tuple(sys.argv[3:]))
-run(_PROGRAM, keep(_PROGRAM))
+if __name__ == "__main__":
+    _PROGRAM = Program(cast(Kind, sys.argv[1]), sys.argv[2], tuple(sys.argv[3:]))
+    run(_PROGRAM, keep(_PROGRAM))
