@@ -20,7 +20,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     step = 0
     if os.path.exists(path):
-        state = torch.load(path)
+        state = torch.load(path, weights_only=True)
         model.module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
