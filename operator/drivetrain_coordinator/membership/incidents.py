@@ -19,6 +19,9 @@ KEPT = 20
 REMEDY_SECONDS = 10.0
 MAX_INHERITED = 64
 """So many incidents from before its term does a coordinator tell apart: what launchers say of them has no other end."""
+BEGINS_SECONDS = 60.0
+"""A script that says nothing of its steps has made none that counts so soon after its start: it imports, and reads its
+checkpoint."""
 ONE_MOMENT = 5.0
 """So far apart may deaths of one cause be, and what their launchers said of it may have travelled."""
 
@@ -47,10 +50,18 @@ def hear(m: Membership, launcher: Launcher, process: ProcessState, now: float) -
         exit_code=process.exit_code,
         signal=process.signal,
         log_tail=process.log_tail,
-        step=None if inherited or facts.stock(process) else max(m.step, process.step),
+        step=None if inherited else _step(m, process, now),
         remedy=process.remedy,
     )
     m.failures = [*m.failures, failure][-KEPT:]
+
+
+def _step(m: Membership, process: ProcessState, now: float) -> int | None:
+    """The last one that it had made; -1: none; None: nobody knows, because its script says nothing of its steps."""
+    if not facts.stock(process):
+        return max(m.step, process.step)
+    formed_at = m.active.formed_at if m.active is not None else None
+    return -1 if formed_at is None or now - formed_at < BEGINS_SECONDS else None
 
 
 def _number(m: Membership, process: ProcessState, now: float, *, inherited: bool) -> int:

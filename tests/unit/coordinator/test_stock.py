@@ -5,6 +5,7 @@ from __future__ import annotations
 from drivetrain_api.messages import Boundary, Form, ProcessPhase
 from drivetrain_api.places import STOCK, Place
 from drivetrain_api.report import JobState
+from drivetrain_coordinator.membership import incidents
 from unit.coordinator.bench import Bench, forms, only_form, seats, tables
 
 PLACE = Place(operation=STOCK)
@@ -47,9 +48,21 @@ def test_each_death_after_all_stand_again_is_an_incident_of_its_own() -> None:
     bench.die("a1")
     failures = bench.machine.report(1).failures
     assert [(failure.process, failure.incident, failure.step) for failure in failures] == [
-        ("b/b/1", 1, None),
+        ("b/b/1", 1, -1),
         ("a/b/1", 2, None),
     ]
+
+
+def test_who_fails_soon_after_its_start_had_made_no_step() -> None:
+    """So an error that no repetition mends ends the job."""
+    bench = Bench()
+    trains(bench, "a1", "b1")
+    bench.change("b2", place=PLACE)
+    bench.wait(incidents.BEGINS_SECONDS - 5, heard="ab", tick=2.5)
+    bench.stand(only_form(bench.die("b1")), step=-1)
+    bench.wait(incidents.BEGINS_SECONDS + 5, heard="ab", tick=2.5)
+    bench.die("b2")
+    assert [failure.step for failure in bench.machine.report(1).failures] == [-1, None]
 
 
 def test_no_state_is_lost_with_all_of_them() -> None:
