@@ -94,7 +94,7 @@ def sums(job: Job) -> set[str]:
 
 def by_hand(job: Job, *arguments: str) -> str:
     """What `kubectl drivetrain snapshots JOB ...` prints."""
-    command = [sys.executable, "-m", "drivetrain_cli", "snapshots", job.name, "--namespace", job.namespace, *arguments]
+    command = [sys.executable, "-m", "drivetrain_cli", "snapshots", job.name, *arguments, "--namespace", job.namespace]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
