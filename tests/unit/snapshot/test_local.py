@@ -117,6 +117,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     assert storage.list("log/") == {"log/one": 3}
     with pytest.raises(StorageError, match="it is no file"):
         storage.read("log/pipe")
+    with pytest.raises(StorageError, match="EISDIR"):
+        storage.read("log")
     with pytest.raises(StorageError, match="ELOOP"):
         storage.read("log/itself")
     with pytest.raises(Missing):

@@ -53,7 +53,7 @@ class Local:
         path = self._folder / name
         try:
             # Nobody waits for a pipe's other end, or for what a device may have.
-            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise StorageError(f"cannot read {path}: it is no file")
                 return file.read()
