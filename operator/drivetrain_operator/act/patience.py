@@ -1,15 +1,16 @@
 """How patient should we be with coordinators, by what happened of late in all jobs?
 
 A cluster that is short of processor time makes every coordinator slow. Were each judged for itself, all would be given
-up, and their successors would need what they lacked. So limits follow the starts that were measured, and of those that
-are silent only a few are given up at a time.
+up, and their successors would need what they lacked. So limits follow the starts that were measured and those that
+still go on, and of those that are silent only a few are given up at a time.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_operator.listening import Listening
@@ -18,6 +19,8 @@ STARTS: Final = 32
 """Of so many jobs, the last start counts."""
 LONGEST_START: Final = 60.0
 """More than this is no usual start, whoever takes so long."""
+CROWD: Final = 3
+"""Where so many others started within `LONGEST_START`, or try to, it is by them that a start is judged."""
 GIVEN_UP_SECONDS: Final = 60.0
 GIVEN_UP: Final = 4
 """So many may be given up within that time, however few jobs there are ..."""
@@ -27,32 +30,57 @@ report, whatever is done, must not use up what the others need."""
 LATELY_SECONDS: Final = 900.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    pod_uid: str
+    seconds: float
+    at: float
+    """When it was over, by the listening clock."""
+
+
 class Patience:
     """One instance for all jobs of a leader. `jobs` counts them."""
 
     def __init__(self, listening: Listening, jobs: Callable[[], int]) -> None:
         self._listening = listening
         self._jobs = jobs
-        self._starts: OrderedDict[str, tuple[str, float]] = OrderedDict()
-        """By job: the pod, and what it took."""
+        self._starts: dict[str, _Start] = {}
+        self._going_on: dict[str, tuple[str, float]] = {}
+        """By job: the pod that has not reported yet, and when its container was seen to run."""
         self._given_up: deque[tuple[float, str]] = deque()
 
-    def started(self, job_uid: str, pod_uid: str, seconds: float) -> None:
-        """This coordinator's first report came so long after its container was seen to run. The first word holds."""
+    def starting(self, job_uid: str, pod_uid: str, seconds: float) -> None:
+        """This coordinator has run for so long, and has not reported."""
+        self._going_on[job_uid] = (pod_uid, self._listening.seconds() - seconds)
+
+    def started(self, job_uid: str, pod_uid: str, seconds: float, ago: float) -> None:
+        """This coordinator's first report came so long after its container was seen to run, and so long ago."""
+        self._going_on.pop(job_uid, None)
         if self.knows(job_uid, pod_uid):
             return
-        self._starts[job_uid] = (pod_uid, min(seconds, LONGEST_START))
-        self._starts.move_to_end(job_uid)
-        while len(self._starts) > STARTS:
-            self._starts.popitem(last=False)
+        self._starts[job_uid] = _Start(pod_uid, min(seconds, LONGEST_START), self._listening.seconds() - ago)
+        if len(self._starts) > STARTS:
+            del self._starts[min(self._starts, key=lambda uid: self._starts[uid].at)]
 
     def knows(self, job_uid: str, pod_uid: str) -> bool:
-        """Whether `started` was said of it, not too long ago."""
-        return self._starts.get(job_uid, ("", 0.0))[0] == pod_uid
+        """Whether `started` was said of it, and few have started since."""
+        found = self._starts.get(job_uid)
+        return found is not None and found.pod_uid == pod_uid
 
-    def usual_start(self) -> float:
-        """Seconds that the start of a coordinator takes of late: the median, over jobs; 0 if none is known."""
-        return statistics.median(seconds for _, seconds in self._starts.values()) if self._starts else 0.0
+    def usual_start(self, job_uid: str) -> float:
+        """Seconds that the start of a coordinator takes of late, as this job should see it; 0 if nothing is known.
+
+        That is the median over jobs. The first of a crowd would be judged by what was measured in quiet times: so it is
+        no less than the median over the other jobs of the last minute, of which one that still goes on took until now.
+        """
+        now = self._listening.seconds()
+        self._going_on = {uid: each for uid, each in self._going_on.items() if now - each[1] <= LONGEST_START}
+        others = [now - since for uid, (_, since) in self._going_on.items() if uid != job_uid]
+        others += [
+            each.seconds for uid, each in self._starts.items() if uid != job_uid and now - each.at <= LONGEST_START
+        ]
+        measured = statistics.median(each.seconds for each in self._starts.values()) if self._starts else 0.0
+        return max(measured, statistics.median(others)) if len(others) >= CROWD else measured
 
     def gave_up(self, job_uid: str) -> None:
         """A coordinator was given up for its silence."""

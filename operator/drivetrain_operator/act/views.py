@@ -82,7 +82,7 @@ class Views:
             complaints=self._complaints.recent(job.uid),
             lost=self._memory.lost(job.uid, found, current_names(job) | {leader}),
             seen=seen,
-            usual_start_seconds=self._patience.usual_start(),
+            usual_start_seconds=self._patience.usual_start(job.uid),
             may_give_up=self._patience.may_give_up(job.uid),
             serving_seconds=self._listening.undisturbed() if self._serving else 0.0,
         )
@@ -95,12 +95,15 @@ class Views:
         received: Received | None,
     ) -> None:
         """How long did the coordinator take that we hear? Known only if we saw it start: it is a lower bound else."""
-        if received is None:
-            return
         for pod in pods:
-            if pod.term == received.report.term and pod.started and not self._patience.knows(job_uid, pod.uid):
-                age = self._listening.seconds() - received.first
-                self._patience.started(job_uid, pod.uid, max(0.0, seen[Sight.STARTED, pod.uid] - age))
+            age = seen.get((Sight.STARTED, pod.uid))
+            if pod.term < 0 or age is None or self._patience.knows(job_uid, pod.uid):
+                continue
+            if received is not None and received.report.term == pod.term:
+                heard = self._listening.seconds() - received.first
+                self._patience.started(job_uid, pod.uid, max(0.0, age - heard), heard)
+            elif pod.live and (received is None or received.report.term < pod.term):
+                self._patience.starting(job_uid, pod.uid, age)
 
 
 def _names(pods: Iterable[PodView], family: Family) -> set[str]:

@@ -18,7 +18,7 @@ from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import ReplacedFor
 from drivetrain_operator.act.jobs import JobCache, Watcher
 from drivetrain_operator.act.memory import JobMemory
-from drivetrain_operator.act.patience import GIVEN_UP_SECONDS, GIVEN_UP_SHARE, Patience
+from drivetrain_operator.act.patience import GIVEN_UP, GIVEN_UP_SECONDS, GIVEN_UP_SHARE, LONGEST_START, Patience
 from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.listening import BEAT, Listening
@@ -91,6 +91,14 @@ class Cluster:
         start = self.clock.time + self.rng.random()
         return Simulated(builders.job(of, builders.started(of), uid=uid), pods, start)
 
+    def arrive(self, number: int, slowest: float) -> None:
+        """So many more jobs, whose coordinators run and take their time until they report and are ready."""
+        for each in range(number):
+            uid = f"late-{each:04d}"
+            job = self.jobs[uid] = self._job(uid)
+            job.pods = (job.pods[0], replace(job.pods[1], ready=False))
+            job.next_report = self.clock.time + self.rng.uniform(slowest / 2, slowest)
+
     def kill(self, job: Simulated, fate: Fate) -> None:
         job.fate, job.died = fate, self.clock.time
 
@@ -133,6 +141,8 @@ class Cluster:
             # Its requests timed out while nobody answered, and it waits before the next.
             job.trying_since, job.next_report = now, now + self.rng.uniform(0.0, BACKOFF)
             return
+        if job.seq == 0:
+            job.pods = (job.pods[0], replace(job.pods[1], ready=True))
         job.seq, job.trying_since, job.next_report = job.seq + 1, None, now + self.rng.uniform(0.9, 1.1)
         term = job.view.status.membership.term
         self.book.store(
@@ -189,6 +199,29 @@ async def test_paths_that_drop_for_a_minute_replace_nobody(share: float, jobs: i
     await cluster.run(90.0)
     beating.cancel()
     assert killed_alive(cluster, set()) == {}
+
+
+@pytest.mark.parametrize("before", [0, 20, JOBS])
+async def test_a_crowd_that_starts_slowly_replaces_nobody(before: int) -> None:
+    """However fast coordinators started in the quiet before: the first of the crowd is judged by the crowd."""
+    cluster = Cluster(11, before)
+    beating = asyncio.create_task(cluster.listening.run())
+    await cluster.run(90.0)
+    cluster.arrive(20, slowest=40.0)
+    await cluster.run(60.0)
+    beating.cancel()
+    assert killed_alive(cluster, set()) == {}
+
+
+async def test_those_of_a_crowd_that_never_report_are_replaced() -> None:
+    """Also if that is all of them: a few at a time."""
+    cluster = Cluster(12, 20)
+    beating = asyncio.create_task(cluster.listening.run())
+    await cluster.run(5.0)
+    cluster.arrive(12, slowest=600.0)
+    await cluster.run(LONGEST_START + GIVEN_UP_SECONDS)
+    beating.cancel()
+    assert sum(bool(job.replaced) for job in cluster.jobs.values()) >= GIVEN_UP
 
 
 async def test_those_that_are_dead_are_replaced_also_on_a_bad_day() -> None:
