@@ -11,17 +11,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import yaml
 
 from drivetrain_api.choices import RuntimeName
+from drivetrain_cli import podflags
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import Exit, NoCluster, UsageError
 from drivetrain_cli.invocation import command
 from drivetrain_cli.logs import print_followed
 from drivetrain_cli.pack import Wish, default_name, objects, read
+from drivetrain_cli.pack.flags import add_training, training_of
+from drivetrain_cli.pack.requirements import Requirements, checked
+from drivetrain_cli.pack.sources import read_module
 from drivetrain_operator.kube.errors import AlreadyExists, Invalid, KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS, TRAININGJOBS, Object
 
@@ -31,8 +35,16 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `drivetrain run`."""
-    parser.add_argument("script", type=Path, help="training script")
+    parser.add_argument("program", help="training script, folder with a __main__.py, or (-m) module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
+    code = parser.add_argument_group("the code")
+    code.add_argument("-m", "--module", action="store_true", help="program is a module, as for `python -m`")
+    code.add_argument(
+        "--folder", type=Path, metavar="DIR", help="send all that is in there; program is one of its files"
+    )
+    code.add_argument("--requirements", type=Path, metavar="FILE", help="install these packages in each worker first")
+    code.add_argument("--index-url", metavar="URL", help="from here (default: what pip in the image has)")
+    code.add_argument("--packages", metavar="CLAIM", help="a volume for them that all workers share: installed once")
     job = parser.add_argument_group("the job")
     job.add_argument("--workers", type=int, default=1, help="worker pods (default: %(default)s)")
     job.add_argument("--elastic", type=_bounds, metavar="MIN:MAX", help="go on with any number of workers in between")
@@ -46,15 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     job.add_argument("--spares", type=int, help="warm processes of each worker that take a dead one's place")
     job.add_argument("--max-restarts", type=int, help="incidents that the job survives")
+    job.add_argument(
+        "--snapshots", metavar="URL|CLAIM:PATH|PATH", help="keep every step there: s3://…, a volume, or (`up`) a folder"
+    )
     job.add_argument("--name", help="name of the job (default: the script's, and a suffix)")
-    job.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="environment; may be repeated")
-    training = parser.add_argument_group("the training (default: what the script itself says)")
-    training.add_argument("--steps", type=int, help="steps to train")
-    training.add_argument("--batch", type=int, help="samples a step, over all workers")
-    training.add_argument("--microbatches", type=int, help="parts of a rank's share of the batch")
-    training.add_argument("--seed", type=int, help="seed of data order and weights")
-    training.add_argument("--clip-norm", type=float, help="largest norm of the gradient")
-    training.add_argument("--deterministic", action="store_true", default=None, help="same bits for any world size")
+    podflags.add_arguments(parser)
+    add_training(parser)
     what = parser.add_argument_group("what to do")
     what.add_argument("--detach", action="store_true", help="create the job and do not follow it")
     what.add_argument("--dry-run", action="store_true", help="print the objects as YAML, create nothing")
@@ -73,11 +82,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def wished(arguments: argparse.Namespace) -> Wish:
     """The job that these flags describe. Raises UsageError."""
-    files = read(arguments.script)
     suffix = "".join(random.choices(_ALPHABET, k=5))
+    program = arguments.program
+    if arguments.module:
+        code, named = read_module(program, Path.cwd(), arguments.folder), Path(program.rpartition(".")[2])
+    else:
+        code, named = read(Path(program), arguments.folder), Path(program).resolve()
     return Wish(
-        name=arguments.name or default_name(arguments.script, suffix),
-        files=files,
+        name=arguments.name or default_name(named, suffix),
+        code=code,
         image=arguments.image,
         arguments=_without_dashes(arguments.arguments),
         workers=arguments.workers,
@@ -85,15 +98,12 @@ def wished(arguments: argparse.Namespace) -> Wish:
         gpus=arguments.gpus,
         processes_per_worker=arguments.processes_per_worker,
         runtime=arguments.runtime,
-        steps=arguments.steps,
-        seed=arguments.seed,
-        batch=arguments.batch,
-        microbatches=arguments.microbatches,
-        clip_norm=arguments.clip_norm,
-        deterministic=arguments.deterministic,
+        training=training_of(arguments),
         spares=arguments.spares,
         max_restarts=arguments.max_restarts,
-        environment=_environment(arguments.env),
+        snapshots=_snapshots(arguments.snapshots),
+        pod=podflags.wished(arguments),
+        requirements=_requirements(arguments),
     )
 
 
@@ -169,14 +179,30 @@ def _bounds(text: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _environment(given: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise UsageError(f"--env: want NAME=VALUE, not {text!r}")
-        found[name] = value
-    return found
+def _requirements(arguments: argparse.Namespace) -> Requirements | None:
+    path: Path | None = arguments.requirements
+    if path is None:
+        for flag, value in (("--index-url", arguments.index_url), ("--packages", arguments.packages)):
+            if value is not None:
+                raise UsageError(f"{flag}: means nothing without --requirements")
+        return None
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--requirements: {error}") from error
+    return Requirements(checked(text, path.name), arguments.index_url, arguments.packages)
+
+
+def _snapshots(place: str | None) -> dict[str, Any] | None:
+    """spec.snapshots."""
+    if place is None:
+        return None
+    if "://" in place:
+        return {"storage": {"url": place}}
+    claim, colon, path = place.partition(":")
+    if colon:
+        return {"storage": {"persistentVolumeClaim": claim, **({"path": path} if path else {})}}
+    return {"storage": {"path": place}}
 
 
 def _without_dashes(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from drivetrain_cli.demo.processes import belonging_to, identities, unchanged
 from drivetrain_cli.demo.screen import Screen, Snapshot
 from drivetrain_cli.demo.steps import Membership, Steps
 from drivetrain_cli.errors import CliError
+from drivetrain_cli.pack.pods import PodWish
 from drivetrain_cli.table import table
 from drivetrain_local.node.images import python_environment
 from drivetrain_operator.kube.errors import KubeError
@@ -254,16 +255,18 @@ class _Watched:
 def _objects(plan: Plan) -> tuple[Object, Object]:
     wish = pack.Wish(
         name=JOB,
-        files=pack.read(plan.script),
+        code=pack.read(plan.script),
         workers=_WORKERS,
         elastic=(1, _WORKERS),
-        steps=plan.steps,
-        batch=plan.batch,
-        seed=plan.seed,
-        deterministic=True,
-        clip_norm=1.0,
+        training={
+            "steps": plan.steps,
+            "batch": {"global": plan.batch},
+            "seed": plan.seed,
+            "deterministic": True,
+            "clipNorm": 1.0,
+        },
         spares=1,
-        environment={"STEP_LOG": str(plan.folder / "steps"), "OUTPUT": str(plan.folder / "model")},
+        pod=PodWish(environment={"STEP_LOG": str(plan.folder / "steps"), "OUTPUT": str(plan.folder / "model")}),
     )
     config_map, job = pack.objects(wish, "default")
     # Each step by itself: the demo is over before two seconds of steps would matter.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drivetrain_api.rules import MAX_NAME
+from drivetrain_api.training import Training
 from drivetrain_cli import pack, run
 from drivetrain_cli.errors import UsageError
 from drivetrain_cli.main import make_parser
+from drivetrain_cli.pack import sources
+from drivetrain_cli.pack.flags import training_flags
 
 Json = dict[str, Any]
 
@@ -45,6 +49,47 @@ def spec_of(folder: Path, *flags: str) -> Json:
         (["--batch", "48", "--microbatches", "2"], ["training", "batch"], {"global": 48, "microbatches": 2}),
         (["--clip-norm", "1.5"], ["training"], {"clipNorm": 1.5}),
         (["--deterministic"], ["training"], {"deterministic": True}),
+        (["--zero", "2"], ["training", "parallel"], {"zero": 2}),
+        (["--precision-compute", "bf16"], ["training", "precision"], {"compute": "bf16"}),
+        (
+            ["--optimizer", "lamb", "--optimizer-lr", "0.1", "--optimizer-betas", "0.9,0.99"],
+            ["training", "optimizer"],
+            {"name": "lamb", "lr": 0.1, "betas": [0.9, 0.99]},
+        ),
+        (["--snapshots", "s3://bucket/x"], ["snapshots"], {"storage": {"url": "s3://bucket/x"}}),
+        (
+            ["--snapshots", "claim:runs/1"],
+            ["snapshots"],
+            {"storage": {"persistentVolumeClaim": "claim", "path": "runs/1"}},
+        ),
+        (
+            ["--secret", "token", "--secret", "keys:/etc/keys", "--volume", "data:/data:ro"],
+            ["podTemplate", "spec"],
+            {
+                "containers": [
+                    {
+                        "name": "worker",
+                        "volumeMounts": [
+                            {"name": "claim-0", "mountPath": "/data", "readOnly": True},
+                            {"name": "secret-0", "mountPath": "/etc/keys", "readOnly": True},
+                        ],
+                        "envFrom": [{"secretRef": {"name": "token"}}],
+                    }
+                ],
+                "volumes": [
+                    {"name": "claim-0", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+                    {"name": "secret-0", "secret": {"secretName": "keys"}},
+                ],
+            },
+        ),
+        (
+            ["--cpus", "4", "--memory", "8Gi"],
+            ["podTemplate", "spec", "containers", 0, "resources"],
+            {"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "8Gi"}},
+        ),
+        (["--node-selector", "gpu=h100"], ["podTemplate", "spec"], {"nodeSelector": {"gpu": "h100"}}),
+        (["--priority-class", "low"], ["podTemplate", "spec"], {"priorityClassName": "low"}),
+        (["--service-account", "me"], ["podTemplate", "spec"], {"serviceAccountName": "me"}),
         (
             ["--env", "A=b=c"],
             ["podTemplate", "spec", "containers"],
@@ -52,7 +97,7 @@ def spec_of(folder: Path, *flags: str) -> Json:
         ),
     ],
 )
-def test_flags_become_fields(tmp_path: Path, flags: list[str], path: list[str], value: object) -> None:
+def test_flags_become_fields(tmp_path: Path, flags: list[str], path: list[str | int], value: object) -> None:
     found: Any = spec_of(tmp_path, *flags, str(tmp_path / "train.py"))
     for step in path:
         found = found[step]
@@ -91,6 +136,20 @@ def test_a_script_with_arguments_is_a_command_that_finds_its_file(tmp_path: Path
         (["--image", ""], "--image"),
         (["--env", "A"], "--env"),
         (["--name", "Not_A_Name"], "--name"),
+        (["--env", "=x"], "--env"),
+        (["--zero", "4"], "--zero"),
+        (["--optimizer", "lamb"], "--optimizer-lr"),
+        (["--pipeline-schedule", "gpipe"], "--pipeline-stages"),
+        (["--secret", "keys:etc"], "--secret"),
+        (["--volume", "data"], "--volume"),
+        (["--volume", "data:/a:rx"], "--volume"),
+        (["--volume", "data:/a", "--volume", "more:/a"], "--volume, --secret"),
+        (["--memory", "8 GB"], "--memory"),
+        (["--cpus", "four"], "--cpus"),
+        (["--node-selector", "gpu"], "--node-selector"),
+        (["--requirements", "nowhere.txt"], "--requirements"),
+        (["--packages", "claim"], "--packages"),
+        (["--snapshots", "ftp://x"], "--snapshots"),
     ],
 )
 def test_an_error_names_the_flag(tmp_path: Path, flags: list[str], named: str) -> None:
@@ -103,12 +162,12 @@ def test_modules_beside_the_script_travel_along_and_nothing_else(tmp_path: Path)
     (tmp_path / "net.py").write_text("import layers\n")
     (tmp_path / "layers.py").write_text("import train\n")
     (tmp_path / "other.py").write_text("")
-    assert list(pack.read(tmp_path / "train.py")) == ["train.py", "net.py", "layers.py"]
+    assert list(pack.read(tmp_path / "train.py").files) == ["train.py", "net.py", "layers.py"]
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("def f(:\n", r"train\.py:1: "), ("#" * (pack.MAX_BYTES + 1), "put them into --image")],
+    [("def f(:\n", r"train\.py:1: "), ("#" * (sources.MAX_BYTES + 1), "put it into --image")],
 )
 def test_a_script_that_cannot_work_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "train.py").write_text(text)
@@ -129,3 +188,29 @@ def test_a_script_that_cannot_work_is_refused(tmp_path: Path, text: str, complai
 def test_names_come_from_scripts(script: str, name: str) -> None:
     assert pack.default_name(Path(script), "abcde") == name
     assert len(name) <= MAX_NAME
+
+
+def test_every_field_of_training_has_a_flag_of_its_own() -> None:
+    """And a schema's leaf is no leaf here only if it is one there."""
+    flags = [each.flag for each in training_flags()]
+    assert len(set(flags)) == len(flags)
+    assert {each.path for each in training_flags()} == set(_leaves(Training.model_json_schema(by_alias=True)))
+
+
+def _leaves(schema: Json) -> Iterator[str]:
+    for name, part in schema["properties"].items():
+        kinds = [part, *part.get("anyOf", []), *part.get("allOf", [])]
+        inner = next((each["$ref"].rpartition("/")[2] for each in kinds if "$ref" in each), None)
+        if inner is None:
+            yield name
+        else:
+            definitions = schema["$defs"]
+            yield from (f"{name}.{leaf}" for leaf in _leaves({**definitions[inner], "$defs": definitions}))
+
+
+def test_an_environment_variable_without_a_value_is_that_of_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERE", "x")
+    spec = spec_of(tmp_path, "--env", "HERE", str(tmp_path / "train.py"))
+    assert spec["podTemplate"]["spec"]["containers"][0]["env"] == [{"name": "HERE", "value": "x"}]

@@ -1,0 +1,168 @@
+"""Installs a job's requirements in a pod, beside what its image has. Runs there by itself: it imports nothing of ours.
+
+`pip install --target` takes nothing that is there for installed, and would download torch again. So pip is first asked
+what is missing, and only that is installed, where PYTHONPATH then finds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SECONDS = 1800
+"""For each of both passes of pip."""
+BEAT_SECONDS = 5
+STALE_SECONDS = 60
+"""A lock whose owner has not touched it for so long is nobody's."""
+OPTIONS = re.compile(
+    r"^(-i|--index-url|--extra-index-url|-f|--find-links|--no-index|--pre|--trusted-host|--no-binary|--only-binary"
+    r"|--prefer-binary)\b"
+)
+
+
+def main() -> int:
+    """Exit code: that of pip."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("requirements", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--index-url")
+    given = parser.parse_args()
+    current = given.folder / "current"
+    if current.exists():
+        return 0
+    try:
+        place = provide(given.requirements, given.cache or given.folder, given.index_url)
+    except subprocess.CalledProcessError as error:
+        print(f"requirements: pip ended with {error.returncode}; its words stand above", file=sys.stderr)
+        return error.returncode or 1
+    except subprocess.TimeoutExpired:
+        print(f"requirements: pip was not done after {SECONDS} s", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"requirements: {error}", file=sys.stderr)
+        return 1
+    current.symlink_to(place)
+    return 0
+
+
+def provide(requirements: Path, root: Path, index_url: str | None) -> Path:
+    """The folder with what is missing, installed by us or by another pod."""
+    text = requirements.read_text("utf-8")
+    about = f"{text}\n{index_url}\n{sys.version}\n{platform.machine()}\n{sorted(installed())}"
+    place = root / hashlib.sha256(about.encode()).hexdigest()[:16]
+    with locked(root / f"{place.name}.lock", place):
+        if not place.is_dir():
+            with tempfile.TemporaryDirectory(dir=root, prefix=f"{place.name}.tmp-") as made:
+                install(requirements, text, Path(made), index_url)
+                (Path(made) / "packages").rename(place)
+    return place
+
+
+def installed() -> set[str]:
+    """What the image has: the cache is shared by jobs of other images, too."""
+    import importlib.metadata
+
+    return {f"{each.metadata['Name']}=={each.version}" for each in importlib.metadata.distributions()}
+
+
+@contextlib.contextmanager
+def locked(path: Path, place: Path) -> Iterator[None]:
+    """One pod at a time; others wait for it, or until it is gone. What is there already needs no lock."""
+    told = False
+    while not place.is_dir():
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    print("requirements: whoever installed them is gone", flush=True)
+                    path.unlink()
+                    continue
+            if not told:
+                told = True
+                print("requirements: another pod of the cache installs them; waiting", flush=True)
+            time.sleep(1)
+    else:
+        yield
+        return
+    over = threading.Event()
+    beating = threading.Thread(target=beat, args=(path, over), daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beating.join()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def beat(path: Path, over: threading.Event) -> None:
+    """Tells the others that we live."""
+    while not over.wait(BEAT_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def install(requirements: Path, text: str, made: Path, index_url: str | None) -> None:
+    """What pip finds missing, into made/packages."""
+    packages, report, missing = made / "packages", made / "report.json", made / "missing.txt"
+    packages.mkdir()
+    options = [] if index_url is None else ["--index-url", index_url]
+    pip(made, "--dry-run", "--report", str(report), "-r", str(requirements), *options)
+    wanted = [line for each in json.loads(report.read_text("utf-8"))["install"] if (line := exactly(each))]
+    if not wanted:
+        print("requirements: the image has them all", flush=True)
+        return
+    kept = [line for line in text.splitlines() if OPTIONS.match(line.strip())]
+    if not all("--hash" in line for line in wanted):
+        wanted = [line.partition(" --hash")[0] for line in wanted]
+    missing.write_text("\n".join([*kept, *wanted, ""]), "utf-8")
+    print(f"requirements: {len(wanted)} packages to install", flush=True)
+    pip(made, "--target", str(packages), "--no-deps", "-r", str(missing), *options)
+    shutil.rmtree(packages / "bin", ignore_errors=True)  # for another place than this
+
+
+def exactly(found: dict[str, Any]) -> str:
+    """A line of a requirements file for what pip chose."""
+    name, version = found["metadata"]["name"], found["metadata"]["version"]
+    if found.get("is_direct"):
+        info = found["download_info"]
+        commit = info.get("vcs_info", {}).get("commit_id")
+        return (
+            f"{name} @ {info['vcs_info']['vcs'] + '+' if commit else ''}{info['url']}{'@' + commit if commit else ''}"
+        )
+    digest = found["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+    return f"{name}=={version}" + (f" --hash=sha256:{digest}" if digest else "")
+
+
+def pip(made: Path, *arguments: str) -> None:
+    """Raises CalledProcessError. Temporary files lie in `made`: a root file system may be read-only."""
+    common = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--root-user-action", "ignore"]
+    environment = {**os.environ, "TMPDIR": str(made), "PYTHONPATH": ""}
+    environment.setdefault("HOME", str(made))
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
+        raise OSError("this image has no pip; put the packages into --image")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *arguments, *common], check=True, timeout=SECONDS, env=environment
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
