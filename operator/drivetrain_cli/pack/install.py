@@ -48,7 +48,9 @@ def main() -> int:
     try:
         place = provide(given.requirements, given.cache or given.folder, given.index_url)
     except subprocess.CalledProcessError as error:
-        print(f"requirements: pip ended with {error.returncode}; its words stand above", file=sys.stderr)
+        words = [line for line in (error.stderr or "").splitlines() if line.startswith("ERROR:")]
+        # The last line is what status has of it.
+        print(f"requirements: pip ended with {error.returncode}: {(words or ['no word of it'])[-1]}", file=sys.stderr)
         return error.returncode or 1
     except subprocess.TimeoutExpired:
         print(f"requirements: pip was not done after {SECONDS} s", file=sys.stderr)
@@ -159,9 +161,14 @@ def pip(made: Path, *arguments: str) -> None:
     environment.setdefault("HOME", str(made))
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
         raise OSError("this image has no pip; put the packages into --image")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", *arguments, *common], check=True, timeout=SECONDS, env=environment
-    )
+    command = [sys.executable, "-m", "pip", "install", *arguments, *common]
+    with (made / "errors").open("w+", encoding="utf-8", errors="replace") as errors:
+        done = subprocess.run(command, check=False, timeout=SECONDS, env=environment, stderr=errors)
+        errors.seek(0)
+        said = errors.read()
+    print(said, file=sys.stderr, end="", flush=True)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, command, stderr=said)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from drivetrain_local import quantity
 from drivetrain_local.node.images import Image
 from drivetrain_local.objects import Obj, dig, meta
 
+_MODULES = "PYTHONPATH"
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
 _KEYED = re.compile(r"^metadata\.(labels|annotations)\['([^']+)'\]$")
 
@@ -75,7 +77,13 @@ def environment(
                 env[variable["name"]] = value
         else:
             env[variable["name"]] = expand(variable.get("value") or "", env)
-    return env
+    return env | {_MODULES: _modules(env, image)} if _MODULES in image.env else env
+
+
+def _modules(env: dict[str, str], image: Image) -> str:
+    """A container's PYTHONPATH comes before what is in its image, and hides none of it: there it is installed."""
+    parts = [*env[_MODULES].split(os.pathsep), *image.env[_MODULES].split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(part for part in parts if part))
 
 
 def arguments(container: Obj, image: Image, env: dict[str, str]) -> tuple[str, ...]:

@@ -45,6 +45,14 @@ def rooted(container: Obj, root: Path, arguments: tuple[str, ...]) -> tuple[str,
     return tuple(moved(argument) for argument in arguments)
 
 
+def rooted_modules(container: Obj, root: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment, where such paths in PYTHONPATH, which nobody could prefix, lead to where they are here."""
+    if "PYTHONPATH" not in env:
+        return dict(env)
+    parts = tuple(env["PYTHONPATH"].split(os.pathsep))
+    return {**env, "PYTHONPATH": os.pathsep.join(rooted(container, root, parts))}
+
+
 def place(root: Path, files: Mapping[str, Path]) -> None:
     """Link an image's own files into the pod's root, where no volume is mounted over them."""
     for path, source in files.items():

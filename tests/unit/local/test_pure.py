@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from drivetrain_local.apiserver.columns import human_duration, pod_status
 from drivetrain_local.controllers import fit
 from drivetrain_local.controllers.endpoints import routes
 from drivetrain_local.node import status
-from drivetrain_local.node.environment import arguments, expand
+from drivetrain_local.node.environment import Sources, arguments, environment, expand
 from drivetrain_local.node.images import Image, default_images, find, parse_image
+from drivetrain_local.node.volumes import rooted_modules
 from drivetrain_local.objects import parse_time, rfc3339_micro
 
 Obj = dict[str, Any]
@@ -107,6 +109,26 @@ def test_expansion(text: str, expect: str) -> None:
 )
 def test_command_and_args_replace_what_the_image_has(container: Obj, expect: tuple[str, ...]) -> None:
     assert arguments(container, Image(("run",), ("default",)), {"A": "1"}) == expect
+
+
+@pytest.mark.parametrize(
+    ("given", "expect"),
+    [
+        (None, "/src/one:/src/two"),
+        ("", "/src/one:/src/two"),
+        ("/mine", "/mine:/src/one:/src/two"),
+        ("/code/lib:/src/two", "/root/code/lib:/src/two:/src/one"),
+        ("$(PYTHONPATH):/code", "/src/one:/src/two:/root/code"),
+    ],
+)
+def test_a_pythonpath_of_ones_own_hides_nothing_of_the_image(given: str | None, expect: str) -> None:
+    """A worker's launcher was not found: in a real image it is installed, here it is on that path."""
+    container: Obj = {"volumeMounts": [{"name": "code", "mountPath": "/code"}]}
+    if given is not None:
+        container["env"] = [{"name": "PYTHONPATH", "value": given}]
+    image = Image(env={"PYTHONPATH": "/src/one:/src/two"})
+    made = environment({"metadata": {}}, container, image, Sources({}), "", "", {})
+    assert rooted_modules(container, Path("/root"), made)["PYTHONPATH"] == expect
 
 
 @pytest.mark.parametrize(
