@@ -15,6 +15,7 @@ from drivetrain_api.constants import LABEL_JOB_UID, LABEL_ROLE
 from drivetrain_cli import plane
 from drivetrain_cli.errors import JobNotFound, NoCluster
 from drivetrain_cli.invocation import command
+from drivetrain_cli.nearest import suggestion
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.kube.auth import Credentials, find_credentials
 from drivetrain_operator.kube.backoff import Backoff
@@ -77,13 +78,33 @@ class Cluster:
         try:
             return await self.client.get(TRAININGJOBS, name, self.namespace)
         except NotFound as error:
-            await self.knows_jobs()
-            raise JobNotFound(f"no TrainingJob {name!r} in namespace {self.namespace!r} (-n) of {self.name}") from error
+            here = [str(each["metadata"]["name"]) for each in await self.jobs()]
+            told = f"no TrainingJob {name!r} in namespace {self.namespace!r} (-n) of {self.name}"
+            raise JobNotFound(told + suggestion(name, here, await self._elsewhere())) from error
+
+    async def jobs(self, namespace: str | None = "", *, selector: str | None = None) -> list[Object]:
+        """All TrainingJobs of this namespace, by name; of another one; or with None, of all. Raises NoCluster if the
+        CRD is not installed."""
+        where = self.namespace if namespace == "" else namespace
+        try:
+            page = await self.client.list(TRAININGJOBS, where, label_selector=selector)
+        except NotFound as error:
+            raise NoCluster(_NOT_INSTALLED) from error
+        return sorted(page.items, key=lambda each: (each["metadata"]["namespace"], each["metadata"]["name"]))
+
+    async def _elsewhere(self) -> list[tuple[str, str]]:
+        """(namespace, name) of all jobs, as far as they may be seen."""
+        try:
+            return [(each["metadata"]["namespace"], each["metadata"]["name"]) for each in await self.jobs(None)]
+        except KubeError:
+            return []  # who may see one namespace only is told of that one
 
     async def knows_jobs(self) -> None:
         """Raises NoCluster if the CRD is not installed."""
         try:
-            await self.client.list(TRAININGJOBS, self.namespace, limit=1)
+            async with contextlib.aclosing(self.client.pages(TRAININGJOBS, self.namespace, limit=1)) as pages:
+                async for _ in pages:
+                    return
         except NotFound as error:
             raise NoCluster(_NOT_INSTALLED) from error
 
@@ -96,9 +117,11 @@ class Cluster:
 
     async def events(self, uids: set[str]) -> list[Object]:
         """Events about these objects, oldest first."""
-        page = await self.client.list(EVENTS, self.namespace)
-        found = [e for e in page.items if (e.get("involvedObject") or {}).get("uid") in uids]
-        return sorted(found, key=event_time)
+        return [each for each in await self.all_events() if (each.get("involvedObject") or {}).get("uid") in uids]
+
+    async def all_events(self) -> list[Object]:
+        """Events of the namespace, oldest first."""
+        return sorted((await self.client.list(EVENTS, self.namespace)).items, key=event_time)
 
     async def lease(self, namespace: str, name: str) -> tuple[bytes, str]:
         """A Lease as JSON, and the API server's time of day when it answered. Raises KubeError."""

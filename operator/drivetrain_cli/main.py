@@ -7,25 +7,31 @@ import asyncio
 import importlib.metadata
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 from drivetrain_api.constants import API_VERSION
-from drivetrain_cli import doctor, logs, run, up, why
+from drivetrain_cli import complete, completion, doctor, logs, run, up, why
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
+from drivetrain_cli.life import delete, events, listing, rest, scale, status
 from drivetrain_cli.snapshots import command as snapshots
-from drivetrain_operator.kube.errors import KubeError
+from drivetrain_operator.kube.errors import Forbidden, KubeError
 
 _EPILOG: Final = """exit codes:
   0    done; for run and logs -f: the job succeeded
-  1    the job failed, a check failed, or something was lost
+  1    the job failed (status and why say it so, too), a check failed, something was lost, a wait took too long,
+       you may not do it, or it makes no sense for a job that is over
   2    an argument cannot work; the message names its flag
   3    no API server, or one without TrainingJobs
-  4    no such job
+  4    no such job; names that are much alike are suggested
   130  Ctrl-C
 
 Which cluster: --kubeconfig, $KUBECONFIG, the pod's service account, ~/.kube/config, else the embedded plane.
 """
+
+_COMPLETE: Final = "__complete"
+"""Asked by what `drivetrain completion` prints, not by people."""
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -33,13 +39,19 @@ Command = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     parser = make_parser()
-    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == [_COMPLETE]:
+        return complete.main(parser, words[1:])
+    given = parser.parse_args(words)
     command: Command = given.command
     try:
         return int(command(given))
     except CliError as error:
         print(f"drivetrain: {error}", file=sys.stderr)
         return error.code
+    except Forbidden as error:
+        print(f"drivetrain: not allowed: {error.message}", file=sys.stderr)
+        return Exit.FAILED
     except KubeError as error:
         print(f"drivetrain: the API server: {error}", file=sys.stderr)
         return Exit.NO_CLUSTER
@@ -61,19 +73,34 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module, text in (
         ("run", run, "pack a script into a job, follow it, end as it ends"),
+        ("list", listing, "jobs, with what holds them up (-A: of all namespaces)"),
+        ("status", status, "how a job stands, on one page; without a job: the embedded plane"),
         ("logs", logs, "print or follow the logs of all workers of a job"),
+        ("events", events, "what the cluster and the operator say about a job and its pods"),
         ("why", why, "why does a job not run, or why did it restart or fail?"),
+        ("scale", scale, "change the number of workers of a job"),
+    ):
+        _add(commands, name, module.run, module, text)
+    _add(commands, "suspend", rest.run_suspend, rest, "stop a job for a while; says from which step it will go on")
+    _add(commands, "resume", rest.run_resume, rest, "let a suspended job go on; says from which step")
+    for name, module, text in (
+        ("delete", delete, "delete jobs; their snapshots stay"),
         ("snapshots", snapshots, "steps of a job that can be gone back to: list, verify, prune, export, restore"),
         ("doctor", doctor, "what of torch, GPUs, cluster and images is usable here?"),
         ("demo", demo, "train on three workers of this machine, kill one, see what happens"),
     ):
-        sub = commands.add_parser(name, help=text, description=module.__doc__)
-        module.add_arguments(sub)
-        sub.set_defaults(command=module.run)
+        _add(commands, name, module.run, module, text)
     up.add_commands(commands)
+    _add(commands, "completion", completion.run, completion, "what makes a shell complete commands and names of jobs")
     version = commands.add_parser("version", help="print versions")
     version.set_defaults(command=_version)
     return parser
+
+
+def _add(commands: Any, name: str, command: Command, module: ModuleType, text: str) -> None:
+    sub = commands.add_parser(name, help=text, description=module.__doc__)
+    module.add_arguments(sub)
+    sub.set_defaults(command=command)
 
 
 def _version(_: argparse.Namespace) -> int:

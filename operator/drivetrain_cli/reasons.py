@@ -78,6 +78,19 @@ def state(job: Json) -> str:
     return text
 
 
+def short(job: Json, *, width: int | None = None) -> str:
+    """What holds the job up, or ended it, in a cell of a table: empty while all is well; cut to `width`."""
+    status = job.get("status") or {}
+    phase, reason, message = status.get("phase"), status.get("reason") or "", status.get("message") or ""
+    if not phase:
+        return "no operator has looked at it yet"
+    if phase == "Succeeded":
+        return ""
+    first = message.splitlines()[0] if message else ""
+    text = f"{reason}: {first}" if reason and first else reason or first
+    return text if width is None or len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
 def failures(job: Json, *, last: int | None = None) -> list[str]:
     """What failed, oldest first, each with the end of what it printed."""
     found = (job.get("status") or {}).get("failures") or []
@@ -102,7 +115,7 @@ def explain(
             _NOT_SEEN,
         ]
     lines = [absent] if absent is not None and status["phase"] in ACTIVE else []
-    lines += [_headline(job), *differences(job, pods)]
+    lines += [headline(job), *differences(job, pods)]
     reason, message = status.get("reason") or "", status.get("message") or ""
     if message:
         lines.append(f"{reason}: {message}" if reason else message)
@@ -111,13 +124,14 @@ def explain(
     if reason == "Unschedulable" and nodes is not None:
         lines += _capacity(job, nodes)
     lines += _conditions(status, said=message)
-    lines += _waiting(pods, said=message)
-    lines += _restarts(job)
+    lines += waiting(pods, said=message)
+    lines += restarts(job)
     lines += _warnings(events, now, said="\n".join(lines))
     return lines
 
 
-def _headline(job: Json) -> str:
+def headline(job: Json) -> str:
+    """How far the job is, and with how many workers."""
     status = job.get("status") or {}
     phase, workers = status.get("phase"), status.get("workers") or {}
     progress, membership = status.get("progress") or {}, status.get("membership") or {}
@@ -153,7 +167,7 @@ def _conditions(status: Json, said: str) -> list[str]:
     return lines
 
 
-def _waiting(pods: Sequence[Json], said: str) -> list[str]:
+def waiting(pods: Sequence[Json], said: str = "") -> list[str]:
     """Pods that do not run, with the kubelet's or the scheduler's own words."""
     lines = []
     for pod in pods:
@@ -192,7 +206,8 @@ def _capacity(job: Json, nodes: Sequence[Json]) -> list[str]:
     ]
 
 
-def _restarts(job: Json) -> list[str]:
+def restarts(job: Json) -> list[str]:
+    """Losses, workers that were taken, and what failed."""
     status = job.get("status") or {}
     lines = []
     if status.get("recoveries"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,11 @@ def table(jobs: list[Json], now: datetime, *, wide: bool = False) -> str:
     rows = [["NAME", *(column[0].upper() for column in columns)]]
     for job in jobs:
         rows.append([job["metadata"]["name"], *(_cell(job, kind, path, now) for _, kind, path, _, _ in columns)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as kubectl writes them: as wide as their widest cell, three blanks between."""
     widths = [max(len(row[index]) for row in rows) + 3 for index in range(len(rows[0]))]
     return "\n".join(
         "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -1,4 +1,4 @@
-"""`drivetrain up`, `down` and `status`: the embedded plane, with an operator in it."""
+"""`drivetrain up`, `down`, and `status` without a job: the embedded plane, with an operator in it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from drivetrain_cli.invocation import command, example
 
 
 def add_commands(commands: Any) -> None:
-    """Add the three subcommands."""
+    """Add `up` and `down`."""
     up = commands.add_parser("up", help="start the embedded plane: jobs on this machine, no Kubernetes, no root")
     up.add_argument("--nodes", type=int, default=1, help="nodes that this machine plays (default: %(default)s)")
     up.add_argument("--gpus", type=int, default=0, help="fake nvidia.com/gpu capacity of each (default: %(default)s)")
     up.set_defaults(command=_up)
     down = commands.add_parser("down", help="end the embedded plane and everything in it")
     down.set_defaults(command=_down)
-    status = commands.add_parser("status", help="which processes of the embedded plane run? (exit code 1: not all)")
-    status.set_defaults(command=_status)
-    for parser in (up, down, status):
+    for parser in (up, down):
         add_state(parser)
 
 
@@ -64,7 +62,8 @@ def _down(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def status(arguments: argparse.Namespace) -> int:
+    """Which processes of the embedded plane run? 1: not all."""
     state = arguments.state.resolve()
     found = plane.processes(state)
     if not found:

@@ -200,3 +200,43 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path: Path, environmen
         rest = process.stdout.read()
         assert ended(process, 30) == 130, rest
     until(lambda: not belonging_to(tmp_path / "tmp"), "nothing stays behind", 5)
+
+
+def test_a_jobs_life(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Run detached, seen, scaled, suspended, resumed, and deleted, each as a person does it."""
+    (tmp_path / "train.py").write_text(
+        SCRIPT.replace("from net import build", "import time\nbuild = lambda: torch.nn.Linear(1, 1)").replace(
+            "    run.step(", "    time.sleep(0.05)\n    run.step("
+        )
+    )
+    flags = ("--name", "lm", "--workers", "1", "--elastic", "1:2", "--spares", "0", "--steps", "5000", "--detach")
+    begun = drivetrain(environment, "run", *flags, str(tmp_path / "train.py"))
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+
+    grown = drivetrain(environment, "scale", "lm", "2", "--wait")
+    assert grown.returncode == 0, grown.stdout + grown.stderr
+    assert "lm has 2 workers that take part." in grown.stdout
+    until(lambda: re.search(r"at step \d+ of 5000", seen(environment)) is not None, "a step is told", 30, 0.5)
+    page = seen(environment)
+    assert re.search(r"^  lm-1-0-\w+ +worker +node-0 +Running +yes", page, re.MULTILINE), page
+
+    rested = drivetrain(environment, "suspend", "lm")
+    assert rested.returncode == 0, rested.stdout + rested.stderr
+    assert re.search(r"^lm is suspended at step \d+ of 5000", rested.stdout)
+    assert "last run.save" in rested.stdout
+    assert re.search(r"^lm +Suspended", drivetrain(environment, "list").stdout, re.MULTILINE)
+    assert drivetrain(environment, "resume", "lm").returncode == 0
+    until(lambda: "2 of 2 workers ready" in seen(environment), "it trains again", 30, 0.5)
+
+    told = drivetrain(environment, "events", "lm").stdout
+    for reason in ("Scheduled", "Training", "JobSuspended", "JobResumed"):
+        assert re.search(rf" {reason} ", told), told
+    gone = drivetrain(environment, "delete", "lm", "--wait")
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    missing = drivetrain(environment, "status", "lm")
+    assert (missing.returncode, missing.stdout) == (4, "")
+
+
+def seen(environment: dict[str, str]) -> str:
+    """The page of the job `lm`."""
+    return drivetrain(environment, "status", "lm").stdout
