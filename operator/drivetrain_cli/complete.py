@@ -22,6 +22,8 @@ FILES: Final = ":files"
 """In place of candidates: the shell knows them better."""
 _SECONDS: Final = 2.0
 _FILE_FLAGS: Final = ("--kubeconfig", "--state", "--runtimes")
+_FILES: Final = ("files", "program", "arguments")
+"""Arguments that are files, or may be."""
 _NO_FILE_COMP: Final = 4
 _DEFAULT_COMP: Final = 0
 """Directives of cobra, which kubectl understands."""
@@ -95,7 +97,7 @@ def _values(action: argparse.Action, begun: str, given: dict[str, str]) -> Itera
         yield from ((str(each), "") for each in action.choices if str(each).startswith(begun))
     elif action.dest in JOBS:
         yield from ((name, text) for name, text in _jobs(given) if name.startswith(begun))
-    elif action.type is Path or set(action.option_strings) & set(_FILE_FLAGS) or action.dest in ("files", "arguments"):
+    elif action.type is Path or set(action.option_strings) & set(_FILE_FLAGS) or action.dest in _FILES:
         yield FILES, ""
 
 
