@@ -141,6 +141,20 @@ def _endpoint_slice(endpoints: Obj) -> list[Any]:
     return [meta(endpoints)["name"], endpoints.get("addressType"), ports, shown or "<unset>", _age(endpoints)]
 
 
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+
+
+def _claim(claim: Obj) -> list[Any]:
+    modes = ",".join(_MODES.get(mode, mode) for mode in dig(claim, "status", "accessModes", default=[]))
+    return [
+        meta(claim)["name"], dig(claim, "status", "phase", default=""), dig(claim, "spec", "volumeName", default=""),
+        dig(claim, "status", "capacity", "storage", default=""), modes,
+        dig(claim, "spec", "storageClassName", default=""),
+        dig(claim, "spec", "volumeAttributesClassName") or "<unset>", _age(claim),
+        dig(claim, "spec", "volumeMode", default=""),
+    ]  # fmt: skip
+
+
 def _named(*values: Callable[[Obj], Any]) -> Cells:
     return lambda obj: [meta(obj)["name"], *(value(obj) for value in values), _age(obj)]
 
@@ -173,6 +187,8 @@ BUILTIN: dict[str, tuple[Head, Cells]] = {
                    _named(lambda cm: len(cm.get("data") or {}) + len(cm.get("binaryData") or {}))),
     "secrets": ([_NAME, ("Type", "string", 0), ("Data", "string", 0), _AGE],
                 _named(lambda secret: secret.get("type", ""), lambda secret: len(secret.get("data") or {}))),
+    "persistentvolumeclaims": (_text("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass",
+                                     "VolumeAttributesClass", "Age", wide=("VolumeMode",)), _claim),
     "serviceaccounts": ([_NAME, ("Secrets", "string", 0), _AGE], _named(lambda sa: len(sa.get("secrets") or []))),
     "coordination.k8s.io/leases": ([_NAME, ("Holder", "string", 0), _AGE], _named(_lease_holder)),
     "apiextensions.k8s.io/customresourcedefinitions": (

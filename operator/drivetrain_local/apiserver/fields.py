@@ -19,7 +19,7 @@ from drivetrain_local.objects import Obj
 
 _ROOTS = ("Pod", "Service", "Endpoints", "Secret", "ConfigMap", "ServiceAccount", "Namespace", "Node", "Event", "Lease",
           "EndpointSlice", "PodDisruptionBudget", "NetworkPolicy", "CustomResourceDefinition", "DeleteOptions",
-          "Binding", "Eviction")  # fmt: skip
+          "PersistentVolumeClaim", "Binding", "Eviction")  # fmt: skip
 _PREFERRED = (
     "io.k8s.api.core.v1.",
     "io.k8s.api.coordination.v1.",

@@ -83,6 +83,7 @@ BUILTIN: tuple[Resource, ...] = (
     Resource("", "v1", "endpoints", "Endpoints", short_names=("ep",)),
     Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
     Resource("", "v1", "secrets", "Secret"),
+    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short_names=("pvc",), status=True),
     Resource("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",)),
     Resource("", "v1", "events", "Event", short_names=("ev",)),
     Resource("events.k8s.io", "v1", "events", "Event", short_names=("ev",), storage="events"),
@@ -98,8 +99,8 @@ BUILTIN: tuple[Resource, ...] = (
 )  # fmt: skip
 
 NOT_HERE: dict[str, tuple[str, ...]] = {
-    "": ("bindings", "componentstatuses", "limitranges", "persistentvolumeclaims", "persistentvolumes",
-         "podtemplates", "replicationcontrollers", "resourcequotas"),
+    "": ("bindings", "componentstatuses", "limitranges", "persistentvolumes", "podtemplates",
+         "replicationcontrollers", "resourcequotas"),
     "admissionregistration.k8s.io": (), "apiregistration.k8s.io": (), "apps": (), "authentication.k8s.io": (),
     "authorization.k8s.io": (), "autoscaling": (), "batch": (), "certificates.k8s.io": (), "metrics.k8s.io": (),
     "networking.k8s.io": (), "node.k8s.io": (), "rbac.authorization.k8s.io": (),

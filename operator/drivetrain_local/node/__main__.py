@@ -33,6 +33,7 @@ async def _run(args: argparse.Namespace) -> None:
             NodeConfig(
                 name=f"node-{index}",
                 state=args.state / "nodes",
+                claims=args.state / "volumes",
                 pod_cidr=plane.pod_cidr(index),
                 cpu=args.cpu,
                 gpus=args.gpus,

@@ -43,6 +43,8 @@ class NodeConfig:
 
     name: str
     state: Path
+    claims: Path | None = None
+    """Where PersistentVolumeClaims are folders, NAMESPACE/NAME; the same for all nodes. Default: below `state`."""
     pod_cidr: str = "127.77.0.0/24"
     cpu: str = ""
     memory: str = ""
@@ -166,6 +168,7 @@ class NodeAgent:
             self._client,
             pod,
             state=self._state,
+            claims=self._config.claims or self._config.state / "claims",
             pod_ip=self._free.pop(0),
             node_ip=self._node_ip,
             images=self._config.images,

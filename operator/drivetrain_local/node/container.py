@@ -43,8 +43,10 @@ class PodContext:
     images: dict[str, Image]
     state: Path
     """The agent's state directory, part of every container's mark."""
+    claims: Path
+    """Folder with one for each PersistentVolumeClaim of the pod's namespace: all nodes see it."""
     fetch: Callable[[], Awaitable[None]]
-    """Call it to read Secrets and ConfigMaps again; `sources` holds them afterwards."""
+    """Call it to read Secrets, ConfigMaps and claims again; `sources` holds them afterwards."""
     notify: Notify
     emit: Emit
     processes: set[Process]
@@ -139,7 +141,7 @@ class Container:
         while not context.stopping.is_set():
             try:
                 root = volumes.materialise(
-                    context.pod, context.directory, context.sources, context.pod_ip, context.node_ip
+                    context.pod, context.directory, context.claims, context.sources, context.pod_ip, context.node_ip
                 )
                 volumes.place(root, image.files)
                 base = {

@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Sources:
-    """Secrets and ConfigMaps by (kind, name); what does not exist is absent."""
+    """Secrets, ConfigMaps and claims by (kind, name); what does not exist is absent."""
 
     found: dict[tuple[str, str], Obj]
 
@@ -45,7 +45,7 @@ class Sources:
 
 
 def references(pod: Obj) -> set[tuple[str, str]]:
-    """(kind, name) of every Secret and ConfigMap that a pod's containers and volumes name."""
+    """(kind, name) of every Secret, ConfigMap and claim that a pod's containers and volumes name."""
     found: set[tuple[str, str]] = set()
     spec = pod["spec"]
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
@@ -54,6 +54,8 @@ def references(pod: Obj) -> set[tuple[str, str]]:
         for variable in container.get("env") or []:
             found |= _named(variable.get("valueFrom") or {}, "configMapKeyRef", "secretKeyRef")
     for volume in spec.get("volumes") or []:
+        if name := dig(volume, "persistentVolumeClaim", "claimName"):
+            found.add(("PersistentVolumeClaim", name))
         parts = dig(volume, "projected", "sources", default=[])
         for part in [volume, *parts]:
             if name := dig(part, "configMap", "name"):

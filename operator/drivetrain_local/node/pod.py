@@ -38,8 +38,8 @@ class PodWorker:
     """One pod; `run` ends when the pod's object is gone and nothing of it is left."""
 
     def __init__(
-        self, client: Client, pod: Obj, *, state: Path, pod_ip: str, node_ip: str, images: dict[str, Image],
-        emit: EventSink, processes: set[Process],
+        self, client: Client, pod: Obj, *, state: Path, claims: Path, pod_ip: str, node_ip: str,
+        images: dict[str, Image], emit: EventSink, processes: set[Process],
     ) -> None:  # fmt: skip
         self._client = client
         self._pod = pod
@@ -56,6 +56,7 @@ class PodWorker:
             node_ip=node_ip,
             images=images,
             state=state,
+            claims=claims / meta(pod)["namespace"],
             fetch=self._fetch,
             notify=self._dirty.set,
             emit=lambda kind, reason, message: emit(self._pod, kind, reason, message),
@@ -148,11 +149,10 @@ class PodWorker:
         return max(float(wanted), _MINIMUM_GRACE)
 
     async def _fetch(self) -> None:
-        """Read the Secrets and ConfigMaps that the pod names."""
+        """Read the Secrets, ConfigMaps and claims that the pod names."""
         found: dict[tuple[str, str], Obj] = {}
         for kind, name in sorted(references(self._pod)):
-            plural = "configmaps" if kind == "ConfigMap" else "secrets"
-            path = f"/api/v1/namespaces/{meta(self._pod)['namespace']}/{plural}/{name}"
+            path = f"/api/v1/namespaces/{meta(self._pod)['namespace']}/{kind.lower()}s/{name}"
             try:
                 found[kind, name] = await self._retry(functools.partial(self._client.get, path))
             except ApiFailure:

@@ -19,12 +19,17 @@ POD_ROOT = "DRIVETRAIN_POD_ROOT"
 _MODE = 0o644
 
 
-def materialise(pod: Obj, directory: Path, sources: Sources, pod_ip: str, node_ip: str) -> Path:
-    """Write all volumes and link them into the pod's root. Returns the root. Raises ConfigError."""
+def materialise(pod: Obj, directory: Path, claims: Path, sources: Sources, pod_ip: str, node_ip: str) -> Path:
+    """Write all volumes and link them into the pod's root. Returns the root. Raises ConfigError.
+
+    `claims`: the folder of the namespace's PersistentVolumeClaims, each one a folder that outlives pods."""
     root = directory / "rootfs"
     root.mkdir(parents=True, exist_ok=True)
     made = {}
     for volume in pod["spec"].get("volumes") or []:
+        if claim := dig(volume, "persistentVolumeClaim", "claimName"):
+            made[volume["name"]] = _claimed(claim, claims, sources)
+            continue
         made[volume["name"]] = _volume(pod, volume, directory / "volumes" / volume["name"], sources, pod_ip, node_ip)
     spec = pod["spec"]
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
@@ -38,8 +43,9 @@ def rooted(container: Obj, root: Path, arguments: tuple[str, ...]) -> tuple[str,
     mounts = [os.path.normpath(mount["mountPath"]) for mount in container.get("volumeMounts") or []]
 
     def moved(argument: str) -> str:
-        if any(argument == mount or argument.startswith(mount + "/") for mount in mounts):
-            return str(inside(root, argument))
+        option, equals, path = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+        if any(path == mount or path.startswith(mount + "/") for mount in mounts):
+            return f"{option}{equals}{inside(root, path)}"
         return argument
 
     return tuple(moved(argument) for argument in arguments)
@@ -86,6 +92,15 @@ def _volume(pod: Obj, volume: Obj, directory: Path, sources: Sources, pod_ip: st
     for part in parts:
         _write_part(pod, part, directory, sources, pod_ip, node_ip, default_mode)
     return directory
+
+
+def _claimed(name: str, claims: Path, sources: Sources) -> Path:
+    """A claim has to be there, as everywhere; the folder stays when it is deleted."""
+    if ("PersistentVolumeClaim", name) not in sources.found:
+        raise ConfigError(f'persistentvolumeclaim "{name}" not found')
+    folder = claims / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
 
 
 def _write_part(pod: Obj, part: Obj, directory: Path, sources: Sources, pod_ip: str, node_ip: str, mode: int) -> None:

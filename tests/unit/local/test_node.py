@@ -295,3 +295,38 @@ def test_a_process_in_the_middle_of_its_exec_is_no_way_out(tmp_path: Path, monke
             hit = strays.kill_marked(mark)
             child.kill()
         assert hit > 0
+
+
+_CLAIMS = "/api/v1/namespaces/default/persistentvolumeclaims"
+
+
+async def test_a_claim_is_a_folder_that_outlives_its_pods(cluster: LocalCluster) -> None:
+    """On every node the same; as anywhere, a pod waits until it is there."""
+    volume = {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}
+    path = "__import__('os').environ['DRIVETRAIN_POD_ROOT'] + '/mnt/shared/x'"
+
+    async def pod(name: str, script: str, node: str) -> Obj:
+        container = {
+            "name": "worker",
+            "image": "drivetrain-worker",
+            "command": ["python", "-c", script, "--out=/mnt/shared/a"],
+            "volumeMounts": [{"name": "shared", "mountPath": "/mnt/shared"}],
+        }
+        return await _start(cluster, name, nodeName=node, volumes=[volume], containers=[container])
+
+    await pod("writer", f"import sys; open({path}, 'w').write(sys.argv[1])", "node-0")
+
+    def waits(found: Obj) -> bool:
+        states = [each["state"].get("waiting") or {} for each in found["status"].get("containerStatuses") or []]
+        return any('persistentvolumeclaim "shared" not found' in state.get("message", "") for state in states)
+
+    await _until(cluster, "writer", waits)
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = await cluster.client.post(_CLAIMS, {"metadata": {"name": "shared"}, "spec": spec})
+    assert claim["status"] == {"phase": "Bound", "accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}}
+    await _until(cluster, "writer", _phase("Succeeded"))
+    await cluster.client.delete(f"{_PODS}/writer", {"gracePeriodSeconds": 0})
+    # An option's value is led to the mount, too.
+    await pod("reader", f"assert open({path}).read().endswith('/rootfs/mnt/shared/a')", "node-1")
+    ended = await _until(cluster, "reader", _phase("Succeeded", "Failed"))
+    assert ended["status"]["phase"] == "Succeeded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivetrain_local.apiserver.kinds.base import Kind
+from drivetrain_local.apiserver.kinds.claims import PersistentVolumeClaims
 from drivetrain_local.apiserver.kinds.crds import CustomResourceDefinitions
 from drivetrain_local.apiserver.kinds.data import ConfigMaps, Secrets
 from drivetrain_local.apiserver.kinds.pods import Pods
@@ -21,6 +22,7 @@ class Kinds:
             "services": Services(service_cidr),
             "secrets": Secrets(),
             "configmaps": ConfigMaps(),
+            "persistentvolumeclaims": PersistentVolumeClaims(),
             "namespaces": Namespaces(),
             "events": Events(),
             "coordination.k8s.io/leases": Leases(),
