@@ -48,6 +48,8 @@ ENV_CREDENTIALS: Final = "DRIVETRAIN_CREDENTIALS"
 also with `tls.crt`, `tls.key`, `worker-token`."""
 ENV_SPEC: Final = "DRIVETRAIN_SPEC"
 """JSON of `drivetrain_api.runtime.RuntimeSpec`: what launcher, ranks and coordinator need of the job."""
+ENV_OUTPUT_DIR: Final = "DRIVETRAIN_OUTPUT_DIR"
+"""The folder of spec.storage in which scripts leave checkpoints and results."""
 ENV_POD_ROOT: Final = "DRIVETRAIN_POD_ROOT"
 """Set only where pods run as plain processes (`drivetrain_local`): prefix of every mount path."""
 
@@ -58,12 +60,16 @@ SNAPSHOTS_MOUNT: Final = "/var/lib/drivetrain/snapshots"
 """Where workers find the volume of spec.snapshots."""
 SNAPSHOTS_SECRET_MOUNT: Final = "/var/lib/drivetrain/snapshots-secret"
 """Where workers find the Secret of spec.snapshots: a file for each key."""
+STORAGE_MOUNT: Final = "/var/lib/drivetrain/storage"
+"""Where workers find the volume of spec.storage; with a URL, an empty one whose files are copied there."""
+STORAGE_SECRET_MOUNT: Final = "/var/lib/drivetrain/storage-secret"
+"""Where workers find the Secret of spec.storage: a file for each key."""
 STORES: Final[dict[str, tuple[str, ...]]] = {
     "s3": ("endpoint", "region", "addressing"),
     "webhdfs": ("user",),
     "swebhdfs": ("user",),
 }
-"""Where snapshots may lie but in folders, by the scheme of the URL: the options of each."""
+"""Where snapshots and results may lie but in folders, by the scheme of the URL: the options of each."""
 SCRIPT_MOUNT: Final = "/etc/drivetrain/script"
 
 COORDINATOR_SERVER_NAME: Final = "coordinator.drivetrain.internal"

@@ -26,6 +26,8 @@ class ExitCode(IntEnum):
     """The job's command could not be started (not found, not executable)."""
     STOPPED = 69
     """The operator ended the job (failed, suspended, deleted)."""
+    STORAGE = 74
+    """`spec.storage` cannot be used: its folder cannot be made, or what is at its URL cannot be read."""
     LEFT = 143
     """Told to go (SIGTERM: drain, scale-down) and left after all others acknowledged. Not a failure."""
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivetrain_api.constants import SCRIPT_MOUNT, SNAPSHOTS_MOUNT, SNAPSHOTS_SECRET_MOUNT
+from drivetrain_api.constants import (
+    SCRIPT_MOUNT,
+    SNAPSHOTS_MOUNT,
+    SNAPSHOTS_SECRET_MOUNT,
+    STORAGE_MOUNT,
+    STORAGE_SECRET_MOUNT,
+)
 from drivetrain_api.runtime import (
     RuntimeBranch,
     RuntimeCompression,
@@ -14,11 +20,13 @@ from drivetrain_api.runtime import (
     RuntimePrecision,
     RuntimeSnapshots,
     RuntimeSpec,
+    RuntimeStorage,
     RuntimeTraining,
 )
 from drivetrain_api.snapshots import RestoreFrom, Snapshots
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Resolved
+from drivetrain_api.storage import Storage
 from drivetrain_api.training import Pipeline, Training
 
 MIN_VIRTUAL_SHARDS: Final = 8
@@ -71,6 +79,7 @@ def to_runtime(spec: TrainingJobSpec, resolved: Resolved | None = None, own: str
         check_every_steps=spec.recovery.check_every_steps,
         training=to_runtime_training(spec.training, frozen.virtual_shards),
         snapshots=_snapshots(spec.snapshots, spec.restore_from, own),
+        storage=to_runtime_storage(spec.storage, own),
     )
 
 
@@ -93,6 +102,21 @@ def _snapshots(snapshots: Snapshots | None, branch: RestoreFrom | None, own: str
         secret=SNAPSHOTS_SECRET_MOUNT if place.secret_name is not None else None,
         restore_from=RuntimeBranch(storage=of_namespace, job=branch.job, step=branch.step) if branch else None,
         **snapshots.model_dump(exclude={"storage"}, by_alias=False),
+    )
+
+
+def to_runtime_storage(place: Storage | None, own: str) -> RuntimeStorage | None:
+    """Where results go. They lie beside snapshots, never among them: both may be given the same place."""
+    if place is None:
+        return None
+    if place.url is None:
+        root = f"{STORAGE_MOUNT}/{place.path}" if place.persistent_volume_claim is not None else place.path
+        return RuntimeStorage(folder=f"{root.rstrip('/')}/results/{own}".rstrip("/"))
+    return RuntimeStorage(
+        folder=STORAGE_MOUNT,
+        url=f"{place.url.rstrip('/')}/results/{own}".rstrip("/"),
+        options=place.options.model_dump(exclude_none=True) if place.options is not None else {},
+        secret=STORAGE_SECRET_MOUNT if place.secret_name is not None else None,
     )
 
 

@@ -24,6 +24,7 @@ from drivetrain_api.rule import Json, Rule
 from drivetrain_api.runtime_rules import RUNTIME_RULES
 from drivetrain_api.snapshot_rules import SNAPSHOT_RULES
 from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.storage_rules import storage_rules
 from drivetrain_api.training import Training
 
 MAX_NAME: Final = 50
@@ -166,6 +167,7 @@ RULES: Final[tuple[Rule, ...]] = (
         message="spec.elastic.minWorkers must not exceed spec.elastic.maxWorkers",
         check=lambda self, _: self["minWorkers"] <= self["maxWorkers"],
     ),
+    *storage_rules("spec.storage", "storage"),
     *SNAPSHOT_RULES,
     *RUNTIME_RULES,
     Rule(
@@ -353,6 +355,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _immutable("processesPerWorker", "launchers keep their number of processes", optional=True),
     _immutable("training", "all members must agree on it for the whole run"),
     _immutable("snapshots", "all members must agree on it for the whole run", optional=True),
+    _immutable("storage", "workers have it mounted", optional=True),
     _immutable("restoreFrom", "training has begun where it says", optional=True),
     _immutable("recovery.spares", "launchers keep their number of spares"),
     _immutable("recovery.replicas", "all members must agree on it for the whole run"),

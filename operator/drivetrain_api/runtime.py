@@ -99,6 +99,19 @@ class RuntimeSnapshots(_Runtime):
     """None: the job begins with nothing."""
 
 
+class RuntimeStorage(_Runtime):
+    """`spec.storage`: where checkpoints and results go."""
+
+    folder: str
+    """In the container, where scripts write."""
+    url: str | None = None
+    """Where what is in the folder is copied to, and comes back from in a new pod. None: the folder outlives pods."""
+    options: dict[str, str] = {}
+    """Of the URL's store."""
+    secret: str | None = None
+    """A folder with a file for each of its keys. None: what the environment has."""
+
+
 class RuntimeTraining(_Runtime):
     """`spec.training`, with defaults resolved."""
 
@@ -154,3 +167,5 @@ class RuntimeSpec(_Runtime):
     training: RuntimeTraining = RuntimeTraining()
     snapshots: RuntimeSnapshots | None = None
     """None: nothing is written but what the script saves."""
+    storage: RuntimeStorage | None = None
+    """None: what the script saves goes with its pod, unless it knows better."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from drivetrain_api.choices import Reach, RuntimeName
 from drivetrain_api.model import INT32_MAX, SpecModel
 from drivetrain_api.snapshots import RestoreFrom, Snapshots
+from drivetrain_api.storage import Storage
 from drivetrain_api.training import Training
 
 MAX_WORKERS: Final = 4096
@@ -201,6 +202,12 @@ class TrainingJobSpec(SpecModel):
         default=None,
         description="Keep every step in storage, so that the job goes on from its last one when all workers are lost, "
         "or after it was suspended. Default: it goes on from the last run.save.",
+    )
+    storage: Storage | None = Field(
+        default=None,
+        description="Where the job's checkpoints and results go, so that they outlive its pods: scripts find their "
+        "folder in DRIVETRAIN_OUTPUT_DIR, run.save writes relative paths there, and `drivetrain get` reads it. What "
+        "is there is not deleted with the job. Default: what a script writes goes with its pod.",
     )
     restore_from: RestoreFrom | None = Field(
         default=None,

@@ -135,6 +135,7 @@ EVENTS: Final = (
     EventReason(
         "LauncherUsage", "Warning", "The launcher cannot use what the operator gave it: their versions do not match."
     ),
+    EventReason("StorageFailed", "Warning", "spec.storage could not be used; the message has the path and the reason."),
     EventReason("LauncherCrashed", "Warning", "The launcher itself failed; please report it."),
     EventReason(
         "WorkerFailed",

@@ -10,17 +10,16 @@ from drivetrain_api.constants import (
     ENV_ATTEMPT,
     ENV_COORDINATOR,
     ENV_INDEX,
+    ENV_OUTPUT_DIR,
     ENV_POD_ROOT,
     ENV_REPORTS,
     LABEL_JOB_UID,
     LABEL_ROLE,
     READY_FILE,
     SCRIPT_MOUNT,
-    SNAPSHOTS_MOUNT,
-    SNAPSHOTS_SECRET_MOUNT,
     WORKER_CONTAINER,
 )
-from drivetrain_api.resolve import user_command
+from drivetrain_api.resolve import to_runtime_storage, user_command
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_operator.plan.effects import CreateWorker
 from drivetrain_operator.plan.view import JobView
@@ -30,12 +29,8 @@ from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.keep_off import keep_off
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
-from drivetrain_operator.render.reserved import (
-    SCRIPT_VOLUME,
-    SNAPSHOTS_SECRET_VOLUME,
-    SNAPSHOTS_VOLUME,
-    check_worker,
-)
+from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_worker
+from drivetrain_operator.render.storage import storage_mounts, storage_volumes
 
 LAUNCHER: Final = "drivetrain-launcher"
 GRACE_SECONDS: Final = 30
@@ -55,6 +50,7 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
         raise ValueError(f"TrainingJob {job.namespace}/{job.name} is not ready for worker pods")
     env = [
         *common.identity_env(job),
+        *_output_env(job, spec),
         common.variable(ENV_INDEX, str(effect.index)),
         common.variable(ENV_ATTEMPT, str(effect.attempt)),
         common.variable(ENV_COORDINATOR, _host_port(address)),
@@ -106,7 +102,7 @@ def _assembled(
     ]
     ours: Json = {
         "containers": [_container(spec, env)],
-        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, script), *_snapshot_volumes(spec)],
+        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, script), *storage_volumes(spec)],
     }
     defaults = {**_DEFAULTS, "topologySpreadConstraints": [_spread(metadata["labels"])]}
     return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)
@@ -168,31 +164,14 @@ def _container(spec: TrainingJobSpec, env: list[Json]) -> Json:
         container["resources"] = {"limits": dict(count), "requests": dict(count)}
     if spec.script is not None:
         container["volumeMounts"].append({"name": SCRIPT_VOLUME, "mountPath": SCRIPT_MOUNT, "readOnly": True})
-    if _claim(spec) is not None:
-        container["volumeMounts"].append({"name": SNAPSHOTS_VOLUME, "mountPath": SNAPSHOTS_MOUNT})
-    if _secret(spec) is not None:
-        mount = {"name": SNAPSHOTS_SECRET_VOLUME, "mountPath": SNAPSHOTS_SECRET_MOUNT, "readOnly": True}
-        container["volumeMounts"].append(mount)
+    container["volumeMounts"] += storage_mounts(spec)
     return container
 
 
-def _claim(spec: TrainingJobSpec) -> str | None:
-    return spec.snapshots.storage.persistent_volume_claim if spec.snapshots is not None else None
-
-
-def _secret(spec: TrainingJobSpec) -> str | None:
-    return spec.snapshots.storage.secret_name if spec.snapshots is not None else None
-
-
-def _snapshot_volumes(spec: TrainingJobSpec) -> list[Json]:
-    """The Secret is mounted, not put into the environment: so it can change while workers run, which never restart."""
-    claim, secret = _claim(spec), _secret(spec)
-    volumes: list[Json] = []
-    if claim is not None:
-        volumes.append({"name": SNAPSHOTS_VOLUME, "persistentVolumeClaim": {"claimName": claim}})
-    if secret is not None:
-        volumes.append({"name": SNAPSHOTS_SECRET_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}})
-    return volumes
+def _output_env(job: JobView, spec: TrainingJobSpec) -> list[Json]:
+    """In the pod, so that $(DRIVETRAIN_OUTPUT_DIR) in spec.command means it."""
+    storage = to_runtime_storage(spec.storage, names.own_folder(job))
+    return [] if storage is None else [common.variable(ENV_OUTPUT_DIR, storage.folder)]
 
 
 def _script_volumes(spec: TrainingJobSpec, copy: str | None) -> list[Json]:

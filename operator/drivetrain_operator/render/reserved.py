@@ -19,6 +19,8 @@ from drivetrain_api.constants import (
     SCRIPT_MOUNT,
     SNAPSHOTS_MOUNT,
     SNAPSHOTS_SECRET_MOUNT,
+    STORAGE_MOUNT,
+    STORAGE_SECRET_MOUNT,
     WORKER_CONTAINER,
 )
 from drivetrain_api.spec import TrainingJobSpec
@@ -28,10 +30,19 @@ CREDENTIALS_VOLUME: Final = "drivetrain-credentials"
 SCRIPT_VOLUME: Final = "drivetrain-script"
 SNAPSHOTS_VOLUME: Final = "drivetrain-snapshots"
 SNAPSHOTS_SECRET_VOLUME: Final = "drivetrain-snapshots-secret"
+STORAGE_VOLUME: Final = "drivetrain-storage"
+STORAGE_SECRET_VOLUME: Final = "drivetrain-storage-secret"
 
-_VOLUMES: Final = (CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME, SNAPSHOTS_SECRET_VOLUME)
+_VOLUMES: Final = (
+    *(CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME, SNAPSHOTS_SECRET_VOLUME),
+    *(STORAGE_VOLUME, STORAGE_SECRET_VOLUME),
+)
 _MOUNTS: Final = tuple(
-    f"{each}/" for each in (CREDENTIALS_MOUNT, SCRIPT_MOUNT, SNAPSHOTS_MOUNT, SNAPSHOTS_SECRET_MOUNT)
+    f"{each}/"
+    for each in (
+        *(CREDENTIALS_MOUNT, SCRIPT_MOUNT, SNAPSHOTS_MOUNT, SNAPSHOTS_SECRET_MOUNT),
+        *(STORAGE_MOUNT, STORAGE_SECRET_MOUNT),
+    )
 )
 
 _WORKER: Final = {

@@ -25,6 +25,41 @@ MUTABLE: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
 """May change in a started job: field, before, after."""
 
 _INT32 = 2**31 - 1
+_STORAGE: Final[dict[str, tuple[list[Any], list[Any]]]] = {
+    "persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
+    "url": (
+        ["s3://abc", "s3://my.bucket-1/a/B_c.d", "webhdfs://nn:9870", "swebhdfs://nn.example:9871/user/a/"],
+        [
+            "s3://ab",
+            "s3://Abc",
+            "s3://abc/../d",
+            "s3://key@abc",
+            "s3://abc?x=y",
+            "hdfs://nn:8020/a",
+            "gs://abc",
+            "/a",
+            "abc",
+            "s3://" + "a" * 512,
+            "webhdfs://user:word@nn/a",
+        ],
+    ),
+    "secretName": (["a", "a" * 253], ["", "a" * 254, "A"]),
+    "options.endpoint": (
+        ["https://a", "http://10.0.0.1:9000", "https://s3.example.com/base"],
+        ["a", "ftp://a", "https://user@a", "https://", "https://a?b", "https://a/" + "b" * 512],
+    ),
+    "options.region": (["eu-central-1", "a" * 64], ["", "EU", "a" * 65]),
+    "options.addressing": (["path", "virtual"], ["host", ""]),
+    "options.user": (["a", "train_er-1", "a" * 64], ["", "a b", "a" * 65, "1a"]),
+    "path": (["/a", "/" + "a" * 511, "/a/b.c_d"], ["", "/" + "a" * 512, "/a/../b", "/.a", "/a//b"]),
+}
+
+
+def _storage(field: str) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Of a field that is a place."""
+    return {f"{field}.{name}": values for name, values in _STORAGE.items()}
+
+
 BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "image": (["a", "a" * 512], ["", "a" * 513, "a b"]),
     "command": ([["a"], ["a"] * 128], [[], ["a"] * 129]),
@@ -83,32 +118,8 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "recovery.noProgressSeconds": ([5, 31_536_000], [4, 0, 31_536_001]),
     "recovery.checkEverySteps": ([0, 1_000_000], [-1, 1_000_001]),
     "recovery.fenceSeconds": ([5, 86400], [4, 86401]),
-    "snapshots.storage.persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
-    "snapshots.storage.url": (
-        ["s3://abc", "s3://my.bucket-1/a/B_c.d", "webhdfs://nn:9870", "swebhdfs://nn.example:9871/user/a/"],
-        [
-            "s3://ab",
-            "s3://Abc",
-            "s3://abc/../d",
-            "s3://key@abc",
-            "s3://abc?x=y",
-            "hdfs://nn:8020/a",
-            "gs://abc",
-            "/a",
-            "abc",
-            "s3://" + "a" * 512,
-            "webhdfs://user:word@nn/a",
-        ],
-    ),
-    "snapshots.storage.secretName": (["a", "a" * 253], ["", "a" * 254, "A"]),
-    "snapshots.storage.options.endpoint": (
-        ["https://a", "http://10.0.0.1:9000", "https://s3.example.com/base"],
-        ["a", "ftp://a", "https://user@a", "https://", "https://a?b", "https://a/" + "b" * 512],
-    ),
-    "snapshots.storage.options.region": (["eu-central-1", "a" * 64], ["", "EU", "a" * 65]),
-    "snapshots.storage.options.addressing": (["path", "virtual"], ["host", ""]),
-    "snapshots.storage.options.user": (["a", "train_er-1", "a" * 64], ["", "a b", "a" * 65, "1a"]),
-    "snapshots.storage.path": (["/a", "/" + "a" * 511, "/a/b.c_d"], ["", "/" + "a" * 512, "/a/../b", "/.a", "/a//b"]),
+    **_storage("snapshots.storage"),
+    **_storage("storage"),
     "restoreFrom.job": (["a", "a.b-c", "a" * 253], ["", "a" * 254, "A", "a/b"]),
     "restoreFrom.step": ([0, 10**12], [-1, 10**12 + 1]),
     "snapshots.precision": (["exact", "bf16"], ["fp16", ""]),
@@ -123,6 +134,15 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
 """Field of spec → values that it accepts, values that it does not. Each bound is met and broken at least once."""
 
 
+def _place(name: str, value: Any) -> dict[str, Any]:
+    """One in which this field of it has this value."""
+    if name.startswith("options."):
+        option = name.partition(".")[2]
+        url = "webhdfs://nn:9870/a" if option == "user" else "s3://abc"
+        return {"url": url, "options": {option: value}}
+    return {"url": "s3://abc", "secretName": value} if name == "secretName" else {name: value}
+
+
 def with_value(path: str, value: Any) -> dict[str, Any]:
     """A job in which this field has this value, and every rule but the field's own bounds accepts."""
     if path == "command[]":
@@ -131,14 +151,9 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(workers=64, training=_parallel_with(path.removeprefix("training.parallel."), value))
     if path.startswith("training."):
         return job(training=_training_with(path.removeprefix("training."), value))
-    if path.startswith("snapshots.storage.options."):
-        name = path.rpartition(".")[2]
-        url = "webhdfs://nn:9870/a" if name == "user" else "s3://abc"
-        return job(snapshots={"storage": {"url": url, "options": {name: value}}})
-    if path == "snapshots.storage.secretName":
-        return job(snapshots={"storage": {"url": "s3://abc", "secretName": value}})
-    if path.startswith("snapshots.storage."):
-        return job(snapshots={"storage": {path.rpartition(".")[2]: value}})
+    if path.startswith(("snapshots.storage.", "storage.")):
+        storage = _place(path.partition("storage.")[2], value)
+        return job(storage=storage) if path.startswith("storage.") else job(snapshots={"storage": storage})
     if path.startswith("restoreFrom."):
         return job(snapshots={"storage": {"path": "/a"}}, restoreFrom={"job": "a"} | {path.partition(".")[2]: value})
     if path.startswith("snapshots."):

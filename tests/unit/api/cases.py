@@ -5,6 +5,7 @@ The contract suite runs the same table against a real API server.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -89,12 +90,38 @@ def optimizer_of(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     return {"optimizer": {"name": name, "lr": 0.1} | fields}
 
 
+def _storage(of: str, given: Callable[[dict[str, Any]], dict[str, Any]]) -> list[RuleCase]:
+    """A field that is a place."""
+    of_s3 = {"region": "a", "endpoint": "https://a", "addressing": "path"}
+    cases: list[tuple[str, str, bool, dict[str, Any]]] = [
+        ("have-a-place", "a folder", True, {"path": "/snapshots"}),
+        ("have-a-place", "a claim", True, CLAIM),
+        ("have-a-place", "a folder in a claim", True, CLAIM | {"path": "a/b"}),
+        ("have-a-place", "no place", False, {}),
+        ("have-a-place", "a relative folder", False, {"path": "a"}),
+        ("have-a-place", "both", False, CLAIM | {"path": "/a"}),
+        ("have-a-place", "a bucket", True, BUCKET),
+        ("have-a-place", "a bucket and a claim", False, BUCKET | CLAIM),
+        ("have-a-place", "a bucket and a folder", False, BUCKET | {"path": "/a"}),
+        ("url-has-its-path", "none", True, BUCKET),
+        ("url-has-its-path", "another", False, BUCKET | {"path": "a"}),
+        ("folders-need-no-secret", "a bucket", True, BUCKET | SECRET),
+        ("folders-need-no-secret", "a claim", False, CLAIM | SECRET),
+        ("folders-need-no-secret", "options", False, CLAIM | {"options": {"user": "a"}}),
+        ("options-of-the-store", "of S3", True, BUCKET | {"options": of_s3}),
+        ("options-of-the-store", "of HDFS", True, HDFS | {"options": {"user": "a"}}),
+        ("options-of-the-store", "a user", False, BUCKET | {"options": {"user": "a"}}),
+        ("options-of-the-store", "a region", False, HDFS | {"options": {"region": "a"}}),
+    ]
+    return [RuleCase(f"{of}-{rule}", name, accepted, given(storage)) for rule, name, accepted, storage in cases]
+
+
 SCRIPT: Final = {"configMap": "code", "key": "train.py"}
 SNAPSHOTS: Final = {"storage": {"path": "/snapshots"}}
-BUCKET: Final = {"url": "s3://bucket/prefix"}
-HDFS: Final = {"url": "webhdfs://namenode:9870/snapshots"}
+BUCKET: Final[dict[str, Any]] = {"url": "s3://bucket/prefix"}
+HDFS: Final[dict[str, Any]] = {"url": "webhdfs://namenode:9870/snapshots"}
 SECRET: Final = {"secretName": "keys"}
-CLAIM: Final = {"persistentVolumeClaim": "shared"}
+CLAIM: Final[dict[str, Any]] = {"persistentVolumeClaim": "shared"}
 RULE_CASES: Final[list[RuleCase]] = [
     *(
         RuleCase("no-training-of-stock-scripts", name, accepted, job(runtime=runtime, training=training))
@@ -136,56 +163,12 @@ RULE_CASES: Final[list[RuleCase]] = [
         "no-progress-of-stock-scripts", "a limit", False, job(runtime="torchrun", recovery={"noProgressSeconds": 60})
     ),
     RuleCase("no-progress-of-stock-scripts", "other runtime", True, job(recovery={"noProgressSeconds": 60})),
-    RuleCase("snapshots-have-a-place", "a folder", True, job(snapshots=SNAPSHOTS)),
-    RuleCase("snapshots-have-a-place", "a claim", True, job(snapshots={"storage": CLAIM})),
-    RuleCase(
-        "snapshots-have-a-place", "a folder in a claim", True, job(snapshots={"storage": CLAIM | {"path": "a/b"}})
-    ),
     RuleCase(
         "restore-from-needs-snapshots", "with them", True, job(snapshots=SNAPSHOTS, restoreFrom={"job": "a", "step": 5})
     ),
     RuleCase("restore-from-needs-snapshots", "without", False, job(restoreFrom={"job": "a"})),
-    RuleCase("snapshots-have-a-place", "no place", False, job(snapshots={"storage": {}})),
-    RuleCase("snapshots-have-a-place", "a relative folder", False, job(snapshots={"storage": {"path": "a"}})),
-    RuleCase("snapshots-have-a-place", "both", False, job(snapshots={"storage": CLAIM | {"path": "/a"}})),
-    RuleCase("snapshots-have-a-place", "a bucket", True, job(snapshots={"storage": BUCKET})),
-    RuleCase("snapshots-have-a-place", "a bucket and a claim", False, job(snapshots={"storage": BUCKET | CLAIM})),
-    RuleCase(
-        "snapshots-have-a-place", "a bucket and a folder", False, job(snapshots={"storage": BUCKET | {"path": "/a"}})
-    ),
-    RuleCase("snapshots-url-has-its-path", "none", True, job(snapshots={"storage": BUCKET})),
-    RuleCase("snapshots-url-has-its-path", "another", False, job(snapshots={"storage": BUCKET | {"path": "a"}})),
-    RuleCase("snapshots-folders-need-no-secret", "a bucket", True, job(snapshots={"storage": BUCKET | SECRET})),
-    RuleCase("snapshots-folders-need-no-secret", "a claim", False, job(snapshots={"storage": CLAIM | SECRET})),
-    RuleCase(
-        "snapshots-folders-need-no-secret",
-        "options",
-        False,
-        job(snapshots={"storage": CLAIM | {"options": {"user": "a"}}}),
-    ),
-    RuleCase(
-        "snapshots-options-of-the-store",
-        "of S3",
-        True,
-        job(
-            snapshots={"storage": BUCKET | {"options": {"region": "a", "endpoint": "https://a", "addressing": "path"}}}
-        ),
-    ),
-    RuleCase(
-        "snapshots-options-of-the-store", "of HDFS", True, job(snapshots={"storage": HDFS | {"options": {"user": "a"}}})
-    ),
-    RuleCase(
-        "snapshots-options-of-the-store",
-        "a user",
-        False,
-        job(snapshots={"storage": BUCKET | {"options": {"user": "a"}}}),
-    ),
-    RuleCase(
-        "snapshots-options-of-the-store",
-        "a region",
-        False,
-        job(snapshots={"storage": HDFS | {"options": {"region": "a"}}}),
-    ),
+    *_storage("snapshots", lambda storage: job(snapshots={"storage": storage})),
+    *_storage("storage", lambda storage: job(storage=storage)),
     RuleCase("name", "one letter", True, job("a")),
     RuleCase("name", "50 characters", True, job("a" * 50)),
     RuleCase("name", "51 characters", False, job("a" * 51)),
@@ -388,6 +371,7 @@ RULE_CASES: Final[list[RuleCase]] = [
         {"snapshots": SNAPSHOTS, "restoreFrom": {"job": "b"}},
     ),
     *_immutable("snapshots", {"snapshots": SNAPSHOTS}, {"snapshots": SNAPSHOTS | {"keepBases": 3}}),
+    *_immutable("storage", {"storage": CLAIM}, {"storage": BUCKET}),
     *_immutable("recovery.spares", {"recovery": {"spares": 1}}, {"recovery": {"spares": 2}}),
     *_immutable("recovery.checkEverySteps", {"recovery": {"checkEverySteps": 5}}, {"recovery": {"checkEverySteps": 6}}),
     *_immutable("recovery.replicas", {"recovery": {"replicas": 1}}, {"recovery": {"replicas": 0}}),

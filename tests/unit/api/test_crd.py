@@ -95,6 +95,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "training",
         "recovery",
         "snapshots",
+        "storage",
         "restoreFrom",
         "suspend",
         "activeDeadlineSeconds",

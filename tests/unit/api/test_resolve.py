@@ -84,6 +84,7 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "fence_seconds": 9.0,
         "check_every_steps": 7,
         "snapshots": None,
+        "storage": None,
         "training": {
             "steps": 7,
             "seed": 3,
@@ -159,12 +160,35 @@ def test_runtime_has_all_of_the_snapshots_section(storage: dict[str, str], folde
     }
 
 
+@pytest.mark.parametrize(
+    ("storage", "folder", "url"),
+    [
+        ({"path": "/mnt/shared"}, "/mnt/shared/results/ns/lm-1234", None),
+        (
+            {"persistentVolumeClaim": "shared"},
+            "/var/lib/drivetrain/storage/drivetrain/results/ns/lm-1234",
+            None,
+        ),
+        ({"url": "s3://bucket/pre/"}, "/var/lib/drivetrain/storage", "s3://bucket/pre/results/ns/lm-1234"),
+    ],
+)
+def test_results_lie_beside_snapshots(storage: dict[str, str], folder: str, url: str | None) -> None:
+    both = to_runtime(spec(snapshots={"storage": storage}, storage=storage), own="ns/lm-1234")
+    assert both.storage is not None
+    assert both.snapshots is not None
+    assert (both.storage.folder, both.storage.url) == (folder, url)
+    assert not (url or folder).startswith(both.snapshots.storage)
+
+
 def test_where_the_secret_is_and_how_the_store_is_spoken_to() -> None:
     options = {"endpoint": "https://store:9000", "region": "eu", "addressing": "virtual"}
     storage = {"url": "s3://bucket", "secretName": "keys", "options": options}
     runtime = to_runtime(spec(snapshots={"storage": storage}), own="ns/lm-1234")
     assert runtime.snapshots is not None
     assert (runtime.snapshots.options, runtime.snapshots.secret) == (options, "/var/lib/drivetrain/snapshots-secret")
+    results = to_runtime(spec(storage=storage), own="ns/lm-1234").storage
+    assert results is not None
+    assert (results.options, results.secret) == (options, "/var/lib/drivetrain/storage-secret")
 
 
 def test_what_was_frozen_wins() -> None:

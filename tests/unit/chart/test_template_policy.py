@@ -232,6 +232,13 @@ def test_keys_for_snapshots_are_secrets_too() -> None:
     assert refusals(a_job(snapshots={"storage": {"url": "s3://bucket"}})) == []
 
 
+def test_keys_for_results_are_secrets_too() -> None:
+    (why,) = refusals(a_job(storage=SNAPSHOTS["storage"]))
+    assert why.startswith("spec.storage.secretName")
+    assert refusals(a_job(storage=SNAPSHOTS["storage"]), secrets=["keys"]) == []
+    assert refusals(a_job(storage={"persistentVolumeClaim": "shared"})) == []
+
+
 LISTED: list[tuple[str, Json, Json]] = [
     ("a Secret", {"secrets": ["hub"]}, container(envFrom=[{"secretRef": {"name": "hub"}}])),
     ("a Secret in a folder", {"secrets": ["hub"]}, projected({"secret": {"name": "hub"}})),
@@ -284,6 +291,7 @@ CHANGES: list[tuple[str, Json, bool]] = [
     ("another template of the coordinator", BEFORE | {"coordinator": {"podTemplate": pod(hostPID=True)}}, True),
     ("no template", {key: value for key, value in BEFORE.items() if key != "podTemplate"}, True),
     ("snapshots with another job's Secret", BEFORE | {"snapshots": SNAPSHOTS}, True),
+    ("storage with another job's Secret", BEFORE | {"storage": SNAPSHOTS["storage"]}, True),
     ("opened", BEFORE | {"network": {"ingress": "any"}}, True),
 ]
 

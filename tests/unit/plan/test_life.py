@@ -207,6 +207,16 @@ AFTERWARDS = [
         (*(gone(f"lm-{i}-0-11111", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1-11111", "c-1", OVER)),
     ),
     Case(
+        "but while they may still copy results to a URL",
+        running(spec(storage={"url": "s3://bucket"}), status=over(True, 659)),
+    ),
+    Case(
+        "and that has an end, too",
+        running(spec(storage={"url": "s3://bucket"}), status=over(True, 661)),
+        {},
+        (*(gone(f"lm-{i}-0-11111", f"w-{i}-0", OVER) for i in range(3)), gone("lm-coordinator-1-11111", "c-1", OVER)),
+    ),
+    Case(
         "after failure even less",
         running(status=over(False, 16)),
         {},

@@ -215,6 +215,31 @@ def test_keys_of_snapshots_are_mounted_and_nowhere_else() -> None:
     assert "drivetrain-snapshots-secret" not in json.dumps(worker_pod(a_job(), WORKER, PLATFORM))
 
 
+def test_results_are_in_the_claim_and_a_command_can_name_their_folder() -> None:
+    job = a_job(storage={"persistentVolumeClaim": "shared"}, command=["python", "t.py", "$(DRIVETRAIN_OUTPUT_DIR)"])
+    pod = worker_pod(job, WORKER, PLATFORM)
+    claim = {"name": "drivetrain-storage", "persistentVolumeClaim": {"claimName": "shared"}}
+    assert claim in pod["spec"]["volumes"]
+    mount = {"name": "drivetrain-storage", "mountPath": "/var/lib/drivetrain/storage"}
+    assert mount in container(pod)["volumeMounts"]
+    told = json.loads(env(pod)["DRIVETRAIN_SPEC"])["storage"]
+    assert told == {"folder": env(pod)["DRIVETRAIN_OUTPUT_DIR"], "options": {}}
+    assert told["folder"].startswith(f"{mount['mountPath']}/drivetrain/results/")
+    without = json.dumps(worker_pod(a_job(), WORKER, PLATFORM))
+    assert "drivetrain-storage" not in without
+    assert "DRIVETRAIN_OUTPUT_DIR" not in without
+
+
+def test_results_that_go_to_a_url_have_a_folder_and_keys_of_their_own() -> None:
+    pod = worker_pod(a_job(storage={"url": "s3://bucket", "secretName": "keys"}), WORKER, PLATFORM)
+    assert {"name": "drivetrain-storage", "emptyDir": {}} in pod["spec"]["volumes"]
+    source = {"secretName": "keys", "defaultMode": 0o440}
+    assert {"name": "drivetrain-storage-secret", "secret": source} in pod["spec"]["volumes"]
+    mounted = {each["mountPath"] for each in container(pod)["volumeMounts"] if "storage" in each["name"]}
+    assert mounted == {"/var/lib/drivetrain/storage", "/var/lib/drivetrain/storage-secret"}
+    assert "keys" not in json.dumps(container(pod)["env"])
+
+
 def _worker(**fields: Any) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "worker"} | fields]}}
 
@@ -230,6 +255,7 @@ RESERVED: list[tuple[dict[str, Any], str]] = [
     ({"spec": {"containers": ["x"]}}, "spec.containers[0]"),
     ({"spec": {"volumes": [{"name": "drivetrain-script"}]}}, "spec.volumes[0]"),
     ({"spec": {"volumes": [{"name": "drivetrain-snapshots-secret"}]}}, "spec.volumes[0]"),
+    ({"spec": {"volumes": [{"name": "drivetrain-storage"}]}}, "spec.volumes[0]"),
     (_worker(image="x"), "spec.containers[0].image"),
     (_worker(command=["x"]), "spec.containers[0].command"),
     (_worker(args=["x"]), "spec.containers[0].args"),

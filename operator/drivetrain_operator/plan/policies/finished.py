@@ -19,6 +19,9 @@ from drivetrain_operator.plan.view import View
 LINGER_SECONDS: Final = {True: 60.0, False: 15.0}
 """After success, workers end when the coordinator lets them; after failure, when the roster's stop reaches them."""
 
+COPY_SECONDS: Final = 660.0
+"""With spec.storage.url workers copy their results there first: a minute more than launchers take for it at most."""
+
 
 def finished(view: View, status: TrainingJobStatus) -> Decision:
     """Clean up, and delete the job when its time to live is over."""
@@ -26,6 +29,8 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(status)
     since = (view.now - status.completion_time).total_seconds()
     linger = LINGER_SECONDS[status.is_true(ConditionType.COMPLETE)]
+    if status.is_true(ConditionType.COMPLETE) and _copies_results(view):
+        linger = COPY_SECONDS
     effects: list[Effect] = [*at_rest(view)]
     after: float | None = None
     running = [p for p in of_role(view, ROLE_WORKER) if not p.over]
@@ -53,3 +58,8 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
         else:
             after = soonest(after, ttl - since)
     return Decision(status, tuple(effects), after, final=True)
+
+
+def _copies_results(view: View) -> bool:
+    spec = view.job.spec
+    return spec is not None and spec.storage is not None and spec.storage.url is not None
