@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from drivetrain.snapshot.errors import Exists, Missing, StorageError
-from drivetrain.snapshot.storage import Storage, write_own
+from drivetrain.snapshot.storage import Files, Storage, write_own
 
 
 class StorageContract:
@@ -49,6 +49,19 @@ class StorageContract:
         assert storage.list("large") == {"large": len(large)}
         storage.create("empty", [])
         assert storage.read("empty") == b""
+
+    def test_a_file_of_people_is_replaced_and_read_in_parts(self, storage: Storage) -> None:
+        assert isinstance(storage, Files)
+        with pytest.raises(Missing):
+            storage.read_part("a/model.pt", 0, 5)
+        storage.replace("a/model.pt", [b"first"])
+        storage.replace("a/model.pt", [b"the ", memoryview(b"second")])
+        assert storage.list("") == {"a/model.pt": 10}
+        assert storage.modified("a/").keys() == {"a/model.pt"}
+        parts = [storage.read_part("a/model.pt", offset, 4) for offset in (0, 4, 8, 10, 12)]
+        assert parts == [b"the ", b"seco", b"nd", b"", b""]
+        storage.replace("a/model.pt", [])
+        assert storage.read("a/model.pt") == b""
 
     def test_of_many_at_once_one_is_first(self, storage: Storage) -> None:
         told: list[str] = []

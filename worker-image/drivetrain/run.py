@@ -36,6 +36,8 @@ from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.position import StepResult
 from drivetrain.prepared import MakeOptimizer, MakeScheduler, Prepared
+from drivetrain.results.folder import to_read, to_write
+from drivetrain.results.told import Told
 from drivetrain.settings import Settings
 from drivetrain.snapshot.export import end_with_export
 from drivetrain.snapshot.hand.request import Request
@@ -89,6 +91,7 @@ class Run:
         self._scripts: Callable[[], AbstractContextManager[None]] = nullcontext
         """While code of the script runs inside of the runtime's."""
         self._snapshots: Snapshots | None = None
+        self._told = Told()
         self._given_up: int | None = None
         """The step whose attempt ended in an error that the script has caught."""
         self._exit.watch()
@@ -381,17 +384,20 @@ class Run:
 
         Returns on all ranks when the file is in place; raises `UsageError` on all, and leaves the file before as it is,
         if something that is registered could not be read back (docs/scripts.md). `torch.load(path)["model"]` is the
-        model's state dict; `prepare(resume=path)` goes on from it.
+        model's state dict; `prepare(resume=path)` goes on from it. In a job with spec.storage a relative path is in its
+        folder there; where a file went, and whether it goes with its pod, is said once.
         """
 
         made = self._prepared()
+        target = to_write(path)
 
         def contribute() -> list[float]:
             writer = self._operations.live_ranks[0]
             parts = self._operations.parts_of_all(writer)
             if self._world.rank == writer:
                 with made.whole(parts):
-                    save_checkpoint(Path(path), self._state.to_save(), self._operations.position.dump())
+                    save_checkpoint(target, self._state.to_save(), self._operations.position.dump())
+                self._told.saved(target, self.step_number)
             return [1.0]
 
         # All ranks look, so that all of them raise.
@@ -443,12 +449,13 @@ class Run:
     def _saved(self, path: Path | None) -> int:
         """A step that is saved, should the state of this one be lost; -1: none."""
         kept = self._snapshots.saved_step() if self._snapshots is not None else -1
-        return max(kept, saved_step(path) if path is not None else -1)
+        return max(kept, saved_step(to_read(path)) if path is not None else -1)
 
     def _first_state(self, made: Prepared, path: Path | None) -> None:
         """Nobody has state: where is some?"""
         if (request := Request.from_environment()) is not None:
             self._export(made, request)
+        path = to_read(path) if path is not None else None
         newest = saved_step(path) if path is not None else -1
         restored = False
         if self._snapshots is not None:

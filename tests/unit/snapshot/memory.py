@@ -38,6 +38,18 @@ class Memory:
             if fault == "lose":
                 raise StorageError(f"cannot write {name}: no answer")
 
+    def replace(self, name: str, chunks: Chunks) -> None:
+        with self._lock:
+            if self.fault(name) == "refuse":
+                raise StorageError(f"cannot write {name}: No space left on device (ENOSPC)")
+            self.objects[name] = b"".join(bytes(each) for each in chunks)
+
+    def read_part(self, name: str, offset: int, length: int) -> bytes:
+        return self.read(name)[offset : offset + length]
+
+    def modified(self, prefix: str) -> dict[str, float]:
+        return dict.fromkeys(self.list(prefix), 0.0)
+
     def read(self, name: str) -> bytes:
         with self._lock:
             if name not in self.objects:

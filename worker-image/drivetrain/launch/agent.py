@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from drivetrain.launch.channel import Channel, Command
-from drivetrain.launch.errors import CommandError, FencedError, LauncherError
+from drivetrain.launch.errors import CommandError, FencedError, LauncherError, StorageFailed
 from drivetrain.launch.fence import Fence
 from drivetrain.launch.handover import Handover
 from drivetrain.launch.leave import SIGNALS, EarlySignals, Leave
@@ -25,6 +25,7 @@ from drivetrain.launch.rank import Rank
 from drivetrain.launch.readiness import Readiness
 from drivetrain.launch.settings import Settings
 from drivetrain.launch.stopped import INTERVAL_SECONDS
+from drivetrain.launch.storage import COPY_SECONDS, FAILED_COPY_SECONDS, OutputFolder
 from drivetrain.launch.supervisor import Spawn, Supervisor
 from drivetrain.launch.witness import Witness
 from drivetrain_api.exit_codes import ExitCode
@@ -58,10 +59,12 @@ class Agent:
         spawn: Spawn,
         memory_kills: MemoryKills,
         stop_seconds: float = STOP_SECONDS,
+        output: OutputFolder | None = None,
     ) -> None:
-        """`stop_seconds`: how long ranks may take to end when the job is stopped."""
+        """`stop_seconds`: how long ranks may take to end when the job is stopped; `output`: for their results."""
         self._settings = settings
         self._stop_seconds = stop_seconds
+        self._output = output
         self._supervisor = Supervisor(
             settings.spec, settings.spare_level, spawn, memory_kills, console, self, self._prefix
         )
@@ -100,6 +103,8 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._supervisor.end(None, STOP_SECONDS)
+            if self._output is not None:
+                await self._take_out(self._output)
             loop.remove_signal_handler(signal.SIGCHLD)
 
     # --- what ranks say (RankEvents) --------------------------------------------------------------------------------
@@ -233,6 +238,23 @@ class Agent:
             await asyncio.sleep(LAST_WORD_SECONDS)  # The last `state` is on its way.
         if not self._outcome.done():
             self._outcome.set_result(code)
+
+    async def _take_out(self, output: OutputFolder) -> None:
+        """What ranks have left, within the pod's grace if it was told to go. Only of a job that has ended well, whose
+        results nobody makes again, is failing to do so how this launcher ends."""
+        well = self._outcome.done() and self._outcome.exception() is None
+        complete = well and self._outcome.result() is ExitCode.COMPLETE
+        until = time.monotonic() + (COPY_SECONDS if well else FAILED_COPY_SECONDS)
+
+        def seconds_left() -> float:
+            return self._leave.most(until) - time.monotonic()
+
+        try:
+            await output.end(seconds_left)
+        except StorageFailed as error:
+            if complete:
+                raise
+            log.error("results are lost", extra={"reason": str(error)})
 
     def _failed(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -5,7 +5,8 @@ LauncherError
 ├── IncompatibleError   65  no shared protocol version
 ├── RefusedError        66  turned away by the coordinator
 ├── FencedError         67  cut off
-└── CommandError        68  the job's command cannot be started
+├── CommandError        68  the job's command cannot be started
+└── StorageFailed       74  spec.storage cannot be used
 """
 
 from __future__ import annotations
@@ -49,3 +50,9 @@ class CommandError(LauncherError):
     """The job's command was not found or is not executable."""
 
     code = ExitCode.COMMAND
+
+
+class StorageFailed(LauncherError):
+    """The folder of spec.storage cannot be made, or what is at its URL cannot be read."""
+
+    code = ExitCode.STORAGE

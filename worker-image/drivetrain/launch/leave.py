@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final
 
 MARGIN_SECONDS: Final = 2.0
+LAST_SECONDS: Final = 0.5
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -29,6 +30,10 @@ class Leave:
     def told(self, now: float) -> None:
         """SIGTERM came, once more perhaps."""
         self.deadline = now + self._wait if self.deadline is None else now
+
+    def most(self, until: float) -> float:
+        """`until`, or the last moment before the pod is killed: how long what is done after ranks may take."""
+        return until if self.deadline is None else min(until, self.deadline + MARGIN_SECONDS - LAST_SECONDS)
 
     def over(self, now: float) -> bool:
         """Leave without the others' consent."""

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from drivetrain.launch.errors import LauncherError
@@ -16,6 +16,7 @@ from drivetrain.launch.leave import EarlySignals
 from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.process import RankProcess, become_subreaper, end_all_descendants
 from drivetrain.launch.settings import Settings, read_settings
+from drivetrain.launch.storage import OutputFolder
 from drivetrain.torchrun.choice import Choice, choose
 from drivetrain.torchrun.course import save_seconds
 from drivetrain_api.exit_codes import ExitCode
@@ -27,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
         choice = choose(settings.command, settings.spec, os.environ, Path.cwd())
+        output = OutputFolder.made(settings.spec, os.environ)
         become_subreaper()
-        return _launch(settings, choice, early)
+        return _launch(settings, choice, early, output)
     except LauncherError as error:
         print(f"drivetrain-launcher: {error}", file=sys.stderr, flush=True)
         return error.code
@@ -40,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"drivetrain-launcher: processes that SIGKILL did not end: {left}", file=sys.stderr, flush=True)
 
 
-def _launch(settings: Settings, choice: Choice, early: EarlySignals) -> int:
+def _launch(settings: Settings, choice: Choice, early: EarlySignals, output: OutputFolder | None) -> int:
     memory_kills = MemoryKills()
-    spawn = _spawner(settings, choice)
+    spawn = _spawner(settings, choice, output.environment if output is not None else {})
     processes = [spawn(None, number) for number in range(settings.spec.processes_per_worker)]
 
     # While the ranks import torch, which takes seconds, this process imports aiohttp, which takes tenths of one.
@@ -51,10 +53,12 @@ def _launch(settings: Settings, choice: Choice, early: EarlySignals) -> int:
     from drivetrain.launch.agent import STOP_SECONDS, Agent
     from drivetrain.launch.output import Console
 
+    if output is not None:
+        output.start()
     stop_seconds = STOP_SECONDS + (save_seconds(settings.grace_seconds) if choice.stock else 0.0)
 
     async def work() -> int:
-        return await Agent(settings, console, spawn, memory_kills, stop_seconds).run(processes, early)
+        return await Agent(settings, console, spawn, memory_kills, stop_seconds, output).run(processes, early)
 
     console = Console()
     try:
@@ -66,9 +70,11 @@ def _launch(settings: Settings, choice: Choice, early: EarlySignals) -> int:
         console.close()
 
 
-def _spawner(settings: Settings, choice: Choice) -> Callable[[str | None, int | None], RankProcess]:
+def _spawner(
+    settings: Settings, choice: Choice, added: Mapping[str, str]
+) -> Callable[[str | None, int | None], RankProcess]:
     numbers = itertools.count(1)
-    environment = {**os.environ, **choice.environment}
+    environment = {**os.environ, **choice.environment, **added}
 
     def spawn(level: str | None, local_rank: int | None) -> RankProcess:
         process_id = f"{settings.pod_uid}/{settings.boot}/{next(numbers)}"

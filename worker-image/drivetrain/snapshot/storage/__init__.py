@@ -40,6 +40,26 @@ class Dated(Protocol):
         """Unix times, by name, of objects whose names begin so. Raises `StorageError`."""
 
 
+@runtime_checkable
+class Files(Protocol):
+    """The same place for files of people, which change: results and checkpoints. All methods raise `StorageError`."""
+
+    def replace(self, name: str, chunks: Chunks) -> None:
+        """Write it, in place of what may be there; at all times one of the two is there as a whole."""
+
+    def read_part(self, name: str, offset: int, length: int) -> bytes:
+        """So many bytes from there on, fewer at its end. Raises `Missing`."""
+
+    def list(self, prefix: str) -> dict[str, int]:
+        """As of `Storage`."""
+
+    def modified(self, prefix: str) -> dict[str, float]:
+        """As of `Dated`."""
+
+    def delete(self, names: Sequence[str]) -> None:
+        """As of `Storage`."""
+
+
 def write_own(storage: Storage, name: str, chunks: Chunks) -> None:
     """Create an object that nobody else writes, perhaps for the second time: a try before may have written it, and had
     no answer, or a part of it."""

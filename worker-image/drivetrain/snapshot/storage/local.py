@@ -49,6 +49,35 @@ class Local:
         except OSError as error:
             raise StorageError(f"cannot write {path}: {_told(error)}") from error
 
+    def replace(self, name: str, chunks: Chunks) -> None:
+        path = self._folder / name
+        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            _make(path.parent)
+            try:
+                with temporary.open("xb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _flush(path.parent)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {_told(error)}") from error
+
+    def read_part(self, name: str, offset: int, length: int) -> bytes:
+        path = self._folder / name
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        except FileNotFoundError:
+            raise Missing(f"there is no {path}") from None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {_told(error)}") from error
+
     def read(self, name: str) -> bytes:
         path = self._folder / name
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from drivetrain.results.folder import where_mounted
 from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.storage import Storage
 from drivetrain.snapshot.storage.local import Local
@@ -29,7 +30,7 @@ def storage_at(place: str, options: Mapping[str, str] = MappingProxyType({}), se
     if not separator:
         if options:
             raise StorageError(f"snapshots: {place} is a folder, and has no options")
-        return Local(Path(place))
+        return Local(where_mounted(place))
     if scheme not in STORES:
         known = _HDFS if scheme == "hdfs" else f"{scheme}:// is not known, but {', '.join(STORES)}"
         raise StorageError(f"snapshots: {known}")

@@ -109,6 +109,25 @@ class S3:
             "snapshots need"
         )
 
+    def replace(self, name: str, chunks: Chunks) -> None:
+        said = Said(f"cannot write {self._url}/{name}", "s3:PutObject", self._bucket)
+        answer = self._sent(said, "PUT", name, {}, {}, chunks)
+        if answer.status != 200:
+            raise said.refused(answer)
+
+    def read_part(self, name: str, offset: int, length: int) -> bytes:
+        said = Said(f"cannot read {self._url}/{name}", "s3:GetObject", self._bucket)
+        answer = self._sent(said, "GET", name, {}, {"Range": f"bytes={offset}-{offset + length - 1}"})
+        if answer.status == 404 and said.code(answer) != "NoSuchBucket":
+            raise Missing(f"there is no {self._url}/{name}")
+        if answer.status == 416:  # it ends before
+            return b""
+        if answer.status == 200:  # a server without ranges
+            return answer.body[offset : offset + length]
+        if answer.status != 206:
+            raise said.refused(answer)
+        return answer.body
+
     def read(self, name: str) -> bytes:
         said = Said(f"cannot read {self._url}/{name}", "s3:GetObject", self._bucket)
         answer = self._sent(said, "GET", name, {})

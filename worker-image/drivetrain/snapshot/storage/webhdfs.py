@@ -56,12 +56,18 @@ class WebHdfs:
     # --- what a storage does ------------------------------------------------------------------------------------------
 
     def create(self, name: str, chunks: Chunks) -> None:
+        self._written(name, chunks, "NONE")
+
+    def replace(self, name: str, chunks: Chunks) -> None:
+        self._written(name, chunks, "OVERWRITE")
+
+    def _written(self, name: str, chunks: Chunks, options: str) -> None:
         what = f"cannot write {self._url}/{name}"
         folder, _, _ = name.rpartition("/")
         temporary = f"{folder}/{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}".lstrip("/")
         try:
             self._write(what, temporary, chunks)
-            self._place(what, temporary, name)
+            self._place(what, temporary, name, options)
         except NoAnswer:
             raise  # asked to clear up, it would not answer either; what stays counts for nothing
         except StorageError:
@@ -78,8 +84,8 @@ class WebHdfs:
         if answer.status != 201:
             raise self._refused(what, answer)
 
-    def _place(self, what: str, temporary: str, name: str) -> None:
-        query = {"op": "RENAME", "destination": f"{self._root}/{name}", "renameoptions": "NONE"}
+    def _place(self, what: str, temporary: str, name: str, options: str) -> None:
+        query = {"op": "RENAME", "destination": f"{self._root}/{name}", "renameoptions": options}
         answer = self._sent(what, "PUT", temporary, query)
         if answer.status == 200:
             return
@@ -100,7 +106,20 @@ class WebHdfs:
         if answer.status == 404:
             raise Missing(f"there is no {self._url}/{name}")
         size = int(self._document(what, answer)["FileStatus"]["length"])
-        answer = self._sent(what, "GET", name, {"op": "OPEN"})
+        return self._opened(what, name, {}, size)
+
+    def read_part(self, name: str, offset: int, length: int) -> bytes:
+        what = f"cannot read {self._url}/{name}"
+        answer = self._sent(what, "GET", name, {"op": "GETFILESTATUS"})
+        if answer.status == 404:
+            raise Missing(f"there is no {self._url}/{name}")
+        size = min(length, int(self._document(what, answer)["FileStatus"]["length"]) - offset)
+        if size <= 0:
+            return b""
+        return self._opened(what, name, {"offset": str(offset), "length": str(size)}, size)
+
+    def _opened(self, what: str, name: str, part: Mapping[str, str], size: int) -> bytes:
+        answer = self._sent(what, "GET", name, {"op": "OPEN", **part})
         if "location" in answer.headers:  # of a data node; an empty file has none
             answer = self._there(what, "GET", answer.headers["location"])
         if answer.status == 404 and _exception(answer) == "FileNotFoundException":

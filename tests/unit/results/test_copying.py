@@ -1,0 +1,128 @@
+"""Does a URL have what the folder has, and a new pod's folder what the URL has?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from drivetrain.results.copying import PIECE, Copying
+from drivetrain.results.upkeep import Upkeep
+from drivetrain.snapshot.errors import StorageError
+from drivetrain.snapshot.storage.local import Local
+from harness.patience import until
+from unit.snapshot.memory import Memory
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """By name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_sent_comes_back_in_another_folder(tmp_path: Path) -> None:
+    here, there, again = tmp_path / "here", tmp_path / "there", tmp_path / "again"
+    (here / "a" / "b").mkdir(parents=True)
+    (here / "model.pt").write_bytes(os.urandom(2 * PIECE + 17))
+    (here / "a" / "b" / "state").write_bytes(b"x")
+    (here / "empty").touch()
+    (here / ".model.pt.17.tmp").write_bytes(b"half")
+    assert Copying(here, Local(there)).send() == 3
+    (here / ".model.pt.17.tmp").unlink()
+    assert content(there) == content(here)
+    again.mkdir()
+    assert Copying(again, Local(there)).bring() == 3
+    assert content(again) == content(here)
+
+
+def test_only_what_has_changed_is_sent_again(tmp_path: Path) -> None:
+    storage = Memory()
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    copying = Copying(tmp_path, storage)
+    assert [copying.send(), copying.send()] == [2, 0]
+    storage.objects["b"] = b"of another worker"
+    (tmp_path / "a").write_text("22")
+    assert copying.send() == 1
+    assert storage.objects == {"a": b"22", "b": b"of another worker"}
+
+
+def test_what_a_script_deletes_goes_there_too_and_what_it_never_had_stays(tmp_path: Path) -> None:
+    storage = Memory()
+    storage.objects = {"old": b"1", "../evil": b"1"}
+    copying = Copying(tmp_path, storage)
+    copying.bring()
+    storage.objects["of another worker"] = b"1"
+    (tmp_path / "new").write_text("1")
+    (tmp_path / "old").unlink()
+    copying.send()
+    assert storage.objects.keys() == {"new", "of another worker", "../evil"}
+    assert not (tmp_path.parent / "evil").exists()
+
+
+def test_what_is_being_written_waits_until_it_rests(tmp_path: Path) -> None:
+    storage = Memory()
+    (tmp_path / "a").write_text("1")
+    now = time.time()
+    copying = Copying(tmp_path, storage, lambda: now)
+    assert copying.send(10.0) == 0
+    now += 11
+    assert copying.send(10.0) == 1
+
+
+def test_a_file_that_changes_while_it_is_sent_is_sent_again(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1" * 1000)
+
+    def cut(name: str) -> None:
+        if path.stat().st_size == 1000:
+            path.write_bytes(b"short")
+
+    storage = Memory(cut)
+    copying = Copying(tmp_path, storage)
+    copying.send()
+    copying.send()
+    assert storage.objects["a"] == b"short"
+
+
+def test_a_storage_that_comes_back_gets_everything_in_the_end(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def fault(name: str) -> str | None:
+        refused.append(name)
+        return "refuse" if len(refused) < 3 else None
+
+    storage = Memory(fault)
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    upkeep = Upkeep(Copying(tmp_path, storage), every_seconds=3600.0)
+    upkeep.start()
+    upkeep.end()
+    until(lambda: upkeep.ended, "all is copied", 20.0, 0.02)
+    assert upkeep.failure is None
+    assert hashlib.sha256(storage.objects["model.pt"]).digest() == hashlib.sha256(b"weights").digest()
+    assert len(refused) == 3
+
+
+def test_a_storage_that_stays_away_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    upkeep = Upkeep(Copying(tmp_path, Memory(lambda name: "refuse")), every_seconds=3600.0)
+    upkeep.start()
+    upkeep.end()
+    until(lambda: bool(upkeep.failure), "it has tried", 20.0, 0.02)
+    assert "cannot write model.pt: No space left" in (upkeep.failure or "")
+    assert not upkeep.ended
+
+
+def test_a_new_pod_does_not_begin_without_what_the_job_has(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the place of a folder")
+    with pytest.raises(StorageError, match="cannot list"):
+        Upkeep(Copying(tmp_path, Broken())).bring(0.0)
+
+
+class Broken(Memory):
+    """It does not even say what is there."""
+
+    def list(self, prefix: str) -> dict[str, int]:
+        raise StorageError("cannot list it: 403 AccessDenied")

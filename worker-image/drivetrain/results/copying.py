@@ -1,0 +1,136 @@
+"""How does a folder get to a URL, and back into the folder of a new pod? File by file, under their own names.
+
+What has changed here since it was last copied is copied, so of two workers that write one name the later change counts.
+What a script deletes here (an old checkpoint) is deleted there, after all that is new is there. Pieces are read with
+`pread`, never mapped: a script that shortens its file meanwhile must not end the process that copies it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, overload
+
+from drivetrain.snapshot.errors import StorageError
+from drivetrain.snapshot.storage import Files
+
+PIECE: Final = 8 << 20
+_PART: Final = 32 << 20
+_Picture = tuple[int, int]
+"""Size, and time of the last change in nanoseconds."""
+
+
+class Copying:
+    """One folder and its place in a storage. Not for two threads at once."""
+
+    def __init__(self, folder: Path, storage: Files, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._storage = storage
+        self._clock = clock
+        self._known: dict[str, _Picture] = {}
+        """What is there, as it was here when it was copied."""
+
+    def bring(self) -> int:
+        """Fill the folder with what is in the storage; returns how many files that were. Raises `StorageError`."""
+        there = self._storage.list("")
+        for name, size in there.items():
+            path = self._folder / name
+            if not _is_plain(name):
+                continue
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+                with temporary.open("wb") as file:
+                    for part in parts_of(self._storage, name, size):
+                        file.write(part)
+                temporary.replace(path)
+                self._known[name] = _picture(path.stat())
+            except OSError as error:
+                raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        return len(self._known)
+
+    def send(self, settled_seconds: float = 0.0) -> int:
+        """Copy what has changed and has rested for so long; returns how many files. Raises `StorageError`."""
+        here = dict(self._entries())
+        now, sent = self._clock(), 0
+        for name, picture in here.items():
+            if self._known.get(name) == picture or now - picture[1] / 1e9 < settled_seconds:
+                continue
+            sent += self._sent(name)
+        gone = [name for name in self._known if name not in here]
+        if gone:
+            self._storage.delete(gone)
+            for name in gone:
+                del self._known[name]
+        return sent
+
+    def _sent(self, name: str) -> bool:
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False  # gone by now: it may have been renamed, and is another one then
+        try:
+            before = _picture(os.fstat(descriptor))
+            self._storage.replace(name, _Pieces(descriptor, before[0]))
+            if _picture(os.fstat(descriptor)) == before:
+                self._known[name] = before
+            return True
+        finally:
+            os.close(descriptor)
+
+    def _entries(self) -> Iterator[tuple[str, _Picture]]:
+        for parent, folders, files in os.walk(self._folder):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(parent, file)
+                name = str(path.relative_to(self._folder))
+                if file.startswith(".") and file.endswith(".tmp"):
+                    continue
+                try:
+                    if path.is_file():
+                        yield name, _picture(path.stat())
+                except OSError:
+                    continue
+
+
+class _Pieces(Sequence[bytes]):
+    """An open file's bytes, read whenever they are asked for: a storage sums them up before it sends them."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+
+    def __len__(self) -> int:
+        return -(-self._size // PIECE)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return os.pread(self._descriptor, min(PIECE, self._size - index * PIECE), index * PIECE)
+
+
+def parts_of(storage: Files, name: str, size: int, offset: int = 0) -> Iterator[bytes]:
+    """A file's bytes from `offset` on. Raises `StorageError`, also if there are fewer than `size`."""
+    while offset < size:
+        part = storage.read_part(name, offset, min(_PART, size - offset))
+        if not part:
+            raise StorageError(f"{storage}/{name} ends after {offset} of {size} bytes: it has changed meanwhile")
+        offset += len(part)
+        yield part
+
+
+def _picture(about: os.stat_result) -> _Picture:
+    return about.st_size, about.st_mtime_ns
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it leads to no place outside."""
+    return not any(part in ("", ".", "..") for part in name.split("/"))
