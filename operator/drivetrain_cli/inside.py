@@ -1,4 +1,4 @@
-"""What does a pod say that looks at a job's snapshots? It is made, its output is shown, and it is deleted."""
+"""What does a pod say that looks at what a job has in storage (`looker.py`)? It is made, asked, and deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from drivetrain_api.constants import ROLE_WORKER
@@ -15,7 +15,7 @@ from drivetrain_cli.cluster import Cluster
 from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.follow import read_log, started
 from drivetrain_cli.lines import Line
-from drivetrain_cli.snapshots.pod import LABEL_LOOKS_AT
+from drivetrain_cli.looker import LABEL_LOOKS_AT
 from drivetrain_operator.kube.errors import Forbidden, Invalid, KubeError
 from drivetrain_operator.kube.resources import PODS, Object
 
@@ -25,29 +25,48 @@ START_SECONDS: Final = 300.0
 _DELETE_SECONDS: Final = 10.0
 
 
-async def result_of(cluster: Cluster, job: Object, make: Callable[[Object | None], Object]) -> int:
-    """Exit code of the pod that `make(a worker's pod, or None)` describes. Raises CliError, KubeError."""
+Show = Callable[[str], None]
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+async def result_of(cluster: Cluster, job: Object, make: Callable[[Object | None], Object], show: Show = _print) -> int:
+    """Exit code of the pod that `make(a worker's pod, or None)` describes; `show` gets the lines of its log.
+
+    Raises CliError, KubeError."""
+    async with standing(cluster, job, make) as made:
+        return await _outcome(cluster, made, show)
+
+
+@contextlib.asynccontextmanager
+async def standing(cluster: Cluster, job: Object, make: Callable[[Object | None], Object]) -> AsyncIterator[Object]:
+    """A pod that `make(a worker's pod, or None)` describes and whose container has started; deleted at the end, after
+    Ctrl-C too. Raises CliError, KubeError."""
     await _sweep(cluster, job)
     workers = await cluster.pods(job, ROLE_WORKER)
+    running = [each for each in workers if (each.get("status") or {}).get("phase") == "Running"]
+    like = next(iter([*running, *workers]), None)
     try:
-        made = await cluster.client.create(PODS, make(workers[0] if workers else None), cluster.namespace)
+        made = await cluster.client.create(PODS, make(like), cluster.namespace)
     except (Forbidden, Invalid) as error:
         raise CliError(f"the storage is seen by a pod only, which cannot be made: {error}") from error
     with _ended_by_signals():
         try:
-            return await _outcome(cluster, made)
+            await _start(cluster, str(made["metadata"]["name"]))
+            yield made
         finally:
             await asyncio.shield(_delete(cluster, made))
 
 
-async def _outcome(cluster: Cluster, pod: Object) -> int:
+async def _outcome(cluster: Cluster, pod: Object, show: Show) -> int:
     name = str(pod["metadata"]["name"])
-    await _start(cluster, name)
     lines: asyncio.Queue[Line | None] = asyncio.Queue(maxsize=1000)
     reading = asyncio.create_task(_read(cluster, pod, lines), name="log")
     try:
         while (line := await lines.get()) is not None:
-            print(line.text, flush=True)
+            show(line.text)
         await reading
     finally:
         reading.cancel()

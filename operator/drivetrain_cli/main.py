@@ -14,7 +14,9 @@ from drivetrain_api.constants import API_VERSION
 from drivetrain_cli import complete, completion, doctor, logs, run, up, why
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
+from drivetrain_cli.intermixed import Parser
 from drivetrain_cli.life import delete, events, listing, rest, scale, status
+from drivetrain_cli.results import command as results
 from drivetrain_cli.snapshots import command as snapshots
 from drivetrain_operator.kube.errors import Forbidden, KubeError
 
@@ -70,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, module, text in (
         ("run", run, "pack a script into a job, follow it, end as it ends"),
         ("list", listing, "jobs, with what holds them up (-A: of all namespaces)"),
@@ -86,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, module, text in (
         ("delete", delete, "delete jobs; their snapshots stay"),
         ("snapshots", snapshots, "steps of a job that can be gone back to: list, verify, prune, export, restore"),
+        ("get", results, "bring checkpoints and results of a job, or list them"),
         ("doctor", doctor, "what of torch, GPUs, cluster and images is usable here?"),
         ("demo", demo, "train on three workers of this machine, kill one, see what happens"),
     ):

@@ -17,7 +17,7 @@ import yaml
 
 from drivetrain_cli import plane
 from drivetrain_cli.demo.processes import belonging_to
-from drivetrain_cli.snapshots.pod import LABEL_LOOKS_AT
+from drivetrain_cli.looker import LABEL_LOOKS_AT
 from drivetrain_local.client import Client
 from drivetrain_local.up import down
 from harness.commands import ended, ran

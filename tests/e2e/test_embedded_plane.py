@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from drivetrain_cli.reasons import explain, state
 from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
+from harness.commands import ran
 from harness.job import QUICK, ROOT
 from harness.official import everything
 from harness.patience import patiently
@@ -285,3 +289,46 @@ async def test_an_option_of_torchrun_that_cannot_be_had_fails_the_job_by_name(pl
     status = await plane.status("options")
     assert (status["reason"], status["restarts"]) == ("CommandNotFound", 1)
     assert "torchrun --log-dir is not supported in spec.command" in status["message"]
+
+
+STOCK = """
+import os, pathlib, torch
+import torch.distributed as dist
+dist.init_process_group("gloo")
+out = pathlib.Path(os.environ["DRIVETRAIN_OUTPUT_DIR"])
+total = torch.ones(1000) * (dist.get_rank() + 1)
+dist.all_reduce(total)
+if dist.get_rank() == 0:
+    torch.save({"total": total}, out / "model.pt")
+    print("sha256", __import__("hashlib").sha256((out / "model.pt").read_bytes()).hexdigest(), flush=True)
+dist.barrier()
+"""
+
+
+def got(plane: Plane, *words: str) -> subprocess.CompletedProcess[str]:
+    """`drivetrain get`, as a person has it."""
+    environment = {**os.environ, "KUBECONFIG": str(plane.state / "kubeconfig")}
+    return ran([sys.executable, "-m", "drivetrain_cli", "get", *words], 60, environment)
+
+
+async def test_a_stock_script_leaves_its_model_in_a_claim_and_get_brings_it(plane: Plane, tmp_path: Path) -> None:
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    claims = "/api/v1/namespaces/default/persistentvolumeclaims"
+    await plane.client.post(claims, {"metadata": {"name": "shared"}, "spec": claim})
+    await plane.create("stock", STOCK, training=None, storage={"persistentVolumeClaim": "shared"})
+    await plane.until("stock", lambda status: status.get("phase") in ("Succeeded", "Failed"), 90)
+    assert (await plane.status("stock"))["phase"] == "Succeeded"
+
+    listed = await asyncio.to_thread(got, plane, "stock:", "-o", "json")
+    assert [each["name"] for each in json.loads(listed.stdout)["files"]] == ["model.pt"], listed.stdout + listed.stderr
+    brought = await asyncio.to_thread(got, plane, "stock:model.pt", str(tmp_path / "mine.pt"))
+    assert brought.returncode == 0, brought.stdout + brought.stderr
+    log = [text for path in plane.state.rglob("*.log") for text in re.findall(r"sha256 (\w{64})", path.read_text())]
+    assert log == [hashlib.sha256((tmp_path / "mine.pt").read_bytes()).hexdigest()]
+    refused = await asyncio.to_thread(got, plane, "stock:modle.pt")
+    assert (refused.returncode, "near it: model.pt" in refused.stderr) == (2, True)
+
+    await plane.client.delete(f"{JOBS}/stock")
+    await plane.emptied()
+    kept = list((plane.state / "volumes").rglob("model.pt"))
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept] == log

@@ -14,9 +14,10 @@ import yaml
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import EMBEDDED, Cluster, connect
 from drivetrain_cli.errors import Exit, UsageError
+from drivetrain_cli.inside import result_of
+from drivetrain_cli.intermixed import allow_flags_between
 from drivetrain_cli.invocation import command
 from drivetrain_cli.snapshots.branch import branch
-from drivetrain_cli.snapshots.inside import result_of
 from drivetrain_cli.snapshots.pod import Task, pod
 from drivetrain_operator.kube.errors import AlreadyExists, Invalid
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("safetensors", "dcp"), help="export: default: by the name of --to")
     parser.add_argument("--as", dest="name", metavar="NAME", help="restore: name of the new job")
     which.add_arguments(parser)
+    allow_flags_between(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,11 @@ import pytest
 from drivetrain_api.constants import ENV_SPEC
 from drivetrain_api.rules import MAX_NAME
 from drivetrain_cli.errors import CliError, UsageError
+from drivetrain_cli.looker import LABEL_LOOKS_AT
 from drivetrain_cli.main import main, make_parser
 from drivetrain_cli.snapshots.branch import branch
 from drivetrain_cli.snapshots.command import run
-from drivetrain_cli.snapshots.pod import LABEL_LOOKS_AT, Task, pod
+from drivetrain_cli.snapshots.pod import Task, pod
 
 Json = dict[str, Any]
 UID = "0123abcd-0000-4000-8000-000000000000"
@@ -84,7 +85,10 @@ def test_a_pod_like_a_worker_is_none() -> None:
     assert spec["restartPolicy"] == "Never"
     assert spec["activeDeadlineSeconds"] > 0
     assert (spec["serviceAccountName"], spec["tolerations"]) == ("trainer", [{"key": "gpu"}])
-    assert spec["affinity"] == {"nodeAffinity": {"zone": "b"}}
+    here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [worker()["spec"]["nodeName"]]}]}
+    rather = [{"weight": 100, "preference": here}]
+    expected = {"zone": "b", "preferredDuringSchedulingIgnoredDuringExecution": rather}
+    assert spec["affinity"] == {"nodeAffinity": expected}
     assert not {"nodeName", "priority", "initContainers"} & spec.keys()
     assert container["command"] == ["python", "-m", "drivetrain.snapshot", "list"]
     assert [each["name"] for each in container["volumeMounts"]] == ["shared", "tmp"]
