@@ -220,6 +220,7 @@ def test_every_rule_refuses_something() -> None:
             *(a_job(each) for _, each, _ in REFUSED),
             a_job(pod(securityContext={"runAsUser": 0})),
             a_job(snapshots=SNAPSHOTS),
+            a_job(storage=SNAPSHOTS["storage"]),
         )
         for message in refusals(job, **asked)
     }
