@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,21 +15,26 @@ from torch.utils.data import default_collate
 
 from drivetrain.comm.transport import Transport
 from drivetrain.data.ahead import Ahead
+from drivetrain.data.passes import PassLength
 from drivetrain.data.placed import Placed
-from drivetrain.data.source import Collate, Dataset, MapSource, Source, is_stream
-from drivetrain.data.stream import Passes, StreamSource
+from drivetrain.data.source import Collate, MapSource, Source
+from drivetrain.data.stream import Passes
 from drivetrain.dense import refuse_odd
 from drivetrain.device import claim
-from drivetrain.errors import StateMismatch
+from drivetrain.errors import StateMismatch, UsageError
+from drivetrain.given import Given
 from drivetrain.only_update import OnlyUpdate
+from drivetrain.optim.closures import refuse_closures
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.agreement import Reduced
+from drivetrain.parallel.hooked import OnGradients
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.step import TrainingStep
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
+from drivetrain.schedule import Schedule
 from drivetrain.settings import Settings
 from drivetrain.state import Piece, TrainingState
 from drivetrain.subject import Subject
@@ -39,9 +44,6 @@ from drivetrain_api.messages import Communication
 _LOSS_SCALE: Final = "loss_scale"
 _COMPRESSION: Final = "compression"
 _TRAINED: Final = "trained"
-
-MakeOptimizer = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
-MakeScheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +58,29 @@ class Prepared:
     strategy: Strategy
     training_step: TrainingStep
     data_size: int | None
-    """Samples that are trained on; None if only reading them can tell."""
+    """Samples of the dataset; None if only reading them can tell."""
+    passes: PassLength
     only_update: OnlyUpdate
 
     @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        model: nn.Module,
-        optimizer: MakeOptimizer,
-        data: Dataset,
-        scheduler: MakeScheduler | None,
-        collate: Collate | None,
-        passes: Passes,
-    ) -> Prepared:
+    def of(cls, settings: Settings, given: Given, passes: Passes) -> Prepared:
         """`passes` of an iterable dataset, as far as they are known. Raises `UsageError`."""
+        model, training, named = given.model, settings.training, settings.training.optimizer
         refuse_odd(model)
-        source = _source(data, collate, settings, passes)  # first, because it forks, which CUDA does not like
-        training = settings.training
+        read = given.source(training.seed, settings.batch, passes)
+        length = read.passes if isinstance(read, MapSource) else PassLength(None, settings.batch)
+        source: Source = read  # first, because it forks, which CUDA does not like
+        if training.data_workers:
+            source = Ahead(read, training.data_workers, settings.steps, passes)
         device = claim()
         if device is not None:
             model, source = model.to(device), Placed(source, device)
-        named = training.optimizer
-        made = optimizer(model.parameters()) if named is None else named_optimizer(named, model.parameters())
+        made = given.optimizer(model.parameters()) if named is None else named_optimizer(named, model.parameters())
+        refuse_closures(made)
         precision = Precision(training.precision.compute, next(model.parameters()).device)
-        state = State(model, made, scheduler(made) if scheduler else None, precision.scaler)
+        schedulers = {"": given.scheduler(made)} if given.scheduler is not None else {}
+        schedule = Schedule.of(schedulers, given.schedule, length)
+        state = State(model, made, schedule, precision.scaler)
         update = Update(state, training.clip_norm, RateFactor.of(training.learning_rate, settings.batch))
         strategy = Strategy(model, source, training, precision, made, settings.replicas)
         update.beside = strategy.copies
@@ -89,9 +89,9 @@ class Prepared:
             refuse_momentum(made)
         if named is not None and strategy.layout.sparse:
             refuse_sparse(named)
-        size = None if is_stream(data, "prepare(data=...)") else len(data)  # type: ignore[arg-type]
-        collate, step, only = collate or default_collate, TrainingStep(strategy), OnlyUpdate(strategy.trained, made)
-        return cls(settings, model, collate, precision, update, strategy, step, size, only)
+        collate, step = given.collate or default_collate, TrainingStep(strategy)
+        only = OnlyUpdate(strategy.trained, made)
+        return cls(settings, model, collate, precision, update, strategy, step, given.samples, length, only)
 
     def register(self, training: TrainingState) -> None:
         """Make all of its state that of the run: the list, but for what the script registers."""
@@ -99,13 +99,33 @@ class Prepared:
         training.register(Piece("model", self.model, attempt=strategy.buffers))
         training.register(Piece(_TRAINED, strategy.trained))  # before the optimizer, to which it may add groups
         training.register(Piece("optimizer", state.optimizer))
-        if state.scheduler is not None:
-            training.register(Piece("scheduler", state.scheduler))
+        if (scheduler := self.scheduler) is not None:
+            training.register(Piece("scheduler", scheduler))
         if state.loss_scale is not None:
             training.register(Piece(_LOSS_SCALE, state.loss_scale))
         for name, stateful in strategy.exchange.states.items():
             training.register(Piece(name, stateful, saved=False))  # it belongs to the ranks that made it
         self.training_step.state = training
+
+    @property
+    def scheduler(self) -> Any:
+        """The script's; None if it has none."""
+        return next(iter(self.update.state.schedule.schedulers.values()), None)
+
+    def skipping(
+        self, step: int, transport: Transport | None, change_pending: bool
+    ) -> tuple[Callable[[], StepResult], bool]:
+        """A step without an update: as `attempt`."""
+        record = self.update.nothing(step)
+
+        def update() -> StepResult:
+            self.update.leave_out(record)
+            return StepResult(step, float("nan"), skipped=True)
+
+        flag = torch.tensor([float(change_pending)])
+        if transport is not None:
+            transport.all_reduce(flag).wait()
+        return update, float(flag) > 0
 
     def attempt(
         self, transport: Transport | None, step: int, forward: Forward, change_pending: bool
@@ -126,6 +146,19 @@ class Prepared:
         self.strategy.exchange.committed(skipped=record.skipped)
         norm = self.update.told_norm(record)
         return StepResult(record.step, reduced.loss, reduced.metrics, norm, record.skipped)
+
+    def on_gradients(self, functions: list[OnGradients]) -> None:
+        """What the script does to gradients in each step. Raises `UsageError` where it cannot."""
+        why = None
+        if self.strategy.sharded is not None:
+            why = "training.parallel: a rank has but a part of the gradients; training.clipNorm works"
+        elif self.precision.scaler is not None:
+            why = "training.precision.compute fp16, which scales gradients; bf16 does not"
+        elif self.settings.training.verify is not None:
+            why = "training.verify, which compares gradients as backward makes them"
+        if functions and why is not None:
+            raise UsageError(f"run.on_gradients: cannot be used with {why}")
+        self.training_step.hooked.functions = functions
 
     def computing(self, forward: Forward) -> Forward:
         """The script's function, as a step calls it."""
@@ -182,13 +215,3 @@ class Prepared:
         """The state was loaded: what the job says of the optimizer counts, not what the file says."""
         if self.settings.training.optimizer is not None:
             self.update.use(optimizer_arguments(self.settings.training.optimizer))
-
-
-def _source(data: Dataset, collate: Collate | None, settings: Settings, passes: Passes) -> Source:
-    training, batch = settings.training, settings.batch
-    source: Source = (
-        StreamSource(data, collate, training.seed, batch, passes)  # type: ignore[arg-type]
-        if is_stream(data, "prepare(data=...)")
-        else MapSource(data, collate, training.seed, batch)  # type: ignore[arg-type]
-    )
-    return Ahead(source, training.data_workers, settings.steps, passes) if training.data_workers else source

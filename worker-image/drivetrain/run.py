@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
 
 from drivetrain.between import refuse_what_cannot_be_copied
-from drivetrain.checkpoint import load_checkpoint, refuse_what_cannot_be_saved, save_checkpoint, saved_step
+from drivetrain.checkpoint import refuse_what_cannot_be_saved, save_checkpoint
 from drivetrain.comm.quarantine import destroy_groups
 from drivetrain.comm.transport import Transport
 from drivetrain.data.batch import Batch
@@ -28,20 +28,22 @@ from drivetrain.ending import at_end_of_script
 from drivetrain.errors import UsageError
 from drivetrain.evaluation import Evaluation, Evaluator
 from drivetrain.exit import Exit
+from drivetrain.given import Given, MakeOptimizer, MakeScheduler
 from drivetrain.healing import Healing
 from drivetrain.identity import Kind
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.operation import Operations
+from drivetrain.parallel.hooked import OnGradients
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.rehearsal import rehearse
 from drivetrain.position import StepResult
-from drivetrain.prepared import MakeOptimizer, MakeScheduler, Prepared
-from drivetrain.results.folder import to_read, to_write
+from drivetrain.prepared import Prepared
+from drivetrain.results.folder import to_write
 from drivetrain.results.told import Told
+from drivetrain.resumption import Resumption
+from drivetrain.schedule import When
 from drivetrain.settings import Settings
-from drivetrain.snapshot.export import end_with_export
-from drivetrain.snapshot.hand.request import Request
-from drivetrain.snapshot.session import Snapshots, storage_of
+from drivetrain.snapshot.session import Snapshots
 from drivetrain.state import Piece, Stateful, TrainingState, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
@@ -87,6 +89,7 @@ class Run:
         self._over = False
         """The script has ended."""
         self._on_update: list[Callable[[StepResult], None]] = []
+        self._on_gradients: list[OnGradients] = []
         self._operations.on_update = self._updated
         self._scripts: Callable[[], AbstractContextManager[None]] = nullcontext
         """While code of the script runs inside of the runtime's."""
@@ -106,22 +109,31 @@ class Run:
         optimizer: MakeOptimizer,
         data: Dataset,
         scheduler: MakeScheduler | None = None,
+        schedule: When | None = None,
         collate: Collate | None = None,
+        sampler: Iterable[int] | None = None,
+        drop_last: bool = False,
         resume: str | os.PathLike[str] | None = None,
     ) -> nn.Module:
         """Hand over what is trained; returns the model, on its device.
 
         `optimizer` and `scheduler` are factories, because the runtime decides when and over which parameters they are
-        made; `training.optimizer` of the job takes the optimizer's place. The scheduler is stepped once a step.
+        made; `training.optimizer` of the job takes the optimizer's place. The scheduler goes on with each update, or
+        as `schedule` says: with each "pass" over the data, or when the "script" calls `run.scheduler.step(…)`, which is
+        so for `ReduceLROnPlateau`.
         `data` has samples by index (map-style), or is iterable and yields the same samples in the same order on every
-        rank: see drivetrain/data/stream.py. `collate` makes a micro-batch of a list of samples.
+        rank: see drivetrain/data/stream.py. `collate` makes a micro-batch of a list of samples. `sampler` yields
+        indices of a pass, for all ranks (data/sampled.py); `drop_last` leaves out what a pass has beside whole batches,
+        which else are filled from the next pass.
         `resume` is a file that `run.save` wrote: it is loaded if it exists and no member of the job holds newer state.
         Raises `UsageError`.
         """
         if self._made is not None:
             raise UsageError("prepare was called already")
         operations = self._operations
-        made = Prepared.of(self.settings, model, optimizer, data, scheduler, collate, operations.position.passes)
+        given = Given(model, optimizer, data, scheduler, schedule, collate, sampler, drop_last)
+        made = Prepared.of(self.settings, given, operations.position.passes)
+        made.on_gradients(self._on_gradients)
         made.register(self._state)
         strategy = made.strategy
         strategy.first = lambda: operations.position.first
@@ -140,7 +152,8 @@ class Run:
             if isinstance(self._world, Elastic) and self._link is not None:
                 self._world.before_end = partial(self._snapshots.flush, _LAST_SECONDS)
                 self._link.on_hurry(self._snapshots.hurry)
-        path = Path(resume) if resume is not None else None
+        found = Path(resume) if resume is not None else None
+        resumption = Resumption(made, self._state, operations.position, self._snapshots, found)
         healing = Healing(strategy, self._state, self.settings.check_every_steps)
         healing.process, healing.aside = self._world.process, self._aside
         if self._snapshots is not None:
@@ -149,8 +162,8 @@ class Run:
         operations.subject = replace(
             made.subject,
             healing=healing,
-            on_first_state=lambda: self._first_state(made, path),
-            saved_step=lambda: self._saved(path),
+            on_first_state=resumption.begin,
+            saved_step=resumption.saved_step,
         )
         self._shown.communication = lambda: made.communication
         self._made = made
@@ -165,6 +178,15 @@ class Run:
         what is done to registered state once a step, such as a moving average of the parameters. Not called for a step
         that is skipped. It must not use anything that differs between ranks, and not call `run`."""
         self._on_update.append(function)
+
+    def on_gradients(self, function: OnGradients) -> None:
+        """Call `function(model)` on every rank in each step, between backward and update: `.grad` of the parameters are
+        those of the whole batch, before `clipNorm`. It may change them in place, and return numbers by name, which are
+        told with the step's metrics. Random numbers there are the same on all ranks. Like `forward` it may be called
+        several times for one step. Raises `UsageError` where gradients are not there in full."""
+        self._on_gradients.append(function)
+        if self._made is not None:
+            self._made.on_gradients(self._on_gradients)
 
     def on_commit(self, function: Callable[[StepResult], None]) -> None:
         """Call `function(result)` on rank 0 for every step once all members hold it; the place for outside effects."""
@@ -216,6 +238,15 @@ class Run:
         return str(self._world.epoch)
 
     @property
+    def scheduler(self) -> Any:
+        """What `prepare`'s factory made, for `schedule="script"`: call its `step(…)` between operations, with the same
+        number on all ranks, such as the loss of `run.evaluate`. Raises `UsageError` if there is none."""
+        found = self._prepared().scheduler
+        if found is None:
+            raise UsageError("run.scheduler: prepare was given none: prepare(scheduler=...)")
+        return found
+
+    @property
     def step_number(self) -> int:
         """Number of the next step."""
         return self._operations.position.step
@@ -233,7 +264,7 @@ class Run:
 
     def batches(self) -> Iterator[Batch]:
         """The steps that are left, until `training.steps`. In a spare, waits inside `run.step` until it is needed."""
-        self._prepared()
+        passes = self._prepared().passes
         states = {name: part.state_dict() for name, part in self._state.scripts.items()}
         refuse_what_cannot_be_copied(states, travels=self._link is not None or self._world.size > 1)
         while True:
@@ -244,7 +275,7 @@ class Run:
             if self._given_up is not None and self._given_up == self._operations.position.step:
                 self._skip(self._given_up)
             self._operations.next_batch()
-            batch = Batch(lambda: min(self._operations.bind(self.settings.steps), self.settings.steps - 1))
+            batch = Batch(self._operations.bind, self.settings.steps, passes)
             self._batch = batch
             try:
                 yield batch
@@ -314,20 +345,7 @@ class Run:
                 self._snapshots.entering(ends=ends)
 
     def _skip(self, number: int) -> StepResult:
-        made = self._prepared()
-
-        def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
-            record = made.update.nothing(number)
-
-            def update() -> StepResult:
-                made.update.leave_out(record)
-                return StepResult(number, float("nan"), skipped=True)
-
-            flag = torch.tensor([float(change_pending)])
-            if transport is not None:
-                transport.all_reduce(flag).wait()
-            return update, float(flag) > 0
-
+        attempt = partial(self._prepared().skipping, number)
         return self._stepped(self._operations.step(number, attempt, lambda: None, Kind.SKIP))
 
     def _stepped(self, result: StepResult) -> StepResult:
@@ -445,44 +463,6 @@ class Run:
         if self._made is None:
             raise UsageError("call run.prepare(model=…, optimizer=…, data=…) first")
         return self._made
-
-    def _saved(self, path: Path | None) -> int:
-        """A step that is saved, should the state of this one be lost; -1: none."""
-        kept = self._snapshots.saved_step() if self._snapshots is not None else -1
-        return max(kept, saved_step(to_read(path)) if path is not None else -1)
-
-    def _first_state(self, made: Prepared, path: Path | None) -> None:
-        """Nobody has state: where is some?"""
-        if (request := Request.from_environment()) is not None:
-            self._export(made, request)
-        path = to_read(path) if path is not None else None
-        newest = saved_step(path) if path is not None else -1
-        restored = False
-        if self._snapshots is not None:
-            with made.only_update.updating():
-                restored = self._snapshots.first_state(newest)
-        if restored:
-            made.resumed()
-        elif path is not None:
-            self._resume(made, path)
-
-    def _export(self, made: Prepared, request: Request) -> NoReturn:
-        if self.settings.snapshots is None:
-            raise UsageError("export: neither the job nor the script has snapshots: say where they are, as STORAGE")
-        storage = storage_of(self.settings.snapshots)
-        with made.only_update.updating():
-            end_with_export(request, storage, made.strategy, self._state, self._operations.position)
-
-    def _resume(self, made: Prepared, path: Path) -> None:
-        if not path.exists():
-            return
-        state, position = load_checkpoint(path)
-        made.fit(state, path)
-        self._state.load(state)
-        made.resumed()
-        self._operations.position.load(position)
-        self._operations.position.begin()
-        print(f"resumed from {path} at step {self._operations.position.step}", flush=True)
 
     def _at_end(self) -> int | None:
         """The script has ended: take part in the job's completion, unless it gave up. Returns its exit code."""

@@ -21,6 +21,7 @@ from drivetrain.errors import UsageError
 from drivetrain.optim.rate import RateFactor
 from drivetrain.parallel.buffers import Became, write
 from drivetrain.precision import LossScale
+from drivetrain.schedule import NO_SCHEDULE, Schedule
 
 Gradients = Sequence[torch.Tensor | None]
 """Of the optimizer's parameters, group by group: of their shapes and dtypes, summed over the global batch."""
@@ -50,7 +51,7 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    schedule: Schedule = NO_SCHEDULE
     loss_scale: LossScale | None = None
 
 
@@ -68,11 +69,9 @@ def apply(state: State, record: Record) -> None:
         write(dict(state.model.named_modules()), record.buffers)
     if state.loss_scale is not None and record.norm is not None:
         state.loss_scale.settle(overflowed=record.skipped)
-    if record.skipped:
-        return
-    _advance(state.optimizer, record)
-    if state.scheduler is not None:
-        state.scheduler.step()
+    if not record.skipped:
+        _advance(state.optimizer, record)
+    state.schedule.made(record.step, record.gradients, skipped=record.skipped)
 
 
 def _advance(optimizer: torch.optim.Optimizer, record: Record) -> None:
@@ -184,6 +183,8 @@ class Update:
         """Such a step is done."""
         if self.recording is not None:
             self.recording.applying(record)
+        self.state.schedule.made(record.step, record.gradients, skipped=True)
+        if self.recording is not None:
             self.recording.applied(record.step)
 
     def apply(self, record: Record) -> None:
@@ -220,7 +221,7 @@ class Update:
 
     def use(self, arguments: dict[str, Any]) -> None:
         """Set these arguments of the optimizer after its state was loaded; a schedule goes on from the new rate."""
-        optimizer, scheduler = self.state.optimizer, self.state.scheduler
+        optimizer = self.state.optimizer
         for group in optimizer.param_groups:
             for name, value in arguments.items():
                 if name != "lr":
@@ -229,5 +230,6 @@ class Update:
                 group["lr"] *= arguments["lr"] / group.get("initial_lr", group["lr"])
                 if "initial_lr" in group:
                     group["initial_lr"] = arguments["lr"]
-        if scheduler is not None and "lr" in arguments:
-            scheduler.base_lrs = [arguments["lr"]] * len(optimizer.param_groups)
+        for scheduler in self.state.schedule.schedulers.values():
+            if "lr" in arguments and hasattr(scheduler, "base_lrs"):
+                scheduler.base_lrs = [arguments["lr"]] * len(optimizer.param_groups)

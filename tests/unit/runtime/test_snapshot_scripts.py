@@ -455,8 +455,9 @@ def asked(pipe: Pipe, folder: Path) -> list[int]:
     run = Run(Settings(RuntimeTraining(steps=STEPS, global_batch=12), STEPS, 12, 1, snapshots), None)
     run.prepare(model=Net(), optimizer=CASES["AdamW"].optimizer, data=Data())
     assert run._snapshots is not None
-    before, run._snapshots._storage = run._saved(None), Silent()  # type: ignore[assignment]
-    return [before, run._saved(None)]
+    saved = run._operations.subject.saved_step
+    before, run._snapshots._storage = saved(), Silent()  # type: ignore[assignment]
+    return [before, saved()]
 
 
 def test_a_storage_that_does_not_answer_is_not_an_empty_one(tmp_path: Path) -> None:

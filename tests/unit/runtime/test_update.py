@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import drivetrain.prepared
+from drivetrain.data.passes import PassLength
 from drivetrain.optim.rate import RateFactor
 from drivetrain.precision import LossScale
 from drivetrain.run import Run
+from drivetrain.schedule import Schedule
 from drivetrain.state import digest
 from drivetrain.update import Record, State, Update, apply
 from drivetrain_api.runtime import RuntimeLearningRate
@@ -33,11 +35,12 @@ def made(kind: str, fp16: bool) -> State:
     scale = LossScale("cpu", init_scale=8.0, growth_interval=3) if fp16 else None
     if scale is not None:
         scale.scale(torch.zeros(()))
-    return State(model, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9), scale)
+    schedulers = {"": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)}
+    return State(model, optimizer, Schedule.of(schedulers, "step", PassLength(None, 8)), scale)
 
 
 def everything(state: State) -> dict[str, Any]:
-    parts: list[Any] = [state.model, state.optimizer, state.scheduler, state.loss_scale]
+    parts: list[Any] = [state.model, state.optimizer, state.schedule.schedulers[""], state.loss_scale]
     return {str(number): part.state_dict() for number, part in enumerate(parts) if part is not None}
 
 

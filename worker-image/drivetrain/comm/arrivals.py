@@ -90,6 +90,7 @@ class Arrivals:
         index, place, complete, made = slot.index, self._place, self._complete, self._made
         seen, counted, to_move = self._seen, self._counted, self._to_move
         small = made is None and slot.parameter.nbytes <= _SMALL_BYTES
+        converted = slot.converted
 
         def arrived(parameter: torch.Tensor) -> None:
             if self.refuses is not None:
@@ -98,7 +99,9 @@ class Arrivals:
                 return
             if not seen[index]:  # the first micro-batch: autograd made a tensor of its own
                 seen[index] = True
-                if small:
+                if converted:
+                    pass  # its gradient stays autograd's, and is copied when nothing will be added any more
+                elif small:
                     to_move.append(slot)
                 else:
                     gradient = parameter.grad
@@ -115,6 +118,8 @@ class Arrivals:
                         "and torch.utils.checkpoint must have use_reentrant=False"
                     )
                 counted[index] = True
+                if converted:
+                    to_move.append(slot)
                 complete(slot)
 
         return arrived
@@ -129,9 +134,17 @@ class Arrivals:
             gradient = slot.parameter.grad
             assert gradient is not None
             gradients.append(gradient)
-            slot.parameter.grad = target
+            if not slot.converted:
+                slot.parameter.grad = target
         torch._foreach_copy_(places, gradients)
         self._to_move.clear()
+
+    def move_converted(self) -> None:
+        """The step will make no more gradients: bring those to their places that are there, and came early."""
+        counted, seen = self._counted, self._seen
+        slots = self._layout.slots if self._layout.converts else ()
+        self._to_move += [each for each in slots if each.converted and seen[each.index] and not counted[each.index]]
+        self.move()
 
     def has(self, slot: Slot) -> bool:
         """Whether this step has made a gradient of this parameter."""

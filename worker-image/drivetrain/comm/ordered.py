@@ -171,7 +171,7 @@ class OrderedSum(Exchange):
         faults.point("reduced", self._step)
         tail = total[self._layout.gradients :]
         for slot, used in zip(self._layout.slots, self._layout.read_used(tail), strict=True):
-            slot.parameter.grad = slot.shaped(total[slot.start : slot.stop]) if used else None
+            slot.parameter.grad = slot.gradient(slot.shaped(total[slot.start : slot.stop])) if used else None
         return tail
 
     def _write(self, start: int, stop: int, values: torch.Tensor | None) -> None:

@@ -104,6 +104,7 @@ class Reducer(DuringBackward):
             return tail
         assert self._staging is not None
         self._staging[self._layout.gradients :] = tail
+        self.arrivals.move_converted()
         while self._launched < len(self._buckets):
             self._launch()
         if self._rounded is not None:
@@ -115,15 +116,17 @@ class Reducer(DuringBackward):
             self._staging[: self._layout.gradients] = self._rounded
         faults.point("reduced", self._step)
         total = self._staging[self._layout.gradients :]
-        if not self.arrivals.has_all:  # else they are there
+        if not self.arrivals.has_all or self._layout.converts:  # else they are there
             for slot, used in zip(self._layout.slots, self._layout.read_used(total), strict=True):
-                slot.parameter.grad = self._views[slot.index] if used else None
+                slot.parameter.grad = slot.gradient(self._views[slot.index]) if used else None
         self.arrivals.rest()
         return total
 
     @property
     def vectors(self) -> list[torch.Tensor] | None:
-        return None if self._transport is None or self._staging is None else [self._staging[: self._layout.gradients]]
+        if self._transport is None or self._staging is None or self._layout.converts:
+            return None
+        return [self._staging[: self._layout.gradients]]
 
     def abandon(self) -> None:
         """The epoch ended in the middle of a step: never use its staging vector again."""

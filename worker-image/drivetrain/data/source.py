@@ -6,6 +6,7 @@ the same samples into other shares and read them anew.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
@@ -13,12 +14,16 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from drivetrain import rng
-from drivetrain.data.order import in_order_of, samples_of_steps
+from drivetrain.data.order import InOrder, in_order_of, samples_of_steps
+from drivetrain.data.passes import PassLength
+from drivetrain.data.sampled import Sampled
 from drivetrain.errors import UsageError
 
 Collate = Callable[[list[Any]], Any]
 
 _INDICES_AT_ONCE: Final = 4096
+MARKS: Final = 256
+"""So many different ones there are."""
 READING: Final = 0x5EAD
 """Tells random numbers drawn while reading from those of forward."""
 
@@ -68,15 +73,29 @@ class Source(Protocol):
 class MapSource:
     """A map-style dataset with the order that (seed, step) gives it."""
 
-    def __init__(self, dataset: MapDataset, collate: Collate | None, seed: int, batch: int) -> None:
-        size = len(dataset)
-        if size < 1:
+    def __init__(
+        self,
+        dataset: MapDataset,
+        collate: Collate | None,
+        seed: int,
+        batch: int,
+        sampler: Iterable[int] | None = None,
+        *,
+        drop_last: bool = False,
+    ) -> None:
+        """`drop_last`: batches end with a pass, and what is left of it is no part of one. Raises `UsageError`."""
+        if len(dataset) < 1:
             raise UsageError("data: the dataset is empty")
         self._fetch = fetch_of(dataset)
         self._collate: Collate = collate or default_collate
         self._seed = seed
-        self._order = in_order_of(dataset)
-        self.size = size
+        sampled = Sampled(sampler, len(dataset), seed) if sampler is not None else None
+        self._order: InOrder = sampled or in_order_of(dataset)
+        self._compares = sampled is not None
+        """All ranks must find the same order."""
+        self.passes = PassLength.of(sampled.size if sampled else len(dataset), batch, whole_batches=drop_last)
+        self.size: int = self.passes.samples or 0
+        """Samples of a pass."""
         self.batch = batch
         self.mark: int | None = None
         self._known = range(0)
@@ -96,8 +115,11 @@ class MapSource:
 
     def read(self, step: int, part: range) -> Any:
         """See `Source`."""
+        indices = self.indices(step)
+        if self._compares:
+            self.mark = zlib.crc32(indices.numpy().tobytes()) % MARKS
         rng.seed(self._seed, step, READING, part.start, part.stop, cuda=False)
-        return self.collated(self.indices(step)[part.start : part.stop].tolist())
+        return self.collated(indices[part.start : part.stop].tolist())
 
     def collated(self, indices: list[int]) -> Any:
         """Read and collate samples by their index in the dataset."""
@@ -114,8 +136,8 @@ def is_stream(data: Any, argument: str) -> bool:
     """Whether a dataset is iterable rather than map-style. Raises `UsageError` that names `argument` if neither."""
     if isinstance(data, DataLoader):
         raise UsageError(
-            f"{argument}: hand over the dataset of the DataLoader: its batches are cut by training.batch.global, and "
-            "its workers are training.data.workers"
+            f"{argument}: hand over the dataset of the DataLoader: its batches are cut by training.batch.global, its "
+            "workers are training.data.workers, its sampler and drop_last are arguments of prepare"
         )
     if hasattr(data, "__next__"):
         raise UsageError(

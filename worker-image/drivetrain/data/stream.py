@@ -26,12 +26,11 @@ from torch.utils.data import default_collate
 
 from drivetrain import rng
 from drivetrain.data.order import mix
-from drivetrain.data.source import READING, Collate, StreamDataset
+from drivetrain.data.source import MARKS, READING, Collate, StreamDataset
 from drivetrain.errors import UsageError
 
 _STREAM: Final = 0x57EA
 _PASSES_KEPT: Final = 8
-_MARKS: Final = 256
 _MARKED_BYTES: Final = 4096
 
 Passes = list[tuple[int, int]]
@@ -195,7 +194,7 @@ class StreamSource:
         self._walk.seek(step * self.batch)
         first = self._walk.take()
         self._step, self._kept = step, {0: first}
-        self.mark = mix(self._walk.number, self._walk.offset, fingerprint(first)) % _MARKS
+        self.mark = mix(self._walk.number, self._walk.offset, fingerprint(first)) % MARKS
 
 
 def fingerprint(sample: Any) -> int:

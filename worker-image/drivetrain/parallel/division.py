@@ -19,7 +19,7 @@ from drivetrain.comm.transport import Transport
 from drivetrain.data.shares import Share
 from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.exchange import Exchange
-from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.parallel.loss import Forward, Output
 from drivetrain.parallel.mesh import Mesh, mesh_of
 from drivetrain.parallel.norm import norm_of
 from drivetrain.parallel.work import Work
@@ -46,7 +46,7 @@ class Seat:
     """Which is this rank's; None: none."""
     counts: bool
     """Whether its sums do, or another rank has the same."""
-    through: Callable[[Forward], Callable[[nn.Module, Any], torch.Tensor | Loss | None]]
+    through: Callable[[Forward], Callable[[nn.Module, Any], Output | None]]
     """Makes a forward function one that can be called now: None where another rank has the result."""
 
 

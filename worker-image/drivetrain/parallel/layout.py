@@ -44,6 +44,8 @@ METRICS: Final = 10
 NUMBERS: Final = METRICS + 2 * METRIC_SLOTS
 """How many of the tail are single numbers, at its beginning."""
 
+_TYPES: Final = frozenset({torch.float32, torch.bfloat16, torch.float64})
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -55,10 +57,16 @@ class Slot:
     index: int
     order: tuple[int, ...] | None = None
     """Of its dimensions in memory, if not torch's usual one."""
+    converted: bool = False
+    """The vector is of another type than the parameter, and so than its gradient."""
 
     def flat(self, gradient: torch.Tensor) -> torch.Tensor:
         """A tensor of the parameter's shape as it lies in the vector, shape (stop - start,)."""
         return flat_in(self.order, gradient)
+
+    def gradient(self, summed: torch.Tensor) -> torch.Tensor:
+        """What the parameter gets of a view of the vector: itself, or a copy of its own type."""
+        return summed.to(self.parameter.dtype) if self.converted else summed
 
     def shaped(self, flat: torch.Tensor, shape: torch.Size | None = None) -> torch.Tensor:
         """The inverse: a view of the parameter's shape, and of its strides. `shape`: if it has no elements now."""
@@ -81,13 +89,9 @@ class Layout:
         model's order; None: of all that require one.
         `statistics`: how many numbers of normalisation layers travel in the tail."""
         parameters = list(trained if trained is not None else (e for e in model.parameters() if e.requires_grad))
-        kinds = {(each.dtype, each.device) for each in parameters}
-        if len(kinds) != 1 or parameters[0].dtype not in (torch.float32, torch.float64):
-            raise UsageError(
-                "prepare(model=...): all trainable parameters must be float32 (or all float64) on one device; "
-                f"found {sorted(str(dtype) + ' on ' + str(device) for dtype, device in kinds)}"
-            )
-        self.dtype, self.device = kinds.pop()
+        self.dtype, self.device = _type_and_device(parameters)
+        self.converts = [each for each in parameters if each.dtype != self.dtype]
+        """Parameters whose gradients are of another type than the vector."""
         for name, module in model.named_modules():
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
                 raise UsageError(
@@ -104,7 +108,8 @@ class Layout:
         start = 0
         for index, parameter in enumerate(ordered):
             size = parameter.numel() // (divided or {}).get(parameter, 1)
-            self.slots.append(Slot(parameter, start, start + size, index, order_of(parameter)))
+            converted = parameter.dtype != self.dtype
+            self.slots.append(Slot(parameter, start, start + size, index, order_of(parameter), converted))
             start += size
         self.gradients = start
         self.model = model
@@ -146,3 +151,17 @@ class Layout:
     def statistics(self, tail: torch.Tensor) -> torch.Tensor:
         """The numbers of normalisation layers in a tail."""
         return tail[self._statistics :]
+
+
+def _type_and_device(parameters: Sequence[nn.Parameter]) -> tuple[torch.dtype, torch.device]:
+    """Of a vector for the gradients of all these: of a type in which sums of many ranks keep their bits, and which all
+    others can be converted to and back. Raises `UsageError`."""
+    kinds = {(each.dtype, each.device) for each in parameters}
+    types = {dtype for dtype, _ in kinds}
+    if not types <= _TYPES or len({device for _, device in kinds}) != 1:
+        hint = "; float16 is what training.precision.compute is for" if torch.float16 in types else ""
+        raise UsageError(
+            "prepare(model=...): trainable parameters must be float32, bfloat16 or float64, all on one device; "
+            f"found {sorted(str(dtype) + ' on ' + str(device) for dtype, device in kinds)}{hint}"
+        )
+    return torch.float64 if torch.float64 in types else torch.float32, next(iter(kinds))[1]

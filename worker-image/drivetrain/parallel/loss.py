@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +32,9 @@ class Loss:
 _NAME_CHARS: Final = 200
 """Of a metric: names travel."""
 
-Forward = Callable[[nn.Module, Any], torch.Tensor | Loss]
+Output = torch.Tensor | Loss | Mapping[str, Any] | Sequence[Any]
+"""What may be returned: a mean, a `Loss`, or either among other things."""
+Forward = Callable[[nn.Module, Any], Output]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Returned:
 def returned(result: object, samples: int, by: str) -> Returned:
     """The numbers of what forward returned for so many samples. `by`: how messages begin. Raises `UsageError` for what
     is no loss."""
+    result, numbers = taken_apart(result, by)
     if isinstance(result, Loss):
         total = _scalar(result.sum, f"{by} Loss(sum=...) must be a scalar")
         given: object = result.weight
@@ -61,9 +65,40 @@ def returned(result: object, samples: int, by: str) -> Returned:
                 f"{by} Loss(weight=...) requires a gradient, which it would not get: give weight.detach(), or a scalar "
                 "loss that is divided by it"
             )
-        return Returned(total, False, float(total.detach()), weight, _metrics(result.metrics, by))
+        beside = {name: each * weight for name, each in _metrics(numbers, by).items()}
+        return Returned(total, False, float(total.detach()), weight, _metrics(result.metrics, by) | beside)
     mean = _scalar(result, f"{by} must return a scalar loss or drivetrain.Loss")
-    return Returned(mean, True, float(mean.detach()) * samples, samples, {})
+    metrics = {name: each * samples for name, each in _metrics(numbers, by).items()}
+    return Returned(mean, True, float(mean.detach()) * samples, samples, metrics)
+
+
+def minimised(result: object) -> object:
+    """What of it `backward` is called on, if it is a loss at all."""
+    with suppress(UsageError):
+        result, _ = taken_apart(result, "")
+    return result.sum if isinstance(result, Loss) else result
+
+
+def taken_apart(result: object, by: str) -> tuple[object, Mapping[str, Any]]:
+    """The loss among other things, and the numbers beside it, which are means like it: of a dict or an output of
+    Hugging Face, "loss" and all that is a single number; of a tuple, the first one, and such a dict behind it. What
+    else there is (logits, states) is the script's. Raises `UsageError` for a dict without a loss."""
+    if isinstance(result, Mapping):
+        if "loss" not in result:
+            raise UsageError(f"{by} must return a loss; the {type(result).__name__} has {list(result)}, and no 'loss'")
+        return result["loss"], {name: each for name, each in result.items() if name != "loss" and _is_number(each)}
+    if isinstance(result, Sequence) and not isinstance(result, str) and len(result) > 0:
+        beside = result[1] if len(result) > 1 and isinstance(result[1], Mapping) else {}
+        return result[0], {name: each for name, each in beside.items() if _is_number(each)}
+    if not isinstance(result, (torch.Tensor, Loss)) and hasattr(result, "loss"):
+        return result.loss, {}
+    return result, {}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _scalar(value: object, must: str) -> torch.Tensor:

@@ -73,4 +73,6 @@ def _square(tensors: list[torch.Tensor]) -> torch.Tensor:
     exchange it in different ways."""
     if not tensors:
         return torch.zeros((), dtype=torch.float64)
+    if any(each.dtype is torch.bfloat16 for each in tensors):  # 8 bits are not enough for a sum
+        tensors = [each.float() if each.dtype is torch.bfloat16 else each for each in tensors]
     return torch.stack(torch._foreach_norm(tensors)).double().square().sum().cpu()

@@ -19,7 +19,7 @@ from drivetrain import rng
 from drivetrain.closing import text_of
 from drivetrain.data.batch import Batch
 from drivetrain.digest import digest_of_skeleton
-from drivetrain.parallel.loss import Forward, Loss
+from drivetrain.parallel.loss import Forward, returned
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.state import Stateful, flatten
 from drivetrain.stranded import ends_the_process
@@ -44,8 +44,7 @@ def _run(strategy: Strategy, world: int, forward: Forward) -> None:
                 parameter.grad = None
             samples = strategy.source.read(_STEP, share.parts[-1])
             rng.seed(strategy.training.seed, _STEP, 0, 0)
-            loss = forward(strategy.model, samples)
-            (loss.sum if isinstance(loss, Loss) else loss).backward()
+            returned(forward(strategy.model, samples), 1, "forward:").value.backward()
 
 
 def rehearse(batch: Batch, strategy: Strategy, world: int, forward: Forward, registered: Sequence[Stateful]) -> None:

@@ -19,6 +19,7 @@ from drivetrain.closing import Closed
 from drivetrain.comm.transport import Transport
 from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.division import Place, Seat
+from drivetrain.parallel.hooked import Hooked
 from drivetrain.parallel.layout import ERROR, FLAG, LOSS, NAMES, NORMALISE, NUMBERS, WEIGHT
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.strategy import Strategy
@@ -33,6 +34,8 @@ class TrainingStep:
         self._strategy = strategy
         self.state = TrainingState()
         """What an attempt may touch is put back from here."""
+        self.hooked = Hooked()
+        """What the script does to gradients."""
         self.bytes_of_step = 0
         """Payload that the last step brought to this rank."""
 
@@ -56,14 +59,18 @@ class TrainingStep:
             with tally.noting(failures=told):
                 strategy.verification.compute(step, forward, strategy.shares.streams(replicas))
 
+        told_by_script: dict[str, float] = {}
         place = division.enter(transport, step, forward, compare_with)
         if place.idle:
             self._clear()
             reduced = division.hear(change_pending)
         else:
             used, reduced = self._reduce(place, step, forward, change_pending)
+            told_by_script = self.hooked.call(
+                strategy.model, strategy.exchange, strategy.unchanged, strategy.training.seed, step
+            )
             reduced = division.agree(reduced, strategy.exchange, used, change_pending, needs_norm=needs_norm)
-        reduced = replace(reduced, metrics=self._metrics(reduced))
+        reduced = replace(reduced, metrics=self._metrics(reduced) | told_by_script)
         strategy.verification.compare(division.mesh, step, reduced.loss, self._gradients())
         self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
         strategy.buffers.conclude()

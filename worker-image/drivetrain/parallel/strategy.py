@@ -83,6 +83,7 @@ class Strategy:
         self._in_parts = dict.fromkeys(self._tensor.divided, training.tensor) if self._tensor is not None else {}
         self._blocks: list[Block] = blocks_of(model) if training.zero == 3 else []
         self.layout = self._layout_of(self.trained.parameters)
+        self._refuse_types()
         self.tally = Tally(self.layout, self.buffers, source)
         self._zero = self._new_zero() if training.zero else None
         self.exchange = self._exchange()
@@ -135,7 +136,7 @@ class Strategy:
     def _bound_by(self) -> str | None:
         """The field of the job because of which the trained parameters are decided for good."""
         fields = {
-            "training.parallel.zero": self._zero is not None,
+            "training.parallel.zero": self.training.zero > 0,
             "training.parallel.tensor": self._tensor is not None,
             "training.parallel.pipeline": self._pipeline is not None,
             "training.compression": self.training.compression is not None,
@@ -144,6 +145,17 @@ class Strategy:
 
     def _layout_of(self, trained: Sequence[nn.Parameter]) -> Layout:
         return Layout(self.model, self._blocks, self._in_parts, trained, self.buffers.statistics)
+
+    def _refuse_types(self) -> None:
+        """Raises `UsageError` where the vector that ranks share out must be of the parameters' own type."""
+        if self.layout.converts and (field := self._bound_by) is not None:
+            names = self.trained.names
+            first = self.layout.converts[0]
+            kind = str(first.dtype).removeprefix("torch.")
+            raise UsageError(
+                f"{field}: trainable parameters must be all float32 or all float64, and {names[id(first)]} is {kind}; "
+                "with float32 parameters, training.precision computes in bf16"
+            )
 
     def _relayout(self, trained: Sequence[nn.Parameter]) -> None:
         """From now on only these parameters' gradients are exchanged."""

@@ -29,7 +29,7 @@ from drivetrain.parallel.layout import (
     WEIGHT,
     Layout,
 )
-from drivetrain.parallel.loss import Loss, returned
+from drivetrain.parallel.loss import Output, returned
 from drivetrain.parallel.metrics import Metrics
 from drivetrain.stranded import ends_the_process
 
@@ -97,7 +97,7 @@ class Tally:
             self._numbers[STREAMS] += 1
         return shard
 
-    def add(self, result: torch.Tensor | Loss, samples: int) -> torch.Tensor:
+    def add(self, result: Output, samples: int) -> torch.Tensor:
         """Note what forward returned for so many samples; returns its share of what the step minimises, a scalar."""
         found, numbers = returned(result, samples, "forward:"), self._numbers
         numbers[MEANS if found.is_mean else NORMALISE] += 1.0
@@ -130,9 +130,9 @@ class Tally:
         total, count = numbers[STREAM], numbers[STREAMS]
         if self._mark is not None and count <= _EXACT_MARKS and total != self._mark * count:
             raise UsageError(
-                f"prepare(data=...): at step {step} the ranks find different samples in the iterable dataset. It must "
-                "yield the same samples in the same order on every rank: it must not pick those of a rank or of a "
-                "worker process itself, nor shuffle by random numbers of its own"
+                f"prepare(data=...): at step {step} the ranks find different samples in the iterable dataset, or by "
+                "the sampler. It must yield the same in the same order on every rank: it must not pick those of a rank "
+                "or of a worker process itself, nor shuffle by random numbers of its own"
             )
 
     def wrong(self, step: int, numbers: list[float]) -> UsageError | None:

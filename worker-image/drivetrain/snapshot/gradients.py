@@ -6,6 +6,7 @@ for nothing.
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Final
 
@@ -124,7 +125,7 @@ class Slicer:
 
     def _buffer(self, views: list[torch.Tensor]) -> torch.Tensor:
         size = sum(each.numel() for each in views)
-        dtype = torch.bfloat16 if self._rounded else (views[0].dtype if views else torch.float32)
+        dtype = torch.bfloat16 if self._rounded else _widest(views)
         buffer = self._buffers.pop() if self._buffers else torch.empty(0, dtype=dtype)
         same = buffer.numel() == size and buffer.dtype == dtype
         return buffer if same else torch.empty(size, dtype=dtype)
@@ -138,6 +139,11 @@ def round_to_bf16(gradients: Gradients, factor: float) -> None:
             if factor != 1.0:
                 values.mul_(factor)
             values.copy_(values.to(torch.bfloat16))
+
+
+def _widest(views: list[torch.Tensor]) -> torch.dtype:
+    """The type that keeps the bits of all of them."""
+    return functools.reduce(torch.promote_types, {each.dtype for each in views}) if views else torch.float32
 
 
 def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
@@ -179,7 +185,7 @@ def _copy(views: list[torch.Tensor], buffer: torch.Tensor) -> None:
 
 def _copy_now(views: list[torch.Tensor], buffer: torch.Tensor) -> None:
     at = 0
-    if views and views[0].dtype == buffer.dtype and views[0].device == buffer.device:
+    if views and all(each.dtype == buffer.dtype for each in views) and views[0].device == buffer.device:
         torch.cat(views, out=buffer)
         return
     for each in views:

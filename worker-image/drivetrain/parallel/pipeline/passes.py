@@ -13,7 +13,7 @@ import torch
 
 from drivetrain.device import settle
 from drivetrain.errors import UsageError
-from drivetrain.parallel.loss import Loss
+from drivetrain.parallel.loss import Output, minimised
 from drivetrain.parallel.pipeline.elsewhere import Elsewhere, has_unknown, known
 
 Original = Callable[..., Any]
@@ -67,11 +67,11 @@ class Passage:
                 raise UsageError(_NOT_A_CHAIN.format(number))
         return original(*args, **kwargs)
 
-    def check(self, result: torch.Tensor | Loss) -> None:
+    def check(self, result: Output) -> None:
         """The forward function was not left, so this is the last chunk: raises `UsageError` if it was no chain."""
         if self._next != self._count:
             raise _not_all_called(self._count, self._next)
-        if has_unknown(result.sum if isinstance(result, Loss) else result):
+        if has_unknown(minimised(result)):
             raise UsageError(
                 "forward: with training.parallel.pipeline, the loss must not depend on what blocks of other stages "
                 "return, but by the blocks after them"

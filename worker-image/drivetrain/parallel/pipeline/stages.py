@@ -19,7 +19,7 @@ from torch import nn
 from drivetrain.errors import UsageError
 from drivetrain.parallel.absent import Absent
 from drivetrain.parallel.blocks import in_backward, modules_of, owners
-from drivetrain.parallel.loss import Loss
+from drivetrain.parallel.loss import Output
 from drivetrain.parallel.pipeline.cut import cut
 from drivetrain.parallel.pipeline.elsewhere import known
 from drivetrain.parallel.pipeline.passes import Original, Passage, Recorded, StageEnd, Timing, Tried, Whole, now
@@ -202,7 +202,7 @@ class Stages:
         finally:
             self._pass = None
 
-    def check(self, result: torch.Tensor | Loss) -> None:
+    def check(self, result: Output) -> None:
         """Look at what the forward function returned, in `compute`. Raises `UsageError`."""
         if isinstance(self._pass, Passage):
             self._pass.check(result)
