@@ -40,7 +40,7 @@ def made(kind: str, fp16: bool) -> State:
 
 
 def everything(state: State) -> dict[str, Any]:
-    parts: list[Any] = [state.model, state.optimizer, state.schedule.schedulers[""], state.loss_scale]
+    parts: list[Any] = [state.model, state.optimizer, *state.schedule.schedulers.values(), state.loss_scale]
     return {str(number): part.state_dict() for number, part in enumerate(parts) if part is not None}
 
 
