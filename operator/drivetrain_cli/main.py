@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from drivetrain_api.constants import API_VERSION
 from drivetrain_cli import complete, completion, doctor, logs, run, up, why
+from drivetrain_cli.convert import command as convert
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
 from drivetrain_cli.intermixed import Parser
@@ -87,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "resume", rest.run_resume, rest, "let a suspended job go on; says from which step")
     for name, module, text in (
         ("delete", delete, "delete jobs; their snapshots stay"),
+        ("convert", convert, "manifests of Kubeflow, KubeRay and batch Jobs to TrainingJobs; says what it cannot"),
         ("snapshots", snapshots, "steps of a job that can be gone back to: list, verify, prune, export, restore"),
         ("get", results, "bring checkpoints and results of a job, or list them"),
         ("doctor", doctor, "what of torch, GPUs, cluster and images is usable here?"),
