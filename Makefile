@@ -45,6 +45,11 @@ up: setup ## Start the embedded control plane with the operator; prints its KUBE
 down: ## Stop the embedded control plane
 	@$(PYTHON) -m drivetrain_cli down
 
+.PHONY: docs
+docs: setup ## Build the documentation site into build/docs, and run its code blocks (about 3 minutes)
+	@scripts/docs $(ARGS)
+	@$(PYTHON) -m pytest -n 2 -q tests/unit/docs
+
 .PHONY: lint format
 lint: setup ## Style, types, layers, and that generated files are current
 	@$(PYTHON) -m ruff check . || $(MENDABLE)
