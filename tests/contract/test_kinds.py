@@ -191,3 +191,23 @@ async def test_a_network_policy_is_given_back_as_it_was_spelled(server: Server) 
     assert changed["spec"] == {key: value for key, value in spec.items() if key != "egress"} | {
         "policyTypes": ["Ingress"]
     }
+
+
+def _claim(name: str, **spec: object) -> Obj:
+    given: Obj = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **spec}
+    meta = {"name": name}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": given}
+
+
+async def test_a_claim_says_how_much_and_for_whom(server: Server) -> None:
+    made = await server.create("persistentvolumeclaims", _claim("a", storageClassName=""))
+    assert made["spec"]["volumeMode"] == "Filesystem"
+    refused = await server.create("persistentvolumeclaims", _claim("b", accessModes=[]), status=422)
+    assert ("spec.accessModes", "FieldValueRequired") in causes(refused)
+    refused = await server.create("persistentvolumeclaims", _claim("b", accessModes=["Some"]), status=422)
+    assert ("spec.accessModes", "FieldValueNotSupported") in causes(refused)
+    refused = await server.create("persistentvolumeclaims", _claim("b", resources={}), status=422)
+    assert ("spec.resources[storage]", "FieldValueRequired") in causes(refused)
+    other = {"spec": {"accessModes": ["ReadWriteMany"]}}
+    refused = await server.patch("persistentvolumeclaims", "a", other, status=422)
+    assert ("spec", "FieldValueForbidden") in causes(refused)

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from cluster import project
 from cluster.down import down
 from cluster.images import built
 from cluster.kubectl import environment, kubectl
-from cluster.layout import MARKER, Node, kubeconfig
+from cluster.layout import MARKER, Node, kubeconfig, run_dir
 from cluster.load import load
 from cluster.network import heal, is_cut
 from cluster.state import running_nodes
@@ -115,6 +117,32 @@ def start(namespace: str, tmp_path: Path) -> Iterator[Callable[..., Job]]:
             return job
 
         yield started
+
+
+@pytest.fixture
+def claim(namespace: str) -> Iterator[str]:
+    """A folder of this machine that pods on all nodes can mount."""
+    folder = run_dir() / f"shared-{namespace}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    name = f"shared-{namespace}"
+    common: dict[str, Any] = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {**common, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder), "type": "Directory"}},
+    }
+    wanted = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "shared", "namespace": namespace},
+        "spec": {**common, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [volume, wanted]}))
+    yield "shared"
+    kubectl("delete", "persistentvolume", name, "--wait=false")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

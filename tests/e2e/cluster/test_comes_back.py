@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cluster.kubectl import environment, kubectl
-from cluster.layout import run_dir
 from e2e.cluster.job import BATCH, SAMPLES, Job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -21,32 +19,6 @@ STEPS = 240
 ROUNDS = 3
 """More would be held back: pods that are taken away again and again come back later and later."""
 TRAINING = {"deterministic": True}
-
-
-@pytest.fixture
-def claim(namespace: str) -> Iterator[str]:
-    """A folder of this machine that pods on all nodes can mount."""
-    folder = run_dir() / f"shared-{namespace}"
-    folder.mkdir()
-    folder.chmod(0o777)
-    name = f"shared-{namespace}"
-    common: dict[str, Any] = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": name},
-        "spec": {**common, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder), "type": "Directory"}},
-    }
-    wanted = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "shared", "namespace": namespace},
-        "spec": {**common, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [volume, wanted]}))
-    yield "shared"
-    kubectl("delete", "persistentvolume", name, "--wait=false")
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def durable(status: dict[str, Any]) -> int:
