@@ -28,7 +28,8 @@ ADVICE: Final[dict[str, str]] = {
     "WorkersTakenAway": "status.departures says who takes them: look at that taint, drain, or pod of higher priority.",
     "Unschedulable": "Free capacity, add nodes, or ask for less (spec.workers, gpusPerWorker, podTemplate resources).",
     "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
-    "CreateContainerConfigError": "A ConfigMap or Secret that the pod names is missing: create it, and the pod starts.",
+    "CreateContainerConfigError": "A ConfigMap, Secret or PersistentVolumeClaim that the pod names is missing: "
+    "create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",
     "NeverStarted": "The script must call drivetrain.start() in the process that spec.command starts. For one that "
     "does not, set spec.runtime to torchrun (in a new job).",

@@ -18,6 +18,7 @@ import yaml
 from drivetrain_api.choices import RuntimeName
 from drivetrain_cli import podflags
 from drivetrain_cli import where as which
+from drivetrain_cli.claims import make_claims
 from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import Exit, NoCluster, UsageError
 from drivetrain_cli.invocation import command
@@ -61,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--snapshots", metavar="URL|CLAIM:PATH|PATH", help="keep every step there: s3://…, a volume, or (`up`) a folder"
     )
+    job.add_argument(
+        "--storage",
+        metavar="URL|CLAIM:PATH|PATH",
+        help="checkpoints and results go there, as with --snapshots; `get` brings them",
+    )
     job.add_argument("--name", help="name of the job (default: the script's, and a suffix)")
     podflags.add_arguments(parser)
     add_training(parser)
@@ -101,7 +107,8 @@ def wished(arguments: argparse.Namespace) -> Wish:
         training=training_of(arguments),
         spares=arguments.spares,
         max_restarts=arguments.max_restarts,
-        snapshots=_snapshots(arguments.snapshots),
+        snapshots=None if arguments.snapshots is None else {"storage": _place(arguments.snapshots)},
+        storage=None if arguments.storage is None else _place(arguments.storage),
         pod=podflags.wished(arguments),
         requirements=_requirements(arguments),
     )
@@ -121,6 +128,7 @@ async def _run(arguments: argparse.Namespace, wish: Wish) -> int:
 async def _create(cluster: Cluster, wish: Wish) -> None:
     """ConfigMap, then job; the ConfigMap goes when the job goes."""
     config_map, job = objects(wish, cluster.namespace)
+    await make_claims(cluster, job)
     created: Object = {}
     try:
         await cluster.client.create(CONFIGMAPS, config_map, cluster.namespace)
@@ -193,16 +201,14 @@ def _requirements(arguments: argparse.Namespace) -> Requirements | None:
     return Requirements(checked(text, path.name), arguments.index_url, arguments.packages)
 
 
-def _snapshots(place: str | None) -> dict[str, Any] | None:
-    """spec.snapshots."""
-    if place is None:
-        return None
+def _place(place: str) -> dict[str, Any]:
+    """Of spec.snapshots and spec.storage."""
     if "://" in place:
-        return {"storage": {"url": place}}
+        return {"url": place}
     claim, colon, path = place.partition(":")
     if colon:
-        return {"storage": {"persistentVolumeClaim": claim, **({"path": path} if path else {})}}
-    return {"storage": {"path": place}}
+        return {"persistentVolumeClaim": claim, **({"path": path} if path else {})}
+    return {"path": place}
 
 
 def _without_dashes(arguments: Sequence[str]) -> tuple[str, ...]:

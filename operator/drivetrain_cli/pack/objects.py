@@ -36,6 +36,11 @@ FLAGS: Final[Mapping[str, str]] = {
     "snapshots.storage.url": "--snapshots",
     "snapshots.storage.persistentVolumeClaim": "--snapshots",
     "snapshots.storage.path": "--snapshots",
+    "snapshots.storage": "--snapshots",
+    "storage": "--storage",
+    "storage.url": "--storage",
+    "storage.persistentVolumeClaim": "--storage",
+    "storage.path": "--storage",
     "command": "the script's arguments",
     "script.configMap": "--name",
     "script.key": "the script's file name",
@@ -62,6 +67,8 @@ class Wish:
     max_restarts: int | None = None
     snapshots: Mapping[str, Any] | None = None
     """As spec.snapshots."""
+    storage: Mapping[str, Any] | None = None
+    """As spec.storage."""
     pod: PodWish = field(default_factory=PodWish)
     requirements: Requirements | None = None
 
@@ -133,6 +140,7 @@ def _spec(wish: Wish, keys: Mapping[str, str]) -> Json:
         "training": wish.training,
         "recovery": _given({"spares": wish.spares, "maxRestarts": wish.max_restarts}),
         "snapshots": wish.snapshots,
+        "storage": wish.storage,
     }
     code = wish.code
     # spec.script takes one folder without others in it, and no arguments.

@@ -56,6 +56,8 @@ def spec_of(folder: Path, *flags: str) -> Json:
             ["training", "optimizer"],
             {"name": "lamb", "lr": 0.1, "betas": [0.9, 0.99]},
         ),
+        (["--storage", "claim:"], ["storage"], {"persistentVolumeClaim": "claim"}),
+        (["--storage", "/mnt/shared"], ["storage"], {"path": "/mnt/shared"}),
         (["--snapshots", "s3://bucket/x"], ["snapshots"], {"storage": {"url": "s3://bucket/x"}}),
         (
             ["--snapshots", "claim:runs/1"],
@@ -150,6 +152,9 @@ def test_a_script_with_arguments_is_a_command_that_finds_its_file(tmp_path: Path
         (["--requirements", "nowhere.txt"], "--requirements"),
         (["--packages", "claim"], "--packages"),
         (["--snapshots", "ftp://x"], "--snapshots"),
+        (["--storage", "ftp://x"], "--storage"),
+        (["--storage", "relative"], "--storage"),
+        (["--snapshots", "relative"], "--snapshots"),
     ],
 )
 def test_an_error_names_the_flag(tmp_path: Path, flags: list[str], named: str) -> None:

@@ -101,10 +101,11 @@ def test_where_a_file_went_is_said_once_for_each(tmp_path: Path, capsys: pytest.
     pod = a_pod(tmp_path)
     pod["DRIVETRAIN_OUTPUT_DIR"] = f"{pod['DRIVETRAIN_POD_ROOT']}/storage/job"
     saved = to_write("model.pt", pod)
+    there = tmp_path / "claim" / "job"  # where it is when the pod is gone
     lines = said(Told(pod), [saved, saved, saved.with_name("b.pt")], capsys)
     assert lines == [
-        f"drivetrain: run.save: step 0 is in {saved}; fetch it with: drivetrain get lm:model.pt .",
-        f"drivetrain: run.save: step 2 is in {saved.with_name('b.pt')}; fetch it with: drivetrain get lm:b.pt .",
+        f"drivetrain: run.save: step 0 is in {there}/model.pt; fetch it with: drivetrain get lm:model.pt .",
+        f"drivetrain: run.save: step 2 is in {there}/b.pt; fetch it with: drivetrain get lm:b.pt .",
     ]
 
 

@@ -30,11 +30,11 @@ class Told:
             return  # no job: whoever started this gave the path, and sees the file
         why = what_ends_it(path, self._environ)
         if why is None:
-            _say(f"run.save: step {step} is in {path}{self._fetched_by(job, path)}")
+            _say(f"run.save: step {step} is in {path.resolve()}{self._fetched_by(job, path)}")
         elif not self._warned:
             self._warned = True
             _say(
-                f"run.save: step {step} is in {path}, which {why} and is lost with it: set spec.storage (a "
+                f"run.save: step {step} is in {path.resolve()}, which {why} and is lost with it: set spec.storage (a "
                 "PersistentVolumeClaim or a URL) in the job, and relative paths go there (docs/results.md)"
             )
 
