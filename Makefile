@@ -34,6 +34,10 @@ test-torch: ## What depends on torch, with another version: VERSION=2.11 (downlo
 gpu-check: setup ## What is claimed of GPUs, on one (8 minutes); DEVICE=cpu tries the check itself out
 	@PYTHON=$(PYTHON) tests/gpu/check.sh $(ARGS)
 
+.PHONY: test-trackers
+test-trackers: ## TensorBoard, MLflow and W&B for real, with ranks killed in the middle (downloads 70 MB first; 5 minutes)
+	@scripts/test-trackers $(ARGS)
+
 .PHONY: test-storage
 test-storage: setup ## Snapshots in S3 and HDFS, on real servers (needs go, mvn, java; builds one first: 4 minutes on 2 cores)
 	@$(PYTHON) -m storage

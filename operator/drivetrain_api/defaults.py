@@ -37,6 +37,7 @@ _FIELDS: Final[dict[str, str]] = {
     "precision": "precision",
     "compression": "compression",
     "balance_every": "balance.every",
+    "tracking": "tracking",
     "verify": "verify",
     "deterministic": "deterministic",
 }

@@ -21,6 +21,7 @@ from drivetrain_api.runtime import (
     RuntimeSnapshots,
     RuntimeSpec,
     RuntimeStorage,
+    RuntimeTracking,
     RuntimeTraining,
 )
 from drivetrain_api.snapshots import RestoreFrom, Snapshots
@@ -140,6 +141,7 @@ def to_runtime_training(training: Training, virtual_shards: int) -> RuntimeTrain
         if training.compression is not None
         else None,
         balance_every=training.balance.every if training.balance is not None else None,
+        tracking=RuntimeTracking(**training.tracking.model_dump()) if training.tracking is not None else None,
         verify=training.verify,
         deterministic=training.deterministic,
         virtual_shards=virtual_shards,

@@ -70,6 +70,18 @@ class RuntimePipeline(_Runtime):
     """Of consecutive blocks, on each stage."""
 
 
+class RuntimeTensorBoard(_Runtime):
+    """`spec.training.tracking.tensorboard`."""
+
+    folder: str
+
+
+class RuntimeTracking(_Runtime):
+    """`spec.training.tracking`: None where a tracker gets nothing."""
+
+    tensorboard: RuntimeTensorBoard | None = None
+
+
 class RuntimeBranch(_Runtime):
     """`spec.restoreFrom`: which state of which other job this one begins with."""
 
@@ -141,6 +153,8 @@ class RuntimeTraining(_Runtime):
     """None: gradients travel in full."""
     balance_every: int | None = None
     """Steps between two looks at the ranks' throughput; None: shares are even."""
+    tracking: RuntimeTracking | None = None
+    """None: no tracker of experiments gets anything."""
     verify: VerifyName | None = None
     """firstStep: compare the first step with one of the whole model on one rank."""
     deterministic: bool = False

@@ -10,7 +10,7 @@ from typing import Any, Final
 from drivetrain_api.rule import Json, Rule
 
 _STOCK: Final = "has(self.runtime) && self.runtime == 'torchrun'"
-_OPTIONAL: Final = ("steps", "clipNorm", "optimizer", "compression", "balance", "verify")
+_OPTIONAL: Final = ("steps", "clipNorm", "optimizer", "compression", "balance", "tracking", "verify")
 """Of spec.training: nothing is asked for where they are absent."""
 _ASKED: Final = (
     *(f"has(self.training.{field})" for field in _OPTIONAL),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from drivetrain_api.choices import CompressionName, FloatName, OptimizerName, RateScaling, ScheduleName, VerifyName
 from drivetrain_api.model import INT32_MAX, SpecModel
+from drivetrain_api.tracking import Tracking
 
 
 class Batch(SpecModel):
@@ -251,6 +252,10 @@ class Training(SpecModel):
         description="Cut each batch in proportion to the ranks' measured throughput. Default: evenly.",
     )
     parallel: Parallel = Field(default=Parallel(), description="How ranks share the work of a step.")
+    tracking: Tracking | None = Field(
+        default=None,
+        description="Trackers of experiments that get what each step came to, once. Default: none.",
+    )
     verify: VerifyName | None = Field(
         default=None,
         description="firstStep: before the first step (also after a resume) rank 0 computes it alone, with the whole "

@@ -9,6 +9,7 @@ It begins by comparing who is at what (identity.py), and an error on one rank en
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -89,7 +90,7 @@ class Operations:
         if entry.new:
             self.position.has_state = False
         if transport is None:
-            self.subject.on_first_state()
+            self._first_state()
             self.position.has_state = True
             self._closed, self._failure = self._failure, None
             return Healed(False, 0, 1, (doing,))
@@ -98,7 +99,7 @@ class Operations:
             self.position,
             self._state,
             doing,
-            self.subject.on_first_state,
+            self._first_state,
             may_start=entry.may_start,
             sharded=self.subject.sharded,
             saved_step=self.subject.saved_step,
@@ -127,6 +128,11 @@ class Operations:
         someone_reduces = Doing.REDUCTION in healed.doing
         self._guests = frozenset(set(ranks) - set(self._live)) if someone_reduces else frozenset()
         return healed
+
+    def _first_state(self) -> None:
+        """Nobody has any, and this process is to find some."""
+        self.subject.on_first_state()
+        self.position.life = secrets.token_hex(4)
 
     def next_batch(self) -> None:
         """The script asks for a batch: reductions from here on come before a step, not after one."""

@@ -55,6 +55,9 @@ class Position:
     apart: dict[str, int] = field(default_factory=dict)
     """How often buffers alone were found to differ between ranks, by name. From the second time on each rank's is its
     own, and not compared: a script writes it (healing.py)."""
+    life: str = ""
+    """Of what began when nobody had state: another one each time, with or without snapshots. What trackers were told of
+    steps from `first` on, in a life before, is of state that is lost."""
     passes: list[tuple[int, int]] = field(default_factory=list)
     """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
     passes before theirs; it decides nothing."""
@@ -104,6 +107,7 @@ class Position:
             "last": None if self.last is None else dataclasses.asdict(self.last),
             "hooked": self.hooked,
             "run": self.run,
+            "life": self.life,
             "passes": self.passes,
             "apart": self.apart,
         }
@@ -119,6 +123,7 @@ class Position:
         self.last = None if data["last"] is None else StepResult(**data["last"])
         self.hooked = data.get("hooked", self.step)
         self.run = data.get("run", 0)
+        self.life = data.get("life", "")
         self.apart = dict(data.get("apart", {}))
         self.passes[:] = [(number, start) for number, start in data.get("passes", [])]
         self.has_state = True

@@ -47,6 +47,7 @@ from drivetrain.snapshot.session import Snapshots
 from drivetrain.state import Piece, Stateful, TrainingState, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
+from drivetrain.telemetry.tracking import Tracking
 from drivetrain.world.base import World
 from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
@@ -78,7 +79,8 @@ class Run:
         )
         self._operations.attach(self._world)
         self._made: Prepared | None = None
-        self._shown = Shown(Meter(settings.steps, settings.batch), self._world, self._operations.counts)
+        tracking = Tracking.of(settings, self._operations.position)
+        self._shown = Shown(Meter(settings.steps, settings.batch), self._world, self._operations.counts, tracking)
         self._rehearsed = False
         self._batch: Batch | None = None
         """The last that the script got."""
@@ -437,7 +439,13 @@ class Run:
         self._shown.count()
         self._made.only_update.end()
         sys.stdout.flush()
-        self._world.linger(lambda: self._world.ensure(Doing.LINGERING))
+        self._shown.end(_FLUSH_SECONDS)
+        self._world.linger(self._lingering)
+
+    def _lingering(self) -> None:
+        """The members have changed: this may be rank 0 now, and have to write what that had not."""
+        self._world.ensure(Doing.LINGERING)
+        self._shown.end(_FLUSH_SECONDS)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -474,6 +482,7 @@ class Run:
         with ExitStack() as ending:  # from the last of these to the first, whatever fails
             ending.callback(destroy_groups, _DESTROY_SECONDS)
             ending.callback(self._world.close)
+            ending.callback(self._shown.end, _DESTROY_SECONDS)
             if self._snapshots is not None:
                 ending.callback(self._snapshots.end, _FLUSH_SECONDS)
             if self._script_group is not None:

@@ -18,6 +18,8 @@ from drivetrain_api.runtime import (
     RuntimePrecision,
     RuntimeSnapshots,
     RuntimeSpec,
+    RuntimeTensorBoard,
+    RuntimeTracking,
     RuntimeTraining,
 )
 
@@ -27,6 +29,8 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "precision": RuntimePrecision,
     "compression": RuntimeCompression,
     "pipeline": RuntimePipeline,
+    "tracking": RuntimeTracking,
+    "tracking.tensorboard": RuntimeTensorBoard,
 }
 
 
@@ -104,7 +108,9 @@ def _snapshots(given: str | dict[str, Any] | None) -> RuntimeSnapshots | None:
 def _parsed(fields: dict[str, Any]) -> RuntimeTraining:
     """Settings from parts that a script may have written: as strict as the API. Raises `UsageError`."""
     for name, section in _SECTIONS.items():
-        given = fields.get(name)
+        above, _, below = name.partition(".")
+        given = fields.get(above)
+        given = given.get(below) if below and isinstance(given, dict) else given
         unknown = set(given) - set(section.model_fields) if isinstance(given, dict) else set()
         if unknown:
             raise UsageError(

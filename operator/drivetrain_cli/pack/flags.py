@@ -27,6 +27,7 @@ _SHORT: Final[Mapping[str, str]] = {
     "parallel.pipeline.schedule": "pipeline-schedule",
     "parallel.pipeline.chunks": "pipeline-chunks",
     "parallel.bucketMegabytes": "bucket-megabytes",
+    "tracking.tensorboard.folder": "tensorboard",
 }
 """What people call them; all others are named by their path."""
 

@@ -94,6 +94,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.learningRate.baseBatch": ([1, _INT32], [0, _INT32 + 1]),
     "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
     "training.verify": (["firstStep"], ["first", ""]),
+    "training.tracking.tensorboard.folder": (["a", "/a/b c", "a" * 1024], ["", "a" * 1025, "s3://a", "a:b"]),
     "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.compression.method": (["bf16", "int8", "int4", "powersgd", "topk", "auto"], ["none", "int2"]),
@@ -186,6 +187,9 @@ def _training_with(path: str, value: Any) -> dict[str, Any]:
     if section == "compression":
         method = {"rank": "powersgd", "density": "topk", "momentum": "topk", "maxError": "auto"}.get(name, "int8")
         return {section: {"method": method, name: value}}
+    if section == "tracking":
+        tracker, _, field = name.partition(".")
+        return {section: {tracker: {field: value}}}
     if (name, value) == ("reduce", "fp16"):
         return {section: {"compute": "fp16", name: value}}
     if name in ("scaling", "baseBatch"):

@@ -134,6 +134,7 @@ RULE_CASES: Final[list[RuleCase]] = [
             ("an optimizer", False, "torchrun", {"optimizer": {"name": "adamw", "lr": 0.1}}),
             ("compression", False, "torchrun", {"compression": {"method": "bf16"}}),
             ("balance", False, "torchrun", {"balance": {}}),
+            ("tracking", False, "torchrun", {"tracking": {}}),
             ("verify", False, "torchrun", {"verify": "firstStep"}),
             ("deterministic", False, "torchrun", {"deterministic": True}),
             ("a batch", False, "torchrun", {"batch": {"global": 8}}),

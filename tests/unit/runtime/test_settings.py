@@ -102,6 +102,9 @@ def test_what_a_script_and_a_job_say_must_go_together(monkeypatch: pytest.Monkey
         ({"steps": 4, "global_batch": 4, "tensor": 2, "deterministic": True}, "deterministic cannot be used with"),
         ({"steps": 4, "global_batch": 4, "verify": "always"}, "verify: Input should be 'firstStep'"),
         ({"steps": 4, "global_batch": 4, "clip_norm": torch.tensor(1.0)}, "only numbers, texts"),
+        ({"steps": 4, "global_batch": 4, "tracking": {"tensorbord": {}}}, "unknown .'tensorbord'. in tracking"),
+        ({"steps": 4, "global_batch": 4, "tracking": {"tensorboard": {"folder": "a", "dir": "b"}}}, "unknown .'dir'."),
+        ({"steps": 4, "global_batch": 4, "tracking": {"tensorboard": {}}}, "tracking.tensorboard.folder: Field req"),
     ],
 )
 def test_a_setting_that_is_missing_or_unknown_is_named(

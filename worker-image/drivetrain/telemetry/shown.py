@@ -1,6 +1,7 @@
 """Which steps may the outside see? Those that all members hold: the last one as soon as the next one was exchanged.
 
-Rank 0 then calls the script's hooks, writes the log and tells the progress; all ranks tell their counts now and then.
+Rank 0 then calls the script's hooks, writes the log, tells the progress and feeds the trackers; all ranks tell their
+counts now and then.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from drivetrain.counts import Counts
 from drivetrain.position import StepResult
 from drivetrain.telemetry.meter import Meter
+from drivetrain.telemetry.tracking import Tracking
 from drivetrain.world.base import World
 from drivetrain_api.messages import Communication, Corruption, Snapshotted
 
@@ -18,10 +20,11 @@ from drivetrain_api.messages import Communication, Corruption, Snapshotted
 class Shown:
     """Of one process."""
 
-    def __init__(self, meter: Meter, world: World, counts: Counts) -> None:
+    def __init__(self, meter: Meter, world: World, counts: Counts, tracking: Tracking | None = None) -> None:
         self._meter = meter
         self._world = world
         self._counts = counts
+        self._tracking = tracking
         self._waiting: StepResult | None = None
         self._logged: dict[str, float] = {}
         self.communication: Callable[[], Communication | None] = lambda: None
@@ -54,6 +57,8 @@ class Shown:
         self._waiting = None
         progress = self._meter.visible(result, metrics, self.communication(), self.snapshots(), self.corruptions)
         due = self._meter.report_due(progress)
+        if self._tracking is not None:
+            self._tracking.step(result, metrics, leads=self._world.rank == 0)
         if self._world.rank == 0:
             for function in self.on_commit:
                 function(result)
@@ -66,6 +71,11 @@ class Shown:
             self._world.progress(progress, due=due)
         if due:
             self.count()
+
+    def end(self, seconds: float) -> None:
+        """Nothing follows: what trackers have not got yet is given to them, for so long at most."""
+        if self._tracking is not None:
+            self._tracking.end(seconds, leads=self._world.unplaced is None and self._world.rank == 0)
 
     def count(self) -> None:
         """Tell the counts."""

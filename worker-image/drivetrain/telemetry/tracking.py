@@ -1,0 +1,111 @@
+"""What do trackers of experiments get? Each step that all members hold, once, from rank 0.
+
+All ranks keep the last steps, because rank 0 may die before it has written them. Whoever becomes rank 0 asks the
+tracker what it has and goes on after that. No thread runs where the job asks for no tracker.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from drivetrain.position import Position, StepResult
+from drivetrain.settings import Settings
+from drivetrain.telemetry.feed import Feed, History
+from drivetrain.telemetry.trackers.tracker import Life, Point, Subject, Tracker
+from drivetrain_api.constants import ENV_JOB, ENV_JOB_UID
+from drivetrain_api.runtime import RuntimeTracking
+
+_KEPT: Final = 10_000
+"""Steps; 5 MB with a few numbers each."""
+
+
+class Tracking:
+    """Of one process."""
+
+    def __init__(self, trackers: Callable[[Subject], list[Tracker]], subject: Subject, position: Position) -> None:
+        self._trackers = trackers(subject)
+        self._position = position
+        self._history = History(_KEPT)
+        self._feeds: list[Feed] = []
+        self._ended = False
+
+    @classmethod
+    def of(cls, settings: Settings, position: Position) -> Tracking | None:
+        """None if the job asks for none. Raises `UsageError` where a library is missing."""
+        asked = settings.training.tracking
+        if asked is None:
+            return None
+        return cls(lambda subject: _trackers(asked, subject), _subject(settings), position)
+
+    def step(self, result: StepResult, metrics: Mapping[str, float], *, leads: bool) -> None:
+        """All members hold this step. `leads`: this is rank 0."""
+        self._lead(leads)
+        self._history.add(Point(result.step + 1, time.time(), _values(result, metrics)))
+
+    def end(self, seconds: float, *, leads: bool) -> None:
+        """Nothing follows: wait so long until all is written. Again if the rank that did so is gone."""
+        if self._ended and (self._feeds or not leads):
+            return
+        self._ended = True
+        if self._history.count:
+            self._lead(leads)
+        self._history.end()
+        until = time.monotonic() + seconds
+        for each in self._feeds:
+            each.finish(until)
+
+    def _lead(self, leads: bool) -> None:
+        """Write if this is rank 0, and only then."""
+        if leads and not self._feeds:
+            life = Life(self._position.life, self._position.first)
+            self._feeds = [Feed(each, self._history, life) for each in self._trackers]
+            for each in self._feeds:
+                each.start()
+        elif self._feeds and not leads:
+            for each in self._feeds:
+                each.stop()
+            self._feeds = []
+
+
+def _values(result: StepResult, metrics: Mapping[str, float]) -> dict[str, float]:
+    found = {"loss": result.loss, **result.metrics, **metrics}
+    if result.grad_norm is not None:
+        found.setdefault("grad_norm", result.grad_norm)
+    if result.skipped and math.isnan(result.loss):
+        del found["loss"]
+    return found
+
+
+def _trackers(asked: RuntimeTracking, subject: Subject) -> list[Tracker]:
+    found: list[Tracker] = []
+    if asked.tensorboard is not None:
+        from drivetrain.telemetry.trackers.tensorboard import TensorBoard
+
+        found.append(TensorBoard(asked.tensorboard, subject))
+    return found
+
+
+def _subject(settings: Settings) -> Subject:
+    """In a job, its uid. Else each start is a run of its own, but those of one torchrun."""
+    launched = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    uid = os.environ.get(ENV_JOB_UID) or (launched if launched != "none" else secrets.token_hex(16))
+    name = os.environ.get(ENV_JOB) or Path(sys.argv[0]).stem or "run"
+    given = settings.training.model_dump(exclude={"tracking"}, exclude_none=True)
+    return Subject(uid, name, {**_flat(given), "world_size": settings.expected_world})
+
+
+def _flat(given: Mapping[str, Any], above: str = "") -> dict[str, int | float | str | bool]:
+    found: dict[str, int | float | str | bool] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{name}.")
+        else:
+            found[above + name] = value if isinstance(value, (int, float, str)) else str(value)
+    return found
