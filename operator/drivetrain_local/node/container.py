@@ -166,7 +166,7 @@ class Container:
             cwd.mkdir(parents=True, exist_ok=True)
             mark = strays.mark(context.state, context.uid, self._spec["name"])
             argv = volumes.rooted(self._spec, root, arguments(self._spec, image, env))
-            env = volumes.rooted_modules(self._spec, root, env)
+            env = volumes.rooted_modules(self._spec, root, env, image.env)
             return Command(argv, env, cwd, mark)
         return None
 

@@ -51,12 +51,15 @@ def rooted(container: Obj, root: Path, arguments: tuple[str, ...]) -> tuple[str,
     return tuple(moved(argument) for argument in arguments)
 
 
-def rooted_modules(container: Obj, root: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment, where such paths in PYTHONPATH, which nobody could prefix, lead to where they are here."""
+def rooted_modules(container: Obj, root: Path, env: Mapping[str, str], of_image: Mapping[str, str]) -> dict[str, str]:
+    """The environment, where such paths in PYTHONPATH, which nobody could prefix, lead to where they are here. The
+    image's own are where they are: a checkout may lie below /tmp, and so may a mount."""
     if "PYTHONPATH" not in env:
         return dict(env)
-    parts = tuple(env["PYTHONPATH"].split(os.pathsep))
-    return {**env, "PYTHONPATH": os.pathsep.join(rooted(container, root, parts))}
+    own = of_image.get("PYTHONPATH", "").split(os.pathsep)
+    parts = env["PYTHONPATH"].split(os.pathsep)
+    moved = [part if part in own else rooted(container, root, (part,))[0] for part in parts]
+    return {**env, "PYTHONPATH": os.pathsep.join(moved)}
 
 
 def place(root: Path, files: Mapping[str, Path]) -> None:

@@ -128,7 +128,15 @@ def test_a_pythonpath_of_ones_own_hides_nothing_of_the_image(given: str | None, 
         container["env"] = [{"name": "PYTHONPATH", "value": given}]
     image = Image(env={"PYTHONPATH": "/src/one:/src/two"})
     made = environment({"metadata": {}}, container, image, Sources({}), "", "", {})
-    assert rooted_modules(container, Path("/root"), made)["PYTHONPATH"] == expect
+    assert rooted_modules(container, Path("/root"), made, image.env)["PYTHONPATH"] == expect
+
+
+def test_a_checkout_below_a_mount_is_found() -> None:
+    """A clone in /tmp: workers have a /tmp of their own."""
+    container: Obj = {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
+    image = Image(env={"PYTHONPATH": "/tmp/clone/operator"})
+    made = environment({"metadata": {}}, container, image, Sources({}), "", "", {})
+    assert rooted_modules(container, Path("/root"), made, image.env)["PYTHONPATH"] == "/tmp/clone/operator"
 
 
 @pytest.mark.parametrize(
