@@ -267,6 +267,9 @@ class Progress(Message):
     corruptions: list[Corruption] = Field(fail_fast=True, default_factory=list, max_length=MAX_CORRUPTIONS)
     """The last ones, oldest first, as the rank knows them that tells this."""
     metrics: Metrics = Field(default_factory=dict)
+    goes_back: bool = False
+    """Told by a script that begins again from a checkpoint of its own: a lower step than before is no loss of state.
+    Coordinators and operators that do not know this keep the highest step that they heard."""
 
 
 def _possible(told: Progress | None) -> Progress | None:

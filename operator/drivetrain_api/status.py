@@ -30,6 +30,8 @@ MAX_CORRUPTIONS_KEPT: Final = 12
 MAX_EXCLUDED: Final = 4
 """Nodes: not the whole of a cluster."""
 
+MAX_METRICS_SHOWN: Final = 16
+MAX_METRIC_NAME: Final = 128
 MAX_SHARDS: Final = 2 * MAX_WORKERS * MAX_PROCESSES
 FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
@@ -52,6 +54,7 @@ Text = Annotated[str, Field(max_length=4096)]
 Reason = Annotated[str, Field(max_length=64)]
 Count = Annotated[int, Field(ge=0, le=MAX_EXACT)]
 Named = Annotated[int, Field(ge=0, le=MAX_NAMED)]
+MetricName = Annotated[str, Field(max_length=MAX_METRIC_NAME)]
 Slot = Annotated[int, Field(ge=0, lt=MAX_WORKERS)]
 Signed32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
@@ -226,6 +229,11 @@ class ProgressStatus(StatusModel):
     eta: str = Field(default="", max_length=16, description="etaSeconds as a person writes it, for kubectl get.")
     loss: float | None = Field(default=None, description="Loss of the last step told.")
     samples_per_second: float | None = Field(default=None, description="Samples a second over all ranks.")
+    metrics: dict[MetricName, float] = Field(
+        default_factory=dict,
+        max_length=MAX_METRICS_SHOWN,
+        description="What else the script tells with its steps, such as learning_rate: the first 16 by name.",
+    )
     communication: CommunicationStatus | None = Field(
         default=None, description="How gradients are exchanged, with training.compression."
     )

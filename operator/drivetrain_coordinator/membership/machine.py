@@ -15,6 +15,7 @@ from drivetrain_api.messages import (
     LauncherState,
     ProcessPhase,
     ProcessState,
+    Progress,
     Put,
     Reject,
     RejectReason,
@@ -158,13 +159,20 @@ class Machine:
         inherit.hand_over(m, launcher, said)
         if said.counters:
             m.counters[pod_uid, boot] = said.counters
-        if said.progress is not None and (m.progress is None or said.progress.step >= m.progress.step):
+        if said.progress is not None and self._is_news(said.progress, pod_uid):
             m.progress = said.progress
         if m.end is not None or launcher.leaving:
             outputs += self._last_word(launcher, now)
         elif m.settled:
             outputs += formation.repeat(m, launcher, now)
         return changed or m.recovery.since is not None
+
+    def _is_news(self, told: Progress, pod_uid: str) -> bool:
+        """Of two launchers, the one whose rank was the first until a moment ago may tell what it last heard."""
+        m = self.state
+        if m.progress is None or told.step >= m.progress.step:
+            return True
+        return told.goes_back and m.active is not None and m.active.members[0].pod_uid == pod_uid
 
     def _step_of(self, step: int, now: float) -> None:
         m = self.state

@@ -65,6 +65,7 @@ PROGRESS = {
     "snapshots": SNAPSHOTTED,
     "corruptions": [CORRUPTION],
     "metrics": {"accuracy": 0.5},
+    "goes_back": True,
 }
 PROCESS = {
     "id": "u/b/1",

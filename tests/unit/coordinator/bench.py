@@ -12,6 +12,7 @@ from drivetrain_api.messages import (
     LauncherState,
     ProcessPhase,
     ProcessState,
+    Progress,
     Put,
     Table,
 )
@@ -89,7 +90,13 @@ class Bench:
     def disconnect(self, pod: str) -> list[Any]:
         return self.feed(Disconnected(pod, "b"))
 
-    def say(self, pod: str, forms: list[Form] | None = None, tabled: EpochId | None = None) -> list[Any]:
+    def say(
+        self,
+        pod: str,
+        forms: list[Form] | None = None,
+        tabled: EpochId | None = None,
+        progress: Progress | None = None,
+    ) -> list[Any]:
         self._seq += 1
         return self.feed(
             Said(
@@ -101,6 +108,7 @@ class Bench:
                     leaving=pod in self.leaving,
                     forms=forms,
                     tabled=tabled,
+                    progress=progress,
                 ),
             )
         )

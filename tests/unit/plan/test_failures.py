@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.messages import NEVER_STARTED, OUT_OF_MEMORY
+from drivetrain_api.messages import NEVER_STARTED, OUT_OF_MEMORY, Progress
 from drivetrain_api.report import Failure, Incompatible, JobState
 from drivetrain_api.status import MAX_FAILURES, Counted
 from drivetrain_operator.plan.effects import (
@@ -214,6 +214,16 @@ def test_a_coordinator_that_came_after_the_loss_cannot_know_but_steps_tell() -> 
     one_behind = report(progress=report().report.progress.model_copy(update={"step": 8}))  # type: ignore[union-attr]
     assert plan(running(status=before, report=restarted)).status.attempt == 1
     assert plan(running(status=before, report=one_behind)).status.attempt == 0
+
+
+def test_a_script_that_goes_back_to_its_own_checkpoint_has_lost_no_state() -> None:
+    before = started(progress=plan(running()).status.progress)  # 10 steps
+    told = Progress(step=4, steps=100, metrics={"learning_rate": 0.123456}, goes_back=True)
+    after = replace(running(status=before, report=report(progress=told)), now=NOW + timedelta(minutes=1))
+    found = plan(after).status
+    assert (found.attempt, found.progress and found.progress.step) == (0, 5)
+    assert found.progress is not None
+    assert found.progress.metrics == {"learning_rate": 0.12346}
 
 
 def test_what_the_last_coordinator_reported_costs_nothing_again() -> None:

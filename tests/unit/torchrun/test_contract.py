@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from drivetrain.torchrun.contract import Meeting, environment
 from drivetrain_api.messages import Boundary, EpochId, Form, Member
 
@@ -57,3 +59,27 @@ def test_what_the_job_sets_stays() -> None:
 
 def test_threads_are_left_alone_where_a_worker_has_one_rank() -> None:
     assert "OMP_NUM_THREADS" not in of("a/1", ["a/1", "b/1"])
+
+
+LISTENS = {"DRIVETRAIN_PROGRESS_URL": "http://127.0.0.1:4/v1/progress/", "DRIVETRAIN_PROGRESS_TOKEN": "/token"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        (
+            LISTENS,
+            {
+                "KUBEFLOW_TRAINER_SERVER_URL": "http://127.0.0.1:4/v1/progress/a/1",
+                "KUBEFLOW_TRAINER_SERVER_TOKEN": "/token",
+            },
+        ),
+        (LISTENS | {"KUBEFLOW_TRAINER_SERVER_URL": "https://its.own"}, {}),
+        (LISTENS | {"HTTP_PROXY": "http://proxy", "NO_PROXY": ".local"}, {"no_proxy": ".local,127.0.0.1"}),
+    ],
+)
+def test_where_progress_is_told(given: dict[str, str], expected: dict[str, str]) -> None:
+    found = of("a/1", MEMBERS, **given)
+    assert {name: found.get(name) for name in expected} == expected
+    assert ("KUBEFLOW_TRAINER_SERVER_TOKEN" in found) is bool(expected)

@@ -17,6 +17,16 @@ CASES: dict[str, tuple[dict[str, str], bool | None]] = {
     "imports a part of it": ({"train.py": "def f():\n    from drivetrain.errors import UsageError"}, True),
     "imports it by name": ({"train.py": "import importlib; importlib.import_module('drivetrain')"}, True),
     "only speaks of it": ({"train.py": "# import drivetrain\nx = 'no drivetrain here'"}, False),
+    "only tells its progress": (
+        {"train.py": "import drivetrain.integrations.lightning\nfrom drivetrain.integrations import report"},
+        False,
+    ),
+    "takes the adapters as a module": ({"train.py": "from drivetrain import integrations"}, False),
+    "tells its progress, and more": ({"train.py": "from drivetrain import integrations, start"}, True),
+    "the adapters are beside it": (
+        {"train.py": "import drivetrain.integrations", "drivetrain/__init__.py": "import drivetrain.run"},
+        False,
+    ),
     "does not": ({"train.py": STOCK}, False),
     "a module beside it does": ({"train.py": "import loop", "loop.py": "import drivetrain"}, True),
     "a module of a package does": (

@@ -28,9 +28,11 @@ from drivetrain.launch.stopped import INTERVAL_SECONDS
 from drivetrain.launch.storage import COPY_SECONDS, FAILED_COPY_SECONDS, OutputFolder
 from drivetrain.launch.supervisor import Spawn, Supervisor
 from drivetrain.launch.witness import Witness
+from drivetrain.torchrun.endpoint import Endpoint
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import (
     Complete,
+    EpochId,
     Form,
     Kill,
     LauncherState,
@@ -60,8 +62,10 @@ class Agent:
         memory_kills: MemoryKills,
         stop_seconds: float = STOP_SECONDS,
         output: OutputFolder | None = None,
+        endpoint: Endpoint | None = None,
     ) -> None:
-        """`stop_seconds`: how long ranks may take to end when the job is stopped; `output`: for their results."""
+        """`stop_seconds`: how long ranks may take to end when the job is stopped; `output`: for their results; `endpoint`:
+        where stock scripts tell their progress."""
         self._settings = settings
         self._stop_seconds = stop_seconds
         self._output = output
@@ -80,6 +84,7 @@ class Agent:
         self._readiness = Readiness(settings.ready_file)
         self._progress: Progress | None = None
         self._progress_from: str | None = None
+        self._endpoint = endpoint
 
     async def run(self, processes: Sequence[RankProcess], early: EarlySignals) -> ExitCode:
         """Work until the pod's part is over. Raises LauncherError for the ways to end that nobody wished for."""
@@ -96,12 +101,16 @@ class Agent:
         tasks = [asyncio.create_task(work) for work in (self._channel.run(), self._watch(), self._witness.run())]
         for task in tasks:
             task.add_done_callback(self._failed)
+        if self._endpoint is not None:
+            await self._endpoint.serve(self._first, self._tell)
         try:
             return await self._outcome
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._endpoint is not None:
+                await self._endpoint.close()
             await self._supervisor.end(None, STOP_SECONDS)
             if self._output is not None:
                 await self._take_out(self._output)
@@ -125,8 +134,16 @@ class Agent:
 
     def on_progress(self, rank: Rank, progress: Progress) -> None:
         """Keep the newest."""
-        self._progress, self._progress_from = progress, rank.process.id
+        self._tell(rank.process.id, progress)
+
+    def _tell(self, process: str, progress: Progress) -> None:
+        self._progress, self._progress_from = progress, process
         self._channel.changed(urgent=False)
+
+    def _first(self) -> tuple[str, EpochId] | None:
+        """The process with rank 0, and the membership in which it is that."""
+        form = self._handover.newest
+        return (form.members[0].process, form.epoch) if form is not None and form.members else None
 
     def on_exec_failed(self, message: str) -> None:
         """The command can never run here."""

@@ -19,6 +19,7 @@ from drivetrain.launch.settings import Settings, read_settings
 from drivetrain.launch.storage import OutputFolder
 from drivetrain.torchrun.choice import Choice, choose
 from drivetrain.torchrun.course import save_seconds
+from drivetrain.torchrun.endpoint import Endpoint
 from drivetrain_api.exit_codes import ExitCode
 
 
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _launch(settings: Settings, choice: Choice, early: EarlySignals, output: OutputFolder | None) -> int:
     memory_kills = MemoryKills()
-    spawn = _spawner(settings, choice, output.environment if output is not None else {})
+    endpoint = Endpoint(settings.credentials / "token") if choice.stock else None
+    added = {**(output.environment if output else {}), **(endpoint.environment if endpoint else {})}
+    spawn = _spawner(settings, choice, added)
     processes = [spawn(None, number) for number in range(settings.spec.processes_per_worker)]
 
     # While the ranks import torch, which takes seconds, this process imports aiohttp, which takes tenths of one.
@@ -58,7 +61,9 @@ def _launch(settings: Settings, choice: Choice, early: EarlySignals, output: Out
     stop_seconds = STOP_SECONDS + (save_seconds(settings.grace_seconds) if choice.stock else 0.0)
 
     async def work() -> int:
-        return await Agent(settings, console, spawn, memory_kills, stop_seconds, output).run(processes, early)
+        return await Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint).run(
+            processes, early
+        )
 
     console = Console()
     try:

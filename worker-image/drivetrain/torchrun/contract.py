@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
 
+from drivetrain.launch.environment import ENV_PROGRESS_TOKEN, ENV_PROGRESS_URL
 from drivetrain_api.messages import Form, Member
 
 
@@ -55,4 +58,19 @@ def environment(
     }
     if len(mine) > 1:
         found["OMP_NUM_THREADS"] = given.get("OMP_NUM_THREADS", "1")
+    return found | progress(process, given)
+
+
+def progress(process: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Where the script tells how far it is, in the words of Kubeflow Trainer; nothing if its user has set that."""
+    url, token = given.get(ENV_PROGRESS_URL, ""), given.get(ENV_PROGRESS_TOKEN, "")
+    if not url or not token or _URL in given:
+        return {}
+    found = {_URL: url + quote(process), "KUBEFLOW_TRAINER_SERVER_TOKEN": token}
+    if any(name.lower() in ("http_proxy", "all_proxy") for name in given):
+        # It is on this pod's loopback, where no proxy leads to.
+        found["no_proxy"] = ",".join(filter(None, (given.get("no_proxy") or given.get("NO_PROXY"), "127.0.0.1")))
     return found
+
+
+_URL: Final = "KUBEFLOW_TRAINER_SERVER_URL"

@@ -14,6 +14,8 @@ from typing import Final
 from drivetrain.torchrun.program import Program
 
 _NAME: Final = "drivetrain"
+_ADAPTERS: Final = "drivetrain.integrations."
+"""Made for scripts that are run as under torchrun, to tell their progress."""
 _FILES: Final = 200
 _BYTES: Final = 1 << 20
 
@@ -60,7 +62,9 @@ def _reads(first: _Source, roots: Sequence[Path]) -> bool | None:
             continue
         for name, base in _imported(tree, source.file):
             if base is None and name.partition(".")[0] == _NAME:
-                return True
+                if not f"{name}.".startswith(_ADAPTERS):
+                    return True
+                continue  # what they import is no word of the script's
             for root in roots if base is None else (base,):
                 for file in _files(root, name):
                     if file not in seen and len(seen) < _FILES:
@@ -83,7 +87,8 @@ def _imported(tree: ast.Module, file: Path | None) -> Iterator[tuple[str, Path |
                 if base is None:
                     continue
             # `from package import module` may mean a file of its own.
-            yield node.module or "", base
+            if not (base is None and node.module == _NAME and all(each.name == "integrations" for each in node.names)):
+                yield node.module or "", base
             yield from ((f"{node.module}.{alias.name}" if node.module else alias.name, base) for alias in node.names)
         elif isinstance(node, ast.Constant) and node.value == _NAME:
             yield _NAME, None  # importlib.import_module("drivetrain")

@@ -6,11 +6,14 @@ numbers. The last ones are written when the job is over, or stands still.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Final
 
 from drivetrain_api.messages import Communication, Progress, Snapshotted
 from drivetrain_api.status import (
+    MAX_METRIC_NAME,
+    MAX_METRICS_SHOWN,
     CommunicationStatus,
     ConditionType,
     ProgressStatus,
@@ -72,7 +75,7 @@ def last_seen(view: View, status: TrainingJobStatus) -> ProgressStatus | None:
 def _progress(view: View, told: Progress, old: ProgressStatus | None) -> ProgressStatus:
     steps = told.steps or (view.job.spec.training.steps if view.job.spec is not None else None)
     # Told by another rank after a loss, the number may be one or two behind what was said before.
-    step = max(told.step + 1, old.step if old is not None else 0)
+    step = max(told.step + 1, old.step if old is not None and not told.goes_back else 0)
     if steps is not None:
         step = min(step, steps)
     left = (steps - step) * told.step_seconds if steps is not None and told.step_seconds is not None else None
@@ -86,11 +89,18 @@ def _progress(view: View, told: Progress, old: ProgressStatus | None) -> Progres
         eta=duration(left) if left is not None else "",
         loss=_short(told.loss),
         samples_per_second=_short(told.samples_per_second),
+        metrics=_few(told.metrics),
         communication=_communication(told.communication),
         durable_step=_durable(told, old),
         snapshots=_snapshots(told.snapshots, old.snapshots if old is not None else None),
         last_update_time=stamp(view.now),
     )
+
+
+def _few(metrics: dict[str, float]) -> dict[str, float]:
+    """The first ones by name."""
+    short = ((name[:MAX_METRIC_NAME], _short(metrics[name])) for name in sorted(metrics))
+    return dict(itertools.islice(((name, value) for name, value in short if value is not None), MAX_METRICS_SHOWN))
 
 
 def _durable(told: Progress, old: ProgressStatus | None) -> int | None:

@@ -128,6 +128,8 @@ def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> Traini
 def _went_back(status: TrainingJobStatus, report: Report) -> bool:
     if report.state is not JobState.TRAINING or report.progress is None or status.progress is None:
         return False
+    if report.progress.goes_back:
+        return False  # to a checkpoint of the script's own
     return report.progress.step + 1 < status.progress.step - SETBACK_STEPS
 
 
