@@ -165,7 +165,7 @@ def overdue(m: Membership, now: float) -> list[Member] | None:
         since = m.pending.sent_at if m.pending.boundary is Boundary.NOW else m.pending.first_ack_at
         if since is None:
             return None
-        if not m.reached(since + m.pending.deadline):
+        if not m.reached(since + m.pending.deadline * _saving(m, m.pending)):
             return None
         return _silent(m, m.pending, now)
     active = m.active
@@ -175,6 +175,14 @@ def overdue(m: Membership, now: float) -> list[Member] | None:
     if not m.reached(active.tabled_at + limit):
         return None
     return _not_waiting(m, active)
+
+
+def _saving(m: Membership, epoch: Epoch) -> float:
+    """By how much longer members may take that have a script to end, which saves before it does."""
+    if epoch.boundary is Boundary.NOW or m.active is None:
+        return 1.0
+    stock = any(facts.stock(facts.find(m, member)) for member in m.active.members)
+    return m.timings.formed_factor if stock else 1.0
 
 
 def _silent(m: Membership, epoch: Epoch, now: float) -> list[Member]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import Boundary, Form, ProcessPhase
+from drivetrain_api.messages import Boundary, Form, ProcessPhase, Progress
 from drivetrain_api.places import STOCK, Place
 from drivetrain_api.report import JobState
 from drivetrain_coordinator.membership import incidents
@@ -135,3 +135,36 @@ def test_ranks_of_a_pod_follow_one_another() -> None:
     bench.stand(pending.form(), step=-1)
     bench.change("a3", place=PLACE)
     assert seats(only_form(bench.die("a1"))) == "a2 a3 b1 b2"
+
+
+def test_the_first_rank_tells_how_far_it_is_and_may_go_back() -> None:
+    """It began again from its own checkpoint. Another one's word is older."""
+    bench = Bench()
+    trains(bench, "a1", "b1")
+    told = []
+    for pod, progress in (
+        ("a", Progress(step=13, goes_back=True)),
+        ("b", Progress(step=12, goes_back=True)),
+        ("a", Progress(step=10, goes_back=True)),
+        ("a", Progress(step=9)),
+    ):
+        bench.say(pod, progress=progress)
+        found = bench.machine.report(1).progress
+        assert found is not None
+        told.append(found.step)
+    assert told == [13, 13, 10, 10]
+
+
+def test_one_that_leaves_may_save_for_as_long_as_those_that_stay() -> None:
+    """Half of two is no majority, so the next membership waits for it: ten seconds, and then it cost a restart."""
+    bench = Bench()
+    trains(bench, "a1", "b1", minimum=1)
+    bench.leaving.add("b")
+    form = only_form(bench.say("b"))
+    assert (seats(form), form.boundary) == ("a1", Boundary.STEP)
+    bench.change("a1", epoch=form.epoch, formed=False, waiting=True)
+    assert forms(bench.wait(50.0, heard="ab")) == {}
+    bench.change("b1", phase=ProcessPhase.READY)
+    assert bench.machine.state.active is not None
+    assert bench.machine.state.active.id == form.epoch
+    assert bench.machine.state.recovery.count == 0
