@@ -29,6 +29,7 @@ from drivetrain.launch.rank_link import RankLink
 from drivetrain.launch.stacks import DUMP_SIGNAL
 from drivetrain.torchrun import contract, ladder
 from drivetrain.torchrun.course import Course, End, Offer, Order, Run, Say, Send, Tell
+from drivetrain.torchrun.kept import Kept
 from drivetrain.torchrun.program import Program
 from drivetrain_api import constants
 from drivetrain_api.messages import Form
@@ -64,6 +65,7 @@ class Keeper:
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._child: int | None = None
         self._meeting: socket.socket | None = None
+        self._kept = Kept.make()
 
     def run(self) -> dict[str, str]:
         """Work until this process ends; see `keep`."""
@@ -190,7 +192,7 @@ class Keeper:
             pid = os.fork()
         if pid == 0:
             self._become(keeper)
-            return environment
+            return environment | self._kept.environment
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # the child does so, too: whoever comes first
         self._child = pid
