@@ -38,6 +38,10 @@ gpu-check: setup ## What is claimed of GPUs, on one (8 minutes); DEVICE=cpu trie
 test-trackers: ## TensorBoard, MLflow and W&B for real, with ranks killed in the middle (downloads 70 MB first; 5 minutes)
 	@scripts/test-trackers $(ARGS)
 
+.PHONY: test-frameworks
+test-frameworks: ## Scripts for Transformers, Accelerate, Lightning, FSDP2, DDP, each with a rank killed; OLDEST=1: oldest versions
+	@scripts/test-frameworks $(if $(OLDEST),--oldest) $(ARGS)
+
 .PHONY: test-storage
 test-storage: setup ## Snapshots in S3 and HDFS, on real servers (needs go, mvn, java; builds one first: 4 minutes on 2 cores)
 	@$(PYTHON) -m storage

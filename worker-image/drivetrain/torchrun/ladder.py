@@ -13,8 +13,10 @@ def at_start(spec: RuntimeSpec) -> list[str]:
     lines = [
         "this script never calls drivetrain.start(), so it runs as under torchrun: when a rank dies, or workers come "
         "or go, all ranks start again in place from the script's own last checkpoint, and the steps since are lost",
-        "with drivetrain.start(), run.prepare() and run.step() no step would be lost, survivors would go on, and "
-        "progress would be known: docs/scripts.md; SIGTERM comes before planned changes, as the time to save",
+        "SIGTERM comes before planned changes, as the time to save; Transformers' Trainer tells its progress itself, "
+        "other scripts by two lines, and three lines keep the state of a DDP loop in memory, so that no step is lost: "
+        "docs/frameworks.md",
+        "with drivetrain.start(), run.prepare() and run.step() survivors would go on, too: docs/scripts.md",
     ]
     if spec.snapshots is not None or spec.training.steps is not None or spec.training.optimizer is not None:
         lines.append("spec.training and spec.snapshots have no effect on it")
