@@ -15,7 +15,7 @@ SCRIPTS = {
     "lightning": Script("lightning_trainer.py", ("--output", "OUT", "--steps", "800", "--save-on-exception"), 10, 800),
 }
 AGAIN = {"transformers": 1, "lightning": 0}
-"""Steps that are made once more: Transformers may save between a step's backward and its update, and makes that, too."""
+"""Steps that are made once more: Transformers may save between a backward and its update, which it still makes."""
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
