@@ -64,8 +64,8 @@ class Agent:
         output: OutputFolder | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
-        """`stop_seconds`: how long ranks may take to end when the job is stopped; `output`: for their results; `endpoint`:
-        where stock scripts tell their progress."""
+        """`stop_seconds`: how long ranks may take to end when the job is stopped; `output`: for their results;
+        `endpoint`: where stock scripts tell their progress."""
         self._settings = settings
         self._stop_seconds = stop_seconds
         self._output = output
