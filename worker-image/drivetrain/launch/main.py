@@ -61,9 +61,7 @@ def _launch(settings: Settings, choice: Choice, early: EarlySignals, output: Out
     stop_seconds = STOP_SECONDS + (save_seconds(settings.grace_seconds) if choice.stock else 0.0)
 
     async def work() -> int:
-        return await Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint).run(
-            processes, early
-        )
+        return await Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint).run(processes, early)
 
     console = Console()
     try:
