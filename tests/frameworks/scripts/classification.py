@@ -113,7 +113,7 @@ def main(args):
 
     start_epoch = 0
     if args.resume and os.path.exists(args.resume):
-        checkpoint = torch.load(args.resume, map_location="cpu", weights_only=False)
+        checkpoint = torch.load(args.resume, map_location="cpu", weights_only=True)
         model_without_ddp.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
@@ -132,7 +132,7 @@ def main(args):
             "optimizer": optimizer.state_dict(),
             "lr_scheduler": lr_scheduler.state_dict(),
             "epoch": epoch,
-            "args": args,
+            "args": vars(args),
         }
         save_on_master(checkpoint, os.path.join(args.output_dir, "checkpoint.pth"))
     print(f"Training time {time.time() - start_time:.0f} s", flush=True)

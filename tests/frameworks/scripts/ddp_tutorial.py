@@ -28,7 +28,7 @@ class Trainer:
         self.model = DDP(self.model)
 
     def _load_snapshot(self, path):
-        snapshot = torch.load(path, map_location=self.device)
+        snapshot = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(snapshot["MODEL_STATE"])
         self.optimizer.load_state_dict(snapshot["OPTIMIZER_STATE"])
         self.epochs_run = snapshot["EPOCHS_RUN"]
