@@ -14,10 +14,19 @@ RUN python -m venv /opt/drivetrain \
       --requirement /tmp/requirements/build.txt --requirement /tmp/requirements/operator.txt \
  && rm -r /tmp/requirements
 
+# What an init container brings into workers' images that were not made for Drivetrain: /opt/drivetrain/runtime.
+COPY requirements/runtime.txt scripts/runtime-packages /tmp/requirements/
+RUN sh /tmp/requirements/runtime-packages /opt/drivetrain/bin/pip /tmp/requirements/runtime.txt /opt/drivetrain/runtime/last \
+ && rm -r /tmp/requirements
+COPY worker-image/brought /opt/drivetrain/runtime
+COPY operator/drivetrain_api /opt/drivetrain/runtime/first/drivetrain_api
+COPY worker-image/drivetrain /opt/drivetrain/runtime/first/drivetrain
+
 COPY LICENSE README.md pyproject.toml /opt/drivetrain/src/
 COPY operator /opt/drivetrain/src/operator
 RUN /opt/drivetrain/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation \
       /opt/drivetrain/src \
+ && cp -R /opt/drivetrain/lib/python3*/site-packages/drivetrain-*.dist-info /opt/drivetrain/runtime/first/ \
  && rm -r /opt/drivetrain/src /opt/drivetrain/bin/drivetrain-launcher /opt/drivetrain/bin/drivetrain-snapshots
 
 ENV PATH=/opt/drivetrain/bin:/usr/local/bin:/usr/bin:/bin \

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 RuntimeName = Literal["auto", "drivetrain", "torchrun"]
+RuntimeSource = Literal["auto", "image", "operator"]
 OptimizerName = Literal["lamb", "lars", "adamw", "sgd"]
 RateScaling = Literal["none", "linear", "sqrt"]
 CompressionName = Literal["bf16", "int8", "int4", "powersgd", "topk", "auto"]

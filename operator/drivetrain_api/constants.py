@@ -50,6 +50,8 @@ ENV_SPEC: Final = "DRIVETRAIN_SPEC"
 """JSON of `drivetrain_api.runtime.RuntimeSpec`: what launcher, ranks and coordinator need of the job."""
 ENV_OUTPUT_DIR: Final = "DRIVETRAIN_OUTPUT_DIR"
 """The folder of spec.storage in which scripts leave checkpoints and results."""
+ENV_RUNTIME_FROM: Final = "DRIVETRAIN_RUNTIME_FROM"
+"""`auto` or `operator`: whether a launcher that the image has is used before one that was brought there."""
 ENV_POD_ROOT: Final = "DRIVETRAIN_POD_ROOT"
 """Set only where pods run as plain processes (`drivetrain_local`): prefix of every mount path."""
 
@@ -70,6 +72,12 @@ STORES: Final[dict[str, tuple[str, ...]]] = {
     "swebhdfs": ("user",),
 }
 """Where snapshots and results may lie but in folders, by the scheme of the URL: the options of each."""
+RUNTIME_MOUNT: Final = "/var/lib/drivetrain/runtime"
+"""Where workers find launcher and packages that were brought into an image without them (spec.runtimeFrom)."""
+RUNTIME_IN_IMAGE: Final = "/opt/drivetrain/runtime"
+"""Where the operator's image has them."""
+READY_IMAGE: Final = "drivetrain-worker"
+"""Name of the image that has them, whatever its registry and tag."""
 SCRIPT_MOUNT: Final = "/etc/drivetrain/script"
 
 COORDINATOR_SERVER_NAME: Final = "coordinator.drivetrain.internal"

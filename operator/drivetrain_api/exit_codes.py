@@ -28,6 +28,8 @@ class ExitCode(IntEnum):
     """The operator ended the job (failed, suspended, deleted)."""
     STORAGE = 74
     """`spec.storage` cannot be used: its folder cannot be made, or what is at its URL cannot be read."""
+    UNFIT = 71
+    """`spec.image` lacks what the runtime needs, or has it too old: Python 3.10, torch. Nothing was run."""
     LEFT = 143
     """Told to go (SIGTERM: drain, scale-down) and left after all others acknowledged. Not a failure."""
 

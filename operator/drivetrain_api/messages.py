@@ -8,7 +8,6 @@ Unknown fields are ignored, so that version N can talk to N-1. Every field has a
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
@@ -32,6 +31,7 @@ from drivetrain_api.bounds import (
     Word,
 )
 from drivetrain_api.counters import Counters
+from drivetrain_api.older_python import StrEnum
 from drivetrain_api.places import Place
 
 PROTOCOL_MIN: Final = 1

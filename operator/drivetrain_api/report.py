@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
 from pydantic import Field, field_validator
@@ -25,6 +24,7 @@ from drivetrain_api.bounds import (
     Uid,
 )
 from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, PossibleProgress
+from drivetrain_api.older_python import StrEnum
 from drivetrain_api.places import Place, Standstill
 
 MAX_TOLD_FAILURES: Final = 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from drivetrain_api.constants import (
+    READY_IMAGE,
     SCRIPT_MOUNT,
     SNAPSHOTS_MOUNT,
     SNAPSHOTS_SECRET_MOUNT,
@@ -55,6 +56,16 @@ def target_workers(spec: TrainingJobSpec) -> int:
 def minimum_workers(spec: TrainingJobSpec) -> int:
     """Workers below which training waits; without elastic, all of them."""
     return min(spec.elastic.min_workers, target_workers(spec)) if spec.elastic is not None else spec.workers
+
+
+def is_ready(image: str) -> bool:
+    """Whether an image has the launcher, as far as its name says: registry, tag and digest do not count."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0] == READY_IMAGE
+
+
+def brings_runtime(spec: TrainingJobSpec) -> bool:
+    """Whether the workers' runtime has to be brought into their image, or may have to."""
+    return spec.runtime_from == "operator" or (spec.runtime_from == "auto" and not is_ready(spec.image))
 
 
 def user_command(spec: TrainingJobSpec) -> list[str]:

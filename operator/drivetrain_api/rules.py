@@ -6,12 +6,12 @@ they are written: so on a node whose default is {} an expression must not read a
 tests/unit/api/cases.py holds the cases that both must decide alike.
 
 Immutable once started: whatever running processes were started with or agreed on (image, command, script, runtime,
-training, processes, GPUs, spares, replicas, fenceSeconds). A change would make members disagree, or be ignored by
-survivors, which never restart. "Started" is status.startTime, which a suspended job has not; so all of it can change
-while suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the point of
-being elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them), noProgressSeconds (the
-coordinator is told it), network (policies hold for pods that run), podTemplate and coordinator (for pods created
-afterwards).
+runtimeFrom, training, processes, GPUs, spares, replicas, fenceSeconds). A change would make members disagree, or be
+ignored by survivors, which never restart. "Started" is status.startTime, which a suspended job has not; so all of it
+can change while suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the
+point of being elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them),
+noProgressSeconds (the coordinator is told it), network (policies hold for pods that run), podTemplate and coordinator
+(for pods created afterwards).
 """
 
 from __future__ import annotations
@@ -348,6 +348,7 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _immutable("image", "survivors keep the image they run"),
     _immutable("runtime", "its processes run in that way"),
+    _immutable("runtimeFrom", "survivors keep the runtime they run"),
     _immutable("command", "survivors keep running theirs", optional=True),
     _immutable("script", "survivors keep running theirs", optional=True),
     _immutable("gpusPerWorker", "pods cannot be resized"),

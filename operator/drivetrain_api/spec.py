@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from drivetrain_api.choices import Reach, RuntimeName
+from drivetrain_api.choices import Reach, RuntimeName, RuntimeSource
 from drivetrain_api.model import INT32_MAX, SpecModel
 from drivetrain_api.snapshots import RestoreFrom, Snapshots
 from drivetrain_api.storage import Storage
@@ -159,6 +159,15 @@ class TrainingJobSpec(SpecModel):
         "die. torchrun: any script, with the environment that torchrun gives; at a death, a drain or a change of size "
         "all ranks start again in their pods, from the script's own checkpoint. auto: drivetrain if the script, or a "
         "module beside it that it imports, imports drivetrain, or if none of them can be read; else torchrun.",
+    )
+    runtime_from: RuntimeSource = Field(
+        default="auto",
+        description="Where the workers' launcher and drivetrain package come from. image: from spec.image, which is "
+        "drivetrain-worker or made from it. operator: an init container brings them from the operator's image, without "
+        "network or build, so that spec.image needs no more than sh, Python 3.10 or newer, and torch. auto: image if "
+        "the name of spec.image ends in drivetrain-worker (before its tag); else they are brought, but a "
+        "drivetrain-launcher that the image has is used before them. An image that does not fit fails the job before "
+        "anything runs (ImageDoesNotFit). On the embedded plane, whose images mean nothing, it has no effect.",
     )
     workers: int = Field(
         default=1,

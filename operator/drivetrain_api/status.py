@@ -9,14 +9,14 @@ Every field has a bound, because others may write here, too: the API server refu
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from drivetrain_api.bounds import MAX_EXACT, MAX_NAMED
+from drivetrain_api.older_python import UTC, StrEnum
 from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
 
 MAX_FAILURES: Final = 10
@@ -373,6 +373,9 @@ class Resolved(StatusModel):
     )
     script: str | None = Field(
         default=None, max_length=253, description="The job's own copy of spec.script.configMap, which workers mount."
+    )
+    runtime_image: str | None = Field(
+        default=None, max_length=512, description="Image that an init container brings the workers' runtime from."
     )
 
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from drivetrain_api.constants import GROUP, WORKER_CONTAINER
+from drivetrain_api.constants import GROUP, RUNTIME_MOUNT, WORKER_CONTAINER
 from drivetrain_cli.errors import CliError
 from drivetrain_operator.plan.observe import job_view
 from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.pod import worker_spec
-from drivetrain_operator.render.reserved import CREDENTIALS_VOLUME, SCRIPT_VOLUME
+from drivetrain_operator.render.reserved import CREDENTIALS_VOLUME, RUNTIME_CONTAINER, SCRIPT_VOLUME
+from drivetrain_operator.render.runtime import STARTS
 
 Json = dict[str, Any]
 LABEL_LOOKS_AT: Final = f"{GROUP}/snapshots-of"
@@ -65,11 +66,17 @@ def looker(job: Json, like: Json, look: Look) -> Json:
     keeps = {volume["name"] for volume in like.get("volumes") or () if _stays(volume["name"], look)}
     made = {key: container[key] for key in _OF_CONTAINER if key in container}
     made["volumeMounts"] = [each for each in container.get("volumeMounts") or () if each["name"] in keeps]
+    # Into an image without our packages they are brought, as they are for workers.
+    brings = [each for each in like.get("initContainers") or () if each["name"] == RUNTIME_CONTAINER]
     made["command"] = list(look.command)
     made["resources"] = look.resources
     if look.environment:
         added = [{"name": name, "value": value.replace("$(", "$$(")} for name, value in look.environment.items()]
         made["env"] = [*(made.get("env") or ()), *added]
+    if brings:
+        made["env"] = _with_our_packages(made.get("env") or ())
+        if look.command[0] in ("python", "python3"):
+            made["command"] = [*STARTS, *look.command[1:]]
     spec: Json = {key: like[key] for key in _OF_POD if key in like}
     if affinity := _affinity(like):
         spec["affinity"] = {"nodeAffinity": affinity}
@@ -90,10 +97,18 @@ def looker(job: Json, like: Json, look: Look) -> Json:
             "restartPolicy": "Never",
             "activeDeadlineSeconds": look.seconds,
             "terminationGracePeriodSeconds": 2,
+            **({"initContainers": brings} if brings else {}),
             "containers": [made],
             "volumes": [volume for volume in like.get("volumes") or () if volume["name"] in keeps],
         },
     }
+
+
+def _with_our_packages(env: Sequence[Json]) -> list[Json]:
+    """For whoever asks in there later. A variable that is taken from elsewhere cannot be joined, and gives way."""
+    given = [each["value"] for each in env if each["name"] == "PYTHONPATH" and "value" in each]
+    joined = ":".join([f"{RUNTIME_MOUNT}/first", *given])
+    return [*(each for each in env if each["name"] != "PYTHONPATH"), {"name": "PYTHONPATH", "value": joined}]
 
 
 def _affinity(like: Json) -> Json:

@@ -44,6 +44,7 @@ ADVICE: Final[dict[str, str]] = {
     "CommandNotFound": "Correct spec.command as the message says (in a new job), or use an image that has the program.",
     "StorageFailed": "Look at what is said of spec.storage: its volume or its URL, and who may write there "
     "(docs/results.md).",
+    "ImageDoesNotFit": "Install what the message names in the image, or make it from drivetrain-worker.",
     "StateLost": "A part of the state is gone where a rank and the one with its copy die together, or there is no copy "
     "(recovery.replicas): set spec.snapshots, or call run.save now and then and hand the file to prepare(resume=...).",
     "Deviation": "All ranks must call run.step, evaluate, reduce, save and skip in one order, from the same lines: "

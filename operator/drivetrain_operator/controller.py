@@ -130,6 +130,7 @@ class Controller:
                 given.trust.oldest,
                 scope.closed,
                 given.platform.neighbours,
+                given.platform.runtime_image,
             ),
             self._specs,
         )

@@ -137,6 +137,7 @@ class Process:
                 settings.worker_template,
                 settings.coordinator_template,
                 settings.scrapers,
+                settings.runtime_image,
             )
             await self._lead(trust, platform, reports_port, stop)
         finally:

@@ -39,8 +39,10 @@ class Settings:
     """Holder of the Lease: differs for every process that ever ran."""
     image: str
     """Image of coordinator pods: the operator's own."""
+    runtime_image: str
+    """Image from which an init container brings the workers' runtime; empty: images have to have it."""
     image_pull_secrets: tuple[str, ...]
-    """For that image, by name in each job's namespace; the kubelet passes over those that are not there."""
+    """For these images, by name in each job's namespace; the kubelet passes over those that are not there."""
     worker_template: Mapping[str, Any]
     """PodTemplateSpec merged over every worker pod, before its job's own."""
     coordinator_template: Mapping[str, Any]
@@ -90,6 +92,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         own_namespace=given.own_namespace,
         identity=f"{given.identity}_{uuid.uuid4().hex[:8]}",
         image=given.image,
+        runtime_image=given.runtime_image,
         image_pull_secrets=_list(given.image_pull_secret),
         worker_template=_template(parser, "--worker-template", given.worker_template),
         coordinator_template=_template(parser, "--coordinator-template", given.coordinator_template),
@@ -141,7 +144,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     option("identity", "name in the Lease; made unique by a suffix", env.get("POD_NAME") or socket.gethostname())
     option("image", "image of coordinator pods", "drivetrain-operator")
-    repeated("image-pull-secret", "Secret in the jobs' namespaces that this image is pulled with; may be repeated")
+    option("runtime-image", "image that brings the runtime into workers' images (default: none does)", "")
+    repeated("image-pull-secret", "Secret in the jobs' namespaces that these are pulled with; may be repeated")
     option("worker-template", "PodTemplateSpec as JSON, merged over every worker pod before its job's own", "{}")
     option("coordinator-template", "the same for coordinator pods", "{}")
     # On one machine, coordinators have loopback addresses of their own and listen on the same ports as we do, so all

@@ -70,6 +70,12 @@ def build(name: str, dockerfile: Path, context: Path, arguments: Mapping[str, st
     return name
 
 
+def also_named(name: str, other: str) -> str:
+    """Give a built image another name, which is returned."""
+    _buildah("tag", name, other)
+    return other
+
+
 def exists(name: str) -> bool:
     """Whether the image has been built."""
     names = [each for image in json.loads(_buildah("images", "--json") or "[]") for each in image.get("names") or []]

@@ -24,6 +24,8 @@ from harness.static_operator import Credentials, StaticOperator, make_credential
 
 ROOT = Path(__file__).parents[2]
 QUICK = Path(__file__).with_name("quick")
+LAUNCHER = (sys.executable, "-c", "from drivetrain.launch.main import main; raise SystemExit(main())")
+"""What starts a pod's launcher."""
 
 
 @dataclass
@@ -47,6 +49,7 @@ class LocalJob:
     credentials: Credentials
     environment: dict[str, str]
     network: str
+    launcher: tuple[str, ...] = LAUNCHER
     term: int = 0
     target: int = 0
     no_progress: float | None = None
@@ -64,6 +67,8 @@ class LocalJob:
         spec: RuntimeSpec,
         command: list[str],
         environment: dict[str, str] | None = None,
+        *,
+        launcher: tuple[str, ...] = LAUNCHER,
     ) -> AsyncIterator[LocalJob]:
         """Start everything; end everything on leaving, whatever happened."""
         credentials = make_credentials(folder / "credentials")
@@ -77,6 +82,7 @@ class LocalJob:
                 credentials,
                 environment or {},
                 network.value,
+                launcher,
                 target=spec.workers,
             )
             try:
@@ -135,9 +141,7 @@ class LocalJob:
         log = self.folder / f"{uid}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                "from drivetrain.launch.main import main; raise SystemExit(main())",
+                *self.launcher,
                 "--",
                 *self.command,
                 env=self._environment(

@@ -57,6 +57,9 @@ ALLOWED: Final[dict[str, dict[str, str]]] = {
     "worker-image/drivetrain/torchrun/script.py": {
         "exec": "the script that spec.command names, in a process of its own"
     },
+    "worker-image/brought/first/sitecustomize.py": {
+        "exec": "the sitecustomize of the image itself, which Python would have run in its place"
+    },
     "tests/unit/runtime/together.py": {
         "pickle": "results of the test's own child processes, over its own pipes",
     },

@@ -9,6 +9,7 @@ Exceptions are the script's: their texts, constructors and attributes may raise,
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import sys
@@ -25,6 +26,8 @@ _SIZES: Final = ((1200, 5), (300, 1), (30, 0))
 """Characters of a message, and members of an exception group: the first that fits; the last always does."""
 _TRACE_CHARS: Final = 1600
 _NAME_CHARS: Final = 100
+_GROUP: Final[Any] = getattr(builtins, "BaseExceptionGroup", ())
+"""Python 3.10 has none, and then nothing is one."""
 _HEAP_TYPE: Final = 1 << 9
 """Of `__flags__`: a class that was made by a class statement, or by torch's C++."""
 
@@ -95,7 +98,7 @@ def text_of(error: BaseException) -> str:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
+    if not isinstance(error, _GROUP):
         return []
     return [leaf for each in error.exceptions for leaf in (_leaves(each) or [each])]
 
@@ -106,7 +109,7 @@ def _decoded(told: dict[str, Any], text: str) -> BaseException:
     if kind is None:
         return PeerError(text)
     leaves = [_decoded(each, f"{each['name']}: {each['message']}") for each in told.get("leaves", ())]
-    arguments = (text, leaves or [PeerError(text)]) if issubclass(kind, BaseExceptionGroup) else (text,)
+    arguments = (text, leaves or [PeerError(text)]) if issubclass(kind, _GROUP) else (text,)
     # Without the constructors of the script's classes, which may ask for anything: the one of Python's own below them.
     new = next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE).__new__
     for each in (_of_a_peer(kind), kind):

@@ -11,15 +11,13 @@ import re
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._C import _distributed_c10d as c10d
 
 from drivetrain.errors import UsageError
-
-OLDEST: Final = (2, 11)
-NEWEST: Final = (2, 15)
+from drivetrain.supported import NEWEST_TORCH, OLDEST_TORCH, torch_range
 
 
 def check(version: str = torch.__version__) -> None:
@@ -29,12 +27,15 @@ def check(version: str = torch.__version__) -> None:
     tries it has a reason: so it is told, and may go on.
     """
     found = re.match(r"(\d+)\.(\d+)", version)
-    number = (int(found[1]), int(found[2])) if found else NEWEST
-    supported = "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
-    if number < OLDEST:
-        raise UsageError(f"torch {version} is installed; drivetrain runs with torch {supported}: install one of these")
-    if number > NEWEST:
-        warnings.warn(f"torch {version} is installed; drivetrain was tested with torch {supported} only", stacklevel=2)
+    number = (int(found[1]), int(found[2])) if found else NEWEST_TORCH
+    if number < OLDEST_TORCH:
+        raise UsageError(
+            f"torch {version} is installed; drivetrain runs with torch {torch_range()}: install one of these"
+        )
+    if number > NEWEST_TORCH:
+        warnings.warn(
+            f"torch {version} is installed; drivetrain was tested with torch {torch_range()} only", stacklevel=2
+        )
 
 
 # --- groups of gloo --------------------------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ EVENTS: Final = (
         "OOMKilled", "Warning", "The container used more memory than its limit; raise resources.limits.memory."
     ),
     EventReason("CommandNotFound", "Warning", "spec.command could not be started in this image."),
+    EventReason("ImageDoesNotFit", "Warning", "spec.image lacks Python 3.10, torch or a package that the job needs."),
     EventReason("StartError", "Warning", "The container runtime could not start the container."),
     EventReason("ContainerCannotRun", "Warning", "The container runtime could not start the container."),
     EventReason(

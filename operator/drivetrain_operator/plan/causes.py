@@ -79,6 +79,7 @@ _EXITS: Final[dict[int, Cause]] = {
     ExitCode.FENCED: Cause("Fenced", "it was cut off for recovery.fenceSeconds", disruption=True),
     ExitCode.COMMAND: Cause("CommandNotFound", "the job's command could not be started", hopeless=True),
     ExitCode.STORAGE: Cause("StorageFailed", "spec.storage could not be used"),
+    ExitCode.UNFIT: Cause("ImageDoesNotFit", "spec.image lacks what the job needs", hopeless=True),
     ExitCode.STOPPED: Cause("Stopped", "it was told to stop", disruption=True),
     ExitCode.INTERNAL: Cause("LauncherCrashed", "the launcher itself failed"),
     ExitCode.LEFT: Cause("Left", "it was told to go", disruption=True),

@@ -261,6 +261,8 @@ class Me:
     """The namespace in which no job is started, because the root of trust is there; empty: none."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     """With whom jobs have to do that are shut off."""
+    runtime_image: str = ""
+    """Image from which a runtime can be brought into those of jobs; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,15 @@ class Platform:
     reports_url: str
     """`https://host:port` of the operator's reports Service."""
     image_pull_secrets: tuple[str, ...] = ()
-    """For the coordinator's image, in the job's namespace."""
+    """For the coordinator's image and that of the workers' runtime, in the job's namespace."""
     worker_template: Mapping[str, Any] = field(default_factory=dict)
     """PodTemplateSpec that this cluster wants merged over every worker pod, before the job's own."""
     coordinator_template: Mapping[str, Any] = field(default_factory=dict)
     """The same for coordinators."""
     scrapers: tuple[Mapping[str, Any], ...] = ()
     """NetworkPolicyPeers that may read the metrics of coordinators; none: everybody may."""
+    runtime_image: str = ""
+    """From which an init container brings workers their runtime; empty: none does."""
 
     @property
     def neighbours(self) -> Neighbours:

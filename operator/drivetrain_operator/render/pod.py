@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from drivetrain_api.constants import (
@@ -21,9 +21,10 @@ from drivetrain_api.constants import (
 )
 from drivetrain_api.resolve import to_runtime_storage, user_command
 from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import Resolved
 from drivetrain_operator.plan.effects import CreateWorker
 from drivetrain_operator.plan.view import JobView
-from drivetrain_operator.render import common, names
+from drivetrain_operator.render import common, names, runtime
 from drivetrain_operator.render.assemble import Template, assemble
 from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.keep_off import keep_off
@@ -59,8 +60,9 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
     metadata = names.metadata(job, effect.name, labels)
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
-    script = job.status.resolved.script if job.status.resolved is not None else None
-    pod = _assembled(spec, metadata, env, secret, platform.worker_template, script)
+    pod = _assembled(
+        spec, metadata, env, secret, platform.worker_template, job.status.resolved, platform.image_pull_secrets
+    )
     for node in job.status.excluded_nodes:  # a requirement about fields takes one value
         keep_off(pod["spec"], node, strictly=True)
     return pod
@@ -81,8 +83,8 @@ def worker_spec(job: JobView) -> Json:
     if job.spec is None:
         raise ValueError(f"TrainingJob {job.namespace}/{job.name} has no usable spec to render")
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
-    script = job.status.resolved.script if job.status.resolved is not None else None
-    made = _assembled(job.spec, {"name": "x", "labels": {}}, common.identity_env(job), secret, {}, script)
+    env = common.identity_env(job)
+    made = _assembled(job.spec, {"name": "x", "labels": {}}, env, secret, {}, job.status.resolved)
     spec: Json = made["spec"]
     return spec
 
@@ -93,19 +95,36 @@ def _assembled(
     env: list[Json],
     secret: str,
     of_cluster: Mapping[str, Any],
-    script: str | None = None,
+    resolved: Resolved | None = None,
+    pull_secrets: Sequence[str] = (),
 ) -> Json:
     check = check_worker(spec)
     templates = [
         Template("the operator's --worker-template", of_cluster, check),
         Template("spec.podTemplate", spec.pod_template, check),
     ]
+    frozen = resolved or Resolved()
     ours: Json = {
         "containers": [_container(spec, env)],
-        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, script), *storage_volumes(spec)],
+        "volumes": [common.credentials_volume(secret), *_script_volumes(spec, frozen.script), *storage_volumes(spec)],
     }
     defaults = {**_DEFAULTS, "topologySpreadConstraints": [_spread(metadata["labels"])]}
+    if frozen.runtime_image is not None:
+        _bring(ours, spec, frozen.runtime_image)
+        defaults["initContainers"] = [runtime.init_defaults()]
+        if pull_secrets:
+            defaults["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)
+
+
+def _bring(ours: Json, spec: TrainingJobSpec, image: str) -> None:
+    """Have the runtime brought, and the container start with it."""
+    ours["initContainers"] = [runtime.init_container(image)]
+    ours["volumes"].append(runtime.volume())
+    container = ours["containers"][0]
+    container["command"] = [*runtime.STARTS, *container["command"][1:]]
+    container["env"] = [*container["env"], *runtime.variables(spec)]
+    container["volumeMounts"].append(runtime.mount())
 
 
 def _spread(labels: Mapping[str, str]) -> Json:

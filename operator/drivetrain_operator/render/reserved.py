@@ -16,6 +16,7 @@ from drivetrain_api.constants import (
     CREDENTIALS_MOUNT,
     ENV_PREFIX,
     GROUP,
+    RUNTIME_MOUNT,
     SCRIPT_MOUNT,
     SNAPSHOTS_MOUNT,
     SNAPSHOTS_SECRET_MOUNT,
@@ -32,16 +33,19 @@ SNAPSHOTS_VOLUME: Final = "drivetrain-snapshots"
 SNAPSHOTS_SECRET_VOLUME: Final = "drivetrain-snapshots-secret"
 STORAGE_VOLUME: Final = "drivetrain-storage"
 STORAGE_SECRET_VOLUME: Final = "drivetrain-storage-secret"
+RUNTIME_VOLUME: Final = "drivetrain-runtime"
+RUNTIME_CONTAINER: Final = "drivetrain-runtime"
+"""The init container that brings it."""
 
 _VOLUMES: Final = (
     *(CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME, SNAPSHOTS_SECRET_VOLUME),
-    *(STORAGE_VOLUME, STORAGE_SECRET_VOLUME),
+    *(STORAGE_VOLUME, STORAGE_SECRET_VOLUME, RUNTIME_VOLUME),
 )
 _MOUNTS: Final = tuple(
     f"{each}/"
     for each in (
         *(CREDENTIALS_MOUNT, SCRIPT_MOUNT, SNAPSHOTS_MOUNT, SNAPSHOTS_SECRET_MOUNT),
-        *(STORAGE_MOUNT, STORAGE_SECRET_MOUNT),
+        *(STORAGE_MOUNT, STORAGE_SECRET_MOUNT, RUNTIME_MOUNT),
     )
 )
 
@@ -50,6 +54,12 @@ _WORKER: Final = {
     "command": "is spec.command, run by the launcher",
     "args": "is spec.command, run by the launcher",
     "restartPolicy": "a worker's container is never restarted",
+}
+_RUNTIME: Final = {
+    "image": "is the operator's (its --runtime-image)",
+    "command": "is the operator's",
+    "args": "is the operator's",
+    "restartPolicy": "it ends before the worker begins",
 }
 _COORDINATOR: Final = {
     "image": "is the operator's",
@@ -101,6 +111,9 @@ def _check(
     for path, volume in _items(pod, "volumes", "spec"):
         if volume.get("name") in _VOLUMES:
             raise InvalidTemplate(path, f"the name {volume['name']} is reserved")
+    for path, container in _items(pod, "initContainers", "spec"):
+        if container.get("name") == RUNTIME_CONTAINER:
+            _check_container(path, container, _RUNTIME)
     for path, container in _items(pod, "containers", "spec"):
         if container.get("name") == ours:
             _check_container(path, container, entrypoint)

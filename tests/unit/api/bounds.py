@@ -75,6 +75,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "podTemplate": ([{}, {"spec": {"anything": [1]}}], ["a"]),
     "network.ingress": (["any", "job"], ["", "Job", "namespace"]),
     "runtime": (["auto", "drivetrain", "torchrun"], ["", "ray"]),
+    "runtimeFrom": (["auto", "image", "operator"], ["", "worker"]),
     "network.egress": (["any", "job"], ["", "none"]),
     "coordinator.podTemplate": ([{}, {"spec": {"anything": [1]}}], ["a"]),
     "training.steps": ([1, 10**12], [0, 10**12 + 1]),

@@ -354,6 +354,7 @@ RULE_CASES: Final[list[RuleCase]] = [
         job("lm", STARTED),
     ),
     *_immutable("runtime", {"runtime": "drivetrain"}, {"runtime": "torchrun"}),
+    *_immutable("runtimeFrom", {"runtimeFrom": "auto"}, {"runtimeFrom": "operator"}),
     *_immutable("script", {"command": None, "script": SCRIPT}, {"command": None, "script": SCRIPT | {"key": "b.py"}}),
     *_immutable("gpusPerWorker", {"gpusPerWorker": 1}, {"gpusPerWorker": 2}),
     *_immutable("gpuResource", {"gpuResource": "nvidia.com/gpu"}, {"gpuResource": "amd.com/gpu"}),

@@ -84,6 +84,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "command",
         "script",
         "runtime",
+        "runtimeFrom",
         "workers",
         "elastic",
         "gpusPerWorker",

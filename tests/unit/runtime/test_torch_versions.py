@@ -17,7 +17,9 @@ from torch._C._distributed_c10d import AllgatherOptions, AllToAllOptions, Reduce
 from drivetrain import torch_versions
 from drivetrain.comm.transport import FOR_EVER
 from drivetrain.errors import UsageError
-from drivetrain.torch_versions import NEWEST, OLDEST, check
+from drivetrain.supported import NEWEST_TORCH as NEWEST
+from drivetrain.supported import OLDEST_TORCH as OLDEST
+from drivetrain.torch_versions import check
 from drivetrain_api.runtime import RuntimePipeline
 from unit.runtime.test_backend import connected
 from unit.runtime.text import PLAN, by_drivetrain, by_torch

@@ -21,6 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from pydantic import ValidationError
 
+from drivetrain.launch.deadline import TIME_IS_UP, timeout
 from drivetrain.launch.errors import IncompatibleError, RefusedError
 from drivetrain.launch.settings import Settings
 from drivetrain.launch.witness import Witness
@@ -120,7 +121,7 @@ class Channel:
         while True:
             try:
                 await self._connection()
-            except (Lost, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (Lost, aiohttp.ClientError, OSError, *TIME_IS_UP) as error:
                 self._tell(str(error) or type(error).__name__)
             if self.connected:
                 self.connected = False
@@ -135,7 +136,7 @@ class Channel:
         token = (settings.credentials / "token").read_text().strip()
         connector = aiohttp.TCPConnector(resolver=_FixedAddress(settings.address), ssl=context, use_dns_cache=False)
         async with aiohttp.ClientSession(connector=connector) as session:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with timeout(CONNECT_SECONDS):
                 try:
                     ws = await session.ws_connect(
                         f"wss://{COORDINATOR_SERVER_NAME}:{settings.port}/v1/channel",
@@ -170,7 +171,7 @@ class Channel:
             highest_term=self.highest_term,
             version=_version(),
         )
-        async with asyncio.timeout(WELCOME_SECONDS):
+        async with timeout(WELCOME_SECONDS):
             await ws.send_str(hello.model_dump_json())
             answer = await ws.receive()
         if answer.type is not aiohttp.WSMsgType.TEXT:
@@ -226,8 +227,8 @@ class Channel:
             if first:
                 first = False
                 continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._due - time.monotonic())):
+            with suppress(*TIME_IS_UP):
+                async with timeout(max(0.0, self._due - time.monotonic())):
                     await self._wake.wait()
 
     async def _receive(self, ws: aiohttp.ClientWebSocketResponse) -> None:

@@ -6,6 +6,7 @@ LauncherError
 ├── RefusedError        66  turned away by the coordinator
 ├── FencedError         67  cut off
 ├── CommandError        68  the job's command cannot be started
+├── UnfitError          71  the image lacks what the job needs
 └── StorageFailed       74  spec.storage cannot be used
 """
 
@@ -50,6 +51,12 @@ class CommandError(LauncherError):
     """The job's command was not found or is not executable."""
 
     code = ExitCode.COMMAND
+
+
+class UnfitError(LauncherError):
+    """The image has no Python, torch or package that the job needs, or too old a one."""
+
+    code = ExitCode.UNFIT
 
 
 class StorageFailed(LauncherError):

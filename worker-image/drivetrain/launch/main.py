@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from drivetrain.launch import brought
 from drivetrain.launch.errors import LauncherError
 from drivetrain.launch.leave import EarlySignals
 from drivetrain.launch.memory import MemoryKills
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
         choice = choose(settings.command, settings.spec, os.environ, Path.cwd())
+        if brought.here():
+            choice = brought.into(choice, settings.spec, os.environ)
         output = OutputFolder.made(settings.spec, os.environ)
         become_subreaper()
         return _launch(settings, choice, early, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,8 +49,9 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
     """Settings from `argv` (without the program's name) and `env`; UsageError or CommandError name what is wrong."""
     if not argv or argv[0] != "--" or len(argv) < 2:
         raise UsageError(USAGE)
-    command = tuple(argv[1:])
-    if shutil.which(command[0], path=env.get("PATH", os.defpath)) is None:
+    path = env.get("PATH", os.defpath)
+    command = (_present(argv[1], path), *argv[2:])
+    if shutil.which(command[0], path=path) is None:
         raise CommandError(f"command not found or not executable: {command[0]!r} (spec.command)")
     coordinator = _required(env, constants.ENV_COORDINATOR)
     address, _, port = coordinator.rpartition(":")
@@ -82,6 +84,13 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         # A CUDA context in a spare takes GPU memory from the rank beside it; without a GPU a spare may go all the way.
         spare_level=env.get(ENV_SPARE_LEVEL) or (SPARE_IMPORT if Path("/dev/nvidiactl").exists() else SPARE_MODEL),
     )
+
+
+def _present(program: str, path: str) -> str:
+    """Many images have a `python3` and no `python`, or the other way round: then it is this interpreter."""
+    if program in ("python", "python3") and shutil.which(program, path=path) is None:
+        return sys.executable
+    return program
 
 
 def _required(env: Mapping[str, str], name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Final
 
 from drivetrain.launch import reaper
 from drivetrain.launch.dead import Dead
+from drivetrain.launch.deadline import TIME_IS_UP, timeout
 from drivetrain.launch.link import ToRank
 from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.output import Console
@@ -172,11 +173,11 @@ class Supervisor:
             else:
                 rank.process.kill()
         try:
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 while self._ranks:
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
+        except TIME_IS_UP:
             for rank in self.ranks:
                 rank.process.kill()
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import aiohttp
 
+from drivetrain.launch.deadline import TIME_IS_UP
 from drivetrain.launch.settings import Settings
 from drivetrain_api.constants import LEADER_HEADER, REPORTS_SERVER_NAME
 from drivetrain_api.report import LostCoordinator
@@ -94,7 +95,7 @@ class Witness:
                 outcome = f"HTTP {answer.status}"
                 named = answer.headers.get(LEADER_HEADER, "") if answer.status == 503 else ""
                 self._leader = named if named.startswith("https://") and named != self._leader else None
-        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, *TIME_IS_UP) as error:
             outcome, self._leader = repr(error), None
         if not self._told:
             self._told = True

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import zstandard
 
 from drivetrain.snapshot.errors import Damaged
 
@@ -94,6 +93,8 @@ def unpack(kind: str, data: bytes | memoryview, size: int) -> bytes:
 
 def _packed(plane: Array) -> tuple[str, bytes | memoryview]:
     if len(plane):
+        import zstandard  # images of users may lack it, and jobs without snapshots can do without
+
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False, write_content_size=True)
         middle = max(0, len(plane) // 2 - _SAMPLE // 2)
         sample = plane[middle : middle + _SAMPLE]
@@ -109,6 +110,8 @@ def _unpacked(kind: str, plane: bytes | memoryview, count: int) -> Array:
     if kind == RAW:
         found = np.frombuffer(plane, np.uint8)
     elif kind == ZSTD:
+        import zstandard
+
         try:
             if zstandard.frame_content_size(plane) != count:
                 raise Damaged("a compressed plane has another size than its record says")

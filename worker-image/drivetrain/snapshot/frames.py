@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import google_crc32c
-
 from drivetrain.snapshot.errors import Damaged
 
 MAGIC: Final = b"DTSNAP1\n"
@@ -58,9 +56,7 @@ class Builder:
         """One more record."""
         told = json.dumps({**header, "parts": [len(each) for each in parts]}, separators=(",", ":")).encode()
         length = sum(len(each) for each in parts)
-        sum_ = google_crc32c.value(told)
-        for each in parts:
-            sum_ = google_crc32c.extend(sum_, each)
+        sum_ = _sum(told, *parts)
         lengths = _LENGTHS.pack(len(told), length, sum_)
         self._hash.update(lengths)
         for chunk in (lengths, told, *parts):
@@ -91,7 +87,7 @@ def read(data: bytes | memoryview) -> Iterator[Frame]:
         begin = at + _LENGTHS.size
         if told > MAX_HEADER or begin + told + length > len(view):
             raise Damaged("it is torn")
-        if google_crc32c.value(bytes(view[begin : begin + told + length])) != expected:
+        if _sum(bytes(view[begin : begin + told + length])) != expected:
             raise Damaged(f"the checksum of record {frames} differs")
         header = _header(view[begin : begin + told])
         if header.get("kind") == "end":
@@ -109,6 +105,16 @@ def read(data: bytes | memoryview) -> Iterator[Frame]:
         raise Damaged("it is torn")
 
 
+def _sum(*parts: bytes | memoryview) -> int:
+    """CRC32C of all of it. Imported here: images of users may lack it, and jobs without snapshots can do without."""
+    import google_crc32c
+
+    found = 0
+    for each in parts:
+        found = google_crc32c.extend(found, each)
+    return found
+
+
 def _header(data: memoryview) -> dict[str, Any]:
     try:
         found = json.loads(bytes(data))
@@ -122,13 +128,13 @@ def _header(data: memoryview) -> dict[str, Any]:
 def sealed(told: Header) -> bytes:
     """An object that is no more than a header, and its checksum on a line of its own."""
     text = json.dumps({"format": FORMAT, **told}, separators=(",", ":")).encode()
-    return text + b"\n%08x\n" % google_crc32c.value(text)
+    return text + b"\n%08x\n" % _sum(text)
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
     """The inverse. Raises `Damaged`."""
     text, _, sum_ = data.rstrip(b"\n").rpartition(b"\n")
-    if sum_ != b"%08x" % google_crc32c.value(text):
+    if sum_ != b"%08x" % _sum(text):
         raise Damaged("its checksum differs")
     found = _header(memoryview(text))
     if found.get("format") != FORMAT:

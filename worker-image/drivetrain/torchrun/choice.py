@@ -6,11 +6,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from drivetrain.torchrun import command as commands
 from drivetrain.torchrun.program import Program
 from drivetrain.torchrun.reading import uses_drivetrain
 from drivetrain_api.runtime import RuntimeSpec
+
+_KEEP: Final = str(Path(__file__).with_name("keep.py"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Choice:
     """For the log."""
     stock: bool = False
     """It says nothing of its steps, and saves at SIGTERM if at all."""
+    interpreter: tuple[str, ...] = ()
+    """Python that runs the script, with its options; empty if nobody knows which does."""
 
 
 def choose(command: tuple[str, ...], spec: RuntimeSpec, environ: Mapping[str, str], folder: Path) -> Choice:
@@ -33,10 +38,10 @@ def choose(command: tuple[str, ...], spec: RuntimeSpec, environ: Mapping[str, st
         commands.agree(program, spec.processes_per_worker, spec.min_workers, max(spec.workers, spec.min_workers))
     if not _is_stock(program, spec, environ, folder):
         plain = program.command if program.launcher else command
-        return Choice(plain, program.environment, _note(program))
+        return Choice(plain, program.environment, _note(program), interpreter=program.interpreter)
     interpreter = program.interpreter or (sys.executable,)
-    keeper = (*interpreter, "-m", "drivetrain.torchrun", program.kind, program.target, *program.arguments)
-    return Choice(keeper, program.environment, _note(program), stock=True)
+    keeper = (*interpreter, _KEEP, program.kind, program.target, *program.arguments)
+    return Choice(keeper, program.environment, _note(program), stock=True, interpreter=program.interpreter)
 
 
 def _is_stock(program: Program, spec: RuntimeSpec, environ: Mapping[str, str], folder: Path) -> bool:

@@ -81,8 +81,11 @@ def agree(program: Program, processes_per_worker: int, fewest: int, most: int) -
 
 def _python_beside(found: str | None) -> str:
     """The interpreter of the environment that this console script belongs to."""
-    beside = os.path.join(os.path.dirname(found or ""), "python")
-    return beside if found and os.access(beside, os.X_OK) else sys.executable
+    for name in ("python", "python3") if found else ():
+        beside = os.path.join(os.path.dirname(found or ""), name)
+        if os.access(beside, os.X_OK):
+            return beside
+    return sys.executable
 
 
 def _of_python(command: Sequence[str]) -> Program:

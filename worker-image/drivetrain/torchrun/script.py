@@ -30,6 +30,7 @@ def run(program: Program, environment: Mapping[str, str]) -> None:
     sys.argv = [program.target, *program.arguments]
     match program.kind:
         case "module":
+            _first_on_path(str(Path.cwd()))
             runpy.run_module(program.target, run_name="__main__", alter_sys=True)
         case "code":
             sys.argv[0] = "-c"
@@ -66,9 +67,9 @@ def _run_file(name: str) -> None:
 
 
 def _first_on_path(folder: str) -> None:
-    """`python -m` has put the working directory there; unless the interpreter was told not to put anything."""
-    if not sys.flags.safe_path:
-        sys.path[0] = folder
+    """As `python` puts it there, unless it was told not to put anything; `keep.py` has left nothing of its own."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path.insert(0, folder)
 
 
 def _execute_in_main(code: types.CodeType, file: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drivetrain_api.resolve import resolve
+from drivetrain_api.resolve import brings_runtime, resolve
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision
@@ -18,7 +18,10 @@ def start(view: View, status: TrainingJobStatus) -> Decision:
     if status.resolved is None:
         script = view.job.spec.script
         copy = names.script(view.job.name, view.job.uid, status.attempt) if script is not None else None
-        resolved = resolved.model_copy(update={"name_suffix": names.suffix(view.job.uid), "script": copy})
+        runtime = view.me.runtime_image if brings_runtime(view.job.spec) else ""
+        resolved = resolved.model_copy(
+            update={"name_suffix": names.suffix(view.job.uid), "script": copy, "runtime_image": runtime or None}
+        )
     return Decision(
         status.model_copy(update={"start_time": status.start_time or stamp(view.now), "resolved": resolved})
     )

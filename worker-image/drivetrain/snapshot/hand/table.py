@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from drivetrain.snapshot.hand.survey import Base, Range, Run, Survey
+from drivetrain_api.older_python import UTC
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

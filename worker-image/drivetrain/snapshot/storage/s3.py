@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -30,6 +30,7 @@ from drivetrain.snapshot.errors import Exists, Missing, StorageError
 from drivetrain.snapshot.storage import Chunks
 from drivetrain.snapshot.storage.http import Answer, Http
 from drivetrain.snapshot.storage.said import Said
+from drivetrain_api.older_python import UTC
 
 _KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _MOST_DELETED: Final = 100
