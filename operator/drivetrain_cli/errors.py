@@ -3,7 +3,8 @@
 CliError                 base: `code` becomes the exit code
 ├── UsageError           2   an argument cannot work; the message names its flag
 ├── NoCluster            3   no API server, or one without TrainingJobs
-└── JobNotFound          4   no job of this name
+├── JobNotFound          4   no job of this name
+└── TookTooLong          1   a wait was longer than --timeout; what was waited for goes on
 """
 
 from __future__ import annotations
@@ -47,3 +48,7 @@ class JobNotFound(CliError):
     """There is no job of this name."""
 
     code = Exit.NOT_FOUND
+
+
+class TookTooLong(CliError, TimeoutError):
+    """A wait was longer than it may be; what was waited for goes on all the same."""

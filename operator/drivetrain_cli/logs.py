@@ -9,13 +9,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from drivetrain_api.constants import ROLE_WORKER, WORKER_CONTAINER
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.follow import finished, follow, started, succeeded
-from drivetrain_cli.lines import merged, shown
+from drivetrain_cli.lines import Line, merged, shown
 from drivetrain_cli.reasons import failures, state
 from drivetrain_cli.stale import Doubts, differences
 from drivetrain_operator.kube.errors import ApiError, NotFound
@@ -73,8 +74,21 @@ async def print_followed(cluster: Cluster, name: str, *, tail: int | None = None
     return Exit.OK if succeeded(job) else Exit.FAILED
 
 
-async def _print_once(cluster: Cluster, job: Object, tail: int | None, *, pods: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What workers have printed so far."""
+
+    lines: list[Line]
+    missed: list[str]
+    """Pods whose log was refused, and why."""
+    any: bool
+    """Whether some pod has a log, empty as it may be."""
+
+
+async def collected(cluster: Cluster, job: Object, tail: int | None) -> Collected:
+    """The logs of the pods that are there, as one in the order of time. Raises KubeError if none can be asked for."""
     found: dict[str, list[tuple[str, str]]] = {}
+    missed: list[str] = []
     for pod in await cluster.pods(job, ROLE_WORKER):
         name = pod["metadata"]["name"]
         try:
@@ -82,10 +96,17 @@ async def _print_once(cluster: Cluster, job: Object, tail: int | None, *, pods: 
                 log = cluster.log(name, WORKER_CONTAINER, follow=False, tail=tail)
                 found[name] = [entry async for entry in log]
         except (NotFound, ApiError) as error:
-            print(f"-- no log of {name}: {error}", file=sys.stderr)
-    for line in merged(found):
+            missed.append(f"no log of {name}: {error}")
+    return Collected(merged(found), missed, bool(found))
+
+
+async def _print_once(cluster: Cluster, job: Object, tail: int | None, *, pods: bool) -> None:
+    found = await collected(cluster, job, tail)
+    for text in found.missed:
+        print(f"-- {text}", file=sys.stderr)
+    for line in found.lines:
         print(shown(line.pod, line.text, pods=pods))
-    if found:
+    if found.any:
         return
     kept = failures(job)
     if not kept:

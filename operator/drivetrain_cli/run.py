@@ -23,7 +23,7 @@ from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import Exit, NoCluster, UsageError
 from drivetrain_cli.invocation import command
 from drivetrain_cli.logs import print_followed
-from drivetrain_cli.pack import Wish, default_name, objects, read
+from drivetrain_cli.pack import Code, Wish, default_name, objects, read
 from drivetrain_cli.pack.flags import add_training, training_of
 from drivetrain_cli.pack.requirements import Requirements, checked
 from drivetrain_cli.pack.sources import read_module
@@ -86,11 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
     return asyncio.run(_run(arguments, wish))
 
 
-def wished(arguments: argparse.Namespace) -> Wish:
-    """The job that these flags describe. Raises UsageError."""
+def wished(arguments: argparse.Namespace, code: Code | None = None) -> Wish:
+    """The job that these flags describe; `code` where it is not on this disk, and has the program's name only. Raises
+    UsageError."""
     suffix = "".join(random.choices(_ALPHABET, k=5))
     program = arguments.program
-    if arguments.module:
+    if code is not None:
+        named = Path(program)
+    elif arguments.module:
         code, named = read_module(program, Path.cwd(), arguments.folder), Path(program.rpartition(".")[2])
     else:
         code, named = read(Path(program), arguments.folder), Path(program).resolve()
@@ -117,7 +120,7 @@ def wished(arguments: argparse.Namespace) -> Wish:
 async def _run(arguments: argparse.Namespace, wish: Wish) -> int:
     async with connect(which.where(arguments), start=True) as cluster:
         await cluster.knows_jobs()
-        await _create(cluster, wish)
+        await create(cluster, wish)
         print(f"TrainingJob {cluster.namespace}/{wish.name} created on {cluster.name}", file=sys.stderr, flush=True)
         if arguments.detach:
             print(f"Follow it: {command()} logs -f {wish.name}", file=sys.stderr)
@@ -125,8 +128,8 @@ async def _run(arguments: argparse.Namespace, wish: Wish) -> int:
         return await _followed(cluster, wish.name)
 
 
-async def _create(cluster: Cluster, wish: Wish) -> None:
-    """ConfigMap, then job; the ConfigMap goes when the job goes."""
+async def create(cluster: Cluster, wish: Wish) -> None:
+    """ConfigMap, then job; the ConfigMap goes when the job goes. Raises UsageError, NoCluster, KubeError."""
     config_map, job = objects(wish, cluster.namespace)
     await make_claims(cluster, job)
     created: Object = {}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from drivetrain_cli import where as which
 from drivetrain_cli.attendance import attended
-from drivetrain_cli.cluster import connect
+from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import Exit
 from drivetrain_cli.reasons import explain
 from drivetrain_operator.kube.errors import Forbidden
@@ -31,7 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
 async def _run(arguments: argparse.Namespace) -> int:
     async with connect(which.where(arguments)) as cluster:
         job = await cluster.job(arguments.job)
-        absent = asyncio.create_task(attended(cluster, job))
+        for line in await reasons_of(cluster, job):
+            print(line)
+        return Exit.FAILED if (job.get("status") or {}).get("phase") == "Failed" else Exit.OK
+
+
+async def reasons_of(cluster: Cluster, job: Object) -> list[str]:
+    """The answer, line by line. Raises KubeError."""
+    absent = asyncio.create_task(attended(cluster, job))
+    try:
         pods = await cluster.pods(job)
         try:
             events = await cluster.events({job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)})
@@ -42,6 +50,6 @@ async def _run(arguments: argparse.Namespace) -> int:
             nodes = (await cluster.client.list(NODES)).items
         except Forbidden:
             pass  # users of one namespace may not see nodes
-        for line in explain(job, pods, events, nodes, datetime.now(UTC), absent=await absent):
-            print(line)
-        return Exit.FAILED if (job.get("status") or {}).get("phase") == "Failed" else Exit.OK
+        return explain(job, pods, events, nodes, datetime.now(UTC), absent=await absent)
+    finally:
+        absent.cancel()

@@ -10,7 +10,7 @@ from typing import Final
 
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import Cluster, connect
-from drivetrain_cli.errors import CliError, Exit, JobNotFound
+from drivetrain_cli.errors import CliError, Exit, JobNotFound, TookTooLong
 from drivetrain_cli.life import patience
 from drivetrain_cli.life.outlook import deleted
 from drivetrain_operator.kube.errors import Conflict
@@ -64,9 +64,9 @@ async def delete(cluster: Cluster, job: Object) -> None:
 
 
 async def until_gone(cluster: Cluster, jobs: list[Object], seconds: float) -> None:
-    """Until no pod of them is left. Raises CliError that names those that are."""
+    """Until no pod of them is left. Raises TookTooLong that names those that are."""
     deadline = time.monotonic() + seconds
     while left := [str(pod["metadata"]["name"]) for job in jobs for pod in await cluster.pods(job)]:
         if time.monotonic() > deadline:
-            raise CliError(f"after {seconds:g} s (--timeout) pods are left: {', '.join(left)}")
+            raise TookTooLong(f"after {seconds:g} s (--timeout) pods are left: {', '.join(left)}")
         await asyncio.sleep(_LOOK_SECONDS)

@@ -51,7 +51,7 @@ def _facts(job: Json) -> list[str]:
     if (restored := (progress.get("snapshots") or {}).get("restoredStep")) is not None:
         lines.append(f"It went on from step {restored} of them when nobody had its state.")
     used = status.get("budget") or {}
-    if used.get("summary"):
+    if used.get("used"):
         lines.append(f"Incidents that count against recovery.maxRestarts: {used['summary']}.")
     return lines
 

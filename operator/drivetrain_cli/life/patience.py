@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from drivetrain_cli.cluster import Cluster
-from drivetrain_cli.errors import CliError, UsageError
+from drivetrain_cli.errors import TookTooLong, UsageError
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.resources import Object
@@ -50,12 +50,12 @@ async def patient_job(cluster: Cluster, name: str, seconds: float = _AWAY_SECOND
 
 
 async def until(cluster: Cluster, name: str, holds: Callable[[Object], bool], seconds: float, what: str) -> Object:
-    """The job, once `holds` is true of it. Raises CliError that names `what` and --timeout; JobNotFound, KubeError."""
+    """The job, once `holds` is true of it. Raises TookTooLong that names `what` and --timeout; JobNotFound, KubeError."""
     deadline = time.monotonic() + seconds
     while True:
         job = await patient_job(cluster, name, max(0.0, deadline - time.monotonic()))
         if holds(job):
             return job
         if time.monotonic() > deadline:
-            raise CliError(f"{name}: {what} takes longer than {seconds:g} s (--timeout); it goes on all the same")
+            raise TookTooLong(f"{name}: {what} takes longer than {seconds:g} s (--timeout); it goes on all the same")
         await asyncio.sleep(_LOOK_SECONDS)

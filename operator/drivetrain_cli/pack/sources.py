@@ -54,6 +54,13 @@ def read(target: Path, folder: Path | None = None) -> Code:
     return _bounded(Code(_gathered([target], target.parent), script=target.name))
 
 
+def read_text(name: str, text: str, root: Path) -> Code:
+    """A script that is on no disk, with what it imports from `root`. Raises UsageError."""
+    content = text.encode()
+    files = {name: content, **_gathered(_found(Path(name), content, root), root)}
+    return _bounded(Code(files, script=name))
+
+
 def read_module(name: str, root: Path, folder: Path | None = None) -> Code:
     """The module that `python -m` finds in `root`, with what it imports from there. Raises UsageError."""
     root = folder or root
@@ -76,14 +83,21 @@ def _gathered(waiting: list[Path], root: Path) -> dict[str, bytes]:
         if name in files:
             continue
         files[name] = _content(path)
-        for module in sorted(_imported(path, files[name])) if path.suffix == ".py" else ():
-            top = module.partition(".")[0]
-            # As Python looks for them: a package comes before a module.
-            if _is_package(root, module):
-                waiting.extend(_walk(root / top))
-            elif (root / f"{top}.py").is_file():
-                waiting.append(root / f"{top}.py")
+        waiting.extend(_found(path, files[name], root) if path.suffix == ".py" else ())
     return files
+
+
+def _found(path: Path, content: bytes, root: Path) -> list[Path]:
+    """Files in `root` that a module imports."""
+    found: list[Path] = []
+    for module in sorted(_imported(path, content)):
+        top = module.partition(".")[0]
+        # As Python looks for them: a package comes before a module.
+        if _is_package(root, module):
+            found.extend(_walk(root / top))
+        elif (root / f"{top}.py").is_file():
+            found.append(root / f"{top}.py")
+    return found
 
 
 def _is_package(root: Path, module: str) -> bool:
