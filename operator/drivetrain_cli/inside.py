@@ -32,18 +32,27 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
-async def result_of(cluster: Cluster, job: Object, make: Callable[[Object | None], Object], show: Show = _print) -> int:
+async def result_of(
+    cluster: Cluster,
+    job: Object,
+    make: Callable[[Object | None], Object],
+    show: Show = _print,
+    *,
+    signals: bool = True,
+) -> int:
     """Exit code of the pod that `make(a worker's pod, or None)` describes; `show` gets the lines of its log.
 
     Raises CliError, KubeError."""
-    async with standing(cluster, job, make) as made:
+    async with standing(cluster, job, make, signals=signals) as made:
         return await _outcome(cluster, made, show)
 
 
 @contextlib.asynccontextmanager
-async def standing(cluster: Cluster, job: Object, make: Callable[[Object | None], Object]) -> AsyncIterator[Object]:
+async def standing(
+    cluster: Cluster, job: Object, make: Callable[[Object | None], Object], *, signals: bool = True
+) -> AsyncIterator[Object]:
     """A pod that `make(a worker's pod, or None)` describes and whose container has started; deleted at the end, after
-    Ctrl-C too. Raises CliError, KubeError."""
+    Ctrl-C too. Without `signals` they are somebody else's, who cancels us. Raises CliError, KubeError."""
     await _sweep(cluster, job)
     workers = await cluster.pods(job, ROLE_WORKER)
     running = [each for each in workers if (each.get("status") or {}).get("phase") == "Running"]
@@ -52,7 +61,7 @@ async def standing(cluster: Cluster, job: Object, make: Callable[[Object | None]
         made = await cluster.client.create(PODS, make(like), cluster.namespace)
     except (Forbidden, Invalid) as error:
         raise CliError(f"the storage is seen by a pod only, which cannot be made: {error}") from error
-    with _ended_by_signals():
+    with _ended_by_signals() if signals else contextlib.nullcontext():
         try:
             await _start(cluster, str(made["metadata"]["name"]))
             yield made

@@ -13,7 +13,7 @@ from drivetrain_cli.errors import TookTooLong as WaitTimeout
 from drivetrain_client.asynchronous import AsyncClient
 from drivetrain_client.client import Client
 from drivetrain_client.errors import JobFailed
-from drivetrain_client.job import Event, Job, LogLine
+from drivetrain_client.job import Event, Job, LogLine, Result
 
 __all__ = [
     "AsyncClient",
@@ -25,6 +25,7 @@ __all__ = [
     "JobNotFound",
     "LogLine",
     "NoCluster",
+    "Result",
     "UsageError",
     "WaitTimeout",
 ]

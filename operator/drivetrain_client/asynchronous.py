@@ -27,15 +27,19 @@ from drivetrain_cli.errors import TookTooLong as WaitTimeout
 from drivetrain_cli.follow import finished, follow
 from drivetrain_cli.life import delete, events, page, patience, rest, scale
 from drivetrain_cli.plane import default_state
+from drivetrain_cli.results.command import check_path, opened
+from drivetrain_cli.results.fetch import chosen, fetch
 from drivetrain_cli.run import create
 from drivetrain_client.errors import JobFailed, told
-from drivetrain_client.job import Event, Job, LogLine, event_of, job_of, kept_of, line_of
+from drivetrain_client.job import Event, Job, LogLine, Result, event_of, job_of, kept_of, line_of, result_of
 from drivetrain_client.submission import wish_of
 
 Name: TypeAlias = "str | Job"
 """Of a job; a Job stands for its name."""
 Jobs: TypeAlias = "list[Job]"
 Events: TypeAlias = "list[Event]"
+Results: TypeAlias = "list[Result]"
+Paths: TypeAlias = "list[Path]"
 DAY: Final = 86400.0
 _LOOK_SECONDS: Final = 1.0
 
@@ -198,6 +202,29 @@ class AsyncClient:
         async with self._use() as cluster:
             found = await cluster.job(_name(job))
             return [event_of(each) for each in events.about(found, await cluster.all_events())]
+
+    async def results(self, job: Name) -> Results:
+        """Files in the job's storage (spec.storage), while it runs or after it has ended. Raises ClientError."""
+        async with (
+            self._use() as cluster,
+            opened(cluster, await cluster.job(_name(job)), None, signals=False) as source,
+        ):
+            return [result_of(each) for each in await source.entries()]
+
+    async def fetch(self, job: Name, path: str = "", to: str | Path = ".") -> Paths:
+        """Bring a file of the job's storage, a folder, or all of it, to this machine, as `drivetrain get JOB:PATH TO`;
+        where they are now. Raises UsageError with the nearest names, ClientError."""
+        name, target = path.strip("/"), Path(to)
+        check_path(path)
+        async with (
+            self._use() as cluster,
+            opened(cluster, await cluster.job(_name(job)), name, signals=False) as source,
+        ):
+            into = str(to).endswith("/")
+            wishes = chosen(await source.entries(), name, target, job=_name(job), into=into)
+            for wish in wishes:
+                await fetch(source, wish, lambda entry, size: None)
+            return [wish.target for wish in wishes]
 
     async def scale(self, job: Name, workers: int) -> Job:
         """Change the number of workers. Raises UsageError that names the bound which this breaks."""

@@ -139,6 +139,8 @@ class Client:
     wait = blocking(AsyncClient.wait)
     logs = iterating(AsyncClient.logs)
     events = blocking(AsyncClient.events)
+    results = blocking(AsyncClient.results)
+    fetch = blocking(AsyncClient.fetch)
     scale = blocking(AsyncClient.scale)
     suspend = blocking(AsyncClient.suspend)
     resume = blocking(AsyncClient.resume)

@@ -1,15 +1,16 @@
-"""PURE: a job, an event and a line of a log, as Python has them."""
+"""PURE: a job, an event, a file of its storage and a line of its log, as Python has them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from drivetrain_cli.cluster import event_time
 from drivetrain_cli.lines import Line, shown
 from drivetrain_cli.reasons import state
+from drivetrain_cli.results.source import Entry
 from drivetrain_cli.table import parsed
 
 Json = dict[str, Any]
@@ -102,6 +103,23 @@ def event_of(found: Json) -> Event:
         message=found.get("message") or "",
         count=int((found.get("series") or {}).get("count") or found.get("count") or 1),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A file in a job's storage."""
+
+    name: str
+    """Its path there."""
+    size: int
+    """Bytes."""
+    written: datetime
+    """By the storage's clock."""
+
+
+def result_of(entry: Entry) -> Result:
+    """From what the storage's reader says."""
+    return Result(entry.name, entry.size, datetime.fromtimestamp(entry.time, UTC))
 
 
 @dataclass(frozen=True, slots=True)

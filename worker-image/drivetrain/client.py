@@ -17,6 +17,7 @@ try:
         JobNotFound,
         LogLine,
         NoCluster,
+        Result,
         UsageError,
         WaitTimeout,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "JobNotFound",
     "LogLine",
     "NoCluster",
+    "Result",
     "UsageError",
     "WaitTimeout",
 ]

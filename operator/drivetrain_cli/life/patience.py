@@ -50,7 +50,7 @@ async def patient_job(cluster: Cluster, name: str, seconds: float = _AWAY_SECOND
 
 
 async def until(cluster: Cluster, name: str, holds: Callable[[Object], bool], seconds: float, what: str) -> Object:
-    """The job, once `holds` is true of it. Raises TookTooLong that names `what` and --timeout; JobNotFound, KubeError."""
+    """The job, once `holds` is true of it. Raises TookTooLong that names `what`; JobNotFound, KubeError."""
     deadline = time.monotonic() + seconds
     while True:
         job = await patient_job(cluster, name, max(0.0, deadline - time.monotonic()))

@@ -46,18 +46,23 @@ def run(arguments: argparse.Namespace) -> int:
     job, colon, path = arguments.source.partition(":")
     if not colon or not job:
         raise UsageError(f"want JOB:PATH, such as {arguments.source or 'lm'}:model.pt; {arguments.source}: lists all")
-    if any(part in (".", "..") for part in path.split("/")):
-        raise UsageError(f"{path}: a path in the job's storage has no . or .. in it")
+    check_path(path)
     lists = arguments.list or (not path.strip("/") and arguments.to is None)
     if lists and arguments.to is not None:
         raise UsageError("--list: brings nothing, so it has no use for a place to bring it to")
     return asyncio.run(_run(arguments, job, path, lists))
 
 
+def check_path(path: str) -> None:
+    """Raises UsageError."""
+    if any(part in (".", "..") for part in path.split("/")):
+        raise UsageError(f"{path}: a path in the job's storage has no . or .. in it")
+
+
 async def _run(arguments: argparse.Namespace, name: str, path: str, lists: bool) -> int:
     async with connect(which.where(arguments)) as cluster:
         job = await cluster.job(name)
-        async with _source(cluster, job, None if lists else path.strip("/")) as source:
+        async with opened(cluster, job, None if lists else path.strip("/")) as source:
             if lists:
                 print(_listed(await source.entries(), path.strip("/"), source, arguments.output))
             else:
@@ -75,11 +80,12 @@ async def _bring(source: Source, job: str, path: str, to: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _source(cluster: Cluster, job: Object, wanted: str | None) -> AsyncIterator[Source]:
-    """`wanted`: what will be read of it; None: nothing."""
+async def opened(cluster: Cluster, job: Object, wanted: str | None, *, signals: bool = True) -> AsyncIterator[Source]:
+    """The job's storage. `wanted`: what will be read of it; None: nothing. `signals`: Ctrl-C is ours to take. Raises
+    CliError, KubeError."""
     place, suffix = place_of(job), "".join(random.choices(_ALPHABET, k=5))
     if cluster.name != EMBEDDED:
-        async with standing(cluster, job, lambda worker: pod(job, worker, suffix)) as made:
+        async with standing(cluster, job, lambda worker: pod(job, worker, suffix), signals=signals) as made:
             yield Remote(cluster, made, asked(place), place.url or place.folder)
         return
     with tempfile.TemporaryDirectory(prefix="drivetrain-get-") as folder:
@@ -88,7 +94,9 @@ async def _source(cluster: Cluster, job: Object, wanted: str | None) -> AsyncIte
         if place.url is not None:
             # Not the bare path: that is below a mount of the pod's, and would be taken for the pod's.
             question = told(place, ["list"] if wanted is None else ["bring", f"to:{folder}", wanted])
-        code = await result_of(cluster, job, lambda worker: pod(job, worker, suffix, question), lines.append)
+        code = await result_of(
+            cluster, job, lambda worker: pod(job, worker, suffix, question), lines.append, signals=signals
+        )
         if code:
             raise CliError(f"{place.url or place.folder}: {lines[-1] if lines else 'its reader says nothing'}")
         if place.url is None:

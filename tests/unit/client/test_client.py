@@ -184,7 +184,7 @@ def test_a_wait_sees_changes_and_the_end(api: Served, client: Client) -> None:
 
     def change(now: Job) -> None:
         seen.append(now.phase)
-        following = {"Pending": RUNNING, "Running": DONE}
+        following: dict[str, dict[str, Any]] = {"Pending": RUNNING, "Running": DONE}
         if now.phase in following:
             api.say("lm", following[now.phase])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -20,6 +21,7 @@ from drivetrain_api.resolve import to_runtime
 from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_cli.main import make_parser
+from harness.served import obeyed, served
 
 ROOT: Final = Path(__file__).parents[3]
 PAGES: Final = [
@@ -104,15 +106,19 @@ def test_python_runs(block: Block, tmp_path: Path) -> None:
         "DRIVETRAIN_SPEC": to_runtime(spec).model_dump_json(exclude_none=True),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    with contextlib.ExitStack() as stack:
+        if "drivetrain.client" in block.text:
+            environment["KUBECONFIG"] = str(tmp_path / "kubeconfig")
+            stack.enter_context(obeyed(stack.enter_context(served(tmp_path))))
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
     assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 
