@@ -22,6 +22,8 @@ from drivetrain_operator.kube.resources import PODS, Object
 _LOOK_SECONDS: Final = 0.3
 START_SECONDS: Final = 300.0
 """An image has to be pulled."""
+_MOUNT_SECONDS: Final = 10.0
+"""A pod that still does not start then may have a volume that cannot be mounted, which only events tell."""
 _DELETE_SECONDS: Final = 10.0
 
 
@@ -108,12 +110,20 @@ async def _start(cluster: Cluster, name: str) -> None:
         if started(pod) or (pod.get("status") or {}).get("phase") == "Failed":
             return
         held = _held_up_by(pod)
+        if not held and time.monotonic() > until - START_SECONDS + _MOUNT_SECONDS:
+            held = await _warned(cluster, pod)
         if time.monotonic() > until:
             raise CliError(f"pod {name} has not started in {START_SECONDS:.0f} s: {held or 'nobody says why'}")
         if held and held != said:
             print(f"-- pod {name}: {held}", file=sys.stderr, flush=True)
             said = held
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _warned(cluster: Cluster, pod: Object) -> str:
+    """What events say of a pod that its status says nothing of: a volume that cannot be mounted."""
+    found = [each for each in await cluster.events({pod["metadata"]["uid"]}) if each.get("type") == "Warning"]
+    return f"{found[-1].get('reason')}: {found[-1].get('message')}" if found else ""
 
 
 def _held_up_by(pod: Object) -> str:
