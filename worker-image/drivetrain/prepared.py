@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -27,14 +27,17 @@ from drivetrain.only_update import OnlyUpdate
 from drivetrain.optim.closures import refuse_closures
 from drivetrain.optim.named import named_optimizer, optimizer_arguments, refuse_momentum, refuse_sparse
 from drivetrain.optim.rate import RateFactor
+from drivetrain.optim.several import Several
 from drivetrain.parallel.agreement import Reduced
+from drivetrain.parallel.groups import telling_of_groups
 from drivetrain.parallel.hooked import OnGradients
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.step import TrainingStep
 from drivetrain.parallel.strategy import Strategy
+from drivetrain.phased import Phased, Phases
 from drivetrain.position import StepResult
 from drivetrain.precision import Precision
-from drivetrain.schedule import Schedule
+from drivetrain.schedule import Schedule, Together
 from drivetrain.settings import Settings
 from drivetrain.state import Piece, TrainingState
 from drivetrain.subject import Subject
@@ -65,7 +68,11 @@ class Prepared:
     @classmethod
     def of(cls, settings: Settings, given: Given, passes: Passes) -> Prepared:
         """`passes` of an iterable dataset, as far as they are known. Raises `UsageError`."""
-        model, training, named = given.model, settings.training, settings.training.optimizer
+        model, training, named = given.modules(), settings.training, settings.training.optimizer
+        if named is not None and isinstance(given.optimizer, Mapping) and len(given.optimizer) > 1:
+            raise UsageError(
+                "training.optimizer takes the place of one optimizer, and this script's prepare has several"
+            )
         refuse_odd(model)
         read = given.source(training.seed, settings.batch, passes)
         length = read.passes if isinstance(read, MapSource) else PassLength(None, settings.batch)
@@ -75,14 +82,18 @@ class Prepared:
         device = claim()
         if device is not None:
             model, source = model.to(device), Placed(source, device)
-        made = given.optimizer(model.parameters()) if named is None else named_optimizer(named, model.parameters())
+        made = given.optimizers(model) if named is None else named_optimizer(named, model.parameters())
         refuse_closures(made)
         precision = Precision(training.precision.compute, next(model.parameters()).device)
-        schedulers = {"": given.scheduler(made)} if given.scheduler is not None else {}
-        schedule = Schedule.of(schedulers, given.schedule, length)
+        if precision.scaler is not None and isinstance(made, Several):
+            raise UsageError(
+                "training.precision.compute: fp16 scales one loss, and there are several optimizers; use bf16"
+            )
+        places = made.places if isinstance(made, Several) else {}
+        schedule = Schedule.of(given.schedulers(made), given.schedule, length, places)
         state = State(model, made, schedule, precision.scaler)
         update = Update(state, training.clip_norm, RateFactor.of(training.learning_rate, settings.batch))
-        strategy = Strategy(model, source, training, precision, made, settings.replicas)
+        strategy = Strategy(model, source, training, precision, made, settings.replicas, talks=given.process_group)
         update.beside = strategy.copies
         update.sparse = lambda: strategy.layout.sparse
         if training.compression is not None and training.compression.method == "topk":
@@ -99,8 +110,8 @@ class Prepared:
         training.register(Piece("model", self.model, attempt=strategy.buffers))
         training.register(Piece(_TRAINED, strategy.trained))  # before the optimizer, to which it may add groups
         training.register(Piece("optimizer", state.optimizer))
-        if (scheduler := self.scheduler) is not None:
-            training.register(Piece("scheduler", scheduler))
+        if schedulers := state.schedule.schedulers:
+            training.register(Piece("scheduler", schedulers[""] if "" in schedulers else Together(schedulers)))
         if state.loss_scale is not None:
             training.register(Piece(_LOSS_SCALE, state.loss_scale))
         for name, stateful in strategy.exchange.states.items():
@@ -109,8 +120,9 @@ class Prepared:
 
     @property
     def scheduler(self) -> Any:
-        """The script's; None if it has none."""
-        return next(iter(self.update.state.schedule.schedulers.values()), None)
+        """The script's, or several by name; None if it has none."""
+        found = self.update.state.schedule.schedulers
+        return found.get("", found) or None
 
     def skipping(
         self, step: int, transport: Transport | None, change_pending: bool
@@ -128,10 +140,13 @@ class Prepared:
         return update, float(flag) > 0
 
     def attempt(
-        self, transport: Transport | None, step: int, forward: Forward, change_pending: bool
+        self, transport: Transport | None, step: int, forward: Forward | Phases, change_pending: bool
     ) -> tuple[Callable[[], StepResult], bool]:
         """One step: the update that it comes to, and whether a membership change is due. Raises what is to be undone by
         `training_step.restore`."""
+        if isinstance(forward, Mapping):
+            record, reduced = self._phased.attempt(transport, step, forward, change_pending)
+            return partial(self._updated, record, reduced), reduced.change_pending
         reduced = self.training_step.attempt(transport, step, forward, change_pending, self.update.needs_norm)
         record = self.update.record(step, reduced.norm, self.strategy.buffers.outcome)
         if not record.skipped:
@@ -160,9 +175,22 @@ class Prepared:
             raise UsageError(f"run.on_gradients: cannot be used with {why}")
         self.training_step.hooked.functions = functions
 
+    def of_step(self, forward: Forward | Phases) -> Forward | Phases:
+        """What `run.step` was given, as a step calls it. Raises `UsageError`."""
+        if not isinstance(forward, Mapping):
+            self.strategy.phases = ()
+            return self.computing(forward)
+        self._phased.refuse(forward, self.settings.training)
+        self.strategy.phases = tuple(forward)
+        return {name: self.computing(each) for name, each in forward.items()}
+
+    @property
+    def _phased(self) -> Phased:
+        return Phased(self.training_step, self.strategy, self.update, self.only_update)
+
     def computing(self, forward: Forward) -> Forward:
-        """The script's function, as a step calls it."""
-        return self.strategy.division.of_script(self.precision.computing(forward))
+        """The script's function, as it is called."""
+        return self.strategy.division.of_script(self.precision.computing(telling_of_groups(forward)))
 
     def whole(self, parts: list[dict[str, Any]] | None) -> AbstractContextManager[None]:
         """All state is there meanwhile, made of the parts of all ranks; None: it is anyway."""

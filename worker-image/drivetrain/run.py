@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from drivetrain.ending import at_end_of_script
 from drivetrain.errors import UsageError
 from drivetrain.evaluation import Evaluation, Evaluator
 from drivetrain.exit import Exit
-from drivetrain.given import Given, MakeOptimizer, MakeScheduler
+from drivetrain.given import Given, MakeOptimizers, MakeSchedulers, Models
 from drivetrain.healing import Healing
 from drivetrain.identity import Kind
 from drivetrain.launch.rank_link import RankLink
@@ -36,6 +36,7 @@ from drivetrain.operation import Operations
 from drivetrain.parallel.hooked import OnGradients
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.rehearsal import rehearse
+from drivetrain.phased import Phases
 from drivetrain.position import StepResult
 from drivetrain.prepared import Prepared
 from drivetrain.results.folder import to_write
@@ -84,6 +85,8 @@ class Run:
         self._rehearsed = False
         self._batch: Batch | None = None
         """The last that the script got."""
+        self._groups = False
+        """Of torch.distributed: there is one in each step."""
         self._script_group: ScriptGroup | None = None
         self._exit = Exit(link.error if link is not None else lambda text: None)
         self._pid = os.getpid()
@@ -107,14 +110,15 @@ class Run:
     def prepare(
         self,
         *,
-        model: nn.Module,
-        optimizer: MakeOptimizer,
+        model: Models,
+        optimizer: MakeOptimizers,
         data: Dataset,
-        scheduler: MakeScheduler | None = None,
+        scheduler: MakeSchedulers | None = None,
         schedule: When | None = None,
         collate: Collate | None = None,
         sampler: Iterable[int] | None = None,
         drop_last: bool = False,
+        process_group: bool = False,
         resume: str | os.PathLike[str] | None = None,
     ) -> nn.Module:
         """Hand over what is trained; returns the model, on its device.
@@ -123,20 +127,25 @@ class Run:
         made; `training.optimizer` of the job takes the optimizer's place. The scheduler goes on with each update, or
         as `schedule` says: with each "pass" over the data, or when the "script" calls `run.scheduler.step(…)`, which is
         so for `ReduceLROnPlateau`.
+        Several models are given by name, and are a `ModuleDict` from there on; several optimizers by the name of the
+        model that each updates, which may be a module inside of the only model, and schedulers by that of theirs.
         `data` has samples by index (map-style), or is iterable and yields the same samples in the same order on every
         rank: see drivetrain/data/stream.py. `collate` makes a micro-batch of a list of samples. `sampler` yields
         indices of a pass, for all ranks (data/sampled.py); `drop_last` leaves out what a pass has beside whole batches,
         which else are filled from the next pass.
+        With `process_group` torch.distributed is initialised whenever `run.step` calls `forward`, for libraries that
+        use it if it is: see `run.process_group`.
         `resume` is a file that `run.save` wrote: it is loaded if it exists and no member of the job holds newer state.
         Raises `UsageError`.
         """
         if self._made is not None:
             raise UsageError("prepare was called already")
         operations = self._operations
-        given = Given(model, optimizer, data, scheduler, schedule, collate, sampler, drop_last)
+        given = Given(model, optimizer, data, scheduler, schedule, collate, sampler, drop_last, process_group)
         made = Prepared.of(self.settings, given, operations.position.passes)
         made.on_gradients(self._on_gradients)
         made.register(self._state)
+        self._groups = process_group
         strategy = made.strategy
         strategy.first = lambda: operations.position.first
         operations.subject = made.subject
@@ -228,6 +237,9 @@ class Run:
         transport = self._world.transport
         if transport is None and self._link is not None:
             raise UsageError("run.process_group: there is a group only inside the forward function of run.step")
+        return self._group_of(transport)
+
+    def _group_of(self, transport: Transport | None) -> torch.distributed.ProcessGroup:
         if self._script_group is None:
             from drivetrain.comm.script_group import ScriptGroup
 
@@ -241,8 +253,9 @@ class Run:
 
     @property
     def scheduler(self) -> Any:
-        """What `prepare`'s factory made, for `schedule="script"`: call its `step(…)` between operations, with the same
-        number on all ranks, such as the loss of `run.evaluate`. Raises `UsageError` if there is none."""
+        """What `prepare`'s factory made, or by name what several did, for `schedule="script"`: call its `step(…)`
+        between operations, with the same number on all ranks, such as the loss of `run.evaluate`. Raises `UsageError`
+        if there is none."""
         found = self._prepared().scheduler
         if found is None:
             raise UsageError("run.scheduler: prepare was given none: prepare(scheduler=...)")
@@ -285,21 +298,27 @@ class Run:
                 self._exit.loop_left()
                 raise
 
-    def step(self, batch: Batch, forward: Forward) -> StepResult:
+    def step(self, batch: Batch, forward: Forward | Phases) -> StepResult:
         """Train on one batch: forward, backward, exchange, clip, update; done once on all ranks, or not at all.
 
         `forward(model, shard)` gets this rank's part of the batch, on the model's device, and returns a scalar mean
         loss or `Loss`. It may be called several times for one step. Returns the loss over the whole global batch.
+
+        With several optimizers `forward` may be a dict, by name of an optimizer: phases of the step, one after the
+        other, each of which trains that optimizer's parameters alone, on the same samples, and sees what the ones
+        before have made of theirs. All of it is one step.
         """
         made = self._prepared()
-        forward = made.computing(forward)
+        forward = made.of_step(forward)
         self._exit.goes_on()
         if not self._rehearsed:
             self._rehearsed = True
             if isinstance(self._world, Elastic) and not self._world.member_or_called:
-                rehearse(
-                    batch, made.strategy, self.settings.expected_world, forward, list(self._state.scripts.values())
-                )
+                functions = list(forward.values()) if isinstance(forward, Mapping) else [forward]
+                registered = list(self._state.scripts.values())
+                if self._groups:
+                    self._group_of(None)
+                rehearse(batch, made.strategy, self.settings.expected_world, functions, registered)
         self._entering()
         number = batch.step
         last = self._operations.position.last
@@ -313,6 +332,8 @@ class Run:
         beside = self._snapshots.recorder.capture.beside if self._snapshots is not None else nullcontext
 
         def attempt(transport: Transport | None, change_pending: bool) -> tuple[Callable[[], StepResult], bool]:
+            if self._groups:
+                self._group_of(transport)
             with beside():
                 return made.attempt(transport, number, forward, change_pending)
 
@@ -393,6 +414,8 @@ class Run:
 
         def contribute() -> list[float]:
             transport = self._world.transport
+            if self._groups and self._script_group is not None:
+                self._script_group.destroy()  # ranks call forward for pieces of their own: none may wait for others
             with made.training_step.evaluating(transport, self._operations.live_ranks) as seat:
                 return evaluator.run(seat, transport.interrupt.check if transport else lambda: None)
 
@@ -438,6 +461,8 @@ class Run:
         self._shown.show()
         self._shown.count()
         self._made.only_update.end()
+        if self._script_group is not None:
+            self._script_group.destroy()
         sys.stdout.flush()
         self._shown.end(_FLUSH_SECONDS)
         self._world.linger(self._lingering)

@@ -80,7 +80,7 @@ def _advance(optimizer: torch.optim.Optimizer, record: Record) -> None:
         if parameter.grad is not gradient:
             parameter.grad = gradient
     _multiply([each for each in record.gradients if each is not None], record.factor)
-    with _scaled(optimizer, record.rate):
+    with scaled(optimizer, record.rate):
         optimizer.step()
 
 
@@ -95,7 +95,7 @@ def _multiply(gradients: Sequence[torch.Tensor], factor: float) -> None:
 
 
 @contextlib.contextmanager
-def _scaled(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+def scaled(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
     """Multiply the learning rates by `factor` for a while. A schedule and a saved state see them without it."""
     groups = optimizer.param_groups if factor != 1.0 else []
     rates = [group["lr"] for group in groups]

@@ -133,6 +133,17 @@ def test_a_function_of_gradients_returns_numbers_by_name(result: Any) -> None:
         run.step(next(iter(run.batches())), cross_entropy)
 
 
+def test_a_script_without_a_group_is_told_how_to_get_one() -> None:
+    run = prepared()
+
+    def forward(model: nn.Module, shard: Any) -> torch.Tensor:
+        torch.distributed.all_reduce(torch.ones(1))
+        return cross_entropy(model, shard)
+
+    with pytest.raises(UsageError, match=r"prepare\(process_group=True\)"):
+        run.step(next(iter(run.batches())), forward)
+
+
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from unit.runtime.led import Death, Leader
-from unit.runtime.together import Worlds, together
-from unit.runtime.user_scripts import SCRIPTS
-from unit.runtime.users import Seen, as_ranks, gone_back, led
+from unit.runtime.together import Pipe, Worlds, together
+from unit.runtime.training import Numbers
+from unit.runtime.user_scripts import SCRIPTS, Net, adamw, cross_entropy
+from unit.runtime.users import Seen, as_ranks, gone_back, led, run_of
 
 BACK = (5, 13)
 DEATHS = (Death(2, "bucket", 1), Death(4, "reduced", 0), Death(6, "committed", 1), Death(9, "gathering", 0))
@@ -56,3 +59,29 @@ def test_deaths_change_no_bit(name: str) -> None:
 def test_a_script_goes_on_from_its_snapshots(name: str, tmp_path: Path) -> None:
     (found,) = together(gone_back, 1, name, tmp_path, BACK)
     assert found == {step: [] for step in BACK}
+
+
+def fails_on_one(pipe: Pipe) -> str:
+    """A forward function that talks to the other rank's, which has raised an error."""
+    run = run_of(SCRIPTS["a metric of all ranks"])
+    run.prepare(model=Net(), optimizer=adamw, data=Numbers(), process_group=True)
+
+    def forward(model: nn.Module, shard: Any) -> torch.Tensor:
+        if run.rank == 1 and run.step_number == 3:
+            raise ValueError("of the script")
+        torch.distributed.all_reduce(torch.ones(1))
+        return cross_entropy(model, shard)
+
+    try:
+        for batch in run.batches():
+            run.step(batch, forward)
+    except Exception as error:  # noqa: BLE001  Whatever it is, the test looks at it.
+        run._world.close()
+        return f"{type(error).__name__} in step {run.step_number}"
+    return "through"
+
+
+def test_nobody_waits_for_a_rank_whose_forward_has_failed() -> None:
+    found = together(fails_on_one, 2)
+    assert found[1] == "ValueError in step 3"
+    assert found[0].endswith("in step 3")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import WeightedRandomSampler
@@ -211,7 +212,158 @@ class Cast(nn.Module):
         return x.to(self.dtype)
 
 
+# --- several models and optimizers ------------------------------------------------------------------------------------
+
+
+class Generator(nn.Module):
+    """Counts its calls, of which there are some in each phase of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 12))
+        self.seen: torch.Tensor
+        self.register_buffer("seen", torch.tensor(0.0))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1.0
+        out: torch.Tensor = self.layers(z)
+        return out
+
+
+def discriminator() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
+
+
+def adversaries() -> dict[str, nn.Module]:
+    return {"generator": Generator(), "discriminator": discriminator()}
+
+
+def told_apart(models: Any, shard: Any) -> torch.Tensor:
+    """What a discriminator learns."""
+    real = shard[0]
+    fake = models["generator"](real[:, :4]).detach()
+    right, wrong = models["discriminator"](real), models["discriminator"](fake)
+    ones, zeros = torch.ones_like(right), torch.zeros_like(wrong)
+    return F.binary_cross_entropy_with_logits(right, ones) + F.binary_cross_entropy_with_logits(wrong, zeros)
+
+
+def fooled(models: Any, shard: Any) -> Any:
+    """What a generator learns."""
+    out = models["discriminator"](models["generator"](shard[0][:, :4]))
+    return {"loss": F.binary_cross_entropy_with_logits(out, torch.ones_like(out)), "fooled": (out > 0).float().mean()}
+
+
+ADVERSARIES: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "generator": lambda parameters: optim.Adam(parameters, 3e-3, betas=(0.5, 0.9), eps=1e-4),
+    "discriminator": lambda parameters: optim.SGD(parameters, 0.05, momentum=0.9),
+}
+
+
+def gan(run: Run) -> None:
+    run.prepare(model=adversaries(), optimizer=ADVERSARIES, data=Numbers())
+    for batch in run.batches():
+        run.step(batch, {"discriminator": told_apart, "generator": fooled})
+
+
+def one_of_three(run: Run) -> None:
+    """The generator learns in every third step, with a rate of its own that follows its own steps."""
+    run.prepare(
+        model=adversaries(),
+        optimizer=ADVERSARIES,
+        data=Numbers(),
+        scheduler={"generator": lambda found: optim.lr_scheduler.ExponentialLR(found, 0.5)},
+    )
+    for batch in run.batches():
+        phases = {"discriminator": told_apart} if batch.step % 3 else {"discriminator": told_apart, "generator": fooled}
+        run.step(batch, phases)
+
+
+def actor_and_critic(run: Run) -> None:
+    """Of one model, with one loss, and gradients that are clipped by value."""
+    model = nn.Module()
+    model.actor, model.critic = Net(), discriminator()
+
+    def forward(model: Any, shard: Any) -> torch.Tensor:
+        x, y, reward = shard
+        value = model.critic(x).squeeze(1)
+        gain = (reward - value).detach()
+        loss: torch.Tensor = (F.cross_entropy(model.actor(x), y, reduction="none") * gain).mean()
+        return loss + F.mse_loss(value, reward)
+
+    run.on_gradients(lambda model: nn.utils.clip_grad_value_(model.parameters(), 0.1))
+    run.prepare(
+        model=model,
+        optimizer={"actor": adamw, "critic": lambda parameters: optim.RMSprop(parameters, 1e-3)},
+        data=Numbers(),
+        scheduler={
+            "actor": lambda found: optim.lr_scheduler.StepLR(found, 1, 0.5),
+            "critic": lambda found: optim.lr_scheduler.StepLR(found, 1, 0.7),
+        },
+        schedule="pass",
+    )
+    for batch in run.batches():
+        run.step(batch, forward)
+
+
+def teacher_and_student(run: Run) -> None:
+    """The teacher is a moving average of the student."""
+    student, teacher = Net(), Net()
+    teacher.load_state_dict(student.state_dict())
+
+    @torch.no_grad()
+    def follow(result: Any) -> None:
+        for mine, each in zip(teacher.parameters(), student.parameters(), strict=True):
+            mine.lerp_(each, 0.1)
+
+    def forward(models: Any, shard: Any) -> torch.Tensor:
+        x, y, _ = shard
+        out = models["student"](x)
+        with torch.no_grad():
+            wanted = models["teacher"](x).softmax(1)
+        return F.cross_entropy(out, y) + F.cross_entropy(out, wanted)
+
+    run.prepare(model={"student": student, "teacher": teacher}, optimizer={"student": adamw}, data=Numbers())
+    run.on_update(follow)
+    for batch in run.batches():
+        run.step(batch, forward)
+
+
+# --- torch.distributed ------------------------------------------------------------------------------------------------
+
+
+def metric_of_all_ranks(run: Run) -> None:
+    """As torchmetrics do it: by torch.distributed, if it is there."""
+
+    def forward(model: nn.Module, shard: Any) -> Any:
+        x, y, _ = shard
+        logits = model(x)
+        assert dist.is_initialized()
+        assert (dist.get_rank(), dist.get_world_size()) == (run.rank, run.world_size)
+        seen = torch.stack([(logits.argmax(1) == y).sum().float(), torch.tensor(float(len(y)))])
+        dist.all_reduce(seen)
+        return {"loss": F.cross_entropy(logits, y), "accuracy": seen[0] / seen[1]}
+
+    def alone(model: nn.Module, shard: Any) -> torch.Tensor:
+        assert not dist.is_initialized()
+        return cross_entropy(model, shard)
+
+    run.prepare(model=Net(), optimizer=adamw, data=Numbers(), process_group=True)
+    for batch in run.batches():
+        run.step(batch, forward)
+        if batch.step % 5 == 4:
+            run.evaluate(Numbers(), alone, batch=50)
+
+
 SCRIPTS: dict[str, Script] = {
+    "a metric of all ranks": Script(metric_of_all_ranks),
+    "a GAN": Script(gan, {"clip_norm": 0.5}),
+    "a GAN, deterministic, in micro-batches": Script(
+        gan, {"deterministic": True, "virtual_shards": 4, "microbatches": 2, "clip_norm": 0.5}
+    ),
+    "one of two learns less often": Script(one_of_three, {"microbatches": 2}),
+    "actor and critic": Script(actor_and_critic),
+    "teacher and student": Script(teacher_and_student),
     "an output of Hugging Face": Script(hugging_face),
     "a tuple": Script(first_of_a_tuple, {"microbatches": 2}),
     "a dict with numbers": Script(numbers_beside_the_loss, {"microbatches": 3}),

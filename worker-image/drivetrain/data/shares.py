@@ -40,7 +40,7 @@ class Even:
         if self._alike and self.batch // world < self.microbatches:
             raise UsageError(
                 f"training.batch.global is {self.batch}: too small for {world} ranks with {self.microbatches} "
-                "micro-batches each, which training.parallel.zero 3, tensor and pipeline need"
+                "micro-batches each, which training.parallel.zero 3, tensor, pipeline and process_group need"
             )
         return [self._share(rank, self._positions(transport, step))]
 

@@ -101,6 +101,8 @@ class Buffers:
         """32 bits that tell these layers from others: all members must have the same."""
         self._kept: list[_Kept] = []
         self._statistics: list[_Kept] = []
+        self._earlier: list[_Kept] = []
+        """In a later phase of a step: as they were when earlier ones began, the latest first."""
         self._first: list[tuple[_Kept, _Value, bool]] | None = None
         """Of several shares: what the first one with samples made of the others."""
         self._had_samples = False
@@ -156,6 +158,16 @@ class Buffers:
 
     def begin(self) -> None:
         """A step begins: remember what it may change."""
+        self._earlier = []
+        self._remember()
+
+    def go_on(self) -> None:
+        """Another phase of the step begins, from what the one before has made of them. `restore` still goes back to
+        where the step began."""
+        self._earlier = [*self._statistics, *self._kept, *self._earlier]
+        self._remember()
+
+    def _remember(self) -> None:
         self._kept, self._statistics, self._first = [], [], None
         self._changed = None
         self.outcome = {}  # so that what forward assigns anew is not kept for a step longer
@@ -232,6 +244,10 @@ class Buffers:
     def restore(self) -> None:
         """Put all back to what they were when the step began."""
         self.put_back()
+        with torch.no_grad():
+            for each in self._earlier:
+                if each.is_changed():
+                    each.put_back()
         self._changed = None
         self.end()
 
@@ -246,7 +262,8 @@ class Buffers:
     def conclude(self) -> None:
         """The step is exchanged: `outcome` is what it did. It can still be restored."""
         self._changed = {id(each): each for each in (*self._statistics, *self._kept) if each.is_changed()}
-        self.outcome = {self._path(each): _became(each) for each in self._changed.values()}
+        earlier = (each for each in self._earlier if each.is_changed())
+        self.outcome = {self._path(each): _became(each) for each in (*earlier, *self._changed.values())}
 
     def end(self) -> None:
         """It counts. What is restored before the next `begin` must not roll it back."""
@@ -263,7 +280,7 @@ class Buffers:
                     self._looks[key] += 1
                     if self._looks[key] == _LOOKS and isinstance(each.tensor, torch.Tensor):
                         each.sample = _sample(each.tensor)
-        self._kept, self._statistics, self._first = [], [], None
+        self._kept, self._statistics, self._first, self._earlier = [], [], None, []
 
     # --- what all ranks make of them ----------------------------------------------------------------------------------
 

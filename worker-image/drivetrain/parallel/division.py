@@ -92,6 +92,10 @@ class Division:
         """The same on a rank that is idle. Raises `Interrupted`."""
         raise NotImplementedError
 
+    def trains(self, parameters: list[nn.Parameter] | None, phase: int) -> None:
+        """In this phase of a step backward makes gradients of these alone; None: of all."""
+        raise NotImplementedError
+
     def of_script(self, forward: Forward) -> Forward:
         """The script's function, which must not use what is elsewhere."""
         return forward
@@ -137,8 +141,11 @@ class Whole(Division):
             exchange.begin_microbatch(last=number == len(share.parts) - 1)
             loss = self._work.forward(forward, step, part, share.stream, number)
             exchange.end_forward()
-            loss.backward()
+            self._work.backward(loss)
             exchange.end_backward()
+
+    def trains(self, parameters: list[nn.Parameter] | None, phase: int) -> None:
+        self._work.inputs, self._work.phase = parameters, (phase,) if phase else ()
 
     def agree(
         self, reduced: Reduced, exchange: Exchange, used: Sequence[bool], change_pending: bool, *, needs_norm: bool

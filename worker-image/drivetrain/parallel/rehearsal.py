@@ -31,7 +31,7 @@ _TIMES: Final = 3
 _TEXT: Final = 300
 
 
-def _run(strategy: Strategy, world: int, forward: Forward) -> None:
+def _run(strategy: Strategy, world: int, forward: Sequence[Forward]) -> None:
     """Forward and backward of the largest micro-batch of the largest share."""
     share = strategy.shares.largest(max(1, world // strategy.division.row))
     with ExitStack() as after:
@@ -44,10 +44,17 @@ def _run(strategy: Strategy, world: int, forward: Forward) -> None:
                 parameter.grad = None
             samples = strategy.source.read(_STEP, share.parts[-1])
             rng.seed(strategy.training.seed, _STEP, 0, 0)
-            returned(forward(strategy.model, samples), 1, "forward:").value.backward()
+            for each in forward:
+                returned(each(strategy.model, samples), 1, "forward:").value.backward()
 
 
-def rehearse(batch: Batch, strategy: Strategy, world: int, forward: Forward, registered: Sequence[Stateful]) -> None:
+def rehearse(
+    batch: Batch,
+    strategy: Strategy,
+    world: int,
+    forward: Sequence[Forward],
+    registered: Sequence[Stateful],
+) -> None:
     """Warm up, before this process is a member of a job of `world` ranks. What is `registered` by the script is as
     before, too, if forward changes it. Says in one line if it failed."""
     batch.rehearsing = True

@@ -17,6 +17,7 @@ from torch.nn import Parameter
 from drivetrain import rng
 from drivetrain.closing import Closed
 from drivetrain.comm.transport import Transport
+from drivetrain.data.shares import Share
 from drivetrain.parallel.agreement import Reduced
 from drivetrain.parallel.division import Place, Seat
 from drivetrain.parallel.hooked import Hooked
@@ -38,29 +39,28 @@ class TrainingStep:
         """What the script does to gradients."""
         self.bytes_of_step = 0
         """Payload that the last step brought to this rank."""
+        self._place = Place(None)
+        self._shares: list[Share] = []
+        """Of this rank in the step."""
 
     def attempt(
-        self, transport: Transport | None, step: int, forward: Forward, change_pending: bool, needs_norm: bool
+        self,
+        transport: Transport | None,
+        step: int,
+        forward: Forward,
+        change_pending: bool,
+        needs_norm: bool,
+        phase: int = 0,
     ) -> Reduced:
-        """Compute and exchange the gradients of a step. On return `.grad` of what the optimizer updates holds the sum
-        over the global batch.
+        """Compute and exchange the gradients of a step, or of one of its phases. On return `.grad` of what the
+        optimizer updates holds the sum over the global batch.
 
         Raises `Interrupted`; then call `restore`. Until `settle`, it can be called on success, too.
         """
-        strategy, division, tally = self._strategy, self._strategy.division, self._strategy.tally
+        strategy, division = self._strategy, self._strategy.division
         before = transport.payload_bytes if transport is not None else 0
-        self.state.begin()
-        tally.begin(transport)
-        whole = strategy.sharded is None or strategy.sharded.part == (0, 0)
-        strategy.verification.begin(transport, due=whole and step == strategy.first())
-        told = transport is not None and strategy.tells_in_band
-
-        def compare_with(replicas: int) -> None:
-            with tally.noting(failures=told):
-                strategy.verification.compute(step, forward, strategy.shares.streams(replicas))
-
+        place = self._enter(transport, step, forward) if phase == 0 else self._go_on(transport)
         told_by_script: dict[str, float] = {}
-        place = division.enter(transport, step, forward, compare_with)
         if place.idle:
             self._clear()
             reduced = division.hear(change_pending)
@@ -72,17 +72,41 @@ class TrainingStep:
             reduced = division.agree(reduced, strategy.exchange, used, change_pending, needs_norm=needs_norm)
         reduced = replace(reduced, metrics=self._metrics(reduced) | told_by_script)
         strategy.verification.compare(division.mesh, step, reduced.loss, self._gradients())
-        self.bytes_of_step = transport.payload_bytes - before if transport is not None else 0
+        sent = transport.payload_bytes - before if transport is not None else 0
+        self.bytes_of_step = sent if phase == 0 else self.bytes_of_step + sent
         strategy.buffers.conclude()
         return reduced
+
+    def _enter(self, transport: Transport | None, step: int, forward: Forward) -> Place:
+        strategy, tally = self._strategy, self._strategy.tally
+        self.state.begin()
+        tally.begin(transport)
+        whole = strategy.sharded is None or strategy.sharded.part == (0, 0)
+        strategy.verification.begin(transport, due=whole and step == strategy.first())
+        told = transport is not None and strategy.tells_in_band
+
+        def compare_with(replicas: int) -> None:
+            with tally.noting(failures=told):
+                strategy.verification.compute(step, forward, strategy.shares.streams(replicas))
+
+        self._place = strategy.division.enter(transport, step, forward, compare_with)
+        if not self._place.idle:
+            self._shares = strategy.shares.of(self._place.data, step)
+            strategy.source.expect(step, [part for share in self._shares for part in share.parts])
+        return self._place
+
+    def _go_on(self, transport: Transport | None) -> Place:
+        """To another phase, with the same shares."""
+        self._strategy.buffers.go_on()
+        self._strategy.tally.begin(transport)
+        return self._place
 
     def _reduce(
         self, place: Place, step: int, forward: Forward, change_pending: bool
     ) -> tuple[Sequence[bool], Reduced]:
         """By slot, which parameters have a gradient anywhere; and what this rank's replicas know."""
         strategy, tally, exchange = self._strategy, self._strategy.tally, self._strategy.exchange
-        shares = strategy.shares.of(place.data, step)
-        strategy.source.expect(step, [part for share in shares for part in share.parts])
+        shares = self._shares
         exchange.begin(place.data, step)
         told = place.data is not None and strategy.tells_in_band
         with rng.apart(), strategy.shares.timed(shares):
@@ -146,8 +170,8 @@ class TrainingStep:
     def restore(self) -> None:
         """Undo what an attempt left behind that came to nothing."""
         self.state.undo()
-        self._strategy.division.abandon()
-        self._strategy.exchange.abandon()
+        self._strategy.abandon()
+        self._strategy.tally.forget()
         self._clear()
 
     def evaluating(self, transport: Transport | None, live: Sequence[int]) -> AbstractContextManager[Seat]:

@@ -6,7 +6,9 @@ A technique is a file with a subclass of one of these, and a line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -22,6 +24,7 @@ from drivetrain.data.shares import Even, Virtual
 from drivetrain.data.source import Source
 from drivetrain.errors import UsageError
 from drivetrain.optim.layerwise import LayerWise
+from drivetrain.optim.several import Several
 from drivetrain.parallel.arguments import Arguments
 from drivetrain.parallel.blocks import Block, blocks_of
 from drivetrain.parallel.buffers import Buffers
@@ -64,8 +67,12 @@ class Strategy:
         precision: Precision,
         optimizer: torch.optim.Optimizer,
         replicas: int = 0,
+        *,
+        talks: bool = False,
     ) -> None:
-        """`replicas`: of each part of what is shared out, how many copies others have of it."""
+        """`replicas`: of each part of what is shared out, how many copies others have of it. `talks`: the script's
+        forward function talks to other ranks'."""
+        self._talks = talks
         self.model = model
         self.source = source
         self.training = training
@@ -84,9 +91,15 @@ class Strategy:
         self._blocks: list[Block] = blocks_of(model) if training.zero == 3 else []
         self.layout = self._layout_of(self.trained.parameters)
         self._refuse_types()
+        if isinstance(optimizer, Several) and self._bound_by is not None:
+            raise UsageError(f"prepare(optimizer=...): several optimizers cannot be used with {self._bound_by}")
         self.tally = Tally(self.layout, self.buffers, source)
         self._zero = self._new_zero() if training.zero else None
-        self.exchange = self._exchange()
+        self.exchange = self._exchange(self.layout)
+        self._parts: dict[str, tuple[Layout, Exchange]] = {}
+        """Of a step's phases, by the optimizer that they train."""
+        self.phases: tuple[str, ...] = ()
+        """Of the step that is about to be made, by name; none: it is made in one go."""
         self.sharded = self._divided()
         """State of which each rank has but a part, if it is so."""
         self.division = self._division()
@@ -105,13 +118,15 @@ class Strategy:
     def tells_in_band(self) -> bool:
         """Whether a rank that fails can go on to exchange as if nothing were, and say so with that. Where ranks talk
         while forward runs, the others wait for what it will not send any more."""
-        return not (self.exchange.needs_all_alike or self.division.needs_all_alike)
+        return not (self._talks or self.exchange.needs_all_alike or self.division.needs_all_alike)
 
     # --- what is trained ----------------------------------------------------------------------------------------------
 
     def follow(self, step: int) -> tuple[int, dict[str, int]]:
         """A step begins: train what the script wants to be trained now. Returns what tells this set from others, and
         each hyper-parameter, by name. Raises `UsageError` if it cannot change."""
+        if isinstance(self.optimizer, Several):
+            self.optimizer.refuse_other_groups()
         if self.sharded is not None:
             self.sharded.refuse_changes()
             refuse_hooks(self.optimizer, self._bound_by or "training.parallel")
@@ -130,7 +145,8 @@ class Strategy:
             for each in self.model.parameters():  # a gradient left over from the last step would be applied again
                 each.grad = None
         self.trained.forget_others()
-        return self.trained.digest ^ self.buffers.digest, self._arguments.digests()
+        phases = zlib.crc32(repr(self.phases).encode()) if self.phases else 0
+        return self.trained.digest ^ self.buffers.digest ^ phases, self._arguments.digests()
 
     @property
     def _bound_by(self) -> str | None:
@@ -160,13 +176,51 @@ class Strategy:
     def _relayout(self, trained: Sequence[nn.Parameter]) -> None:
         """From now on only these parameters' gradients are exchanged."""
         self.layout = self.tally.layout = self._layout_of(trained)
-        self.exchange.close()
-        self.exchange = self._exchange()
+        for exchange in self._exchanges:
+            exchange.close()
+        self._parts = {}
+        self.exchange = self._exchange(self.layout)
+
+    @property
+    def _exchanges(self) -> list[Exchange]:
+        return [self.exchange, *(exchange for _, exchange in self._parts.values())]
+
+    def abandon(self) -> None:
+        """The attempt at a step came to nothing."""
+        self.division.abandon()
+        for exchange in self._exchanges:
+            exchange.abandon()
+
+    @contextmanager
+    def only(self, name: str, phase: int) -> Iterator[None]:
+        """Inside, a phase of a step is made, in which the optimizer of this name alone has its parameters trained.
+        Raises `UsageError` if there are none."""
+        layout, exchange = self._parts.get(name) or self._part(name)
+        before = self.layout, self.exchange
+        self.layout = self.tally.layout = layout
+        self.exchange = exchange
+        self.division.trains([each.parameter for each in layout.slots] + layout.sparse, phase)
+        try:
+            yield
+        finally:
+            self.layout, self.exchange = before
+            self.tally.layout = self.layout
+            self.division.trains(None, 0)
+
+    def _part(self, name: str) -> tuple[Layout, Exchange]:
+        assert isinstance(self.optimizer, Several)
+        mine = set(self.optimizer.parameters(name))
+        trained = [each for each in self.trained.parameters if each in mine]
+        if not trained:
+            raise UsageError(f"run.step: no parameter of the optimizer {name!r} requires a gradient")
+        layout = self._layout_of(trained)
+        self._parts[name] = layout, self._exchange(layout)
+        return self._parts[name]
 
     # --- how replicas come to one gradient ----------------------------------------------------------------------------
 
-    def _exchange(self) -> Exchange:
-        training, layout = self.training, self.layout
+    def _exchange(self, layout: Layout) -> Exchange:
+        training = self.training
         made: Exchange
         if training.deterministic:
             made = OrderedSum(layout, training.virtual_shards)

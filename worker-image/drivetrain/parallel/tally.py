@@ -54,6 +54,10 @@ class Tally:
         """Of what this rank read in this step: see `Source`."""
         self.failure: BaseException | None = None
         """Of this rank in this step: told with its numbers."""
+        self.keeps = False
+        """What is read is needed again, by another phase of the step."""
+        self._read: dict[tuple[int, range], tuple[object, int | None]] = {}
+        """Of this step: micro-batches, and their marks."""
 
     def begin(self, transport: Transport | None) -> None:
         """A step begins, of these ranks."""
@@ -90,12 +94,23 @@ class Tally:
 
     def read(self, step: int, part: range) -> object:
         """The samples of a micro-batch."""
-        shard = self._source.read(step, part)
-        if self._source.mark is not None:
-            self._mark = self._source.mark
+        shard, mark = self._read.get((step, part)) or self._read_anew(step, part)
+        if mark is not None:
+            self._mark = mark
             self._numbers[STREAM] += self._mark
             self._numbers[STREAMS] += 1
         return shard
+
+    def _read_anew(self, step: int, part: range) -> tuple[object, int | None]:
+        found = self._source.read(step, part), self._source.mark
+        if self.keeps:
+            self._read[step, part] = found
+        return found
+
+    def forget(self) -> None:
+        """The step needs what was read no more."""
+        self.keeps = False
+        self._read = {}
 
     def add(self, result: Output, samples: int) -> torch.Tensor:
         """Note what forward returned for so many samples; returns its share of what the step minimises, a scalar."""

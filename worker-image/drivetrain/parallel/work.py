@@ -21,6 +21,14 @@ class Work:
         self.tally = tally
         self._precision = precision
         self._seed = seed
+        self.phase: tuple[int, ...] = ()
+        """Of a step that has several: its number, from the second one on."""
+        self.inputs: list[nn.Parameter] | None = None
+        """Which parameters backward makes gradients of; None: of all."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """From what `forward` gave."""
+        loss.backward(inputs=self.inputs)
 
     def forward(self, forward: Forward, step: int, part: range, stream: int, number: int) -> torch.Tensor:
         """What to call `backward` on, for one micro-batch.
@@ -39,4 +47,4 @@ class Work:
 
     def seed(self, step: int, *stream: int) -> None:
         """Seed the random numbers of forward."""
-        rng.seed(self._seed, step, *stream)
+        rng.seed(self._seed, step, *stream, *self.phase)

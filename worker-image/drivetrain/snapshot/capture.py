@@ -16,6 +16,7 @@ import torch
 
 from drivetrain import wire
 from drivetrain.errors import UsageError
+from drivetrain.optim.several import Several, kind_of
 from drivetrain.parallel.coupled import refuse_unless_elementwise
 from drivetrain.parallel.partition import is_like
 from drivetrain.parallel.strategy import Strategy
@@ -213,8 +214,7 @@ class Capture:
 
     @property
     def _optimizer_name(self) -> str:
-        kind = type(self._strategy.optimizer)
-        return f"{kind.__module__}.{kind.__qualname__}"
+        return kind_of(self._strategy.optimizer)
 
     def _described(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each parameter, whole."""
@@ -226,7 +226,9 @@ class Capture:
         }
 
     def _is_elementwise(self) -> bool:
-        """Whether the replay of a part is right while others are not there yet."""
+        """Whether the replay of a part is right while others are not there yet, and nothing changes beside a step."""
+        if isinstance(self._strategy.optimizer, Several):
+            return False  # phases of a step look ahead (lookahead.py)
         if self._elementwise is None:
             try:
                 refuse_unless_elementwise(self._strategy.optimizer, "snapshots")

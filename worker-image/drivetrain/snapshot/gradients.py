@@ -15,6 +15,7 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 
 from drivetrain import only_update
+from drivetrain.optim.several import each_of
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.snapshot.copying import Copying
 from drivetrain.snapshot.keys import Key
@@ -148,9 +149,10 @@ def _widest(views: list[torch.Tensor]) -> torch.dtype:
 
 def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """The script's, before or after an update: they may do anything to gradients. (Ours looks at whose step it is.)"""
+    own = each_of(optimizer).values()
     hooks = (
-        *optimizer._optimizer_step_pre_hooks.values(),
-        *optimizer._optimizer_step_post_hooks.values(),
+        *(hook for each in own for hook in each._optimizer_step_pre_hooks.values()),
+        *(hook for each in own for hook in each._optimizer_step_post_hooks.values()),
         *torch_optimizer._global_optimizer_pre_hooks.values(),
         *torch_optimizer._global_optimizer_post_hooks.values(),
     )

@@ -18,6 +18,7 @@ from torch import nn
 
 from drivetrain import rng
 from drivetrain.optim.likeness import kinds, like
+from drivetrain.optim.several import Several, each_of
 
 _SHAPES: Final = ((80, 64), (6, 4), (7,), ())
 """Some optimizers do something else with vectors, and with more than 4096 elements."""
@@ -31,7 +32,9 @@ _NOT_STATE: Final = frozenset({"_opt_called", "step", "state", "defaults", "para
 
 
 def attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What it has on itself, as far as that is plain."""
+    """What it has on itself, as far as that is plain; of several, by name."""
+    if isinstance(optimizer, Several):
+        return {name: attributes(each) for name, each in optimizer.optimizers.items()}
     return {
         name: value
         for name, value in vars(optimizer).items()
@@ -53,8 +56,23 @@ class Tried:
     """It does in its step."""
 
 
+def set_attributes(optimizer: torch.optim.Optimizer, found: dict[str, Any]) -> None:
+    """The inverse of `attributes`."""
+    if not isinstance(optimizer, Several):
+        vars(optimizer).update(found)
+        return
+    for name, each in optimizer.optimizers.items():
+        set_attributes(each, found.get(name, {}))
+
+
 def tried(optimizer: torch.optim.Optimizer) -> Tried:
     """Try it out. Random numbers are left as they were."""
+    found = [_tried_out(each) for each in each_of(optimizer).values()]
+    differs = next((each.differs for each in found if each.differs is not None), None)
+    return Tried(differs, any(each.changes_gradients for each in found))
+
+
+def _tried_out(optimizer: torch.optim.Optimizer) -> Tried:
     name, failure = type(optimizer).__name__, ""
     for sparse in (False, True):  # some know but one of the two
         try:

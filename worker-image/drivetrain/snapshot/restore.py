@@ -13,6 +13,7 @@ import torch
 from drivetrain.errors import StateMismatch
 from drivetrain.memory_format import flat_in, shaped_in
 from drivetrain.optim.layerwise import LayerWise
+from drivetrain.optim.several import kind_of
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import Position
 from drivetrain.snapshot import small
@@ -21,6 +22,7 @@ from drivetrain.snapshot.errors import Damaged
 from drivetrain.snapshot.found import Found, Point, Step
 from drivetrain.snapshot.keys import Key
 from drivetrain.snapshot.log import Written
+from drivetrain.snapshot.replays import set_attributes
 from drivetrain.snapshot.tensors import dtype_name, from_bytes
 from drivetrain.state import TrainingState
 from drivetrain.update import Record, State, apply, parameters_of
@@ -94,8 +96,7 @@ class Restore:
         return units
 
     def _refuse_other_optimizer(self, name: str) -> None:
-        kind = type(self._strategy.optimizer)
-        ours = f"{kind.__module__}.{kind.__qualname__}"
+        ours = kind_of(self._strategy.optimizer)
         if ours != name:
             raise StateMismatch(f"the snapshots were made with the optimizer {name}, and this script has {ours}")
 
@@ -250,7 +251,7 @@ class Restore:
             if name.startswith(prefix) and name != f"{prefix}trained" and (first or name in self._since):
                 self._state.load_whole(small.piece(told, self._known))
         if first or small.ATTRIBUTES in self._since:
-            vars(self._strategy.optimizer).update(small.piece(self._pieces[small.ATTRIBUTES], self._known))
+            set_attributes(self._strategy.optimizer, small.piece(self._pieces[small.ATTRIBUTES], self._known))
         if first or small.REST in self._since:
             states = self._strategy.optimizer.state
             for key in [key for key in states if not isinstance(key, torch.Tensor)]:
