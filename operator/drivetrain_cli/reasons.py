@@ -27,7 +27,8 @@ ADVICE: Final[dict[str, str]] = {
     "nothing that is lost is replaced.",
     "WorkersTakenAway": "status.departures says who takes them: look at that taint, drain, or pod of higher priority.",
     "Unschedulable": "Free capacity, add nodes, or ask for less (spec.workers, gpusPerWorker, podTemplate resources).",
-    "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release.",
+    "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release, or set "
+    "spec.runtimeFrom to operator (in a new job).",
     "CreateContainerConfigError": "A ConfigMap, Secret or PersistentVolumeClaim that the pod names is missing: "
     "create it, and the pod starts.",
     "ScriptError": "The script raised; its traceback is below.",

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import yaml
 
-from drivetrain_api.choices import RuntimeName
+from drivetrain_api.choices import RuntimeName, RuntimeSource
 from drivetrain_cli import podflags
 from drivetrain_cli import where as which
 from drivetrain_cli.claims import make_claims
@@ -56,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=get_args(RuntimeName),
         help="torchrun: a script that never calls drivetrain.start() (default: found out by reading it)",
+    )
+    job.add_argument(
+        "--runtime-from",
+        choices=get_args(RuntimeSource),
+        help="operator: brought into the image; image: it has it (default: by the image's name, see docs/images.md)",
     )
     job.add_argument("--spares", type=int, help="warm processes of each worker that take a dead one's place")
     job.add_argument("--max-restarts", type=int, help="incidents that the job survives")
@@ -107,6 +112,7 @@ def wished(arguments: argparse.Namespace, code: Code | None = None) -> Wish:
         gpus=arguments.gpus,
         processes_per_worker=arguments.processes_per_worker,
         runtime=arguments.runtime,
+        runtime_from=arguments.runtime_from,
         training=training_of(arguments),
         spares=arguments.spares,
         max_restarts=arguments.max_restarts,

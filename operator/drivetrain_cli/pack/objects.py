@@ -31,6 +31,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "gpusPerWorker": "--gpus",
     "processesPerWorker": "--processes-per-worker",
     "runtime": "--runtime",
+    "runtimeFrom": "--runtime-from",
     "recovery.spares": "--spares",
     "recovery.maxRestarts": "--max-restarts",
     "snapshots.storage.url": "--snapshots",
@@ -61,6 +62,7 @@ class Wish:
     gpus: int | None = None
     processes_per_worker: int | None = None
     runtime: str | None = None
+    runtime_from: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     """As spec.training."""
     spares: int | None = None
@@ -133,6 +135,7 @@ def _spec(wish: Wish, keys: Mapping[str, str]) -> Json:
     spec: Json = {
         "image": wish.image,
         "runtime": wish.runtime,
+        "runtimeFrom": wish.runtime_from,
         "workers": wish.workers,
         "elastic": None if wish.elastic is None else {"minWorkers": wish.elastic[0], "maxWorkers": wish.elastic[1]},
         "gpusPerWorker": wish.gpus,

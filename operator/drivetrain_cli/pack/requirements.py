@@ -59,7 +59,7 @@ class Requirements:
 
     def container(self, image: str, mounts: list[Json], variables: Mapping[str, Any]) -> Json:
         """The init container, with the worker's environment, so that PIP_INDEX_URL and credentials reach it."""
-        command = ["python", f"{_SOURCE}/install.py", f"{_SOURCE}/requirements.txt", PACKAGES]
+        command = ["python3", f"{_SOURCE}/install.py", f"{_SOURCE}/requirements.txt", PACKAGES]
         command += ["--cache", CACHE] if self.cache is not None else []
         command += ["--index-url", self.index_url] if self.index_url is not None else []
         own = [

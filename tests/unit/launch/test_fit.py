@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from drivetrain.launch import fit
+from drivetrain.launch.brought import into
 from drivetrain.launch.errors import UnfitError
 from drivetrain.launch.fit import Found, check, look
 from drivetrain.launch.settings import read_settings
+from drivetrain.torchrun.choice import Choice
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.runtime import RuntimeSnapshots, RuntimeSpec
+from drivetrain_api.runtime import RuntimeSnapshots, RuntimeSpec, RuntimeStorage
 from harness import brought
 
 PLAIN: Mapping[str, str | None] = {"torch": "2.15.0", "pydantic": None, "numpy": "2.4.0", "fsspec": "2026.9.0"}
 ALL = {**PLAIN, "zstandard": "0.25.0", "google_crc32c": "1.9.0"}
 SNAPSHOTS = RuntimeSpec(snapshots=RuntimeSnapshots(storage="/snapshots"))
 S3 = RuntimeSpec(snapshots=RuntimeSnapshots(storage="s3://bucket/prefix"))
+RESULTS = RuntimeSpec(storage=RuntimeStorage(folder="/results", url="webhdfs://namenode/folder"))
 CASES = [
     # name, Python, packages, of the job, does the script call drivetrain.start(), what is told
     ("all is there", (3, 12, 1), PLAIN, RuntimeSpec(), True, None),
@@ -39,6 +45,8 @@ CASES = [
     ("no numpy, stock script", (3, 12, 1), {**PLAIN, "numpy": None}, RuntimeSpec(), False, None),
     ("snapshots", (3, 12, 1), ALL, SNAPSHOTS, True, None),
     ("snapshots without", (3, 12, 1), PLAIN, SNAPSHOTS, True, "has no zstandard and no google-crc32c, which spec.snap"),
+    ("results in a store", (3, 12, 1), ALL, RESULTS, False, "has no urllib3, which spec.storage needs"),
+    ("results in a volume", (3, 12, 1), PLAIN, RuntimeSpec(storage=RuntimeStorage(folder="/results")), False, None),
     ("snapshots in a store", (3, 12, 1), ALL, S3, True, "has no minio and no urllib3, which spec.snapshots needs"),
 ]
 
@@ -76,6 +84,21 @@ def test_an_interpreter_says_what_it_would_find(tmp_path: Path) -> None:
     assert found.python == sys.version_info[:3]
     assert (found.versions["torch"], found.versions["pydantic"], found.versions["numpy"]) == ("2.7.1+cu128", "", None)
     assert "with torch 2.7.1+cu128" in found.summary()
+
+
+def test_ranks_find_what_was_brought_and_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the image's user is another than the pod's."""
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    shell = Choice(("sh", "run.sh"), {"OMP_NUM_THREADS": "1"})
+    made = into(shell, RuntimeSpec(), {"PYTHONPATH": "/mine", "HOME": str(tmp_path / "not-there"), "PATH": "/bin"})
+    assert made.command == shell.command
+    first = str(Path(fit.__file__).parents[2])
+    home = {"USER": "drivetrain", "HOME": tempfile.gettempdir()}
+    assert made.environment == {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{first}:/mine", **home}
+    assert into(shell, RuntimeSpec(), {"HOME": str(tmp_path), "USER": "me"}).environment == {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": first,
+    }
 
 
 @pytest.mark.parametrize("command", [["false"], ["true"], ["echo", "[]"], ["/no/such/python"]])

@@ -132,6 +132,7 @@ def test_who_looks_at_snapshots_brings_it_too() -> None:
     pod = looks_at(of, worker, Task("list", ("list",), "x"))
     assert [each["name"] for each in pod["spec"]["initContainers"]] == ["drivetrain-runtime"]
     (container,) = pod["spec"]["containers"]
+    assert {"name": "PYTHONPATH", "value": f"{RUNTIME_MOUNT}/first"} in container["env"]
     assert container["command"][:4] == ["sh", f"{RUNTIME_MOUNT}/launch", "-m", "drivetrain.snapshot"]
     assert "drivetrain-runtime" in [each["name"] for each in pod["spec"]["volumes"]]
 

@@ -8,7 +8,9 @@ has. `launch.py` there has started this process, without the image's own package
 from __future__ import annotations
 
 import os
+import pwd
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -40,5 +42,21 @@ def into(choice: Choice, spec: RuntimeSpec, environ: Mapping[str, str]) -> Choic
             if spec.storage is not None and spec.storage.url and found.python == sys.version_info[:3]:
                 # What copies to a URL runs in this process, and may need what only the image has.
                 sys.path += [each for each in found.path if each not in sys.path]
+    changes = {**_home(environment), **choice.environment}
     path = os.pathsep.join(part for part in (str(_FIRST), environment.get("PYTHONPATH", "")) if part)
-    return replace(choice, environment={**choice.environment, "PYTHONPATH": path}, note="; ".join(notes))
+    return replace(choice, environment={**changes, "PYTHONPATH": path}, note="; ".join(notes))
+
+
+def _home(environ: Mapping[str, str]) -> dict[str, str]:
+    """Images are made for root or a user of their own, and their pods run as another, whom they do not know: torch asks
+    for a user's name, and torch, triton and Hugging Face write below the home folder."""
+    found = {}
+    if not any(environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            found["USER"] = "drivetrain"
+    home = environ.get("HOME")
+    if not home or not os.access(home, os.W_OK | os.X_OK):
+        found["HOME"] = tempfile.gettempdir()
+    return found

@@ -98,5 +98,6 @@ def _explained(view: View, cause: Cause) -> str:
     ours, theirs = view.report.report.protocol if view.report is not None else 0, offers[-1]
     return (
         f"its drivetrain speaks protocol {theirs.protocol_min} to {theirs.protocol_max}, "
-        f"the coordinator {ours}: rebuild spec.image with a drivetrain of the operator's release"
+        f"the coordinator {ours}: rebuild spec.image with a drivetrain of the operator's release, or set "
+        "spec.runtimeFrom to operator"
     )

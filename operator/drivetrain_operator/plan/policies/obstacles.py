@@ -126,7 +126,8 @@ def _incompatible(view: View, status: TrainingJobStatus, pods: tuple[PodView, ..
     return Obstacle(
         "IncompatibleWorkerImage",
         f"{theirs.pod_name} speaks protocol {theirs.protocol_min} to {theirs.protocol_max}, the coordinator "
-        f"{report.protocol}: rebuild spec.image with a drivetrain of the operator's release",
+        f"{report.protocol}: rebuild spec.image with a drivetrain of the operator's release, or "
+        "set spec.runtimeFrom to operator",
     )
 
 
