@@ -1,6 +1,7 @@
 """Hugging Face's `Trainer`: a small GPT-2 learns Python's own manual by heart, with checkpoints in its own way."""
 
 import argparse
+import os
 import pydoc_data.topics
 
 import torch
@@ -55,7 +56,8 @@ def main():
         **({"enable_jit_checkpoint": True} if options.just_in_time else {}),
     )
     trainer = Trainer(model=GPT2LMHeadModel(config), args=arguments, train_dataset=Text(), callbacks=[Printer()])
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(options.output))
+    last = get_last_checkpoint(options.output) if os.path.isdir(options.output) else None
+    trainer.train(resume_from_checkpoint=last)
 
 
 if __name__ == "__main__":
