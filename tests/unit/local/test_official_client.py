@@ -34,6 +34,9 @@ _BODIES: dict[str, list[Obj]] = {
     "/configmaps": [{}, {"data": {"a": "b"}}],
     "/secrets": [{}, {"stringData": {"a": "b"}}],
     "/serviceaccounts": [{}],
+    "/persistentvolumeclaims": [
+        {"spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}},
+    ],
     "/events": [
         {},
         {"involvedObject": {"kind": "Pod", "name": "a", "namespace": "default"}, "type": "Normal", "count": 1,
