@@ -189,7 +189,7 @@ class Handlers:
         options = DeleteOptions.parse(await body(request) or {}, target.query)
         resource = self._stored_as(target.resource)
         deleted = self._deletes.delete(resource, target.scope, target.name, options)
-        if not deleted.gone or target.resource.key in ("pods", "services", "nodes"):
+        if not deleted.gone or target.resource.key in ("pods", "services", "nodes", "persistentvolumeclaims"):
             return _json(as_served(target.resource, deleted.object))
         details = {"name": target.name, "group": target.resource.group, "kind": target.resource.plural,
                    "uid": meta(deleted.object)["uid"]}  # fmt: skip
