@@ -35,6 +35,17 @@ def test_numbers_come_back_bit_by_bit(data: bytes, dtype: str) -> None:
     assert unpack(*pack(data), len(data)) == data
 
 
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_what_is_encoded_does_not_change_with_where_it_came_from(dtype: str, count: int) -> None:
+    """A gradient's memory is the next step's; of a single element each plane is contiguous, and would be a view."""
+    flat = np.arange(DTYPES[dtype] * count, dtype=np.uint8) + 7
+    before = flat.tobytes()
+    kinds, planes = encode(flat, dtype)
+    flat[:] = 0
+    assert decode(kinds, planes, dtype, count).tobytes() == before
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gradients_become_smaller(dtype: str) -> None:
     values = (np.random.default_rng(1).standard_normal(100_000) * 1e-3).astype(np.float32)

@@ -58,7 +58,8 @@ def encode(data: Array, dtype: str) -> Planes:
     """The planes of flat data (uint8, shape (elements * size,)), the most telling first."""
     size = _SIZES[dtype]
     bytes_of = data.reshape(-1, size)
-    planes = [np.ascontiguousarray(bytes_of[:, number]) for number in reversed(range(size))]
+    # Copied, also where a plane is contiguous as it is, as that of a single element: what `data` is of changes next.
+    planes = [bytes_of[:, number].copy() for number in reversed(range(size))]
     if dtype in _ROTATED:
         first, second = planes[:2]
         planes[0], planes[1] = (first << 1) | (second >> 7), (second & 0x7F) | (first & 0x80)
