@@ -103,6 +103,10 @@ load: setup ## As many launchers and jobs as are declared, 2,000 hostile connect
 image: setup ## Build both images (docker, podman or buildah)
 	@scripts/image
 
+.PHONY: krew
+krew: setup ## The plugin for krew, in build/krew: URI=… says from where it will be downloaded
+	@$(PYTHON) scripts/krew --uri $(or $(URI),$(error URI is not set: make krew URI=https://…/drivetrain.tar.gz)) $(ARGS)
+
 .PHONY: cluster cluster-down e2e
 cluster: setup ## A real three-node Kubernetes on this machine, built from source (root; first time 8 minutes)
 	@$(PYTHON) -m cluster preflight --install
