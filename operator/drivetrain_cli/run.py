@@ -183,7 +183,7 @@ async def _followed(cluster: Cluster, name: str) -> int:
     except asyncio.CancelledError:
         print(
             f"\nThe job goes on. Follow it again: {command()} logs -f {name}\n"
-            f"Stop it: kubectl delete tj {name} -n {cluster.namespace}",
+            f"Stop it: {command()} delete {name} -n {cluster.namespace}",
             file=sys.stderr,
         )
         return Exit.INTERRUPTED

@@ -53,7 +53,8 @@ def _one(document: Any, asked: Asked, runtimes: Sequence[Json]) -> Converted:
         notes.refuse("kind", "is not set: this is no Kubernetes object")
         return Converted("a document", None, notes)
     kind, group = str(document["kind"]), str(document.get("apiVersion", "")).partition("/")[0]
-    source = f"{kind} {(document.get('metadata') or {}).get('name', '')}".rstrip()
+    meta = document.get("metadata")
+    source = f"{kind} {meta.get('name', '') if isinstance(meta, dict) else ''}".rstrip()
     known = _WITHOUT_RUNTIME.get((group, kind))
     if known is not None or (group, kind) == _TRAIN_JOB:
         try:

@@ -10,10 +10,10 @@ from typing import Any, Final
 from drivetrain_cli import output
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import connect
-from drivetrain_cli.errors import CliError, Exit
+from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.reasons import short
 from drivetrain_cli.table import age, aligned
-from drivetrain_operator.kube.errors import Forbidden
+from drivetrain_operator.kube.errors import BadRequest, Forbidden
 
 Json = dict[str, Any]
 _WIDTH: Final = 60
@@ -38,6 +38,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         namespace = None if arguments.all_namespaces else cluster.namespace
         try:
             jobs = await cluster.jobs(namespace, selector=arguments.selector)
+        except BadRequest as error:
+            raise UsageError(f"-l: {error.message}") from error
         except Forbidden as error:
             where = "-A: jobs of all namespaces" if namespace is None else f"-n: jobs of namespace {namespace!r}"
             raise CliError(f"{where} may not be listed by you: {error.message}") from error

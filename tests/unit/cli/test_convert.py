@@ -7,6 +7,7 @@ and its command is one that the launcher of a worker reads.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,30 @@ def test_no_field_goes_without_a_word(text: str) -> None:
     for place in ("spec", "metadata"):
         _, told = converted(changed(text, **{f"{place}__unheardOf": {"a": 1}}))
         assert f"{place}.unheardOf: has no counterpart" in told
+
+
+def paths(node: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything in it."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield (*before, key)
+        yield from paths(value, (*before, key))
+
+
+@pytest.mark.parametrize("name", [*ACCEPTED, "RayJob"])
+def test_nothing_in_a_manifest_is_a_traceback(name: str) -> None:
+    """Each value of it replaced by what nobody expects there."""
+    text = {**ACCEPTED, "RayJob": RAYJOB}[name]
+    documents = json.loads(json.dumps(list(yaml.safe_load_all(text))))
+    for path in paths(documents):
+        for odd in (None, "x", -1, [1], {"a": []}):
+            changed_ = json.loads(json.dumps(documents))
+            node = changed_
+            for step in path[:-1]:
+                node = node[step]
+            node[path[-1]] = odd
+            for each in convert(changed_, Asked(without_ray=True)):
+                assert (each.job is None) == (bool(each.notes.refused) or not each.is_job)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,11 @@ def test_list_of_all_namespaces_and_for_programs(api: Served, capsys: pytest.Cap
     assert "No TrainingJobs in namespace 'nothing'" in capsys.readouterr().out
 
 
+def test_a_selector_that_cannot_be_read_is_named(api: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "-l", "a in ("]) == 2
+    assert capsys.readouterr().err.startswith("drivetrain: -l: ")
+
+
 def test_status_is_one_page(api: Served, capsys: pytest.CaptureFixture[str]) -> None:
     made = api.put(job("lm", RUNNING, workers=2))
     labels = {"drivetrain.dev/job-uid": made["metadata"]["uid"], "drivetrain.dev/role": "worker",
