@@ -71,7 +71,7 @@ def goes_on_from(job: Json) -> str:
     progress, spec = _progress(job), job["spec"]
     if spec.get("snapshots"):
         if (durable := progress.get("durableStep")) is not None:
-            return f"it goes on from step {durable}, the last that is known to be in its snapshots{_lost(progress)}."
+            return f"it goes on from step {durable} or later: so far its snapshots are known to reach{_lost(progress)}."
         if branch := spec.get("restoreFrom"):
             where = f"step {branch['step']}" if branch.get("step") is not None else "the last step"
             return f"nothing of its own is in its snapshots yet, so it begins with {where} of {branch['job']}."
