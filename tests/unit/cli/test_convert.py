@@ -365,6 +365,9 @@ def test_no_field_goes_without_a_word(text: str) -> None:
         assert f"{place}.unheardOf: has no counterpart" in told
 
 
+ODD: list[Any] = [None, "x", -1, [1], {"a": []}]
+
+
 def paths(node: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Of everything in it."""
     inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
@@ -379,7 +382,7 @@ def test_nothing_in_a_manifest_is_a_traceback(name: str) -> None:
     text = {**ACCEPTED, "RayJob": RAYJOB}[name]
     documents = json.loads(json.dumps(list(yaml.safe_load_all(text))))
     for path in paths(documents):
-        for odd in (None, "x", -1, [1], {"a": []}):
+        for odd in ODD:
             changed_ = json.loads(json.dumps(documents))
             node = changed_
             for step in path[:-1]:
