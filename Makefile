@@ -35,7 +35,7 @@ gpu-check: setup ## What is claimed of GPUs, on one (8 minutes); DEVICE=cpu trie
 	@PYTHON=$(PYTHON) tests/gpu/check.sh $(ARGS)
 
 .PHONY: test-trackers
-test-trackers: ## TensorBoard, MLflow and W&B for real, with ranks killed in the middle (downloads 70 MB first; 5 minutes)
+test-trackers: ## TensorBoard, MLflow and W&B for real, with ranks killed in the middle (downloads 250 MB first; 8 minutes)
 	@scripts/test-trackers $(ARGS)
 
 .PHONY: test-frameworks

@@ -76,10 +76,18 @@ class RuntimeTensorBoard(_Runtime):
     folder: str
 
 
+class RuntimeMLflow(_Runtime):
+    """`spec.training.tracking.mlflow`."""
+
+    uri: str
+    experiment: str = "Default"
+
+
 class RuntimeTracking(_Runtime):
     """`spec.training.tracking`: None where a tracker gets nothing."""
 
     tensorboard: RuntimeTensorBoard | None = None
+    mlflow: RuntimeMLflow | None = None
 
 
 class RuntimeBranch(_Runtime):

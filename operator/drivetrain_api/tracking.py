@@ -19,6 +19,25 @@ class TensorBoard(SpecModel):
     )
 
 
+class MLflow(SpecModel):
+    """A run of MLflow."""
+
+    uri: str = Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[^\s@]+$",
+        description="The tracking server, http://mlflow:5000, or sqlite:////data/mlflow.db: a file on a volume, which "
+        "`mlflow server --backend-store-uri` reads. Keys are read from MLflow's own variables, such as "
+        "MLFLOW_TRACKING_TOKEN.",
+    )
+    experiment: str = Field(
+        default="Default",
+        min_length=1,
+        max_length=256,
+        description="Name of the experiment; it is made if it is not there.",
+    )
+
+
 class Tracking(SpecModel):
     """Trackers that rank 0 writes to: the loss, what forward returns as metrics, and what `run.log` is given, once for
     each step, also when processes die. They never hold up training: docs/tracking.md."""
@@ -26,4 +45,9 @@ class Tracking(SpecModel):
     tensorboard: TensorBoard | None = Field(
         default=None,
         description="TensorBoard's event files. Needs the package tensorboard in the image. Default: none are written.",
+    )
+    mlflow: MLflow | None = Field(
+        default=None,
+        description="MLflow: one run for the job, found again by a tag with the job's uid. Needs the package "
+        "mlflow-skinny in the image; for sqlite, sqlalchemy and alembic as well, or mlflow. Default: it gets nothing.",
     )

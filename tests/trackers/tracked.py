@@ -17,6 +17,7 @@ import drivetrain
 
 FOLDER = Path(os.environ["FOLDER"])
 EVERY = int(os.environ.get("EVERY", "0"))
+SLOW = float(os.environ.get("SLOW", "0.05"))
 
 
 def forward(model: nn.Module, shard: tuple[Tensor, Tensor]) -> Tensor:
@@ -41,7 +42,7 @@ def main() -> None:
         if EVERY and run.step_number % EVERY == 0:
             run.save(FOLDER / "model.pt")
         if not (FOLDER / "go").exists():
-            time.sleep(0.05)
+            time.sleep(SLOW)
 
 
 if __name__ == "__main__":

@@ -464,13 +464,13 @@ class Run:
         if self._script_group is not None:
             self._script_group.destroy()
         sys.stdout.flush()
-        self._shown.end(_FLUSH_SECONDS)
+        self._shown.end(_FLUSH_SECONDS, finished=True)
         self._world.linger(self._lingering)
 
     def _lingering(self) -> None:
         """The members have changed: this may be rank 0 now, and have to write what that had not."""
         self._world.ensure(Doing.LINGERING)
-        self._shown.end(_FLUSH_SECONDS)
+        self._shown.end(_FLUSH_SECONDS, finished=True)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -507,7 +507,7 @@ class Run:
         with ExitStack() as ending:  # from the last of these to the first, whatever fails
             ending.callback(destroy_groups, _DESTROY_SECONDS)
             ending.callback(self._world.close)
-            ending.callback(self._shown.end, _DESTROY_SECONDS)
+            ending.callback(self._shown.end, _DESTROY_SECONDS, finished=False)
             if self._snapshots is not None:
                 ending.callback(self._snapshots.end, _FLUSH_SECONDS)
             if self._script_group is not None:

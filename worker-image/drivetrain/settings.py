@@ -13,6 +13,7 @@ from drivetrain_api.constants import ENV_SPEC
 from drivetrain_api.runtime import (
     RuntimeCompression,
     RuntimeLearningRate,
+    RuntimeMLflow,
     RuntimeOptimizer,
     RuntimePipeline,
     RuntimePrecision,
@@ -31,6 +32,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "pipeline": RuntimePipeline,
     "tracking": RuntimeTracking,
     "tracking.tensorboard": RuntimeTensorBoard,
+    "tracking.mlflow": RuntimeMLflow,
 }
 
 

@@ -28,6 +28,8 @@ _SHORT: Final[Mapping[str, str]] = {
     "parallel.pipeline.chunks": "pipeline-chunks",
     "parallel.bucketMegabytes": "bucket-megabytes",
     "tracking.tensorboard.folder": "tensorboard",
+    "tracking.mlflow.uri": "mlflow",
+    "tracking.mlflow.experiment": "mlflow-experiment",
 }
 """What people call them; all others are named by their path."""
 

@@ -95,6 +95,11 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.learningRate.baseBatch": ([1, _INT32], [0, _INT32 + 1]),
     "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
     "training.verify": (["firstStep"], ["first", ""]),
+    "training.tracking.mlflow.uri": (
+        ["a", "a" * 1024, "sqlite:////a/b.db"],
+        ["", "a" * 1025, "http://user:key@a", "a b"],
+    ),
+    "training.tracking.mlflow.experiment": (["a", "a/b c", "a" * 256], ["", "a" * 257]),
     "training.tracking.tensorboard.folder": (["a", "/a/b c", "a" * 1024], ["", "a" * 1025, "s3://a", "a:b"]),
     "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
@@ -190,7 +195,8 @@ def _training_with(path: str, value: Any) -> dict[str, Any]:
         return {section: {"method": method, name: value}}
     if section == "tracking":
         tracker, _, field = name.partition(".")
-        return {section: {tracker: {field: value}}}
+        needs = {"mlflow": {"uri": "http://a"}}.get(tracker, {})
+        return {section: {tracker: {**needs, field: value}}}
     if (name, value) == ("reduce", "fp16"):
         return {section: {"compute": "fp16", name: value}}
     if name in ("scaling", "baseBatch"):

@@ -12,10 +12,11 @@ import pytest
 from drivetrain.errors import UsageError
 from drivetrain.position import Position, StepResult
 from drivetrain.telemetry.feed import Feed, History
-from drivetrain.telemetry.trackers.tracker import Life, Point, Subject, Tracker, require
+from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject, Tracker, require
 from drivetrain.telemetry.tracking import Tracking
 
 SUBJECT = Subject("uid", "job")
+LIFE = Life("a", 0)
 
 
 @dataclass
@@ -27,15 +28,17 @@ class Fake:
     opened: int = 0
     failures: int = 0
     """Calls of `write` that fail from now on, after having written one step."""
+    finished: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
     """Nothing is written before it is set."""
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def open(self, life: Life) -> int:
+    def open(self, life: Life) -> Standing:
         self.opened += 1
-        return self.written[-1] if self.written else life.first
+        last = self.written[-1] if self.written else life.first
+        return Standing(last, repeated=life.token == "b" and last > life.first)
 
     def write(self, points: Sequence[Point]) -> None:
         self.gate.wait()
@@ -45,8 +48,8 @@ class Fake:
             raise ConnectionError("no such host")
         self.written += [each.step for each in points]
 
-    def close(self, *, ended: bool) -> None:
-        pass
+    def close(self, *, finished: bool) -> None:
+        self.finished = finished
 
 
 @dataclass
@@ -55,14 +58,14 @@ class Fed:
 
     fake: Fake
     most: int = 1000
-    first: int = 0
+    life: Life = LIFE
     said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.history = History(self.most)
 
     def begin(self) -> Feed:
-        feed = Feed(self.fake, self.history, Life("a", self.first), first_wait=0.01, say=self.said.append)
+        feed = Feed(self.fake, self.history, self.life, first_wait=0.01, say=self.said.append)
         feed.start()
         return feed
 
@@ -82,10 +85,11 @@ def test_a_failure_is_told_once_and_every_step_is_written_once() -> None:
     fed = Fed(Fake(failures=3))
     feed = fed.begin()
     fed.add(*range(1, 50))
-    fed.history.end()
+    fed.history.end(finished=True)
     feed.finish(time.monotonic() + 20)
     assert fed.fake.written == list(range(1, 50))
     assert fed.fake.opened == 4
+    assert fed.fake.finished
     assert len(fed.said) == 2
     assert fed.said[0].endswith("ConnectionError: no such host")
     assert fed.said[1].startswith("goes on at step")
@@ -103,7 +107,7 @@ def test_steps_that_a_hanging_tracker_does_not_get_are_counted() -> None:
     feed.finish(time.monotonic() + 0.01)
     assert fed.said == ["did not get 101 steps"]
     fed.fake.gate.set()
-    fed.history.end()
+    fed.history.end(finished=True)
     feed.finish(time.monotonic() + 20)
     assert fed.fake.written == [1, *range(92, 102)]
     assert fed.said[1:] == [
@@ -117,17 +121,29 @@ def test_whoever_takes_over_writes_what_is_missing() -> None:
     fed.add(2, 3, 4, 5)
     feed = fed.begin()
     fed.add(6)
-    fed.history.end()
+    fed.history.end(finished=True)
     feed.finish(time.monotonic() + 20)
     assert fed.fake.written == [1, 2, 3, 4, 5, 6]
     assert fed.said == []
+
+
+def test_steps_that_are_repeated_and_cannot_be_replaced_are_told() -> None:
+    fed = Fed(Fake(written=[1, 2, 3, 4]), life=Life("b", 2))
+    fed.add(3, 4, 5)
+    feed = fed.begin()
+    fed.history.end(finished=True)
+    feed.finish(time.monotonic() + 20)
+    assert fed.fake.written == [1, 2, 3, 4, 5]
+    (said,) = fed.said
+    assert said.startswith("has steps 3 to 4 already")
+    assert said.endswith("those of before the job went back to step 2 stay")
 
 
 def test_steps_that_nobody_has_any_more_are_told() -> None:
     fed = Fed(Fake(written=[1, 2]))
     fed.add(6, 7)
     feed = fed.begin()
-    fed.history.end()
+    fed.history.end(finished=True)
     feed.finish(time.monotonic() + 20)
     assert fed.fake.written == [1, 2, 6, 7]
     assert fed.said == ["has nothing of steps 3 to 5: the process that was to write them is gone"]
@@ -143,7 +159,7 @@ def test_only_rank_zero_writes_and_a_rank_that_was_it_stops() -> None:
     tracking.step(StepResult(5, 1.0), {}, leads=True)
     eventually(lambda: fake.written == [1, 2, 3, 4, 5, 6])
     tracking.step(StepResult(6, 1.0), {}, leads=False)
-    tracking.end(5.0, leads=False)
+    tracking.end(5.0, leads=False, finished=True)
     assert 8 not in fake.written
     assert fake.opened == 1
 
@@ -153,9 +169,9 @@ def test_a_rank_that_becomes_rank_zero_after_the_last_step_writes_it() -> None:
     trackers: list[Tracker] = [fake]
     tracking = Tracking(lambda subject: trackers, SUBJECT, Position())
     tracking.step(StepResult(0, 1.0), {}, leads=False)
-    tracking.end(5.0, leads=False)
+    tracking.end(5.0, leads=False, finished=True)
     assert fake.written == []
-    tracking.end(5.0, leads=True)
+    tracking.end(5.0, leads=True, finished=True)
     assert fake.written == [1]
 
 

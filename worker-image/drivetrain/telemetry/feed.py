@@ -32,6 +32,8 @@ class History:
         self._count = 0
         self.ends = False
         """Nothing follows."""
+        self.finished = False
+        """Because training has come to its end."""
 
     def add(self, point: Point) -> None:
         """One more; the oldest goes if there is no room."""
@@ -40,10 +42,10 @@ class History:
             self._count += 1
             self.news.notify_all()
 
-    def end(self) -> None:
-        """Nothing follows."""
+    def end(self, *, finished: bool) -> None:
+        """Nothing follows. `finished`: training has come to its end."""
         with self.news:
-            self.ends = True
+            self.ends, self.finished = True, finished
             self.news.notify_all()
 
     @property
@@ -102,7 +104,7 @@ class Feed(threading.Thread):
                 if self._failing:
                     self._failing = False
                     self._say(f"goes on at step {points[-1].step}")
-        self._close(ended=True)
+        self._close(finished=self._history.finished and not self._stopped)
 
     def stop(self) -> None:
         """Another rank goes on."""
@@ -125,7 +127,13 @@ class Feed(threading.Thread):
 
     def _give(self, points: Sequence[Point]) -> None:
         if self._last is None:
-            self._last = self._tracker.open(self._life)
+            standing = self._tracker.open(self._life)
+            self._last = standing.last
+            if standing.repeated and not self._began:
+                said = (
+                    f"has steps {self._life.first + 1} to {self._last} already, and cannot take new values for them: "
+                )
+                self._say(f"{said}those of before the job went back to step {self._life.first} stay")
             gap = points[0].step - self._last - 1
             if gap > 0 and not self._began:
                 self._say(
@@ -152,13 +160,13 @@ class Feed(threading.Thread):
             text = " ".join(str(error).split())[:500]
             self._say(f"failed, and is tried again; training goes on: {type(error).__name__}: {text}")
         self._last = None
-        self._close(ended=False)
+        self._close(finished=False)
 
-    def _close(self, *, ended: bool) -> None:
+    def _close(self, *, finished: bool) -> None:
         try:
-            self._tracker.close(ended=ended)
+            self._tracker.close(finished=finished)
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            if ended:
+            if finished:
                 self._say(f"could not be closed: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
 
     def _pause(self, seconds: float) -> None:

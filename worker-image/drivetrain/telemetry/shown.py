@@ -72,10 +72,12 @@ class Shown:
         if due:
             self.count()
 
-    def end(self, seconds: float) -> None:
-        """Nothing follows: what trackers have not got yet is given to them, for so long at most."""
+    def end(self, seconds: float, *, finished: bool) -> None:
+        """Nothing follows: what trackers have not got yet is given to them, for so long at most. `finished`: training
+        has come to its end."""
         if self._tracking is not None:
-            self._tracking.end(seconds, leads=self._world.unplaced is None and self._world.rank == 0)
+            leads = self._world.unplaced is None and self._world.rank == 0
+            self._tracking.end(seconds, leads=leads, finished=finished)
 
     def count(self) -> None:
         """Tell the counts."""

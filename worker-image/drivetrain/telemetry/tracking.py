@@ -49,14 +49,15 @@ class Tracking:
         self._lead(leads)
         self._history.add(Point(result.step + 1, time.time(), _values(result, metrics)))
 
-    def end(self, seconds: float, *, leads: bool) -> None:
-        """Nothing follows: wait so long until all is written. Again if the rank that did so is gone."""
+    def end(self, seconds: float, *, leads: bool, finished: bool) -> None:
+        """Nothing follows: wait so long until all is written. Again if the rank that did so is gone. `finished`:
+        training has come to its end."""
         if self._ended and (self._feeds or not leads):
             return
         self._ended = True
         if self._history.count:
             self._lead(leads)
-        self._history.end()
+        self._history.end(finished=finished)
         until = time.monotonic() + seconds
         for each in self._feeds:
             each.finish(until)
@@ -89,6 +90,10 @@ def _trackers(asked: RuntimeTracking, subject: Subject) -> list[Tracker]:
         from drivetrain.telemetry.trackers.tensorboard import TensorBoard
 
         found.append(TensorBoard(asked.tensorboard, subject))
+    if asked.mlflow is not None:
+        from drivetrain.telemetry.trackers.mlflow import MLflow
+
+        found.append(MLflow(asked.mlflow, subject))
     return found
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from drivetrain.telemetry.trackers.tracker import Life, Point, Subject, require
+from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject, require
 from drivetrain_api.runtime import RuntimeTensorBoard
 
 _PREFIX: Final = "events.out.tfevents."
@@ -39,7 +39,7 @@ class TensorBoard:
         self._subject = subject
         self._file: BinaryIO | None = None
 
-    def open(self, life: Life) -> int:
+    def open(self, life: Life) -> Standing:
         self._folder.mkdir(parents=True, exist_ok=True)
         before = sorted(each for each in self._folder.iterdir() if each.name.startswith(_PREFIX))
         last = _last_step(each for each in reversed(before) if each.name.endswith(f".{life.token}"))
@@ -57,7 +57,7 @@ class TensorBoard:
             for summary in _parameters(self._subject):
                 self._put(event(wall_time=time.time(), summary=summary))
         self._file.flush()
-        return done
+        return Standing(done)
 
     def write(self, points: Sequence[Point]) -> None:
         event = _event_class()
@@ -69,7 +69,7 @@ class TensorBoard:
             self._put(record)
         self._file.flush()
 
-    def close(self, *, ended: bool) -> None:
+    def close(self, *, finished: bool) -> None:
         file, self._file = self._file, None
         if file is not None:
             file.close()

@@ -51,6 +51,16 @@ class Point:
     values: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a tracker has, and will keep."""
+
+    last: int
+    """The last step that is written; steps that were done before this life, if none is."""
+    repeated: bool = False
+    """There are steps of a life before that this one repeats, and they cannot be taken back: the first values stay."""
+
+
 class Tracker(Protocol):
     """One of them."""
 
@@ -58,14 +68,14 @@ class Tracker(Protocol):
     def name(self) -> str:
         """As people know it."""
 
-    def open(self, life: Life) -> int:
-        """Go on with the job's run, or begin it. Returns the last step that stands in it already and will stay."""
+    def open(self, life: Life) -> Standing:
+        """Go on with the job's run, or begin it."""
 
     def write(self, points: Sequence[Point]) -> None:
         """Write steps that come after those, in order. What it returns from is written."""
 
-    def close(self, *, ended: bool) -> None:
-        """Give up what is open. `ended`: nothing follows, in this process."""
+    def close(self, *, finished: bool) -> None:
+        """Give up what is open. `finished`: training has come to its end, and all of it is written."""
 
 
 def require(module: str, package: str, field_name: str) -> None:
