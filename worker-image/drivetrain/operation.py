@@ -108,6 +108,9 @@ class Operations:
             agreed=self._readied,
         )
         self._readied = None
+        processes = [self.world.process(rank) for rank in range(transport.world)]
+        if self.position.writer not in processes:
+            self.position.writer = processes[healed.source]
         if self._bound and healed.received and held and not self.position.follows(*before):
             raise OutOfStep(
                 f"the members are at step {self.position.step}, this script stands at step {before[0]} and cannot jump"

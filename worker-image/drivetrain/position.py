@@ -58,6 +58,9 @@ class Position:
     life: str = ""
     """Of what began when nobody had state: another one each time, with or without snapshots. What trackers were told of
     steps from `first` on, in a life before, is of state that is lost."""
+    writer: str = ""
+    """The process that feeds trackers, until it is gone: then one that was there before, so that it knows what steps
+    that one has not written. A newcomer may have any rank, rank 0 too. Empty where nobody counts processes: rank 0."""
     passes: list[tuple[int, int]] = field(default_factory=list)
     """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
     passes before theirs; it decides nothing."""
@@ -108,6 +111,7 @@ class Position:
             "hooked": self.hooked,
             "run": self.run,
             "life": self.life,
+            "writer": self.writer,
             "passes": self.passes,
             "apart": self.apart,
         }
@@ -124,6 +128,7 @@ class Position:
         self.hooked = data.get("hooked", self.step)
         self.run = data.get("run", 0)
         self.life = data.get("life", "")
+        self.writer = data.get("writer", "")
         self.apart = dict(data.get("apart", {}))
         self.passes[:] = [(number, start) for number, start in data.get("passes", [])]
         self.has_state = True

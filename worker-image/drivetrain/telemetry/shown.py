@@ -58,7 +58,7 @@ class Shown:
         progress = self._meter.visible(result, metrics, self.communication(), self.snapshots(), self.corruptions)
         due = self._meter.report_due(progress)
         if self._tracking is not None:
-            self._tracking.step(result, metrics, leads=self._world.rank == 0)
+            self._tracking.step(result, metrics, leads=self._tracking.leads(self._world))
         if self._world.rank == 0:
             for function in self.on_commit:
                 function(result)
@@ -76,7 +76,7 @@ class Shown:
         """Nothing follows: what trackers have not got yet is given to them, for so long at most. `finished`: training
         has come to its end."""
         if self._tracking is not None:
-            leads = self._world.unplaced is None and self._world.rank == 0
+            leads = self._world.unplaced is None and self._tracking.leads(self._world)
             self._tracking.end(seconds, leads=leads, finished=finished)
 
     def count(self) -> None:

@@ -1,7 +1,7 @@
-"""What do trackers of experiments get? Each step that all members hold, once, from rank 0.
+"""What do trackers of experiments get? Each step that all members hold, once, from one of the processes.
 
-All ranks keep the last steps, because rank 0 may die before it has written them. Whoever becomes rank 0 asks the
-tracker what it has and goes on after that. No thread runs where the job asks for no tracker.
+All keep the last steps, because that one may die before it has written them. Then one that was there before asks the
+tracker what it has and goes on after that (`Position.writer`). No thread runs where the job asks for no tracker.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from drivetrain.position import Position, StepResult
 from drivetrain.settings import Settings
 from drivetrain.telemetry.feed import Feed, History
 from drivetrain.telemetry.trackers.tracker import Life, Point, Subject, Tracker
+from drivetrain.world.base import World
 from drivetrain_api.constants import ENV_JOB, ENV_JOB_UID
 from drivetrain_api.runtime import RuntimeTracking
 
@@ -44,8 +45,13 @@ class Tracking:
             return None
         return cls(lambda subject: _trackers(asked, subject), _subject(settings), position)
 
+    def leads(self, world: World) -> bool:
+        """Whether this process feeds the trackers."""
+        own = world.process(world.rank)
+        return own == self._position.writer if own else world.rank == 0
+
     def step(self, result: StepResult, metrics: Mapping[str, float], *, leads: bool) -> None:
-        """All members hold this step. `leads`: this is rank 0."""
+        """All members hold this step. `leads`: this process feeds the trackers."""
         self._lead(leads)
         self._history.add(Point(result.step + 1, time.time(), _values(result, metrics)))
 
@@ -63,7 +69,7 @@ class Tracking:
             each.finish(until)
 
     def _lead(self, leads: bool) -> None:
-        """Write if this is rank 0, and only then."""
+        """Write if this process is to, and only then."""
         if leads and not self._feeds:
             life = Life(self._position.life, self._position.first)
             self._feeds = [Feed(each, self._history, life) for each in self._trackers]

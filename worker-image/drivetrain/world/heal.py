@@ -62,6 +62,8 @@ class Healed:
     """Some member's attempt at the operation that all are in has failed; it has not told the others yet."""
     later: dict[str, Any] = field(default_factory=dict)
     """Of what this member got as of the last operation, how it is now: see between.py."""
+    source: int = 0
+    """The rank whose state is everybody's: it was there before, if any was."""
 
 
 class Agreed(Protocol):
@@ -167,6 +169,7 @@ def synchronise(
         doing=tuple(Doing(row[5]) if fresh or row[0] else Doing.BINDING for row in table),
         failed=any(row[_FAILED] for row in table),
         later=later,
+        source=source,
     )
 
 
