@@ -73,7 +73,8 @@ async def test_another_rank_takes_over_in_the_middle(tmp_path: Path, database: s
         await has_written(database, 1, tracked)
         tracked.kill(first)
         second = await tracked.at_step(20, after=first)
-        tracked.kill(second)  # before it has MLflow imported
+        await has_written(database, tracked.rank_zero()[1], tracked)
+        tracked.kill(second)
         await tracked.at_step(30, after=second)
         printed = await tracked.end()
     found, metrics = read(database)
