@@ -14,7 +14,7 @@ from drivetrain.results.upkeep import Upkeep
 from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.storage.local import Local
 from harness.patience import until
-from unit.snapshot.memory import Memory
+from unit.snapshot.memory import Changing
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def test_what_is_sent_comes_back_in_another_folder(tmp_path: Path) -> None:
 
 
 def test_only_what_has_changed_is_sent_again(tmp_path: Path) -> None:
-    storage = Memory()
+    storage = Changing()
     (tmp_path / "a").write_text("1")
     (tmp_path / "b").write_text("1")
     copying = Copying(tmp_path, storage)
@@ -50,7 +50,7 @@ def test_only_what_has_changed_is_sent_again(tmp_path: Path) -> None:
 
 
 def test_what_a_script_deletes_goes_there_too_and_what_it_never_had_stays(tmp_path: Path) -> None:
-    storage = Memory()
+    storage = Changing()
     storage.objects = {"old": b"1", "../evil": b"1"}
     copying = Copying(tmp_path, storage)
     copying.bring()
@@ -63,7 +63,7 @@ def test_what_a_script_deletes_goes_there_too_and_what_it_never_had_stays(tmp_pa
 
 
 def test_what_is_being_written_waits_until_it_rests(tmp_path: Path) -> None:
-    storage = Memory()
+    storage = Changing()
     (tmp_path / "a").write_text("1")
     now = time.time()
     copying = Copying(tmp_path, storage, lambda: now)
@@ -80,7 +80,7 @@ def test_a_file_that_changes_while_it_is_sent_is_sent_again(tmp_path: Path) -> N
         if path.stat().st_size == 1000:
             path.write_bytes(b"short")
 
-    storage = Memory(cut)
+    storage = Changing(cut)
     copying = Copying(tmp_path, storage)
     copying.send()
     copying.send()
@@ -94,7 +94,7 @@ def test_a_storage_that_comes_back_gets_everything_in_the_end(tmp_path: Path) ->
         refused.append(name)
         return "refuse" if len(refused) < 3 else None
 
-    storage = Memory(fault)
+    storage = Changing(fault)
     (tmp_path / "model.pt").write_bytes(b"weights")
     upkeep = Upkeep(Copying(tmp_path, storage), every_seconds=3600.0)
     upkeep.start()
@@ -107,7 +107,7 @@ def test_a_storage_that_comes_back_gets_everything_in_the_end(tmp_path: Path) ->
 
 def test_a_storage_that_stays_away_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"weights")
-    upkeep = Upkeep(Copying(tmp_path, Memory(lambda name: "refuse")), every_seconds=3600.0)
+    upkeep = Upkeep(Copying(tmp_path, Changing(lambda name: "refuse")), every_seconds=3600.0)
     upkeep.start()
     upkeep.end()
     until(lambda: bool(upkeep.failure), "it has tried", 20.0, 0.02)
@@ -121,7 +121,7 @@ def test_a_new_pod_does_not_begin_without_what_the_job_has(tmp_path: Path) -> No
         Upkeep(Copying(tmp_path, Broken())).bring(0.0)
 
 
-class Broken(Memory):
+class Broken(Changing):
     """It does not even say what is there."""
 
     def list(self, prefix: str) -> dict[str, int]:

@@ -38,18 +38,6 @@ class Memory:
             if fault == "lose":
                 raise StorageError(f"cannot write {name}: no answer")
 
-    def replace(self, name: str, chunks: Chunks) -> None:
-        with self._lock:
-            if self.fault(name) == "refuse":
-                raise StorageError(f"cannot write {name}: No space left on device (ENOSPC)")
-            self.objects[name] = b"".join(bytes(each) for each in chunks)
-
-    def read_part(self, name: str, offset: int, length: int) -> bytes:
-        return self.read(name)[offset : offset + length]
-
-    def modified(self, prefix: str) -> dict[str, float]:
-        return dict.fromkeys(self.list(prefix), 0.0)
-
     def read(self, name: str) -> bytes:
         with self._lock:
             if name not in self.objects:
@@ -66,3 +54,19 @@ class Memory:
         with self._lock:
             for name in names:
                 self.objects.pop(name, None)
+
+
+class Changing(Memory):
+    """One whose objects may change, and have times."""
+
+    def replace(self, name: str, chunks: Chunks) -> None:
+        with self._lock:
+            if self.fault(name) == "refuse":
+                raise StorageError(f"cannot write {name}: No space left on device (ENOSPC)")
+            self.objects[name] = b"".join(bytes(each) for each in chunks)
+
+    def read_part(self, name: str, offset: int, length: int) -> bytes:
+        return self.read(name)[offset : offset + length]
+
+    def modified(self, prefix: str) -> dict[str, float]:
+        return dict.fromkeys(self.list(prefix), 0.0)

@@ -13,7 +13,7 @@ from drivetrain.snapshot.storage import Dated, Storage
 from drivetrain.snapshot.storage.local import Local
 from storage.contract import StorageContract
 from storage.contract_log import LogContract
-from unit.snapshot.memory import Memory
+from unit.snapshot.memory import Changing
 
 
 class TestLocal(StorageContract, LogContract):
@@ -27,7 +27,7 @@ class TestMemory(StorageContract, LogContract):
 
     @pytest.fixture
     def storage(self) -> Storage:
-        return Memory()
+        return Changing()
 
 
 def test_folders_that_are_empty_go(tmp_path: Path) -> None:
