@@ -46,7 +46,7 @@ def empty(installed: str, nodes: list[Node]) -> str:
 class Stock:
     """A job that runs the stock script, and what it printed."""
 
-    def __init__(self, namespace: str, image: str) -> None:
+    def __init__(self, namespace: str, image: str, **more: object) -> None:
         self.job = Job(namespace, "stock", Path("/nowhere"))
         metadata = {"name": "stock", "namespace": namespace}
         script = {"train.py": (HERE / "stock.py").read_text()}
@@ -57,6 +57,7 @@ class Stock:
             "podTemplate": {
                 "spec": {"containers": [{"name": "worker", "env": [{"name": "STEPS", "value": str(STEPS)}]}]}
             },
+            **more,
         }
         _apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": script})
         _apply({"apiVersion": "drivetrain.dev/v1alpha1", "kind": "TrainingJob", "metadata": metadata, "spec": spec})
@@ -114,6 +115,31 @@ def test_a_stock_script_in_a_stock_image_survives_a_lost_pod_in_place(namespace:
     (init,) = kept["spec"]["initContainers"]
     assert init["image"].endswith("drivetrain-operator:0.1.0")
     assert launcher.command.startswith("python3 -I -S /var/lib/drivetrain/runtime/launch.py -- python ")
+
+
+def test_a_drain_costs_a_script_that_saves_at_sigterm_no_step(namespace: str, stock: str, claim: str) -> None:
+    """The others go on without the drained worker, from the step that all had when it was asked to leave."""
+    job = Stock(namespace, stock, storage={"persistentVolumeClaim": claim}, elastic={"minWorkers": 1, "maxWorkers": 2})
+    job.until("two ranks", lambda: job.rank(0) is not None and job.rank(1) is not None)
+    first, second = job.rank(0), job.rank(1)
+    assert first is not None
+    assert second is not None
+    job.until("a checkpoint", lambda: "step 13 " in job.printed(first))
+    node = second["spec"]["nodeName"]
+    assert node != first["spec"]["nodeName"]
+    selector = f"--pod-selector=drivetrain.dev/job-uid={job.job.uid},drivetrain.dev/role=worker"
+    kubectl("drain", node, selector, "--delete-emptydir-data", "--force", "--timeout=120s", timeout=150)
+    kubectl("uncordon", node)
+    job.until("the script starts again", lambda: job.printed(first).count("begins at") >= 2)
+    told = job.printed(first)
+    (saved, *_), (_, begun, *_) = re.findall(r"saved at (\d+)", told), re.findall(r"begins at (\d+)", told)
+    print(f"\nstock image: drained, saved at step {saved}, goes on from step {begun}")
+    assert begun == saved
+    assert saved != "0"
+    status = job.job.until("its end", lambda status: status.get("phase") in ("Succeeded", "Failed"), 180)
+    assert (status["phase"], status["restarts"]) == ("Succeeded", 0), job.job.describe()
+    steps = re.findall(r"^step (\d+) ", job.printed(first), re.MULTILINE)
+    assert [int(step) for step in steps] == list(range(1, STEPS + 1)), "each step once"
 
 
 def test_a_script_of_drivetrains_in_a_stock_image(start: Callable[..., Job], stock: str) -> None:
