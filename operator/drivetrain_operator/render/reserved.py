@@ -8,7 +8,7 @@ into a schemaless field, so the operator checks, and says `InvalidTemplate` with
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from drivetrain_api.constants import (
@@ -68,6 +68,8 @@ _COORDINATOR: Final = {
     "restartPolicy": "a coordinator is never restarted, but replaced",
 }
 _METADATA: Final = frozenset({"labels", "annotations"})
+_NOT_NULL: Final = ("containers", "initContainers", "volumes")
+"""Null takes a field away: of these, with its own, what keeps our containers in their bounds."""
 
 
 def check_worker(spec: TrainingJobSpec) -> Callable[[Mapping[str, Any]], None]:
@@ -104,6 +106,8 @@ def _check(
             if str(name).startswith(f"{GROUP}/"):
                 raise InvalidTemplate(f"metadata.{key}[{name}]", f"{GROUP}/ is reserved")
     pod = _object(template, "spec", "")
+    _check_nulls(template, ("spec",), "")
+    _check_nulls(pod, _NOT_NULL, "spec.")
     if (pod.get("restartPolicy") or "Never") != "Never":
         raise InvalidTemplate(
             "spec.restartPolicy", "must be Never: the operator replaces pods, kubelets restart nothing"
@@ -118,6 +122,12 @@ def _check(
         if container.get("name") == ours:
             _check_container(path, container, entrypoint)
             yield path, container
+
+
+def _check_nulls(parent: Mapping[str, Any], fields: Iterable[str], path: str) -> None:
+    for field in fields:
+        if field in parent and parent[field] is None:
+            raise InvalidTemplate(f"{path}{field}", "must not be null: the pod would lose what the operator sets there")
 
 
 def _check_container(path: str, container: Mapping[str, Any], entrypoint: Mapping[str, str]) -> None:

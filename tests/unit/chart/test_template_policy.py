@@ -135,6 +135,7 @@ VOLUME = "a volume is"
 ENV = "env and envFrom take only"
 ACCOUNT = "service accounts of pods"
 NULL = "securityContext must not be null"
+NULLS = "metadata and spec of a pod template"
 HOST = "probes and lifecycle hooks"
 REFUSED: list[tuple[str, Json, str]] = [
     ("another object", {"kind": "Pod"}, "a pod template has only"),
@@ -200,6 +201,12 @@ REFUSED: list[tuple[str, Json, str]] = [
     ("no seccomp, by taking our word away", pod(securityContext={"seccompProfile": None}), NULL),
     ("nothing of what we say", pod(securityContext=None), NULL),
     ("nothing of what we say of a container", container(securityContext=None), NULL),
+    ("nothing of what we say of anything", {"spec": None}, NULLS),
+    ("nothing of what we say of containers", pod(containers=None), NULLS),
+    ("nothing of what we say of init containers", pod(initContainers=None), NULLS),
+    ("none of the cluster's labels and annotations", {"metadata": None}, NULLS),
+    ("none of the cluster's labels", {"metadata": {"labels": None}}, NULLS),
+    ("none of the cluster's annotations", {"metadata": {"annotations": None}}, NULLS),
     ("an object for a list", pod(volumes={"a": {"hostPath": {"path": "/"}}}), VOLUME),
     ("a list of lists", pod(containers=[[{"name": "worker"}]]), CONTAINER),
 ]  # fmt: skip

@@ -127,11 +127,14 @@ def test_any_template(part: int) -> None:
     assert 0.2 < refused / (TEMPLATES // 4) < 0.95, "nearly all are of one kind: this tries little"
 
 
+NULL: Final = "must not be null: the pod would lose what the operator sets there"
 CASES: list[tuple[dict[str, Any], str | None]] = [
     ({"metadata": {"labels": None}}, None),
     ({"metadata": None}, None),
-    ({"spec": None}, None),
-    ({"spec": {"containers": None, "volumes": None}}, None),
+    ({"spec": None}, f"spec: {NULL}"),
+    ({"spec": {"containers": None}}, f"spec.containers: {NULL}"),
+    ({"spec": {"initContainers": None}}, f"spec.initContainers: {NULL}"),
+    ({"spec": {"volumes": None}}, f"spec.volumes: {NULL}"),
     ({"spec": {"containers": [{"name": "worker", "env": None, "volumeMounts": None}]}}, None),
     ({"spec": {"containers": [{"name": "worker", "resources": {"limits": {"cpu": 2}}}]}}, None),
     (
@@ -162,6 +165,13 @@ def test_what_is_told(template: dict[str, Any], problem: str | None) -> None:
     assert template_problem(of) == (None if problem is None else f"spec.podTemplate.{problem}")
     if problem is None:
         check_ours(worker_pod(job(of, started(of)), WORKER, PLATFORM))
+
+
+@pytest.mark.parametrize("field", ["spec", "containers", "initContainers", "volumes"])
+def test_a_coordinators_template_takes_nothing_away_either(field: str) -> None:
+    path, template = ("spec", {"spec": None}) if field == "spec" else (f"spec.{field}", {"spec": {field: None}})
+    problem = template_problem(spec(coordinator={"podTemplate": template}))
+    assert problem == f"spec.coordinator.podTemplate.{path}: {NULL}"
 
 
 @pytest.mark.parametrize("depth", [100, 900])
