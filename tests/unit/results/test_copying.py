@@ -62,6 +62,41 @@ def test_what_a_script_deletes_goes_there_too_and_what_it_never_had_stays(tmp_pa
     assert not (tmp_path.parent / "evil").exists()
 
 
+def test_what_a_script_deletes_stays_if_another_worker_has_written_it_since(tmp_path: Path) -> None:
+    storage = Changing()
+    storage.objects = {"last.pt": b"1", "old.pt": b"1"}
+    folders = [tmp_path / "a", tmp_path / "b"]
+    a, b = (Copying(folder, storage) for folder in folders)
+    for each in (a, b):
+        each.bring()
+    (folders[0] / "last.pt").write_text("of a")
+    a.send()
+    for name in ("last.pt", "old.pt"):
+        (folders[1] / name).unlink()
+    b.send()
+    a.send()
+    assert storage.objects == {"last.pt": b"of a"}
+    (folders[0] / "last.pt").unlink()
+    b.send()
+    a.send()
+    assert storage.objects == {}
+
+
+def test_a_file_that_changed_while_it_was_sent_is_deleted_too(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("1")
+
+    def grow(name: str) -> None:
+        path.write_text("more")
+
+    storage = Changing(grow)
+    copying = Copying(tmp_path, storage)
+    copying.send()
+    path.unlink()
+    copying.send()
+    assert storage.objects == {}
+
+
 def test_what_is_being_written_waits_until_it_rests(tmp_path: Path) -> None:
     storage = Changing()
     (tmp_path / "a").write_text("1")

@@ -57,16 +57,23 @@ class Memory:
 
 
 class Changing(Memory):
-    """One whose objects may change, and have times."""
+    """One whose objects may change, and have times: the number of the write, 0 for what was there before."""
+
+    def __init__(self, fault: Callable[[str], str | None] = lambda name: None, seed: int = 0) -> None:
+        super().__init__(fault, seed)
+        self._times: dict[str, float] = {}
+        self._writes = 0
 
     def replace(self, name: str, chunks: Chunks) -> None:
         with self._lock:
             if self.fault(name) == "refuse":
                 raise StorageError(f"cannot write {name}: No space left on device (ENOSPC)")
             self.objects[name] = b"".join(bytes(each) for each in chunks)
+            self._writes += 1
+            self._times[name] = float(self._writes)
 
     def read_part(self, name: str, offset: int, length: int) -> bytes:
         return self.read(name)[offset : offset + length]
 
     def modified(self, prefix: str) -> dict[str, float]:
-        return dict.fromkeys(self.list(prefix), 0.0)
+        return {name: self._times.get(name, 0.0) for name in self.list(prefix)}

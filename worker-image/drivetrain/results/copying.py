@@ -1,8 +1,9 @@
 """How does a folder get to a URL, and back into the folder of a new pod? File by file, under their own names.
 
 What has changed here since it was last copied is copied, so of two workers that write one name the later change counts.
-What a script deletes here (an old checkpoint) is deleted there, after all that is new is there. Pieces are read with
-`pread`, never mapped: a script that shortens its file meanwhile must not end the process that copies it.
+What a script deletes here (an old checkpoint) is deleted there, after all that is new is there, unless another worker
+has written it since: the storage's times tell. Pieces are read with `pread`, never mapped: a script that shortens its
+file meanwhile must not end the process that copies it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ class Copying:
         self._clock = clock
         self._known: dict[str, _Picture] = {}
         """What is there, as it was here when it was copied."""
+        self._times: dict[str, float] = {}
+        """When that was written, by the storage's clock: at another time it is another worker's."""
 
     def bring(self) -> int:
         """Fill the folder with what is in the storage; returns how many files that were. Raises `StorageError`."""
+        times = self._storage.modified("")  # before the list: what is written between the two is another worker's
         there = self._storage.list("")
         for name, size in there.items():
             path = self._folder / name
@@ -47,6 +51,8 @@ class Copying:
                         file.write(part)
                 temporary.replace(path)
                 self._known[name] = _picture(path.stat())
+                if name in times:
+                    self._times[name] = times[name]
             except OSError as error:
                 raise StorageError(f"cannot write {path}: {error.strerror}") from error
         return len(self._known)
@@ -59,12 +65,19 @@ class Copying:
             if self._known.get(name) == picture or now - picture[1] / 1e9 < settled_seconds:
                 continue
             sent += self._sent(name)
-        gone = [name for name in self._known if name not in here]
-        if gone:
-            self._storage.delete(gone)
-            for name in gone:
-                del self._known[name]
+        self._delete([name for name in self._times if name not in here])
         return sent
+
+    def _delete(self, gone: Sequence[str]) -> None:
+        """Those that nobody else has written since."""
+        if not gone:
+            return
+        times = self._storage.modified("")
+        if ours := [name for name in gone if times.get(name) == self._times[name]]:
+            self._storage.delete(ours)
+        for name in gone:
+            del self._times[name]
+            self._known.pop(name, None)
 
     def _sent(self, name: str) -> bool:
         try:
@@ -74,6 +87,8 @@ class Copying:
         try:
             before = _picture(os.fstat(descriptor))
             self._storage.replace(name, _Pieces(descriptor, before[0]))
+            # Another worker's write of this very moment would be taken for this one.
+            self._times |= {each: when for each, when in self._storage.modified(name).items() if each == name}
             if _picture(os.fstat(descriptor)) == before:
                 self._known[name] = before
             return True
