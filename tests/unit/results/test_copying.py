@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +97,53 @@ def test_a_file_that_changed_while_it_was_sent_is_deleted_too(tmp_path: Path) ->
     path.unlink()
     copying.send()
     assert storage.objects == {}
+
+
+@pytest.mark.parametrize("bad", ["a\udcff.log", "refused"])
+def test_a_file_that_cannot_be_copied_keeps_no_other_one_away(tmp_path: Path, bad: str) -> None:
+    def fault(name: str) -> str | None:
+        name.encode()  # as stores do
+        return "refuse" if name == "refused" else None
+
+    storage = Changing(fault)
+    for name in ("old", bad):
+        (tmp_path / name).write_text("1")
+    copying = Copying(tmp_path, storage)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="cannot write refused" if bad == "refused" else r"copy 'a\\udcff.log'"):
+            copying.send()
+        (tmp_path / "old").unlink(missing_ok=True)
+        (tmp_path / "z.pt").write_text("new")
+    assert storage.objects == {"old": b"1", "z.pt": b"new"}
+    (tmp_path / bad).unlink()
+    copying.send()
+    assert storage.objects == {"z.pt": b"new"}
+
+
+@pytest.mark.parametrize(("call", "path"), [("open", "a/1"), ("stat", "a/1"), ("scandir", "a")])
+def test_what_cannot_be_read_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, path: str) -> None:
+    storage = Changing()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1").write_text("1")
+    copying = Copying(tmp_path, storage)
+    copying.send()
+    (tmp_path / "a" / "1").write_text("22")
+    (tmp_path / "b").write_text("1")
+    real = getattr(os, call)
+
+    def refused(given: str | os.PathLike[str] | int, *rest: Any, **more: Any) -> Any:
+        # Modes do not stop root, as whom tests may run.
+        if not isinstance(given, int) and Path(given) == tmp_path / path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(given))
+        return real(given, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refused)
+        with pytest.raises(StorageError, match=f"cannot copy '{path}': Permission denied"):
+            copying.send()
+    assert storage.objects == {"a/1": b"1", "b": b"1"}
+    copying.send()
+    assert storage.objects == {"a/1": b"22", "b": b"1"}
 
 
 def test_what_is_being_written_waits_until_it_rests(tmp_path: Path) -> None:

@@ -4,11 +4,16 @@ What has changed here since it was last copied is copied, so of two workers that
 What a script deletes here (an old checkpoint) is deleted there, after all that is new is there, unless another worker
 has written it since: the storage's times tell. Pieces are read with `pread`, never mapped: a script that shortens its
 file meanwhile must not end the process that copies it.
+
+A file that cannot be copied keeps no other one away. Nothing is deleted as long as there is one: what cannot be read is
+not gone.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +24,7 @@ from drivetrain.snapshot.storage import Files
 
 PIECE: Final = 8 << 20
 _PART: Final = 32 << 20
+_GONE: Final = (FileNotFoundError, NotADirectoryError)
 _Picture = tuple[int, int]
 """Size, and time of the last change in nanoseconds."""
 
@@ -58,13 +64,22 @@ class Copying:
         return len(self._known)
 
     def send(self, settled_seconds: float = 0.0) -> int:
-        """Copy what has changed and has rested for so long; returns how many files. Raises `StorageError`."""
-        here = dict(self._entries())
+        """Copy what has changed and has rested for so long; returns how many files. Raises the first `StorageError`,
+        after all others are copied."""
+        errors: list[StorageError] = []
+        here = dict(self._entries(errors))
         now, sent = self._clock(), 0
         for name, picture in here.items():
             if self._known.get(name) == picture or now - picture[1] / 1e9 < settled_seconds:
                 continue
-            sent += self._sent(name)
+            try:
+                sent += self._sent(name)
+            except StorageError as error:
+                errors.append(error)
+            except (OSError, ValueError) as error:
+                errors.append(_uncopied(name, error))
+        if errors:
+            raise errors[0]
         self._delete([name for name in self._times if name not in here])
         return sent
 
@@ -82,7 +97,7 @@ class Copying:
     def _sent(self, name: str) -> bool:
         try:
             descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except _GONE:
             return False  # gone by now: it may have been renamed, and is another one then
         try:
             before = _picture(os.fstat(descriptor))
@@ -95,19 +110,27 @@ class Copying:
         finally:
             os.close(descriptor)
 
-    def _entries(self) -> Iterator[tuple[str, _Picture]]:
-        for parent, folders, files in os.walk(self._folder):
+    def _entries(self, errors: list[StorageError]) -> Iterator[tuple[str, _Picture]]:
+        """Files that are here; `errors` gets those that may be."""
+
+        def failed(error: OSError) -> None:
+            if not isinstance(error, _GONE):
+                errors.append(_uncopied(os.path.relpath(error.filename, self._folder), error))
+
+        for parent, folders, files in os.walk(self._folder, onerror=failed):
             folders.sort()
             for file in sorted(files):
                 path = Path(parent, file)
-                name = str(path.relative_to(self._folder))
                 if file.startswith(".") and file.endswith(".tmp"):
                     continue
                 try:
-                    if path.is_file():
-                        yield name, _picture(path.stat())
-                except OSError:
+                    about = path.stat()
+                except OSError as error:
+                    if error.errno != errno.ELOOP:  # a link to itself
+                        failed(error)
                     continue
+                if stat.S_ISREG(about.st_mode):
+                    yield str(path.relative_to(self._folder)), _picture(about)
 
 
 class _Pieces(Sequence[bytes]):
@@ -144,6 +167,11 @@ def parts_of(storage: Files, name: str, size: int, offset: int = 0) -> Iterator[
 
 def _picture(about: os.stat_result) -> _Picture:
     return about.st_size, about.st_mtime_ns
+
+
+def _uncopied(name: str, error: OSError | ValueError) -> StorageError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return StorageError(f"cannot copy {name!r}: {why}")
 
 
 def _is_plain(name: str) -> bool:
