@@ -146,6 +146,25 @@ def test_what_cannot_be_read_is_not_gone(tmp_path: Path, monkeypatch: pytest.Mon
     assert storage.objects == {"a/1": b"22", "b": b"1"}
 
 
+def test_no_name_in_the_storage_keeps_a_new_worker_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, long, too_long = Changing(), "\N{CJK UNIFIED IDEOGRAPH-6A21}" * 84, "a" * 300
+    bad = ["x/y", "x/y/z", "a\0b", too_long, f"{too_long}/a", "dir/", "/root", "../evil", ".half.tmp"]
+    storage.objects = dict.fromkeys(["x", long, f"d/{long}", *bad], b"1")
+    before = dict(storage.objects)
+    copying = Copying(tmp_path, storage)
+    copying.bring()
+    copying.bring()
+    found = content(tmp_path)
+    assert found.keys() >= {long, f"d/{long}"}
+    assert found.keys() & {"x", "x/y", "x/y/z"}
+    assert len([each for each in caplog.messages if "cannot be a file here" in each]) == len(set(caplog.messages))
+    assert "'a\\x00b' of memory cannot be a file here, and is left out" in caplog.text
+    copying.send()
+    assert storage.objects == before
+
+
 def test_what_is_being_written_waits_until_it_rests(tmp_path: Path) -> None:
     storage = Changing()
     (tmp_path / "a").write_text("1")

@@ -12,6 +12,7 @@ not gone.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -22,8 +23,12 @@ from typing import Final, overload
 from drivetrain.snapshot.errors import StorageError
 from drivetrain.snapshot.storage import Files
 
+log = logging.getLogger(__name__)
+
 PIECE: Final = 8 << 20
 _PART: Final = 32 << 20
+_NO_PLACE: Final = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+"""A bucket may have names that a folder cannot: `x` beside `x/y`, or one that is too long."""
 _GONE: Final = (FileNotFoundError, NotADirectoryError)
 _Picture = tuple[int, int]
 """Size, and time of the last change in nanoseconds."""
@@ -40,6 +45,7 @@ class Copying:
         """What is there, as it was here when it was copied."""
         self._times: dict[str, float] = {}
         """When that was written, by the storage's clock: at another time it is another worker's."""
+        self._said: set[str] = set()
 
     def bring(self) -> int:
         """Fill the folder with what is in the storage; returns how many files that were. Raises `StorageError`."""
@@ -50,18 +56,27 @@ class Copying:
             if not _is_plain(name):
                 continue
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-                with temporary.open("wb") as file:
-                    for part in parts_of(self._storage, name, size):
-                        file.write(part)
-                temporary.replace(path)
+                self._write(path, parts_of(self._storage, name, size))
                 self._known[name] = _picture(path.stat())
                 if name in times:
                     self._times[name] = times[name]
+            except ValueError as error:
+                self._say(f"{name!r} of {self._storage} cannot be a file here, and is left out: {error}")
             except OSError as error:
-                raise StorageError(f"cannot write {path}: {error.strerror}") from error
+                if error.errno not in _NO_PLACE:
+                    raise StorageError(f"cannot write {path}: {error.strerror}") from error
+                self._say(f"{name!r} of {self._storage} cannot be a file here, and is left out: {error.strerror}")
         return len(self._known)
+
+    def _write(self, path: Path, parts: Iterator[bytes]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{os.getpid()}.tmp")  # the file's own name may be as long as names can be
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(parts)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def send(self, settled_seconds: float = 0.0) -> int:
         """Copy what has changed and has rested for so long; returns how many files. Raises the first `StorageError`,
@@ -110,6 +125,12 @@ class Copying:
         finally:
             os.close(descriptor)
 
+    def _say(self, text: str) -> None:
+        """Once."""
+        if text not in self._said:
+            self._said.add(text)
+            log.warning(text)
+
     def _entries(self, errors: list[StorageError]) -> Iterator[tuple[str, _Picture]]:
         """Files that are here; `errors` gets those that may be."""
 
@@ -121,7 +142,7 @@ class Copying:
             folders.sort()
             for file in sorted(files):
                 path = Path(parent, file)
-                if file.startswith(".") and file.endswith(".tmp"):
+                if _is_temporary(file):
                     continue
                 try:
                     about = path.stat()
@@ -174,6 +195,12 @@ def _uncopied(name: str, error: OSError | ValueError) -> StorageError:
     return StorageError(f"cannot copy {name!r}: {why}")
 
 
+def _is_temporary(file: str) -> bool:
+    """Half a file, by its name: of `run.save`, or of what is brought."""
+    return file.startswith(".") and file.endswith(".tmp")
+
+
 def _is_plain(name: str) -> bool:
-    """Whether it leads to no place outside."""
-    return not any(part in ("", ".", "..") for part in name.split("/"))
+    """Whether it leads to no place outside, and would be copied from here."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") for part in parts) and not _is_temporary(parts[-1])
