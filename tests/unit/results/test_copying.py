@@ -165,6 +165,53 @@ def test_no_name_in_the_storage_keeps_a_new_worker_from_starting(
     assert storage.objects == before
 
 
+def test_links_are_followed_within_the_folder_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage, real, here = Changing(), tmp_path / "real", tmp_path / "here"
+    (real / "ck1").mkdir(parents=True)
+    here.symlink_to(real)  # as mounts are where pods are processes
+    (tmp_path / "secret").write_text("1")
+    (here / "ck1" / "state").write_text("1")
+    (here / "moved").write_text("1")
+    copying = Copying(here, storage)
+    copying.send()
+    (here / "moved").rename(tmp_path / "elsewhere")
+    (here / "moved").symlink_to(tmp_path / "elsewhere")
+    (here / "p").symlink_to(tmp_path / "secret")
+    (here / "last").symlink_to("ck1/state")
+    (here / "latest").symlink_to("ck1")
+    (here / "nowhere").symlink_to("none")
+    (here / "circle").symlink_to("circle")
+    copying.send()
+    copying.send()
+    assert storage.objects == dict.fromkeys(["ck1/state", "last", "moved"], b"1")
+    assert sorted(caplog.messages) == [
+        f"results: {here}/latest is a link to a folder, and is not followed",
+        f"results: {here}/moved is a link out of the folder, and is not followed",
+        f"results: {here}/p is a link out of the folder, and is not followed",
+    ]
+
+
+def test_a_pipe_in_a_files_place_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Changing()
+    path = tmp_path / "a"
+    path.write_text("1")
+    real = os.open
+
+    def late(given: str | os.PathLike[str], *rest: Any, **more: Any) -> int:
+        """It is put there between the look and this."""
+        if path == Path(given):
+            path.unlink()
+            os.mkfifo(path)
+        return real(given, *rest, **more)
+
+    copying = Copying(tmp_path, storage)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", late)
+        assert copying.send() == 0
+    assert copying.send() == 0
+    assert storage.objects == {}
+
+
 def test_what_is_being_written_waits_until_it_rests(tmp_path: Path) -> None:
     storage = Changing()
     (tmp_path / "a").write_text("1")

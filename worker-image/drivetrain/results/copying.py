@@ -85,7 +85,7 @@ class Copying:
         here = dict(self._entries(errors))
         now, sent = self._clock(), 0
         for name, picture in here.items():
-            if self._known.get(name) == picture or now - picture[1] / 1e9 < settled_seconds:
+            if picture is None or self._known.get(name) == picture or now - picture[1] / 1e9 < settled_seconds:
                 continue
             try:
                 sent += self._sent(name)
@@ -111,11 +111,15 @@ class Copying:
 
     def _sent(self, name: str) -> bool:
         try:
-            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+            # Nobody waits for a pipe's other end.
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except _GONE:
             return False  # gone by now: it may have been renamed, and is another one then
         try:
-            before = _picture(os.fstat(descriptor))
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                return False
+            before = _picture(about)
             self._storage.replace(name, _Pieces(descriptor, before[0]))
             # Another worker's write of this very moment would be taken for this one.
             self._times |= {each: when for each, when in self._storage.modified(name).items() if each == name}
@@ -131,8 +135,9 @@ class Copying:
             self._said.add(text)
             log.warning(text)
 
-    def _entries(self, errors: list[StorageError]) -> Iterator[tuple[str, _Picture]]:
-        """Files that are here; `errors` gets those that may be."""
+    def _entries(self, errors: list[StorageError]) -> Iterator[tuple[str, _Picture | None]]:
+        """Files that are here, None for links that are not followed; `errors` gets those that may be here."""
+        root = os.path.realpath(self._folder)
 
         def failed(error: OSError) -> None:
             if not isinstance(error, _GONE):
@@ -140,6 +145,9 @@ class Copying:
 
         for parent, folders, files in os.walk(self._folder, onerror=failed):
             folders.sort()
+            for folder in folders:
+                if os.path.islink(os.path.join(parent, folder)):
+                    self._say(f"results: {os.path.join(parent, folder)} is a link to a folder, and is not followed")
             for file in sorted(files):
                 path = Path(parent, file)
                 if _is_temporary(file):
@@ -150,8 +158,14 @@ class Copying:
                     if error.errno != errno.ELOOP:  # a link to itself
                         failed(error)
                     continue
-                if stat.S_ISREG(about.st_mode):
-                    yield str(path.relative_to(self._folder)), _picture(about)
+                if not stat.S_ISREG(about.st_mode):
+                    continue
+                name = str(path.relative_to(self._folder))
+                if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                    self._say(f"results: {path} is a link out of the folder, and is not followed")
+                    yield name, None
+                else:
+                    yield name, _picture(about)
 
 
 class _Pieces(Sequence[bytes]):
