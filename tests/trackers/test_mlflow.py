@@ -119,6 +119,7 @@ class Server:
             "--port",
             "5000",
         ]
+        command += ["--allowed-hosts", f"{host}:5000"]
         command += ["--workers", "1", "--default-artifact-root", str(folder / "artifacts")]
         with (folder / "server.log").open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -26,6 +26,7 @@ class Fake:
     name: str = "Fake"
     written: list[int] = field(default_factory=list)
     opened: int = 0
+    error: Exception = field(default_factory=lambda: ConnectionError("no such host"))
     failures: int = 0
     """Calls of `write` that fail from now on, after having written one step."""
     finished: bool = False
@@ -45,7 +46,7 @@ class Fake:
         if self.failures:
             self.failures -= 1
             self.written.append(points[0].step)
-            raise ConnectionError("no such host")
+            raise self.error
         self.written += [each.step for each in points]
 
     def close(self, *, finished: bool) -> None:
@@ -93,6 +94,22 @@ def test_a_failure_is_told_once_and_every_step_is_written_once() -> None:
     assert len(fed.said) == 2
     assert fed.said[0].endswith("ConnectionError: no such host")
     assert fed.said[1].startswith("goes on at step")
+
+
+def test_another_kind_of_error_is_told_too() -> None:
+    """A server that comes up, and then refuses the key."""
+    fed = Fed(Fake(failures=1))
+    feed = fed.begin()
+    fed.add(1)
+    eventually(lambda: fed.fake.failures == 0)
+    fed.fake.error, fed.fake.failures = PermissionError("no key"), 2
+    fed.add(2, 3, 4)
+    fed.history.end(finished=True)
+    feed.finish(time.monotonic() + 20)
+    assert fed.fake.written == [1, 2, 3, 4]
+    told = [each.rpartition(": ")[2] for each in fed.said if each.startswith("failed")]
+    assert told[:1] == ["no such host"]
+    assert told.count("no key") == 1
 
 
 def test_steps_that_a_hanging_tracker_does_not_get_are_counted() -> None:

@@ -1,8 +1,8 @@
 """How does a tracker get each step, without training ever waiting for it or ending with it?
 
 A thread takes points from the history that the ranks keep, and gives them to the tracker. Where that fails, it says so
-once, waits longer each time, and asks the tracker anew what it has. Where it is too slow for too long, the oldest
-points fall out of the history before they were written; they are counted, and told.
+once for each kind of error, waits longer each time, and asks the tracker anew what it has. Where it is too slow for too
+long, the oldest points fall out of the history before they were written; they are counted, and told.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Feed(threading.Thread):
         self._next = history.oldest
         self._last: int | None = None
         """The last step that is written; None: to be asked for."""
-        self._failing = False
+        self._failing: set[str] = set()
+        """Kinds of errors that were told since it last went well."""
         self._dropped = 0
         self._began = False
         self._stopped = False
@@ -102,7 +103,7 @@ class Feed(threading.Thread):
             else:
                 wait = self._first_wait
                 if self._failing:
-                    self._failing = False
+                    self._failing.clear()
                     self._say(f"goes on at step {points[-1].step}")
         self._close(finished=self._history.finished and not self._stopped)
 
@@ -155,10 +156,11 @@ class Feed(threading.Thread):
         self._dropped += count
 
     def _failed(self, error: BaseException) -> None:
-        if not self._failing:
-            self._failing = True
+        kind = type(error).__name__
+        if kind not in self._failing:
+            self._failing.add(kind)
             text = " ".join(str(error).split())[:500]
-            self._say(f"failed, and is tried again; training goes on: {type(error).__name__}: {text}")
+            self._say(f"failed, and is tried again; training goes on: {kind}: {text}")
         self._last = None
         self._close(finished=False)
 
