@@ -16,6 +16,7 @@ from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.follow import read_log, started
 from drivetrain_cli.lines import Line
 from drivetrain_cli.looker import LABEL_LOOKS_AT
+from drivetrain_cli.printable import printable, printable_lines
 from drivetrain_operator.kube.errors import Forbidden, Invalid, KubeError
 from drivetrain_operator.kube.resources import PODS, Object
 
@@ -31,7 +32,7 @@ Show = Callable[[str], None]
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    print(printable_lines(line), flush=True)
 
 
 async def result_of(
@@ -115,7 +116,7 @@ async def _start(cluster: Cluster, name: str) -> None:
         if time.monotonic() > until:
             raise CliError(f"pod {name} has not started in {START_SECONDS:.0f} s: {held or 'nobody says why'}")
         if held and held != said:
-            print(f"-- pod {name}: {held}", file=sys.stderr, flush=True)
+            print(f"-- pod {name}: {printable(held)}", file=sys.stderr, flush=True)
             said = held
         await asyncio.sleep(_LOOK_SECONDS)
 

@@ -17,6 +17,7 @@ from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.follow import finished, follow, started, succeeded
 from drivetrain_cli.lines import Line, merged, shown
+from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.reasons import failures, state
 from drivetrain_cli.stale import Doubts, differences
 from drivetrain_operator.kube.errors import ApiError, NotFound
@@ -63,7 +64,7 @@ async def print_followed(cluster: Cluster, name: str, *, tail: int | None = None
             told.append(absent)
         for text in told:
             if text not in said:
-                print(f"-- {text}", file=sys.stderr, flush=True)
+                print(f"-- {printable_lines(text)}", file=sys.stderr, flush=True)
         said = set(told)
 
     async for line in follow(cluster, name, tail=tail, notice=notice):
@@ -103,7 +104,7 @@ async def collected(cluster: Cluster, job: Object, tail: int | None) -> Collecte
 async def _print_once(cluster: Cluster, job: Object, tail: int | None, *, pods: bool) -> None:
     found = await collected(cluster, job, tail)
     for text in found.missed:
-        print(f"-- {text}", file=sys.stderr)
+        print(f"-- {printable_lines(text)}", file=sys.stderr)
     for line in found.lines:
         print(shown(line.pod, line.text, pods=pods))
     if found.any:

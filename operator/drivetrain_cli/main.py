@@ -17,6 +17,7 @@ from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
 from drivetrain_cli.intermixed import Parser
 from drivetrain_cli.life import delete, events, listing, rest, scale, status
+from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.results import command as results
 from drivetrain_cli.snapshots import command as snapshots
 from drivetrain_operator.kube.errors import Forbidden, KubeError
@@ -50,19 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(command(given))
     except CliError as error:
-        print(f"drivetrain: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.code
     except Forbidden as error:
-        print(f"drivetrain: not allowed: {error.message}", file=sys.stderr)
+        _complain(f"not allowed: {error.message}")
         return Exit.FAILED
     except KubeError as error:
-        print(f"drivetrain: the API server: {error}", file=sys.stderr)
+        _complain(f"the API server: {error}")
         return Exit.NO_CLUSTER
     except (KeyboardInterrupt, asyncio.CancelledError):
         return Exit.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # `drivetrain logs | head`: nobody reads on, and that is fine
         return Exit.OK
+
+
+def _complain(text: str) -> None:
+    print(f"drivetrain: {printable_lines(text)}", file=sys.stderr)
 
 
 def make_parser() -> argparse.ArgumentParser:

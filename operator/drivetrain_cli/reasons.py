@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
+from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.stale import ACTIVE, differences
 from drivetrain_cli.table import age
 
@@ -62,6 +63,10 @@ _USUAL_WAITS: Final = ("ContainerCreating", "PodInitializing")
 
 def state(job: Json) -> str:
     """The job in one line."""
+    return printable_lines(_state(job))
+
+
+def _state(job: Json) -> str:
     status = job.get("status") or {}
     name, phase = job["metadata"]["name"], status.get("phase")
     if not phase:
@@ -99,7 +104,7 @@ def short(job: Json, *, width: int | None = None) -> str:
 def failures(job: Json, *, last: int | None = None) -> list[str]:
     """What failed, oldest first, each with the end of what it printed."""
     found = (job.get("status") or {}).get("failures") or []
-    return [_failure(f) for f in (found if last is None else found[-last:])]
+    return [printable_lines(_failure(f)) for f in (found if last is None else found[-last:])]
 
 
 def explain(
@@ -132,7 +137,7 @@ def explain(
     lines += waiting(pods, said=message)
     lines += restarts(job)
     lines += _warnings(events, now, said="\n".join(lines))
-    return lines
+    return [printable_lines(line) for line in lines]
 
 
 def headline(job: Json) -> str:

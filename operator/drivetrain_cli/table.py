@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from drivetrain_api.crd import COLUMNS
+from drivetrain_cli.printable import printable
 
 Json = dict[str, Any]
 
@@ -22,6 +23,7 @@ def table(jobs: list[Json], now: datetime, *, wide: bool = False) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Columns as kubectl writes them: as wide as their widest cell, three blanks between."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[index]) for row in rows) + 3 for index in range(len(rows[0]))]
     return "\n".join(
         "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -15,6 +15,7 @@ import yaml
 from drivetrain_cli.convert.job import Asked
 from drivetrain_cli.convert.sources import Converted, convert
 from drivetrain_cli.errors import Exit, UsageError
+from drivetrain_cli.printable import printable_lines
 
 _MOST_BYTES: Final = 10_000_000
 
@@ -82,7 +83,7 @@ def _tell(converted: Converted) -> None:
         lines.append(f"{converted.source}: converted")
     lines += [f"  cannot   {note.field}: {note.text}" for note in converted.notes.refused]
     lines += [f"  changed  {note.field}: {note.text}" for note in converted.notes.told]
-    print("\n".join(lines), file=sys.stderr)
+    print(printable_lines("\n".join(lines)), file=sys.stderr)
 
 
 def _words(given: str | None) -> list[str] | None:

@@ -13,6 +13,7 @@ from drivetrain_cli.cluster import Cluster, connect
 from drivetrain_cli.errors import CliError, Exit, JobNotFound, TookTooLong
 from drivetrain_cli.life import patience
 from drivetrain_cli.life.outlook import deleted
+from drivetrain_cli.printable import printable
 from drivetrain_operator.kube.errors import Conflict
 from drivetrain_operator.kube.resources import TRAININGJOBS, Object
 
@@ -43,7 +44,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             try:
                 job = await cluster.job(name)
             except JobNotFound as error:
-                print(f"drivetrain: {error}", file=sys.stderr)
+                print(f"drivetrain: {printable(str(error))}", file=sys.stderr)
                 missing = True
                 continue
             await delete(cluster, job)

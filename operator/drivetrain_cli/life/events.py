@@ -15,6 +15,7 @@ from drivetrain_cli.cluster import Cluster, connect, event_time
 from drivetrain_cli.errors import Exit, UsageError
 from drivetrain_cli.follow import finished
 from drivetrain_cli.life.patience import patient_job
+from drivetrain_cli.printable import printable
 from drivetrain_cli.table import age, aligned
 from drivetrain_operator.kube.resources import Object
 from drivetrain_operator.render.names import identify, suffix
@@ -96,10 +97,11 @@ def _row(event: Json, now: datetime) -> list[str]:
     of, stamp = event.get("involvedObject") or {}, event_time(event)
     count = (event.get("series") or {}).get("count") or event.get("count") or 1
     again = f" (x{count})" if count > 1 else ""
-    return [
+    cells = [
         (age(stamp, now) if stamp else "-") + again,
         event.get("type") or "",
         event.get("reason") or "",
         f"{str(of.get('kind') or '').lower()}/{of.get('name') or ''}",
         " ".join((event.get("message") or "").split()),
     ]
+    return [printable(cell) for cell in cells]

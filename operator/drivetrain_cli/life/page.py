@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from drivetrain_api.constants import LABEL_INDEX, LABEL_ROLE, ROLE_COORDINATOR
 from drivetrain_cli.life.outlook import goes_on_from
+from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.reasons import ADVICE, headline, restarts, waiting
 from drivetrain_cli.stale import differences
 from drivetrain_cli.table import age, aligned
@@ -27,7 +28,7 @@ def page(job: Json, pods: Sequence[Json], now: datetime) -> list[str]:
     lines += _section("Conditions", _conditions(status, now))
     lines += _section("Members", _members(pods, now))
     lines += _section("What happened", [line for text in restarts(job) for line in text.splitlines()])
-    return lines
+    return [printable_lines(line) for line in lines]
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

@@ -21,11 +21,13 @@ from drivetrain_cli.cluster import EMBEDDED, Cluster, connect
 from drivetrain_cli.errors import CliError, Exit, UsageError
 from drivetrain_cli.inside import result_of, standing
 from drivetrain_cli.intermixed import allow_flags_between
-from drivetrain_cli.results.fetch import Progress, chosen, fetch, human, printable
+from drivetrain_cli.printable import printable
+from drivetrain_cli.results.fetch import Progress, chosen, fetch, human
 from drivetrain_cli.results.here import Here
 from drivetrain_cli.results.pod import asked, place_of, pod, told
 from drivetrain_cli.results.remote import Remote
 from drivetrain_cli.results.source import Entry, Source, entry_of
+from drivetrain_cli.table import aligned
 from drivetrain_operator.kube.resources import Object
 
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
@@ -123,14 +125,10 @@ def _listed(entries: Sequence[Entry], path: str, source: Source, output: str) ->
         return json.dumps({"storage": str(source), "files": files}, indent=2)
     if not found:
         what = f"no {path}" if path and entries else "nothing"
-        return f"There is {what} in {source} yet."
-    rows = [["NAME", "SIZE", "WRITTEN"], *([printable(each.name), human(each.size), _time(each)] for each in found)]
-    widths = [max(len(row[column]) for row in rows) + 3 for column in range(3)]
-    lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    total = (
-        f"{len(found)} {'file' if len(found) == 1 else 'files'}, {human(sum(each.size for each in found))}, in {source}"
-    )
-    return "\n".join([*lines, "", total])
+        return f"There is {what} in {printable(str(source))} yet."
+    rows = [["NAME", "SIZE", "WRITTEN"], *([each.name, human(each.size), _time(each)] for each in found)]
+    count = f"{len(found)} {'file' if len(found) == 1 else 'files'}"
+    return f"{aligned(rows)}\n\n{count}, {human(sum(each.size for each in found))}, in {printable(str(source))}"
 
 
 def _time(entry: Entry) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from drivetrain_cli.errors import CliError, UsageError
+from drivetrain_cli.printable import printable
 from drivetrain_cli.results.source import Cut, Entry, Source
 
 _TRIES: Final = 5
@@ -66,8 +67,8 @@ def _near(entries: Sequence[Entry], name: str) -> str:
     near = difflib.get_close_matches(name, names, _NEAR) or [
         last[each] for each in difflib.get_close_matches(name.rpartition("/")[2], list(last), _NEAR)
     ]
-    told = near or names[:_NEAR]
-    return f"; {'near it' if near else 'there'}: {', '.join(told)}{'' if near or len(names) <= _NEAR else ', …'}"
+    told = ", ".join(map(printable, near or names[:_NEAR]))
+    return f"; {'near it' if near else 'there'}: {told}{'' if near or len(names) <= _NEAR else ', …'}"
 
 
 async def fetch(source: Source, wish: Wish, progress: Callable[[Entry, int], None]) -> None:
@@ -146,9 +147,4 @@ def human(size: int) -> str:
     return f"{number:.1f} TiB"
 
 
-def printable(name: str) -> str:
-    """A name that does nothing to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in name)
-
-
-__all__ = ["Progress", "Wish", "chosen", "fetch", "human", "printable"]
+__all__ = ["Progress", "Wish", "chosen", "fetch", "human"]

@@ -21,7 +21,7 @@ from drivetrain_cli.errors import CliError, UsageError
 from drivetrain_cli.main import make_parser
 from drivetrain_cli.results import reader
 from drivetrain_cli.results.execute import execute
-from drivetrain_cli.results.fetch import chosen, fetch, human, printable
+from drivetrain_cli.results.fetch import chosen, fetch, human
 from drivetrain_cli.results.here import Here
 from drivetrain_cli.results.pod import asked, place_of, pod
 from drivetrain_cli.results.source import Copied, Cut, Entry, Write
@@ -266,4 +266,3 @@ async def test_a_command_in_a_pod_is_read_to_its_end(api: str) -> None:
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
 def test_sizes_are_written_for_people(size: int, text: str) -> None:
     assert human(size) == text
-    assert printable("a\x1b[2Jb\n") == "a?[2Jb?"
