@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
+
+import pytest
 
 from drivetrain_api.messages import (
     Complete,
@@ -85,6 +88,34 @@ async def test_a_pod_that_nobody_knows_leaves_at_once(coordinator: StubCoordinat
     await eventually(lambda: "up" in pod.output)
     pod.signal(signal.SIGTERM)
     assert await pod.ended(2.5) == 143
+    await pod.leaves_nothing()
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["no answer", "refused"])
+async def test_a_pod_that_is_told_to_go_while_it_waits_for_its_storage_leaves_at_once(
+    tmp_path: Path, start_pod: StartPod, answers: bool
+) -> None:
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if answers:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        options = {"endpoint": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+        storage = {"folder": str(tmp_path / "out"), "url": "s3://bucket/results", "options": options}
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        pod = await start_pod(1, environment=keys, storage=storage)
+        await asked.wait()
+        if answers:
+            await eventually(lambda: "trying again" in pod.output)
+        pod.signal(signal.SIGTERM)
+        assert await pod.ended(2.5) == 143
+    assert "told to leave (SIGTERM) before all was brought from s3://bucket/results" in pod.output
     await pod.leaves_nothing()
 
 

@@ -7,7 +7,8 @@ LauncherError
 ├── FencedError         67  cut off
 ├── CommandError        68  the job's command cannot be started
 ├── UnfitError          71  the image lacks what the job needs
-└── StorageFailed       74  spec.storage cannot be used
+├── StorageFailed       74  spec.storage cannot be used
+└── ToldToLeave        143  SIGTERM came before there were ranks
 """
 
 from __future__ import annotations
@@ -63,3 +64,9 @@ class StorageFailed(LauncherError):
     """The folder of spec.storage cannot be made, or what is at its URL cannot be read."""
 
     code = ExitCode.STORAGE
+
+
+class ToldToLeave(LauncherError):
+    """The pod is to go, and has no ranks yet."""
+
+    code = ExitCode.LEFT

@@ -7,8 +7,12 @@ SIGTERM starts it. The launcher tells the coordinator, keeps its ranks training 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
+
+from drivetrain.launch.errors import ToldToLeave
 
 MARGIN_SECONDS: Final = 2.0
 LAST_SECONDS: Final = 0.5
@@ -45,8 +49,24 @@ class EarlySignals:
 
     def __init__(self) -> None:
         self.count = 0
+        self._ending = ""
         for number in SIGNALS:
             signal.signal(number, self._note)
 
+    @contextmanager
+    def ending(self, what: str) -> Iterator[None]:
+        """What may take long, and is for nothing once the pod is to go. Raises `ToldToLeave` in the midst of it."""
+        self._ending = what
+        try:
+            self._check()
+            yield
+        finally:
+            self._ending = ""
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        self._check()
+
+    def _check(self) -> None:
+        if self.count and self._ending:
+            raise ToldToLeave(f"told to leave (SIGTERM) before {self._ending}")

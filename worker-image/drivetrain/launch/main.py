@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = choose(settings.command, settings.spec, os.environ, Path.cwd())
         if brought.here():
             choice = brought.into(choice, settings.spec, os.environ)
-        output = OutputFolder.made(settings.spec, os.environ)
+        output = OutputFolder.made(settings.spec, os.environ, early)
         become_subreaper()
         return _launch(settings, choice, early, output)
     except LauncherError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from drivetrain.launch.errors import StorageFailed
+from drivetrain.launch.leave import EarlySignals
 from drivetrain.results.folder import where_mounted
 from drivetrain.results.upkeep import Upkeep
 from drivetrain_api.constants import ENV_OUTPUT_DIR
@@ -42,8 +43,8 @@ class OutputFolder:
         self._url = url
 
     @classmethod
-    def made(cls, spec: RuntimeSpec, environ: Mapping[str, str]) -> OutputFolder | None:
-        """Make it; with a URL, fill it. None if the job has none. Raises `StorageFailed`."""
+    def made(cls, spec: RuntimeSpec, environ: Mapping[str, str], early: EarlySignals) -> OutputFolder | None:
+        """Make it; with a URL, fill it. None if the job has none. Raises `StorageFailed`, `ToldToLeave`."""
         if spec.storage is None:
             return None
         folder = where_mounted(spec.storage.folder, environ)
@@ -53,7 +54,7 @@ class OutputFolder:
             raise StorageFailed(_refused(folder, error)) from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StorageFailed(f"spec.storage: {folder} is not writable for uid {os.getuid()}: {_ADVICE}")
-        return cls(folder, _filled(folder, spec.storage), spec.storage.url or "")
+        return cls(folder, _filled(folder, spec.storage, early), spec.storage.url or "")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,7 +82,7 @@ class OutputFolder:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _filled(folder: Path, storage: RuntimeStorage) -> Upkeep | None:
+def _filled(folder: Path, storage: RuntimeStorage, early: EarlySignals) -> Upkeep | None:
     if storage.url is None:
         return None
     # Only for those who need it: what speaks to stores takes a while to import.
@@ -91,7 +92,8 @@ def _filled(folder: Path, storage: RuntimeStorage) -> Upkeep | None:
 
     try:
         upkeep = Upkeep(Copying(folder, files_of(storage)))
-        number = upkeep.bring()
+        with early.ending(f"all was brought from {storage.url}"):
+            number = upkeep.bring()
     except StorageError as error:
         raise StorageFailed(f"spec.storage: {error}") from error
     if number:
