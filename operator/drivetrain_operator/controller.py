@@ -110,7 +110,7 @@ class Controller:
         self.children = Children(
             given.client, scope.namespaces, self._child_changed, given.clock, given.rng, metrics.informers, kinds
         )
-        self._patience = Patience(given.listening, lambda: len(self.jobs))
+        self._patience = Patience(given.listening, self.jobs.namespaces)
         self._memory = JobMemory(given.clock, given.listening)
         self._specs = Specs()
         self._views = Views(
@@ -174,7 +174,7 @@ class Controller:
     def _written(self, job: JobView, after: TrainingJobStatus) -> None:
         count_change(self._metrics, job.status, after)
         if after.membership.term > job.status.membership.term and after.membership.replaced_for in SILENT:
-            self._patience.gave_up(job.uid)
+            self._patience.gave_up(job.uid, job.namespace)
 
     def _job_changed(self, key: JobKey, obj: Object) -> None:
         deleting = obj["metadata"].get("deletionTimestamp") is not None

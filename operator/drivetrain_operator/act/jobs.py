@@ -100,6 +100,10 @@ class JobCache:
         """All jobs that live, for metrics."""
         return list(self._jobs.values())
 
+    def namespaces(self) -> list[str]:
+        """The namespace of each job."""
+        return [key.namespace for key in self._jobs]
+
     def __len__(self) -> int:
         return len(self._jobs)
 

@@ -66,7 +66,7 @@ class Views:
         family = self._children(job.namespace, job.uid)
         found = tuple(sorted(family.pods if pods is None else pods, key=lambda pod: pod.name))
         seen = self._memory.seen(job.uid, _sights(job, found))
-        self._measure(job.uid, found, seen, received)
+        self._measure(job, found, seen, received)
         leader = names.coordinator(job.name, names.of(job.status), job.status.membership.term)
         return View(
             job=job,
@@ -82,14 +82,14 @@ class Views:
             complaints=self._complaints.recent(job.uid),
             lost=self._memory.lost(job.uid, found, current_names(job) | {leader}),
             seen=seen,
-            usual_start_seconds=self._patience.usual_start(job.uid),
-            may_give_up=self._patience.may_give_up(job.uid),
+            usual_start_seconds=self._patience.usual_start(job.uid, job.namespace),
+            may_give_up=self._patience.may_give_up(job.uid, job.namespace),
             serving_seconds=self._listening.undisturbed() if self._serving else 0.0,
         )
 
     def _measure(
         self,
-        job_uid: str,
+        job: JobView,
         pods: Iterable[PodView],
         seen: Mapping[tuple[Sight, str | int], float],
         received: Received | None,
@@ -97,13 +97,13 @@ class Views:
         """How long did the coordinator take that we hear? Known only if we saw it start: it is a lower bound else."""
         for pod in pods:
             age = seen.get((Sight.STARTED, pod.uid))
-            if pod.term < 0 or age is None or self._patience.knows(job_uid, pod.uid):
+            if pod.term < 0 or age is None or self._patience.knows(job.uid, pod.uid):
                 continue
             if received is not None and received.report.term == pod.term:
                 heard = self._listening.seconds() - received.first
-                self._patience.started(job_uid, pod.uid, max(0.0, age - heard), heard)
+                self._patience.started(job.uid, job.namespace, pod.uid, max(0.0, age - heard), heard)
             elif pod.live and (received is None or received.report.term < pod.term):
-                self._patience.starting(job_uid, pod.uid, age)
+                self._patience.starting(job.uid, job.namespace, age)
 
 
 def _names(pods: Iterable[PodView], family: Family) -> set[str]:

@@ -22,7 +22,14 @@ from drivetrain_operator.act.patience import GIVEN_UP, GIVEN_UP_SECONDS, GIVEN_U
 from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.listening import BEAT, Listening
-from drivetrain_operator.plan.policies.coordinator import LAG_SECONDS, START_SECONDS, coordinator
+from drivetrain_operator.plan.policies.coordinator import (
+    BUDGET_SECONDS,
+    LAG_SECONDS,
+    SILENCE_SECONDS,
+    START_FACTOR,
+    START_SECONDS,
+    coordinator,
+)
 from drivetrain_operator.plan.view import Complaint, Family, JobView, Me, PodView
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
@@ -69,7 +76,7 @@ class Cluster:
         self.book = ReportBook(self.listening, lambda _: None)
         self.complaints = ComplaintBook(self.listening, lambda _: None)
         self.memory = JobMemory(self.clock, self.listening)
-        self.patience = Patience(self.listening, lambda: jobs)
+        self.patience = Patience(self.listening, lambda: [job.view.namespace for job in self.jobs.values()])
         self.jobs = {f"{number:08d}": self._job(f"{number:08d}") for number in range(jobs)}
         self.views = Views(
             JobCache(Watcher(lambda *_: None, lambda *_: None)),
@@ -91,11 +98,12 @@ class Cluster:
         start = self.clock.time + self.rng.random()
         return Simulated(builders.job(of, builders.started(of), uid=uid), pods, start)
 
-    def arrive(self, number: int, slowest: float) -> None:
+    def arrive(self, number: int, slowest: float, namespace: str = "ns") -> None:
         """So many more jobs, whose coordinators run and take their time until they report and are ready."""
         for each in range(number):
-            uid = f"late-{each:04d}"
+            uid = f"{namespace}-late-{each:04d}"
             job = self.jobs[uid] = self._job(uid)
+            job.view = replace(job.view, namespace=namespace)
             job.pods = (job.pods[0], replace(job.pods[1], ready=False))
             job.next_report = self.clock.time + self.rng.uniform(slowest / 2, slowest)
 
@@ -156,7 +164,7 @@ class Cluster:
             status = coordinator(view, view.job.status).status
             if status.membership.term > job.view.status.membership.term:
                 job.replaced.append((self.clock.time, status.membership.replaced_for))
-                self.patience.gave_up(job.view.uid)
+                self.patience.gave_up(job.view.uid, job.view.namespace)
                 job.view = replace(job.view, status=status)
                 job.fate, job.next_report = Fate.LIVES, self.clock.time + 2.0
                 successor = builders.coordinator(status.membership.term, uid=f"{job.view.uid}/{status.membership.term}")
@@ -222,6 +230,26 @@ async def test_those_of_a_crowd_that_never_report_are_replaced() -> None:
     await cluster.run(LONGEST_START + GIVEN_UP_SECONDS)
     beating.cancel()
     assert sum(bool(job.replaced) for job in cluster.jobs.values()) >= GIVEN_UP
+
+
+async def test_a_tenants_coordinators_that_never_report_hold_up_nobody_elses() -> None:
+    """However many they are: neither by what may be given up, nor by what a start is said to take."""
+    cluster = Cluster(13, 20)
+    beating = asyncio.create_task(cluster.listening.run())
+    await cluster.run(5.0)
+    cluster.arrive(120, slowest=1e6, namespace="hostile")
+    waited = []
+    for number in range(8):
+        await cluster.run(25.0)
+        assert cluster.patience.usual_start("x", "ns") < START_SECONDS / START_FACTOR
+        job = cluster.jobs[f"{number:08d}"]
+        at = cluster.clock.time
+        cluster.kill(job, Fate.HANGS)
+        await cluster.run(25.0)
+        waited.append(job.replaced[0][0] - at if job.replaced else float("inf"))
+    beating.cancel()
+    assert max(waited) <= PROBES + SILENCE_SECONDS + BUDGET_SECONDS
+    assert sum(len(job.replaced) for job in cluster.jobs.values() if job.view.namespace == "hostile") >= 8
 
 
 async def test_those_that_are_dead_are_replaced_also_on_a_bad_day() -> None:

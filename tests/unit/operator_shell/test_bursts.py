@@ -69,7 +69,7 @@ class Starved(Cluster):
             status = coordinator(view, view.job.status).status
             if status.membership.term > job.view.status.membership.term:
                 job.replaced.append((self.clock.time, status.membership.replaced_for))
-                self.patience.gave_up(uid)
+                self.patience.gave_up(uid, job.view.namespace)
                 job.view = replace(job.view, status=status)
                 successor = builders.coordinator(status.membership.term, uid=f"{uid}/{status.membership.term}")
                 job.pods = (job.pods[0], replace(successor, ready=False))
