@@ -2,6 +2,9 @@
 
 import sys
 
-from drivetrain_cli.main import main
+try:
+    from drivetrain_cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # while it was still importing
+    sys.exit(130)

@@ -188,7 +188,7 @@ def waiting(pods: Sequence[Json], said: str = "") -> list[str]:
             if (placed.get("message") or "") not in said:
                 lines.append(f"{role} {name} has no node: {placed.get('message') or placed.get('reason')}")
             continue
-        for container in status.get("containerStatuses") or []:
+        for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
             waiting = (container.get("state") or {}).get("waiting") or {}
             reason, node = waiting.get("reason") or "", (pod.get("spec") or {}).get("nodeName", "?")
             if reason and reason not in _USUAL_WAITS:

@@ -40,6 +40,8 @@ def wish_of(
     given = [f"{flag}={value}" for flag, value in options.items() if value is not None]
     given += [f"--env={key}={value}" for key, value in env.items()]
     parsed = parser.parse_args([*given, *flags, name])
+    if parsed.dry_run:
+        raise UsageError("flags: --dry-run is the command line's: submit creates the job")
     parsed.arguments = list(words)
     wish = run.wished(parsed, code)
     return wish if training is None else dataclasses.replace(wish, training=_merged(wish.training, training))

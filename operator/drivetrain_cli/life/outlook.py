@@ -8,6 +8,7 @@ from drivetrain_api.spec import MAX_WORKERS
 from drivetrain_cli.errors import CliError, UsageError
 
 Json = dict[str, Any]
+_OTHERWISE: Final = "Any other script gets SIGTERM, as the time to save, and starts again from its own checkpoint."
 _FINISHED: Final = ("Succeeded", "Failed")
 
 
@@ -55,7 +56,8 @@ def scaled(job: Json, workers: int) -> list[str]:
         lines.append(
             f"Without spec.elastic all {workers} are needed: until they are there, the others wait with their state."
         )
-    return [*lines, "No process that stays is restarted, and no step is lost."]
+    own = "No process that stays is restarted, and no step is lost."
+    return [*lines, own if _stock(job) is False else f"With drivetrain.start(): {_lower(own)} {_OTHERWISE}"]
 
 
 def suspended(job: Json) -> list[str]:
@@ -78,11 +80,12 @@ def goes_on_from(job: Json) -> str:
         return "nothing is known to be in its snapshots yet; without a step there it begins with step 0."
     if _stock(job):
         return "its script starts again, from its own last checkpoint if it has one."
+    own = "" if _stock(job) is False else " Without drivetrain.start(), it begins with the script's own checkpoint."
     if not progress.get("step"):
-        return "it begins with step 0, or the last run.save that prepare(resume=…) finds."
+        return f"it begins with step 0, or the last run.save that prepare(resume=…) finds.{own}"
     return (
         f"it goes on from its last run.save that prepare(resume=…) finds, else from step 0; it was at step "
-        f"{progress['step']}. With spec.snapshots it would go on from its last step."
+        f"{progress['step']}. With spec.snapshots it would go on from its last step.{own}"
     )
 
 
@@ -114,6 +117,10 @@ def _progress(job: Json) -> Json:
     return found
 
 
-def _stock(job: Json) -> bool:
-    """Whether spec says outright that the script knows nothing of steps."""
-    return bool(job["spec"].get("runtime") == "torchrun")
+def _stock(job: Json) -> bool | None:
+    """Whether the script knows nothing of steps; None if only its workers have found that out."""
+    return {"torchrun": True, "drivetrain": False}.get(job["spec"].get("runtime", "auto"))
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]

@@ -62,7 +62,7 @@ class PodContext:
 class Container:
     """One container; `run` returns when it will not run again."""
 
-    def __init__(self, context: PodContext, spec: Obj, *, init: bool = False) -> None:
+    def __init__(self, context: PodContext, spec: Obj, *, init: bool = False, initializing: bool = False) -> None:
         self._context = context
         self._spec = spec
         self._init = init
@@ -76,7 +76,7 @@ class Container:
             "ready": False,
             "started": False,
             "restartCount": 0,
-            "state": {"waiting": {"reason": "PodInitializing" if init else "ContainerCreating"}},
+            "state": {"waiting": {"reason": "PodInitializing" if initializing else "ContainerCreating"}},
             "lastState": {},
         }
 

@@ -63,8 +63,9 @@ class PodWorker:
             processes=processes,
         )
         spec = pod["spec"]
-        self._inits = [Container(self._context, c, init=True) for c in spec.get("initContainers") or []]
-        self._mains = [Container(self._context, c) for c in spec["containers"]]
+        inits = spec.get("initContainers") or []
+        self._inits = [Container(self._context, c, init=True, initializing=True) for c in inits]
+        self._mains = [Container(self._context, c, initializing=bool(inits)) for c in spec["containers"]]
         self.pod_ip = pod_ip
 
     def update(self, pod: Obj) -> None:

@@ -26,8 +26,8 @@ GIVEN_UP_SECONDS: Final = 60.0
 GIVEN_UP: Final = 4
 """So many may be given up within that time, however few jobs there are ..."""
 GIVEN_UP_SHARE: Final = 0.05
-"""... or this part of all jobs. Half of it is for jobs of which none was given up lately, and half for other namespaces:
-jobs whose coordinators never report, whatever is done, must not use up what the others need."""
+"""... or this part of all jobs. Half of it is for jobs of which none was given up lately, half for other namespaces:
+those whose coordinators never report, whatever is done, must not use up what the others need."""
 LATELY_SECONDS: Final = 900.0
 
 

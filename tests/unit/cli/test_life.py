@@ -175,6 +175,8 @@ def test_status_of_a_failed_job_is_1_and_for_programs_the_object(
         ),
         ({"workers": 2}, RUNNING, 3, 0, "Without spec.elastic all 3 are needed"),
         ({"workers": 2, "runtime": "torchrun"}, RUNNING, 3, 0, "All ranks get SIGTERM"),
+        ({"workers": 2}, RUNNING, 3, 0, "Any other script gets SIGTERM"),
+        ({"workers": 2, "runtime": "drivetrain"}, RUNNING, 3, 0, "No process that stays is restarted, and no step"),
         ({"workers": 2, "suspend": True}, SUSPENDED, 3, 0, "so many start when it is resumed"),
         ({"workers": 2, "elastic": {"minWorkers": 2, "maxWorkers": 4}}, RUNNING, 5, 2, "spec.elastic.maxWorkers of lm"),
         ({"workers": 2, "elastic": {"minWorkers": 2, "maxWorkers": 4}}, RUNNING, 1, 2, "spec.elastic.minWorkers of lm"),
@@ -213,6 +215,7 @@ def test_what_the_server_refuses_is_told_in_its_words(api: Served, capsys: pytes
         ({}, {"step": 240}, "from its last run.save that prepare(resume=…) finds, else from step 0"),
         ({}, None, "it begins with step 0"),
         ({"runtime": "torchrun"}, None, "from its own last checkpoint"),
+        ({}, None, "it begins with the script's own checkpoint"),
     ],
 )
 def test_resume_says_from_which_step(
