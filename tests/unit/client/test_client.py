@@ -106,6 +106,7 @@ def test_a_function_is_submitted_by_its_source(api: Served, client: Client) -> N
         (lambda it, here: it.submit(train, arguments={"rate": 1}, elastic=(3, 2)), "--elastic"),
         (lambda it, here: it.submit(train, arguments={"rate": 1}, training={"steps": -1}), "--steps"),
         (lambda it, here: it.submit(train, arguments={"rate": 1}, flags=["--no-such"]), "--no-such"),
+        (lambda it, here: it.submit(train, arguments={"rate": 1}, flags=["--dry-run"]), "--dry-run"),
         (lambda it, here: it.submit(lambda: None), "a lambda"),
         (lambda it, here: it.submit(3), "neither a path nor a function"),
         (lambda it, here: it.submit(train, arguments={"rate": 1}, name="there"), "there already"),
