@@ -229,8 +229,8 @@ class ProgressStatus(StatusModel):
     eta: str = Field(default="", max_length=16, description="etaSeconds as a person writes it, for kubectl get.")
     loss: float | None = Field(default=None, description="Loss of the last step told.")
     samples_per_second: float | None = Field(default=None, description="Samples a second over all ranks.")
-    metrics: dict[MetricName, float] = Field(
-        default_factory=dict,
+    metrics: dict[MetricName, float] | None = Field(
+        default=None,
         max_length=MAX_METRICS_SHOWN,
         description="What else the script tells with its steps, such as learning_rate: the first 16 by name.",
     )

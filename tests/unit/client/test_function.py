@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -148,7 +149,7 @@ def around() -> Callable[[], None]:
         (with_modules, {}, "arguments: with_modules: missing a required argument: 'size'"),
         (with_arguments, {"names": MODEL}, "arguments: names is an object"),
         (with_arguments, {"names": "x" * 200_000}, "arguments: names has 200002 characters"),
-        (eval("exec('def made(): pass') or locals()['made']"), {}, "the source of made cannot be found"),
+        (FunctionType(compile("def made(): pass", "", "exec").co_consts[0], {}), {}, "the source of made cannot"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_sent_is_named(function: Callable[..., Any], arguments: dict[str, Any], why: str) -> None:

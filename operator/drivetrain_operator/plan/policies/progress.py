@@ -89,7 +89,7 @@ def _progress(view: View, told: Progress, old: ProgressStatus | None) -> Progres
         eta=duration(left) if left is not None else "",
         loss=_short(told.loss),
         samples_per_second=_short(told.samples_per_second),
-        metrics=_few(told.metrics),
+        metrics=_few(told.metrics) or None,
         communication=_communication(told.communication),
         durable_step=_durable(told, old),
         snapshots=_snapshots(told.snapshots, old.snapshots if old is not None else None),
