@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ def provide(requirements: Path, root: Path, index_url: str | None) -> Path:
         if not place.is_dir():
             with tempfile.TemporaryDirectory(dir=root, prefix=f"{place.name}.tmp-") as made:
                 install(requirements, text, Path(made), index_url)
-                (Path(made) / "packages").rename(place)
+                try:
+                    (Path(made) / "packages").rename(place)
+                except OSError:
+                    if not place.is_dir():  # else another has installed the same
+                        raise
     return place
 
 
@@ -91,11 +96,9 @@ def locked(path: Path, place: Path) -> Iterator[None]:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             break
         except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    print("requirements: whoever installed them is gone", flush=True)
-                    path.unlink()
-                    continue
+            if left(path):
+                print("requirements: whoever installed them is gone", flush=True)
+                continue
             if not told:
                 told = True
                 print("requirements: another pod of the cache installs them; waiting", flush=True)
@@ -113,6 +116,27 @@ def locked(path: Path, place: Path) -> Iterator[None]:
         beating.join()
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+
+
+def left(path: Path) -> bool:
+    """Whether it was nobody's; then it is gone. Another may have taken it away and hold a new one since we looked: so
+    what we took away is looked at again."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        if not stale(path):
+            return False
+        path.rename(aside)
+        if not stale(aside):
+            aside.rename(path)
+            return False
+        aside.unlink()
+        return True
+    return False
+
+
+def stale(path: Path) -> bool:
+    """Also one that is of the future: clocks of nodes differ, and may be set right."""
+    return abs(time.time() - path.stat().st_mtime) > STALE_SECONDS
 
 
 def beat(path: Path, over: threading.Event) -> None:

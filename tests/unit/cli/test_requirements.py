@@ -77,13 +77,47 @@ def test_two_pods_of_one_cache_install_once(tmp_path: Path) -> None:
     assert all((tmp_path / f"pod-{number}" / "current" / "drivetrain_one.py").exists() for number in range(2))
 
 
-def test_a_pod_that_died_while_it_installed_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ago", [2 * install.STALE_SECONDS, -(10**6)])
+def test_a_pod_that_died_while_it_installed_holds_up_nobody(tmp_path: Path, ago: float) -> None:
     place, lock = tmp_path / "place", tmp_path / "lock"
     lock.touch()
-    os.utime(lock, (time.time() - 2 * install.STALE_SECONDS,) * 2)
+    os.utime(lock, (time.time() - ago,) * 2)
     with install.locked(lock, place):
         assert lock.exists()
-    assert not lock.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_find_it_dead_one_does_not_take_the_others_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, rename = tmp_path / "lock", Path.rename
+    lock.touch()
+    os.utime(lock, (time.time() - 2 * install.STALE_SECONDS,) * 2)
+
+    def after_another(path: Path, target: Path) -> Path:
+        if path == lock:
+            lock.unlink()
+            lock.write_text("the other's")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", after_another)
+    assert not install.left(lock)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"lock": "the other's"}
+
+
+def test_what_another_has_installed_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should two have the lock after all."""
+    requirements, root = written(tmp_path, "x"), tmp_path / "cache"
+    root.mkdir()
+
+    def installed(_requirements: Path, _text: str, made: Path, _index: str | None) -> None:
+        (made / "packages").mkdir()
+        others = root / made.name.partition(".")[0]
+        others.mkdir()
+        (others / "x.py").touch()
+
+    monkeypatch.setattr(install, "install", installed)
+    assert os.listdir(install.provide(requirements, root, None)) == ["x.py"]
 
 
 def test_what_pip_does_not_find_fails_in_its_words_and_leaves_nothing(tmp_path: Path) -> None:
