@@ -69,6 +69,7 @@ async def test_others_are_not_listened_to(tmp_path: Path) -> None:
     async with served(tmp_path) as found:
         assert await found.post(said, process="pod/boot/2") == 200
         assert await found.post(said, token="guessed") == 401
+        assert await found.post(said, token="\xff\xfe") == 401
         found.first = None
         assert await found.post(said) == 200
         assert found.heard == []

@@ -68,6 +68,23 @@ def test_what_is_no_number_is_no_metric() -> None:
     assert (found.loss, found.metrics) == (None, {})
 
 
+def test_of_names_without_end_the_newest_are_kept() -> None:
+    start = told.Start()
+    found = start.hear(told.read(body(10, current_step=1, loss=2.5)), 0.0)
+    for number in range(0, 1000, 10):
+        some = {f"m{each}": each for each in range(number, number + 10)}
+        found = start.hear(told.read(body(10, **some)), 1.0)
+    assert found is not None
+    assert found.loss == 2.5
+    assert list(found.metrics) == [f"m{each}" for each in range(936, 1000)]
+    many = told.read(body(10, **{f"n{each}": each for each in range(256)}))
+    for _ in range(3):
+        found = start.hear(many, 2.0)
+        assert found is not None
+        assert list(found.metrics) == [f"n{each}" for each in range(64)]
+    assert len(start._metrics) == 64
+
+
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [

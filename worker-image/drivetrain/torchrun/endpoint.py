@@ -70,7 +70,7 @@ class Endpoint:
         from aiohttp import web
 
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._token.read_bytes().strip()):
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token.read_bytes().strip()):
             return web.Response(
                 status=401, text="wrong token: it is in the file that KUBEFLOW_TRAINER_SERVER_TOKEN names"
             )

@@ -6,13 +6,14 @@ among the metrics, by the names below. Where a script begins again from its chec
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from drivetrain_api.bounds import MAX_TOLD
+from drivetrain_api.bounds import MAX_METRICS, MAX_TOLD
 from drivetrain_api.messages import Progress
 
 MAX_BYTES: Final = 1 << 17
@@ -22,6 +23,7 @@ _STEP: Final = ("current_step", "global_step", "step")
 _STEPS: Final = ("total_steps", "max_steps", "steps")
 _LOSS: Final = ("loss", "train_loss")
 _RATE: Final = ("samples_per_second", "train_samples_per_second")
+_NAMED: Final = frozenset((*_LOSS, *_RATE))
 _PERCENT: Final = 100
 
 
@@ -66,13 +68,17 @@ class Start:
         self._first: tuple[int, float] | None = None
         """The first step that was told, and when: the pace is measured from there."""
         self._pace: float | None = None
+        self._named: dict[str, float] = {}
+        """Losses and rates."""
         self._metrics: dict[str, float] = {}
+        """Others, in the order in which they were told first."""
 
     def hear(self, told: TrainerStatus, now: float) -> Progress | None:
         """The progress that follows from it; None while no step is known."""
         numbers = dict(_numbers(told))
         step, steps = _taken(numbers, _STEP), _taken(numbers, _STEPS)
-        self._metrics |= numbers
+        self._named |= {name: value for name, value in numbers.items() if name in _NAMED}
+        self._keep({name: value for name, value in numbers.items() if name not in _NAMED})
         self._counts = self._counts or step is not None or steps is not None
         if steps is not None:
             self._steps = round(steps)
@@ -86,12 +92,19 @@ class Start:
         return Progress(
             step=self._step - 1,
             steps=self._steps,
-            loss=_named(self._metrics, _LOSS),
-            samples_per_second=_named(self._metrics, _RATE),
+            loss=_named(self._named, _LOSS),
+            samples_per_second=_named(self._named, _RATE),
             step_seconds=self._pace,
-            metrics={name: value for name, value in self._metrics.items() if name not in (*_LOSS, *_RATE)},
+            metrics=dict(self._metrics),
             goes_back=True,
         )
+
+    def _keep(self, numbers: dict[str, float]) -> None:
+        """Those told now, as many as a `Progress` has, and the newest of those before."""
+        now = dict(itertools.islice(numbers.items(), MAX_METRICS))
+        self._metrics |= now
+        for name in sorted(self._metrics, key=now.__contains__)[:-MAX_METRICS]:
+            del self._metrics[name]
 
     def _at(self, step: int, remaining: float | None, now: float) -> None:
         self._step = step
