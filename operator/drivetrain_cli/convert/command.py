@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import yaml
 
+from drivetrain_cli.convert.aliases import TooMuch, check_size
 from drivetrain_cli.convert.job import Asked
 from drivetrain_cli.convert.sources import Converted, convert
 from drivetrain_cli.errors import Exit, UsageError
@@ -102,8 +103,11 @@ def _documents(name: str) -> list[Any]:
     """Raises UsageError that names the file."""
     try:
         text = sys.stdin.read(_MOST_BYTES) if name == "-" else Path(name).read_text("utf-8")
+        check_size(text)
         return list(yaml.safe_load_all(text))
     except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: {error}") from error
+    except TooMuch as error:
         raise UsageError(f"{name}: {error}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: is no YAML: {' '.join(str(error).split())}") from error

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from drivetrain_cli.convert.aliases import check_size
 from drivetrain_cli.convert.fields import Fields, Json, Notes, listed
 from drivetrain_cli.convert.job import Asked, Plan, metadata_of, training_job
 from drivetrain_cli.convert.pods import pod_of
@@ -83,7 +84,9 @@ def _environment(spec: Fields, notes: Notes) -> list[Json]:
     """Variables of runtimeEnvYAML; what else Ray would have prepared with it is told."""
     path = spec.at("runtimeEnvYAML")
     try:
-        given: Any = yaml.safe_load(spec.take("runtimeEnvYAML", "") or "") or {}
+        text = spec.take("runtimeEnvYAML", "") or ""
+        check_size(text)
+        given: Any = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         notes.refuse(path, f"is no YAML: {error}")
         return []

@@ -416,3 +416,30 @@ def test_scripts_in_commands_stay_readable(tmp_path: Path, capsys: pytest.Captur
     )
     assert main(["convert", str(tmp_path / "job.yaml"), "--name", "x"]) == 0
     assert "  - |\n    import torch\n    print(1)\n" in capsys.readouterr().out
+
+
+_LEVELS = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10))
+_MERGES = "\n".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}" for n in range(1, 10))
+MUCH: list[tuple[str, str, str]] = [
+    ("aliases of aliases", f"l0: &l0 [x]\n{_LEVELS}", "its aliases stand for more than 100000 values"),
+    ("merges of merges", f"m0: &m0 {{a: b}}\n{_MERGES}", "its aliases stand for more than 100000 values"),
+    ("itself", "a: &a [*a]", "its aliases stand for more than 100000 values"),
+    ("nested", "[" * 5000, "is nested too deep"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "told"), MUCH, ids=[name for name, _, _ in MUCH])
+def test_a_text_that_stands_for_gigabytes_is_not_walked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, told: str
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    assert main(["convert", str(path)]) == 2
+    assert capsys.readouterr().err == f"drivetrain: {path}: {told}\n"
+
+
+def test_a_long_list_without_aliases_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(f"a: [{'1,' * 110_000}]")
+    assert main(["convert", str(path)]) == 1
+    assert "this is no Kubernetes object" in capsys.readouterr().err
