@@ -132,7 +132,10 @@ def _listed(entries: Sequence[Entry], path: str, source: Source, output: str) ->
 
 
 def _time(entry: Entry) -> str:
-    return f"{datetime.fromtimestamp(entry.time, UTC):%Y-%m-%d %H:%M:%S}Z"
+    try:
+        return f"{datetime.fromtimestamp(entry.time, UTC):%Y-%m-%d %H:%M:%S}Z"
+    except (OSError, OverflowError, ValueError):
+        return "-"  # no year of a calendar
 
 
 __all__ = ["add_arguments", "run"]

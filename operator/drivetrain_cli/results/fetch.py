@@ -6,6 +6,7 @@ Names come from whoever can write to the job's storage: none leads out of the fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import hashlib
 import os
@@ -41,7 +42,8 @@ def chosen(entries: Sequence[Entry], wanted: str, to: Path, *, job: str, into: b
     into = into or to.is_dir()
     file = next((each for each in entries if each.name == name), None)
     if file is not None:
-        return [Wish(file, to / _safe(file.name)[-1] if into else to)]
+        last = _safe(file.name)[-1]
+        return [Wish(file, to / last if into else to)]
     inside = [each for each in entries if not name or each.name.startswith(f"{name}/")]
     if not inside:
         raise UsageError(f"there is no {name!r} in the storage of job {job}{_near(entries, name)}")
@@ -55,6 +57,11 @@ def _safe(name: str) -> list[str]:
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise CliError(f"the storage has a file named {name!r}, which leads elsewhere: it is not fetched")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        # On its way to a pod the name would lose what is no text, and be another file's.
+        raise CliError(f"the storage has a file named {name!r}, which is no UTF-8: it is not fetched") from None
     return parts
 
 
@@ -78,13 +85,14 @@ async def fetch(source: Source, wish: Wish, progress: Callable[[Entry, int], Non
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise UsageError(f"{target} is a folder, and {wish.entry.name} a file")
-        temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+        temporary = target.with_name(f".{secrets.token_hex(8)}.part")
         try:
             with temporary.open("xb") as file:
                 await _filled(source, wish.entry, file, progress)
                 file.flush()
                 os.fsync(file.fileno())
-            os.utime(temporary, (wish.entry.time, wish.entry.time))
+            with contextlib.suppress(OSError, OverflowError, ValueError):  # a time that this file system has not
+                os.utime(temporary, (wish.entry.time, wish.entry.time))
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

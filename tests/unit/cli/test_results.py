@@ -12,7 +12,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from aiohttp import web
@@ -20,8 +20,9 @@ from aiohttp import web
 from drivetrain_cli.errors import CliError, UsageError
 from drivetrain_cli.main import make_parser
 from drivetrain_cli.results import reader
+from drivetrain_cli.results.command import _listed
 from drivetrain_cli.results.execute import execute
-from drivetrain_cli.results.fetch import chosen, fetch, human
+from drivetrain_cli.results.fetch import Wish, chosen, fetch, human
 from drivetrain_cli.results.here import Here
 from drivetrain_cli.results.pod import asked, place_of, pod
 from drivetrain_cli.results.source import Copied, Cut, Entry, Write
@@ -85,6 +86,18 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
         chosen([Entry(name, 1, 0.0)], "a", Path(), job="lm", into=False)
 
 
+@pytest.mark.parametrize("into", [True, False])
+def test_a_name_that_is_no_text_is_not_taken_for_another(into: bool) -> None:
+    with pytest.raises(CliError, match="which is no UTF-8"):
+        chosen([Entry("a\udcff.txt", 1, 0.0), Entry("a.txt", 1, 0.0)], "a\udcff.txt", Path(), job="lm", into=into)
+
+
+@pytest.mark.parametrize("time", [4e11, 1e300, float("inf"), -1e18])
+def test_a_time_that_no_calendar_has_ends_no_list(time: float) -> None:
+    listed = _listed([Entry("model.pt", 1, time)], "", Here(Path(), "s3://bucket"), "table")
+    assert listed.splitlines()[1].split() == ["model.pt", "1", "B", "-"]
+
+
 class Faulty:
     """A source that is cut, or changes, so often."""
 
@@ -124,6 +137,12 @@ async def test_a_file_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     assert (tmp_path / "model.pt").read_bytes() == b"0123456789"
     assert source.offsets == [0, 3, 6, 9]
     assert (tmp_path / "model.pt").stat().st_mtime == 7.0
+
+
+@pytest.mark.parametrize(("name", "time"), [("模" * 84, 7.0), ("model.pt", float("inf"))])
+async def test_long_names_and_odd_times_are_brought(tmp_path: Path, name: str, time: float) -> None:
+    await fetch(Faulty(b"0123"), Wish(Entry(name, 4, time), tmp_path / name), lambda entry, size: None)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"0123"}
 
 
 async def test_a_file_that_changed_meanwhile_is_read_anew(tmp_path: Path) -> None:
@@ -183,6 +202,30 @@ def test_a_pod_sees_the_claim_and_waits(tmp_path: Path) -> None:
         Path(reader.__file__).read_text().replace("$(", "$$(")
     ]
     assert "time.sleep" in container["command"][-1]
+
+
+URL: Final[dict[str, Any]] = {"storage": {"url": "s3://bucket/lm"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "resolved", "refused"),
+    [
+        ("an image without the runtime", URL, None, True),
+        ("one that is known", URL, {"nameSuffix": "1", "runtimeImage": "registry/drivetrain:1"}, False),
+        ("an image with it", {**URL, "runtimeFrom": "image"}, None, False),
+        ("a claim, which any Python reads", {"storage": {"persistentVolumeClaim": "shared"}}, None, False),
+    ],
+)
+def test_who_reads_a_url_needs_the_runtime(
+    name: str, given: dict[str, Any], resolved: dict[str, Any] | None, refused: bool
+) -> None:
+    suspended = job(suspend=True, **given) | {"status": {"resolved": resolved} if resolved else {}}
+    if refused:
+        with pytest.raises(CliError, match="resume it first"):
+            pod(suspended, None, "abcde")
+    else:
+        assert pod(suspended, None, "abcde")["spec"]["containers"]
+    assert pod(suspended, None, "abcde", ["python3"])["spec"]["containers"]  # of the embedded plane
 
 
 def test_a_job_without_storage_says_so() -> None:
