@@ -138,7 +138,7 @@ def test_a_drain_costs_a_script_that_saves_at_sigterm_no_step(namespace: str, st
     assert saved != "0"
     status = job.job.until("its end", lambda status: status.get("phase") in ("Succeeded", "Failed"), 180)
     assert (status["phase"], status["restarts"]) == ("Succeeded", 0), job.job.describe()
-    steps = re.findall(r"^step (\d+) ", job.printed(first), re.MULTILINE)
+    steps = re.findall(r"\bstep (\d+) loss", job.printed(first))
     assert [int(step) for step in steps] == list(range(1, STEPS + 1)), "each step once"
 
 
