@@ -63,7 +63,7 @@ def test_a_fork_has_it_and_a_process_that_the_script_starts_has_not() -> None:
 
 def test_alone_it_goes_on_from_what_its_keeper_has(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept.make()
-    for name, value in kept.environment.items():
+    for name, value in {**kept.environment, "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     model = nn.Linear(2, 1)
     memory = Memory(model=model)
