@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,13 @@ class Local:
         return str(self._folder)
 
     def create(self, name: str, chunks: Chunks) -> None:
+        self._write(name, chunks, _place)
+
+    def replace(self, name: str, chunks: Chunks) -> None:
+        self._write(name, chunks, Path.replace)
+
+    def _write(self, name: str, chunks: Chunks, place: Callable[[Path, Path], object]) -> None:
+        """All of it beside its place first; then `place` puts it there."""
         path = self._folder / name
         temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
         try:
@@ -41,29 +48,11 @@ class Local:
                     file.flush()
                     os.fsync(file.fileno())
                     self._now = os.fstat(file.fileno()).st_mtime
-                _place(temporary, path)
+                place(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
             _flush(path.parent)
             self._sweep(path.parent)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {_told(error)}") from error
-
-    def replace(self, name: str, chunks: Chunks) -> None:
-        path = self._folder / name
-        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            _make(path.parent)
-            try:
-                with temporary.open("xb") as file:
-                    for chunk in chunks:
-                        file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            _flush(path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {_told(error)}") from error
 
