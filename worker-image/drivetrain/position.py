@@ -59,8 +59,8 @@ class Position:
     """Of what began when nobody had state: another one each time, with or without snapshots. What trackers were told of
     steps from `first` on, in a life before, is of state that is lost."""
     writer: str = ""
-    """The process that feeds trackers, until it is gone: then one that was there before, which has the steps that are not
-    written yet; a newcomer has none. Empty where nobody counts processes: rank 0."""
+    """The process that feeds trackers, until it is gone: then one that was there before, which has the steps that are
+    not written yet; a newcomer has none. Empty where nobody counts processes: rank 0."""
     passes: list[tuple[int, int]] = field(default_factory=list)
     """Of an iterable dataset: see `drivetrain.data.stream.Passes`. What a member knows saves others from reading all
     passes before theirs; it decides nothing."""

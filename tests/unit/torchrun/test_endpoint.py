@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 from drivetrain import integrations
 from drivetrain.integrations import progress as integration
 from drivetrain.torchrun import contract
+from drivetrain.torchrun import endpoint as endpoint_module
 from drivetrain.torchrun.endpoint import Endpoint
 from drivetrain_api.messages import EpochId, Progress
 from unit.torchrun.test_told import body
@@ -118,3 +120,14 @@ def test_training_goes_on_where_nobody_listens(
     integrations.report(1, 3, loss=1.0)
     integrations.report(2, 3, loss=1.0)
     assert capsys.readouterr().err.count("drivetrain: progress is not told for 2 s: ") == 1
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "_READ_SECONDS", 0.2)
+    async with served(tmp_path) as found:
+        url = urllib.parse.urlsplit(contract.progress(FIRST, found.environment)["KUBEFLOW_TRAINER_SERVER_URL"])
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nContent-Length: 9\r\n\r\n"
+        writer.write(head.encode())
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()

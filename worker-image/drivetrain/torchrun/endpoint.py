@@ -74,8 +74,11 @@ class Endpoint:
             return web.Response(
                 status=401, text="wrong token: it is in the file that KUBEFLOW_TRAINER_SERVER_TOKEN names"
             )
-        async with asyncio.timeout(_READ_SECONDS):
-            body = await request.read()
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            return web.Response(status=408, text=f"the body did not come within {_READ_SECONDS:g} s\n")
         rank_0 = first()
         if rank_0 is None or rank_0[0] != request.match_info["process"]:
             return web.json_response({})  # of another rank, which all may say and nobody needs
