@@ -102,7 +102,9 @@ class Outcome:
         for h in self.hashes:
             if self.reference is not None and (h.sha256, h.step) != (self.reference.sha256, self.reference.step):
                 found.append(f"rank {h.rank} does not have the state of the uninterrupted run, bit for bit")
-        if self.losses is None or not self.losses[1] < self.losses[0]:
+        if self.losses is None:
+            found.append("no rank told the loss on held-out text")
+        elif not self.losses[1] < self.losses[0]:
             found.append("the loss on held-out text did not fall")
         if self.left_behind:
             found.append(f"processes were left behind: {self.left_behind}")

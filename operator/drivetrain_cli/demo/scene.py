@@ -257,7 +257,7 @@ def _objects(plan: Plan) -> tuple[Object, Object]:
         name=JOB,
         code=pack.read(plan.script),
         workers=_WORKERS,
-        elastic=(1, _WORKERS),
+        elastic=(_WORKERS - 1, _WORKERS),
         training={
             "steps": plan.steps,
             "batch": {"global": plan.batch},

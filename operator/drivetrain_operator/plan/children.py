@@ -56,6 +56,14 @@ def coordinators(view: View) -> tuple[PodView, ...]:
     return of_role(view, ROLE_COORDINATOR)
 
 
+def runs(view: View, pod: PodView) -> bool:
+    """Whether its container has begun, by the kubelet's word or by its launcher's. Kubelets tell seconds later what a
+    launcher that is connected proves by being there, and in seconds a job can end."""
+    if pod.started is not None:
+        return True
+    return bool(pod.node) and view.report is not None and pod.uid in view.report.heard
+
+
 def use_up(status: TrainingJobStatus, indices: frozenset[int] | set[int]) -> TrainingJobStatus:
     """The next pod of these slots gets a new name. Written before that pod is created."""
     if not indices:
@@ -83,7 +91,7 @@ def kept_by_others(view: View) -> tuple[list[Effect], float | None]:
 def wait_for_files(view: View, pods: Iterable[PodView]) -> bool:
     """Whether a pod has a node for so long, and does not start, that its Secret may be gone: nobody tells of that but a
     kubelet's event."""
-    return any(p.live and p.started is None and view.age(Sight.PLACED, p.uid) >= PLACED_SECONDS for p in pods)
+    return any(p.live and not runs(view, p) and view.age(Sight.PLACED, p.uid) >= PLACED_SECONDS for p in pods)
 
 
 def fresh_report(view: View, status: TrainingJobStatus) -> Report | None:

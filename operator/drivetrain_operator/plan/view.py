@@ -183,6 +183,13 @@ class ReportView:
     report: Report
     age_seconds: float
     """Since it arrived here, in seconds in which this process listened."""
+    heard: frozenset[str] = field(init=False)
+    """Uids of pods whose launcher is connected, or was let go."""
+
+    def __post_init__(self) -> None:
+        told = self.report
+        heard = frozenset((*told.joined, *told.ready, *told.released, *(m.pod_uid for m in told.members)))
+        object.__setattr__(self, "heard", heard)
 
 
 class RefusalKind(StrEnum):

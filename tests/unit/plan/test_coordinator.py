@@ -299,7 +299,7 @@ def test_a_pod_that_has_a_node_and_does_not_start_gets_its_secret_again(
     role: str, seconds: float, known: bool, again: bool
 ) -> None:
     pod = coordinator(phase=PodPhase.PENDING, started=None) if role == "coordinator" else pending(1, node="n1")
-    view = replaced(running(), pod)
+    view = replaced(running(report=report(joined=[], ready=[], members=[])), pod)
     name = "lm-worker-11111111" if role == "worker" else "lm-coordinator-1-11111111"
     files = frozenset({name}) if known else frozenset()
     found = plan(replace(view, seen={**view.seen, (Sight.PLACED, pod.uid): seconds}, files=files))

@@ -229,6 +229,21 @@ AFTERWARDS = [
         (gone("lm-1-0-11111", "w-1-0", OVER),),
     ),
     Case(
+        "but not those whose launcher was heard before the kubelet told that they run: they save and print",
+        replaced(running(status=over(True, 1)), pending(1, node="node1")),
+    ),
+    Case(
+        "and one of them is enough for the coordinator to stay",
+        replace(running(status=over(True, 1)), pods=(pending(0, node="node0"), coordinator())),
+    ),
+    Case(
+        "even if it had been let go already",
+        replaced(
+            running(status=over(True, 1), report=report(joined=[], ready=[], members=[], released=["w-1-0"])),
+            pending(1, node="node1"),
+        ),
+    ),
+    Case(
         "without workers the coordinator goes; what ended stays for its log",
         replace(running(status=over(True, 1)), pods=(ended(0, 0), coordinator())),
         {},

@@ -21,7 +21,7 @@ from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import Counted, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan import slots
-from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, use_up, wait_for_files
+from drivetrain_operator.plan.children import coordinators, fresh_report, of_role, runs, use_up, wait_for_files
 from drivetrain_operator.plan.conditions import clip, stamp
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.departures import how_it_was_lost
@@ -131,7 +131,7 @@ def _silence(view: View, status: TrainingJobStatus, pod: PodView) -> _Verdict:
         left = max(left, START_SECONDS - view.serving_seconds)
     if left > 0:
         return _Verdict(after=left)
-    if not any(p.live and p.started is not None for p in of_role(view, ROLE_WORKER)):
+    if not any(p.live and runs(view, p) for p in of_role(view, ROLE_WORKER)):
         return _Verdict()  # nobody is there whom a successor could help
     if not pod.ready:
         found = _Verdict(ReplacedFor.NOT_READY, pod.node or None)

@@ -10,7 +10,7 @@ from typing import Final
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_operator.plan.children import coordinators, kept_by_others, of_role
+from drivetrain_operator.plan.children import coordinators, kept_by_others, of_role, runs
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import DeleteJob, DeletePod, Effect
 from drivetrain_operator.plan.policies.budget import at_rest
@@ -37,14 +37,14 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
     for pod in running:
         if pod.deleting:
             continue
-        if pod.started is None or since >= linger:
+        if not runs(view, pod) or since >= linger:
             effects.append(DeletePod(pod.name, pod.uid, "the job is over"))
         else:
             after = linger - since
     for pod in coordinators(view):
         if pod.deleting:
             continue
-        if not any(p.started is not None for p in running) or since >= linger:
+        if not any(runs(view, p) for p in running) or since >= linger:
             effects.append(DeletePod(pod.name, pod.uid, "the job is over"))
         else:
             after = soonest(after, linger - since)

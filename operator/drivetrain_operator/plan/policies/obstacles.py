@@ -13,7 +13,7 @@ from typing import Final
 
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.causes import summary
-from drivetrain_operator.plan.children import coordinators, fresh_report
+from drivetrain_operator.plan.children import coordinators, fresh_report, runs
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.departures import summary as departure
 from drivetrain_operator.plan.policies.network import missing
@@ -50,7 +50,7 @@ def _waiting(view: View, status: TrainingJobStatus) -> tuple[PodView, ...]:
     """Pods that should run and do not yet."""
     found = [p for _, p in sorted(sort(view, status).current.items())]
     found += [p for p in coordinators(view) if p.term == status.membership.term]
-    return tuple(p for p in found if p.live and p.started is None)
+    return tuple(p for p in found if p.live and not runs(view, p))
 
 
 def _spec(view: View, status: TrainingJobStatus, pods: tuple[PodView, ...]) -> Obstacle | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan import slots
-from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
+from drivetrain_operator.plan.children import Workers, fresh_report, runs, use_up, workers
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.view import View
 
@@ -41,7 +41,7 @@ def _shrink_order(view: View, status: TrainingJobStatus, have: Workers) -> list[
         pod = have.current.get(index)
         if pod is None or not pod.live:
             rank = 0
-        elif pod.started is None:
+        elif not runs(view, pod):
             rank = 1
         else:
             rank = 3 if pod.uid in joined else 2

@@ -6,7 +6,7 @@ from typing import Final
 
 from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import ConditionType, Phase, TrainingJobStatus, Workers
-from drivetrain_operator.plan.children import SILENT_SECONDS, fresh_report, silent_for
+from drivetrain_operator.plan.children import SILENT_SECONDS, fresh_report, runs, silent_for
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.conditions import clip, with_condition
 from drivetrain_operator.plan.decision import Decision
@@ -76,7 +76,7 @@ def _counts(view: View, status: TrainingJobStatus, report: Report | None) -> Wor
         ready, world = len(live & set(report.ready)), report.world
     else:
         # Between two coordinators nothing else is known, but that a pod that does not run is not ready.
-        ready, world = min(old.ready, sum(p.started is not None for p in pods)), old.world
+        ready, world = min(old.ready, sum(runs(view, p) for p in pods)), old.world
     return old.model_copy(
         update={
             "current": len(live) + _coming(view, status),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, kept_by_others, of_role, wait_for_files
+from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, kept_by_others, of_role, runs, wait_for_files
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import CreateScript, CreateSecret, CreateWorker, DeletePod, Effect, SecretKind
@@ -24,7 +24,7 @@ def workers(view: View, status: TrainingJobStatus) -> Decision:
     """Creates in slot order, deletes of what is stale."""
     have = sort(view, status)
     creates, after = _creates(view, status, have)
-    waiting = [p for p in have.current.values() if p.live and p.started is None and p.node]
+    waiting = [p for p in have.current.values() if p.live and not runs(view, p) and p.node]
     if not creates and waiting:
         after = soonest(after, PLACED_SECONDS)
         if wait_for_files(view, waiting):
