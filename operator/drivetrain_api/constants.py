@@ -22,6 +22,8 @@ ROLE_COORDINATOR: Final = "coordinator"
 
 WORKER_CONTAINER: Final = "worker"
 COORDINATOR_CONTAINER: Final = "coordinator"
+REQUIREMENTS_CONTAINER: Final = "requirements"
+"""The init container of `drivetrain run --requirements`."""
 COORDINATOR_PORT: Final = 7070
 METRICS_PORT: Final = 7071
 REPORTS_PORT: Final = 7443

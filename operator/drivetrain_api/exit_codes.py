@@ -1,5 +1,7 @@
 """Exit codes of the launcher, which become the worker container's exit code. Documented; never renumbered.
 
+One is not the launcher's, but of the init container that installs a job's packages.
+
 A rank process's own exit code never becomes the container's: it is reported in `status.failures[]`. Two of them have a
 meaning here, too.
 """
@@ -30,6 +32,9 @@ class ExitCode(IntEnum):
     """`spec.storage` cannot be used: its folder cannot be made, or what is at its URL cannot be read."""
     UNFIT = 71
     """`spec.image` lacks what the runtime needs, or has it too old: Python 3.10, torch. Nothing was run."""
+    REQUIREMENTS = 72
+    """Of the init container `requirements` (`drivetrain run --requirements`): what is asked for cannot be
+    installed, however often it is tried."""
     LEFT = 143
     """Told to go (SIGTERM: drain, scale-down) and left after all others acknowledged. Not a failure."""
 

@@ -36,6 +36,8 @@ ADVICE: Final[dict[str, str]] = {
     "NeverStarted": "The script must call drivetrain.start() in the process that spec.command starts. For one that "
     "does not, set spec.runtime to torchrun (in a new job).",
     "InitContainerFailed": "Mend the init container of spec.podTemplate that is named; what it said is below.",
+    "RequirementsNotInstalled": "Correct the requirements file as the message says (in a new job), or mend the way to "
+    "the package index; what pip said in full: kubectl logs POD -c requirements.",
     "Evicted": "The worker used more disk than it may: raise its ephemeral-storage limit or the volume's sizeLimit.",
     "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
     "incident: late ranks are killed, and their stacks are shown here.",

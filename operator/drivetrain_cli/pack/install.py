@@ -2,6 +2,9 @@
 
 `pip install --target` takes nothing that is there for installed, and would download torch again. So pip is first asked
 what is missing, and only that is installed, where PYTHONPATH then finds it.
+
+What may pass (the network, an index that answers 503) is tried again for a while. What cannot (no such version, another
+hash, an invalid line) ends with an exit code of its own, by which the job ends, too.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+HOPELESS = 72
+"""`drivetrain_api.exit_codes.ExitCode.REQUIREMENTS`: another pod would fail in the same way."""
+PATIENCE_SECONDS = 300
+"""From the first failure that may pass to the last try."""
+PAUSES = (2, 60)
+"""Between tries, doubled from the first to the second."""
 SECONDS = 1800
 """For each of both passes of pip."""
 BEAT_SECONDS = 5
@@ -33,10 +42,34 @@ OPTIONS = re.compile(
     r"^(-i|--index-url|--extra-index-url|-f|--find-links|--no-index|--pre|--trusted-host|--no-binary|--only-binary"
     r"|--prefer-binary)\b"
 )
+UNFETCHED = re.compile(r"Could not fetch URL (https?://[^\s:]+\S*): (.*?)(?: for url: .*| - skipping)$", re.M)
+"""Of pip's log only: without it, an index that is away looks like one that lacks the package."""
+REFUSED = re.compile(r"4(?!08|25|29)\d\d ")
+"""How an answer begins that another try gets, too."""
+PASSING = re.compile(
+    r"HTTP error (?:5\d\d|408|425|429)|too many \d+ error responses|Max retries exceeded|[Tt]imed out|Timeout"
+    r"|[Cc]onnection (?:re|ab|br|was)|ConnectionError|[Nn]ame resolution|Could not resolve host|Failed to connect to"
+    r"|Network is unreachable|IncompleteRead|IncompleteDownload|unexpected disconnect|early EOF"
+)
+NEVER = re.compile(
+    r"Could not find a version that satisfies|No matching distribution found|Invalid requirement|Invalid URL"
+    r"|DO NOT MATCH THE HASHES|Hashes are required|--require-hashes mode|Can't verify hashes"
+    r"|requires a different Python|not a supported wheel|nvalid wheel filename|Double requirement given"
+    r"|conflicting dependencies|ResolutionImpossible|because of HTTP error 4(?!08|25|29)|Cannot find command"
+    r"|no such option"
+)
+
+
+class Unusable(Exception):
+    """It cannot be installed, however often it is tried."""
+
+
+class Unfinished(Exception):
+    """It was not installed; another try may do better."""
 
 
 def main() -> int:
-    """Exit code: that of pip."""
+    """Exit code: `HOPELESS`, or 1 for what another pod may do better."""
     parser = argparse.ArgumentParser()
     parser.add_argument("requirements", type=Path)
     parser.add_argument("folder", type=Path)
@@ -48,15 +81,14 @@ def main() -> int:
         return 0
     try:
         place = provide(given.requirements, given.cache or given.folder, given.index_url)
-    except subprocess.CalledProcessError as error:
-        words = [line for line in (error.stderr or "").splitlines() if line.startswith("ERROR:")]
+    except Unusable as error:
         # The last line is what status has of it.
-        print(f"requirements: pip ended with {error.returncode}: {(words or ['no word of it'])[-1]}", file=sys.stderr)
-        return error.returncode or 1
+        print(f"requirements: they cannot be installed: {error}", file=sys.stderr)
+        return HOPELESS
     except subprocess.TimeoutExpired:
         print(f"requirements: pip was not done after {SECONDS} s", file=sys.stderr)
         return 1
-    except OSError as error:
+    except (Unfinished, OSError) as error:
         print(f"requirements: {error}", file=sys.stderr)
         return 1
     current.symlink_to(place)
@@ -179,20 +211,67 @@ def exactly(found: dict[str, Any]) -> str:
 
 
 def pip(made: Path, *arguments: str) -> None:
-    """Raises CalledProcessError. Temporary files lie in `made`: a root file system may be read-only."""
+    """Raises `Unusable`, `Unfinished`. Temporary files lie in `made`: a root file system may be read-only."""
     common = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--root-user-action", "ignore"]
     environment = {**os.environ, "TMPDIR": str(made), "PYTHONPATH": ""}
     environment.setdefault("HOME", str(made))
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
-        raise OSError("this image has no pip; put the packages into --image")
-    command = [sys.executable, "-m", "pip", "install", *arguments, *common]
-    with (made / "errors").open("w+", encoding="utf-8", errors="replace") as errors:
-        done = subprocess.run(command, check=False, timeout=SECONDS, env=environment, stderr=errors)
-        errors.seek(0)
-        said = errors.read()
-    print(said, file=sys.stderr, end="", flush=True)
-    if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, command, stderr=said)
+        raise Unusable("this image has no pip; put the packages into --image")
+    logged = made / "log"
+    command = [sys.executable, "-m", "pip", "install", *arguments, *common, "--log", str(logged)]
+    began, pause = time.monotonic(), PAUSES[0]
+    while True:
+        logged.unlink(missing_ok=True)
+        with (made / "errors").open("w+", encoding="utf-8", errors="replace") as errors:
+            done = subprocess.run(command, check=False, timeout=SECONDS, env=environment, stderr=errors)
+            errors.seek(0)
+            said = errors.read()
+        print(said, file=sys.stderr, end="", flush=True)
+        if not done.returncode:
+            return
+        passing = what_may_pass(said, logged.read_text("utf-8", "replace") if logged.exists() else "")
+        if passing is None:
+            raise Unfinished(f"pip ended with {done.returncode}: {last_error(said)}")
+        if time.monotonic() + pause - began > PATIENCE_SECONDS:
+            raise Unfinished(f"given up after {time.monotonic() - began:.0f} s: {passing}")
+        print(f"requirements: {passing}; trying again in {pause} s", file=sys.stderr, flush=True)
+        time.sleep(pause)
+        pause = min(PAUSES[1], 2 * pause)
+
+
+def what_may_pass(said: str, log: str) -> str | None:
+    """What stood in the way, for a person; None if nobody knows whether another try would do better. Raises `Unusable`.
+
+    `said`: pip's stderr; `log`: what it wrote by `--log`.
+    """
+    unfetched = [(url, why) for url, why in UNFETCHED.findall(log)]
+    away = [f"{url}: {why}" for url, why in unfetched if not REFUSED.match(why)]
+    errors = [line.strip() for line in said.splitlines() if not line.startswith("WARNING:")]
+    away += [line for line in errors if PASSING.search(line)]
+    if away:
+        return f"what pip asked did not answer as it should: {shortened(away[0])}"
+    for number, line in enumerate(errors):
+        if not NEVER.search(line):
+            continue
+        line = line.removeprefix("ERROR: ")
+        if line.startswith("THESE PACKAGES") or line.endswith("These do not:"):  # each in a line of its own
+            which = "".join(errors[number + 1 : number + 2]).partition(" from ")[0]
+            line = f"{which}: {line.partition('. ')[0].capitalize()}"
+        refused = [f"{url} answered {why}" for url, why in unfetched if not why.startswith("404")]
+        raise Unusable("; ".join([shortened(line), *refused[:1]]))
+    return None
+
+
+def shortened(line: str) -> str:
+    """Of the versions that there are the newest; of what is long all the same, its beginning."""
+    line = re.sub(r"\(from versions: (?:[^,)]+, )+((?:[^,)]+, ){4}[^,)]+)\)", r"(from versions: …, \1)", line)
+    return line if len(line) <= 500 else f"{line[:500]}…"
+
+
+def last_error(said: str) -> str:
+    """The line in which pip says why it ended."""
+    words = [line for line in said.splitlines() if line.startswith("ERROR:")]
+    return shortened((words or ["no word of it"])[-1])
 
 
 if __name__ == "__main__":

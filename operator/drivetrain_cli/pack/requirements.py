@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
+from drivetrain_api.constants import REQUIREMENTS_CONTAINER
 from drivetrain_cli.errors import UsageError
 
 Json = dict[str, Any]
@@ -67,7 +68,7 @@ class Requirements:
             {"name": "requirements", "mountPath": _SOURCE, "readOnly": True},
         ]
         return {
-            "name": "requirements",
+            "name": REQUIREMENTS_CONTAINER,
             "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": command,

@@ -131,6 +131,11 @@ EVENTS: Final = (
     ),
     EventReason("CommandNotFound", "Warning", "spec.command could not be started in this image."),
     EventReason("ImageDoesNotFit", "Warning", "spec.image lacks Python 3.10, torch or a package that the job needs."),
+    EventReason(
+        "RequirementsNotInstalled",
+        "Warning",
+        "The packages of drivetrain run --requirements could not be installed; the message names the requirement.",
+    ),
     EventReason("StartError", "Warning", "The container runtime could not start the container."),
     EventReason("ContainerCannotRun", "Warning", "The container runtime could not start the container."),
     EventReason(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_api.constants import REQUIREMENTS_CONTAINER
 from drivetrain_api.exit_codes import ExitCode, RankExitCode
 from drivetrain_api.messages import (
     DEVIATION,
@@ -100,6 +101,8 @@ def pod_cause(pod: PodView) -> Cause:
     ended = pod.terminated
     if pod.init_failed is not None and ended is None:
         name, init = pod.init_failed
+        if name == REQUIREMENTS_CONTAINER:
+            return _not_installed(init)
         how = _by_signal(init.signal) if init.signal else f"exit code {init.exit_code}"
         said = _with_tail(f"init container {name}: {how} ({init.reason})", init)
         return Cause("InitContainerFailed", said)
@@ -118,6 +121,14 @@ def pod_cause(pod: PodView) -> Cause:
     if signal is not None:
         return Cause("WorkerFailed", _with_tail(f"the launcher was {_by_signal(signal)}", ended))
     return Cause("WorkerFailed", _with_tail(f"the launcher exited {ended.exit_code}", ended))
+
+
+def _not_installed(init: Terminated) -> Cause:
+    """The container has said itself whether another pod could do better."""
+    said = last_line(init.message).removeprefix("requirements: ")
+    how = _by_signal(init.signal) if init.signal else f"exit code {init.exit_code}"
+    hopeless = init.exit_code == ExitCode.REQUIREMENTS
+    return Cause("RequirementsNotInstalled", f"its packages: {said or how}", hopeless=hopeless)
 
 
 REPLACED: Final = "Replaced"

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from drivetrain_api.constants import REQUIREMENTS_CONTAINER
+from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import NEVER_STARTED, OUT_OF_MEMORY, Progress
 from drivetrain_api.report import Failure, Incompatible, JobState
-from drivetrain_api.status import MAX_FAILURES, Counted
+from drivetrain_api.status import MAX_FAILURES, Counted, Phase
 from drivetrain_operator.plan.effects import (
     CreateWorker,
     RecordEvent,
@@ -379,6 +381,17 @@ def test_evictions_are_charged_to_who_used_too_much(name: str, message: str, dis
     assert found.restarts == restarts
     if restarts:
         assert (found.failures[0].reason, found.failures[0].log_tail) == ("Evicted", message)
+
+
+@pytest.mark.parametrize(("code", "ends"), [(ExitCode.REQUIREMENTS, True), (1, False)])
+def test_packages_that_cannot_be_installed_end_the_job_at_once_and_others_cost_a_restart(code: int, ends: bool) -> None:
+    said = "Looking\nrequirements: they cannot be installed: No matching distribution found for nonesuch"
+    init = (REQUIREMENTS_CONTAINER, Terminated(code, None, "Error", said, ago(5), ago(1)))
+    pod = replace(ended(0, 1), terminated=None, init_failed=init, phase=PodPhase.FAILED)
+    found = plan(replaced(replace(running(), report=None), pod)).status
+    assert (found.phase == Phase.FAILED) == ends
+    assert found.failures[0].reason == "RequirementsNotInstalled"
+    assert "No matching distribution found for nonesuch" in (found.message if ends else found.failures[0].log_tail)
 
 
 def test_an_init_container_that_failed_is_named_with_what_it_said() -> None:
