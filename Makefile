@@ -78,7 +78,7 @@ generate: setup ## Write the CRD and the reference pages from the code
 .PHONY: bench-restart bench-snapshots bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator
 bench-operator: setup ## The operator beside a plain create loop, on a real API server (root; about 10 minutes)
 	@$(PYTHON) -m bench.operator_cost $(ARGS)
-bench-restart: setup ## A rank of a stock script is killed, under us and torchrun (about 20 minutes; ARGS='--kills 3' for less)
+bench-restart: setup ## A rank, or a worker, of a stock script is killed, under us and torchrun (about 40 minutes; ARGS='--kills 3 --pods 3' for less)
 	@$(PYTHON) -m bench.restart $(ARGS)
 bench-snapshots: setup ## What it costs that every step can be gone back to, beside full checkpoints (about 8 minutes)
 	@$(PYTHON) -m bench.snapshots $(ARGS)
