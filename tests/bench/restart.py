@@ -35,23 +35,36 @@ RANKS = 2
 LIMIT_SECONDS = 60.0
 
 
-def steps(folder: Path) -> list[tuple[int, float]]:
-    """(pid, when) of each step of each rank."""
-    lines = [line.split() for path in folder.glob("rank-*") for line in path.read_text().splitlines()]
-    return [(int(line[0]), float(line[2])) for line in lines if len(line) == 3]
+class Steps:
+    """What the ranks tell of their steps; each line is read once, so that reading takes no longer as a run grows."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        self._rest: dict[Path, str] = {}
 
-async def until_all_step(folder: Path, since: float, without: set[int]) -> dict[int, float]:
-    """The first step of each rank after `since`, by processes that are not among `without`. Raises TimeoutError."""
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while True:
-            first: dict[int, float] = {}
-            for pid, at in sorted(steps(folder), key=lambda step: step[1]):
-                if at > since and pid not in without:
-                    first.setdefault(pid, at)
-            if len(first) >= RANKS:
-                return first
-            await asyncio.sleep(0.02)
+    def new(self) -> list[tuple[int, float]]:
+        """(pid, when) of each step that was told since the last call."""
+        found: list[tuple[int, float]] = []
+        for path in self._folder.glob("rank-*"):
+            with path.open() as file:
+                file.seek(self._read.get(path, 0))
+                text = self._rest.get(path, "") + file.read()
+                self._read[path] = file.tell()
+            whole, _, self._rest[path] = text.rpartition("\n")
+            found += [(int(pid), float(at)) for pid, _, at in (line.split() for line in whole.splitlines())]
+        return found
+
+    async def until_all(self, since: float, without: set[int]) -> dict[int, float]:
+        """The first step of each rank after `since`, by processes that are not among `without`. Raises TimeoutError."""
+        first: dict[int, float] = {}
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while len(first) < RANKS:
+                for pid, at in sorted(self.new(), key=lambda step: step[1]):
+                    if at > since and pid not in without:
+                        first.setdefault(pid, at)
+                await asyncio.sleep(0.02)
+        return first
 
 
 async def kills(
@@ -63,7 +76,8 @@ async def kills(
 ) -> list[float]:
     """Seconds from each kill to the first step of the last rank that is back. `kill` gets the number of the kill, and
     the ranks' pids."""
-    alive = set(await until_all_step(folder, 0.0, set()))
+    told = Steps(folder)
+    alive = set(await told.until_all(0.0, set()))
     took: list[float] = []
     for number in range(count):
         await asyncio.sleep(pause)
@@ -71,7 +85,7 @@ async def kills(
         at = time.time()
         await kill(number, sorted(alive))
         try:
-            first = await until_all_step(folder, at, alive)
+            first = await told.until_all(at, alive)
         except TimeoutError:
             return [*took, math.inf]  # and would not come back for minutes: ADR 0014 has the reason
         took.append(max(first.values()) - at)
@@ -144,12 +158,24 @@ async def _agents(count: int, *, tuned: bool, pods: bool) -> list[float]:
             for agent in agents:
                 agent.send_signal(signal.SIGTERM)  # its rank is in a session of its own, and is its to end
             for agent in agents:
-                agent.wait(60)
+                _end(agent)
             port.release()
 
 
 def _agent(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _end(agent: subprocess.Popen[bytes]) -> None:
+    """With its rank. Agents that are at a rendezvous do not hear SIGTERM for minutes."""
+    try:
+        agent.wait(10)
+    except subprocess.TimeoutExpired:
+        ranks = [int(path.name) for path in Path("/proc").glob("[0-9]*") if _parent(int(path.name)) == agent.pid]
+        for pid in (agent.pid, *ranks):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        agent.wait()
 
 
 async def _listens(port: int) -> None:
@@ -163,7 +189,10 @@ async def _listens(port: int) -> None:
 
 
 def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 async def _nothing() -> None:
