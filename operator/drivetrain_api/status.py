@@ -56,6 +56,8 @@ Count = Annotated[int, Field(ge=0, le=MAX_EXACT)]
 Named = Annotated[int, Field(ge=0, le=MAX_NAMED)]
 MetricName = Annotated[str, Field(max_length=MAX_METRIC_NAME)]
 Slot = Annotated[int, Field(ge=0, lt=MAX_WORKERS)]
+RuntimeFound = Literal["", "drivetrain", "torchrun"]
+"""As spec.runtime says, or was found out; empty as long as nobody knows."""
 Signed32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
 
@@ -402,6 +404,11 @@ class TrainingJobStatus(StatusModel):
     )
     keeper: Keeper = Field(default=Keeper(), description="Who looks after the job.")
     membership: Membership = Field(default=Membership(), description="Who leads the membership.")
+    runtime: RuntimeFound = Field(
+        default="",
+        description="How the workers run the script: drivetrain or torchrun, as spec.runtime says or, with auto, as "
+        "they have found out; empty until one of them trains.",
+    )
     workers: Workers = Field(default=Workers(), description="Worker pods, counted.")
     progress: ProgressStatus | None = Field(
         default=None, description="How far training is; while suspended, how far it was."
@@ -411,7 +418,11 @@ class TrainingJobStatus(StatusModel):
         description="Incidents that were ever charged to recovery.maxRestarts; budget has those that count now.",
     )
     budget: Budget = Field(default=Budget(), description="How much of recovery.maxRestarts is used.")
-    recoveries: Count = Field(default=0, description="How often survivors went on without a lost member.")
+    recoveries: Count = Field(
+        default=0,
+        description="How often training went on after the loss of a member: survivors did without it or, with runtime "
+        "torchrun, all ranks were started again in their pods.",
+    )
     last_recovery_seconds: float | None = Field(
         default=None,
         description="From the last loss to the first step that all members finished. Absent if the coordinator was "
@@ -449,7 +460,10 @@ class TrainingJobStatus(StatusModel):
         description="Nodes that get no more workers of this job: three of corruptions in a row were there.",
     )
     selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
-    resolved: Resolved | None = Field(default=None, description="Computed defaults, frozen when the job starts.")
+    resolved: Resolved | None = Field(
+        default=None,
+        description="Computed defaults, frozen when the job starts; of a suspended job, those that it ran with.",
+    )
 
     def condition(self, type_: ConditionType) -> Condition | None:
         """The condition of this type, if it was ever set."""

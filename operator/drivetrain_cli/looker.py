@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drivetrain_api.constants import GROUP, RUNTIME_MOUNT, WORKER_CONTAINER
+from drivetrain_api.resolve import brings_runtime
 from drivetrain_cli.errors import CliError
 from drivetrain_operator.plan.observe import job_view
 from drivetrain_operator.render.errors import InvalidTemplate
@@ -47,16 +48,29 @@ class Look:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def like_a_worker(job: Json, worker: Json | None) -> Json:
+def like_a_worker(job: Json, worker: Json | None, *, ours: bool) -> Json:
     """The pod's spec that a look is made like: of one of the job's, if there is any; else the job's spec says all.
-    Raises CliError if that cannot be."""
+    `ours`: it runs our packages. Raises CliError if that cannot be."""
     if worker is not None:
         spec: Json = worker["spec"]
         return spec
+    if ours:
+        _check_runtime(job)
     try:
         return worker_spec(job_view(job))
     except (InvalidTemplate, ValueError) as error:
         raise CliError(f"no pod can be made from the job's spec: {error}") from error
+
+
+def _check_runtime(job: Json) -> None:
+    """Raises CliError if our packages have to be brought into the job's image, and nobody has said yet from which: the
+    operator does when the job starts."""
+    view = job_view(job)
+    if view.spec is None or not brings_runtime(view.spec):
+        return
+    if view.status.resolved is None:
+        when = "resume it first" if view.wishes.suspend else "wait until it has started"
+        raise CliError(f"what looks into storage is brought into {view.spec.image} when job {view.name} runs: {when}")
 
 
 def looker(job: Json, like: Json, look: Look) -> Json:

@@ -223,11 +223,7 @@ def restarts(job: Json) -> list[str]:
     status = job.get("status") or {}
     lines = []
     if status.get("recoveries"):
-        took = status.get("lastRecoverySeconds")
-        lines.append(
-            f"Survivors went on {status['recoveries']} time{'s' if status['recoveries'] != 1 else ''} after a loss"
-            + (f", last after {took:g} s." if took is not None else ".")
-        )
+        lines.append(_recoveries(status))
     membership = status.get("membership") or {}
     if membership.get("term", 0) > 1 and membership.get("replacedMessage"):
         lines.append(f"The coordinator before this one (term {membership['term']}): {membership['replacedMessage']}.")
@@ -242,6 +238,18 @@ def restarts(job: Json) -> list[str]:
         lines.append(f"Incidents that count: {used}{allowed} (recovery.maxRestarts). What failed:")
         lines += found
     return lines
+
+
+def _recoveries(status: Json) -> str:
+    """What that means depends on the script: a stock one goes on from its own checkpoint."""
+    number, took, how = status["recoveries"], status.get("lastRecoverySeconds"), status.get("runtime")
+    times = f"{number} time{'s' if number != 1 else ''} after a loss"
+    last = f", last after {took:g} s" if took is not None else ""
+    if how == "torchrun":
+        return (
+            f"All ranks were started again in their pods {times}{last}; their script goes on from its own checkpoint."
+        )
+    return f"{'Survivors' if how == 'drivetrain' else 'Training'} went on {times}{last}."
 
 
 def _departure(departure: Json) -> str:

@@ -118,8 +118,9 @@ def _progress(job: Json) -> Json:
 
 
 def _stock(job: Json) -> bool | None:
-    """Whether the script knows nothing of steps; None if only its workers have found that out."""
-    return {"torchrun": True, "drivetrain": False}.get(job["spec"].get("runtime", "auto"))
+    """Whether the script knows nothing of steps; None if no worker has found that out yet."""
+    given, found = job["spec"].get("runtime", "auto"), (job.get("status") or {}).get("runtime")
+    return {"torchrun": True, "drivetrain": False}.get(str(found if given == "auto" else given))
 
 
 def _lower(text: str) -> str:

@@ -14,6 +14,10 @@ from drivetrain_cli.stale import differences
 from drivetrain_cli.table import age, aligned
 
 Json = dict[str, Any]
+_RUNS: Final = {
+    "drivetrain": "Its script calls drivetrain.start(): survivors of a loss go on",
+    "torchrun": "Its script is a stock one: at a loss all ranks start again in their pods, from its own checkpoint",
+}
 _NEW: Final = "No operator has looked at it yet."
 
 
@@ -47,6 +51,9 @@ def _facts(job: Json) -> list[str]:
     if progress.get("samplesPerSecond") is not None:
         told.append(f"{progress['samplesPerSecond']:g} samples/s")
     lines = [f"{', '.join(told)}.".capitalize()] if told else []
+    if status.get("runtime"):
+        auto = ", as its workers found out" if job["spec"].get("runtime", "auto") == "auto" else ""
+        lines.append(f"{_RUNS[status['runtime']]} (runtime {status['runtime']}{auto}).")
     if progress.get("durableStep") is not None:
         lines.append(f"Step {progress['durableStep']} is in its snapshots.")
     if (restored := (progress.get("snapshots") or {}).get("restoredStep")) is not None:

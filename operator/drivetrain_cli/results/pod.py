@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from drivetrain_api.resolve import brings_runtime, to_runtime_storage
+from drivetrain_api.resolve import to_runtime_storage
 from drivetrain_api.runtime import RuntimeStorage
 from drivetrain_cli.errors import CliError, UsageError
 from drivetrain_cli.looker import Look, like_a_worker, looker
@@ -60,18 +60,8 @@ def told(place: RuntimeStorage, words: Sequence[str]) -> list[str]:
 def pod(job: Json, worker: Json | None, suffix: str, command: Sequence[str] = ()) -> Json:
     """Body of the POST. `worker`: one of the job's, if there is any. Without a command it stands and waits.
     Raises CliError if that cannot be."""
-    if worker is None and not command and (job["spec"].get("storage") or {}).get("url"):
-        _check_runtime(job)  # what reads a URL is in there
     waits = ["python3", "-c", _WAITS]
     environment = {} if command else {_READER: _TEXT.read_text()}
+    url = not command and bool((job["spec"].get("storage") or {}).get("url"))  # what reads one is ours
     look = Look("results", suffix, command or waits, _RESOURCES, _SECONDS, environment=environment)
-    return looker(job, like_a_worker(job, worker), look)
-
-
-def _check_runtime(job: Json) -> None:
-    """Raises CliError if the runtime has to be brought into the job's image, and nobody has said yet which one: the
-    operator does when the job starts, and forgets it when it is suspended."""
-    view = job_view(job)
-    if view.spec is not None and view.status.resolved is None and brings_runtime(view.spec):
-        when = "resume it first" if job["spec"].get("suspend") else "wait until it has started"
-        raise CliError(f"what reads results is brought into {view.spec.image} when job {view.name} runs: {when}")
+    return looker(job, like_a_worker(job, worker, ours=url), look)

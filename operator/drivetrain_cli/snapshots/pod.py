@@ -43,7 +43,7 @@ def pod(job: Json, worker: Json | None, task: Task, *, embedded: bool = False) -
 
     Raises CliError if that cannot be, UsageError if what it writes would go with it.
     """
-    like = like_a_worker(job, worker)
+    like = like_a_worker(job, worker, ours=not embedded)
     container = next((each for each in like["containers"] if each["name"] == WORKER_CONTAINER), like["containers"][0])
     command = ["python", "-m", "drivetrain.snapshot", *task.arguments]
     if task.trains:

@@ -26,7 +26,10 @@ EVENTS: Final = (
     EventReason("Scaled", "Normal", "The number of wanted workers changed."),
     EventReason("Training", "Normal", "All ranks of the first membership are training."),
     EventReason(
-        "Recovered", "Normal", "Survivors went on after a loss; the message says how long it took, where that is known."
+        "Recovered",
+        "Normal",
+        "Training went on after a loss, with the survivors or, of a stock script, with all ranks started again in "
+        "their pods; the message says how long it took, where that is known.",
     ),
     EventReason(
         "JobSuspended",

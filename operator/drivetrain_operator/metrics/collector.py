@@ -67,7 +67,7 @@ GAUGES: Final = (
         "Incidents that count now; more than recovery.maxRestarts end the job.",
         lambda j: j.budget_used,
     ),
-    _Gauge("job_recoveries", "How often survivors went on without a lost member.", lambda j: j.recoveries),
+    _Gauge("job_recoveries", "How often training went on after the loss of a member.", lambda j: j.recoveries),
     _Gauge(
         "job_standing_still",
         "1 while the membership trains and nothing in it moves; the coordinator's drivetrain_seconds_without_progress "

@@ -107,9 +107,13 @@ def silent_for(view: View) -> float:
     return min(age, view.serving_seconds)
 
 
-def source_of_state(view: View) -> str:
+def source_of_state(view: View, status: TrainingJobStatus) -> str:
     """What training goes on from when nobody has its state any more, for people."""
     spec = view.job.spec
     if spec is not None and spec.snapshots is not None:
         return "the last step in its snapshots"
-    return "its last run.save, or from step 0"
+    if status.runtime == "torchrun":
+        return "its script's own last checkpoint, or from its beginning"
+    if status.runtime == "drivetrain":
+        return "its last run.save, or from step 0"
+    return "its last run.save or checkpoint of its own, or from step 0"

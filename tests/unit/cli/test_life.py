@@ -103,6 +103,24 @@ def test_list_of_all_namespaces_and_for_programs(api: Served, capsys: pytest.Cap
     assert "No TrainingJobs in namespace 'nothing'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("runtime", "told"),
+    [
+        ("drivetrain", ["(runtime drivetrain, as its workers found out)", "Survivors went on 1 time after a loss"]),
+        ("torchrun", ["Its script is a stock one", "All ranks were started again in their pods 1 time after a loss"]),
+    ],
+)
+def test_status_and_why_tell_stock_scripts_from_others(
+    api: Served, capsys: pytest.CaptureFixture[str], runtime: str, told: list[str]
+) -> None:
+    api.put(job("lm", RUNNING | {"runtime": runtime}))
+    assert main(["status", "lm"]) == 0
+    page = capsys.readouterr().out
+    assert [each for each in told if each not in page] == []
+    assert main(["why", "lm"]) == 0
+    assert told[1] in capsys.readouterr().out
+
+
 def test_a_selector_that_cannot_be_read_is_named(api: Served, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "-l", "a in ("]) == 2
     assert capsys.readouterr().err.startswith("drivetrain: -l: ")
@@ -124,7 +142,7 @@ def test_status_is_one_page(api: Served, capsys: pytest.CaptureFixture[str]) -> 
         "TrainingJob default/lm",
         "lm is Running at step 120 of 400 (30 %), 2 of 2 workers ready, world size 2, membership 1.3.",
         "About 5m left, loss 2.5.",
-        "Survivors went on 1 time after a loss, last after 0.4 s.",
+        "Training went on 1 time after a loss, last after 0.4 s.",
         "1/10",
     ):
         assert told in text
@@ -176,6 +194,14 @@ def test_status_of_a_failed_job_is_1_and_for_programs_the_object(
         ({"workers": 2}, RUNNING, 3, 0, "Without spec.elastic all 3 are needed"),
         ({"workers": 2, "runtime": "torchrun"}, RUNNING, 3, 0, "All ranks get SIGTERM"),
         ({"workers": 2}, RUNNING, 3, 0, "Any other script gets SIGTERM"),
+        ({"workers": 2}, RUNNING | {"runtime": "torchrun"}, 3, 0, "All ranks get SIGTERM"),
+        (
+            {"workers": 2},
+            RUNNING | {"runtime": "drivetrain"},
+            3,
+            0,
+            "\nNo process that stays is restarted, and no step",
+        ),
         ({"workers": 2, "runtime": "drivetrain"}, RUNNING, 3, 0, "No process that stays is restarted, and no step"),
         ({"workers": 2, "suspend": True}, SUSPENDED, 3, 0, "so many start when it is resumed"),
         ({"workers": 2, "elastic": {"minWorkers": 2, "maxWorkers": 4}}, RUNNING, 5, 2, "spec.elastic.maxWorkers of lm"),

@@ -105,7 +105,8 @@ def test_an_export_has_what_the_script_needs() -> None:
 
 
 def test_without_any_worker_it_is_made_of_the_spec() -> None:
-    made = pod(job(podTemplate={"spec": {"serviceAccountName": "trainer"}}), None, task())
+    template = {"spec": {"serviceAccountName": "trainer"}}
+    made = pod(job(podTemplate=template, runtimeFrom="image"), None, task())
     (container,) = made["spec"]["containers"]
     assert made["spec"]["serviceAccountName"] == "trainer"
     assert {"name": "drivetrain-snapshots", "persistentVolumeClaim": {"claimName": "shared"}} in made["spec"]["volumes"]
@@ -113,6 +114,17 @@ def test_without_any_worker_it_is_made_of_the_spec() -> None:
     assert '"storage":"/var/lib/drivetrain/snapshots/drivetrain/team/lm-0123abcd"' in told
     with pytest.raises(CliError, match="no pod can be made"):
         pod(job(workers="many"), None, task())
+
+
+def test_of_a_suspended_job_it_has_the_runtime_that_its_workers_had() -> None:
+    resolved = {"resolved": {"nameSuffix": "1", "runtimeImage": "registry/drivetrain:1"}}
+    bare = job(image="pytorch/pytorch", suspend=True)
+    made = pod(bare | {"status": resolved}, None, task())["spec"]
+    assert [each["image"] for each in made["initContainers"]] == ["registry/drivetrain:1"]
+    assert made["containers"][0]["command"][:2] == ["sh", "/var/lib/drivetrain/runtime/launch"]
+    with pytest.raises(CliError, match="brought into pytorch/pytorch when job lm runs: resume it first"):
+        pod(bare, None, task())
+    assert pod(bare, None, task(), embedded=True)["spec"]["containers"]  # where images mean nothing
 
 
 def test_names_are_bounded() -> None:

@@ -24,7 +24,7 @@ from drivetrain_operator.plan.effects import (
 )
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.roster import roster
-from drivetrain_operator.plan.view import PodPhase, Sight, View
+from drivetrain_operator.plan.view import Me, PodPhase, Sight, View
 from unit.plan.builders import (
     NOW,
     ago,
@@ -300,6 +300,21 @@ def test_a_job_that_rests_says_how_far_it_was() -> None:
 def test_a_job_that_rests_before_its_first_step_says_nothing_of_steps() -> None:
     found = plan(running(spec(suspend=True), report=report(progress=None))).status
     assert (found.progress, found.message) == (None, "spec.suspend is true")
+
+
+def test_a_suspended_job_says_which_image_its_runtime_came_from_and_is_asked_anew_when_resumed() -> None:
+    first = started().resolved
+    assert first is not None
+    status = started(
+        resolved=first.model_copy(update={"runtime_image": "registry/drivetrain:1", "script": "lm-script"})
+    )
+    found = plan(running(spec(suspend=True), status=status)).status
+    assert found.resolved is not None
+    assert (found.resolved.runtime_image, found.resolved.script) == ("registry/drivetrain:1", None)
+    me = Me(runtime_image="registry/drivetrain:2")
+    resumed = plan(replace(running(status=found), pods=(), report=None, me=me)).status
+    assert resumed.resolved is not None
+    assert resumed.resolved.runtime_image == "registry/drivetrain:2"
 
 
 def test_resuming_is_a_new_attempt_and_a_new_start() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from drivetrain_api.messages import Progress
-from drivetrain_api.report import Incompatible, JobState
-from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.places import STOCK, Place
+from drivetrain_api.report import Incompatible, JobState, MemberReport
+from drivetrain_api.status import Phase, RuntimeFound, TrainingJobStatus
 from drivetrain_operator.plan.effects import CreateWorker, RecordEvent
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.policies.progress import duration
@@ -31,6 +32,59 @@ from unit.plan.builders import (
     worker,
 )
 from unit.plan.tables import conditions
+
+
+def places(*operations: str | None) -> list[MemberReport]:
+    """Members that are there."""
+    return [
+        MemberReport(
+            rank=rank,
+            process=f"p{rank}",
+            pod_uid=f"w-{rank}-0",
+            pid=1,
+            start_ticks=1,
+            step=9,
+            place=Place(operation=each) if each is not None else None,
+        )
+        for rank, each in enumerate(operations)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "operations", "before", "found"),
+    [
+        ("auto", (None, None), "", ""),
+        ("auto", ("", None), "", ""),
+        ("auto", (STOCK, None), "", "torchrun"),
+        ("auto", ("step", "script"), "", "drivetrain"),
+        ("auto", (), "torchrun", "torchrun"),
+        ("torchrun", (), "", "torchrun"),
+        ("drivetrain", (STOCK,), "", "drivetrain"),
+    ],
+)
+def test_how_the_script_is_run_is_what_members_show_or_the_spec_says(
+    given: str, operations: tuple[str | None, ...], before: RuntimeFound, found: str
+) -> None:
+    of = spec(runtime=given)
+    view = running(of, status=started(of, runtime=before), report=report(members=places(*operations)))
+    assert plan(view).status.runtime == found
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        ("torchrun", "from its script's own last checkpoint, or from its beginning when"),
+        ("drivetrain", "from its last run.save, or from step 0 when"),
+        ("", "from its last run.save or checkpoint of its own, or from step 0 when"),
+    ],
+)
+def test_what_a_suspended_job_goes_on_from_is_said_of_its_kind_of_script(runtime: RuntimeFound, words: str) -> None:
+    told = report(progress=Progress(step=9), members=[])
+    found = plan(running(spec(suspend=True), status=started(runtime=runtime), report=told)).status
+    assert words in found.message
+    assert found.runtime == runtime
+    resumed = plan(replace(running(status=found), pods=(), report=None)).status
+    assert (resumed.phase, resumed.runtime) == (Phase.PENDING, "")
 
 
 def waiting(**fields: Any) -> View:

@@ -30,7 +30,10 @@ def suspend(view: View, status: TrainingJobStatus) -> Decision:
     if not status.is_true(ConditionType.SUSPENDED):  # what is reported later is of an attempt that was given up
         status = status.model_copy(update={"progress": last_seen(view, status)})
     status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", _how_far(view, status))
-    status = status.model_copy(update={"start_time": None, "resolved": None, "workers": Workers()})
+    resolved = status.resolved
+    if resolved is not None:  # who looks at snapshots and results meanwhile needs the runtime's image
+        resolved = resolved.model_copy(update={"coordinator_address": None, "script": None})
+    status = status.model_copy(update={"start_time": None, "resolved": resolved, "workers": Workers()})
     pods = [p for p in (*of_role(view, ROLE_WORKER), *coordinators(view)) if p.live]
     deletes = (DeletePod(p.name, p.uid, "the job is suspended") for p in pods)
     return Decision(status, (*deletes, *at_rest(view)), final=True)
@@ -40,6 +43,7 @@ def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     if not status.is_true(ConditionType.SUSPENDED):
         return status
     status = with_condition(view, status, ConditionType.SUSPENDED, False, "JobResumed", "spec.suspend is false")
+    status = status.model_copy(update={"resolved": None, "runtime": ""})  # both of a spec that may have changed since
     if status.membership.term == 0:
         return status  # it never ran: this is still the first attempt
     return forgiven(status).model_copy(update={"attempt": status.attempt + 1, "progress": None})
@@ -50,4 +54,4 @@ def _how_far(view: View, status: TrainingJobStatus) -> str:
         return "spec.suspend is true"
     of = f" of {status.progress.steps}" if status.progress.steps is not None else ""
     where = f"it was at step {status.progress.step}{of}"
-    return f"spec.suspend is true; {where}, and goes on from {source_of_state(view)} when it is resumed"
+    return f"spec.suspend is true; {where}, and goes on from {source_of_state(view, status)} when it is resumed"

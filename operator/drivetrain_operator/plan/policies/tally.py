@@ -118,7 +118,7 @@ def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> Traini
     else:
         message = (
             f"every process that held the training state was lost{at}; "
-            f"attempt {attempt} started over from {source_of_state(view)}"
+            f"attempt {attempt} started over from {source_of_state(view, status)}"
         )
     status = with_condition(view, status, ConditionType.STATE_LOST, True, "PartLost" if part else "NoSurvivor", message)
     counted = status.counted.model_copy(update={"state_lost": max(report.state_lost, status.counted.state_lost)})
