@@ -192,6 +192,13 @@ class Workers(StatusModel):
         pattern=INDICES,
         description="Slots in use, e.g. 0-2,5. Indices may have holes; rank is not index.",
     )
+    seen: str = Field(
+        default="",
+        max_length=16384,
+        pattern=INDICES,
+        description="Slots whose current pod was there. Should it be missing, it is gone: an operator that leads later "
+        "could not tell it from one that nobody has created yet.",
+    )
     summary: str = Field(default="", max_length=16, description="ready/target, for kubectl get.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,6 +60,7 @@ class Asking:
             wanted |= current
         if leader is not None and not memory.is_gone(job.uid, leader):
             wanted.add(leader)
+        wanted |= {name for name in _seen_before(job) if not memory.is_gone(job.uid, name)}
         wanted -= {pod.name for pod in view.pods} | {refusal.name for refusal in view.refusals if refusal.certain}
         answers = await self._get(view, sorted(wanted), missing)
         failed = {name for name, answer in answers.items() if isinstance(answer, KubeError)}
@@ -106,7 +108,15 @@ def _taking_part(view: View) -> set[str]:
 
 def current_names(job: JobView) -> set[str]:
     """Of the worker pods that status wants."""
-    indices = slots.parse(job.status.workers.indices)
+    return _names(job, slots.parse(job.status.workers.indices))
+
+
+def _seen_before(job: JobView) -> set[str]:
+    """Worker pods that some operator has seen, perhaps not this process: it may have been started since they went."""
+    return set() if job.status.finished else _names(job, slots.parse(job.status.workers.seen))
+
+
+def _names(job: JobView, indices: Iterable[int]) -> set[str]:
     used = job.status.incarnations
     return {names.worker(job.name, names.of(job.status), index, used.get(index, 0)) for index in indices}
 

@@ -69,7 +69,9 @@ def use_up(status: TrainingJobStatus, indices: frozenset[int] | set[int]) -> Tra
     if not indices:
         return status
     used = dict(status.incarnations) | {i: status.incarnations.get(i, 0) + 1 for i in sorted(indices)}
-    return status.model_copy(update={"incarnations": dict(sorted(used.items()))})
+    seen = slots.format_(slots.parse(status.workers.seen) - indices)
+    workers = status.workers.model_copy(update={"seen": seen})
+    return status.model_copy(update={"incarnations": dict(sorted(used.items())), "workers": workers})
 
 
 def kept_by_others(view: View) -> tuple[list[Effect], float | None]:

@@ -31,6 +31,7 @@ _SAID: Final = {
 """Kubernetes' word, for a person."""
 DELETED: Final = Cause("Deleted", "somebody deleted it, and Kubernetes does not say who", disruption=True)
 GONE: Final = Cause("Gone", "deleted by force, or with its node: it vanished without a word", disruption=True)
+UNSEEN: Final = Cause("Gone", "deleted, or gone with its node, while no operator looked", disruption=True)
 _TOLD_TO_GO: Final = ("Left", "Stopped", "Killed")
 """How a pod ends that was deleted: by itself, or with SIGKILL when its grace is over."""
 
@@ -139,4 +140,15 @@ def _in_words(cause: Cause) -> Cause:
     return replace(cause, message=f"{said} ({detail})" if detail else said)
 
 
-__all__ = ["DELETED", "GONE", "Departed", "departed", "grouped", "how_it_was_lost", "kept", "summary", "taken"]
+__all__ = [
+    "DELETED",
+    "GONE",
+    "UNSEEN",
+    "Departed",
+    "departed",
+    "grouped",
+    "how_it_was_lost",
+    "kept",
+    "summary",
+    "taken",
+]

@@ -30,7 +30,7 @@ def status_patch(old: TrainingJobStatus, new: TrainingJobStatus, stored: Mapping
 
 def only_counts(old: TrainingJobStatus, new: TrainingJobStatus) -> bool:
     """Whether they differ in nothing but how many pods are there, and in the words that say so."""
-    counted = ("current", "ready", "world", "summary")
+    counted = ("current", "ready", "world", "seen", "summary")
     workers = new.workers.model_copy(update={name: getattr(old.workers, name) for name in counted})
     if [_essence(c) for c in old.conditions] != [_essence(c) for c in new.conditions]:
         return False

@@ -73,10 +73,11 @@ def read(raw: object) -> tuple[TrainingJobStatus, bool]:
     if not isinstance(raw, Mapping):
         raise Unreadable(f"status: must be an object, not {type(raw).__name__}")
     status, mended = _parsed(raw)
-    try:
-        slots.parse(status.workers.indices)
-    except ValueError as error:
-        raise Unreadable(f"status.workers.indices: {error}") from None
+    for name, text in (("indices", status.workers.indices), ("seen", status.workers.seen)):
+        try:
+            slots.parse(text)
+        except ValueError as error:
+            raise Unreadable(f"status.workers.{name}: {error}") from None
     return status, mended
 
 

@@ -263,3 +263,23 @@ async def test_a_pod_that_is_deleted_by_force_is_proven_dead_by_name(world: Worl
     asked = [r for r in world.api.faults.requests if r.verb == "get" and r.name == gone["name"]]
     assert asked, "dead without having been asked for"
     assert operator.rosters.current(job["metadata"]["uid"]) is not None
+
+
+async def test_a_pod_that_goes_while_no_operator_leads_is_told_as_any_other_and_once(world: World) -> None:
+    operator = await start(world)
+    await world.create_job(a_job())
+    await until(world, workers(2))
+    await until(world, lambda w: w.status()["workers"].get("seen") == "0-1")
+    await operator.stop()
+    await world.remove_pod("charlm-0-0")
+    for _ in range(2):
+        operator = await start(world)
+        await until(world, lambda w: w.names(ROLE_WORKER, live=True) == ["charlm-0-1", "charlm-1-0"])
+        await until(world, workers(2))
+        await operator.stop()
+    departures = world.status()["departures"]
+    assert [(each["reason"], each["count"], each["pods"][0]["name"][:8]) for each in departures] == [
+        ("Gone", 1, "charlm-0")
+    ]
+    assert world.status()["restarts"] == 0
+    assert world.status()["incarnations"] == {"0": 1}

@@ -129,7 +129,7 @@ GONE: list[tuple[str, View, str]] = [
     (
         "nothing was seen of it",
         vanished(),
-        "Gone: lm-1-0-11111: deleted by force, or with its node: it vanished without a word",
+        "Gone: lm-1-0-11111: deleted, or gone with its node, while no operator looked",
     ),
     (
         "it ran when it was seen last",

@@ -15,7 +15,7 @@ from drivetrain_operator.plan.causes import Cause, pod_cause
 from drivetrain_operator.plan.children import Workers, fresh_report, use_up, workers
 from drivetrain_operator.plan.conditions import ended, stamp
 from drivetrain_operator.plan.decision import Decision
-from drivetrain_operator.plan.departures import GONE, Departed, departed, taken
+from drivetrain_operator.plan.departures import GONE, UNSEEN, Departed, departed, taken
 from drivetrain_operator.plan.effects import RecordEvent
 from drivetrain_operator.plan.incidents import charge
 from drivetrain_operator.plan.short_lives import count_taken
@@ -57,7 +57,7 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
 
 
 def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> dict[int, str]:
-    """Names of pods that were deleted by force, by slot. Such a pod may still run on a node that is cut off: its
+    """Names of pods that are gone without a word, by slot: deleted by force, or while no operator led. Such a pod may still run on a node that is cut off: its
     successor has another name."""
     missing = sorted(have.wanted - set(have.current))
     expected = {i: names.worker(view.job.name, names.of(status), i, status.incarnations.get(i, 0)) for i in missing}
@@ -68,7 +68,7 @@ def _last_seen(view: View, name: str) -> Departed:
     """A pod that vanished: what was seen of it just before may say why, and where it was."""
     pod = view.lost.get(name)
     if pod is None:
-        return Departed(DepartedPod(name=name), GONE)
+        return Departed(DepartedPod(name=name), UNSEEN)
     return departed(pod, (taken(pod) if pod.disruption or pod.reason else None) or GONE)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import ConditionType, Phase, TrainingJobStatus, Workers
+from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.children import SILENT_SECONDS, fresh_report, runs, silent_for
 from drivetrain_operator.plan.children import workers as sort
 from drivetrain_operator.plan.conditions import clip, with_condition
@@ -77,14 +78,10 @@ def _counts(view: View, status: TrainingJobStatus, report: Report | None) -> Wor
     else:
         # Between two coordinators nothing else is known, but that a pod that does not run is not ready.
         ready, world = min(old.ready, sum(runs(view, p) for p in pods)), old.world
-    return old.model_copy(
-        update={
-            "current": len(live) + _coming(view, status),
-            "ready": ready,
-            "world": world,
-            "summary": f"{ready}/{old.target}",
-        }
-    )
+    counts: dict[str, Any] = {"current": len(live) + _coming(view, status), "ready": ready, "world": world}
+    if counts != {name: getattr(old, name) for name in counts}:  # who was seen is not worth a write of its own
+        counts["seen"] = slots.format_(slots.parse(old.seen) | {p.index for p in pods})
+    return old.model_copy(update={**counts, "summary": f"{ready}/{old.target}"})
 
 
 def _at_rest(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
