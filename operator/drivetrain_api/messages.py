@@ -156,6 +156,9 @@ Only members that start scripts anew are told (`STOCK`): a script that fails now
 NEVER_STARTED: Final = "NeverStarted: the script ended with exit code 0 and never called drivetrain.start()"
 """Last line of `ProcessState.log_tail` when that is so."""
 
+NOT_COPIED: Final = "not all results are in "
+"""Stands in a launcher's last words if what its ranks left did not get to the URL of spec.storage."""
+
 KILLED: Final = "killed by its launcher: "
 """Begins the last line of `ProcessState.log_tail` of a rank that its launcher killed; the reason follows."""
 

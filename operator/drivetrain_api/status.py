@@ -109,6 +109,9 @@ class ConditionType(StrEnum):
     NODE_EXCLUDED = "NodeExcluded"
     """True once a node gets no more workers of the job, because those there held other bits than their peers three
     times in a row."""
+    RESULTS_LOST = "ResultsLost"
+    """True once a worker ended before all that it had left was at the URL of spec.storage; the message has which, and
+    what the storage said."""
     REPORT_UNUSABLE = "ReportUnusable"
     """True while nothing can be decided with what the coordinator says: the job is looked after as if it was silent."""
 

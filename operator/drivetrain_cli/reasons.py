@@ -170,6 +170,8 @@ def _conditions(status: Json, said: str) -> list[str]:
             lines.append(f"It stands still: {message}")
         elif kind in ("KeptElsewhere", "CredentialsLost", "ReportUnusable") and holds == "True":
             lines.append(f"{kind}: {message}")
+        elif kind == "ResultsLost" and holds == "True":
+            lines.append(f"Results were lost: {message}")
         elif kind == "StateLost" and holds == "True":
             lines.append(f"Training state was lost: {message}")
         elif kind == "Running" and holds == "Unknown" and status.get("reason") != "CoordinatorSilent":

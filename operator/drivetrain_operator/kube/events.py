@@ -145,6 +145,11 @@ EVENTS: Final = (
         "LauncherUsage", "Warning", "The launcher cannot use what the operator gave it: their versions do not match."
     ),
     EventReason("StorageFailed", "Warning", "spec.storage could not be used; the message has the path and the reason."),
+    EventReason(
+        "ResultsLost",
+        "Warning",
+        "A worker ended before all that it had left was at the URL of spec.storage; the message has what was refused.",
+    ),
     EventReason("LauncherCrashed", "Warning", "The launcher itself failed; please report it."),
     EventReason(
         "WorkerFailed",

@@ -26,6 +26,7 @@ from drivetrain_operator.plan.policies.network import network
 from drivetrain_operator.plan.policies.own_namespace import own_namespace
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
+from drivetrain_operator.plan.policies.results import results
 from drivetrain_operator.plan.policies.runtime import runtime
 from drivetrain_operator.plan.policies.size import size
 from drivetrain_operator.plan.policies.snapshots import snapshots
@@ -63,6 +64,7 @@ and is deleted as its user wished. Nothing is created."""
 CLOSING: Final[tuple[Policy, ...]] = (
     progress,
     runtime,
+    results,
     snapshots,
     corruption,  # here, because the report that says it first may be the one that says that the job is complete
     summary,

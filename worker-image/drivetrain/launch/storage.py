@@ -19,6 +19,7 @@ from drivetrain.launch.leave import EarlySignals
 from drivetrain.results.folder import where_mounted
 from drivetrain.results.upkeep import Upkeep
 from drivetrain_api.constants import ENV_OUTPUT_DIR
+from drivetrain_api.messages import NOT_COPIED
 from drivetrain_api.runtime import RuntimeSpec, RuntimeStorage
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class OutputFolder:
         while not self._upkeep.ended:
             if seconds_left() <= 0.0:
                 why = self._upkeep.failure or "it takes too long"
-                raise StorageFailed(f"not all results are in {self._url}, and they go with this pod: {why}")
+                raise StorageFailed(f"{NOT_COPIED}{self._url}, and they go with this pod: {why}")
             if time.monotonic() - told > 10.0:
                 told = time.monotonic()
                 log.info("results are still being copied", extra={"seconds": round(told - began)})

@@ -51,6 +51,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
         for each in of_one_finding([each for each in new.corruptions if each not in old.corruptions])
     )
     told.extend(RecordEvent("Warning", c.type, c.message) for c in _changed(old, new, ConditionType.NODE_EXCLUDED))
+    told.extend(RecordEvent("Warning", c.type, c.message) for c in _changed(old, new, ConditionType.RESULTS_LOST))
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
     if new.is_true(unusable := ConditionType.REPORT_UNUSABLE):

@@ -57,8 +57,8 @@ def failure(view: View, status: TrainingJobStatus) -> Decision:
 
 
 def _vanished(view: View, status: TrainingJobStatus, have: Workers) -> dict[int, str]:
-    """Names of pods that are gone without a word, by slot: deleted by force, or while no operator led. Such a pod may still run on a node that is cut off: its
-    successor has another name."""
+    """Names of pods that are gone without a word, by slot: deleted by force, or while no operator led. Such a pod may
+    still run on a node that is cut off: its successor has another name."""
     missing = sorted(have.wanted - set(have.current))
     expected = {i: names.worker(view.job.name, names.of(status), i, status.incarnations.get(i, 0)) for i in missing}
     return {i: name for i, name in expected.items() if name in view.absent}

@@ -14,6 +14,7 @@ from drivetrain_operator.plan.children import coordinators, kept_by_others, of_r
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.effects import DeleteJob, DeletePod, Effect
 from drivetrain_operator.plan.policies.budget import at_rest
+from drivetrain_operator.plan.policies.results import results
 from drivetrain_operator.plan.view import View
 
 LINGER_SECONDS: Final = {True: 60.0, False: 15.0}
@@ -57,7 +58,8 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
             effects.append(DeleteJob(view.job.uid))
         else:
             after = soonest(after, ttl - since)
-    return Decision(status, tuple(effects), after, final=True)
+    told = results(view, status).status  # the last copy is made after the end
+    return Decision(told, tuple(effects), after, final=True)
 
 
 def _copies_results(view: View) -> bool:
