@@ -121,14 +121,23 @@ async def _note_of_writers(cluster: Cluster, job: Object) -> None:
 def _listed(entries: Sequence[Entry], path: str, source: Source, output: str) -> str:
     found = [each for each in entries if not path or each.name == path or each.name.startswith(f"{path}/")]
     if output == "json":
-        files = [{"name": each.name, "size": each.size, "time": _time(each)} for each in found]
+        files = [
+            {"name": each.name, "size": each.size, "time": _time(each), **({"link": each.link} if each.link else {})}
+            for each in found
+        ]
         return json.dumps({"storage": str(source), "files": files}, indent=2)
     if not found:
         what = f"no {path}" if path and entries else "nothing"
         return f"There is {what} in {printable(str(source))} yet."
-    rows = [["NAME", "SIZE", "WRITTEN"], *([each.name, human(each.size), _time(each)] for each in found)]
-    count = f"{len(found)} {'file' if len(found) == 1 else 'files'}"
-    return f"{aligned(rows)}\n\n{count}, {human(sum(each.size for each in found))}, in {printable(str(source))}"
+    rows = [["NAME", "SIZE", "WRITTEN"], *([_named(each), human(each.size), _time(each)] for each in found)]
+    own = [each for each in found if not each.link]
+    count = f"{len(own)} {'file' if len(own) == 1 else 'files'}, {human(sum(each.size for each in own))}"
+    links = f", and {len(found) - len(own)} by links" if len(found) > len(own) else ""
+    return f"{aligned(rows)}\n\n{count}{links}, in {printable(str(source))}"
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.name} -> {entry.link}" if entry.link else entry.name
 
 
 def _time(entry: Entry) -> str:

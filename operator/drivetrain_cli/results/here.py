@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,11 +28,11 @@ class Here:
         return sorted(found, key=lambda entry: entry.name)
 
     def _entries(self) -> list[Entry]:
-        return [Entry(name, size, time) for name, size, time in reader.entries(str(self._folder))]
+        return [Entry(each.name, each.size, each.time, each.link) for each in reader.entries(str(self._folder))]
 
     async def read(self, name: str, offset: int, write: Write) -> Copied:
         try:
-            size, _, sha256 = await asyncio.to_thread(reader.copy, os.path.join(self._folder, name), offset, write)
+            size, _, sha256 = await asyncio.to_thread(reader.copy, str(self._folder), name, offset, write)
         except OSError as error:
             raise CliError(f"{name}: {error.strerror or error}") from error
         return Copied(size, sha256)

@@ -21,12 +21,14 @@ class Entry:
     size: int
     time: float
     """When it was written: a Unix time, by the storage's clock."""
+    link: str = ""
+    """The file's own name there, if this one leads to it by a link."""
 
 
 def entry_of(line: str) -> Entry:
     """What a reader has said."""
     said = json.loads(line)
-    return Entry(str(said["name"]), int(said["size"]), float(said["time"]))
+    return Entry(str(said["name"]), int(said["size"]), float(said["time"]), str(said.get("link", "")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,71 @@ async def test_a_folder_of_this_machine_is_read_alike(tmp_path: Path) -> None:
     assert await Here(tmp_path / "none").entries() == []
 
 
+def linked(tmp_path: Path) -> Path:
+    """Results with every kind of link, and something beside them."""
+    results, outside = tmp_path / "results", tmp_path / "outside"
+    for folder, file in ((results / "checkpoint-500" / "deep", "a.bin"), (outside, "secret")):
+        folder.mkdir(parents=True)
+        (folder / file).write_bytes(b"0123")
+    (results / "model.pt").write_bytes(b"01")
+    for name, target in {
+        "latest": "checkpoint-500",
+        "newest": str(results / "latest"),
+        "best.pt": "model.pt",
+        "checkpoint-500/deep/up": "../..",  # a folder that it is in
+        "checkpoint-500/self": "self",
+        "out": "../outside",
+        "secret": "../outside/secret",
+        "through": "latest/../../outside",
+        "nowhere": "gone",
+    }.items():
+        (results / name).symlink_to(target)
+    return results
+
+
+async def test_links_are_followed_inside_of_the_results_only(tmp_path: Path) -> None:
+    here = Here(linked(tmp_path))
+    found = {entry.name: entry.link for entry in await here.entries()}
+    assert found == {
+        "best.pt": "model.pt",
+        "checkpoint-500/deep/a.bin": "",
+        "latest/deep/a.bin": "checkpoint-500/deep/a.bin",
+        "model.pt": "",
+        "newest/deep/a.bin": "checkpoint-500/deep/a.bin",
+    }
+    got = bytearray()
+    await here.read("latest/deep/a.bin", 0, got.extend)
+    assert bytes(got) == b"0123"
+    for name in ("secret", "out/secret", "through/secret"):
+        with pytest.raises(CliError, match="leads out of the results"):
+            await here.read(name, 0, got.extend)
+    assert bytes(got) == b"0123"
+
+
+async def test_a_linked_folder_is_brought_as_a_folder_and_listed_as_a_link(tmp_path: Path) -> None:
+    here = Here(linked(tmp_path))
+    entries = await here.entries()
+    (wish,) = chosen(entries, "latest", tmp_path / "to", job="lm", into=False)
+    await fetch(here, wish, lambda entry, size: None)
+    assert (tmp_path / "to" / "deep" / "a.bin").read_bytes() == b"0123"
+    lines = _listed(entries, "", here, "table").splitlines()
+    assert lines[1].startswith("best.pt -> model.pt ")
+    assert lines[-1].startswith("2 files, 6 B, and 3 by links, in ")
+    assert json.loads(_listed(entries, "latest", here, "json"))["files"][0]["link"] == "checkpoint-500/deep/a.bin"
+
+
+def test_of_very_many_links_not_all_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_LINKED", 5)
+    (tmp_path / "real").mkdir()
+    for number in range(3):
+        (tmp_path / "real" / str(number)).touch()
+    for number in range(9):
+        (tmp_path / f"link-{number}").symlink_to("real")
+    names = [found.name for found in reader.entries(str(tmp_path))]
+    assert len(names) == 3 + 5
+    assert [name for name in names if name.startswith("real/")] == ["real/0", "real/1", "real/2"]
+
+
 def test_a_pod_sees_the_claim_and_waits(tmp_path: Path) -> None:
     made = pod(job(storage={"persistentVolumeClaim": "shared"}), None, "abcde")
     (container,) = made["spec"]["containers"]

@@ -1,5 +1,4 @@
-"""Did workers leave results that did not get to the URL of spec.storage? As a condition that stays: they went with their
-pods.
+"""Did workers leave results that did not get to the URL of spec.storage? A condition says so, and stays: they are gone.
 
 Launchers say it in their last words. Asked of jobs that have ended, too: the last copy is made after that.
 """
