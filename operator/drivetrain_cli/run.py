@@ -19,7 +19,7 @@ from drivetrain_api.choices import RuntimeName, RuntimeSource
 from drivetrain_cli import podflags
 from drivetrain_cli import where as which
 from drivetrain_cli.claims import make_claims
-from drivetrain_cli.cluster import Cluster, connect
+from drivetrain_cli.cluster import EMBEDDED, Cluster, connect
 from drivetrain_cli.errors import Exit, NoCluster, UsageError
 from drivetrain_cli.invocation import command
 from drivetrain_cli.logs import print_followed
@@ -27,6 +27,7 @@ from drivetrain_cli.pack import Code, Wish, default_name, objects, read
 from drivetrain_cli.pack.flags import add_training, training_of
 from drivetrain_cli.pack.requirements import Requirements, checked
 from drivetrain_cli.pack.sources import read_module
+from drivetrain_cli.trackers import refuse_without_packages
 from drivetrain_operator.kube.errors import AlreadyExists, Invalid, KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS, TRAININGJOBS, Object
 
@@ -137,6 +138,8 @@ async def _run(arguments: argparse.Namespace, wish: Wish) -> int:
 async def create(cluster: Cluster, wish: Wish) -> None:
     """ConfigMap, then job; the ConfigMap goes when the job goes. Raises UsageError, NoCluster, KubeError."""
     config_map, job = objects(wish, cluster.namespace)
+    if cluster.name == EMBEDDED:
+        refuse_without_packages(wish)
     await make_claims(cluster, job)
     created: Object = {}
     try:

@@ -21,7 +21,14 @@ from drivetrain.launch.settings import read_settings
 from drivetrain.torchrun.choice import Choice
 from drivetrain_api import constants
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_api.runtime import RuntimeSnapshots, RuntimeSpec, RuntimeStorage
+from drivetrain_api.runtime import (
+    RuntimeSnapshots,
+    RuntimeSpec,
+    RuntimeStorage,
+    RuntimeTensorBoard,
+    RuntimeTracking,
+    RuntimeTraining,
+)
 from harness import brought
 
 PLAIN: Mapping[str, str | None] = {"torch": "2.15.0", "pydantic": None, "numpy": "2.4.0", "fsspec": "2026.9.0"}
@@ -29,6 +36,9 @@ ALL = {**PLAIN, "zstandard": "0.25.0", "google_crc32c": "1.9.0"}
 SNAPSHOTS = RuntimeSpec(snapshots=RuntimeSnapshots(storage="/snapshots"))
 S3 = RuntimeSpec(snapshots=RuntimeSnapshots(storage="s3://bucket/prefix"))
 RESULTS = RuntimeSpec(storage=RuntimeStorage(folder="/results", url="webhdfs://namenode/folder"))
+TRACKED = RuntimeSpec(
+    training=RuntimeTraining(tracking=RuntimeTracking(tensorboard=RuntimeTensorBoard(folder="/runs")))
+)
 CASES = [
     # name, Python, packages, of the job, does the script call drivetrain.start(), what is told
     ("all is there", (3, 12, 1), PLAIN, RuntimeSpec(), True, None),
@@ -47,6 +57,16 @@ CASES = [
     ("snapshots without", (3, 12, 1), PLAIN, SNAPSHOTS, True, "has no zstandard and no google-crc32c, which spec.snap"),
     ("results in a store", (3, 12, 1), ALL, RESULTS, False, "has no urllib3, which spec.storage needs"),
     ("results in a volume", (3, 12, 1), PLAIN, RuntimeSpec(storage=RuntimeStorage(folder="/results")), False, None),
+    ("a tracker", (3, 12, 1), {**PLAIN, "tensorboard": "2.21.0"}, TRACKED, True, None),
+    (
+        "a tracker without",
+        (3, 12, 1),
+        PLAIN,
+        TRACKED,
+        True,
+        "spec.training.tracking.tensorboard: its Python (/bin/python3)",
+    ),
+    ("a tracker without, stock script", (3, 12, 1), PLAIN, TRACKED, False, None),
     ("snapshots in a store", (3, 12, 1), ALL, S3, True, "has no minio and no urllib3, which spec.snapshots needs"),
 ]
 
@@ -71,6 +91,35 @@ def test_fits(
     assert told in str(caught.value)
     assert str(caught.value).startswith("spec.image does not fit: ")
     assert caught.value.code == ExitCode.UNFIT
+
+
+def test_a_job_without_its_trackers_package_starts_nothing(tmp_path: Path) -> None:
+    """Also in an image that has the runtime. `-S`: a Python without any packages."""
+    (tmp_path / "train.py").write_text("import drivetrain\ndrivetrain.start()\n")
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "drivetrain.launch.main", "--", sys.executable, "-S", str(tmp_path / "train.py")],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "PYTHONSAFEPATH": "1",
+            constants.ENV_COORDINATOR: "127.0.0.1:7070",
+            constants.ENV_INDEX: "0",
+            constants.ENV_JOB_UID: "j",
+            constants.ENV_POD_UID: "p",
+            constants.ENV_POD_NAME: "p",
+            constants.ENV_CREDENTIALS: str(tmp_path),
+            constants.ENV_SPEC: TRACKED.model_dump_json(),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == ExitCode.UNFIT, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "spec.training.tracking.tensorboard: its Python" in line
+    assert "pip install tensorboard in the image, or name it in drivetrain run --requirements" in line
 
 
 def test_an_interpreter_says_what_it_would_find(tmp_path: Path) -> None:

@@ -7,12 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import pytest
-
-from drivetrain.errors import UsageError
 from drivetrain.position import Position, StepResult
 from drivetrain.telemetry.feed import Feed, History
-from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject, Tracker, require
+from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject, Tracker
 from drivetrain.telemetry.tracking import Tracking
 
 SUBJECT = Subject("uid", "job")
@@ -190,10 +187,3 @@ def test_a_rank_that_becomes_rank_zero_after_the_last_step_writes_it() -> None:
     assert fake.written == []
     tracking.end(5.0, leads=True, finished=True)
     assert fake.written == [1]
-
-
-def test_a_library_that_is_missing_is_named_with_its_field() -> None:
-    with pytest.raises(
-        UsageError, match=r"training\.tracking\.mlflow: the package mlflow-skinny .*pip install mlflow-sk"
-    ):
-        require("no_such_module_here", "mlflow-skinny", "mlflow")

@@ -16,6 +16,7 @@ from typing import Final
 from drivetrain.launch.errors import UnfitError
 from drivetrain.supported import OLDEST_PYDANTIC, OLDEST_PYTHON, OLDEST_TORCH, torch_range
 from drivetrain_api.runtime import RuntimeSpec
+from drivetrain_api.tracker_packages import TRACKER_MODULES, missing, told
 
 _LOOK_SECONDS: Final = 60.0
 """A cold image on a slow disk takes its time."""
@@ -23,7 +24,7 @@ _RANKS: Final = ("numpy", "fsspec")
 """What `drivetrain.start()` needs beside torch, which brings the second."""
 _SNAPSHOTS: Final = ("zstandard", "google_crc32c")
 _STORES: Final = {"s3": ("minio", "urllib3"), "webhdfs": ("urllib3",), "swebhdfs": ("urllib3",)}
-_ASKED: Final = ("torch", "pydantic", *_RANKS, *_SNAPSHOTS, "minio", "urllib3")
+_ASKED: Final = ("torch", "pydantic", *_RANKS, *_SNAPSHOTS, "minio", "urllib3", *TRACKER_MODULES)
 
 _LOOK: Final = """
 import sys
@@ -90,8 +91,19 @@ def look(interpreter: Sequence[str], environment: Mapping[str, str], seconds: fl
 
 def check(found: Found, spec: RuntimeSpec, *, stock: bool) -> None:
     """Raises `UnfitError`. `stock`: the script never calls `drivetrain.start()`."""
-    problem = _problem(found, spec, stock=stock)
+    problem = _problem(found, spec, stock=stock) or (None if stock else _trackers(found, spec))
     if problem is not None:
+        raise UnfitError(f"spec.image does not fit: {problem}")
+
+
+def check_trackers(
+    interpreter: Sequence[str], environment: Mapping[str, str], spec: RuntimeSpec, *, stock: bool
+) -> None:
+    """As `check`, of an image that has the runtime: trackers ask for what may not be there. Raises `UnfitError`."""
+    if stock or not interpreter or not missing(spec.training.tracking, lambda module: False):
+        return
+    found = look(interpreter, environment)
+    if found is not None and (problem := _trackers(found, spec)):
         raise UnfitError(f"spec.image does not fit: {problem}")
 
 
@@ -120,6 +132,14 @@ def _problem(found: Found, spec: RuntimeSpec, *, stock: bool) -> str | None:
     if spec.snapshots is None:
         return None
     return _without(found, (*_SNAPSHOTS, *_of_store(spec.snapshots.storage)), "spec.snapshots", here)
+
+
+def _trackers(found: Found, spec: RuntimeSpec) -> str | None:
+    needs = missing(spec.training.tracking, lambda module: found.versions.get(module) is not None)
+    where = f"its Python ({found.executable})"
+    if not needs:
+        return None
+    return f"{told(needs, where, 'spec.training.tracking.')} in the image, or name it in drivetrain run --requirements"
 
 
 def _of_store(url: str | None) -> tuple[str, ...]:

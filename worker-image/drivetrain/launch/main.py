@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from drivetrain.launch import brought
+from drivetrain.launch import brought, fit
 from drivetrain.launch.errors import LauncherError
 from drivetrain.launch.leave import EarlySignals
 from drivetrain.launch.memory import MemoryKills
@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = choose(settings.command, settings.spec, os.environ, Path.cwd())
         if brought.here():
             choice = brought.into(choice, settings.spec, os.environ)
+        else:
+            variables = {**os.environ, **choice.environment}
+            fit.check_trackers(choice.interpreter, variables, settings.spec, stock=choice.stock)
         output = OutputFolder.made(settings.spec, os.environ, early)
         become_subreaper()
         return _launch(settings, choice, early, output)

@@ -6,6 +6,7 @@ tracker what it has and goes on after that (`Position.writer`). No thread runs w
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from drivetrain.errors import UsageError
 from drivetrain.position import Position, StepResult
 from drivetrain.settings import Settings
 from drivetrain.telemetry.feed import Feed, History
@@ -22,6 +24,7 @@ from drivetrain.telemetry.trackers.tracker import Life, Point, Subject, Tracker
 from drivetrain.world.base import World
 from drivetrain_api.constants import ENV_JOB, ENV_JOB_UID
 from drivetrain_api.runtime import RuntimeTracking
+from drivetrain_api.tracker_packages import missing, told
 
 _KEPT: Final = 10_000
 """Steps; 5 MB with a few numbers each."""
@@ -39,10 +42,12 @@ class Tracking:
 
     @classmethod
     def of(cls, settings: Settings, position: Position) -> Tracking | None:
-        """None if the job asks for none. Raises `UsageError` where a library is missing."""
+        """None if the job asks for none. Raises `UsageError` where a package is missing."""
         asked = settings.training.tracking
         if asked is None:
             return None
+        if needs := missing(asked, lambda module: importlib.util.find_spec(module) is not None):
+            raise UsageError(told(needs, f"this Python ({sys.executable})"))
         return cls(lambda subject: _trackers(asked, subject), _subject(settings), position)
 
     def leads(self, world: World) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from drivetrain.errors import UsageError
-from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject, require
+from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject
 from drivetrain_api.runtime import RuntimeMLflow
 
 _UID: Final = "drivetrain.uid"
@@ -32,11 +32,11 @@ class MLflow:
 
     def __init__(self, settings: RuntimeMLflow, subject: Subject) -> None:
         """Raises `UsageError`."""
-        require("mlflow", "mlflow-skinny", "mlflow")
-        if settings.uri.startswith("sqlite:"):
-            require("sqlalchemy", "sqlalchemy", "mlflow.uri (sqlite)")
-            require("alembic", "alembic", "mlflow.uri (sqlite)")
-        elif settings.uri != "databricks" and ("://" not in settings.uri or settings.uri.startswith("file:")):
+        if (
+            settings.uri != "databricks"
+            and not settings.uri.startswith("sqlite:")
+            and ("://" not in settings.uri or settings.uri.startswith("file:"))
+        ):
             raise UsageError(
                 f"training.tracking.mlflow.uri: {settings.uri!r} is no address of a server, and MLflow writes no "
                 "folders any more: http://…, https://…, or sqlite:////folder/mlflow.db"

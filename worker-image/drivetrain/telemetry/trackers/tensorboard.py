@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject, require
+from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject
 from drivetrain_api.runtime import RuntimeTensorBoard
 
 _PREFIX: Final = "events.out.tfevents."
@@ -33,8 +33,6 @@ class TensorBoard:
     name: Final = "TensorBoard"
 
     def __init__(self, settings: RuntimeTensorBoard, subject: Subject) -> None:
-        """Raises `UsageError`."""
-        require("tensorboard", "tensorboard", "tensorboard")
         self._folder = Path(settings.folder) / subject.run
         self._subject = subject
         self._file: BinaryIO | None = None

@@ -7,12 +7,9 @@ and may raise anything: then `close` is called, and later `open` again.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from drivetrain.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +73,3 @@ class Tracker(Protocol):
 
     def close(self, *, finished: bool) -> None:
         """Give up what is open. `finished`: training has come to its end, and all of it is written."""
-
-
-def require(module: str, package: str, field_name: str) -> None:
-    """Raises `UsageError` if a tracker's library is not there. Nothing is imported."""
-    if importlib.util.find_spec(module) is None:
-        raise UsageError(
-            f"training.tracking.{field_name}: the package {package} is not installed here: add it to the image, or to "
-            f"the requirements (pip install {package})"
-        )
