@@ -83,11 +83,20 @@ class RuntimeMLflow(_Runtime):
     experiment: str = "Default"
 
 
+class RuntimeWandb(_Runtime):
+    """`spec.training.tracking.wandb`."""
+
+    folder: str
+    project: str
+    entity: str | None = None
+
+
 class RuntimeTracking(_Runtime):
     """`spec.training.tracking`: None where a tracker gets nothing."""
 
     tensorboard: RuntimeTensorBoard | None = None
     mlflow: RuntimeMLflow | None = None
+    wandb: RuntimeWandb | None = None
 
 
 class RuntimeBranch(_Runtime):

@@ -1,7 +1,7 @@
 """PURE: which packages do the trackers that a job asks for need, where its ranks run?
 
 A job without them can only fail. So the command line asks before it creates a job, where it can know; the launcher,
-before it starts ranks; and `drivetrain.start()`, where there is no launcher.
+before it starts ranks; and `drivetrain.start()`, where there is no launcher. W&B's file is written without its package.
 """
 
 from __future__ import annotations

@@ -38,6 +38,32 @@ class MLflow(SpecModel):
     )
 
 
+class Wandb(SpecModel):
+    """A run of Weights & Biases, as a file that `wandb sync` uploads."""
+
+    project: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^/\\#?%:\s]([^/\\#?%:]*[^/\\#?%:\s])?$",
+        description="Project that the run is uploaded to; it is made if it is not there.",
+    )
+    folder: str = Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[^:]+$",
+        description="Folder that all workers see and that outlives them, such as one on a volume. The job's run is a "
+        "folder in it, by the job's name and uid: `wandb sync` uploads all runs of the folder, from wherever there are "
+        "a network and a key.",
+    )
+    entity: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="User or team that the project is of. Default: whoever uploads it.",
+    )
+
+
 class Tracking(SpecModel):
     """Trackers that rank 0 writes to: the loss, what forward returns as metrics, and what `run.log` is given, once for
     each step, also when processes die. They never hold up training: docs/tracking.md."""
@@ -50,4 +76,9 @@ class Tracking(SpecModel):
         default=None,
         description="MLflow: one run for the job, found again by a tag with the job's uid. Needs the package "
         "mlflow-skinny in the image; for sqlite, sqlalchemy and alembic as well, or mlflow. Default: it gets nothing.",
+    )
+    wandb: Wandb | None = Field(
+        default=None,
+        description="Weights & Biases: one file for the job, to be uploaded by `wandb sync`. Needs no package in the "
+        "image, no network and no key. Default: none is written.",
     )

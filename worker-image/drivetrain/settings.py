@@ -22,6 +22,7 @@ from drivetrain_api.runtime import (
     RuntimeTensorBoard,
     RuntimeTracking,
     RuntimeTraining,
+    RuntimeWandb,
 )
 
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
@@ -33,6 +34,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "tracking": RuntimeTracking,
     "tracking.tensorboard": RuntimeTensorBoard,
     "tracking.mlflow": RuntimeMLflow,
+    "tracking.wandb": RuntimeWandb,
 }
 
 

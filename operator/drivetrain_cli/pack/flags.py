@@ -30,6 +30,9 @@ _SHORT: Final[Mapping[str, str]] = {
     "tracking.tensorboard.folder": "tensorboard",
     "tracking.mlflow.uri": "mlflow",
     "tracking.mlflow.experiment": "mlflow-experiment",
+    "tracking.wandb.project": "wandb",
+    "tracking.wandb.folder": "wandb-folder",
+    "tracking.wandb.entity": "wandb-entity",
 }
 """What people call them; all others are named by their path."""
 

@@ -101,6 +101,12 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     ),
     "training.tracking.mlflow.experiment": (["a", "a/b c", "a" * 256], ["", "a" * 257]),
     "training.tracking.tensorboard.folder": (["a", "/a/b c", "a" * 1024], ["", "a" * 1025, "s3://a", "a:b"]),
+    "training.tracking.wandb.project": (
+        ["a", "a b", "a-b_c.d", "a" * 128],
+        ["", "a" * 129, "a/b", "a:b", "a?b", "a#b", "a%b", "a\\b", " a", "a "],
+    ),
+    "training.tracking.wandb.folder": (["a", "/a/b c", "a" * 1024], ["", "a" * 1025, "s3://a", "a:b"]),
+    "training.tracking.wandb.entity": (["a", "a-b_c", "a" * 128], ["", "a" * 129, "a/b", "a b"]),
     "training.precision.compute": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.precision.reduce": (["fp32", "bf16", "fp16"], ["fp8", ""]),
     "training.compression.method": (["bf16", "int8", "int4", "powersgd", "topk", "auto"], ["none", "int2"]),
@@ -195,7 +201,7 @@ def _training_with(path: str, value: Any) -> dict[str, Any]:
         return {section: {"method": method, name: value}}
     if section == "tracking":
         tracker, _, field = name.partition(".")
-        needs = {"mlflow": {"uri": "http://a"}}.get(tracker, {})
+        needs = {"mlflow": {"uri": "http://a"}, "wandb": {"project": "a", "folder": "b"}}.get(tracker, {})
         return {section: {tracker: {**needs, field: value}}}
     if (name, value) == ("reduce", "fp16"):
         return {section: {"compute": "fp16", name: value}}

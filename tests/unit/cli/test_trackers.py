@@ -24,6 +24,7 @@ CASES = [
     ("both", [*TENSORBOARD, *SQLITE], "", "--tensorboard, --mlflow: .* has no tensorboard and no mlflow-skinny and no"),
     ("installed first", [*TENSORBOARD, "--requirements", "requirements.txt"], "", None),
     ("found elsewhere", [*TENSORBOARD, "--env", "PYTHONPATH=/packages"], "", None),
+    ("W&B needs none", ["--wandb", "digits", "--wandb-folder", "/runs"], "", None),
 ]
 
 

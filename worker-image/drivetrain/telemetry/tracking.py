@@ -105,6 +105,10 @@ def _trackers(asked: RuntimeTracking, subject: Subject) -> list[Tracker]:
         from drivetrain.telemetry.trackers.mlflow import MLflow
 
         found.append(MLflow(asked.mlflow, subject))
+    if asked.wandb is not None:
+        from drivetrain.telemetry.trackers.wandb import Wandb
+
+        found.append(Wandb(asked.wandb, subject))
     return found
 
 
