@@ -10,8 +10,7 @@ runtimeFrom, training, processes, GPUs, spares, replicas, fenceSeconds). A chang
 ignored by survivors, which never restart. "Started" is status.startTime, which a suspended job has not; so all of it
 can change while suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the
 point of being elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them),
-noProgressSeconds (the coordinator is told it), network (policies hold for pods that run), podTemplate and coordinator
-(for pods created afterwards).
+noProgressSeconds (the coordinator is told), network (policies hold at once), podTemplate and coordinator (later pods).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from drivetrain_api.runtime_rules import RUNTIME_RULES
 from drivetrain_api.snapshot_rules import SNAPSHOT_RULES
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.storage_rules import storage_rules
+from drivetrain_api.tracking_rules import TRACKING_RULES
 from drivetrain_api.training import Training
 
 MAX_NAME: Final = 50
@@ -169,6 +169,7 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     *storage_rules("spec.storage", "storage"),
     *SNAPSHOT_RULES,
+    *TRACKING_RULES,
     *RUNTIME_RULES,
     Rule(
         name="microbatches-fit-batch",

@@ -96,8 +96,8 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "training.learningRate.warmupSteps": ([0, 10**9], [-1, 10**9 + 1]),
     "training.verify": (["firstStep"], ["first", ""]),
     "training.tracking.mlflow.uri": (
-        ["a", "a" * 1024, "sqlite:////a/b.db"],
-        ["", "a" * 1025, "http://user:key@a", "a b"],
+        ["databricks", "http://" + "a" * 1017, "sqlite:////a/b.db"],
+        ["", "http://" + "a" * 1018, "http://user:key@a", "http://a b"],
     ),
     "training.tracking.mlflow.experiment": (["a", "a/b c", "a" * 256], ["", "a" * 257]),
     "training.tracking.tensorboard.folder": (["a", "/a/b c", "a" * 1024], ["", "a" * 1025, "s3://a", "a:b"]),

@@ -124,6 +124,18 @@ SECRET: Final = {"secretName": "keys"}
 CLAIM: Final[dict[str, Any]] = {"persistentVolumeClaim": "shared"}
 RULE_CASES: Final[list[RuleCase]] = [
     *(
+        RuleCase("mlflow-writes-no-folders", uri, accepted, job(training={"tracking": {"mlflow": {"uri": uri}}}))
+        for uri, accepted in (
+            ("http://mlflow:5000", True),
+            ("postgresql://host/name", True),
+            ("databricks", True),
+            ("sqlite:////data/mlflow.db", True),
+            ("file:///mlruns", False),
+            ("/mlruns", False),
+            ("mlflow:5000", False),
+        )
+    ),
+    *(
         RuleCase("no-training-of-stock-scripts", name, accepted, job(runtime=runtime, training=training))
         for name, accepted, runtime, training in (
             ("nothing asked", True, "torchrun", {"seed": 1}),

@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any, Final
 
-from drivetrain.errors import UsageError
 from drivetrain.telemetry.trackers.tracker import Life, Point, Standing, Subject
 from drivetrain_api.runtime import RuntimeMLflow
 
@@ -31,16 +30,6 @@ class MLflow:
     name: Final = "MLflow"
 
     def __init__(self, settings: RuntimeMLflow, subject: Subject) -> None:
-        """Raises `UsageError`."""
-        if (
-            settings.uri != "databricks"
-            and not settings.uri.startswith("sqlite:")
-            and ("://" not in settings.uri or settings.uri.startswith("file:"))
-        ):
-            raise UsageError(
-                f"training.tracking.mlflow.uri: {settings.uri!r} is no address of a server, and MLflow writes no "
-                "folders any more: http://…, https://…, or sqlite:////folder/mlflow.db"
-            )
         self._settings = settings
         self._subject = subject
         self._client: Any = None
