@@ -91,6 +91,18 @@ def test_a_storage_without_times_and_without_objects_is_shown() -> None:
     assert {each.written for each in survey.bases} == {None}
 
 
+def test_of_a_job_whose_first_base_is_not_whole_it_is_said_what_that_means(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "full copy" not in said(capsys, "list", folder)[1]
+    for manifest in folder.glob("base/*/*/manifest.json"):
+        manifest.unlink()
+    out = said(capsys, "list", folder)[1]
+    assert "No step can be gone back to.\nSteps are written, but they lead on from a full copy" in out
+    assert f"{BASE_1}: " in out
+    assert out.rstrip().endswith("of a full copy that is not whole")
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 

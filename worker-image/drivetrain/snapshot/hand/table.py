@@ -8,6 +8,10 @@ from datetime import datetime
 from drivetrain.snapshot.hand.survey import Base, Range, Run, Survey
 from drivetrain_api.older_python import UTC
 
+_FIRST_COPY = (
+    "Steps are written, but they lead on from a full copy of the state (a base), and the first one is not whole: it is",
+    "copied beside training. While the job runs, wait; of a job that has ended, no step can be gone back to.",
+)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -16,6 +20,8 @@ def told(survey: Survey) -> str:
     lines = [f"{survey.storage}: {survey.objects} objects, {size(survey.bytes)}"]
     if survey.newest is None:
         lines.append("No step can be gone back to.")
+        if survey.unfinished and any(run.steps for run in survey.runs):
+            lines += _FIRST_COPY
     else:
         lines.append(f"Steps that can be gone back to: {spans(survey.steps)}")
         how = "all that is there was read" if survey.verified else "by the names of objects; verify reads all of them"
@@ -29,7 +35,7 @@ def told(survey: Survey) -> str:
         header = ("BASE", "RUN", "REACHES", "STEPS SINCE", "RANKS", "SIZE", "WRITTEN", "")
         lines += ["", *_columns(header, [_base(each) for each in survey.bases])]
     for name, held in survey.unfinished.items():
-        lines += ["", f"{name} is no base yet: {size(held)}"]
+        lines += ["", f"{name}: {size(held)} of a full copy that is not whole"]
     if survey.damaged:
         lines += ["", "DAMAGED", *(f"{name}: {what}" for name, what in survey.damaged.items())]
     return "\n".join(lines)
