@@ -65,9 +65,9 @@ def binary(name: str) -> Path:
     return path
 
 
-def missing() -> list[Binary]:
-    """What `build` would still have to build."""
-    return [each for each in BINARIES if not (bin_dir() / each.name).exists()]
+def missing(*names: str) -> list[Binary]:
+    """What `build` would still have to build; of all programs, or of these."""
+    return [each for each in BINARIES if (not names or each.name in names) and not (bin_dir() / each.name).exists()]
 
 
 def kubernetes_version() -> str:
@@ -82,18 +82,18 @@ def go_version() -> str:
     return found[1]
 
 
-def build() -> Path:
-    """Build what is not there yet, one program at a time, and return the folder. Interrupted builds go on where they
-    were: Go keeps the compiled packages."""
+def build(*names: str) -> Path:
+    """Build what is not there yet (of these, if there are names), one program at a time, and return the folder.
+    Interrupted builds go on where they were: Go keeps the compiled packages."""
     target = bin_dir()
-    if not missing():
+    if not missing(*names):
         return target
     if shutil.which("go") is None:
         raise ClusterError(f"`go` is not on PATH; install Go {go_version()} or newer")
     target.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would only halve each other's speed
-        todo = missing()
+        todo = missing(*names)
         print(f"building {len(todo)} programs into {target}; about {sum(b.seconds for b in todo) // 60 + 1} min cold")
         for position, each in enumerate(todo, 1):
             print(f"[{position}/{len(todo)}] {each.name}, usually {each.seconds} s on 2 cores ...", end=" ", flush=True)

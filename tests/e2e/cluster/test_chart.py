@@ -45,18 +45,28 @@ def test_the_crd_is_upgraded_with_the_chart_and_kept_without_it(installed: str) 
     assert "annotations" not in gone
 
 
-def test_with_namespaces_it_asks_for_nothing_cluster_wide(installed: str) -> None:
-    objects = rendered("--set", "watchNamespaces={team-a}")
-    assert not any(kind.startswith("Cluster") for kind, _ in objects)
-    roles = {name: role["metadata"]["namespace"] for (kind, name), role in objects.items() if kind == "Role"}
-    assert roles == {"drivetrain-operator": SYSTEM, "drivetrain-operator-jobs": "team-a"}
-    arguments = objects["Deployment", "drivetrain-operator"]["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert "--namespace=team-a" in arguments
+EVERYTHING = (
+    "--set", "networkPolicy.enabled=true,templatePolicy.enabled=true,proxy.https=http://p:1,trustedCA.configMap=ca",
+    "--set-json", 'extraEnv=[{"name": "A", "value": "true"}]',
+    "--set-json", 'extraVolumes=[{"name": "v", "emptyDir": {}}]',
+    "--set-json", 'extraVolumeMounts=[{"name": "v", "mountPath": "/v"}]',
+    "--set-json", 'tolerations=[{"operator": "Exists"}]',
+)  # fmt: skip
 
 
-def test_one_replica_has_no_disruption_budget(installed: str) -> None:
-    assert ("PodDisruptionBudget", "drivetrain-operator") in rendered()
-    assert ("PodDisruptionBudget", "drivetrain-operator") not in rendered("--set", "replicas=1")
+@pytest.mark.parametrize(
+    "flags", [EVERYTHING, ("--set", "watchNamespaces={default}")], ids=["everything", "namespaced"]
+)
+def test_the_api_server_takes_what_it_makes(installed: str, flags: tuple[str, ...]) -> None:
+    objects = [each for (kind, _), each in rendered(*flags).items() if kind != "CustomResourceDefinition"]
+    kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "-f", "-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+    )  # fmt: skip
+
+
+def test_helm_test_passes(installed: str) -> None:
+    assert "Phase:          Succeeded" in helm("test", "drivetrain", "--namespace", SYSTEM)
 
 
 def test_the_operators_network_policy_lets_in_jobs_and_scrapers(installed: str) -> None:

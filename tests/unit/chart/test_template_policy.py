@@ -5,6 +5,7 @@ Its messages are the names of its rules. That the real API server takes it is an
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -14,24 +15,22 @@ import pytest
 import yaml
 
 from drivetrain_local.apiserver.cel import CelError, compiled
+from harness.helm import rendered
 
 ROOT: Final = Path(__file__).parents[3]
-CHART: Final = ROOT / "charts" / "drivetrain"
 Json = dict[str, Any]
 
 
 def policy(**values: Any) -> Json:
     """The policy as the chart renders it with these values of `templatePolicy`."""
-    given = yaml.safe_load((CHART / "values.yaml").read_text())["templatePolicy"] | values
-    text = (CHART / "templates" / "templatepolicy.yaml").read_text().partition("\n---\n")[0]
-    text = re.sub(r"{{ toJson \.Values\.templatePolicy\.(\w+) \| quote }}", lambda m: _quoted(given[m[1]]), text)
-    kept = [line for line in text.splitlines() if not re.match(r" *{{-? ", line) or ":" in line.partition("{{")[0]]
-    found: Json = yaml.safe_load(re.sub(r"{{.*?}}", "x", "\n".join(kept)))
-    return found
+    return _rendered(json.dumps(values))
 
 
-def _quoted(value: Any) -> str:
-    return json.dumps(json.dumps(value))
+@functools.cache
+def _rendered(values: str) -> Json:
+    given = {"templatePolicy": {"enabled": True, **json.loads(values)}}
+    objects = rendered(given, "--show-only", "templates/templatepolicy.yaml")
+    return next(each for (kind, _), each in objects.items() if kind == "ValidatingAdmissionPolicy")
 
 
 def value(expression: str, seen: Json) -> Any:

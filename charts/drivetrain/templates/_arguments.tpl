@@ -1,0 +1,31 @@
+{{/* Flags of drivetrain-operator (operator/drivetrain_operator/settings.py), as JSON. */}}
+{{- define "drivetrain.arguments" -}}
+{{- $image := include "drivetrain.image" . -}}
+{{- /* Coordinators run the operator's own image. It brings the runtime into workers' images that were not made for us, too. */ -}}
+{{- $all := list (printf "--image=%s" $image) (printf "--runtime-image=%s" $image) -}}
+{{- range include "drivetrain.pullSecrets" . | fromJsonArray -}}
+{{- $all = append $all (printf "--image-pull-secret=%s" .) -}}
+{{- end -}}
+{{- $all = append $all "--reports-service=drivetrain-reports" -}}
+{{- with include "drivetrain.workerTemplate" . | fromJson -}}
+{{- $all = append $all (printf "--worker-template=%s" (toJson .)) -}}
+{{- end -}}
+{{- with .Values.coordinatorTemplate -}}
+{{- $all = append $all (printf "--coordinator-template=%s" (toJson .)) -}}
+{{- end -}}
+{{- if not .Values.jobDisruptionBudgets -}}
+{{- $all = append $all "--no-disruption-budgets" -}}
+{{- end -}}
+{{- if .Values.allowOwnNamespace -}}
+{{- $all = append $all "--allow-own-namespace" -}}
+{{- end -}}
+{{- range .Values.networkPolicy.scrapers -}}
+{{- $all = append $all (printf "--scraper=%s" (toJson .)) -}}
+{{- end -}}
+{{- $all = append $all (printf "--log-format=%s" .Values.log.format) -}}
+{{- $all = append $all (printf "--log-level=%s" .Values.log.level) -}}
+{{- range .Values.watchNamespaces -}}
+{{- $all = append $all (printf "--namespace=%s" .) -}}
+{{- end -}}
+{{- concat $all (.Values.extraArgs | default list) | toJson -}}
+{{- end }}

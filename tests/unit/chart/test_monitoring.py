@@ -1,0 +1,103 @@
+"""What the chart makes for Prometheus and Grafana, where they are, and of what there is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
+from drivetrain_operator.render import coordinator
+from harness.helm import CHART, MONITORING, rendered
+
+RULE = {"alert": "OperatorDown", "expr": "absent(up)", "annotations": {"summary": "{{ $labels.job }} is down"}}
+BOARD = {"title": "Fleet", "panels": [{"legendFormat": "{{job}}", "expr": 'x{a=~"$b"}'}]}
+
+
+@pytest.fixture
+def chart(tmp_path: Path) -> Path:
+    """A copy of the chart that has rules and a dashboard."""
+    copy = tmp_path / "drivetrain"
+    shutil.copytree(CHART, copy)
+    for folder in ("rules", "dashboards"):
+        shutil.rmtree(copy / "files" / folder, ignore_errors=True)
+        (copy / "files" / folder).mkdir()
+    for name in ("jobs", "operator"):
+        text = yaml.safe_dump({"groups": [{"name": name, "rules": [RULE]}]})
+        (copy / "files" / "rules" / f"{name}.yaml").write_text(text)
+    (copy / "files" / "dashboards" / "fleet.json").write_text(json.dumps(BOARD, indent=2))
+    return copy
+
+
+def test_without_the_prometheus_operator_nothing_of_it_is_made(chart: Path) -> None:
+    kinds = {kind for kind, _ in rendered(chart=chart)}
+    assert not kinds & {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    assert "ConfigMap" in kinds
+
+
+def test_rules_are_taken_from_their_files_and_not_read_as_templates(chart: Path) -> None:
+    values = {"metrics": {"rules": {"labels": {"release": "prometheus"}, "annotations": {"a": "1"}}}}
+    rule = rendered(values, *MONITORING, chart=chart)["PrometheusRule", "drivetrain"]
+    assert [(each["name"], each["rules"]) for each in rule["spec"]["groups"]] == [
+        ("jobs", [RULE]),
+        ("operator", [RULE]),
+    ]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["metadata"]["annotations"] == {"a": "1"}
+    off = rendered({"metrics": {"rules": {"enabled": False}}}, *MONITORING, chart=chart)
+    assert ("PrometheusRule", "drivetrain") not in off
+
+
+def test_a_dashboard_is_a_configmap_for_the_sidecar(chart: Path) -> None:
+    board = rendered({"metrics": {"dashboards": {"annotations": {"grafana_folder": "D"}}}}, chart=chart)[
+        "ConfigMap", "drivetrain-dashboard-fleet"
+    ]
+    assert json.loads(board["data"]["fleet.json"]) == BOARD
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert board["metadata"]["annotations"] == {"grafana_folder": "D"}
+    other = rendered({"metrics": {"dashboards": {"labels": {"grafana_dashboard": "yes"}}}}, chart=chart)
+    assert other["ConfigMap", "drivetrain-dashboard-fleet"]["metadata"]["labels"]["grafana_dashboard"] == "yes"
+    off = rendered({"metrics": {"dashboards": {"enabled": False}}}, chart=chart)
+    assert not any(kind == "ConfigMap" for kind, _ in off)
+
+
+def test_what_has_no_content_is_left_out(chart: Path) -> None:
+    shutil.rmtree(chart / "files" / "rules")
+    shutil.rmtree(chart / "files" / "dashboards")
+    kinds = {kind for kind, _ in rendered({}, *MONITORING, chart=chart)}
+    assert "ServiceMonitor" in kinds
+    assert not kinds & {"PrometheusRule", "ConfigMap"}
+
+
+def test_the_monitors_find_what_there_is() -> None:
+    objects = rendered({}, *MONITORING)
+    monitor = objects["ServiceMonitor", "drivetrain-operator"]["spec"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    services = {name: each for (kind, name), each in objects.items() if kind == "Service"}
+    assert [name for name, each in services.items() if wanted <= each["metadata"]["labels"].items()] == [
+        "drivetrain-metrics"
+    ]
+    ports = objects["Service", "drivetrain-metrics"]["spec"]["ports"]
+    assert monitor["endpoints"][0]["port"] in {each["name"] for each in ports}
+    pods = objects["PodMonitor", "drivetrain-coordinators"]["spec"]
+    assert pods["selector"]["matchLabels"] == {LABEL_ROLE: ROLE_COORDINATOR}
+    assert pods["podMetricsEndpoints"][0]["port"] in {
+        each["name"] for each in coordinator._DEFAULTS["containers"][0]["ports"]
+    }
+    assert pods["namespaceSelector"] == {"any": True}
+
+
+def test_coordinators_are_looked_for_where_jobs_are() -> None:
+    found = rendered({"watchNamespaces": ["a", "b"]}, *MONITORING)["PodMonitor", "drivetrain-coordinators"]
+    assert found["spec"]["namespaceSelector"] == {"matchNames": ["a", "b"]}
+
+
+def test_series_keep_the_labels_that_they_have() -> None:
+    objects: dict[Any, Any] = rendered({}, *MONITORING)
+    monitor, pods = objects["ServiceMonitor", "drivetrain-operator"], objects["PodMonitor", "drivetrain-coordinators"]
+    assert monitor["spec"]["endpoints"][0]["honorLabels"] is True
+    assert pods["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"] == "job"
