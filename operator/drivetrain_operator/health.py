@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from drivetrain_operator.guard import Guard
 from drivetrain_serving.plain import PlainPort
 from drivetrain_serving.scrape import Scrape
 
@@ -41,13 +42,15 @@ class HealthServer:
         registry: CollectorRegistry,
         ready: Callable[[], bool],
         refused: Callable[[str], None] = lambda reason: None,
+        guard: Guard | None = None,
     ) -> None:
-        """`refused(reason)` counts who is turned away."""
+        """`refused(reason)` counts who is turned away; `guard` keeps /metrics."""
+        self._guard = guard or Guard()
         self._scrape = Scrape(registry)
         self._ready = ready
         self._gauges: list[Gauge] = []
         routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        self._port = PlainPort("metrics", routes, time.monotonic, refused)
+        self._port = PlainPort("metrics", routes, time.monotonic, refused, tls=self._guard.tls)
 
     def watch(self, gauge: Gauge) -> None:
         """From now on `/healthz` fails while this is too old."""
@@ -79,6 +82,7 @@ class HealthServer:
         return web.Response(text="ok\n")
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
+        self._guard.admit(request)
         # In a thread, because thousands of jobs take a second in which reports must be heard.
         body, content_type = await self._scrape.numbers(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})

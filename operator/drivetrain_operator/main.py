@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from drivetrain_operator import logs
 from drivetrain_operator.clock import SystemClock
+from drivetrain_operator.guard import UnusableFile
 from drivetrain_operator.jobwatch import KopfWatch
 from drivetrain_operator.kube.auth import find_credentials
 from drivetrain_operator.kube.client import KubeClient
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure(settings.log_format, settings.log_level)
     try:
         asyncio.run(run(settings))
-    except CredentialsError as error:
+    except (CredentialsError, UnusableFile) as error:
         print(f"drivetrain-operator: {error}", file=sys.stderr)
         return EXIT_CONFIG
     except OSError as error:

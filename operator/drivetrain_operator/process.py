@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from drivetrain_api.constants import API_VERSION, KIND
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.controller import Controller, Scope, Surroundings
+from drivetrain_operator.guard import Guard
 from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthServer
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
@@ -103,8 +104,9 @@ class Process:
             leader=self._leader_address(),
             refused=lambda reason: metrics.refused("reports", reason),
         )
+        self._guard = Guard(settings.metrics_token_file, settings.metrics_cert_file, settings.metrics_key_file)
         self.health = HealthServer(
-            metrics.registry, lambda: self._prepared, lambda reason: metrics.refused("metrics", reason)
+            metrics.registry, lambda: self._prepared, lambda reason: metrics.refused("metrics", reason), self._guard
         )
         self._recorder = Recorder(client, clock, instance=settings.identity, dropped=metrics.event_dropped)
         metrics.leading(lambda: self._serving and self._leading())
@@ -114,7 +116,7 @@ class Process:
         """Live until `stop` is set. Raises what made it impossible to go on."""
         settings = self._settings
         metrics_port = await self.health.start(settings.metrics_host, settings.metrics_port)
-        tasks: list[asyncio.Task[None]] = []
+        tasks = [asyncio.create_task(self._guard.run(self._clock), name="metrics files")]
         try:
             trust = await _unless(stop, self._persist("root of trust", self._load_root))
             if trust is None:

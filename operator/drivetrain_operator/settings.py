@@ -56,6 +56,11 @@ class Settings:
     pod_ip: str | None
     metrics_host: str
     metrics_port: int
+    metrics_token_file: Path | None
+    """Bearer token that /metrics asks for; None: it asks for none."""
+    metrics_cert_file: Path | None
+    metrics_key_file: Path | None
+    """Both, and the port speaks TLS; None: in the open."""
     leader_election: bool
     lease_name: str
     lease_seconds: float
@@ -83,6 +88,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         parser.error("give --reports-url (what coordinators dial), or --pod-ip if they can reach this process directly")
     if given.lease_seconds < 1:
         parser.error(f"--lease-seconds must be at least 1, not {given.lease_seconds:g}")
+    if bool(given.metrics_cert_file) != bool(given.metrics_key_file):
+        parser.error("--metrics-cert-file and --metrics-key-file: give both, or neither")
     if given.reports_url and not given.reports_url.startswith("https://"):
         parser.error(f"--reports-url must start with https://, not {given.reports_url!r}")
     return Settings(
@@ -103,6 +110,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         pod_ip=given.pod_ip,
         metrics_host=given.metrics_host,
         metrics_port=given.metrics_port,
+        metrics_token_file=_file(given.metrics_token_file),
+        metrics_cert_file=_file(given.metrics_cert_file),
+        metrics_key_file=_file(given.metrics_key_file),
         leader_election=given.leader_election,
         lease_name=given.lease_name,
         lease_seconds=given.lease_seconds,
@@ -158,6 +168,9 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("pod-ip", "this pod's address, for the EndpointSlice", env.get("POD_IP"))
     option("metrics-host", "address of /metrics, /healthz and /readyz (default: $POD_IP, else all)", host)
     option("metrics-port", "their port; 0 picks a free one", str(METRICS_PORT), kind=int)
+    option("metrics-token-file", "file with the bearer token that /metrics asks for (default: it asks for none)")
+    option("metrics-cert-file", "certificate in PEM: the port of metrics and probes speaks TLS (default: it does not)")
+    option("metrics-key-file", "its key; all three files are read again every minute")
 
     def switch(flag: str, help_text: str, default: str = "true") -> None:
         given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"), default).lower() not in ("false", "0", "no")
@@ -195,6 +208,10 @@ def _scrapers(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[Ma
         return tuple(peer(json.loads(text)) for text in given)
     except ValueError as error:
         parser.error(f"--scraper is no NetworkPolicyPeer as JSON: {error}")
+
+
+def _file(given: str | None) -> Path | None:
+    return Path(given) if given else None
 
 
 def _list(given: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A kubelet that cannot ask restarts us, so nobody else may take all places: a pee
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
@@ -30,9 +31,10 @@ class PlainPort:
         refused: Callable[[str], None] = lambda reason: None,
         limits: Limits = LIMITS,
         heavy: Collection[str] = ("/metrics",),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`refused(reason)` counts who is turned away. Few of `heavy` paths are served at once, so that the others have
-        places left."""
+        places left. Without `tls`, in the open."""
         refusals = Refusals(name, clock, refused)
         self._heavy = 0
         asked = {
@@ -40,7 +42,7 @@ class PlainPort:
             for path, route in routes.items()
         }
         own = {(method, path): route for method in ("GET", "HEAD") for path, route in asked.items()}
-        self.listener = Listener(Answers(own, refusals, close=True), limits, refusals)
+        self.listener = Listener(Answers(own, refusals, close=True), limits, refusals, tls)
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `host`:`port` (0 picks a free one) and return the port. Raises OSError if it is taken."""

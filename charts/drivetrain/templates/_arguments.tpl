@@ -22,6 +22,12 @@
 {{- range .Values.networkPolicy.scrapers -}}
 {{- $all = append $all (printf "--scraper=%s" (toJson .)) -}}
 {{- end -}}
+{{- if .Values.metrics.tls.secretName -}}
+{{- $all = concat $all (list "--metrics-cert-file=/etc/drivetrain/metrics-tls/tls.crt" "--metrics-key-file=/etc/drivetrain/metrics-tls/tls.key") -}}
+{{- end -}}
+{{- if .Values.metrics.token.secretName -}}
+{{- $all = append $all (printf "--metrics-token-file=/etc/drivetrain/metrics-token/%s" .Values.metrics.token.key) -}}
+{{- end -}}
 {{- $all = append $all (printf "--log-format=%s" .Values.log.format) -}}
 {{- $all = append $all (printf "--log-level=%s" .Values.log.level) -}}
 {{- range .Values.watchNamespaces -}}

@@ -44,6 +44,11 @@ drivetrain-operator-{{ .Release.Namespace }}
 {{ .Values.serviceAccount.name | default "drivetrain-operator" }}
 {{- end }}
 
+{{/* How the operator's metrics and probes are asked for. */}}
+{{- define "drivetrain.scheme" -}}
+{{ empty .Values.metrics.tls.secretName | ternary "http" "https" }}
+{{- end }}
+
 {{- define "drivetrain.image" -}}
 {{- $registry := (.Values.global).imageRegistry | default .Values.image.registry | trimSuffix "/" -}}
 {{- with $registry }}{{ . }}/{{ end -}}

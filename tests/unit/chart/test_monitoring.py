@@ -12,7 +12,8 @@ import yaml
 
 from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
 from drivetrain_operator.render import coordinator
-from harness.helm import CHART, MONITORING, rendered
+from drivetrain_operator.settings import parse
+from harness.helm import CHART, MONITORING, container, deployment, rendered
 
 RULE = {"alert": "OperatorDown", "expr": "absent(up)", "annotations": {"summary": "{{ $labels.job }} is down"}}
 BOARD = {"title": "Fleet", "panels": [{"legendFormat": "{{job}}", "expr": 'x{a=~"$b"}'}]}
@@ -101,3 +102,41 @@ def test_series_keep_the_labels_that_they_have() -> None:
     monitor, pods = objects["ServiceMonitor", "drivetrain-operator"], objects["PodMonitor", "drivetrain-coordinators"]
     assert monitor["spec"]["endpoints"][0]["honorLabels"] is True
     assert pods["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"] == "job"
+
+
+def test_the_operator_and_who_scrapes_it_agree_on_token_and_tls() -> None:
+    values = {
+        "metrics": {"tls": {"secretName": "pair", "caKey": "root.crt"}, "token": {"secretName": "word", "key": "t"}}
+    }
+    objects = rendered(values, *MONITORING)
+    operator = container(objects)
+    settings = parse(operator["args"], {"POD_IP": "10.0.0.1"})
+    mounts = {each["mountPath"]: each["name"] for each in operator["volumeMounts"]}
+    volumes = {
+        each["name"]: each.get("secret", {}).get("secretName") for each in deployment(objects)["spec"]["volumes"]
+    }
+    for file, name, of in (
+        (settings.metrics_cert_file, "tls.crt", "pair"),
+        (settings.metrics_key_file, "tls.key", "pair"),
+        (settings.metrics_token_file, "t", "word"),
+    ):
+        assert file is not None
+        assert (file.name, volumes[mounts[str(file.parent)]]) == (name, of)
+    endpoint = objects["ServiceMonitor", "drivetrain-operator"]["spec"]["endpoints"][0]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"] == {
+        "serverName": "drivetrain-metrics.drivetrain-system.svc",
+        "ca": {"secret": {"name": "pair", "key": "root.crt"}},
+    }
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": {"name": "word", "key": "t"}}
+    probes = (operator["livenessProbe"], operator["readinessProbe"])
+    assert {each["httpGet"]["scheme"] for each in probes} == {"HTTPS"}
+    coordinators = objects["PodMonitor", "drivetrain-coordinators"]["spec"]["podMetricsEndpoints"][0]
+    assert not {"scheme", "authorization", "tlsConfig"} & set(coordinators)
+
+
+def test_without_them_it_is_in_the_open() -> None:
+    objects = rendered({}, *MONITORING)
+    endpoint = objects["ServiceMonitor", "drivetrain-operator"]["spec"]["endpoints"][0]
+    assert not {"scheme", "authorization", "tlsConfig"} & set(endpoint)
+    assert container(objects)["livenessProbe"]["httpGet"]["scheme"] == "HTTP"

@@ -52,6 +52,11 @@ def everywhere(kind: str) -> tuple[Path, Any]:
     return EVERY, lambda every: all(each["metadata"][kind]["a"] == "1" for each in every.values())
 
 
+def secret(volume: str, name: str) -> dict[str, Any]:
+    """A volume."""
+    return {"name": volume, "secret": {"secretName": name, "defaultMode": 0o440}}
+
+
 def variable(name: str) -> tuple[Path, Any]:
     """Of templatePolicy."""
     return (*TEMPLATES, "variables"), lambda found: {"name": name, "expression": '["x-1"]'} in found
@@ -111,6 +116,10 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     ),
     "networkPolicy.ingress": ([ONE_PORT], ((*POLICY, "spec", "ingress"), ends_with(ONE_PORT))),
     "networkPolicy.egress": ([ONE_PORT], ((*POLICY, "spec", "egress"), [ONE_PORT])),
+    "metrics.tls.secretName": ("pair", ((*POD, "volumes"), ends_with(secret("metrics-tls", "pair")))),
+    "metrics.tls.caKey": ("x", ((*MONITOR, "spec", "endpoints", 0), lambda endpoint: "tlsConfig" not in endpoint)),
+    "metrics.token.secretName": ("word", ((*POD, "volumes"), ends_with(secret("metrics-token", "word")))),
+    "metrics.token.key": ("x", ((*C, "args"), lambda args: "metrics-token" not in str(args))),
     "metrics.serviceMonitor.enabled": (False, gone(*MONITOR)),
     "metrics.serviceMonitor.interval": ("1m30s", ((*MONITOR, "spec", "endpoints", 0, "interval"), "1m30s")),
     "metrics.serviceMonitor.scrapeTimeout": ("9s", ((*MONITOR, "spec", "endpoints", 0, "scrapeTimeout"), "9s")),
