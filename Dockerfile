@@ -1,6 +1,7 @@
 # Operator, coordinator and CLI: the control side. No torch, so it starts in a second.
 #
 #   docker build -t drivetrain-operator .
+# The base is a name here, so that a checkout builds anywhere; a release wants it with its digest (scripts/release --base).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE}
 
@@ -34,3 +35,17 @@ ENV PATH=/opt/drivetrain/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1
 USER 1000:1000
 CMD ["drivetrain-operator"]
+
+# What this image is, for registries and scanners. Last, because it changes with every commit.
+ARG PYTHON_IMAGE
+ARG VERSION=checkout
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="drivetrain-operator" \
+      org.opencontainers.image.description="Operator, coordinator and command line of Drivetrain" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.vendor="the Drivetrain authors" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"

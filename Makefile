@@ -103,6 +103,10 @@ load: setup ## As many launchers and jobs as are declared, 2,000 hostile connect
 image: setup ## Build both images (docker, podman or buildah)
 	@scripts/image
 
+.PHONY: release
+release: setup ## Images, chart, SBOMs, checksums (docs/releasing.md): ARGS="--registry … --dry-run" rehearses it in build/release
+	@PATH="$(VENV)/bin:$$PATH" $(PYTHON) scripts/release $(ARGS)
+
 .PHONY: krew
 krew: setup ## The plugin for krew, in build/krew: URI=… says from where it will be downloaded
 	@$(PYTHON) scripts/krew --uri $(or $(URI),$(error URI is not set: make krew URI=https://…/drivetrain.tar.gz)) $(ARGS)

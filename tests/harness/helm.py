@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,7 +101,7 @@ def at(found: Any, path: Sequence[str | int]) -> Any:
 class Strict(yaml.CSafeLoader):
     """A key that stands twice is an error, as for the API server."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         assert len(names) == len(set(names)), f"a key stands twice: {names}{node.start_mark}"
         return super().construct_mapping(node, deep)

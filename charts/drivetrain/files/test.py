@@ -1,4 +1,4 @@
-"""What `helm test` asks: python test.py METRICS-URL REPORTS-SERVICE. Ends with 1, and says what does not answer."""
+"""What `helm test` asks: python test.py METRICS-URL REPORTS-HOST:PORT [SECONDS]. Ends with 1, and says what does not answer."""
 
 import socket
 import ssl
@@ -7,8 +7,8 @@ import time
 import urllib.error
 import urllib.request
 
-SECONDS = 60
 METRICS, REPORTS = sys.argv[1:3]
+SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
 # Who is asked is not in question here: a kubelet does not verify either.
 anybody = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), anybody)
@@ -32,7 +32,8 @@ def numbers() -> str:
 
 def leader() -> str:
     """The Service of reports leads to the leader only."""
-    socket.create_connection((REPORTS, 7443), timeout=5).close()
+    host, _, port = REPORTS.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
     return "listens"
 
 

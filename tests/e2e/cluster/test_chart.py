@@ -66,7 +66,7 @@ def test_the_api_server_takes_what_it_makes(installed: str, flags: tuple[str, ..
 
 
 def test_helm_test_passes(installed: str) -> None:
-    assert "Phase:          Succeeded" in helm("test", "drivetrain", "--namespace", SYSTEM)
+    assert "Succeeded" in helm("test", "drivetrain", "--namespace", SYSTEM)
 
 
 def test_the_operators_network_policy_lets_in_jobs_and_scrapers(installed: str) -> None:

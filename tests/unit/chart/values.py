@@ -37,7 +37,7 @@ def sections(values: dict[str, Any] | None = None, before: str = "") -> Iterator
 
 def leaves() -> list[str]:
     """All others."""
-    found = []
+    found: list[str] = []
 
     def walk(values: dict[str, Any], before: str) -> None:
         for name, value in values.items():
