@@ -1,4 +1,4 @@
-"""What `helm test` asks: python test.py METRICS-URL REPORTS-HOST:PORT [SECONDS]. Ends with 1, and says what does not answer."""
+"""What `helm test` asks: test.py METRICS-URL REPORTS-HOST:PORT [SECONDS]. Ends with 1 and says what does not answer."""
 
 import socket
 import ssl
