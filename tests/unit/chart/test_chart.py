@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from drivetrain_api.constants import LABEL_ROLE, METRICS_PORT, REPORTS_PORT, ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.constants import LABEL_JOB, LABEL_ROLE, METRICS_PORT, REPORTS_PORT, ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_operator import rbac
 from drivetrain_operator.render.common import USER
@@ -199,6 +199,9 @@ def test_what_the_notes_say_works_without_a_checkout(tmp_path: Path, namespaces:
     job = yaml.safe_load((tmp_path / "kubectl.stdin").read_text())
     TrainingJobSpec.model_validate(job["spec"])
     compile(job["spec"]["command"][2], "first", "exec")
+    assert (
+        f"logs --namespace {where} --selector {LABEL_JOB}={job['metadata']['name']},{LABEL_ROLE}={ROLE_WORKER}" in notes
+    )
     for path in re.findall(r"\S+/\S+\.(?:yaml|py|md)", notes):
         pytest.fail(f"the notes name {path}, a file of the checkout")
 

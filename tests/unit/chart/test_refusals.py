@@ -24,6 +24,12 @@ WRONG: Final[list[tuple[str, Any, str]]] = [
     ("global.imagePullSecrets", [{"nam": "pull"}], "/global/imagePullSecrets/0"),
     ("workerTemplate", {"specs": {}}, "/workerTemplate"),
     ("coordinatorTemplate", {"spec": 1}, "/coordinatorTemplate/spec"),
+    ("workerTemplate", {"spec": {"containers": [{"image": "x"}]}}, "/workerTemplate/spec/containers/0"),
+    (
+        "workerTemplate",
+        {"spec": {"containers": [{"name": "worker", "env": [{"name": "A", "value": 1}]}]}},
+        "/workerTemplate/spec/containers/0/env/0/value",
+    ),
     ("proxy.https", "proxy:3128", "/proxy/https"),
     ("proxy.except", "a b", "/proxy/except"),
     ("trustedCA.configMap", "A_B", "/trustedCA/configMap"),
