@@ -40,6 +40,7 @@ def main():
     parser.add_argument("--output", required=True)
     parser.add_argument("--steps", type=int, default=90)
     parser.add_argument("--save-on-exception", action="store_true", help="save when SIGTERM comes")
+    parser.add_argument("--save-at-sigterm", action="store_true", help="... with Drivetrain's callback for it")
     options = parser.parse_args()
 
     L.seed_everything(0)
@@ -54,13 +55,18 @@ def main():
         save_top_k=-1,
         **({"save_on_exception": True} if options.save_on_exception else {}),
     )
+    callbacks = [saver, Printer()]
+    if options.save_at_sigterm:
+        from drivetrain.integrations.lightning import SaveAtSigterm
+
+        callbacks.append(SaveAtSigterm())
     trainer = L.Trainer(
         accelerator="auto",
         strategy="ddp",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         max_steps=options.steps,
-        callbacks=[saver, Printer()],
+        callbacks=callbacks,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
