@@ -7,7 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from drivetrain_api import logline
+
 _RANK: Final = re.compile(r"\[rank \d+\] ")
+_OF_POD: Final = frozenset({"namespace", "job", "uid", "attempt", "pod"})
+_OF_RANK: Final = _OF_POD | {"rank", "step", "stream"}
 _OTHER: Final = re.compile(r"\[(worker \d+|spare)\] ")
 
 
@@ -24,11 +28,29 @@ def shown(pod: str, text: str, *, pods: bool = False) -> str:
 
     With `pods`, always.
     """
+    text = _readable(text)
     if _RANK.match(text):
         return f"[{pod}] {text}" if pods else text
     if other := _OTHER.match(text):
         return f"[{pod} {other[1]}] {text[other.end() :]}" if other[1] == "spare" else f"[{pod}] {text[other.end() :]}"
     return f"[{pod}] {text}"
+
+
+def _readable(text: str) -> str:
+    """A JSON line of Drivetrain's own as it would be without JSON."""
+    fields = logline.read(text)
+    if fields is None:
+        return text
+    if fields["component"] != "rank":
+        return _as_text(fields, _OF_POD)
+    rank = f"[rank {fields['rank']}] " if isinstance(fields.get("rank"), int) else ""
+    if fields.get("stream") == "stdout":  # how training goes on: text has it as a script would print it
+        return rank + logline.escaped(str(fields["message"]))
+    return rank + _as_text(fields, _OF_RANK)
+
+
+def _as_text(fields: Mapping[str, object], known: frozenset[str]) -> str:
+    return logline.as_text({name: each for name, each in fields.items() if name not in known}, short=True)
 
 
 def merged(logs: Mapping[str, Iterable[tuple[str, str]]]) -> list[Line]:

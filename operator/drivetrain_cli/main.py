@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Final
 
+from drivetrain_api import logs
 from drivetrain_api.constants import API_VERSION
-from drivetrain_cli import complete, completion, doctor, logs, run, up, why
+from drivetrain_api.logs import LogSettings, LogSettingsError
+from drivetrain_cli import complete, completion, doctor, run, up, why
+from drivetrain_cli import logs as logs_of_jobs
 from drivetrain_cli.convert import command as convert
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
@@ -48,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complete.main(parser, words[1:])
     given = parser.parse_args(words)
     command: Command = given.command
+    if arguments is None:  # else the process is another's, who has said how it logs
+        try:
+            # What libraries have to tell goes to stderr, beside the command's own words.
+            logs.configure("cli", logs.from_environment(os.environ, LogSettings(level="warning")), short=True)
+        except LogSettingsError as error:
+            _complain(str(error))
+            return Exit.USAGE
     try:
         return int(command(given))
     except CliError as error:
@@ -83,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("run", run, "pack a script into a job, follow it, end as it ends"),
         ("list", listing, "jobs, with what holds them up (-A: of all namespaces)"),
         ("status", status, "how a job stands, on one page; without a job: the embedded plane"),
-        ("logs", logs, "print or follow the logs of all workers of a job"),
+        ("logs", logs_of_jobs, "print or follow the logs of all workers of a job"),
         ("events", events, "what the cluster and the operator say about a job and its pods"),
         ("why", why, "why does a job not run, or why did it restart or fail?"),
         ("scale", scale, "change the number of workers of a job"),

@@ -10,8 +10,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from drivetrain_api import logs
 from drivetrain_api.exit_codes import ExitCode
-from drivetrain_coordinator import logs
 from drivetrain_coordinator.server import Coordinator
 from drivetrain_coordinator.settings import Settings, SettingsError
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment()
         changes = {name: value for name, value in vars(given).items() if value is not None}
         settings = dataclasses.replace(settings, **changes)
-        logs.configure({"job": settings.identity.job, "uid": settings.identity.job_uid, "term": settings.identity.term})
+        logs.configure("coordinator", settings.log, settings.about)
         asyncio.run(_serve(settings))
     except SettingsError as error:
         print(f"drivetrain-coordinator: {error}", file=sys.stderr)

@@ -7,10 +7,15 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from drivetrain_api import constants
+from drivetrain_api import constants, logs
+from drivetrain_api.logline import LogFormat
+from drivetrain_api.logs import LogSettings, LogSettingsError
 from drivetrain_api.runtime import RuntimeSpec
 from drivetrain_coordinator.membership import Identity
+
+_LOG: Final = LogSettings(LogFormat.AUTO)
 
 
 class SettingsError(Exception):
@@ -27,6 +32,14 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = constants.COORDINATOR_PORT
     metrics_port: int = constants.METRICS_PORT
+    log: LogSettings = _LOG
+    pod: str = ""
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What is on every line of its log, as long as that is JSON."""
+        who = self.identity
+        return {"namespace": who.namespace, "job": who.job, "uid": who.job_uid, "pod": self.pod, "term": who.term}
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -38,6 +51,10 @@ class Settings:
             spec = RuntimeSpec.model_validate_json(env.get(constants.ENV_SPEC, "{}"))
         except ValueError as error:
             raise SettingsError(f"{constants.ENV_SPEC} is not a runtime spec: {error}") from error
+        try:
+            log = logs.from_environment(env, _LOG)
+        except LogSettingsError as error:
+            raise SettingsError(str(error)) from None
         identity = Identity(
             job_uid=_need(env, constants.ENV_JOB_UID),
             namespace=_need(env, constants.ENV_NAMESPACE),
@@ -51,6 +68,8 @@ class Settings:
             reports=_need(env, constants.ENV_REPORTS).rstrip("/"),
             credentials=Path(folder),
             host=env.get(constants.ENV_POD_IP) or "0.0.0.0",
+            log=log,
+            pod=env.get(constants.ENV_POD_NAME, ""),
         )
 
     def secret(self, name: str) -> str:

@@ -187,7 +187,7 @@ class Controller:
         self._given.book.forget(uid)
         self._given.complaints.forget(uid)
         self._given.rosters.forget(uid)
-        log.info("job gone", extra={"job": str(key), "uid": uid})
+        log.info("job gone", extra={"namespace": key.namespace, "job": key.name, "uid": uid})
 
     def _child_changed(self, job_uid: str, priority: Priority) -> None:
         key = self.jobs.key_of_uid(job_uid)

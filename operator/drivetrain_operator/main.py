@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry
 
-from drivetrain_operator import logs
+from drivetrain_api import logs
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.guard import UnusableFile
 from drivetrain_operator.jobwatch import KopfWatch
@@ -52,7 +52,7 @@ async def run(settings: Settings) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code says whether the kubelet should worry."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure("operator", settings.log)
     try:
         asyncio.run(run(settings))
     except (CredentialsError, UnusableFile) as error:

@@ -13,7 +13,9 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
+from drivetrain_api import logs
 from drivetrain_api.constants import API_VERSION, KIND
+from drivetrain_operator.act.creator import fields
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.controller import Controller, Scope, Surroundings
 from drivetrain_operator.guard import Guard
@@ -140,6 +142,8 @@ class Process:
                 settings.coordinator_template,
                 settings.scrapers,
                 settings.runtime_image,
+                logs.environment(settings.worker_log),
+                logs.environment(settings.log),
             )
             await self._lead(trust, platform, reports_port, stop)
         finally:
@@ -286,7 +290,7 @@ class Process:
     def _tell(self, job: JobView, event: RecordEvent) -> None:
         about = ObjectRef(API_VERSION, KIND, job.namespace, job.name, job.uid)
         self._recorder.record(about, event.type, event.reason, event.message)
-        log.info("event", extra={"job": f"{job.namespace}/{job.name}", "reason": event.reason, "text": event.message})
+        log.info("event", extra={**fields(job), "reason": event.reason, "text": event.message})
 
     def _samples(self) -> Iterator[JobSample]:
         # Followers say nothing of jobs: two series of one name would disagree.

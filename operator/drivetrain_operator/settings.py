@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
-from drivetrain_operator.logs import LogFormat
+from drivetrain_api.logline import SETTABLE, LogFormat
+from drivetrain_api.logs import LogSettings
 from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.shape import check_template, peer
 
@@ -73,8 +74,10 @@ class Settings:
     """Whether jobs are started in `own_namespace`: their pods can read the root Secret."""
     scrapers: tuple[Mapping[str, Any], ...]
     """NetworkPolicyPeers that may read the metrics of coordinators whose jobs are shut off; none: everybody may."""
-    log_format: LogFormat
-    log_level: str
+    log: LogSettings
+    """Of this process, and of coordinators."""
+    worker_log: LogSettings
+    """Of launchers, and of what Drivetrain prints in ranks."""
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
@@ -121,8 +124,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         disruption_budgets=given.disruption_budgets,
         allow_own_namespace=given.allow_own_namespace,
         scrapers=_scrapers(parser, given.scraper),
-        log_format=LogFormat(given.log_format),
-        log_level=given.log_level,
+        log=_log(parser, "log", given.log_format, given.log_level),
+        worker_log=_log(parser, "worker-log", given.worker_log_format, given.worker_log_level),
     )
 
 
@@ -133,11 +136,9 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=f"Every flag can be given as {ENV_PREFIX}<FLAG> in the environment; the flag wins.",
     )
 
-    def option(
-        flag: str, help_text: str, default: str | None = None, *, kind: type = str, choices: object = None
-    ) -> None:
+    def option(flag: str, help_text: str, default: str | None = None, *, kind: type = str) -> None:
         given = env.get(ENV_PREFIX + flag.upper().replace("-", "_"), default)
-        parser.add_argument(f"--{flag}", default=given, type=kind, help=help_text, choices=choices)  # type: ignore[arg-type]
+        parser.add_argument(f"--{flag}", default=given, type=kind, help=help_text)
 
     option("kubeconfig", "kubeconfig file (default: $KUBECONFIG, in-cluster account, ~/.kube/config)")
     option("context", "context of the kubeconfig (default: its current one)")
@@ -184,8 +185,11 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("lease-seconds", "how long the Lease outlives a leader that vanished", "15", kind=float)
     option("workers", "jobs that are looked at at the same time", "8", kind=int)
     option("resync-seconds", "every job is looked at again after about this long", "120", kind=float)
-    option("log-format", "auto: text on a terminal, else json", "auto", choices=[str(item) for item in LogFormat])
-    option("log-level", "debug, info, warning or error", "info", choices=["debug", "info", "warning", "error"])
+    formats, levels = ", ".join(LogFormat), ", ".join(SETTABLE)
+    option("log-format", f"of this process and of coordinators: {formats} (text on a terminal, else json)", "auto")
+    option("log-level", f"the least that they log: {levels}", "info")
+    option("worker-log-format", f"of what Drivetrain itself prints in workers: {formats}", "text")
+    option("worker-log-level", f"the least of it: {levels}", "info")
     return parser
 
 
@@ -201,6 +205,14 @@ def _template(parser: argparse.ArgumentParser, flag: str, text: str) -> Mapping[
     except InvalidTemplate as error:
         parser.error(f"{flag}: {error.path}: {error.problem}")
     return template
+
+
+def _log(parser: argparse.ArgumentParser, flag: str, form: str, level: str) -> LogSettings:
+    if form not in list(LogFormat):
+        parser.error(f"--{flag}-format must be one of {', '.join(LogFormat)}, not {form!r}")
+    if level not in SETTABLE:
+        parser.error(f"--{flag}-level must be one of {', '.join(SETTABLE)}, not {level!r}")
+    return LogSettings(LogFormat(form), level)
 
 
 def _scrapers(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[Mapping[str, Any], ...]:

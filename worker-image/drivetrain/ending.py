@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from drivetrain import say
+
 LEFT_BEHIND_SECONDS = 30.0
 """How long threads may go on after the script's end."""
 _ATEXIT_FACTOR: Final = 4.0
@@ -112,7 +114,7 @@ def _limit(seconds: float, named: Callable[[float], None] = lambda seconds: None
 
 def _say(seconds: float, what: str) -> None:
     with contextlib.suppress(Exception):
-        print(f"drivetrain: the script ended {seconds:g} s ago, but {what}", file=sys.stderr, flush=True)
+        say.note(f"the script ended {seconds:g} s ago, but {what}", level="warning")
 
 
 def _place_of(thread: threading.Thread) -> str:

@@ -6,7 +6,6 @@ does to newcomers (world/heal.py), in the same membership: no process starts, no
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +13,7 @@ from typing import Final
 
 import torch
 
+from drivetrain import say
 from drivetrain.alike import BUFFER, NOTHING, Difference, Sums, compared, differing, judge
 from drivetrain.comm.transport import Transport
 from drivetrain.parallel.strategy import Strategy
@@ -62,7 +62,7 @@ class Healing:
             self._sums = Sums.of((name, each) for name, each in state if position.apart.get(name, 0) < _OWN)
         except (RuntimeError, TypeError, AttributeError) as error:  # a kind of tensor that has no bytes
             self._every = 0
-            print(f"drivetrain: ranks are not compared: {error}", file=sys.stderr, flush=True)
+            say.note(f"ranks are not compared: {error}", level="warning")
             return NOTHING
         return self._sums.told()
 
@@ -84,7 +84,7 @@ class Healing:
             position.apart |= dict.fromkeys(names, _OWN)
             if transport.rank == difference.right:
                 told_ = ", ".join(sorted(names))
-                print(f"drivetrain: ranks differ in {told_}: a script's, and not compared any more", file=sys.stderr)
+                say.note(f"ranks differ in {told_}: a script's, and not compared any more", level="warning")
             return
         self._heal(transport, difference, position)
         if buffers:
@@ -126,7 +126,7 @@ class Healing:
             )
             self.found.append(corruption)
             if transport.rank == difference.right:
-                print(f"drivetrain: {told(corruption)}", file=sys.stderr, flush=True)
+                say.note(told(corruption), level="warning")
 
 
 def told(found: Corruption) -> str:

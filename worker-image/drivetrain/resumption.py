@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from drivetrain import say
 from drivetrain.checkpoint import load_checkpoint, saved_step
 from drivetrain.errors import UsageError
 from drivetrain.position import Position
@@ -65,4 +66,4 @@ class Resumption:
         self.made.resumed()
         self.position.load(position)
         self.position.begin()
-        print(f"resumed from {path} at step {self.position.step}", flush=True)
+        say.line(f"resumed from {path} at step {self.position.step}")

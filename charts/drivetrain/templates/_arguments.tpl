@@ -30,6 +30,8 @@
 {{- end -}}
 {{- $all = append $all (printf "--log-format=%s" .Values.log.format) -}}
 {{- $all = append $all (printf "--log-level=%s" .Values.log.level) -}}
+{{- $all = append $all (printf "--worker-log-format=%s" .Values.log.workers.format) -}}
+{{- $all = append $all (printf "--worker-log-level=%s" .Values.log.workers.level) -}}
 {{- range .Values.watchNamespaces -}}
 {{- $all = append $all (printf "--namespace=%s" .) -}}
 {{- end -}}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from pathlib import Path
 
+from drivetrain_api.logs import LogSettings, configure, from_environment
 from drivetrain_local.cluster import claim_server
 from drivetrain_local.signals import until_told_to_stop
 
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="directory of this plane; gets the kubeconfig")
     parser.add_argument("--crds", type=Path, action="append", default=[], help="file or directory of CRDs to serve")
     args = parser.parse_args()
+    configure("apiserver", from_environment(os.environ, LogSettings(level="warning")))
     asyncio.run(_serve(args.state, args.crds))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from drivetrain_api.logs import LogSettings, configure, from_environment
 from drivetrain_local.address import Plane
 from drivetrain_local.client import Client
 from drivetrain_local.controllers import NodeLifecycle, Scheduler, ServiceProxy
@@ -71,7 +72,7 @@ def main() -> None:
         "--image", type=parse_image, action="append", default=[], help='NAME=["argv", ...]: how an image is run'
     )
     args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    configure("node", from_environment(os.environ, LogSettings(level="warning")))
     asyncio.run(_run(args))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from drivetrain_operator.act.creator import fields
 from drivetrain_operator.act.memory import JobMemory
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound
@@ -73,7 +74,7 @@ class Asking:
         if found:
             log.warning(
                 "the cache lacks pods that exist; are their labels changed?",
-                extra={"job": f"{job.namespace}/{job.name}", "pods": ", ".join(pod.name for pod in found)},
+                extra={**fields(job), "pods": ", ".join(pod.name for pod in found)},
             )
         return Answer(found, memory.all_gone(job.uid), bool(failed))
 
@@ -87,7 +88,7 @@ class Asking:
                 except NotFound:
                     return None
                 except KubeError as error:
-                    log.warning("cannot ask for a pod", extra={"pod": name, "error": str(error)})
+                    log.warning("cannot ask for a pod", extra={**fields(job), "pod": name, "error": str(error)})
                     return error
             # The same pod, even if somebody took our name from it; which it is says its name.
             if controller_uid(pod) != job.uid and pod["metadata"]["uid"] not in missing:

@@ -230,4 +230,4 @@ def _if_orphan(obj: Object, job: JobView) -> str:
 
 def fields(job: JobView) -> dict[str, object]:
     """For log lines."""
-    return {"job": f"{job.namespace}/{job.name}", "uid": job.uid}
+    return {"namespace": job.namespace, "job": job.name, "uid": job.uid}

@@ -14,6 +14,7 @@ from typing import Final
 from drivetrain_api.constants import LABEL_JOB_UID
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.act.asking import Asking
+from drivetrain_operator.act.creator import fields
 from drivetrain_operator.act.executor import Executor
 from drivetrain_operator.act.jobs import JobCache, JobKey, uid_of
 from drivetrain_operator.act.memory import JobMemory
@@ -129,7 +130,7 @@ class Reconciler:
         if news:
             log.error(
                 "status cannot be believed; the job is left alone",
-                extra={"job": f"{job.namespace}/{job.name}", "error": job.unreadable},
+                extra={**fields(job), "error": job.unreadable},
             )
             await self._executor.execute(job, [RecordEvent("Warning", UNREADABLE, unreadable(job))])
         return Pass(unreadable=True)
@@ -190,7 +191,7 @@ class Reconciler:
         return age
 
     async def _live_pods(self, job: JobView) -> list[PodView]:
-        log.warning("the watch of pods is late; listing them", extra={"job": f"{job.namespace}/{job.name}"})
+        log.warning("the watch of pods is late; listing them", extra=fields(job))
         listed = await self._client.list(PODS, job.namespace, label_selector=f"{LABEL_JOB_UID}={job.uid}")
         self._memory.caught_up(job.uid)
         return [pod_view(pod) for pod in listed.items if controller_uid(pod) == job.uid]

@@ -67,7 +67,7 @@ async def _one(
         result = await within(clock, limit, once())
     except Conflict as error:
         observer.reconciled("conflict")
-        log.debug("conflict", extra={"job": str(item.key), "error": str(error)})
+        log.debug("conflict", extra={"namespace": item.key.namespace, "job": item.key.name, "error": str(error)})
         queue.retry(item.key, priority=item.priority)
     except (KubeError, TimeoutError) as error:
         delay = queue.retry(item.key, priority=item.priority)
@@ -75,14 +75,20 @@ async def _one(
         status = error.status if isinstance(error, ApiError) else None
         log.warning(
             "pass failed; it will be tried again",
-            extra={"job": str(item.key), "error": str(error), "status": status, "delay": round(delay, 2)},
+            extra={
+                "namespace": item.key.namespace,
+                "job": item.key.name,
+                "error": str(error),
+                "status": status,
+                "delay": round(delay, 2),
+            },
         )
     except Exception as defect:
         # A defect that one job's state brings to light must not stop the passes of all others. It is logged with its
         # traceback each time, and the back-off keeps it from becoming a hot loop.
         queue.retry(item.key, priority=Priority.RESYNC)
         observer.reconcile_failed(type(defect).__name__)
-        log.exception("pass failed by a defect", extra={"job": str(item.key)})
+        log.exception("pass failed by a defect", extra={"namespace": item.key.namespace, "job": item.key.name})
     else:
         if result.refused:
             observer.reconciled("refused")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_api import logline
 from drivetrain_api.constants import REQUIREMENTS_CONTAINER
 from drivetrain_api.exit_codes import ExitCode, RankExitCode
 from drivetrain_api.messages import (
@@ -173,8 +174,8 @@ def signal_of(exit_code: int | None) -> int | None:
 
 def last_line(text: str) -> str:
     """The last line of a traceback is the one that names the error. torch puts the rank before each."""
-    found = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    return _TORCHS_PREFIX.sub("", found)
+    found = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    return _TORCHS_PREFIX.sub("", logline.message(found).strip())
 
 
 def hopeless_process(failures: Sequence[FailureStatus]) -> str | None:

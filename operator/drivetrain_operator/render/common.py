@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from drivetrain_api.constants import (
@@ -52,6 +52,15 @@ def variable(name: str, value: str) -> Json:
 def field(name: str, path: str) -> Json:
     """A field of the pod itself, by the downward API."""
     return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+
+
+def with_variables(defaults: Json, values: Mapping[str, str]) -> Json:
+    """`defaults` of a pod, with variables for its first container."""
+    if not values:
+        return defaults
+    first, *others = defaults["containers"]
+    env = [variable(name, value) for name, value in values.items()]
+    return {**defaults, "containers": [{**first, "env": env}, *others]}
 
 
 def pod_security() -> Json:

@@ -68,7 +68,7 @@ def _assembled(spec: TrainingJobSpec, metadata: Json, env: list[Json], secret: s
         ],
         "volumes": [common.credentials_volume(secret)],
     }
-    defaults = {**_DEFAULTS, **inherited(spec.pod_template)}
+    defaults = {**common.with_variables(_DEFAULTS, platform.coordinator_env), **inherited(spec.pod_template)}
     if platform.image_pull_secrets:
         defaults["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
     templates = [

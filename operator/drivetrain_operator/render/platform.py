@@ -44,6 +44,11 @@ class Platform:
     runtime_image: str = ""
     """From which an init container brings workers their runtime; empty: none does."""
 
+    worker_env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of every worker that templates may set otherwise."""
+    coordinator_env: Mapping[str, str] = field(default_factory=dict)
+    """The same of coordinators."""
+
     @property
     def neighbours(self) -> Neighbours:
         """Of every job."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from drivetrain_api.constants import (
     COORDINATOR_PORT,
@@ -35,6 +35,8 @@ from drivetrain_operator.render.storage import storage_mounts, storage_volumes
 
 LAUNCHER: Final = "drivetrain-launcher"
 GRACE_SECONDS: Final = 30
+_NOWHERE: Final = Platform("", "")
+"""Of no cluster: what a job says alone."""
 STAY_ON_LOST_NODE: Final = {"unreachable": 10, "not-ready": 30}
 """Seconds. A node that is unreachable was so for 40 s before Kubernetes says it; one that itself says that it is not
 ready may still train, so its pods get longer."""
@@ -60,9 +62,7 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
     metadata = names.metadata(job, effect.name, labels)
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
-    pod = _assembled(
-        spec, metadata, env, secret, platform.worker_template, job.status.resolved, platform.image_pull_secrets
-    )
+    pod = _assembled(spec, metadata, env, secret, platform, job.status.resolved)
     for node in job.status.excluded_nodes:  # a requirement about fields takes one value
         keep_off(pod["spec"], node, strictly=True)
     return pod
@@ -71,7 +71,7 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
 def worker_template_problem(spec: TrainingJobSpec) -> str | None:
     """Why no pod can be made from spec.podTemplate, as far as that shows without the API server."""
     try:
-        _assembled(spec, {"name": "x", "labels": {}}, [], "x", {})
+        _assembled(spec, {"name": "x", "labels": {}}, [], "x", _NOWHERE)
     except InvalidTemplate as error:
         return str(error)
     return None
@@ -84,7 +84,7 @@ def worker_spec(job: JobView) -> Json:
         raise ValueError(f"TrainingJob {job.namespace}/{job.name} has no usable spec to render")
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
     env = common.identity_env(job)
-    made = _assembled(job.spec, {"name": "x", "labels": {}}, env, secret, {}, job.status.resolved)
+    made = _assembled(job.spec, {"name": "x", "labels": {}}, env, secret, _NOWHERE, job.status.resolved)
     spec: Json = made["spec"]
     return spec
 
@@ -94,13 +94,12 @@ def _assembled(
     metadata: Json,
     env: list[Json],
     secret: str,
-    of_cluster: Mapping[str, Any],
+    platform: Platform,
     resolved: Resolved | None = None,
-    pull_secrets: Sequence[str] = (),
 ) -> Json:
     check = check_worker(spec)
     templates = [
-        Template("the operator's --worker-template", of_cluster, check),
+        Template("the operator's --worker-template", platform.worker_template, check),
         Template("spec.podTemplate", spec.pod_template, check),
     ]
     frozen = resolved or Resolved()
@@ -108,12 +107,15 @@ def _assembled(
         "containers": [_container(spec, env)],
         "volumes": [common.credentials_volume(secret), *_script_volumes(spec, frozen.script), *storage_volumes(spec)],
     }
-    defaults = {**_DEFAULTS, "topologySpreadConstraints": [_spread(metadata["labels"])]}
+    defaults = {
+        **common.with_variables(_DEFAULTS, platform.worker_env),
+        "topologySpreadConstraints": [_spread(metadata["labels"])],
+    }
     if frozen.runtime_image is not None:
         _bring(ours, spec, frozen.runtime_image)
         defaults["initContainers"] = [runtime.init_defaults()]
-        if pull_secrets:
-            defaults["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
+        if platform.image_pull_secrets:
+            defaults["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
     return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)
 
 

@@ -14,6 +14,8 @@ from typing import Any, Final
 from drivetrain_api.constants import (
     COORDINATOR_CONTAINER,
     CREDENTIALS_MOUNT,
+    ENV_LOG_FORMAT,
+    ENV_LOG_LEVEL,
     ENV_PREFIX,
     GROUP,
     RUNTIME_MOUNT,
@@ -24,6 +26,7 @@ from drivetrain_api.constants import (
     STORAGE_SECRET_MOUNT,
     WORKER_CONTAINER,
 )
+from drivetrain_api.logline import SETTABLE, LogFormat
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_operator.render.errors import InvalidTemplate
 
@@ -41,6 +44,8 @@ _VOLUMES: Final = (
     *(CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME, SNAPSHOTS_SECRET_VOLUME),
     *(STORAGE_VOLUME, STORAGE_SECRET_VOLUME, RUNTIME_VOLUME),
 )
+_LOG: Final = {ENV_LOG_FORMAT: tuple(map(str, LogFormat)), ENV_LOG_LEVEL: SETTABLE}
+"""Variables that are ours and that a template may set: how these very pods log."""
 _MOUNTS: Final = tuple(
     f"{each}/"
     for each in (
@@ -135,7 +140,10 @@ def _check_container(path: str, container: Mapping[str, Any], entrypoint: Mappin
         if field in container:
             raise InvalidTemplate(f"{path}.{field}", f"is reserved: it {why}" if why[:2] == "is" else why)
     for where, variable in _items(container, "env", path):
-        if str(variable.get("name", "")).startswith(ENV_PREFIX):
+        if (known := _LOG.get(str(variable.get("name", "")))) is not None:
+            if variable.get("value") not in known:
+                raise InvalidTemplate(where, f"{variable['name']} must have a value of {', '.join(known)}")
+        elif str(variable.get("name", "")).startswith(ENV_PREFIX):
             raise InvalidTemplate(where, f"{ENV_PREFIX}* is reserved, {variable['name']} cannot be set")
     for where, mount in _items(container, "volumeMounts", path):
         target = posixpath.normpath("/" + str(mount.get("mountPath", ""))).replace("//", "/") + "/"

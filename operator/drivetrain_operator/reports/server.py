@@ -147,9 +147,8 @@ class ReportsServer:
             # A coordinator that was given up. Its word is not stored; the higher term in the answer ends it.
             return _answer(roster)
         if self._book.store(report):
-            log.debug(
-                "report", extra={"job": report.job, "uid": report.job_uid, "term": report.term, "seq": report.seq}
-            )
+            about = {"namespace": report.namespace, "job": report.job, "uid": report.job_uid}
+            log.debug("report", extra={**about, "term": report.term, "seq": report.seq})
         hold = max(self._hold, min(HOLD_LIMIT, len(self._book) / ALL_REPORTS))
         news = await self._rosters.news(report.job_uid, report.roster_seen, hold)
         if news is None:

@@ -7,6 +7,9 @@ import pytest
 from drivetrain_cli.cluster import sortable
 from drivetrain_cli.lines import Cursor, Line, merged, shown
 
+OURS = '{{"time": "2026-01-01T00:00:00.250Z", "level": "info", "component": {}, "job": "job"}}'
+"""A JSON line of Drivetrain's own."""
+
 
 @pytest.mark.parametrize(
     ("text", "pods", "expect"),
@@ -16,6 +19,24 @@ from drivetrain_cli.lines import Cursor, Line, merged, shown
         ("[worker 0] hello", False, "[job-0-0] hello"),
         ("[spare] hello", False, "[job-0-0 spare] hello"),
         ("launcher: connected", False, "[job-0-0] launcher: connected"),
+        (
+            OURS.format('"launcher", "message": "cut off", "pod": "a", "error": "a b"'),
+            False,
+            '[job-0-0] launcher: cut off  error="a b"',
+        ),
+        (OURS.format('"rank", "message": "ranks differ", "rank": 3'), False, "[rank 3] drivetrain: ranks differ"),
+        (OURS.format('"rank", "message": "a\\nb", "\\u001b[2J": 1'), False, "[job-0-0] drivetrain: a\\nb  \\x1b[2J=1"),
+        (
+            OURS.format('"rank", "message": "step 1/2", "rank": 3, "stream": "stdout", "step": 1'),
+            False,
+            "[rank 3] step 1/2",
+        ),
+        (
+            OURS.format('"launcher", "message": "a rank process died", "pod": "a", "step": 60'),
+            False,
+            "[job-0-0] launcher: a rank process died  step=60",
+        ),
+        ('{"loss": 2}', False, '[job-0-0] {"loss": 2}'),
         ("the user's [rank 1] text", False, "[job-0-0] the user's [rank 1] text"),
         ("", False, "[job-0-0] "),
     ],

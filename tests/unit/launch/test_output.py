@@ -32,7 +32,7 @@ async def _pump(console: Console, feed: Callable[[int], object]) -> OutputPump:
 
 async def test_lines_get_their_prefix_and_the_last_ones_are_kept() -> None:
     read_end, write_end = os.pipe()
-    console = Console(write_end)
+    console = Console(write_end, lambda count: b"%d lines dropped, stdout stood still" % count)
     pump = await _pump(console, lambda fd: os.write(fd, b"".join(b"line %d\n" % n for n in range(100)) + b"no end"))
     console.close()
     os.close(write_end)
@@ -44,7 +44,7 @@ async def test_lines_get_their_prefix_and_the_last_ones_are_kept() -> None:
 
 async def test_a_stalled_stdout_slows_ranks_down_but_never_stops_them() -> None:
     read_end, write_end = os.pipe()
-    console = Console(write_end)
+    console = Console(write_end, lambda count: b"%d lines dropped, stdout stood still" % count)
     line = b"x" * 1000 + b"\n"
 
     def feed(fd: int) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from drivetrain_api.logline import LogFormat
+from drivetrain_api.logs import LogSettings
 from drivetrain_operator.health import Gauge, HealthServer
-from drivetrain_operator.logs import JsonFormatter, LogFormat, TextFormatter
 from drivetrain_operator.settings import parse
 
 GIVEN = ["--reports-url", "https://127.0.0.1:1"]
@@ -21,7 +20,7 @@ def test_flags_win_over_environment_over_defaults() -> None:
     env = {"DRIVETRAIN_OPERATOR_IMAGE": "from-env", "DRIVETRAIN_OPERATOR_WORKERS": "3", "POD_NAMESPACE": "ops"}
     settings = parse([*GIVEN, "--image", "from-flag"], env)
     assert (settings.image, settings.workers, settings.own_namespace) == ("from-flag", 3, "ops")
-    assert (settings.namespaces, settings.leader_election, settings.log_format) == ((), True, LogFormat.AUTO)
+    assert (settings.namespaces, settings.leader_election, settings.log) == ((), True, LogSettings(LogFormat.AUTO))
 
 
 def test_several_namespaces_by_flag_and_by_environment() -> None:
@@ -69,6 +68,8 @@ def test_every_process_holds_the_lease_under_its_own_name() -> None:
         ("no JSON", [*GIVEN, "--worker-template", "{"], "--worker-template is no JSON"),
         ("no object", [*GIVEN, "--coordinator-template", "[]"], "--coordinator-template must be an object"),
         ("nobody", [*GIVEN, "--scraper", "{}"], "--scraper is no NetworkPolicyPeer"),
+        ("no such format", [*GIVEN, "--log-format", "xml"], "--log-format must be one of auto, json, text, not 'xml'"),
+        ("no such level", [*GIVEN, "--worker-log-level", "INFO"], "--worker-log-level must be one of debug,"),
         ("no peer", [*GIVEN, "--scraper", '{"pods": {}}'], "--scraper is no NetworkPolicyPeer"),
         ("a wrong type", [*GIVEN, "--worker-template", '{"spec": {"hostNetwork": 1}}'], "spec.hostNetwork"),
     ],
@@ -79,20 +80,15 @@ def test_a_wrong_flag_is_named(name: str, arguments: list[str], named: str, caps
     assert named in capsys.readouterr().err
 
 
-def a_record() -> logging.LogRecord:
-    record = logging.makeLogRecord({"name": "x", "levelno": 20, "levelname": "INFO", "msg": "pod created"})
-    record.job = "team/a"
-    return record
+def test_a_wrong_variable_is_refused_as_its_flag_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(GIVEN, {"DRIVETRAIN_OPERATOR_LOG_LEVEL": "verbose"})
+    assert "--log-level must be one of" in capsys.readouterr().err
 
 
-def test_json_logs_carry_the_fields() -> None:
-    line = json.loads(JsonFormatter().format(a_record()))
-    assert (line["message"], line["level"], line["job"]) == ("pod created", "info", "team/a")
-
-
-def test_text_logs_carry_the_fields() -> None:
-    line = TextFormatter().format(a_record())
-    assert line.endswith("info    pod created  job=team/a")
+def test_workers_log_as_they_are_told_and_in_text_if_nobody_says() -> None:
+    given = parse([*GIVEN, "--log-format", "json", "--worker-log-level", "debug"], {})
+    assert (given.log, given.worker_log) == (LogSettings(LogFormat.JSON), LogSettings(LogFormat.TEXT, "debug"))
 
 
 @pytest.fixture

@@ -412,3 +412,33 @@ def test_a_silent_node_is_avoided_besides_what_a_template_says_of_nodes() -> Non
     ]
     assert term["matchExpressions"] == wanted["matchExpressions"]
     assert term["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["node1"]}]
+
+
+LOGS = replace(PLATFORM, worker_env={"DRIVETRAIN_LOG_LEVEL": "info"}, coordinator_env={"DRIVETRAIN_LOG_LEVEL": "error"})
+LEVEL = "DRIVETRAIN_LOG_LEVEL"
+
+
+def logging_as(container: str, value: object) -> Json:
+    return {"spec": {"containers": [{"name": container, "env": [{"name": LEVEL, "value": value}]}]}}
+
+
+def test_pods_log_as_the_operator_was_told() -> None:
+    assert env(worker_pod(a_job(), WORKER, LOGS))[LEVEL] == "info"
+    assert env(coordinator_pod(a_job(), CreateCoordinator("c", 1, "x"), LOGS))[LEVEL] == "error"
+    assert LEVEL not in env(worker_pod(a_job(), WORKER, PLATFORM))
+
+
+def test_a_jobs_template_says_how_its_own_pods_log() -> None:
+    of = a_job(
+        podTemplate=logging_as("worker", "debug"), coordinator={"podTemplate": logging_as("coordinator", "debug")}
+    )
+    assert env(worker_pod(of, WORKER, LOGS))[LEVEL] == "debug"
+    assert env(coordinator_pod(of, CreateCoordinator("c", 1, "x"), LOGS))[LEVEL] == "debug"
+
+
+@pytest.mark.parametrize("value", ["verbose", "", None])
+def test_a_level_that_does_not_exist_is_refused(value: object) -> None:
+    """It would end each launcher at its start."""
+    told = template_problem(a_job(podTemplate=logging_as("worker", value)).spec)  # type: ignore[arg-type]
+    assert told is not None
+    assert f"{LEVEL} must have a value of debug, info, warning, error" in told

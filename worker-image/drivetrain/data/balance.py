@@ -16,6 +16,7 @@ from typing import Final
 
 import torch
 
+from drivetrain import say
 from drivetrain.comm.transport import Transport
 from drivetrain.data.order import share
 from drivetrain.data.shares import Even, Share
@@ -92,4 +93,4 @@ class Measured(Even):
         if after <= _WORTHWHILE * before:
             self._sizes = sizes
             if transport.rank == 0:
-                print(f"balance: samples by rank {sizes}, {before / after:.2f} times as fast as before", flush=True)
+                say.line(f"balance: samples by rank {sizes}, {before / after:.2f} times as fast as before")

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from drivetrain import say
 from drivetrain.errors import UsageError
 from drivetrain.torchrun.kept import ENV_KEPT, Kept
 
@@ -197,4 +198,4 @@ def _share_buffers(model: nn.Module) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"drivetrain: {text}", file=sys.stderr, flush=True)
+    say.note(text)

@@ -10,12 +10,13 @@ import http.client
 import json
 import os
 import ssl
-import sys
 import time
 import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, SupportsFloat
+
+from drivetrain import say
 
 EVERY_SECONDS: Final = 1.0
 """More often a report would only replace one that nobody has read."""
@@ -37,7 +38,7 @@ class _Teller:
             self._pause = EVERY_SECONDS
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._pause = min(_PAUSE_LIMIT_SECONDS, 2 * self._pause)
-            print(f"drivetrain: progress is not told for {self._pause:g} s: {error}", file=sys.stderr, flush=True)
+            say.note(f"progress is not told for {self._pause:g} s: {error}", level="warning")
         self.due = began + self._pause
 
 

@@ -7,8 +7,8 @@ import itertools
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from drivetrain.launch import brought, fit
@@ -16,18 +16,26 @@ from drivetrain.launch.errors import LauncherError
 from drivetrain.launch.leave import EarlySignals
 from drivetrain.launch.memory import MemoryKills
 from drivetrain.launch.process import RankProcess, become_subreaper, end_all_descendants
-from drivetrain.launch.settings import Settings, read_settings
+from drivetrain.launch.settings import LOG, Settings, chosen_log, read_settings
 from drivetrain.launch.storage import OutputFolder
 from drivetrain.torchrun.choice import Choice, choose
 from drivetrain.torchrun.course import save_seconds
 from drivetrain.torchrun.endpoint import Endpoint
+from drivetrain_api import logs
 from drivetrain_api.exit_codes import ExitCode
+from drivetrain_api.logline import LogFormat, of_pod
+from drivetrain_api.logs import LogSettings
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the launcher; returns the exit code."""
     early = EarlySignals()
+    _log_to(LOG)
     try:
+        chosen = chosen_log(os.environ)
+        _log_to(chosen)
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
         choice = choose(settings.command, settings.spec, os.environ, Path.cwd())
         if brought.here():
@@ -37,22 +45,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             fit.check_trackers(choice.interpreter, variables, settings.spec, stock=choice.stock)
         output = OutputFolder.made(settings.spec, os.environ, early)
         become_subreaper()
-        return _launch(settings, choice, early, output)
+        return _launch(settings, choice, early, output, chosen)
     except LauncherError as error:
-        print(f"drivetrain-launcher: {error}", file=sys.stderr, flush=True)
+        log.error(str(error))
         return error.code
-    except Exception:  # noqa: BLE001  A defect: the exit code must say so, and its traceback must be in the pod's log.
-        traceback.print_exc()
+    except Exception:
+        # A defect: the exit code must say so, and its traceback must be in the pod's log.
+        log.exception("the launcher ended by a defect")
         return ExitCode.INTERNAL
     finally:
         if left := end_all_descendants():
-            print(f"drivetrain-launcher: processes that SIGKILL did not end: {left}", file=sys.stderr, flush=True)
+            log.error("processes that SIGKILL did not end", extra={"pids": left})
 
 
-def _launch(settings: Settings, choice: Choice, early: EarlySignals, output: OutputFolder | None) -> int:
+def _launch(
+    settings: Settings, choice: Choice, early: EarlySignals, output: OutputFolder | None, chosen: LogSettings
+) -> int:
     memory_kills = MemoryKills()
     endpoint = Endpoint(settings.credentials / "token") if choice.stock else None
-    added = {**(output.environment if output else {}), **(endpoint.environment if endpoint else {})}
+    ranks_log = logs.environment(replace(chosen, format=LogFormat.JSON if chosen.as_json() else LogFormat.TEXT))
+    added = {**ranks_log, **(output.environment if output else {}), **(endpoint.environment if endpoint else {})}
     spawn = _spawner(settings, choice, added)
     processes = [spawn(None, number) for number in range(settings.spec.processes_per_worker)]
 
@@ -69,14 +81,32 @@ def _launch(settings: Settings, choice: Choice, early: EarlySignals, output: Out
     async def work() -> int:
         return await Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint).run(processes, early)
 
-    console = Console()
+    console = Console(1, _gap(chosen))
     try:
-        _log_to(console.line)
+        _log_to(chosen, console.line)
         if choice.note:
-            logging.getLogger(__name__).info(choice.note)
+            log.info(choice.note)
         return asyncio.run(work())
     finally:
         console.close()
+        _log_to(chosen)
+
+
+def _gap(chosen: LogSettings) -> Callable[[int], bytes]:
+    """What tells of so many lines that nobody took."""
+    formatter = logs.Formatter("launcher", of_pod(os.environ), json=chosen.as_json(), short=True)
+
+    def told(count: int) -> bytes:
+        text = f"{count} lines dropped, stdout stood still"
+        return formatter.format(log.makeRecord(log.name, logging.WARNING, "", 0, text, (), None)).encode()
+
+    return told
+
+
+def _log_to(chosen: LogSettings, line: Callable[[bytes], None] | None = None) -> None:
+    """From now on `line`, or stderr, gets what is logged."""
+    handler = _ConsoleHandler(line) if line is not None else None
+    logs.configure("launcher", chosen, of_pod(os.environ), handler=handler, short=True)
 
 
 def _spawner(
@@ -98,9 +128,6 @@ def _spawner(
     return spawn
 
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
 class _ConsoleHandler(logging.Handler):
     """Logs through the console's thread: a stalled stdout must not stop the launcher."""
 
@@ -109,16 +136,8 @@ class _ConsoleHandler(logging.Handler):
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `launcher: message key=value ...`."""
-        fields = [f" {key}={value}" for key, value in vars(record).items() if key not in _STANDARD]
-        text = f"launcher: {record.getMessage()}{''.join(fields)}"
-        if record.exc_info:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info))
-        self._line(text.encode(errors="replace"))
-
-
-def _log_to(line: Callable[[bytes], None]) -> None:
-    logging.basicConfig(level=logging.INFO, handlers=[_ConsoleHandler(line)], force=True)
+        """Write one line."""
+        self._line(self.format(record).encode(errors="replace"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from drivetrain_api.logline import SEPARATOR, read
+
 TAIL_LINES: Final = 50
 TAIL_BYTES: Final = 8192
 _LINE_BYTES: Final = 8192
@@ -26,11 +28,16 @@ _RETRY_SECONDS: Final = 0.05
 _DRAIN_READS: Final = 4
 
 
+_MARK: Final = SEPARATOR.encode()
+
+
 class Console:
     """The launcher's stdout, written by one thread."""
 
-    def __init__(self, fd: int = 1) -> None:
+    def __init__(self, fd: int, gap: Callable[[int], bytes]) -> None:
+        """`gap`: the line that tells of so many lines which were dropped."""
         self._fd = fd
+        self._gap = gap
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._condition = threading.Condition()
@@ -58,7 +65,7 @@ class Console:
                 self._dropped += 1
                 return
             if self._dropped:
-                note = b"launcher: %d lines dropped, stdout stood still\n" % self._dropped
+                note = self._gap(self._dropped) + b"\n"
                 self._queue.append(note)
                 self._bytes += len(note)
                 self._dropped = 0
@@ -162,5 +169,14 @@ class OutputPump:
         return True
 
     def _line(self, line: bytes) -> None:
-        self._tail.append(line[-_LINE_BYTES:])
-        self._console.line(self._prefix().encode() + line)
+        # A line of Drivetrain's own in JSON, behind what the script has printed without ending its line.
+        line, mark, rest = line.partition(_MARK)
+        own = read(rest.decode(errors="replace")) if mark else None
+        if own is None:
+            line += mark + rest
+        if line or own is None:
+            self._tail.append(line[-_LINE_BYTES:])
+            self._console.line(self._prefix().encode() + line)
+        if own is not None:
+            self._tail.append(str(own["message"]).encode(errors="replace")[-_LINE_BYTES:])
+            self._console.line(rest)

@@ -16,10 +16,13 @@ from pydantic import ValidationError
 from drivetrain.launch.environment import ENV_SPARE_LEVEL, SPARE_IMPORT, SPARE_MODEL
 from drivetrain.launch.errors import CommandError, UsageError
 from drivetrain.launch.readiness import ready_file
-from drivetrain_api import constants
+from drivetrain_api import constants, logs
+from drivetrain_api.logs import LogSettings, LogSettingsError
 from drivetrain_api.runtime import RuntimeSpec
 
 ENV_GRACE: Final = "DRIVETRAIN_GRACE_SECONDS"
+LOG: Final = LogSettings()
+"""Amid a script's lines, text of the same kind."""
 USAGE: Final = "usage: drivetrain-launcher -- COMMAND [ARGUMENT...]"
 
 
@@ -84,6 +87,14 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         # A CUDA context in a spare takes GPU memory from the rank beside it; without a GPU a spare may go all the way.
         spare_level=env.get(ENV_SPARE_LEVEL) or (SPARE_IMPORT if Path("/dev/nvidiactl").exists() else SPARE_MODEL),
     )
+
+
+def chosen_log(env: Mapping[str, str]) -> LogSettings:
+    """How the launcher logs, and what Drivetrain prints in ranks. Raises UsageError."""
+    try:
+        return logs.from_environment(env, LOG)
+    except LogSettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def _present(program: str, path: str) -> str:

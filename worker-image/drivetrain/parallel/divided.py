@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from drivetrain import say
 from drivetrain.comm.transport import Transport
 from drivetrain.parallel.absent import Absent, Door, Missing
 from drivetrain.parallel.mesh import Mesh
@@ -182,7 +183,7 @@ class Divided:
             return  # alone, it has everything
         if self._tells_of_none and mesh.data_size == 1 and mesh.world.rank == 0:
             self._tells_of_none = False
-            print(f"drivetrain: recovery.replicas: {_NO_COPY}", flush=True)
+            say.note(f"recovery.replicas: {_NO_COPY}", level="warning")
         self._mesh, self._table = mesh, self._where(mesh)
         states = self._optimizer.state
         for name, parameter in self._parameters.items():

@@ -8,14 +8,13 @@ is not warm: what is wrong with the script comes again in a real step, where it 
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import torch
 
-from drivetrain import rng
+from drivetrain import rng, say
 from drivetrain.closing import text_of
 from drivetrain.data.batch import Batch
 from drivetrain.digest import digest_of_skeleton
@@ -65,7 +64,7 @@ def rehearse(
         if ends_the_process(error):
             raise
         text = " ".join(f"{type(error).__name__}: {text_of(error)}".split())[:_TEXT]
-        print(f"drivetrain: not warm: the rehearsal of a step failed: {text}", file=sys.stderr, flush=True)
+        say.note(f"not warm: the rehearsal of a step failed: {text}", level="warning")
     finally:
         batch.rehearsing = False
 

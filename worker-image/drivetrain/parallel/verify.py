@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from drivetrain import rng
+from drivetrain import rng, say
 from drivetrain.comm.transport import Transport
 from drivetrain.data.order import parts_of, share
 from drivetrain.data.source import Source
@@ -208,7 +208,7 @@ class Verification:
         if apart is not None:
             raise UsageError(f"training.verify: step {step} of this job is not that of the whole model: {apart}")
         if transport.rank == 0:
-            print(f"training.verify: step {step} is that of the whole model on one rank, loss {loss:.6g}", flush=True)
+            say.line(f"training.verify: step {step} is that of the whole model on one rank, loss {loss:.6g}")
 
     @property
     def _tolerance(self) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from drivetrain.results.folder import output_folder
 from drivetrain.results.lasting import what_ends_it
+from drivetrain.say import note
 from drivetrain_api.constants import ENV_JOB
 
 
@@ -30,12 +30,13 @@ class Told:
             return  # no job: whoever started this gave the path, and sees the file
         why = what_ends_it(path, self._environ)
         if why is None:
-            _say(f"run.save: step {step} is in {path.resolve()}{self._fetched_by(job, path)}")
+            note(f"run.save: step {step} is in {path.resolve()}{self._fetched_by(job, path)}")
         elif not self._warned:
             self._warned = True
-            _say(
+            note(
                 f"run.save: step {step} is in {path.resolve()}, which {why} and is lost with it: set spec.storage (a "
-                "PersistentVolumeClaim or a URL) in the job, and relative paths go there (docs/results.md)"
+                "PersistentVolumeClaim or a URL) in the job, and relative paths go there (docs/results.md)",
+                level="warning",
             )
 
     def _fetched_by(self, job: str, path: Path) -> str:
@@ -43,7 +44,3 @@ class Told:
         if folder is None or not path.is_relative_to(folder):
             return ""
         return f"; fetch it with: drivetrain get {job}:{path.relative_to(folder)} ."
-
-
-def _say(text: str) -> None:
-    print(f"drivetrain: {text}", file=sys.stderr, flush=True)

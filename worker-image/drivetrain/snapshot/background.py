@@ -7,12 +7,12 @@ does not find room meanwhile is given up, and whoever gave it is told.
 from __future__ import annotations
 
 import collections
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from drivetrain.say import note
 from drivetrain.snapshot.errors import StorageError
 
 _FIRST_WAIT: Final = 0.5
@@ -134,4 +134,4 @@ def persistently(work: Callable[[], None], failed: Callable[[str], None], give_u
 def say(failure: str, before: str | None) -> None:
     """In the log of this rank: the job's condition has what rank 0 meets, and other ranks may see another storage."""
     if failure != before:
-        print(f"drivetrain: snapshots: {failure}", file=sys.stderr, flush=True)
+        note(f"snapshots: {failure}", level="warning")

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from drivetrain import say
 from drivetrain.errors import UsageError
 from drivetrain.snapshot.errors import Missing, StorageError
 from drivetrain.snapshot.found import Found, Point, Unreadable
@@ -70,7 +70,7 @@ def best(found: Found, least: float, most: float, restore: Callable[[Found, Poin
 def tell_damage(found: Found) -> None:
     """On stderr, each object that is not as it was written."""
     for name, what in found.damaged.items():
-        print(f"drivetrain: snapshots: {found.storage}/{name}: {what}", file=sys.stderr, flush=True)
+        say.note(f"snapshots: {found.storage}/{name}: {what}", level="warning")
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Pin:
             try:
                 self.storage.delete([name])
             except StorageError as error:
-                print(f"drivetrain: snapshots: {name} stays: {error}", file=sys.stderr, flush=True)
+                say.note(f"snapshots: {name} stays: {error}", level="warning")
 
 
 def folder_of(parent: Storage, job: str, reader: str = "") -> str:

@@ -7,7 +7,6 @@ look at what they have in common: a new membership, and the number of the step.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from drivetrain import say
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import Position
 from drivetrain.snapshot import small
@@ -86,7 +86,7 @@ class Recorder:
         self.differs = found.differs
         """Why the optimizer's state is written with each step instead of gradients; None: it is not."""
         if self.differs is not None:
-            print(f"drivetrain: snapshots: {self.differs}: each step writes the state that it has made", flush=True)
+            say.note(f"snapshots: {self.differs}: each step writes the state that it has made")
         self._pieces = small.Pieces()
         self._beside = Beside(strategy, state, position)
         self._copying = Copying()
@@ -173,7 +173,7 @@ class Recorder:
         text = (
             f"{who} changed gradients: step {step} is not written, and from now on they are copied before it has them"
         )
-        print(f"drivetrain: snapshots: {text}", file=sys.stderr, flush=True)
+        say.note(f"snapshots: {text}", level="warning")
 
     def _leave_out(self) -> None:
         """The log has a gap, which the next base ends."""
@@ -247,7 +247,7 @@ class Recorder:
         if same and not self.scripted and self.differs is None and (self._touched or self._watch.changed()):
             self.scripted = True
             self._base_due |= self._strategy.sharded is None  # else other ranks may find out at other steps
-            print("drivetrain: snapshots: the script changes parameters between steps; they are written with each step")
+            say.note("snapshots: the script changes parameters between steps; they are written with each step")
         remade = same and (self._remade or self._states.changed(self._strategy.optimizer) or self._are_others)
         told = b""
         if pending.seat.speaks:

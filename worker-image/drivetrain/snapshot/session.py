@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Final
 
 import torch
 
+from drivetrain import say
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.position import Position
 from drivetrain.snapshot import beginning
@@ -95,7 +95,7 @@ class Snapshots:
             self._pin, origin = beginning.branched(branch, self._storage_at, str(self._storage), self._restore)
         elif point is None and found.newest and saved_step < 0:
             text = "no base is whole, or none verifies: training begins anew, and what is there stays"
-            print(f"drivetrain: snapshots: {self._storage}: {text}", file=sys.stderr, flush=True)
+            say.note(f"snapshots: {self._storage}: {text}", level="warning")
         epoch = self._world.epoch.term, self._world.epoch.n
         self._position.run = beginning.persistently(lambda: begin_run(found, point, epoch, origin))
         return point is not None or origin is not None
@@ -108,10 +108,9 @@ class Snapshots:
         Restore(self._strategy, self._state, self._position).to(found, point)
         self._position.begin()
         self._restored = point.step, time.monotonic() - began
-        print(
+        say.line(
             f"restored step {point.step} from {found.storage}: the base of step {point.base.step} and "
-            f"{point.replayed} steps applied again, in {time.monotonic() - began:.1f} s",
-            flush=True,
+            f"{point.replayed} steps applied again, in {time.monotonic() - began:.1f} s"
         )
 
     # --- what is written ----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ long, the oldest points fall out of the history before they were written; they a
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
+from drivetrain import say
 from drivetrain.telemetry.trackers.tracker import Life, Point, Tracker
 
 _MOST: Final = 500
@@ -189,4 +189,4 @@ class Feed(threading.Thread):
             self._say(f"did not get {missing} steps")
 
     def _print(self, text: str) -> None:
-        print(f"drivetrain: tracking: {self._tracker.name} {text}", file=sys.stderr, flush=True)
+        say.note(f"tracking: {self._tracker.name} {text}", level="warning")

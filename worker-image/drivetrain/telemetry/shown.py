@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from drivetrain import say
 from drivetrain.counts import Counts
 from drivetrain.position import StepResult
 from drivetrain.telemetry.meter import Meter
@@ -55,6 +56,7 @@ class Shown:
         if result is None:
             return
         self._waiting = None
+        say.about["step"] = result.step + 1
         progress = self._meter.visible(result, metrics, self.communication(), self.snapshots(), self.corruptions)
         due = self._meter.report_due(progress)
         if self._tracking is not None:
@@ -64,10 +66,10 @@ class Shown:
                 function(result)
             if result.skipped:
                 why = "it was skipped" if math.isnan(result.loss) else "its gradient overflowed fp16"
-                print(f"step {result.step + 1}: no update, because {why}", flush=True)
+                say.line(f"step {result.step + 1}: no update, because {why}")
             line = self._meter.line(progress)
             if line is not None:
-                print(line, flush=True)
+                say.line(line)
             self._world.progress(progress, due=due)
         if due:
             self.count()

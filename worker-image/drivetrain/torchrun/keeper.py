@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
+from drivetrain import say
 from drivetrain.launch.process import become_subreaper, end_all_descendants
 from drivetrain.launch.rank_link import RankLink
 from drivetrain.launch.stacks import DUMP_SIGNAL
@@ -109,7 +110,7 @@ class Keeper:
             if pid:
                 self._child = None
                 if left := end_all_descendants():  # a data worker, a daemon: whatever holds its ports and its GPU
-                    print(f"drivetrain: processes that SIGKILL did not end: {left}", file=sys.stderr, flush=True)
+                    say.note(f"processes that SIGKILL did not end: {left}", level="warning")
                 return self._course.ended(os.waitstatus_to_exitcode(status), now)
         if self._news:
             return self._news.popleft()(now)
@@ -180,6 +181,7 @@ class Keeper:
             max_restarts=self._spec.max_restarts,
             given=self._environ,
         )
+        say.about["rank"] = int(environment["RANK"])
         if environment["RANK"] == "0":
             self._say(order.form, environment)
         sys.stdout.flush()
@@ -201,7 +203,7 @@ class Keeper:
     def _say(self, form: Form, environment: Mapping[str, str]) -> None:
         lines = ladder.at_start(self._spec) if form.fresh and not form.recoveries else [ladder.again(form, environment)]
         for line in lines:
-            print(f"drivetrain: {line}", file=sys.stderr, flush=True)
+            say.note(line)
 
     def _become(self, keeper: int) -> None:
         """In the fork: let go of what is the keeper's. It dies with the keeper."""
@@ -241,7 +243,7 @@ def _load(name: str) -> None:
     try:
         __import__(name)
     except Exception as error:  # noqa: BLE001  Whatever a module's top level raises.
-        print(f"drivetrain: cannot import {name} ahead of the script: {error}", file=sys.stderr, flush=True)
+        say.note(f"cannot import {name} ahead of the script: {error}", level="warning")
 
 
 def _reserved(address: str) -> socket.socket:

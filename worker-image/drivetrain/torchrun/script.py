@@ -12,6 +12,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Final
 
+from drivetrain import say
 from drivetrain.torchrun.program import Program
 
 _OURS: Final = str(Path(__file__).parent) + os.sep
@@ -47,7 +48,7 @@ def _execute(program: Program) -> None:
     try:
         os.execvp(program.target, [program.target, *program.arguments])
     except OSError as error:
-        print(f"drivetrain: cannot start {program.target!r}: {error.strerror} (spec.command)", file=sys.stderr)
+        say.note(f"cannot start {program.target!r}: {error.strerror} (spec.command)", level="error")
         sys.stderr.flush()
         os._exit(127)
 

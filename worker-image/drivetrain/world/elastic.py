@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from drivetrain import faults
+from drivetrain import faults, say
 from drivetrain.comm.nccl import connect_nccl
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.store import LinkStore
@@ -105,7 +105,7 @@ class Elastic:
             self._news.notify_all()
 
     def _on_stop(self, reason: str) -> None:
-        print(f"drivetrain: stopping: {reason}", file=sys.stderr, flush=True)
+        say.note(f"stopping: {reason}")
         self.before_end()
         sys.stderr.flush()
         os._exit(0)
@@ -250,9 +250,8 @@ class Elastic:
         self._end(f"{reason}: asking for a fresh process", RankExitCode.REPLACE_ME)
 
     def _end(self, reason: str, code: RankExitCode) -> NoReturn:
-        text = f"drivetrain: {reason}"
-        print(text, file=sys.stderr, flush=True)
-        self._link.error(text, remedy=code is RankExitCode.REPLACE_ME)
+        say.note(reason, level="warning" if code is RankExitCode.REPLACE_ME else "error")
+        self._link.error(f"drivetrain: {reason}", remedy=code is RankExitCode.REPLACE_ME)
         self.before_end()
         self._link.close()
         os._exit(code)
@@ -294,6 +293,7 @@ class Elastic:
         if early is not None:
             store.feed(early)
         self._rank, self._size = rank, size
+        say.about["rank"] = rank
         self._members = [member.process for member in form.members]
         self._fault = None
         new = form.members[rank].new
@@ -314,11 +314,9 @@ class Elastic:
         self._tell(ProcessPhase.MEMBER, formed=True)
         if os.environ.get("DRIVETRAIN_TRACE"):
             done = time.monotonic()
-            print(
-                f"drivetrain: membership {form.epoch} rank {rank}/{size} "
+            say.note(
+                f"membership {form.epoch} rank {rank}/{size} "
                 f"connected {1e3 * (connected - started):.0f} ms "
-                f"synchronised {1e3 * (done - connected):.0f} ms received={healed.received}",
-                file=sys.stderr,
-                flush=True,
+                f"synchronised {1e3 * (done - connected):.0f} ms received={healed.received}"
             )
         return healed

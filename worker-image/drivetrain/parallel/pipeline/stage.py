@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from drivetrain import say
 from drivetrain.comm.arrivals import Arrivals
 from drivetrain.comm.neighbours import Message, Neighbours
 from drivetrain.errors import UsageError
@@ -78,7 +79,7 @@ class Pipeline:
         assert mesh.pipe is not None
         self.stages.cut(costs, mesh.stages * self._chunks, obstacles)
         if mesh.world.rank == 0:
-            print(f"pipeline of {mesh.stages} stages: {self.stages.described(costs)}", flush=True)
+            say.line(f"pipeline of {mesh.stages} stages: {self.stages.described(costs)}")
         self._mesh = mesh
         self._neighbours = Neighbours(mesh.pipe, {_beside(mesh, -1), _beside(mesh, 1)})
 

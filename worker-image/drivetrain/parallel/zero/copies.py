@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from drivetrain import say
 from drivetrain.comm.transport import InFlight, Transport
 from drivetrain.parallel.zero.shards import Part, Piece
 from drivetrain_api.constants import ENV_POD_UID
@@ -143,10 +144,9 @@ class Copies:
         gradients = sum(each.nbytes for each in self._part.gradients)
         kept = sum(each.nbytes for each in states if isinstance(each, torch.Tensor))
         kept += gradients + sum(each.nbytes for each in self._part.values)
-        print(
-            f"drivetrain: recovery.replicas: a copy of rank {self._part.rank}'s part of the state is kept here: "
-            f"{kept / 1e6:.1f} MB, and {gradients / 1e6:.1f} MB more to send in each step",
-            flush=True,
+        say.note(
+            f"recovery.replicas: a copy of rank {self._part.rank}'s part of the state is kept here: "
+            f"{kept / 1e6:.1f} MB, and {gradients / 1e6:.1f} MB more to send in each step"
         )
 
 
