@@ -14,47 +14,17 @@ from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.stale import ACTIVE, differences
 from drivetrain_cli.table import age
+from drivetrain_operator.kube.events import EVENTS
 
 Json = dict[str, Any]
 
 ADVICE: Final[dict[str, str]] = {
-    "ImagePullFailed": "Correct spec.image (in a new job), or make the image available to the nodes.",
-    "InvalidTemplate": "Correct the template at the path named; pods are created again when spec changes.",
-    "ScriptNotFound": "Create the ConfigMap in the job's namespace, with that key; the job goes on by itself.",
-    "QuotaExceeded": "Raise the ResourceQuota that is named, free what it counts, or lower spec.workers.",
-    "Forbidden": "The namespace's admission rules or the operator's permissions (RBAC) refuse the object.",
-    "NameConflict": "Delete or rename the object that has the name, or give the job another name.",
-    "InvalidSpec": "Correct spec as the message says (kubectl edit trainingjob). What runs goes on meanwhile; "
-    "nothing that is lost is replaced.",
-    "WorkersTakenAway": "status.departures says who takes them: look at that taint, drain, or pod of higher priority.",
-    "Unschedulable": "Free capacity, add nodes, or ask for less (spec.workers, gpusPerWorker, podTemplate resources).",
-    "IncompatibleWorkerImage": "Rebuild spec.image with a drivetrain of the operator's release, or set "
-    "spec.runtimeFrom to operator (in a new job).",
+    **{event.reason: event.advice for event in EVENTS if not event.advice.startswith("Nothing")},
+    # Of pods, and of failures that are no event's reason.
     "CreateContainerConfigError": "A ConfigMap, Secret or PersistentVolumeClaim that the pod names is missing: "
     "create it, and the pod starts.",
-    "ScriptError": "The script raised; its traceback is below.",
-    "NeverStarted": "The script must call drivetrain.start() in the process that spec.command starts. For one that "
-    "does not, set spec.runtime to torchrun (in a new job).",
-    "InitContainerFailed": "Mend the init container of spec.podTemplate that is named; what it said is below.",
-    "RequirementsNotInstalled": "Correct the requirements file as the message says (in a new job), or mend the way to "
-    "the package index; what pip said in full: kubectl logs POD -c requirements.",
-    "Evicted": "The worker used more disk than it may: raise its ephemeral-storage limit or the volume's sizeLimit.",
-    "StandingStill": "Look at that line of the script, and at that pod. After recovery.noProgressSeconds it is an "
-    "incident: late ranks are killed, and their stacks are shown here.",
-    "NoProgress": "The stack below is where the rank was. If it only takes long there, raise "
-    "spec.recovery.noProgressSeconds (it may be changed while the job runs).",
-    "ProcessKilled": "Often the node's out-of-memory killer: look at the pod's memory limit.",
-    "OOMKilled": "Raise resources.limits.memory of the container `worker` in spec.podTemplate.",
-    "CommandNotFound": "Correct spec.command as the message says (in a new job), or use an image that has the program.",
-    "StorageFailed": "Look at what is said of spec.storage: its volume or its URL, and who may write there "
-    "(docs/results.md).",
-    "ImageDoesNotFit": "Install what the message names in the image, or make it from drivetrain-worker.",
-    "StateLost": "A part of the state is gone where a rank and the one with its copy die together, or there is no copy "
-    "(recovery.replicas): set spec.snapshots, or call run.save now and then and hand the file to prepare(resume=...).",
     "Deviation": "All ranks must call run.step, evaluate, reduce, save and skip in one order, from the same lines: "
     "look at what the script does on some ranks only.",
-    "DeadlineExceeded": "spec.activeDeadlineSeconds was too short for this training.",
-    "Fenced": "The worker lost touch with its coordinator and with all others: look at the network between nodes.",
 }
 _NOT_SEEN: Final = (
     "No operator has looked at it yet. If that stays so, none runs: see its pods (kubectl get pods -A -l "

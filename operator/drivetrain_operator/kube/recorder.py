@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from drivetrain_operator.clock import Clock, within
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import AlreadyExists, KubeError, NotFound
-from drivetrain_operator.kube.events import EventType
+from drivetrain_operator.kube.event import EventType
 from drivetrain_operator.kube.resources import EVENTS, Object
 
 logger = logging.getLogger(__name__)

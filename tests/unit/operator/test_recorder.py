@@ -1,6 +1,7 @@
 """Events: counted, bounded, and never anybody's problem. Posted to the embedded API server; time is virtual."""
 
 import ast
+import re
 import asyncio
 import contextlib
 from collections import Counter
@@ -215,6 +216,11 @@ def test_reasons_are_unique_words_with_a_meaning() -> None:
         assert event.reason[0].isupper()
         assert event.description.endswith(".")
         assert f"| `{event.reason}` | {event.type} |" in events.reference()
+
+
+def test_every_reason_says_what_to_do() -> None:
+    """A warning that needs nobody says so."""
+    assert [event.reason for event in events.EVENTS if not re.fullmatch(r"\w.{5,}\.", event.advice)] == []
 
 
 CREATORS = {"RecordEvent": 1, "Cause": 0, "Obstacle": 0, "ended": 3}
