@@ -25,6 +25,7 @@ from drivetrain_operator.kube.errors import CredentialsError
 from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.process import Process
 from drivetrain_operator.settings import Settings, parse
+from drivetrain_operator.traces.exporter import Exporter
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,12 @@ async def run(settings: Settings) -> None:
     metrics = OperatorMetrics(CollectorRegistry(), version=_version())
     async with KubeClient(credentials, clock, observer=metrics.requests) as client:
         watch = KopfWatch(credentials, settings.namespaces, clock)
-        await Process(settings, client, watch, clock, random.Random(), metrics, abort=_abort).run(stop)
+        traces = None
+        if settings.trace_endpoint:
+            about = {"service.name": "drivetrain-operator", "service.version": _version()}
+            about["service.instance.id"] = settings.identity
+            traces = Exporter(settings.trace_endpoint, settings.trace_headers, about, clock, metrics.spans)
+        await Process(settings, client, watch, clock, random.Random(), metrics, abort=_abort, traces=traces).run(stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

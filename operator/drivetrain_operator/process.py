@@ -11,6 +11,7 @@ import datetime as dt
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from drivetrain_api import logs
@@ -41,12 +42,15 @@ from drivetrain_operator.reports.roster import RosterBoard
 from drivetrain_operator.reports.server import ReportsServer
 from drivetrain_operator.reports.trust import Trust
 from drivetrain_operator.settings import Settings
+from drivetrain_operator.traces.exporter import Exporter
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOP_SECONDS: Final = 5.0
 """How long passes may take to end after SIGTERM."""
+TRACES_SECONDS: Final = 2.0
+"""How long the last spans may take."""
 RENEW_SECONDS: Final = dt.timedelta(days=10).total_seconds()
 """How often the reports server gets a new certificate; each lasts 90 days."""
 
@@ -74,6 +78,7 @@ class Process:
         metrics: OperatorMetrics,
         *,
         abort: Callable[[str], NoReturn],
+        traces: Exporter | None = None,
     ) -> None:
         self._settings = settings
         self._client = client
@@ -82,6 +87,7 @@ class Process:
         self._rng = rng
         self._metrics = metrics
         self._abort = abort
+        self._traces = traces
         self._controller: Controller | None = None
         self._prepared = False
         self._serving = False
@@ -127,6 +133,8 @@ class Process:
             reports_port = await self.reports.start(trust, pair, settings.reports_host, settings.reports_port)
             tasks.append(asyncio.create_task(self._renew_for_ever(trust), name="certificate"))
             tasks.append(asyncio.create_task(self._listening.run(), name="listening"))
+            if self._traces is not None:
+                tasks.append(asyncio.create_task(self._traces.run(), name="traces"))
             url = await _unless(stop, self._persist("reports address", lambda: self._reports_url(reports_port)))
             if url is None:
                 return
@@ -168,6 +176,8 @@ class Process:
             f"{settings.own_namespace}/{settings.lease_name}",
             self._leading,
         )
+        if self._traces is not None:
+            given = replace(given, traced=self._traces.written)
         closed = "" if settings.allow_own_namespace else settings.own_namespace
         scope = Scope(
             settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets, closed
@@ -201,6 +211,9 @@ class Process:
         await asyncio.wait(vital)
         await self._elector.release()
         await _at_most(STOP_SECONDS, self._recorder.flush())
+        if self._traces is not None:
+            await _at_most(TRACES_SECONDS, self._traces.flush())
+            self._traces.lost()
         await self.reports.stop()
         await self.health.stop()
         watch_stop.set()

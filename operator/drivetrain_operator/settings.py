@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from drivetrain_api.constants import METRICS_PORT, REPORTS_PORT
 from drivetrain_api.logline import SETTABLE, LogFormat
@@ -23,6 +25,8 @@ from drivetrain_operator.render.shape import check_template, peer
 
 ENV_PREFIX: Final = "DRIVETRAIN_OPERATOR_"
 REPORTS_SERVICE: Final = "drivetrain-reports"
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110: what a header may be called."""
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -78,6 +82,10 @@ class Settings:
     """Of this process, and of coordinators."""
     worker_log: LogSettings
     """Of launchers, and of what Drivetrain prints in ranks."""
+    trace_endpoint: str
+    """Base URL of an OTLP receiver that gets a trace of each job; "": none does."""
+    trace_headers: Mapping[str, str]
+    """Sent with each request to it, such as a token."""
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
@@ -126,6 +134,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         scrapers=_scrapers(parser, given.scraper),
         log=_log(parser, "log", given.log_format, given.log_level),
         worker_log=_log(parser, "worker-log", given.worker_log_format, given.worker_log_level),
+        trace_endpoint=_endpoint(parser, given.trace_endpoint),
+        trace_headers=_headers(parser, given.trace_header),
     )
 
 
@@ -190,7 +200,35 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("log-level", f"the least that they log: {levels}", "info")
     option("worker-log-format", f"of what Drivetrain itself prints in workers: {formats}", "text")
     option("worker-log-level", f"the least of it: {levels}", "info")
+    option(
+        "trace-endpoint", "base URL of an OTLP/HTTP receiver, which gets a trace of each job (default: none does)", ""
+    )
+    repeated("trace-header", "NAME=VALUE, sent to it; may be repeated; better given by the environment")
     return parser
+
+
+def _endpoint(parser: argparse.ArgumentParser, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        known = False
+    if url and not known:
+        parser.error(
+            "--trace-endpoint must be a URL such as http://collector:4318; a password belongs in --trace-header"
+        )
+    return url
+
+
+def _headers(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+    """Values are secrets: no message has them."""
+    headers = {}
+    for item in _list(given):
+        name, found, value = (part.strip() for part in item.partition("="))
+        if not found or not _TOKEN.fullmatch(name) or not value.isprintable():
+            parser.error("--trace-header must be NAME=VALUE, with commas between several")
+        headers[name] = value
+    return headers
 
 
 def _template(parser: argparse.ArgumentParser, flag: str, text: str) -> Mapping[str, Any]:

@@ -32,6 +32,9 @@
 {{- $all = append $all (printf "--log-level=%s" .Values.log.level) -}}
 {{- $all = append $all (printf "--worker-log-format=%s" .Values.log.workers.format) -}}
 {{- $all = append $all (printf "--worker-log-level=%s" .Values.log.workers.level) -}}
+{{- with .Values.traces.endpoint -}}
+{{- $all = append $all (printf "--trace-endpoint=%s" .) -}}
+{{- end -}}
 {{- range .Values.watchNamespaces -}}
 {{- $all = append $all (printf "--namespace=%s" .) -}}
 {{- end -}}

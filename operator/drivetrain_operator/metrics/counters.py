@@ -154,6 +154,12 @@ class OperatorMetrics:
         self._events_dropped = Counter(
             f"{PREFIX}_events_dropped", "Events that nobody will see.", ("reason",), registry=registry
         )
+        self._spans = Counter(
+            f"{PREFIX}_spans",
+            "Pieces of traces that ended: sent, refused by the receiver, or dropped because they found no room.",
+            ("result",),
+            registry=registry,
+        )
         self._recovery = Histogram(
             f"{PREFIX}_recovery_seconds",
             "From a loss to the first step that all members finished.",
@@ -203,6 +209,10 @@ class OperatorMetrics:
     def event_dropped(self, reason: str) -> None:
         """For `kube.recorder.Recorder`."""
         self._events_dropped.labels(reason).inc()
+
+    def spans(self, result: str, number: int) -> None:
+        """`result`: sent, refused, dropped."""
+        self._spans.labels(result).inc(number)
 
     def recovered(self, cause: str, seconds: float) -> None:
         """A membership lost somebody and trains again."""

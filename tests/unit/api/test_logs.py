@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def line(message: str = "pod created", *, as_json: bool, short: bool = False, ra
     ],
 )
 def test_text(name: str, fields: Mapping[str, object], short: bool, expect: str) -> None:
-    assert line(as_json=False, short=short, **fields) == expect
+    assert line(as_json=False, short=short, **dict[str, Any](fields)) == expect
 
 
 @pytest.mark.parametrize("text", NASTY)

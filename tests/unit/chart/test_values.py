@@ -145,6 +145,22 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     "replicas": (1, gone("PodDisruptionBudget", OPERATOR)),
     "log.format": ("text", flag("--log-format=text")),
     "log.level": ("debug", flag("--log-level=debug")),
+    "log.workers.format": ("json", flag("--worker-log-format=json")),
+    "log.workers.level": ("debug", flag("--worker-log-level=debug")),
+    "traces.endpoint": ("http://c:4318", flag("--trace-endpoint=http://c:4318")),
+    "traces.headers.secretName": (
+        "s",
+        (
+            (*C, "env"),
+            ends_with(
+                {
+                    "name": "DRIVETRAIN_OPERATOR_TRACE_HEADER",
+                    "valueFrom": {"secretKeyRef": {"name": "s", "key": "headers"}},
+                }
+            ),
+        ),
+    ),
+    "traces.headers.key": ("x", ((*C, "env"), lambda env: "TRACE" not in str(env))),
     "resources.requests": ({"cpu": 2}, ((*C, "resources", "requests"), {"cpu": 2, "memory": "128Mi"})),
     "resources.limits": ({"memory": None}, ((*C, "resources"), lambda found: not found.get("limits"))),
     "podDisruptionBudget.enabled": (False, gone("PodDisruptionBudget", OPERATOR)),

@@ -1,9 +1,9 @@
 """Events: counted, bounded, and never anybody's problem. Posted to the embedded API server; time is virtual."""
 
 import ast
-import re
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field

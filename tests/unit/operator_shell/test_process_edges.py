@@ -70,6 +70,10 @@ def test_every_process_holds_the_lease_under_its_own_name() -> None:
         ("nobody", [*GIVEN, "--scraper", "{}"], "--scraper is no NetworkPolicyPeer"),
         ("no such format", [*GIVEN, "--log-format", "xml"], "--log-format must be one of auto, json, text, not 'xml'"),
         ("no such level", [*GIVEN, "--worker-log-level", "INFO"], "--worker-log-level must be one of debug,"),
+        ("no URL", [*GIVEN, "--trace-endpoint", "collector:4318"], "--trace-endpoint must be a URL"),
+        ("a secret", [*GIVEN, "--trace-endpoint", "http://a:pw@b"], "a password belongs in --trace-header"),
+        ("no header", [*GIVEN, "--trace-header", "Bearer"], "--trace-header must be NAME=VALUE"),
+        ("two lines", [*GIVEN, "--trace-header", "A=b\r\nC: d"], "--trace-header must be NAME=VALUE"),
         ("no peer", [*GIVEN, "--scraper", '{"pods": {}}'], "--scraper is no NetworkPolicyPeer"),
         ("a wrong type", [*GIVEN, "--worker-template", '{"spec": {"hostNetwork": 1}}'], "spec.hostNetwork"),
     ],
@@ -84,6 +88,12 @@ def test_a_wrong_variable_is_refused_as_its_flag_is(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         parse(GIVEN, {"DRIVETRAIN_OPERATOR_LOG_LEVEL": "verbose"})
     assert "--log-level must be one of" in capsys.readouterr().err
+
+
+def test_headers_of_traces_come_from_the_environment() -> None:
+    given = parse(GIVEN, {"DRIVETRAIN_OPERATOR_TRACE_HEADER": "Authorization=Basic eA==, X-Tenant=a"})
+    assert given.trace_headers == {"Authorization": "Basic eA==", "X-Tenant": "a"}
+    assert given.trace_endpoint == ""
 
 
 def test_workers_log_as_they_are_told_and_in_text_if_nobody_says() -> None:

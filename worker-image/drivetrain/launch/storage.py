@@ -98,7 +98,7 @@ def _filled(folder: Path, storage: RuntimeStorage, early: EarlySignals) -> Upkee
     except StorageError as error:
         raise StorageFailed(f"spec.storage: {error}") from error
     if number:
-        print(f"drivetrain-launcher: {number} files brought from {storage.url} to {folder}", flush=True)
+        log.info("files brought", extra={"files": number, "url": storage.url, "folder": str(folder)})
     return upkeep
 
 
