@@ -108,7 +108,7 @@ def test_a_good_outcome_has_no_problems() -> None:
         (replace(GOOD, reference=None), "told no hash"),
         (replace(GOOD, losses=(2.0, 2.5)), "did not fall"),
         (replace(GOOD, losses=(2.0, float("nan"))), "did not fall"),
-        (replace(GOOD, losses=None), "did not fall"),
+        (replace(GOOD, losses=None), "no rank told the loss"),
         (replace(GOOD, left_behind=[99]), r"left behind: \[99\]"),
     ],
 )

@@ -145,8 +145,8 @@ def test_the_images_have_what_pods_start() -> None:
     launch = (ROOT / "worker-image" / "brought" / "launch").read_text()
     assert f"exit {int(ExitCode.UNFIT)}\n" in launch
     assert f"UNFIT = {int(ExitCode.UNFIT)}\n" in (ROOT / "worker-image" / "brought" / "launch.py").read_text()
-    chart = (ROOT / "charts" / "drivetrain" / "templates" / "deployment.yaml").read_text()
-    assert '--runtime-image={{ include "drivetrain.image" . }}' in chart
+    flags = (ROOT / "charts" / "drivetrain" / "templates" / "_arguments.tpl").read_text()
+    assert '(printf "--image=%s" $image) (printf "--runtime-image=%s" $image)' in flags
     crd = yaml.safe_load((ROOT / "crds" / "drivetrain.dev_trainingjobs.yaml").read_text())
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     assert "drivetrain-worker" in schema["properties"]["spec"]["properties"]["runtimeFrom"]["description"]
