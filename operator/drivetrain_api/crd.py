@@ -30,6 +30,7 @@ COLUMNS: Final[tuple[tuple[str, str, str, str, int], ...]] = (
     ("Budget", "string", ".status.budget.summary", "Incidents that count against recovery.maxRestarts now.", 1),
     ("Durable", "integer", ".status.progress.durableStep", "Steps that the job can go back to from storage.", 1),
     ("Loss", "number", ".status.progress.loss", "Loss of the last step told.", 1),
+    ("Goodput", "string", ".status.goodput.summary", "Productive part of the time since the job was created.", 1),
     ("Reason", "string", ".status.reason", "Why the job is in this phase.", 1),
 )
 """Name, type, path, description, priority (1: only with -o wide)."""

@@ -31,6 +31,7 @@ from drivetrain_api.bounds import (
     Word,
 )
 from drivetrain_api.counters import Counters
+from drivetrain_api.goodput import Spent
 from drivetrain_api.older_python import StrEnum
 from drivetrain_api.places import Place
 
@@ -188,6 +189,8 @@ class ProcessState(Message):
     """None from images that do not tell it."""
     silent_seconds: float = Field(default=0.0, ge=0, le=MAX_TOLD, allow_inf_nan=False)
     """Since its launcher heard of it last, which is usually every 0.25 s: place and `waiting` are as old as that."""
+    spent: Spent = Field(default_factory=dict)
+    """How its script's thread has spent its time; empty from images that do not tell it."""
     exit_code: Signed32 | None = None
     signal: Signed32 | None = None
     log_tail: Tail = ""

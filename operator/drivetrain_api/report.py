@@ -16,6 +16,7 @@ from drivetrain_api.bounds import (
     Number,
     ProcessId,
     Recoveries,
+    Seconds,
     Sentence,
     Signed32,
     Small,
@@ -23,9 +24,11 @@ from drivetrain_api.bounds import (
     Term,
     Uid,
 )
+from drivetrain_api.goodput import SpentByJob
 from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, PossibleProgress
 from drivetrain_api.older_python import StrEnum
 from drivetrain_api.places import Place, Standstill
+from drivetrain_api.recovery import Recovered
 
 MAX_TOLD_FAILURES: Final = 64
 """Coordinators tell the last 20."""
@@ -128,6 +131,16 @@ class Report(Message):
     """From the first sign of a loss to the first step that every member of the new epoch finished. None if that loss
     was there before this coordinator, which cannot know for how long."""
 
+    last_recovery: Recovered | None = None
+    """The same in phases; None where `last_recovery_seconds` is, and from older coordinators."""
+    spent: SpentByJob | None = None
+    """Seconds of this term by category, as far as it is known what they were: they only grow, so that a lost report
+    loses nothing. Empty from one that does not know yet what it came to, None from older ones."""
+    untold_seconds: Seconds = 0.0
+    """The last ones, that are not in `spent` because it is not known yet what they were."""
+    went_on: bool = False
+    """When this coordinator came, its job trained in the membership of an earlier term, and so had all the time."""
+
     @field_validator("failures")
     @classmethod
     def _remedies_belong_to_no_incident(cls, told: list[Failure]) -> list[Failure]:
@@ -162,6 +175,8 @@ class Roster(Message):
     """Pod uids whose containers terminated, or that are gone from Kubernetes and cannot run any more."""
     no_progress_seconds: Duration = None
     """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""
+    trained: Count = 0
+    """Most steps that were ever made before training went back: up to there they are made again."""
     stop: Sentence | None = None
 
 

@@ -9,15 +9,16 @@ Every field has a bound, because others may write here, too: the API server refu
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from drivetrain_api.bounds import MAX_EXACT, MAX_NAMED
-from drivetrain_api.older_python import UTC, StrEnum
+from drivetrain_api.bounds import MAX_EXACT
+from drivetrain_api.goodput_status import GoodputStatus
+from drivetrain_api.older_python import StrEnum
+from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
+from drivetrain_api.status_model import Count, Named, Reason, Signed32, StatusModel, Text, Time
 
 MAX_FAILURES: Final = 10
 MAX_LOG_TAIL: Final = 2048
@@ -33,40 +34,13 @@ MAX_EXCLUDED: Final = 4
 MAX_METRICS_SHOWN: Final = 16
 MAX_METRIC_NAME: Final = 128
 MAX_SHARDS: Final = 2 * MAX_WORKERS * MAX_PROCESSES
-FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
-"""What is later, in a zone behind UTC, UTC cannot express. Of times that are still to come, see `plan.clocks`."""
 INDICES: Final = r"^([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$"
 
 
-def _stamp(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _possible(time: datetime) -> datetime:
-    if not FIRST <= time <= LAST:
-        raise ValueError(f"{time.isoformat()} is no time at which an operator can have written it")
-    return time
-
-
-Time = Annotated[AwareDatetime, AfterValidator(_possible), PlainSerializer(_stamp, return_type=str)]
-Text = Annotated[str, Field(max_length=4096)]
-Reason = Annotated[str, Field(max_length=64)]
-Count = Annotated[int, Field(ge=0, le=MAX_EXACT)]
-Named = Annotated[int, Field(ge=0, le=MAX_NAMED)]
 MetricName = Annotated[str, Field(max_length=MAX_METRIC_NAME)]
 Slot = Annotated[int, Field(ge=0, lt=MAX_WORKERS)]
 RuntimeFound = Literal["", "drivetrain", "torchrun"]
 """As spec.runtime says, or was found out; empty as long as nobody knows."""
-Signed32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-
-
-class StatusModel(BaseModel):
-    """Base of all status models: camelCase on the wire, frozen, tolerant of fields that a newer operator wrote."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
-    )
 
 
 class Phase(StrEnum):
@@ -437,6 +411,12 @@ class TrainingJobStatus(StatusModel):
         default=None,
         description="From the last loss to the first step that all members finished. Absent if the coordinator was "
         "lost, too: its successor cannot know.",
+    )
+    last_recovery: RecoveryStatus | None = Field(
+        default=None, description="The same in phases, and what was lost. Absent where lastRecoverySeconds is."
+    )
+    goodput: GoodputStatus | None = Field(
+        default=None, description="Into what the job's time since its creation was split, up to the last write."
     )
     failures: list[FailureStatus] = Field(
         default_factory=list, max_length=MAX_FAILURES, description="The last failures, oldest first."

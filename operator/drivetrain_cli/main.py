@@ -20,7 +20,7 @@ from drivetrain_cli.convert import command as convert
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
 from drivetrain_cli.intermixed import Parser
-from drivetrain_cli.life import delete, events, listing, rest, scale, status
+from drivetrain_cli.life import delete, events, goodput, listing, rest, scale, status
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.results import command as results
 from drivetrain_cli.snapshots import command as snapshots
@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("logs", logs_of_jobs, "print or follow the logs of all workers of a job"),
         ("events", events, "what the cluster and the operator say about a job and its pods"),
         ("why", why, "why does a job not run, or why did it restart or fail?"),
+        ("goodput", goodput, "what was a job's time spent on? How much of it on steps that count"),
         ("scale", scale, "change the number of workers of a job"),
     ):
         _add(commands, name, module.run, module, text)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
+from drivetrain_api.recovery import sentence
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.stale import ACTIVE, differences
 from drivetrain_cli.table import age
@@ -217,11 +218,17 @@ def _recoveries(status: Json) -> str:
     number, took, how = status["recoveries"], status.get("lastRecoverySeconds"), status.get("runtime")
     times = f"{number} time{'s' if number != 1 else ''} after a loss"
     last = f", last after {took:g} s" if took is not None else ""
+    last += f" ({_in_phases(status['lastRecovery'])})" if status.get("lastRecovery") else ""
     if how == "torchrun":
         return (
             f"All ranks were started again in their pods {times}{last}; their script goes on from its own checkpoint."
         )
     return f"{'Survivors' if how == 'drivetrain' else 'Training'} went on {times}{last}."
+
+
+def _in_phases(last: Json) -> str:
+    phases = (f"{phase}Seconds" for phase in ("detected", "formed", "copied", "firstStep"))
+    return sentence(str(last.get("cause")), *(float(last.get(phase) or 0) for phase in phases))
 
 
 def _departure(departure: Json) -> str:

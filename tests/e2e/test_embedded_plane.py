@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from drivetrain_cli.reasons import explain, state
+from drivetrain_cli.table import parsed
 from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
@@ -145,6 +146,18 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         down(state)
 
 
+def times(job: dict[str, Any]) -> dict[str, float]:
+    """A job's time by category, which is all of it: to the second, with which the API server keeps times."""
+    status = job["status"]
+    ended = status.get("completionTime") or next(
+        each["lastTransitionTime"] for each in status["conditions"] if each["type"] == "Suspended"
+    )
+    wall = (parsed(ended) - parsed(job["metadata"]["creationTimestamp"])).total_seconds()
+    seconds: dict[str, float] = status["goodput"]["seconds"]
+    assert -0.1 <= sum(seconds.values()) - wall <= 1.1, (seconds, wall)
+    return seconds
+
+
 async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     await plane.create("survivor", SCRIPT, elastic={"minWorkers": 1, "maxWorkers": 3})
     await plane.until("survivor", lambda status: bool(status.get("progress")))
@@ -185,6 +198,10 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     status = await plane.status("survivor")
     assert (status["phase"], status["reason"]) == ("Succeeded", "Completed"), status
     assert (status["progress"]["step"], status["restarts"], status["attempt"]) == (STEPS, 0, 0)
+    spent = times(await plane.job("survivor"))
+    assert {"starting", "productive"} <= spent.keys(), spent
+    assert not spent.keys() & {"queued", "suspended", "redone"}
+    assert status["goodput"]["ratio"] == pytest.approx(spent["productive"] / sum(spent.values()), abs=0.001)
 
     await plane.client.delete(f"{JOBS}/survivor")
     with pytest.raises(ApiFailure):
@@ -252,6 +269,18 @@ async def test_what_is_lost_with_its_coordinator_is_told_all_the_same(plane: Pla
     progress = (await plane.status("both"))["progress"]
     assert progress["step"] >= status["progress"]["step"] > 0
     assert f"it was at step {progress['step']} of {STEPS}" in (await plane.status("both"))["message"]
+    spent = times(await plane.job("both"))
+    assert {"productive", "recovering"} <= spent.keys()
+
+    # Resumed it makes anew what it had made, and rests again.
+    await plane.client.patch(f"{JOBS}/both", {"spec": {"suspend": False}})
+    await plane.until("both", lambda status: status["attempt"] == 1 and (status.get("progress") or {}).get("step", 0))
+    await plane.client.patch(f"{JOBS}/both", {"spec": {"suspend": True}})
+    await plane.until("both", lambda status: status.get("phase") == "Suspended")
+    again = times(await plane.job("both"))
+    assert again["suspended"] > 0
+    assert again["redone"] > 0
+    assert all(again[name] >= seconds for name, seconds in spent.items())
 
 
 async def test_a_stock_script_is_found_out_and_survives_a_kill_in_its_pods(plane: Plane, tmp_path: Path) -> None:
@@ -280,6 +309,9 @@ async def test_a_stock_script_is_found_out_and_survives_a_kill_in_its_pods(plane
     assert {await plane.pod("stock-0"), await plane.pod("stock-1")} == pods
     assert "StateLost" not in [condition["type"] for condition in status["conditions"]]
     assert state(await plane.job("stock")) == "stock is Succeeded"
+    spent = times(await plane.job("stock"))
+    assert ("productive" in spent, "recovering" in spent, spent["other"] > 0) == (False, True, True)
+    assert "ratio" not in status["goodput"]
 
 
 async def test_an_option_of_torchrun_that_cannot_be_had_fails_the_job_by_name(plane: Plane) -> None:

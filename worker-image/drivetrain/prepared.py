@@ -19,6 +19,7 @@ from drivetrain.data.passes import PassLength
 from drivetrain.data.placed import Placed
 from drivetrain.data.source import Collate, MapSource, Source
 from drivetrain.data.stream import Passes
+from drivetrain.data.timed import Timed, Timing
 from drivetrain.dense import refuse_odd
 from drivetrain.device import claim
 from drivetrain.errors import StateMismatch, UsageError
@@ -66,8 +67,9 @@ class Prepared:
     only_update: OnlyUpdate
 
     @classmethod
-    def of(cls, settings: Settings, given: Given, passes: Passes) -> Prepared:
-        """`passes` of an iterable dataset, as far as they are known. Raises `UsageError`."""
+    def of(cls, settings: Settings, given: Given, passes: Passes, reading: Timing = nullcontext) -> Prepared:
+        """`passes` of an iterable dataset, as far as they are known; `reading` is entered for as long as samples are
+        waited for. Raises `UsageError`."""
         model, training, named = given.modules(), settings.training, settings.training.optimizer
         if named is not None and isinstance(given.optimizer, Mapping) and len(given.optimizer) > 1:
             raise UsageError(
@@ -82,6 +84,7 @@ class Prepared:
         device = claim()
         if device is not None:
             model, source = model.to(device), Placed(source, device)
+        source = Timed(source, reading)
         made = given.optimizers(model) if named is None else named_optimizer(named, model.parameters())
         refuse_closures(made)
         precision = Precision(training.precision.compute, next(model.parameters()).device)

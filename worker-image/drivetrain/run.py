@@ -45,15 +45,18 @@ from drivetrain.resumption import Resumption
 from drivetrain.schedule import When
 from drivetrain.settings import Settings
 from drivetrain.snapshot.session import Snapshots
+from drivetrain.snapshot.timed import Timed
 from drivetrain.state import Piece, Stateful, TrainingState, digest
 from drivetrain.telemetry.meter import Meter
 from drivetrain.telemetry.shown import Shown
+from drivetrain.telemetry.spending import Spending
 from drivetrain.telemetry.tracking import Tracking
 from drivetrain.world.base import World
 from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing
 from drivetrain_api.constants import ENV_POD_IP
+from drivetrain_api.goodput import Activity
 
 _DESTROY_SECONDS: Final = 5.0
 _LAST_SECONDS: Final = 0.8
@@ -79,6 +82,8 @@ class Run:
             else Fixed.from_environment(self._operations.synchronise)
         )
         self._operations.attach(self._world)
+        self._spending = link.spending if link is not None else Spending()
+        self._saving = partial(self._spending.during, Activity.SNAPSHOT)
         self._made: Prepared | None = None
         tracking = Tracking.of(settings, self._operations.position)
         self._shown = Shown(Meter(settings.steps, settings.batch), self._world, self._operations.counts, tracking)
@@ -142,7 +147,9 @@ class Run:
             raise UsageError("prepare was called already")
         operations = self._operations
         given = Given(model, optimizer, data, scheduler, schedule, collate, sampler, drop_last, process_group)
-        made = Prepared.of(self.settings, given, operations.position.passes)
+        made = Prepared.of(
+            self.settings, given, operations.position.passes, partial(self._spending.during, Activity.DATA)
+        )
         made.on_gradients(self._on_gradients)
         made.register(self._state)
         self._groups = process_group
@@ -152,13 +159,14 @@ class Run:
         if strategy.sharded is not None:
             self._scripts = strategy.sharded.absent.scripts
         if self.settings.snapshots is not None:
-            self._snapshots = made.update.recording = Snapshots(
+            self._snapshots = Snapshots(
                 self.settings.snapshots,
                 strategy,
                 self._state,
                 operations.position,
                 self._world,
             )
+            made.update.recording = Timed(self._snapshots, self._saving)
             self._shown.snapshots = self._snapshots.told
             if isinstance(self._world, Elastic) and self._link is not None:
                 self._world.before_end = partial(self._snapshots.flush, _LAST_SECONDS)
@@ -364,7 +372,7 @@ class Run:
     def _entering(self, *, ends: bool = False) -> None:
         """The script has come to its next step, or to its end: what came before is complete."""
         if self._snapshots is not None:
-            with self._operations.subject.ours():
+            with self._operations.subject.ours(), self._saving():
                 self._snapshots.entering(ends=ends)
 
     def _skip(self, number: int) -> StepResult:
@@ -374,7 +382,7 @@ class Run:
     def _stepped(self, result: StepResult) -> StepResult:
         self._given_up = None
         if self._snapshots is not None:
-            with self._operations.subject.ours():
+            with self._operations.subject.ours(), self._saving():
                 self._snapshots.settled(result.step)
         self._operations.stepped()
         self._shown.made(result)

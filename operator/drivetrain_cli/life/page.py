@@ -58,6 +58,8 @@ def _facts(job: Json) -> list[str]:
         lines.append(f"Step {progress['durableStep']} is in its snapshots.")
     if (restored := (progress.get("snapshots") or {}).get("restoredStep")) is not None:
         lines.append(f"It went on from step {restored} of them when nobody had its state.")
+    if (goodput := status.get("goodput") or {}).get("summary"):
+        lines.append(f"Goodput {goodput['summary']}: what the rest of its time was, drivetrain goodput says.")
     used = status.get("budget") or {}
     if used.get("used"):
         lines.append(f"Incidents that count against recovery.maxRestarts: {used['summary']}.")

@@ -92,7 +92,7 @@ def advance(m: Membership, now: float) -> list[Output]:
     pending = m.pending
     if pending is not None and entered_by_all(pending) and _lawful(m, pending, now):
         m.active, m.pending = pending, None
-        pending.tabled_at = m.step_at = now
+        pending.tabled_at = m.step_at = m.recovery.entered = now
         m.inherited.clear()
         m.fault_at = None
         for process in pending.processes:
@@ -132,7 +132,7 @@ def _tables(m: Membership, epoch: Epoch, now: float) -> list[Output]:
 
 
 def _stands(m: Membership, epoch: Epoch, now: float) -> None:
-    epoch.formed_at = m.step_at = now
+    epoch.formed_at = m.step_at = m.recovery.stood = now
     m.formation_failures = 0
     m.epochs_formed += 1
     m.message = ""

@@ -24,6 +24,7 @@ from drivetrain_api.messages import (
 )
 from drivetrain_api.report import Report, Roster
 from drivetrain_coordinator.membership import (
+    account,
     admission,
     drop,
     facts,
@@ -59,6 +60,7 @@ class Machine:
 
     def __init__(self, identity: Identity, timings: Timings | None = None, now: float = 0.0) -> None:
         self.state = Membership(identity, timings if timings is not None else Timings(), step_at=now, wake=now)
+        self._account = account.Account(now)
 
     @property
     def next_tick(self) -> float:
@@ -71,7 +73,7 @@ class Machine:
 
     def report(self, seq: int) -> Report:
         """The picture that the operator gets."""
-        return report.report(self.state, seq)
+        return report.report(self.state, self._account, seq)
 
     def step(self, event: Event, now: float) -> list[Output]:
         """Take one event and say what to do about it."""
@@ -102,6 +104,7 @@ class Machine:
             m.wake = due
             return outputs
         self._evaluate(now, outputs)
+        self._account.look(m, now)
         return outputs
 
     # --- events -------------------------------------------------------------------------------------------------
@@ -267,8 +270,9 @@ class Machine:
     def _move(self, move: Move, now: float, outputs: list[Output]) -> None:
         """Form a new epoch if the rules allow one; else say what it waits for, and ask again at the next event."""
         m = self.state
-        if move.loss and m.epochs_formed + len(m.inherited) > 0:
-            m.recovery.begin(now if m.fault_at is None else min(m.fault_at, now), timed=inherit.saw_it_whole(m, now))
+        if move.loss is not None and m.epochs_formed + len(m.inherited) > 0:
+            since = now if m.fault_at is None else min(m.fault_at, now)
+            m.recovery.begin(since, now, move.loss, timed=inherit.saw_it_whole(m, now))
         proposal = seats.propose(m, now)
         if forming_now(m) and not move.again and m.pending is not None and proposal.processes == m.pending.processes:
             return

@@ -8,12 +8,13 @@ from drivetrain_api.messages import Member, ProcessPhase, ProcessState, Progress
 from drivetrain_api.places import Place
 from drivetrain_api.report import JobState, MemberReport, Report
 from drivetrain_coordinator.membership import facts, seats, standstill
+from drivetrain_coordinator.membership.account import Account, told
 from drivetrain_coordinator.membership.state import End, Membership
 
 MAX_INCOMPATIBLE: Final = 64
 
 
-def report(m: Membership, seq: int) -> Report:
+def report(m: Membership, account: Account, seq: int) -> Report:
     """The whole report; `seq` numbers it within the term. Of pods that left only those that somebody still knows: in a
     job that lives for months there are more than a report holds."""
     identity = m.identity
@@ -58,6 +59,10 @@ def report(m: Membership, seq: int) -> Report:
         recoveries=m.recovery.count,
         recoveries_before=m.recovery.before,
         last_recovery_seconds=m.recovery.last_seconds,
+        last_recovery=m.recovery.last,
+        spent=told(account),
+        untold_seconds=round(account.untold(), 3),
+        went_on=account.went_on,
     )
 
 

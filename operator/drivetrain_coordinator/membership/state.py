@@ -15,6 +15,7 @@ from drivetrain_api.messages import (
     ProcessState,
     Progress,
 )
+from drivetrain_api.recovery import Recovered, RecoveryCause
 from drivetrain_api.report import Failure, Incompatible, Roster
 from drivetrain_coordinator.membership.moves import Pace, Still, Told, Track
 from drivetrain_coordinator.membership.timings import Timings
@@ -175,6 +176,14 @@ class Recovery:
     count: int = 0
     before: int = 0
     """In earlier terms."""
+    cause: RecoveryCause = RecoveryCause.UNKNOWN
+    found: float = 0.0
+    """When it was decided to go on without what was lost."""
+    entered: float | None = None
+    """When all members had entered the membership that followed, and ..."""
+    stood: float | None = None
+    """... when that stood."""
+    last: Recovered | None = None
     last_seconds: float | None = None
     durations: list[float] = field(default_factory=list)
 
@@ -183,20 +192,32 @@ class Recovery:
         """Of all terms, with the one that is under way."""
         return self.before + self.count + (self.since is not None)
 
-    def begin(self, since: float, *, timed: bool) -> None:
+    def begin(self, since: float, now: float, cause: RecoveryCause, *, timed: bool) -> None:
         """Something is lost. What is lost before all go on again is part of it."""
         if self.since is None:
-            self.since, self.timed = since, timed
-        self.floor = None
+            self.since, self.timed, self.cause, self.found = since, timed, cause, now
+        self.floor = self.entered = self.stood = None
 
     def succeed(self, now: float) -> None:
         """All members have finished a step without what was lost."""
         assert self.since is not None
         self.last_seconds = now - self.since if self.timed else None
+        self.last = self._in_phases(self.since, now) if self.timed else None
         if self.last_seconds is not None:
             self.durations.append(self.last_seconds)
         self.count += 1
         self.since = self.floor = None
+
+    def _in_phases(self, since: float, now: float) -> Recovered:
+        stood = now if self.stood is None else self.stood
+        entered = stood if self.entered is None else self.entered
+        return Recovered(
+            cause=self.cause,
+            detected=max(0.0, self.found - since),
+            formed=max(0.0, entered - self.found),
+            copied=max(0.0, stood - entered),
+            first_step=max(0.0, now - stood),
+        )
 
     def give_up(self) -> None:
         """Nobody was left to go on: training starts over, which is no recovery."""

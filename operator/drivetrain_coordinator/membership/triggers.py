@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from drivetrain_api.messages import NO_PROGRESS, Boundary, Member
+from drivetrain_api.messages import KILLED, NO_PROGRESS, Boundary, Member
+from drivetrain_api.recovery import RecoveryCause
 from drivetrain_coordinator.membership import drop, facts, formation, incidents, seats, standstill, waits
 from drivetrain_coordinator.membership.state import Condemned, Epoch, Membership
 
@@ -21,7 +22,7 @@ class Move:
     reason: str
     again: bool = False
     """Even with the same members: the last formation came to nothing."""
-    loss: bool = False
+    loss: RecoveryCause | None = None
     """Something was lost: recovery time starts to count."""
     abandon: bool = False
     """What is in flight will never end, though all members look well: nobody is to wait for a step boundary."""
@@ -76,7 +77,7 @@ def unsettled(m: Membership, now: float) -> Move | None:
         return None
     if m.active.certain and m.active.id == max(m.inherited, default=m.active.id):
         return None
-    return Move("the last coordinator ended while it formed", again=True, loss=True)
+    return Move("the last coordinator ended while it formed", again=True, loss=RecoveryCause.COORDINATOR)
 
 
 def unlawful(m: Membership, now: float) -> Move | None:
@@ -90,8 +91,16 @@ def member_dead(m: Membership, now: float) -> Move | None:
     """A member is proven dead."""
     for member in watched(m):
         if facts.dead(m, member.process, member.pod_uid):
-            return Move(f"{drop.pod_name(m, member.pod_uid)} lost a rank", loss=True)
+            return Move(f"{drop.pod_name(m, member.pod_uid)} lost a rank", loss=_cause_of(m, member))
     return None
+
+
+def _cause_of(m: Membership, member: Member) -> RecoveryCause:
+    """Of a death."""
+    if member.pod_uid in m.proven_pods:
+        return RecoveryCause.POD
+    killed = (f"{KILLED}{NO_PROGRESS}" in f.log_tail for f in m.failures if f.process == member.process)
+    return RecoveryCause.STANDSTILL if any(killed) else RecoveryCause.PROCESS
 
 
 def moved_on(m: Membership, now: float) -> Move | None:
@@ -101,7 +110,7 @@ def moved_on(m: Membership, now: float) -> Move | None:
     for member in m.active.members:
         process = facts.find(m, member)
         if process is not None and process.epoch is not None and process.epoch > m.active.id:
-            return Move("a formation was given up half-way", again=True, loss=True)
+            return Move("a formation was given up half-way", again=True, loss=RecoveryCause.FORMATION)
     return None
 
 
@@ -114,7 +123,7 @@ def connection_lost(m: Membership, now: float) -> Move | None:
         if not lost_newcomer and m.fault_at is None and not stalled(m, now):
             return None
     names = {drop.pod_name(m, x.pod_uid) for x in watched(m) if facts.gone(m, x.pod_uid, now)}
-    return Move(f"{', '.join(sorted(names)[:3])} out of reach", loss=True)
+    return Move(f"{', '.join(sorted(names)[:3])} out of reach", loss=RecoveryCause.UNREACHABLE)
 
 
 def stalled(m: Membership, now: float) -> bool:
@@ -134,7 +143,7 @@ def fault(m: Membership, now: float) -> Move | None:
         return None
     if m.active is not None and m.active.formed_at is None:
         m.formation_failures += 1
-    return Move("communication failed", again=True, loss=True)
+    return Move("communication failed", again=True, loss=RecoveryCause.COMMUNICATION)
 
 
 def deadline(m: Membership, now: float) -> Move | None:
@@ -147,7 +156,7 @@ def deadline(m: Membership, now: float) -> Move | None:
         m.silent[member.process] = m.silent.get(member.process, 0) + 1
         if m.silent[member.process] >= 2:
             condemn(m, member, "it was silent while two memberships formed")  # no failure of its script
-    return Move("the last formation took too long", again=True, loss=True)
+    return Move("the last formation took too long", again=True, loss=RecoveryCause.FORMATION)
 
 
 def no_progress(m: Membership, now: float) -> Move | None:
@@ -161,7 +170,7 @@ def no_progress(m: Membership, now: float) -> Move | None:
     why, late = standstill.verdict(m, still, now), waits.late(still.seats)
     if not late and m.renewed_at != m.step:
         m.renewed_at, m.counts_from = m.step, now
-        return Move(why, again=True, loss=True, abandon=True)
+        return Move(why, again=True, loss=RecoveryCause.STANDSTILL, abandon=True)
     for seat in late or still.seats:
         condemn(m, m.active.members[seat.rank], f"{NO_PROGRESS}: {why}")
     return None
@@ -184,8 +193,9 @@ def departures(m: Membership, now: float) -> Move | None:
     if not gone or not proposal.members:
         return None
     leaving = {drop.pod_name(m, member.pod_uid) for member in epoch.members if member.process in gone}
-    lost = not gone.isdisjoint(m.condemned)
-    return Move(f"{', '.join(sorted(leaving)[:3])} {'held the others up' if lost else 'leaving'}", loss=lost)
+    if gone.isdisjoint(m.condemned):
+        return Move(f"{', '.join(sorted(leaving)[:3])} leaving")
+    return Move(f"{', '.join(sorted(leaving)[:3])} held the others up", loss=RecoveryCause.STANDSTILL)
 
 
 def arrivals(m: Membership, now: float) -> Move | None:

@@ -1,14 +1,14 @@
-"""Gauges of each job, computed when somebody scrapes and kept nowhere: a deleted job is gone from the next scrape.
+"""Numbers of each job, computed when somebody scrapes and kept nowhere: a deleted job is gone from the next scrape.
 
 The number of series is bounded by `limit` jobs; how many were left out is a gauge of its own.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -47,6 +47,9 @@ class JobSample:
     samples_per_second: float | None = None
     started: float | None = None
     """Unix time."""
+    goodput: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By category of its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,11 @@ GAUGES: Final = (
     _Gauge("job_durable_step", "Steps that the job can go back to from storage.", lambda j: j.durable_step),
     _Gauge("job_loss", "Loss of the last step told.", lambda j: j.loss),
     _Gauge("job_samples_per_second", "Samples a second over all ranks.", lambda j: j.samples_per_second),
+    _Gauge(
+        "job_goodput_ratio",
+        "Productive part of the time since the job was created; none while nobody told of a step.",
+        lambda j: j.goodput,
+    ),
     _Gauge("job_start_timestamp_seconds", "Unix time at which the job became active.", lambda j: j.started),
 )
 
@@ -135,6 +143,16 @@ def _families(jobs: Sequence[JobSample]) -> Iterator[Metric]:
         info.add_metric((job.namespace, job.name, job.uid), 1)
     yield phases
     yield info
+    times = CounterMetricFamily(
+        f"{PREFIX}_job_time_seconds",
+        "Time since the job was created, by what it was spent on (docs/goodput.md); together all of it, up to the last "
+        "write of its status. Categories without any are left out.",
+        labels=(*LABELS, "category"),
+    )
+    for job in jobs:
+        for category, seconds in job.seconds.items():
+            times.add_metric((job.namespace, job.name, category), seconds)
+    yield times
     for gauge in GAUGES:
         family = GaugeMetricFamily(f"{PREFIX}_{gauge.name}", gauge.description, labels=LABELS)
         for job in jobs:

@@ -5,7 +5,7 @@ Each class below is the observer that one part takes; `OperatorMetrics` holds th
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -162,8 +162,16 @@ class OperatorMetrics:
         )
         self._recovery = Histogram(
             f"{PREFIX}_recovery_seconds",
-            "From a loss to the first step that all members finished.",
+            "From a loss to the first step that all members finished, by what was lost: process, pod, unreachable, "
+            "communication, standstill, formation, coordinator, unknown.",
             ("cause",),
+            buckets=_RECOVERY_BUCKETS,
+            registry=registry,
+        )
+        self._recovery_phase = Histogram(
+            f"{PREFIX}_recovery_phase_seconds",
+            "The same in phases, one after the other: detected, formed, copied, first_step.",
+            ("cause", "phase"),
             buckets=_RECOVERY_BUCKETS,
             registry=registry,
         )
@@ -214,9 +222,11 @@ class OperatorMetrics:
         """`result`: sent, refused, dropped."""
         self._spans.labels(result).inc(number)
 
-    def recovered(self, cause: str, seconds: float) -> None:
-        """A membership lost somebody and trains again."""
+    def recovered(self, cause: str, seconds: float, phases: Mapping[str, float] | None = None) -> None:
+        """A membership lost somebody and trains again. `cause`: a `RecoveryCause`; `phases`: those of a recovery."""
         self._recovery.labels(cause).observe(seconds)
+        for phase, part in (phases or {}).items():
+            self._recovery_phase.labels(cause, phase).observe(part)
 
     def restarted(self, cause: str) -> None:
         """`cause`: the reason of the failure, one of a fixed set."""

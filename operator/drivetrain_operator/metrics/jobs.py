@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from drivetrain_api.recovery import RECOVERY_PHASES, RecoveryCause
 from drivetrain_api.status import ConditionType, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.metrics.collector import JobSample
 from drivetrain_operator.metrics.counters import OperatorMetrics
@@ -44,6 +45,8 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             loss=progress.loss if progress is not None else None,
             samples_per_second=progress.samples_per_second if progress is not None else None,
             started=status.start_time.timestamp() if status.start_time is not None else None,
+            goodput=status.goodput.ratio if status.goodput is not None else None,
+            seconds=status.goodput.seconds if status.goodput is not None else {},
         )
 
 
@@ -52,7 +55,12 @@ def count_change(metrics: OperatorMetrics, before: TrainingJobStatus, after: Tra
     if after.finished and not before.finished:
         metrics.job_finished("succeeded" if after.is_true(ConditionType.COMPLETE) else "failed")
     if after.recoveries > before.recoveries and after.last_recovery_seconds is not None:
-        metrics.recovered("loss", after.last_recovery_seconds)
+        last = after.last_recovery
+        metrics.recovered(
+            last.cause if last is not None else RecoveryCause.UNKNOWN,
+            after.last_recovery_seconds,
+            {phase: getattr(last, f"{phase}_seconds") for phase in RECOVERY_PHASES} if last is not None else None,
+        )
     if after.membership.term > before.membership.term and after.membership.replaced_for is not ReplacedFor.FIRST:
         metrics.coordinator_replaced(after.membership.replaced_for)
     for failure in after.failures:

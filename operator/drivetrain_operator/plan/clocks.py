@@ -15,7 +15,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from drivetrain_api.status import StatusModel, TrainingJobStatus
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.status_model import StatusModel
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.effects import Effect, RecordEvent
 from drivetrain_operator.plan.view import View

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drivetrain_api.status import Condition, StatusModel, TrainingJobStatus
+from drivetrain_api.status import Condition, TrainingJobStatus
+from drivetrain_api.status_model import StatusModel
 
 Json = dict[str, Any]
 
@@ -29,12 +30,12 @@ def status_patch(old: TrainingJobStatus, new: TrainingJobStatus, stored: Mapping
 
 
 def only_counts(old: TrainingJobStatus, new: TrainingJobStatus) -> bool:
-    """Whether they differ in nothing but how many pods are there, and in the words that say so."""
+    """Whether they differ in nothing but how many pods are there, the words that say so, and time that has passed."""
     counted = ("current", "ready", "world", "seen", "summary")
     workers = new.workers.model_copy(update={name: getattr(old.workers, name) for name in counted})
     if [_essence(c) for c in old.conditions] != [_essence(c) for c in new.conditions]:
         return False
-    words = {"message": old.message, "conditions": old.conditions, "workers": workers}
+    words = {"message": old.message, "conditions": old.conditions, "workers": workers, "goodput": old.goodput}
     return new.model_copy(update=words) == old
 
 

@@ -42,6 +42,7 @@ def roster(view: View) -> Roster:
         pods=pods,
         proven_dead=sorted(dead),
         no_progress_seconds=job.wishes.no_progress_seconds,
+        trained=status.goodput.counted.steps if status.goodput is not None else 0,
         stop=_stop(view),
     )
 

@@ -34,6 +34,8 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("progress",),
     ("recoveries",),
     ("lastRecoverySeconds",),
+    ("lastRecovery",),
+    ("goodput",),
     ("takenAway",),
     ("departures",),
     ("corruptions", "*", "what"),

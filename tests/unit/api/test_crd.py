@@ -38,7 +38,13 @@ def test_columns() -> None:
     columns = custom_resource_definition()["spec"]["versions"][0]["additionalPrinterColumns"]
     short = [c["name"].upper() for c in columns if not c.get("priority")]
     assert short == ["PHASE", "PROGRESS", "STEP", "ETA", "RESTARTS", "READY", "AGE"]
-    assert [c["name"].upper() for c in columns if c.get("priority")] == ["BUDGET", "DURABLE", "LOSS", "REASON"]
+    assert [c["name"].upper() for c in columns if c.get("priority")] == [
+        "BUDGET",
+        "DURABLE",
+        "LOSS",
+        "GOODPUT",
+        "REASON",
+    ]
 
 
 @pytest.mark.parametrize(

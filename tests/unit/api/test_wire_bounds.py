@@ -80,6 +80,7 @@ PROCESS = {
     "waiting": False,
     "place": PLACE,
     "silent_seconds": 0.1,
+    "spent": {"work": 2.5},
     "exit_code": 1,
     "signal": 9,
     "log_tail": "Traceback",
@@ -111,6 +112,7 @@ FAILURE = {
 }
 INCOMPATIBLE = {"pod_name": "n", "protocol_min": 1, "protocol_max": 2}
 STANDSTILL = {"message": "rank 1 is late", "seconds": 3.0, "late": [1]}
+RECOVERED = {"cause": "process", "detected": 0.1, "formed": 0.1, "copied": 0.1, "first_step": 0.1}
 POD = {"uid": "u", "name": "n", "index": 0, "draining": False}
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
@@ -180,7 +182,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "recoveries": 1,
         "recoveries_before": 1,
         "last_recovery_seconds": 0.5,
+        "last_recovery": RECOVERED,
+        "spent": {"productive": 2.5},
+        "untold_seconds": 0.5,
+        "went_on": True,
     },
+    "Recovered": RECOVERED,
     "RosterPod": POD,
     "Roster": {
         "protocol": 1,
@@ -191,6 +198,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "pods": [POD],
         "proven_dead": ["u"],
         "no_progress_seconds": 1.0,
+        "trained": 9,
         "stop": "over",
     },
     "LostCoordinator": {"protocol": 1, "job_uid": "j", "pod_uid": "u", "term": 1},
@@ -211,7 +219,7 @@ Path = tuple[str | int, ...]
 
 def leaves(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if inside is None or not path or isinstance(node, list) or path[-1] in ("entries", "metrics", "counters"):
+    if inside is None or not path or isinstance(node, list) or path[-1] in ("entries", "metrics", "counters", "spent"):
         yield path, node
     for key, value in inside or ():
         yield from leaves(value, (*path, key))

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from drivetrain_api.messages import Boundary, EpochId, Form, Member, ProcessPhase, ProcessState
+import pytest
+
+from drivetrain_api.messages import (
+    KILLED,
+    NO_PROGRESS,
+    Boundary,
+    EpochId,
+    Form,
+    Member,
+    ProcessPhase,
+    ProcessState,
+)
+from drivetrain_api.recovery import Recovered, RecoveryCause
 from drivetrain_api.report import JobState
 from unit.coordinator.bench import Bench, only_form, seats
 
@@ -119,3 +131,63 @@ def test_the_first_step_is_told_once_all_hold_it() -> None:
     progress = bench.machine.report(1).progress
     assert progress is not None
     assert progress.step == 0
+
+
+def test_a_recovery_is_told_in_phases() -> None:
+    bench = Bench()
+    bench.train("a1", "b1", "c1", minimum=1)
+    bench.change("a1", fault="connection closed")
+    bench.now += 0.2
+    form = only_form(bench.die("b1"))
+    bench.now += 0.5
+    bench.enter(form)
+    bench.now += 2
+    bench.change("a1", "c1", formed=True, has_state=True, step=9)
+    bench.now += 1
+    bench.change("a1", "c1", step=10)
+    told = bench.machine.report(1)
+    assert told.last_recovery is not None
+    assert told.last_recovery.model_dump() == pytest.approx(
+        {"cause": "process", "detected": 0.2, "formed": 0.5, "copied": 2, "first_step": 1}
+    )
+    phases = told.last_recovery.model_dump(exclude={"cause"})
+    assert sum(phases.values()) == pytest.approx(told.last_recovery_seconds)
+
+
+def after(bench: Bench, cause: str) -> str:
+    """What was lost, as told when all have gone on."""
+    match cause:
+        case "process":
+            form = only_form(bench.die("b1"))
+        case "pod":
+            form = only_form(bench.roster("ac", 2, 1, dead="b"))
+        case "unreachable":
+            bench.disconnect("b")
+            form = only_form(bench.wait(10, heard="ac"))
+        case "communication":
+            bench.change("a1", fault="timed out")
+            form = only_form(bench.wait(1.5, heard="abc"))
+        case _:
+            killed = {"signal": 9, "log_tail": f"{KILLED}{NO_PROGRESS}: no progress for 600 s"}
+            form = only_form(bench.change("b1", phase=ProcessPhase.DEAD, **killed))
+    went_on(bench, form)
+    told = bench.machine.report(1).last_recovery
+    return told.cause if told is not None else ""
+
+
+@pytest.mark.parametrize("cause", ["process", "pod", "unreachable", "communication", "standstill"])
+def test_a_recovery_says_what_was_lost(cause: str) -> None:
+    bench = Bench()
+    bench.train("a1", "b1", "c1", minimum=1)
+    assert after(bench, cause) == cause
+
+
+def test_a_recovery_that_nobody_timed_has_no_phases() -> None:
+    bench = successor(EpochId(1, 4), "a1 b1 c1", "a1 b1", pods="ab")
+    went_on(bench, only_form(bench.messages()))
+    assert bench.machine.report(1).last_recovery is None
+
+
+def test_the_word_of_a_newer_coordinator_is_unknown() -> None:
+    told = {"cause": "sunspots", "detected": 1, "formed": 1, "copied": 1, "first_step": 1}
+    assert Recovered.model_validate(told).cause is RecoveryCause.UNKNOWN

@@ -7,9 +7,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from drivetrain_api.status import Phase
+from drivetrain_api.recovery import RECOVERY_PHASES, RecoveryCause
+from drivetrain_api.recovery_status import RecoveryStatus
+from drivetrain_api.status import Phase, TrainingJobStatus
 from drivetrain_operator.metrics.collector import JobSample, JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.jobs import count_change
 from drivetrain_operator.metrics.reference import reference
 
 GPT = JobSample(
@@ -24,6 +27,8 @@ GPT = JobSample(
     step=250,
     steps=1000,
     loss=1.5,
+    goodput=0.75,
+    seconds={"productive": 75.0, "starting": 25.0},
 )
 
 
@@ -54,6 +59,9 @@ def test_a_job_is_shown_as_it_is_now() -> None:
     assert found["drivetrain_job_progress_ratio", labels()] == 0.25
     assert found["drivetrain_job_loss", labels()] == 1.5
     assert found["drivetrain_job_info", labels(uid="u1")] == 1
+    assert found["drivetrain_job_goodput_ratio", labels()] == 0.75
+    assert found["drivetrain_job_time_seconds_total", labels(category="productive")] == 75
+    assert found["drivetrain_job_time_seconds_total", labels(category="starting")] == 25
     phases = {phase: found["drivetrain_job_phase", labels(phase=phase.value)] for phase in Phase}
     assert phases == {phase: float(phase is Phase.RUNNING) for phase in Phase}
     assert found["drivetrain_jobs", (("phase", "Running"),)] == 1
@@ -129,6 +137,7 @@ def test_counters_count(metrics: OperatorMetrics) -> None:
 
 
 def test_both_fit_into_one_registry_and_follow_prometheus_naming(metrics: OperatorMetrics) -> None:
+    kept = {family.name for family in metrics.registry.collect()}
     metrics.registry.register(JobsCollector(lambda: [GPT]))
     for family in metrics.registry.collect():
         assert family.name.startswith("drivetrain_")
@@ -136,7 +145,7 @@ def test_both_fit_into_one_registry_and_follow_prometheus_naming(metrics: Operat
         assert not family.name.endswith(("_ms", "_milliseconds", "_minutes", "_percent", "_total")), family.name
         if family.type == "histogram":
             assert family.name.endswith("_seconds")
-        if family.type == "counter" and family.name.startswith("drivetrain_"):
+        if family.type == "counter" and family.name in kept:  # those of jobs are made anew for each scrape
             assert not any(label in ("job", "namespace", "pod", "uid") for s in family.samples for label in s.labels)
 
 
@@ -145,3 +154,24 @@ def test_the_reference_is_current() -> None:
     assert path.read_text(encoding="utf-8") == reference(), (
         "run: python -m drivetrain_operator.metrics.reference > docs/reference/metrics.md"
     )
+
+
+def test_a_recovery_is_counted_by_what_was_lost_and_in_phases() -> None:
+    registry = CollectorRegistry()
+    metrics = OperatorMetrics(registry, version="1")
+    before = TrainingJobStatus()
+    phases = {"detected_seconds": 0.1, "formed_seconds": 0.2, "copied_seconds": 0.3, "first_step_seconds": 0.4}
+    last = RecoveryStatus(cause=RecoveryCause.POD, **phases)
+    after = TrainingJobStatus(recoveries=1, last_recovery_seconds=1.0, last_recovery=last)
+    count_change(metrics, before, after)
+    count_change(metrics, after, after)
+    of_older_release = TrainingJobStatus(recoveries=2, last_recovery_seconds=2.0)
+    count_change(metrics, after, of_older_release)
+    found = scrape(registry)
+    assert found["drivetrain_recovery_seconds_sum", (("cause", "pod"),)] == 1
+    assert found["drivetrain_recovery_seconds_sum", (("cause", "unknown"),)] == 2
+    sums = [
+        found["drivetrain_recovery_phase_seconds_sum", (("cause", "pod"), ("phase", phase))]
+        for phase in RECOVERY_PHASES
+    ]
+    assert sums == [0.1, 0.2, 0.3, 0.4]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from drivetrain_api.recovery import Recovered
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.effects import RecordEvent
@@ -87,3 +88,31 @@ def test_a_time_that_nobody_took_is_not_told() -> None:
     view = heard(next_term(timed), {"recoveries": 1, "recoveries_before": 1, "last_recovery_seconds": None})
     assert recovered(view) == ["training went on, world size 3"]
     assert plan(view).status.last_recovery_seconds is None
+
+
+PHASES: dict[str, Any] = {"cause": "process", "detected": 0.01, "formed": 0.02, "copied": 0.03, "first_step": 0.04}
+
+
+def test_the_last_recovery_is_in_status_and_told_in_phases() -> None:
+    view = heard(started(), {"recoveries": 1, "last_recovery_seconds": 0.1, "last_recovery": Recovered(**PHASES)})
+    last = plan(view).status.last_recovery
+    assert last is not None
+    assert last.model_dump(mode="json", by_alias=True) == {
+        "cause": "process",
+        "detectedSeconds": 0.01,
+        "formedSeconds": 0.02,
+        "copiedSeconds": 0.03,
+        "firstStepSeconds": 0.04,
+    }
+    assert recovered(view) == [
+        "training went on after 0.1 s (process lost: detected in 0.01 s, formed in 0.02 s, state copied in 0.03 s, "
+        "first step in 0.04 s), world size 3"
+    ]
+
+
+def test_phases_of_an_earlier_recovery_do_not_stand_beside_a_later_one() -> None:
+    timed = plan(
+        heard(started(), {"recoveries": 1, "last_recovery_seconds": 0.1, "last_recovery": Recovered(**PHASES)})
+    ).status
+    view = heard(next_term(timed), {"recoveries": 1, "recoveries_before": 1, "last_recovery_seconds": None})
+    assert plan(view).status.last_recovery is None

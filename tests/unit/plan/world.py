@@ -7,11 +7,14 @@ of which may be the last before it is killed. Its view of pods may lag. Time mov
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
 from drivetrain_api.exit_codes import ExitCode
+from drivetrain_api.goodput import Category
 from drivetrain_api.messages import EpochId, Progress
 from drivetrain_api.report import Failure, JobState, Report
 from drivetrain_api.spec import TrainingJobSpec
@@ -48,6 +51,40 @@ from unit.plan.builders import ADDRESS, JOB, NOW, UID, seen, service
 
 
 @dataclass
+class Times:
+    """How the job's time was spent in truth, and how its coordinator tells it of its own term."""
+
+    truth: defaultdict[Category, float] = field(default_factory=lambda: defaultdict(float))
+    spent: defaultdict[Category, float] = field(default_factory=lambda: defaultdict(float))
+    term: int = 0
+    went_on: bool = False
+    trained: bool = False
+    """Since it was started or resumed."""
+    members: frozenset[str] = frozenset()
+
+    def pass_(self, seconds: float, at: Category, leads: int | None) -> None:
+        """So many seconds were of this kind; `leads`: under the coordinator of this term."""
+        self.truth[at] += seconds
+        if leads is None:
+            return
+        if leads != self.term:
+            self.spent, self.term = defaultdict(float), leads
+            self.went_on = at is Category.PRODUCTIVE and self.truth[Category.PRODUCTIVE] > seconds
+        if at is Category.PRODUCTIVE:
+            for part, share in SHARES.items():
+                self.spent[part] += share * seconds
+        elif at is not Category.SUSPENDED:
+            self.spent[at] += seconds
+
+    def told(self, term: int) -> dict[str, float]:
+        return {str(each): value for each, value in self.spent.items()} if term == self.term else {}
+
+
+SHARES: Final = {Category.PRODUCTIVE: 0.7, Category.DATA: 0.2, Category.WAITING: 0.1}
+"""Of a membership that trains."""
+
+
+@dataclass
 class World:
     """What is true, beside what the operator sees of it."""
 
@@ -77,6 +114,9 @@ class World:
     """By a leader that knew of the end. One whose lease ran out may have planned before it; what it creates goes."""
     missing: dict[str, datetime] = field(default_factory=dict)
     uids: itertools.count[int] = field(default_factory=itertools.count)
+    times: Times = field(default_factory=Times)
+    skew: timedelta = timedelta()
+    """So much is the operator's clock ahead of the API server's."""
 
     # --- the operator ---------------------------------------------------------------------------------------------
 
@@ -98,7 +138,7 @@ class World:
                 status=self.status,
                 deleting=self.deleting,
             ),
-            now=self.now,
+            now=self.now + self.skew,
             pods=pods,
             service=self.service,
             budget=BudgetView("lm-workers-11111", "b", self.budget, as_rendered=True) if self.budget >= 0 else None,
@@ -242,7 +282,30 @@ class World:
                 self.start(name)
 
     def tick(self, seconds: float) -> None:
+        self.times.pass_(seconds, self._is_at(), self._leads())
         self.now += timedelta(seconds=seconds)
+
+    def _leads(self) -> int | None:
+        """Term of the coordinator that runs."""
+        term = self.status.membership.term
+        return term if any(p.term == term for p in self.running(ROLE_COORDINATOR)) else None
+
+    def _is_at(self) -> Category:
+        """What the job is at in truth. Ranks train on without a coordinator, and find nobody new without one."""
+        if self.status.is_true(ConditionType.SUSPENDED):
+            self.times.trained = False
+            return Category.SUSPENDED
+        ready = frozenset(p.uid for p in self.running(ROLE_WORKER) if not p.deleting)
+        if self._leads() is not None and len(ready) >= self._minimum():
+            self.times.members, self.times.trained = ready, True
+        trains = bool(self.times.members) and self.times.members <= ready
+        if not self.times.trained:
+            return Category.STARTING
+        return Category.PRODUCTIVE if trains else Category.RECOVERING
+
+    def _minimum(self) -> int:
+        elastic = self.spec.elastic
+        return elastic.min_workers if elastic is not None else self.spec.workers
 
     # --- the job's own processes ----------------------------------------------------------------------------------
 
@@ -272,9 +335,7 @@ class World:
         if self.failures_term != term:
             self.failures, self.failures_term = [], term
         ready = [p.uid for p in self.running(ROLE_WORKER) if not p.deleting]
-        elastic = self.spec.elastic
-        minimum = elastic.min_workers if elastic is not None else self.spec.workers
-        trains = len(ready) >= minimum
+        trains = len(ready) >= self._minimum()
         total = self.spec.training.steps or 10**9
         self.step = min(self.step + (steps if trains else 0), total - 1)
         complete = self.step == total - 1
@@ -294,6 +355,8 @@ class World:
             ready=ready,
             progress=Progress(step=self.step, steps=self.spec.training.steps) if self.step >= 0 else None,
             failures=self.failures[-20:],
+            spent=self.times.told(term),
+            went_on=self.times.went_on,
         )
         self.reported_at = self.now
 

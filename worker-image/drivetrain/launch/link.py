@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from drivetrain_api.bounds import Number, Sentence, Small
 from drivetrain_api.counters import Counters
+from drivetrain_api.goodput import Spent
 from drivetrain_api.messages import (
     EpochId,
     Form,
@@ -105,6 +106,8 @@ class RankBeat(_FromRank):
     """The link thread runs."""
 
     type: Literal["beat"]
+    spent: Spent = Field(default_factory=dict)
+    """Seconds of the script's thread."""
 
 
 class ExecFailed(_FromRank):

@@ -14,6 +14,7 @@ from drivetrain.launch.link import (
     Activate,
     ExecFailed,
     Link,
+    RankBeat,
     RankCounters,
     RankError,
     RankHello,
@@ -96,6 +97,7 @@ class Rank:
         """The script called `drivetrain.start()`, or what calls it."""
         self._place: Place | None = None
         self._place_since = 0.0
+        self._spent: dict[str, float] = {}
         self._events = events
         self._free_place = free_place
         self._link = Link(process.link, self._handle)
@@ -113,7 +115,7 @@ class Rank:
 
     def picture(self) -> ProcessState:
         """Its state as the coordinator is told it, with the time that it has been where it is."""
-        now: dict[str, object] = {"silent_seconds": round(self.watch.silent, 1)}
+        now: dict[str, object] = {"silent_seconds": round(self.watch.silent, 1), "spent": self._spent}
         if self._place is not None:
             seconds = round(time.monotonic() - self._place_since, 1)
             now["place"] = self._place.model_copy(update={"seconds": seconds})
@@ -182,6 +184,8 @@ class Rank:
                 self._place = Place.model_validate(message.model_dump(exclude={"type"}))
                 self._place_since = time.monotonic() - message.seconds
                 self._events.on_change(urgent=False)
+            case RankBeat():
+                self._spent = message.spent
             case RankStacks():
                 self._inquest.answered(message.text)
             case RankPut():
@@ -201,8 +205,6 @@ class Rank:
                 self._attached(message.pid)
             case ExecFailed():
                 self._events.on_exec_failed(message.message)
-            case _:
-                pass
 
     def _phase(self, message: RankPhase) -> None:
         before = self.state

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from drivetrain.launch import stacks
 from drivetrain.launch.environment import ENV_LINK_FD, ENV_LOCAL_RANK, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
+from drivetrain.telemetry.spending import Spending
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import (
     EpochId,
@@ -76,6 +77,8 @@ class RankLink:
         self._outbox: dict[str, bytes] = {}
         self._phase: dict[str, Any] = {}
         self._waiting = False
+        self.spending: Final = Spending()
+        """On what the script's thread spends its time; told with each beat."""
         self._place = _Place("", -1, "", 0, time.monotonic(), threading.get_ident())
         self._stays: _Place | None = None
         """Where it was at the last beat."""
@@ -145,14 +148,16 @@ class RankLink:
         self._send("phase", state)
 
     def set_waiting(self, waiting: bool) -> None:
-        """Note that this rank entered or left a collective. An assignment; told with the next beat if it stays so."""
+        """Note that this rank entered or left a collective: cheap; told with the next beat if it stays so."""
         self._waiting = waiting
+        self.spending.blocked(waiting)
 
     def at(self, operation: str, step: int, line: str) -> None:
         """Note that the script entered this operation (or `script`, on leaving one), about this step, at this line.
 
         A few assignments; the link's thread tells the others if it stays so for a beat.
         """
+        self.spending.operation(operation)
         number = self._place.number + 1
         self._place = _Place(operation, step, line, number, time.monotonic(), threading.get_ident())
 
@@ -301,8 +306,7 @@ class RankLink:
             if phase and phase["waiting"] != self._waiting:
                 phase["waiting"] = self._waiting
                 self._queue_locked("phase", phase, "phase")
-            else:
-                self._queue_locked("beat", {}, "beat")
+            self._queue_locked("beat", {"spent": self.spending.told()}, "beat")
             self._place_locked()
             self._progress_locked()
             self._flush_locked()

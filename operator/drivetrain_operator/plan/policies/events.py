@@ -5,6 +5,8 @@ So an event is recorded once, after the status that it tells of was written, and
 
 from __future__ import annotations
 
+from drivetrain_api.recovery import sentence
+from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.causes import REPLACED, summary
 from drivetrain_operator.plan.conditions import clip
@@ -40,6 +42,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     )
     if new.recoveries > old.recoveries:
         took = f" after {new.last_recovery_seconds:g} s" if new.last_recovery_seconds is not None else ""
+        took += f" ({_in_phases(new.last_recovery)})" if new.last_recovery is not None else ""
         # None trains when the next loss came before this was told.
         world = f", world size {new.workers.world}" if new.workers.world else ""
         told.append(RecordEvent("Normal", "Recovered", f"training went on{took}{world}"))
@@ -62,6 +65,12 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     told.extend(_running(old, new))
     told.extend(_obstacle(view, old, new))
     return told
+
+
+def _in_phases(last: RecoveryStatus) -> str:
+    return sentence(
+        last.cause, last.detected_seconds, last.formed_seconds, last.copied_seconds, last.first_step_seconds
+    )
 
 
 def _why_replaced(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
