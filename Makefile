@@ -38,6 +38,10 @@ gpu-check: setup ## What is claimed of GPUs, on one (8 minutes); DEVICE=cpu trie
 test-trackers: ## TensorBoard, MLflow and W&B for real, with ranks killed in the middle (downloads 250 MB first; 8 minutes)
 	@scripts/test-trackers $(ARGS)
 
+.PHONY: test-goodput
+test-goodput: ## Our account of a job's time beside Google's ML Goodput, of the same history (downloads 100 MB first; 1 minute)
+	@scripts/test-goodput $(ARGS)
+
 .PHONY: test-frameworks
 test-frameworks: ## Scripts for Transformers, Accelerate, Lightning, FSDP2, DDP, each with a rank killed; OLDEST=1: oldest versions
 	@scripts/test-frameworks $(if $(OLDEST),--oldest) $(ARGS)
