@@ -1,36 +1,156 @@
-"""One job's numbers for Prometheus, read from the membership when scraped. A coordinator serves one job, so its series
-carry no job label of our own: the scrape configuration adds namespace and pod."""
+"""One job's numbers for Prometheus, read from the membership when scraped: those that are not in the job's status, of
+which the operator tells. A coordinator serves one job, so its series carry no label of a job: the scrape configuration
+adds namespace, job and pod.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from drivetrain_api.counters import LAUNCHER_COUNTERS
-from drivetrain_api.messages import Snapshotted
 from drivetrain_coordinator.membership import Membership, standstill
 
-BUCKETS = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
+PREFIX: Final = "drivetrain"
+IDENTITY: Final = ("namespace", "job_name", "job_uid")
+
+Values = Mapping[tuple[str, ...], float]
+"""By the values of the labels; empty: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    name: str
+    """Without prefix and, of counters, suffix."""
+    description: str
+    read: Callable[[Membership], Values | float | None]
+    labels: tuple[str, ...] = ()
+    grows: bool = False
+
+    def of(self, m: Membership | None) -> Metric:
+        """The metric; without samples where there is no membership."""
+        kind = CounterMetricFamily if self.grows else GaugeMetricFamily
+        family = kind(f"{PREFIX}_{self.name}", self.description, labels=self.labels)
+        found = self.read(m) if m is not None else None
+        if not isinstance(found, Mapping):
+            found = {} if found is None else {(): found}
+        for values, value in found.items():
+            family.add_metric(values, value)
+        return family
+
+
+def _step_seconds(m: Membership) -> float | None:
+    return m.progress.step_seconds if m.progress is not None else None
+
+
+def _logged(m: Membership) -> Values:
+    return {(name,): value for name, value in m.progress.metrics.items()} if m.progress is not None else {}
+
+
+def _late(m: Membership) -> Values:
+    return {(operation,): count for operation, count in standstill.late_ranks(m).items()}
+
+
+def _failures(m: Membership) -> Values:
+    return {(kind,): m.failures_by_kind.get(kind, 0) for kind in ("exit", "signal")}
+
+
+def _snapshot(name: str) -> Callable[[Membership], float | None]:
+    def read(m: Membership) -> float | None:
+        told = m.progress.snapshots if m.progress is not None else None
+        return getattr(told, name) if told is not None else None
+
+    return read
+
+
+def _failing(m: Membership) -> float | None:
+    told = m.progress.snapshots if m.progress is not None else None
+    return float(told.failure is not None) if told is not None else None
+
+
+def _of_launchers(name: str) -> Callable[[Membership], float | None]:
+    def read(m: Membership) -> float | None:
+        told = [counters[name] for counters in m.counters.values() if name in counters]
+        return sum(told) if told else None
+
+    return read
+
+
+FAMILIES: Final = (
+    _Family(
+        "coordinator_info",
+        "Always 1; which job this coordinator serves.",
+        lambda m: {(m.identity.namespace, m.identity.job, m.identity.job_uid): 1},
+        IDENTITY,
+    ),
+    _Family("coordinator_term", "This coordinator's term.", lambda m: m.identity.term),
+    _Family(
+        "coordinator_launchers_connected",
+        "Launchers with an open channel.",
+        lambda m: sum(launcher.connected for launcher in m.launchers.values()),
+    ),
+    _Family(
+        "membership_term", "Term of the active membership; 0: none.", lambda m: m.active.id.term if m.active else 0
+    ),
+    _Family(
+        "membership_number",
+        "Number of the active membership within its term.",
+        lambda m: m.active.id.n if m.active else 0,
+    ),
+    _Family("memberships", "Memberships whose group stood, in this term.", lambda m: m.epochs_formed, grows=True),
+    _Family("training_step_seconds", "Duration of a step.", _step_seconds),
+    _Family(
+        "training_logged",
+        "Numbers that the script gave to `run.log`, or told Kubeflow's endpoint, with the last step told; 64 at most.",
+        _logged,
+        ("name",),
+    ),
+    _Family(
+        "training_still_seconds",
+        "Since all members of the active membership moved last: committed a step, or came to another place.",
+        standstill.seconds,
+    ),
+    _Family(
+        "training_late_ranks",
+        "Ranks that the others wait for, by the operation that they are in, once the membership stands still.",
+        _late,
+        ("operation",),
+    ),
+    _Family("training_failures", "Rank processes that ended early, in this term.", _failures, ("kind",), grows=True),
+    _Family("snapshot_age_seconds", "Since so many steps were seen to be in storage.", _snapshot("age_seconds")),
+    _Family(
+        "snapshot_written_bytes",
+        "That rank 0 has written since its process began.",
+        _snapshot("bytes_written"),
+        grows=True,
+    ),
+    _Family("snapshot_backlog_bytes", "That wait in rank 0 to be written.", _snapshot("backlog_bytes")),
+    _Family(
+        "snapshot_dropped_steps",
+        "Steps of rank 0 for which there was no room, since its process began.",
+        _snapshot("dropped_steps"),
+        grows=True,
+    ),
+    _Family("snapshot_failing", "1 while the storage refuses what is written, else 0.", _failing),
+    *(_Family(f"ranks_{name}", text, _of_launchers(name), grows=True) for name, text in LAUNCHER_COUNTERS.items()),
+)
 
 
 class JobMetrics(Collector):
     """Collector over a membership; `registry` has all that /metrics says."""
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Membership | None) -> None:
         self._m = membership
         self.registry = CollectorRegistry()
-        self.registry.register(self)  # first, because a scrape of it brings the histogram up to date
-        self._recovery = Histogram(
-            "drivetrain_recovery_seconds",
-            "From the first sign of a loss to the first step that all members finished.",
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
         self._refused = Counter(
-            "drivetrain_coordinator_refused",
+            f"{PREFIX}_coordinator_refused",
             "Callers of the coordinator's ports that were turned away.",
             ("port", "reason"),
             registry=self.registry,
@@ -40,77 +160,10 @@ class JobMetrics(Collector):
         """`port`: channel, metrics; `reason`: a word of `drivetrain_serving`."""
         self._refused.labels(port, reason).inc()
 
+    def describe(self) -> Iterator[Metric]:
+        """Names without samples."""
+        return (family.of(None) for family in FAMILIES)
+
     def collect(self) -> Iterator[Metric]:
-        """Called by the registry for each scrape."""
-        m = self._m
-        for seconds in m.recovery.durations:
-            self._recovery.observe(seconds)
-        m.recovery.durations.clear()
-        info = InfoMetricFamily("drivetrain_job", "Which job this coordinator serves.")
-        info.add_metric((), {"namespace": m.identity.namespace, "job": m.identity.job, "job_uid": m.identity.job_uid})
-        yield info
-        active = m.active
-        yield _gauge("world_size", "Members of the active membership epoch.", len(active.members) if active else 0)
-        yield _gauge("membership_term", "This coordinator's term.", m.identity.term)
-        yield _gauge("membership_epoch_term", "Term of the active membership epoch.", active.id.term if active else 0)
-        yield _gauge("membership_epoch", "Number of the active membership epoch.", active.id.n if active else 0)
-        connected = sum(launcher.connected for launcher in m.launchers.values())
-        yield _gauge("launchers_connected", "Launchers with an open channel.", connected)
-        yield _gauge("steps_committed", "Last step that a member committed, counted from 1.", m.step + 1)
-        if m.progress is not None:
-            for name, text, value in (
-                ("steps_planned", "Steps after which training ends.", m.progress.steps),
-                ("loss", "Loss of the last step that all members hold.", m.progress.loss),
-                ("samples_per_second", "Throughput of the whole job.", m.progress.samples_per_second),
-                ("step_seconds", "Duration of a step.", m.progress.step_seconds),
-            ):
-                if value is not None:
-                    yield _gauge(name, text, value)
-            yield from _snapshots(m.progress.snapshots)
-        text = "Since all members of the active membership moved last: committed a step, or came to another place."
-        yield _gauge("seconds_without_progress", text, standstill.seconds(m))
-        late = GaugeMetricFamily(
-            "drivetrain_late_ranks",
-            "Ranks that the others wait for, by the operation that they are in, once the membership stands still.",
-            labels=["operation"],
-        )
-        for operation, count in standstill.late_ranks(m).items():
-            late.add_metric([operation], count)
-        yield late
-        yield _counter("epochs_formed", "Membership epochs whose group stood.", m.epochs_formed)
-        yield _counter("recoveries", "Losses after which training went on.", m.recovery.count)
-        yield _counter("state_lost", "Times that all holders of the state were lost.", m.state_lost)
-        failures = CounterMetricFamily("drivetrain_failures", "Rank processes that ended early.", labels=["kind"])
-        for kind in ("exit", "signal"):
-            failures.add_metric([kind], m.failures_by_kind.get(kind, 0))
-        yield failures
-        yield from self._launcher_counters()
-
-    def _launcher_counters(self) -> Iterator[Metric]:
-        for name, text in LAUNCHER_COUNTERS.items():
-            told = [counters[name] for counters in self._m.counters.values() if name in counters]
-            if told:
-                yield _counter(name, text, sum(told))
-
-
-def _snapshots(told: Snapshotted | None) -> Iterator[Metric]:
-    if told is None:
-        return
-    for name, text, value in (
-        ("snapshot_durable_step", "Steps that the job can go back to from storage.", told.durable),
-        ("snapshot_age_seconds", "Since so many steps were seen to be in storage.", told.age_seconds),
-        ("snapshot_written_bytes", "That rank 0 has written since its process began.", told.bytes_written),
-        ("snapshot_backlog_bytes", "That wait in rank 0 to be written.", told.backlog_bytes),
-        ("snapshot_dropped_steps", "Steps of rank 0 for which there was no room.", told.dropped_steps),
-        ("snapshot_failing", "1 while the storage refuses what is written, else 0.", float(told.failure is not None)),
-    ):
-        if value is not None:
-            yield _gauge(name, text, value)
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"drivetrain_{name}", text, value=value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"drivetrain_{name}", text, value=value)
+        """Called by the registry for each scrape. What is not known has no family."""
+        return (found for family in FAMILIES if (found := family.of(self._m)).samples)

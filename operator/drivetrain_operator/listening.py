@@ -28,10 +28,15 @@ TOLD: Final = 1.0
 class Listening:
     """`run` beats on the event loop. Whoever never runs it listens all the time."""
 
-    def __init__(self, clock: Clock, on_pause: Callable[[float], None] = lambda _: None) -> None:
-        """`on_pause(seconds)` is called when a pause has ended."""
+    def __init__(
+        self,
+        clock: Clock,
+        on_pause: Callable[[float], None] = lambda _: None,
+        on_beat: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`on_pause(seconds)` is called when a pause has ended, `on_beat(seconds)` at each beat: so late it is."""
         self._clock = clock
-        self._on_pause = on_pause
+        self._on_pause, self._on_beat = on_pause, on_beat
         self._beat: float | None = None
         self._deaf = 0.0
         self._since = self.seconds()
@@ -66,6 +71,8 @@ class Listening:
         return 0.0 if self._beat is None else max(0.0, now - self._beat - BEAT - SLACK)
 
     def _take(self, now: float) -> None:
+        if self._beat is not None:
+            self._on_beat(max(0.0, now - self._beat - BEAT))
         late = self._late(now)
         self._deaf += late
         self._beat = now

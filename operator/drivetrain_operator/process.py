@@ -100,7 +100,7 @@ class Process:
             identity=settings.identity,
             terms=_terms(settings.lease_seconds),
         )
-        self._listening = Listening(clock, self._paused)
+        self._listening = Listening(clock, self._paused, metrics.loop_was_late)
         self.book = ReportBook(self._listening, lambda report: self._heard(report.job_uid))
         self.complaints = ComplaintBook(self._listening, self._heard)
         self.rosters = RosterBoard()

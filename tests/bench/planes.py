@@ -246,7 +246,7 @@ async def _launchers_connected(coordinator_pid: int) -> int:
             text = await answer.text()
     except (OSError, KeyError, TimeoutError, aiohttp.ClientError):
         return 0
-    (sample,) = re.findall(r"^drivetrain_launchers_connected ([0-9.]+)$", text, re.MULTILINE)
+    (sample,) = re.findall(r"^drivetrain_coordinator_launchers_connected ([0-9.]+)$", text, re.MULTILINE)
     return int(float(sample))
 
 

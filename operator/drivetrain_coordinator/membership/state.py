@@ -185,7 +185,6 @@ class Recovery:
     """... when that stood."""
     last: Recovered | None = None
     last_seconds: float | None = None
-    durations: list[float] = field(default_factory=list)
 
     @property
     def in_all(self) -> int:
@@ -203,8 +202,6 @@ class Recovery:
         assert self.since is not None
         self.last_seconds = now - self.since if self.timed else None
         self.last = self._in_phases(self.since, now) if self.timed else None
-        if self.last_seconds is not None:
-            self.durations.append(self.last_seconds)
         self.count += 1
         self.since = self.floor = None
 

@@ -1,11 +1,12 @@
 """Numbers of each job, computed when somebody scrapes and kept nowhere: a deleted job is gone from the next scrape.
 
-The number of series is bounded by `limit` jobs; how many were left out is a gauge of its own.
+The number of series is bounded by `limit` jobs, and by `MAX_SERIES` of each; how many jobs were left out is a gauge of
+its own. What counts jobs counts all of them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,7 +16,10 @@ from prometheus_client.registry import Collector
 from drivetrain_api.status import Phase
 from drivetrain_operator.metrics.counters import PREFIX
 
-LABELS: Final = ("namespace", "job")
+LABELS: Final = ("namespace", "job_name")
+"""Not `job`, which Prometheus calls what it scrapes."""
+MAX_SERIES: Final = 30
+"""Of one job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,13 @@ class JobSample:
     """False: its status cannot be believed, so nothing else is known."""
     phase: Phase | None = None
     workers_target: int = 0
-    workers_current: int = 0
     workers_ready: int = 0
     world_size: int = 0
     restarts: int = 0
     budget_used: int = 0
     recoveries: int = 0
     standing_still: bool = False
-    attempt: int = 0
-    term: int = 0
-    membership: int = 0
+    state_lost: int = 0
     step: int | None = None
     steps: int | None = None
     eta_seconds: float | None = None
@@ -53,51 +54,47 @@ class JobSample:
 
 
 @dataclass(frozen=True, slots=True)
-class _Gauge:
+class _Number:
     name: str
     description: str
     value: Callable[[JobSample], float | None]
+    grows: bool = False
+    """It only ever rises: a counter."""
 
 
-GAUGES: Final = (
-    _Gauge("job_workers_target", "Workers wanted.", lambda j: j.workers_target),
-    _Gauge("job_workers_current", "Live worker pods.", lambda j: j.workers_current),
-    _Gauge("job_workers_ready", "Workers whose processes are all ready or training.", lambda j: j.workers_ready),
-    _Gauge("job_world_size", "Rank processes in the current membership.", lambda j: j.world_size),
-    _Gauge("job_restarts", "Incidents that were ever charged to the restart budget.", lambda j: j.restarts),
-    _Gauge(
+NUMBERS: Final = (
+    _Number("job_workers_target", "Workers wanted.", lambda j: j.workers_target),
+    _Number("job_workers_ready", "Workers whose processes are all ready or training.", lambda j: j.workers_ready),
+    _Number("job_world_size", "Rank processes in the current membership.", lambda j: j.world_size),
+    _Number("job_restarts", "Incidents that were ever charged to the restart budget.", lambda j: j.restarts, True),
+    _Number(
         "job_restart_budget_used",
         "Incidents that count now; more than recovery.maxRestarts end the job.",
         lambda j: j.budget_used,
     ),
-    _Gauge("job_recoveries", "How often training went on after the loss of a member.", lambda j: j.recoveries),
-    _Gauge(
+    _Number("job_recoveries", "How often training went on after the loss of a member.", lambda j: j.recoveries, True),
+    _Number(
         "job_standing_still",
-        "1 while the membership trains and nothing in it moves; the coordinator's drivetrain_seconds_without_progress "
+        "1 while the membership trains and nothing in it moves; the coordinator's drivetrain_training_still_seconds "
         "says for how long.",
         lambda j: float(j.standing_still),
     ),
-    _Gauge("job_attempt", "How often training started over because all state was lost.", lambda j: j.attempt),
-    _Gauge("job_membership_term", "Term of the coordinator.", lambda j: j.term),
-    _Gauge("job_membership_number", "Number of the membership within its term.", lambda j: j.membership),
-    _Gauge("job_step", "Steps that every member has committed.", lambda j: j.step),
-    _Gauge("job_steps", "Steps in all, where known.", lambda j: j.steps),
-    _Gauge("job_progress_ratio", "step / steps, 0 to 1.", lambda j: _ratio(j)),
-    _Gauge("job_remaining_seconds", "Time that the rest will take at this pace.", lambda j: j.eta_seconds),
-    _Gauge("job_durable_step", "Steps that the job can go back to from storage.", lambda j: j.durable_step),
-    _Gauge("job_loss", "Loss of the last step told.", lambda j: j.loss),
-    _Gauge("job_samples_per_second", "Samples a second over all ranks.", lambda j: j.samples_per_second),
-    _Gauge(
+    _Number(
+        "job_state_lost", "How often training started over because all state was lost.", lambda j: j.state_lost, True
+    ),
+    _Number("job_step", "Steps that every member has committed.", lambda j: j.step),
+    _Number("job_steps", "Steps in all, where known.", lambda j: j.steps),
+    _Number("job_remaining_seconds", "Time that the rest will take at this pace.", lambda j: j.eta_seconds),
+    _Number("job_durable_step", "Steps that the job can go back to from storage.", lambda j: j.durable_step),
+    _Number("job_loss", "Loss of the last step told.", lambda j: j.loss),
+    _Number("job_samples_per_second", "Samples a second over all ranks.", lambda j: j.samples_per_second),
+    _Number(
         "job_goodput_ratio",
         "Productive part of the time since the job was created; none while nobody told of a step.",
         lambda j: j.goodput,
     ),
-    _Gauge("job_start_timestamp_seconds", "Unix time at which the job became active.", lambda j: j.started),
+    _Number("job_start_timestamp_seconds", "Unix time at which the job became active.", lambda j: j.started),
 )
-
-
-def _ratio(job: JobSample) -> float | None:
-    return None if job.step is None or not job.steps else min(1.0, job.step / job.steps)
 
 
 class JobsCollector(Collector):
@@ -109,40 +106,46 @@ class JobsCollector(Collector):
 
     def describe(self) -> Sequence[Metric]:
         """Names without samples, so that registering does not call `jobs`."""
-        return [*_families(())]
+        return [*_of_each(()), *_of_all(Counter(), 0, 0)]
 
     def collect(self) -> Iterator[Metric]:
-        """One family a gauge, over all jobs."""
-        jobs = iter(self._jobs())
-        shown = list(islice(jobs, self._limit))
-        yield from _families([job for job in shown if job.readable])
-        yield GaugeMetricFamily(
-            f"{PREFIX}_jobs_unreadable",
-            "Jobs that are left alone because their status cannot be believed; an event on each says why.",
-            value=sum(1 for job in shown if not job.readable),
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}_jobs_omitted",
-            "Jobs without series of their own because there are too many.",
-            value=sum(1 for _ in jobs),
-        )
+        """One family a number, over all jobs."""
+        phases: Counter[Phase | None] = Counter()
+        shown: list[JobSample] = []
+        unreadable = omitted = 0
+        for job in self._jobs():
+            if not job.readable:
+                unreadable += 1
+                continue
+            phases[job.phase] += 1
+            if len(shown) < self._limit:
+                shown.append(job)
+            else:
+                omitted += 1
+        yield from _of_each(shown)
+        yield from _of_all(phases, unreadable, omitted)
 
 
-def _families(jobs: Sequence[JobSample]) -> Iterator[Metric]:
+def _of_all(phases: Counter[Phase | None], unreadable: int, omitted: int) -> Iterator[Metric]:
     total = GaugeMetricFamily(f"{PREFIX}_jobs", "Jobs, by phase.", labels=("phase",))
     for phase in Phase:
-        total.add_metric((phase.value,), sum(1 for job in jobs if job.phase is phase))
+        total.add_metric((phase.value,), phases[phase])
     yield total
+    yield GaugeMetricFamily(
+        f"{PREFIX}_jobs_unreadable",
+        "Jobs that are left alone because their status cannot be believed; an event on each says why.",
+        value=unreadable,
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}_jobs_omitted", "Jobs without series of their own because there are too many.", value=omitted
+    )
+
+
+def _of_each(jobs: Sequence[JobSample]) -> Iterator[Metric]:
     phases = GaugeMetricFamily(
-        f"{PREFIX}_job_phase", "1 for the job's phase, 0 for all others.", labels=(*LABELS, "phase")
+        f"{PREFIX}_job_phase", "1; the label says in which phase the job is.", labels=(*LABELS, "phase")
     )
     info = GaugeMetricFamily(f"{PREFIX}_job_info", "Always 1; joins a job with its uid.", labels=(*LABELS, "uid"))
-    for job in jobs:
-        for phase in Phase:
-            phases.add_metric((job.namespace, job.name, phase.value), 1.0 if job.phase is phase else 0.0)
-        info.add_metric((job.namespace, job.name, job.uid), 1)
-    yield phases
-    yield info
     times = CounterMetricFamily(
         f"{PREFIX}_job_time_seconds",
         "Time since the job was created, by what it was spent on (docs/goodput.md); together all of it, up to the last "
@@ -150,13 +153,17 @@ def _families(jobs: Sequence[JobSample]) -> Iterator[Metric]:
         labels=(*LABELS, "category"),
     )
     for job in jobs:
+        if job.phase is not None:
+            phases.add_metric((job.namespace, job.name, job.phase.value), 1)
+        info.add_metric((job.namespace, job.name, job.uid), 1)
         for category, seconds in job.seconds.items():
             times.add_metric((job.namespace, job.name, category), seconds)
-    yield times
-    for gauge in GAUGES:
-        family = GaugeMetricFamily(f"{PREFIX}_{gauge.name}", gauge.description, labels=LABELS)
+    yield from (phases, info, times)
+    for number in NUMBERS:
+        kind = CounterMetricFamily if number.grows else GaugeMetricFamily
+        family = kind(f"{PREFIX}_{number.name}", number.description, labels=LABELS)
         for job in jobs:
-            value = gauge.value(job)
+            value = number.value(job)
             if value is not None:
                 family.add_metric((job.namespace, job.name), value)
         yield family

@@ -8,11 +8,12 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 PREFIX: Final = "drivetrain"
 _REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _QUEUE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.3, 1.0, 4.0, 15.0)
 _RECOVERY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 1.5, 3.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
 
 
@@ -131,6 +132,7 @@ class OperatorMetrics:
         self.queue = QueueMetrics(registry)
         self.requests = RequestMetrics(registry)
         self.informers = InformerMetrics(registry)
+        ProcessCollector(registry=registry)
         build = Gauge(
             f"{PREFIX}_build_info", "Always 1; the labels say what runs.", ("version", "python"), registry=registry
         )
@@ -196,6 +198,12 @@ class OperatorMetrics:
             "Pauses of a second or more in which the operator heard nobody. Nobody's silence meanwhile counts.",
             registry=registry,
         )
+        self._lag = Histogram(
+            f"{PREFIX}_operator_loop_lag_seconds",
+            "How late the event loop came to what was due, asked five times a second.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
 
     def leading(self, check: Callable[[], bool]) -> None:
         """From now on `drivetrain_leader` is what `check` says at each scrape."""
@@ -239,6 +247,9 @@ class OperatorMetrics:
     def refused(self, port: str, reason: str) -> None:
         """`port`: reports, metrics; `reason`: a word of `drivetrain_serving`."""
         self._refused.labels(port, reason).inc()
+
+    def loop_was_late(self, seconds: float) -> None:
+        self._lag.observe(seconds)
 
     def deaf(self, seconds: float) -> None:
         """This process heard nothing for so long."""

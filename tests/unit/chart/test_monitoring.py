@@ -101,7 +101,7 @@ def test_series_keep_the_labels_that_they_have() -> None:
     objects: dict[Any, Any] = rendered({}, *MONITORING)
     monitor, pods = objects["ServiceMonitor", "drivetrain-operator"], objects["PodMonitor", "drivetrain-coordinators"]
     assert monitor["spec"]["endpoints"][0]["honorLabels"] is True
-    assert pods["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"] == "job"
+    assert pods["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"] == "job_name"
 
 
 def test_the_operator_and_who_scrapes_it_agree_on_token_and_tls() -> None:

@@ -200,7 +200,7 @@ async def test_metrics_and_health(coordinator: Coordinator, operator: StaticOper
                 assert response.status == 200
             async with session.get(f"{base}/metrics") as response:
                 text = await response.text()
-    for line in ("drivetrain_world_size 2.0", "drivetrain_launchers_connected 2.0", "drivetrain_joins_total 2.0"):
+    for line in ("drivetrain_coordinator_launchers_connected 2.0", "drivetrain_ranks_joins_total 2.0"):
         assert line in text.splitlines()
 
 

@@ -322,7 +322,7 @@ def test_metrics() -> None:
 
     def numbers() -> dict[str, float]:
         text = generate_latest(JobMetrics(bench.machine.state).registry).decode()
-        wanted = ("drivetrain_seconds_without_progress", "drivetrain_late_ranks")
+        wanted = ("drivetrain_training_still_seconds", "drivetrain_training_late_ranks")
         return {
             "/".join([family.name, *sample.labels.values()]): sample.value
             for family in text_string_to_metric_families(text)
@@ -331,12 +331,12 @@ def test_metrics() -> None:
         }
 
     moving = numbers()
-    assert (moving["drivetrain_seconds_without_progress"], moving["drivetrain_late_ranks/script"]) == (0.0, 0.0)
+    assert (moving["drivetrain_training_still_seconds"], moving["drivetrain_training_late_ranks/script"]) == (0.0, 0.0)
     bench.wait(20, heard="ab")
     still = numbers()
-    assert still["drivetrain_seconds_without_progress"] == pytest.approx(20, abs=0.5)
+    assert still["drivetrain_training_still_seconds"] == pytest.approx(20, abs=0.5)
     assert {name: value for name, value in still.items() if value} == {
-        "drivetrain_seconds_without_progress": still["drivetrain_seconds_without_progress"],
-        "drivetrain_late_ranks/script": 1.0,
+        "drivetrain_training_still_seconds": still["drivetrain_training_still_seconds"],
+        "drivetrain_training_late_ranks/script": 1.0,
     }
     assert moving.keys() == still.keys()

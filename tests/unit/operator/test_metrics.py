@@ -1,18 +1,22 @@
 """Metrics: right numbers, base units, bounded series, nothing left of a job that is gone, docs that are current."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from drivetrain_api.goodput import Category
+from drivetrain_api.goodput_status import GoodputStatus
 from drivetrain_api.recovery import RECOVERY_PHASES, RecoveryCause
 from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.status import Phase, TrainingJobStatus
-from drivetrain_operator.metrics.collector import JobSample, JobsCollector
+from drivetrain_operator.metrics.collector import MAX_SERIES, JobSample, JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
-from drivetrain_operator.metrics.jobs import count_change
+from drivetrain_operator.metrics.jobs import count_change, samples
 from drivetrain_operator.metrics.reference import reference
 
 GPT = JobSample(
@@ -43,7 +47,7 @@ def scrape(registry: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str]
 
 
 def labels(**extra: str) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted({"namespace": "team", "job": "gpt", **extra}.items()))
+    return tuple(sorted({"namespace": "team", "job_name": "gpt", **extra}.items()))
 
 
 def jobs_registry(jobs: list[JobSample], limit: int = 100) -> CollectorRegistry:
@@ -56,47 +60,78 @@ def test_a_job_is_shown_as_it_is_now() -> None:
     found = scrape(jobs_registry([GPT]))
     assert found["drivetrain_job_workers_target", labels()] == 4
     assert found["drivetrain_job_workers_ready", labels()] == 3
-    assert found["drivetrain_job_progress_ratio", labels()] == 0.25
     assert found["drivetrain_job_loss", labels()] == 1.5
     assert found["drivetrain_job_info", labels(uid="u1")] == 1
     assert found["drivetrain_job_goodput_ratio", labels()] == 0.75
     assert found["drivetrain_job_time_seconds_total", labels(category="productive")] == 75
     assert found["drivetrain_job_time_seconds_total", labels(category="starting")] == 25
-    phases = {phase: found["drivetrain_job_phase", labels(phase=phase.value)] for phase in Phase}
-    assert phases == {phase: float(phase is Phase.RUNNING) for phase in Phase}
+    assert [where for name, where in found if name == "drivetrain_job_phase"] == [labels(phase="Running")]
     assert found["drivetrain_jobs", (("phase", "Running"),)] == 1
 
 
 def test_what_is_not_known_has_no_sample() -> None:
     found = scrape(jobs_registry([JobSample("team", "gpt")]))
-    for name in ("loss", "step", "steps", "progress_ratio", "remaining_seconds", "samples_per_second"):
+    for name in ("loss", "step", "steps", "remaining_seconds", "goodput_ratio", "samples_per_second"):
         assert (f"drivetrain_job_{name}", labels()) not in found
 
 
 def test_of_a_job_whose_status_cannot_be_believed_only_that_is_said() -> None:
     found = scrape(jobs_registry([GPT, JobSample("team", "odd", readable=False)]))
     assert found["drivetrain_jobs_unreadable", ()] == 1
-    assert not any(("job", "odd") in where for _, where in found)
+    assert not any(("job_name", "odd") in where for _, where in found)
 
 
 def test_a_deleted_job_leaves_nothing() -> None:
     jobs = [GPT]
     registry = jobs_registry(jobs)
-    assert any(("job", "gpt") in where for _, where in scrape(registry))
+    assert any(("job_name", "gpt") in where for _, where in scrape(registry))
     jobs.clear()
-    assert not any(("job", "gpt") in where for _, where in scrape(registry))
+    assert not any(("job_name", "gpt") in where for _, where in scrape(registry))
 
 
 def test_the_number_of_series_is_bounded() -> None:
-    jobs = [JobSample("team", f"j{n}", phase=Phase.PENDING) for n in range(50)]
-    found = scrape(jobs_registry(jobs, limit=10))
-    assert sum(name == "drivetrain_job_attempt" for name, _ in found) == 10
+    jobs = [JobSample("team", f"j{n}", phase=Phase.PENDING if n < 30 else Phase.RUNNING) for n in range(50)]
+    found = scrape(jobs_registry([*jobs, JobSample("team", "odd", readable=False)], limit=10))
+    assert sum(name == "drivetrain_job_step" or name == "drivetrain_job_info" for name, _ in found) == 10
     assert found["drivetrain_jobs_omitted", ()] == 40
+    assert found["drivetrain_jobs_unreadable", ()] == 1
+    assert found["drivetrain_jobs", (("phase", "Pending"),)] == 30
+    assert found["drivetrain_jobs", (("phase", "Running"),)] == 20
+
+
+def test_a_job_of_which_everything_is_known_has_few_series() -> None:
+    words = {"namespace", "name", "uid", "readable", "phase", "seconds"}
+    numbers: dict[str, Any] = {f.name: 1 for f in fields(JobSample) if f.name not in words}
+    full = JobSample("team", "gpt", "u1", phase=Phase.RUNNING, seconds=dict.fromkeys(Category, 1.0), **numbers)
+    found = [name for name, where in scrape(jobs_registry([full])) if ("job_name", "gpt") in where]
+    assert len(found) == MAX_SERIES
+    assert {"drivetrain_job_restarts_total", "drivetrain_job_recoveries_total", "drivetrain_job_state_lost_total"} < {
+        *found
+    }
+
+
+def test_a_thousand_jobs_come_and_go_and_leave_nothing() -> None:
+    status = TrainingJobStatus(phase=Phase.RUNNING, goodput=GoodputStatus(seconds=dict.fromkeys(Category, 1.0)))
+    written = status.model_dump(by_alias=True, mode="json", exclude_none=True)
+    there: dict[str, dict[str, Any]] = {}
+    registry = CollectorRegistry()
+    registry.register(JobsCollector(lambda: samples(there.values())))
+    before = scrape(registry)
+    for wave in range(4):
+        for number in range(250):
+            name = f"job-{wave}-{number}"
+            there[name] = {"metadata": {"namespace": "team", "name": name, "uid": name}, "status": written}
+    full = scrape(registry)
+    assert full["drivetrain_jobs", (("phase", "Running"),)] == 1000
+    of_jobs = sum("job_name" in dict(where) for _, where in full)
+    assert 1000 * 20 < of_jobs <= 1000 * MAX_SERIES
+    there.clear()
+    assert scrape(registry) == before
 
 
 def test_names_with_odd_characters_survive() -> None:
     odd = JobSample("team", 'g"p\\t\n', step=1)
-    assert scrape(jobs_registry([odd]))["drivetrain_job_step", (("job", 'g"p\\t\n'), ("namespace", "team"))] == 1
+    assert scrape(jobs_registry([odd]))["drivetrain_job_step", (("job_name", 'g"p\\t\n'), ("namespace", "team"))] == 1
 
 
 @pytest.fixture
@@ -136,17 +171,28 @@ def test_counters_count(metrics: OperatorMetrics) -> None:
     assert found["drivetrain_watch_age_seconds", (("resource", "pods"),)] == 3
 
 
+def test_how_late_the_loop_is_and_what_the_process_uses(metrics: OperatorMetrics) -> None:
+    metrics.loop_was_late(0.02)
+    found = scrape(metrics.registry)
+    assert found["drivetrain_operator_loop_lag_seconds_bucket", (("le", "0.05"),)] == 1
+    assert found["process_resident_memory_bytes", ()] > 0
+
+
 def test_both_fit_into_one_registry_and_follow_prometheus_naming(metrics: OperatorMetrics) -> None:
     kept = {family.name for family in metrics.registry.collect()}
     metrics.registry.register(JobsCollector(lambda: [GPT]))
     for family in metrics.registry.collect():
+        if family.name.startswith("process_"):
+            continue
         assert family.name.startswith("drivetrain_")
         assert family.documentation.endswith("."), family.name
         assert not family.name.endswith(("_ms", "_milliseconds", "_minutes", "_percent", "_total")), family.name
         if family.type == "histogram":
             assert family.name.endswith("_seconds")
         if family.type == "counter" and family.name in kept:  # those of jobs are made anew for each scrape
-            assert not any(label in ("job", "namespace", "pod", "uid") for s in family.samples for label in s.labels)
+            assert not any(
+                label in ("job", "job_name", "namespace", "pod", "uid") for s in family.samples for label in s.labels
+            )
 
 
 def test_the_reference_is_current() -> None:
