@@ -53,6 +53,17 @@ def test_rules_are_taken_from_their_files_and_not_read_as_templates(chart: Path)
     assert ("PrometheusRule", "drivetrain") not in off
 
 
+def test_our_own_alerts_have_the_addresses_of_their_pages() -> None:
+    values = {"metrics": {"rules": {"runbooks": "https://example.com/runbooks/"}}}
+    told = rendered(values, *MONITORING)["PrometheusRule", "drivetrain"]["spec"]["groups"]
+    plain = rendered({}, *MONITORING)["PrometheusRule", "drivetrain"]["spec"]["groups"]
+    alerts = [rule for group in told for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for rule in alerts:
+        assert rule["annotations"].pop("runbook_url") == f"https://example.com/runbooks/{rule['alert']}.md"
+    assert told == plain
+
+
 def test_a_dashboard_is_a_configmap_for_the_sidecar(chart: Path) -> None:
     board = rendered({"metrics": {"dashboards": {"annotations": {"grafana_folder": "D"}}}}, chart=chart)[
         "ConfigMap", "drivetrain-dashboard-fleet"

@@ -44,6 +44,7 @@ WRONG: Final[list[tuple[str, Any, str]]] = [
     ("networkPolicy.scrapers", [{}], "/networkPolicy/scrapers/0"),
     ("metrics.serviceMonitor.interval", "30", "/metrics/serviceMonitor/interval"),
     ("metrics.podMonitor.relabelings", [{"target": "x"}], "/metrics/podMonitor/relabelings/0"),
+    ("metrics.rules.runbooks", "docs/runbooks", "/metrics/rules/runbooks"),
     ("metrics.rules.labels", {"a": True}, "/metrics/rules/labels/a"),
     ("replicas", -1, "/replicas"),
     ("replicas", 6, "/replicas"),

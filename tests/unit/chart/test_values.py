@@ -193,10 +193,10 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
 }  # fmt: skip
 ELSEWHERE: Final = {
     "crds.enabled", "crds.keep",
-    "metrics.rules.enabled", "metrics.rules.labels", "metrics.rules.annotations",
+    "metrics.rules.enabled", "metrics.rules.runbooks", "metrics.rules.labels", "metrics.rules.annotations",
     "metrics.dashboards.enabled", "metrics.dashboards.labels", "metrics.dashboards.annotations",
 }  # fmt: skip
-"""In test_chart.py, and, as there are no files of them yet, test_monitoring.py."""
+"""In test_chart.py and test_monitoring.py."""
 
 
 def over(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
