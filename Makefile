@@ -62,6 +62,10 @@ docs: setup ## Build the documentation site into build/docs, and run its code bl
 	@scripts/docs $(ARGS)
 	@$(PYTHON) -m pytest -n 2 -q tests/unit/docs
 
+.PHONY: dashboards
+dashboards: setup ## Build the chart's Grafana dashboards from scripts/dashboards.py (downloads 5 MB first)
+	@scripts/dashboards $(ARGS)
+
 .PHONY: lint format
 lint: setup ## Style, types, layers, and that generated files are current
 	@$(PYTHON) -m ruff check . || $(MENDABLE)
