@@ -339,7 +339,7 @@ ONE = Board(
                     [
                         Ask(f"drivetrain_job_recoveries_total{{{JOB}}}", "recoveries"),
                         Ask(f"drivetrain_job_restarts_total{{{JOB}}}", "restarts"),
-                        Ask(f"drivetrain_job_state_lost_total{{{JOB}}}", "state lost"),
+                        Ask(f"drivetrain_job_state_losses_total{{{JOB}}}", "state lost"),
                     ],
                     kind="numbers",
                     width=6,

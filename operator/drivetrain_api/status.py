@@ -401,6 +401,7 @@ class TrainingJobStatus(StatusModel):
         default=0,
         description="Incidents that were ever charged to recovery.maxRestarts; budget has those that count now.",
     )
+    state_losses: Count = Field(default=0, description="How often all training state was lost at once.")
     budget: Budget = Field(default=Budget(), description="How much of recovery.maxRestarts is used.")
     recoveries: Count = Field(
         default=0,

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from drivetrain_api import logs
@@ -26,7 +27,7 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
 from drivetrain_operator.kube.lease import LeaderElector, LeadershipLost, Terms
 from drivetrain_operator.kube.recorder import ObjectRef, Recorder
-from drivetrain_operator.kube.resources import Object
+from drivetrain_operator.kube.resources import TRAININGJOBS, Object
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.collector import JobSample, JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
@@ -189,6 +190,9 @@ class Process:
         self.health.watch(Gauge("watch of jobs", self._watch.silence, WATCH_LIMIT))
         self.health.watch(Gauge("oldest job in the queue", controller.queue.oldest_wait, PASS_LIMIT))
         self.health.watch(Gauge("slowest pass", controller.queue.longest_work, PASS_LIMIT))
+        for plural in controller.children.followed:
+            self._metrics.informers.age_from(plural, partial(controller.children.silence, plural))
+        self._metrics.informers.age_from(TRAININGJOBS.plural, self._watch.silence)
         watch_stop = asyncio.Event()
         vital = [asyncio.create_task(self._serve(controller, reports_port), name="serve")]
         if settings.leader_election:

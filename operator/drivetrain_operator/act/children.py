@@ -101,9 +101,19 @@ class Children:
         informer = self._of(namespace).get(PODS.plural)
         return informer is None or informer.has_seen(resource_version)
 
-    def silence(self) -> float | None:
-        """Seconds since the quietest watch heard anything, or failed to; None before all did."""
-        ages = [informer.last_event_age() for caches in self._scopes.values() for informer in caches.values()]
+    @property
+    def followed(self) -> list[str]:
+        """Plurals of the kinds that are watched."""
+        return [*self._kinds]
+
+    def silence(self, plural: str | None = None) -> float | None:
+        """Seconds since the quietest watch, or that of one kind, heard anything, or failed to; None before all did."""
+        ages = [
+            informer.last_event_age()
+            for caches in self._scopes.values()
+            for followed, informer in caches.items()
+            if plural in (None, followed)
+        ]
         known = [age for age in ages if age is not None]
         return max(known) if len(known) == len(ages) else None
 

@@ -39,7 +39,7 @@ class JobSample:
     budget_used: int = 0
     recoveries: int = 0
     standing_still: bool = False
-    state_lost: int = 0
+    state_losses: int = 0
     step: int | None = None
     steps: int | None = None
     eta_seconds: float | None = None
@@ -80,7 +80,10 @@ NUMBERS: Final = (
         lambda j: float(j.standing_still),
     ),
     _Number(
-        "job_state_lost", "How often training started over because all state was lost.", lambda j: j.state_lost, True
+        "job_state_losses",
+        "How often training started over because all state was lost.",
+        lambda j: j.state_losses,
+        True,
     ),
     _Number("job_step", "Steps that every member has committed.", lambda j: j.step),
     _Number("job_steps", "Steps in all, where known.", lambda j: j.steps),

@@ -34,7 +34,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             budget_used=status.budget.used,
             recoveries=status.recoveries,
             standing_still=status.is_true(ConditionType.STANDING_STILL),
-            state_lost=status.attempt,
+            state_losses=status.state_losses,
             step=progress.step if progress is not None else None,
             steps=progress.steps if progress is not None else None,
             durable_step=progress.durable_step if progress is not None else None,

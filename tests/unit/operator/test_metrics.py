@@ -105,7 +105,7 @@ def test_a_job_of_which_everything_is_known_has_few_series() -> None:
     full = JobSample("team", "gpt", "u1", phase=Phase.RUNNING, seconds=dict.fromkeys(Category, 1.0), **numbers)
     found = [name for name, where in scrape(jobs_registry([full])) if ("job_name", "gpt") in where]
     assert len(found) == MAX_SERIES
-    assert {"drivetrain_job_restarts_total", "drivetrain_job_recoveries_total", "drivetrain_job_state_lost_total"} < {
+    assert {"drivetrain_job_restarts_total", "drivetrain_job_recoveries_total", "drivetrain_job_state_losses_total"} < {
         *found
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import signal
 import ssl
 import sys
@@ -228,6 +229,24 @@ async def test_who_reads_metrics_of_a_job_that_is_shut_off(deployment: Deploymen
     assert passes(policies, readers["p"], leader, METRICS_PORT)
     assert not passes(policies, readers["q"], leader, METRICS_PORT)
     assert passes(policies, leader, readers["q"], REPORTS_PORT)
+
+
+async def test_each_watch_tells_its_age(deployment: Deployment) -> None:
+    one = await deployment.start("one", "--no-leader-election")
+
+    line = re.compile(r'^drivetrain_watch_age_seconds{resource="(\w+)"} [0-9.]+(?:e-?\d+)?$', re.MULTILINE)
+
+    async def told() -> set[str]:
+        url = f"http://{one.host}:{METRICS_PORT}/metrics"
+        try:
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                return set(line.findall(await answer.text()))
+        except aiohttp.ClientConnectorError:
+            return set()  # it is not there yet
+
+    async with asyncio.timeout(20):
+        while not {"trainingjobs", "pods", "services", "networkpolicies"} <= await told():
+            await asyncio.sleep(0.1)
 
 
 async def test_no_job_starts_beside_the_root_of_trust(deployment: Deployment) -> None:

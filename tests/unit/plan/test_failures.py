@@ -184,7 +184,9 @@ def test_all_state_lost_is_a_new_attempt_and_said_so() -> None:
     told = plan(running(status=before, report=report(state_lost=1, progress=None))).status
     assert (told.attempt, told.progress, conditions(told)["StateLost"]) == (1, None, "True NoSurvivor")
     assert "at step 10" in next(c.message for c in told.conditions if c.type == "StateLost")
+    assert told.state_losses == 1
     again = plan(running(status=told, report=report(state_lost=1))).status
+    assert again.state_losses == 1
     assert again.attempt == 1
 
 

@@ -122,7 +122,8 @@ def _state_lost(view: View, status: TrainingJobStatus, report: Report) -> Traini
         )
     status = with_condition(view, status, ConditionType.STATE_LOST, True, "PartLost" if part else "NoSurvivor", message)
     counted = status.counted.model_copy(update={"state_lost": max(report.state_lost, status.counted.state_lost)})
-    return starts_over(view, status).model_copy(update={"attempt": attempt, "progress": None, "counted": counted})
+    updated = {"attempt": attempt, "progress": None, "counted": counted, "state_losses": status.state_losses + lost}
+    return starts_over(view, status).model_copy(update=updated)
 
 
 def _went_back(status: TrainingJobStatus, report: Report) -> bool:
