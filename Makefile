@@ -62,6 +62,10 @@ docs: setup ## Build the documentation site into build/docs, and run its code bl
 	@scripts/docs $(ARGS)
 	@$(PYTHON) -m pytest -n 2 -q tests/unit/docs
 
+.PHONY: observe
+observe: setup ## A job that is killed, scaled and suspended under a real Prometheus: does every panel show something? (3 minutes)
+	@$(PYTHON) -m observe $(ARGS)
+
 .PHONY: dashboards
 dashboards: setup ## Build the chart's Grafana dashboards from scripts/dashboards.py (downloads 5 MB first)
 	@scripts/dashboards $(ARGS)

@@ -1,4 +1,4 @@
-"""promtool: the one on PATH, or the one of Debian's package `prometheus`, unpacked into the cache, not installed."""
+"""Prometheus and promtool: those on PATH, or those of Debian's package, unpacked into the cache and not installed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ _CACHE = Path(os.environ.get("DRIVETRAIN_CACHE") or Path.home() / ".cache" / "dr
 
 
 def promtool() -> str:
-    """Its path. Skips the test where there is neither."""
-    found = shutil.which("promtool")
+    """Its path. Skips the test where there is none."""
+    found = program("promtool")
+    if found is None:
+        pytest.skip("rules and queries are checked by promtool: install prometheus")
+    return found
+
+
+def program(name: str) -> str | None:
+    """Path of `prometheus` or `promtool`; None where it is neither here nor to be had."""
+    found = shutil.which(name)
     if found is not None:
         return found
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip("rules are checked by promtool: install prometheus")
+        return None
     folder = _CACHE / "prometheus-deb"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE / "lock-prometheus-deb").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ends with whoever holds it
-        if not (folder / "usr" / "bin" / "promtool").exists():
+        if not (folder / "usr" / "bin" / name).exists():
             _unpack(folder)
-    return str(folder / "usr" / "bin" / "promtool")
+    return str(folder / "usr" / "bin" / name)
 
 
 def _unpack(folder: Path) -> None:
