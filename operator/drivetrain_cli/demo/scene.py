@@ -168,11 +168,10 @@ class _Watched:
 
     async def until_returned(self) -> Fall | None:
         """Train on, kill all that trains, and wait for the first step of their successors. None: it never came."""
-        while self._common_step() < self._plan.steps * 5 // 6:
-            if await self._look():
-                return None
+        pids = await self._frozen_at(self._plan.steps * 5 // 6)
+        if pids is None:
+            return None
         self._again = self._made_again()
-        pids = list(self._steps.members().values())
         above = max(membership for _, _, membership in self._steps.common())
         pods = [pod["metadata"]["name"] for pod in await self._cluster.pods(self._job, ROLE_WORKER)]
         step, durable = self._common_step(), int((self._status().get("progress") or {}).get("durableStep") or 0)
@@ -190,6 +189,24 @@ class _Watched:
         for line in told_fall(fall):
             self._screen.say(f"  {line}")
         return fall
+
+    async def _frozen_at(self, step: int) -> list[int] | None:
+        """Pids of all ranks, stopped as soon as they have made so many steps: until their pods are deleted, on a busy
+        machine, they would make the few that are left. None: the job ended before."""
+        pids: list[int] | None = None
+        while pids is None:
+            look = asyncio.create_task(self._look())
+            while not look.done():
+                await asyncio.wait({look}, timeout=_FAST_SECONDS)
+                self._steps.read()
+                if pids is None and self._common_step() >= step:
+                    pids = list(self._steps.members().values())
+                    for pid in pids:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGSTOP)
+            if await look and pids is None:
+                return None
+        return pids
 
     async def _delete(self, pod: str) -> None:
         await self._cluster.client.delete(PODS, pod, self._cluster.namespace, grace_seconds=0)
