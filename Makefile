@@ -25,7 +25,7 @@ demo: setup ## Train on three workers, kill one half-way, and look at what happe
 	@$(PYTHON) -m drivetrain_cli demo
 
 .PHONY: test
-test: setup ## All tests that need no cluster (about 12 minutes on 2 cores)
+test: setup ## All tests that need no cluster (about 25 minutes on 2 cores)
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup -q $(ARGS)
 
 .PHONY: test-torch gpu-check

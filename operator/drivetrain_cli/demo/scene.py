@@ -195,17 +195,20 @@ class _Watched:
         machine, they would make the few that are left. None: the job ended before."""
         pids: list[int] | None = None
         while pids is None:
-            look = asyncio.create_task(self._look())
-            while not look.done():
-                await asyncio.wait({look}, timeout=_FAST_SECONDS)
-                self._steps.read()
-                if pids is None and self._common_step() >= step:
-                    pids = list(self._steps.members().values())
-                    for pid in pids:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGSTOP)
-            if await look and pids is None:
-                return None
+            look = asyncio.create_task(self._look(), name="look")
+            try:
+                while not look.done():
+                    await asyncio.wait({look}, timeout=_FAST_SECONDS)
+                    self._steps.read()
+                    if pids is None and self._common_step() >= step:
+                        pids = list(self._steps.members().values())
+                        for pid in pids:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGSTOP)
+                if await look and pids is None:
+                    return None
+            finally:
+                look.cancel()  # by Ctrl-C, it would ask a client that is closed
         return pids
 
     async def _delete(self, pod: str) -> None:

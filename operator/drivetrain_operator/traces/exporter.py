@@ -3,6 +3,7 @@ and counted, and so is what the receiver refuses."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ class Exporter:
         self._count = count
         self._room = room
         self._queue: deque[Span] = deque()
+        self._sending = asyncio.Lock()
+        """One batch at a time: a clean stop comes while another is under way."""
         self._failures = 0
         self._failed = False
 
@@ -73,20 +76,23 @@ class Exporter:
         async with aiohttp.ClientSession(timeout=TIMEOUT, headers=self._headers) as http:
             while True:
                 await self._clock.sleep(GATHER_SECONDS if self._failures == 0 else self._wait())
-                while self._queue and await self._send(http):
-                    pass
+                await self._send_all(http)
 
     async def flush(self) -> None:
         """Send what waits, once: for a clean stop. The caller sets the limit."""
         async with aiohttp.ClientSession(timeout=TIMEOUT, headers=self._headers) as http:
-            while self._queue and await self._send(http):
-                pass
+            await self._send_all(http)
 
     def lost(self) -> None:
         """What still waits is given up."""
         if self._queue:
             self._count("dropped", len(self._queue))
             self._queue.clear()
+
+    async def _send_all(self, http: aiohttp.ClientSession) -> None:
+        async with self._sending:
+            while self._queue and await self._send(http):
+                pass
 
     def _wait(self) -> float:
         return min(WAIT_LIMIT, GATHER_SECONDS * float(1 << min(self._failures, 8)))

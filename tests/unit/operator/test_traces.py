@@ -296,6 +296,15 @@ async def test_nobody_waits_for_a_receiver_that_is_away_and_what_finds_no_room_i
     assert counts.total == {"dropped": 12}
 
 
+async def test_a_stop_while_a_batch_is_under_way_sends_it_once(receiver: Receiver) -> None:
+    counts = Counts()
+    one = sending(receiver.url, counts)
+    one.written(*changed({}, STARTS))
+    await asyncio.gather(one.flush(), one.flush())
+    assert [span.name for span in receiver.spans] == ["queued"]
+    assert counts.total == {"sent": 1}
+
+
 async def test_a_defect_costs_its_spans_and_nothing_else(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     counts = Counts()
     one = sending(receiver.url, counts)
