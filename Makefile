@@ -75,7 +75,7 @@ lint: setup ## Style, types, layers, and that generated files are current
 	@$(PYTHON) -m ruff check . || $(MENDABLE)
 	@$(PYTHON) -m ruff format --check . || $(MENDABLE)
 	@$(PYTHON) -m mypy operator/drivetrain_api operator/drivetrain_operator operator/drivetrain_coordinator \
-	  operator/drivetrain_local operator/drivetrain_cli operator/drivetrain_client operator/drivetrain_serving worker-image/drivetrain tests
+	  operator/drivetrain_local operator/drivetrain_cli operator/drivetrain_client operator/drivetrain_serving operator/drivetrain_energy worker-image/drivetrain tests
 	@PYTHONPATH=operator:worker-image $(VENV)/bin/lint-imports --no-logo
 	@$(PYTHON) scripts/generate --check
 
