@@ -43,6 +43,8 @@ def test_columns() -> None:
         "DURABLE",
         "LOSS",
         "GOODPUT",
+        "KWH",
+        "GCO2E",
         "REASON",
     ]
 
