@@ -106,6 +106,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "snapshots",
         "storage",
         "restoreFrom",
+        "energy",
         "suspend",
         "activeDeadlineSeconds",
         "ttlSecondsAfterFinished",
