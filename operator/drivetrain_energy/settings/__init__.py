@@ -1,0 +1,20 @@
+"""energy.yaml, the platform's own settings: sources, tariffs, power domains. `read` makes them of its text."""
+
+from drivetrain_energy.settings.document import EnergySettings, Mean, Polling, SettingsError, of, read
+from drivetrain_energy.settings.domains import PowerDomain, Tier
+from drivetrain_energy.settings.sources import Source
+from drivetrain_energy.settings.tariffs import Tariff, Window
+
+__all__ = [
+    "EnergySettings",
+    "Mean",
+    "Polling",
+    "PowerDomain",
+    "SettingsError",
+    "Source",
+    "Tariff",
+    "Tier",
+    "Window",
+    "of",
+    "read",
+]

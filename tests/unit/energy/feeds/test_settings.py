@@ -1,0 +1,106 @@
+"""energy.yaml: what is read of it, and that each error names its field."""
+
+from __future__ import annotations
+
+import pytest
+
+from drivetrain_energy.settings import EnergySettings, SettingsError, read
+
+WHOLE = """
+sources:
+  - {name: de, provider: electricityMaps, zones: [DE, FR], tokenFile: electricity-maps}
+  - {name: gb, provider: neso, zones: [GB, GB-LONDON], names: {GB-LONDON: "13"}}
+  - {name: ca, provider: wattTime, zones: [CAISO_NORTH], usernameFile: u, passwordFile: p}
+  - {name: sdk, provider: carbonAwareSdk, zones: [westeurope], measure: marginal, baseURL: "http://sdk.carbon:8080"}
+  - {name: keda, provider: carbonAwareConfigMap, zones: [westeurope], measure: average}
+  - {name: file, provider: trace, zones: [DE], configMap: trace, timeZone: Europe/Berlin}
+  - {name: home, provider: prometheus, zones: [DE], baseURL: "http://prometheus:9090", query: "g{z='$zone'}"}
+  - {name: spot, provider: energyCharts, zones: [DE-LU]}
+  - {name: grid, provider: openADR, measure: limit, zones: [hall], baseURL: "https://vtn/openadr3/3.0.1",
+     clientIDFile: id, clientSecretFile: secret, simple: [1, 0.75, 0.5, 0.25]}
+tariffs:
+  - {name: night, currency: EUR, timeZone: Europe/Berlin, perKWh: 0.31,
+     windows: [{from: "22:00", to: "06:00", perKWh: 0.22, days: [mon, tue, wed, thu, fri]}]}
+  - {name: day-ahead, source: spot, zone: DE-LU}
+powerDomains:
+  - {name: hall-1, nodeSelector: {room: hall-1}, zone: DE, pue: 1.3, watts: 12000, maxTemperatureC: 85,
+     embodiedKg: 1400, lifespanYears: 5, limitFrom: grid,
+     tiers: [{name: research, keep: 0.5, suspend: true, namespaces: [research]}, {name: rest, keep: 0.9}]}
+means: [{zone: westeurope, gramsPerKWh: 268, year: 2024, source: CBS}]
+polling: {minutes: 30, staleMinutes: 120}
+"""
+
+
+def test_all_of_it_is_read() -> None:
+    found = read(WHOLE)
+    assert [source.provider for source in found.sources] == [
+        "electricityMaps", "neso", "wattTime", "carbonAwareSdk", "carbonAwareConfigMap", "trace", "prometheus",
+        "energyCharts", "openADR",
+    ]  # fmt: skip
+    assert found.sources[1].called("GB-LONDON") == "13"
+    assert found.tariffs[0].windows[0].days == ("mon", "tue", "wed", "thu", "fri")
+    assert found.power_domains[0].tiers[0].keep == 0.5
+    assert found.polling.minutes == 30
+    assert read(WHOLE) == found, "what has not changed is equal"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet", "{}"])
+def test_nothing_is_all_defaults(text: str) -> None:
+    assert read(text) == EnergySettings()
+
+
+EM = "name: a, provider: electricityMaps, zones: [DE], tokenFile: t"
+REFUSED = {
+    "sources: [{name: a, provider: neso, zones: []}]": "sources[0].zones: ",
+    "sources: [{name: a, provider: neso}]": "sources[0].zones: ",
+    "sources: [{name: a, provider: nezo, zones: [GB]}]": "sources[0]: Input tag 'nezo'",
+    "sources: [{name: a, provider: neso, zones: [GB], zone: GB}]": "sources[0].zone: ",
+    "sources: [{name: a, provider: neso, zones: [GB], measure: marginal}]": "sources[0].measure: ",
+    "sources: [{name: A b, provider: neso, zones: [GB]}]": "sources[0].name: ",
+    "sources: [{name: a, provider: electricityMaps, zones: [DE]}]": "sources[0].tokenFile: ",
+    f"sources: [{{{EM}, tokenFile: ../x}}]": "tokenFile stands twice",
+    "sources: [{name: a, provider: electricityMaps, zones: [DE], tokenFile: ../x}]": "sources[0].tokenFile: ",
+    "sources: [{name: a, provider: electricityMaps, zones: [DE], tokenFile: ..}]": "sources[0].tokenFile: ",
+    f"sources: [{{{EM}, baseURL: 'https://me:pw@api'}}]": "sources[0].baseURL: ",
+    f"sources: [{{{EM}, baseURL: 'https://api/?token=1'}}]": "sources[0].baseURL: ",
+    f"sources: [{{{EM}, baseURL: 'file:///etc/passwd'}}]": "sources[0].baseURL: ",
+    f"sources: [{{{EM}}}, {{{EM}}}]": "sources[1]: a stands there already",
+    "sources: [{name: a, provider: trace, zones: [DE]}]": "sources[0]: either file or configMap",
+    "sources: [{name: a, provider: trace, zones: [DE], file: a, measure: price}]": "sources[0]: currency",
+    "sources: [{name: a, provider: trace, zones: [DE], file: a, timeZone: CEST}]": "sources[0].timeZone: ",
+    "sources: [{name: a, provider: openADR, measure: price, zones: [x], baseURL: 'http://v'}]": "sources[0]: currency",
+    "sources: [{name: a, provider: openADR, measure: limit, zones: [x], baseURL: 'http://v', clientIDFile: i}]":
+        "sources[0]: clientIDFile and clientSecretFile",
+    "tariffs: [{name: a}]": "tariffs[0]: perKWh and currency",
+    "tariffs: [{name: a, currency: EUR, perKWh: .inf}]": "tariffs[0].perKWh: ",
+    "tariffs: [{name: a, currency: euro, perKWh: 1}]": "tariffs[0].currency: ",
+    "tariffs: [{name: a, currency: EUR, perKWh: 1, windows: [{from: '24:00', to: '06:00', perKWh: 1}]}]":
+        "tariffs[0].windows[0].from: ",
+    "tariffs: [{name: a, source: nobody, zone: DE}]": "tariffs[0].source: no source nobody",
+    "powerDomains: [{name: a, nodeSelector: {}, zone: DE}]": "powerDomains[0].nodeSelector: ",
+    "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, pue: 0.9}]": "powerDomains[0].pue: ",
+    "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, embodiedKg: 1}]": "powerDomains[0]: embodiedKg and",
+    "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, limitFrom: x}]": "powerDomains[0]: watts is needed",
+    "polling: {minutes: 1}": "polling.minutes: ",
+    "polling: {minutes: '15'}": "polling.minutes: ",
+    "source: []": "source: ",
+    "- a": "",
+    "a: [": "no YAML: ",
+    "a: &a [1]\nb: *a": "no YAML: aliases are not read",
+    "sources: []\nsources: []": "no YAML: sources stands twice",
+    "[" * 5000: "no YAML: ",
+    "a" * (1 << 21): "more than",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: text[:60])
+def test_what_is_refused_and_with_which_field(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(text)
+    assert REFUSED[text] in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_many_errors_are_counted() -> None:
+    with pytest.raises(SettingsError, match="and 40 more"):
+        read("\n".join(f"a{n}: 1" for n in range(50)))
