@@ -36,7 +36,6 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("lastRecoverySeconds",),
     ("lastRecovery",),
     ("goodput",),
-    ("energy", "used"),
     ("takenAway",),
     ("departures",),
     ("corruptions", "*", "what"),
