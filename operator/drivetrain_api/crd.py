@@ -31,6 +31,8 @@ COLUMNS: Final[tuple[tuple[str, str, str, str, int], ...]] = (
     ("Durable", "integer", ".status.progress.durableStep", "Steps that the job can go back to from storage.", 1),
     ("Loss", "number", ".status.progress.loss", "Loss of the last step told.", 1),
     ("Goodput", "string", ".status.goodput.summary", "Productive part of the time since the job was created.", 1),
+    ("kWh", "string", ".status.energy.used.kwh", "Electricity that its workers drew.", 1),
+    ("gCO2e", "string", ".status.energy.used.grams", "Grams of CO2 equivalent that generating it emitted.", 1),
     ("Reason", "string", ".status.reason", "Why the job is in this phase.", 1),
 )
 """Name, type, path, description, priority (1: only with -o wide)."""

@@ -9,8 +9,9 @@ Immutable once started: whatever running processes were started with or agreed o
 runtimeFrom, training, processes, GPUs, spares, replicas, fenceSeconds). A change would make members disagree, or be
 ignored by survivors, which never restart. "Started" is status.startTime, which a suspended job has not; so all of it
 can change while suspended, and in the same update that resumes the job. Mutable at any time: workers and elastic (the
-point of being elastic), suspend, deadlines, maxRestarts, restartWindowSeconds (the operator reads them),
-noProgressSeconds (the coordinator is told), network (policies hold at once), podTemplate and coordinator (later pods).
+point of being elastic), energy (its plan is made anew), suspend, deadlines, maxRestarts, restartWindowSeconds (the
+operator reads them), noProgressSeconds (the coordinator is told), network (policies hold at once), podTemplate and
+coordinator (later pods).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from drivetrain_api.energy_rules import ENERGY_RULES
 from drivetrain_api.rule import Json, Rule
 from drivetrain_api.runtime_rules import RUNTIME_RULES
 from drivetrain_api.snapshot_rules import SNAPSHOT_RULES
@@ -170,6 +172,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *storage_rules("spec.storage", "storage"),
     *SNAPSHOT_RULES,
     *TRACKING_RULES,
+    *ENERGY_RULES,
     *RUNTIME_RULES,
     Rule(
         name="microbatches-fit-batch",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from drivetrain_api.choices import Reach, RuntimeName, RuntimeSource
+from drivetrain_api.energy_spec import Energy
 from drivetrain_api.model import INT32_MAX, SpecModel
 from drivetrain_api.snapshots import RestoreFrom, Snapshots
 from drivetrain_api.storage import Storage
@@ -222,6 +223,11 @@ class TrainingJobSpec(SpecModel):
         default=None,
         description="Begin with the state of another job's step, from its snapshots, and write one's own from there. "
         "Needs snapshots. Once this job has steps of its own in storage, it goes on from those.",
+    )
+    energy: Energy | None = Field(
+        default=None,
+        description="When the job must be done, and what may be saved on the way there: the operator finds the hours "
+        "and the number of workers. Default: it runs at once, with spec.workers.",
     )
     suspend: bool = Field(
         default=False,

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from drivetrain_api.bounds import MAX_EXACT
+from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.goodput_status import GoodputStatus
 from drivetrain_api.older_python import StrEnum
 from drivetrain_api.recovery_status import RecoveryStatus
@@ -419,6 +420,7 @@ class TrainingJobStatus(StatusModel):
     goodput: GoodputStatus | None = Field(
         default=None, description="Into what the job's time since its creation was split, up to the last write."
     )
+    energy: EnergyStatus | None = Field(default=None, description="Electricity, and what it emitted and cost.")
     failures: list[FailureStatus] = Field(
         default_factory=list, max_length=MAX_FAILURES, description="The last failures, oldest first."
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 from drivetrain_local.apiserver import errors
@@ -160,10 +161,21 @@ def _check_string(value: str, schema: Obj, path: str) -> Iterator[FieldError]:
         yield errors.too_long(path, schema["maxLength"])
     if "minLength" in schema and len(value) < schema["minLength"]:
         yield errors.bad_value(path, value, f"{path} in body should be at least {schema['minLength']} chars long")
-    if schema.get("format") == "date-time" and not _DATE_TIME.fullmatch(value):
+    if schema.get("format") == "date-time" and not _is_time(value):
         yield errors.bad_type(path, value, "date-time")
     if "pattern" in schema and not pattern_of(schema["pattern"]).search(value):
         yield errors.bad_value(path, value, f"{path} in body should match '{schema['pattern']}'")
+
+
+def _is_time(value: str) -> bool:
+    """The server looks whether there is such a day, too."""
+    if not _DATE_TIME.fullmatch(value):
+        return False
+    try:
+        date.fromisoformat(value[:10])
+    except ValueError:
+        return False
+    return True
 
 
 def _check_number(value: float, schema: Obj, path: str) -> Iterator[FieldError]:

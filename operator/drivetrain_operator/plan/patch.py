@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.status import Condition, TrainingJobStatus
 from drivetrain_api.status_model import StatusModel
 
@@ -36,7 +37,15 @@ def only_counts(old: TrainingJobStatus, new: TrainingJobStatus) -> bool:
     if [_essence(c) for c in old.conditions] != [_essence(c) for c in new.conditions]:
         return False
     words = {"message": old.message, "conditions": old.conditions, "workers": workers, "goodput": old.goodput}
+    words["energy"] = _as_used_before(old, new)
     return new.model_copy(update=words) == old
+
+
+def _as_used_before(old: TrainingJobStatus, new: TrainingJobStatus) -> EnergyStatus | None:
+    """What has been used since is a count, whatever else is in there."""
+    before = old.energy if old.energy is not None else EnergyStatus()
+    after = (new.energy if new.energy is not None else EnergyStatus()).model_copy(update={"used": before.used})
+    return old.energy if after == before else after
 
 
 def _essence(condition: Condition) -> tuple[object, ...]:

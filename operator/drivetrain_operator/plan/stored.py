@@ -36,6 +36,7 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("lastRecoverySeconds",),
     ("lastRecovery",),
     ("goodput",),
+    ("energy", "used"),
     ("takenAway",),
     ("departures",),
     ("corruptions", "*", "what"),

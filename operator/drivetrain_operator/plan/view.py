@@ -17,6 +17,7 @@ from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_api.wishes import Wishes, wishes
+from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.render.platform import Neighbours
 
 
@@ -273,6 +274,36 @@ class Me:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerOrder:
+    """What a job's power domain asks of it while it has to draw less."""
+
+    workers: int
+    """At most so many; 0: it is to be suspended."""
+    cap_watts: float | None
+    """Of each device; None: as it comes."""
+    why: str
+    """Whose limit it is, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What is known of the electricity that a job draws."""
+
+    zone: str = ""
+    """Of the grid; empty: the platform has none."""
+    signals: Mapping[Measure, Signal] = field(default_factory=dict)
+    """What holds of the zone now, by measure; of a history, with what is expected from it."""
+    pue: float = 1.0
+    """What the site draws for each watt of its nodes."""
+    embodied_kg: float | None = None
+    """CO2 equivalent that making one node took."""
+    lifespan_years: float | None = None
+    order: PowerOrder | None = None
+    why: str = ""
+    """Why nothing is known, for a person: no source, or settings that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything that one pass decides from."""
 
@@ -291,6 +322,7 @@ class View:
     refusals: tuple[Refusal, ...] = ()
     me: Me = Me()
     complaints: tuple[Complaint, ...] = ()
+    supply: Supply = Supply()
     absent: frozenset[str] = frozenset()
     """Names and uids of pods that the cache lacks, and that the API server, asked for them, does not have either."""
     lost: Mapping[str, PodView] = field(default_factory=dict)

@@ -21,10 +21,12 @@ MUTABLE: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
     ("podTemplate", {}, {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}),
     ("coordinator", {}, {"coordinator": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}}}}}),
     ("network", {}, {"network": {"ingress": "job"}}),
+    ("energy", {}, {"energy": {"deadline": "2026-12-01T18:00:00Z"}}),
 ]
 """May change in a started job: field, before, after."""
 
 _INT32 = 2**31 - 1
+POINT: Final = {"workers": 1, "stepsPerSecond": 1.5, "watts": 300}
 _STORAGE: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "persistentVolumeClaim": (["a", "a" * 253], ["", "a" * 254, "A"]),
     "url": (
@@ -140,6 +142,27 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "snapshots.keepBases": ([1, 1000], [0, 1001]),
     "snapshots.commitSeconds": ([0, 0.5, 60], [-0.1, 60.1]),
     "snapshots.whenSlow": (["skip", "wait"], ["stop", ""]),
+    "energy.objective": (["carbon", "cost", "energy", "time"], ["watts", ""]),
+    "energy.deadline": (
+        ["2026-12-01T18:00:00Z", "2026-12-01T18:00:00.123456+01:00"],
+        ["2026-12-01", "2026-12-01T18:00:00", "2026-13-01T18:00:00Z", "2026-12-01T18:00:00.1234567+01:00", "tomorrow"],
+    ),
+    "energy.maxCompletionFactor": ([1, 1.5, 100], [0.9, 100.1]),
+    "energy.maxStartDelaySeconds": ([0, 31_536_000], [-1, 31_536_001]),
+    "energy.suspend": ([True, False], ["yes"]),
+    "energy.minRunSeconds": ([0, 86_400], [-1, 86_401]),
+    "energy.marginPercent": ([0, 100], [-1, 101]),
+    "energy.zone": (["DE", "US-CAL-CISO", "a" * 64], ["", "-a", "a b", "a" * 65]),
+    "energy.measure": (["average", "marginal"], ["price", ""]),
+    "energy.tier": ([1, 3], [0, 4]),
+    "energy.profile": ([[POINT]], [[], [POINT | {"workers": n + 1} for n in range(65)]]),
+    "energy.profile[].workers": ([1, 4096], [0, 4097]),
+    "energy.profile[].stepsPerSecond": ([0.001, 10**6], [0, 10**6 + 1]),
+    "energy.profile[].watts": ([0.5, 10**9], [0, 10**9 + 1]),
+    "energy.profile[].capWatts": ([1, 10_000], [0, 10_001]),
+    "energy.budget.grams": ([1, 10**12], [0, 10**12 + 1]),
+    "energy.budget.kilowattHours": ([0.1, 10**9], [0, 10**9 + 1]),
+    "energy.budget.onExceed": (["warn", "shrink", "suspend"], ["stop", ""]),
     "suspend": ([True, False], ["yes"]),
     "activeDeadlineSeconds": ([1, _INT32], [0, _INT32 + 1]),
     "ttlSecondsAfterFinished": ([0, _INT32], [-1, _INT32 + 1]),
@@ -173,6 +196,10 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(snapshots={"storage": {"path": "/a"}, path.partition(".")[2]: value})
     if path.startswith("elastic."):
         return job(elastic={"minWorkers": 1, "maxWorkers": 4096} | {path.split(".")[1]: value})
+    if path.startswith("energy.profile[]."):
+        return job(energy={"profile": [POINT | {path.rpartition(".")[2]: value}]})
+    if path.startswith("energy.budget."):
+        return job(energy={"budget": {path.rpartition(".")[2]: value}})
     if path.startswith("script."):
         return job(command=None, script=SCRIPT | {path.split(".")[1]: value})
     top, _, inner = path.partition(".")

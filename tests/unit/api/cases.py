@@ -116,6 +116,13 @@ def _storage(of: str, given: Callable[[dict[str, Any]], dict[str, Any]]) -> list
     return [RuleCase(f"{of}-{rule}", name, accepted, given(storage)) for rule, name, accepted, storage in cases]
 
 
+def _points(*points: tuple[int, int | None]) -> list[dict[str, Any]]:
+    return [
+        {"workers": workers, "stepsPerSecond": 1, "watts": 1} | ({"capWatts": cap} if cap is not None else {})
+        for workers, cap in points
+    ]
+
+
 SCRIPT: Final = {"configMap": "code", "key": "train.py"}
 SNAPSHOTS: Final = {"storage": {"path": "/snapshots"}}
 BUCKET: Final[dict[str, Any]] = {"url": "s3://bucket/prefix"}
@@ -123,6 +130,24 @@ HDFS: Final[dict[str, Any]] = {"url": "webhdfs://namenode:9870/snapshots"}
 SECRET: Final = {"secretName": "keys"}
 CLAIM: Final[dict[str, Any]] = {"persistentVolumeClaim": "shared"}
 RULE_CASES: Final[list[RuleCase]] = [
+    *(
+        RuleCase(rule, name, accepted, job(energy=energy))
+        for rule, name, accepted, energy in (
+            ("energy-one-deadline", "none", True, {}),
+            ("energy-one-deadline", "a time", True, {"deadline": "2026-12-01T18:00:00Z"}),
+            ("energy-one-deadline", "a factor", True, {"maxCompletionFactor": 2}),
+            ("energy-one-deadline", "both", False, {"deadline": "2026-12-01T18:00:00Z", "maxCompletionFactor": 2}),
+            ("energy-profile-once", "different workers", True, {"profile": _points((1, None), (2, None))}),
+            ("energy-profile-once", "different caps", True, {"profile": _points((1, None), (1, 200), (1, 250))}),
+            (
+                "energy-profile-once",
+                "the same without a cap",
+                False,
+                {"profile": _points((1, None), (2, 1), (1, None))},
+            ),
+            ("energy-profile-once", "the same with a cap", False, {"profile": _points((1, 200), (1, 200))}),
+        )
+    ),
     *(
         RuleCase("mlflow-writes-no-folders", uri, accepted, job(training={"tracking": {"mlflow": {"uri": uri}}}))
         for uri, accepted in (

@@ -43,6 +43,8 @@ def test_columns() -> None:
         "DURABLE",
         "LOSS",
         "GOODPUT",
+        "KWH",
+        "GCO2E",
         "REASON",
     ]
 
@@ -104,6 +106,7 @@ def test_fields_are_exactly_those_that_something_reads() -> None:
         "snapshots",
         "storage",
         "restoreFrom",
+        "energy",
         "suspend",
         "activeDeadlineSeconds",
         "ttlSecondsAfterFinished",

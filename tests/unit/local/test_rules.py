@@ -117,7 +117,7 @@ async def test_a_field_has_its_bounds(http: aiohttp.ClientSession, path: str) ->
         code, answer = await _send(http, "POST", "", with_value(path, value))
         assert (code, answer["reason"]) == (422, "Invalid"), value
         fields = {cause["field"].partition("[")[0] for cause in answer["details"]["causes"]}
-        assert f"spec.{path.removesuffix('[]')}" in fields, answer
+        assert f"spec.{path.partition('[]')[0]}" in fields, answer
 
 
 async def test_rules_wait_until_the_bounds_are_kept(http: aiohttp.ClientSession) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.constants import ROLE_COORDINATOR, ROLE_WORKER
+from drivetrain_api.energy_status import EnergyStatus, UsedEnergy
 from drivetrain_api.goodput import Category
 from drivetrain_api.goodput_status import CountedTime, GoodputStatus
 from drivetrain_api.messages import Progress
@@ -250,6 +251,12 @@ def test_it_does_not_make_counting_pods_urgent() -> None:
     one = started(goodput=counting())
     more = one.model_copy(update={"goodput": counting(steps=5), "workers": one.workers.model_copy(update={"ready": 2})})
     assert only_counts(one, more)
+
+
+def test_nor_does_electricity() -> None:
+    one, more = (started(energy=EnergyStatus(used=UsedEnergy(kwh=kwh))) for kwh in ("1", "2"))
+    assert only_counts(one, more)
+    assert only_counts(started(), more)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,150 @@
+"""How much electricity do a job's workers draw? The words that launchers, coordinators and the operator share.
+
+A launcher tells joules by meter, a coordinator by component and source for its term, each as numbers that only grow, so
+that nothing is lost with a message. What cannot be is left out and counted: a meter that lies silences no worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
+from pydantic.functional_validators import WrapValidator
+
+from drivetrain_api.bounds import MAX_EXACT, MAX_SECONDS, MAX_TOLD
+from drivetrain_api.older_python import StrEnum
+
+MAX_JOULES: Final = 1e15
+"""Of a job: 278 GWh."""
+MAX_METER_JOULES: Final = 1e13
+"""Of one device in one life of a launcher: a hundred kilowatts for three years."""
+MAX_METERS: Final = 256
+"""Of one launcher."""
+
+
+class Component(StrEnum):
+    """What draws."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+    DRAM = "dram"
+
+
+class EnergySource(StrEnum):
+    """How it is known."""
+
+    NVML = "nvml"
+    """The device's own counter of energy."""
+    NVML_POWER = "nvml-power"
+    """The device's power, once a second, times the time: where there is no counter, or it stands still."""
+    RAPL = "rapl"
+    """The node's counters; of them, the worker's share of the processor time that was used."""
+    MODEL = "model"
+    """From processor time and two constants: nothing was measured."""
+
+
+WATTS_AT_MOST: Final[Mapping[str, float]] = {Component.GPU: 5e3, Component.CPU: 5e3, Component.DRAM: 2e3}
+"""Of one meter: above what is built. What tells more is cut."""
+WORKER_WATTS_AT_MOST: Final = 5e4
+"""Of all meters of a worker."""
+
+Joules = Mapping[str, Mapping[str, float]]
+"""By component and source."""
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Meter(_Told):
+    """What one meter has counted since its launcher began. Any number: whoever adds them up looks at them first."""
+
+    component: str = Field(max_length=16)
+    source: str = Field(max_length=16)
+    device: str = Field(default="", max_length=96)
+    """Which one, where others may read the same: what several launchers tell of it is divided."""
+    joules: float
+    before: float = 0.0
+    """So much of it was told to coordinators of earlier terms."""
+
+
+def _first_meters(told: Any) -> Any:
+    return told[:MAX_METERS] if isinstance(told, list) else told
+
+
+class Metered(_Told):
+    """All that a launcher has measured."""
+
+    seconds: float = 0.0
+    """For how long it has."""
+    seconds_before: float = 0.0
+    """So many of them were told to coordinators of earlier terms."""
+    meters: Annotated[list[Meter], BeforeValidator(_first_meters)] = []
+    readable: bool = True
+    """False: something was told that cannot be read, and nothing of it is here."""
+
+
+def _or_unreadable(told: Any, handler: ValidatorFunctionWrapHandler) -> Metered | None:
+    try:
+        return handler(told)  # type: ignore[no-any-return]
+    except ValidationError:
+        return Metered(readable=False)
+
+
+MeteredByLauncher = Annotated[Metered | None, WrapValidator(_or_unreadable)]
+"""None from images that do not measure."""
+
+
+def possible_joules(told: Any, most: float = MAX_JOULES) -> dict[str, dict[str, float]]:
+    """Of what is told by component and source, what is known and can be."""
+    if not isinstance(told, dict):
+        return {}
+    return {
+        str(component): found
+        for component in Component
+        if isinstance(of := told.get(component), dict)
+        and (found := {str(source): float(of[source]) for source in EnergySource if _possible(of.get(source), most)})
+    }
+
+
+def _possible(value: Any, most: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= most
+
+
+def _possible_seconds(told: Any) -> Any:
+    return told if _possible(told, MAX_SECONDS * MAX_EXACT) else 0.0
+
+
+def _possible_count(told: Any) -> Any:
+    return told if isinstance(told, int) and 0 <= told <= MAX_TOLD else 0
+
+
+class EnergyTold(_Told):
+    """What a coordinator has heard in its term. What is impossible is left out."""
+
+    joules: Annotated[dict[str, dict[str, float]], BeforeValidator(possible_joules)] = {}
+    """By `Component` and `EnergySource`."""
+    worker_seconds: Annotated[float, BeforeValidator(_possible_seconds)] = 0.0
+    """For how long workers were measured, over all of them."""
+    seconds: Annotated[float, BeforeValidator(_possible_seconds)] = 0.0
+    """For how long at least one was."""
+    refused: Annotated[int, BeforeValidator(_possible_count)] = 0
+    """Readings that cannot be, and were cut or left out."""
+
+
+def _or_nothing(told: Any, handler: ValidatorFunctionWrapHandler) -> EnergyTold | None:
+    try:
+        return handler(told)  # type: ignore[no-any-return]
+    except ValidationError:
+        return None
+
+
+EnergyByCoordinator = Annotated[EnergyTold | None, WrapValidator(_or_nothing)]
+"""None from coordinators of older releases."""
+
+
+def total(joules: Joules) -> float:
+    """Over all components."""
+    return sum(value for by_source in joules.values() for value in by_source.values())

@@ -1,0 +1,119 @@
+"""status.energy: how much electricity a job has used, what that emitted and cost, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from drivetrain_api.energy import MAX_JOULES, Component, EnergySource
+from drivetrain_api.status_model import Count, Elapsed, Named, StatusModel, Time
+
+MAX_TRACE: Final = 672
+"""Quarters of an hour: a week."""
+MAX_MONEY: Final = 1e15
+MAX_WORKER_SECONDS: Final = 1e13
+"""4,096 workers for thirty years, and more."""
+
+
+def _thousandths(by_source: dict[str, float]) -> dict[str, float]:
+    """More digits would only make every write longer."""
+    return {name: round(value, 3) for name, value in by_source.items()}
+
+
+def _rounded(value: float) -> float:
+    return round(value, 3)
+
+
+Energy = Annotated[float, Field(ge=0, le=MAX_JOULES), AfterValidator(_rounded)]
+Grams = Annotated[float, Field(ge=0, le=MAX_JOULES), AfterValidator(_rounded)]
+Kwh = Annotated[float, Field(ge=0, le=MAX_JOULES), AfterValidator(lambda value: round(value, 6))]
+Money = Annotated[float, Field(ge=-MAX_MONEY, le=MAX_MONEY), AfterValidator(lambda value: round(value, 6))]
+BySource = Annotated[dict[str, Energy], Field(max_length=len(EnergySource)), AfterValidator(_thousandths)]
+ByComponent = Annotated[dict[str, BySource], Field(max_length=len(Component))]
+WorkerSeconds = Annotated[float, Field(ge=0, le=MAX_WORKER_SECONDS), AfterValidator(_rounded)]
+
+
+class CarbonUsed(StatusModel):
+    """What generating the electricity emitted, by one measure of intensity."""
+
+    grams: Grams = Field(description="Of CO2 equivalent, operational.")
+    kwh: Kwh = Field(description="For so much of the electricity, with the site's overhead, intensity was known.")
+    source: str = Field(default="", max_length=64, description="Whose intensity it was last.")
+    quality: str = Field(default="", max_length=16, description="What that was worth last: history, forecast, static.")
+
+
+class CostUsed(StatusModel):
+    """What the electricity cost by the tariff of the hour."""
+
+    amount: Money = Field(description="Below zero where prices were.")
+    currency: str = Field(max_length=16, description="As the tariff has it.")
+    kwh: Kwh = Field(description="For so much of the electricity, with the site's overhead, a price was known.")
+
+
+class AvoidedCarbon(StatusModel):
+    """The same measured power, had the job run at once and without a pause since it was created. Over what both
+    intensities were known of."""
+
+    grams: float = Field(
+        ge=-MAX_JOULES, le=MAX_JOULES, description="So much less was emitted than then; below zero: more."
+    )
+    replayed_grams: Grams = Field(description="That would have been emitted then.")
+    actual_grams: Grams = Field(description="That were emitted.")
+    measure: str = Field(max_length=16, description="By which measure of intensity: average or marginal.")
+
+
+class IntensityTrace(StatusModel):
+    """Intensities since the moment that the replay has come to, as they were when they were current."""
+
+    start: Count = Field(default=0, description="Quarter of an hour, since 1970, of the first value.")
+    values: list[Annotated[float, Field(ge=-1, le=1e6), AfterValidator(lambda value: round(value, 1))]] = Field(
+        default_factory=list, max_length=MAX_TRACE, description="Grams a kWh in each; -1: not known."
+    )
+
+
+class CountedEnergy(StatusModel):
+    """What the operator remembers over its own death, and its coordinator's."""
+
+    term: Named = Field(default=0, description="Term of the coordinator that told last.")
+    joules: ByComponent = Field(
+        default_factory=dict, description="Joules of that term that are counted, by component and source."
+    )
+    worker_seconds: WorkerSeconds = Field(default=0.0, description="The same of workers' time.")
+    seconds: Elapsed = Field(default=0.0, description="The same of time in which at least one was measured.")
+    refused: Count = Field(default=0, description="The same of readings that cannot be.")
+    until: Time | None = Field(default=None, description="When it was counted last.")
+    trace: IntensityTrace = Field(default=IntensityTrace(), description="For `avoided`, of a job that waited.")
+
+
+class UsedEnergy(StatusModel):
+    """Up to the last count. What the job's devices drew; grams and cost with the site's overhead (PUE)."""
+
+    kwh: str = Field(default="", max_length=16, description="Kilowatt-hours, for kubectl get.")
+    grams: str = Field(default="", max_length=16, description="Grams of CO2 equivalent, for kubectl get.")
+    cost: str = Field(default="", max_length=32, description="Cost, for kubectl get.")
+    joules: ByComponent = Field(
+        default_factory=dict,
+        description=f"By component ({', '.join(Component)}) and source ({', '.join(EnergySource)}).",
+    )
+    worker_seconds: WorkerSeconds = Field(default=0.0, description="For how long workers were measured, all together.")
+    seconds: Elapsed = Field(default=0.0, description="For how long at least one worker was measured.")
+    refused: Count = Field(default=0, description="Readings that cannot be, and were cut or left out.")
+    carbon: dict[Annotated[str, Field(max_length=16)], CarbonUsed] = Field(
+        default_factory=dict, max_length=2, description="Operational, by measure: average or marginal; never added up."
+    )
+    embodied_grams: Grams | None = Field(
+        default=None, description="The job's share of what making its nodes emitted (SCI: TE·(TiR/EL)·(RR/ToR))."
+    )
+    spent: CostUsed | None = Field(default=None, description="Cost of the electricity.")
+    avoided: AvoidedCarbon | None = Field(default=None, description="Beside running at once.")
+    why: str = Field(default="", max_length=512, description="Why there are no grams, or no more.")
+    counted: CountedEnergy = Field(
+        default=CountedEnergy(), description="How much of what coordinators tell is already counted."
+    )
+
+
+class EnergyStatus(StatusModel):
+    """A job's electricity."""
+
+    used: UsedEnergy | None = Field(default=None, description="What it has used, up to the last write.")
