@@ -1,0 +1,220 @@
+"""The least carbon (or cost, or energy) that a deadline allows, for one job: `plan(request)`.
+
+Pure: the same request gives the same plan, in the operator and offline. The order of what is decided:
+
+1. Work done, or none that could be waited for: said.
+2. The deadline first: if the time left is just enough at full speed, run flat out, whatever the rest says (`guard`).
+3. No signal that may make a job wait: run now at the usual size, and say why.
+4. Else the optimum over workers and caps (`hull`, `fill`), with what switching costs and `min_run` (`runs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from drivetrain_energy.curve import Point
+from drivetrain_energy.fill import Filled, Ladder
+from drivetrain_energy.guard import must_run
+from drivetrain_energy.hull import fastest
+from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan, PlanSlot, Totals, merged
+from drivetrain_energy.request import HORIZON, Request, check
+from drivetrain_energy.runs import Search, begin
+from drivetrain_energy.signal import Signal
+from drivetrain_energy.windows import Window, usable, windows
+
+
+def plan(request: Request) -> Plan:
+    """Raises `RequestInvalid`, with the field's name, for what cannot be planned."""
+    check(request)
+    deadline = latest(request)
+    if request.work_steps <= 0:
+        return _answer(request, deadline, Mode.NOW, [], "all work is done")
+    if must_run(request, deadline):
+        return _flat_out(request, deadline, "the time left is what the work takes at full speed")
+    if request.objective.time:
+        return _flat_out(request, deadline, "the objective is time")
+    if (reason := _nothing_to_go_by(request)) is not None:
+        return _at_once(request, deadline, reason)
+    spans = windows(request, min(deadline - request.reserve, request.now + HORIZON))
+    slots = _optimum(request, spans)
+    if slots is None:
+        return _flat_out(request, deadline, "the work fits no runs that its flexibility allows")
+    return _answer(request, deadline, Mode.PLANNED, slots, _summary(request, slots, deadline))
+
+
+def latest(request: Request) -> float:
+    """The deadline; without one, as late as the usual size takes after the longest wait that is allowed."""
+    if request.deadline is not None:
+        return request.deadline
+    wait = 0.0 if request.started else request.max_start_delay or 0.0
+    took = request.work_steps * (1 + request.margin) / request.usual()
+    return request.now + wait + request.switch.resume + took + request.reserve
+
+
+def _nothing_to_go_by(request: Request) -> str | None:
+    weights = request.objective
+    for name, weight, signal in (("carbon", weights.carbon, request.signal), ("price", weights.cost, request.tariff)):
+        if weight and not usable(signal):
+            return f"no {name} signal that a job may wait for: {_worth(signal)}"
+    return None
+
+
+def _worth(signal: Signal | None) -> str:
+    if signal is None:
+        return "there is none"
+    return signal.why or f"that of {signal.source} is {signal.quality.value}"
+
+
+def _flat_out(request: Request, deadline: float, why: str) -> Plan:
+    slots = _constant(request, fastest(request.curve))
+    return _answer(request, deadline, Mode.FLAT_OUT, slots, f"As fast as it can: {why}.")
+
+
+def _at_once(request: Request, deadline: float, why: str) -> Plan:
+    """At the usual size, or the next that meets the deadline."""
+    left = deadline - request.reserve - request.now - _starting(request)
+    wanted = request.work_steps * (1 + request.margin) / left
+    enough = [point for point in request.curve if point.throughput >= max(wanted, request.usual()) * (1 - 1e-9)]
+    point = min(enough or [fastest(request.curve)], key=lambda point: (point.throughput, point.watts))
+    return _answer(request, deadline, Mode.NOW, _constant(request, point), f"At once, at its usual size: {why}.")
+
+
+def _constant(request: Request, point: Point) -> list[PlanSlot]:
+    """From now until the work and its margin are done."""
+    steps, lost = request.work_steps * (1 + request.margin), _starting(request)
+    end = request.now + lost + steps / point.throughput
+    rate = steps / (end - request.now)
+    return [PlanSlot(request.now, end, point.workers, point.cap_watts, rate, point.watts)]
+
+
+def _starting(request: Request) -> float:
+    return 0.0 if request.running_since is not None else request.switch.resume
+
+
+def _optimum(request: Request, spans: list[Window]) -> list[PlanSlot] | None:
+    work = request.work_steps * (1 + request.margin)
+    free = Ladder(spans, request.curve, may_idle=True)
+    found = free.fill(work, [span.seconds for span in spans])
+    if found is None:
+        return None
+    if _free(request):
+        return _slots(spans, free.rungs, [span.seconds for span in spans], found)
+    spans, on = begin(spans, found)
+    runs = Ladder(spans, request.curve, may_idle=False)
+    tried = Search(request, runs, work).best(on)
+    return None if tried is None else _slots(spans, runs.rungs, tried.useful, tried.filled)
+
+
+def _free(request: Request) -> bool:
+    """Does nothing keep it from being on in any window, and off in the next?"""
+    switch = request.switch
+    bound = request.max_start_delay is not None and not request.started
+    return request.may_suspend and not (request.min_run or switch.suspend or switch.resume or switch.resize or bound)
+
+
+def _slots(
+    spans: Sequence[Window], ways: Sequence[Sequence[Point]], useful: Sequence[float], filled: Filled
+) -> list[PlanSlot]:
+    """Windows as slots; the one between two rungs as two, the higher next to what is higher."""
+    slots = []
+    for at, (span, rungs, level) in enumerate(zip(spans, ways, filled.levels, strict=True)):
+        progress = useful[at] / span.seconds if level or useful[at] else 1.0
+        if filled.partial is None or filled.partial[0] != at:
+            slots.append(_slot(span.start, span.end, rungs[level], progress))
+            continue
+        high, low, share = rungs[level + 1], rungs[level], filled.partial[1]
+        late = at + 1 < len(spans) and filled.levels[at + 1] > level
+        middle = span.end - share * span.seconds if late else span.start + share * span.seconds
+        first, second = (low, high) if late else (high, low)
+        slots += [_slot(span.start, middle, first, progress), _slot(middle, span.end, second, progress)]
+    while slots and not slots[-1].workers:
+        slots.pop()
+    return slots
+
+
+def _slot(start: float, end: float, point: Point, progress: float) -> PlanSlot:
+    return PlanSlot(start, end, point.workers, point.cap_watts, point.throughput * progress, point.watts)
+
+
+def _answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot], why: str) -> Plan:
+    kept = _bounded(merged(slots))
+    finish = _finish(kept, request)
+    point = fastest([p for p in request.curve if p.throughput == request.usual()])
+    usual_end = request.now + request.work_steps / point.throughput
+    usual = (PlanSlot(request.now, usual_end, point.workers, None, point.throughput, point.watts),)
+    known = [signal for signal in (request.signal, request.tariff) if signal is not None]
+    spans = windows(request, max(finish, usual_end, request.now + 1))
+    return Plan(
+        made_at=request.now,
+        mode=mode,
+        slots=kept,
+        finish=finish,
+        deadline=deadline,
+        meets_deadline=finish <= deadline + 1e-6,
+        work_steps=request.work_steps,
+        totals=_totals(kept, finish, spans, request),
+        usual=_totals(usual, usual_end, spans, request),
+        measure=request.signal.measure if request.signal is not None else None,
+        vintages=tuple(signal.vintage for signal in known),
+        why=why,
+    )
+
+
+def _bounded(slots: tuple[PlanSlot, ...]) -> tuple[PlanSlot, ...]:
+    """No more than a status may carry: the shortest neighbours go together, at the higher of their sizes."""
+    while len(slots) > MOST_SLOTS:
+        pairs = [(after.end - before.start, at) for at, (before, after) in enumerate(pairwise(slots))]
+        at = min(pairs)[1]
+        high = max(slots[at : at + 2], key=lambda slot: slot.throughput)
+        joined = PlanSlot(slots[at].start, slots[at + 1].end, high.workers, high.cap_watts, high.throughput, high.watts)
+        slots = merged([*slots[:at], joined, *slots[at + 2 :]])
+    return slots
+
+
+def _finish(slots: Sequence[PlanSlot], request: Request) -> float:
+    left = request.work_steps
+    for slot in slots:
+        done = slot.throughput * (slot.end - slot.start)
+        if done >= left * (1 - 1e-9):
+            return min(slot.end, slot.start + left / slot.throughput) if left > 0 else slot.start
+        left -= done
+    return slots[-1].end if slots else request.now
+
+
+def _totals(slots: Sequence[PlanSlot], until: float, spans: Sequence[Window], request: Request) -> Totals:
+    joules = grams = cost = node_seconds = 0.0
+    at = 0
+    for slot in slots:
+        end = min(slot.end, until)
+        if end <= slot.start:
+            break
+        node_seconds += slot.workers * (end - slot.start)
+        joules += slot.watts * (end - slot.start) * request.pue
+        while at < len(spans) and spans[at].end <= slot.start:
+            at += 1
+        for span in spans[at:]:
+            if span.start >= end:
+                break
+            drawn = slot.watts * (min(span.end, end) - max(span.start, slot.start))
+            grams += drawn * (span.grams or 0.0)
+            cost += drawn * (span.cost or 0.0)
+    known = spans[0] if spans else None
+    return Totals(
+        joules=joules,
+        grams=grams if known is not None and known.grams is not None else None,
+        cost=cost if known is not None and known.cost is not None else None,
+        node_hours=node_seconds / 3600,
+    )
+
+
+def _summary(request: Request, slots: Sequence[PlanSlot], deadline: float) -> str:
+    on = [slot for slot in slots if slot.workers]
+    hours = sum(slot.end - slot.start for slot in on) / 3600
+    sizes = sorted({slot.workers for slot in on})
+    workers = f"{sizes[0]} workers" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} workers"
+    left = (deadline - request.now) / 3600
+    return f"The least of its objective: runs {hours:.1f} of the {left:.1f} hours to its deadline, with {workers}."
+
+
+__all__ = ["latest", "plan"]

@@ -1,0 +1,88 @@
+"""Does a plan still hold? `renew` makes another only where something really differs: no job is moved for noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drivetrain_energy.guard import must_run
+from drivetrain_energy.plan import Mode, Plan, PlanSlot
+from drivetrain_energy.planner import plan
+from drivetrain_energy.request import Request
+from drivetrain_energy.windows import Window, windows
+
+REAL = 0.05
+"""Share by which progress, rates, watts or the objective have to differ."""
+
+
+def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
+    """A plan in place of `old`, and for what reason, in a few words; None: `old` still holds. `request` says how things
+    stand now, with `old.deadline` as its deadline."""
+    if old is None:
+        return plan(request), "it has none yet"
+    if (reason := _overtaken(old, request)) is not None:
+        return plan(request), reason
+    if tuple(s.vintage for s in (request.signal, request.tariff) if s is not None) == old.vintages:
+        return None
+    new = plan(request)
+    if new.mode is not old.mode and Mode.NOW in (new.mode, old.mode):
+        return new, "signals may be trusted again" if old.mode is Mode.NOW else "signals may be trusted no more"
+    spans = windows(request, max(new.finish, _end(old), request.now + 1))
+    before, after = (_worth(one.slots, spans, request.work_steps, request.now) for one in (old, new))
+    return (new, "newer signals make another one better") if after < before * (1 - REAL) else None
+
+
+def _overtaken(old: Plan, request: Request) -> str | None:
+    """What makes it useless, whatever signals say."""
+    if must_run(request, old.deadline) and old.mode is not Mode.FLAT_OUT:
+        return "its deadline is close"
+    if request.deadline is not None and request.deadline != old.deadline:
+        return "its deadline is another one"
+    if request.work_steps > 0 and request.now >= _end(old):
+        return "the plan has ended before the work"
+    if abs(old.work_steps - old.steps_by(request.now) - request.work_steps) > REAL * old.work_steps:
+        return "progress is not what was expected"
+    return _other_rates(old, request)
+
+
+def _other_rates(old: Plan, request: Request) -> str | None:
+    ways = {(point.workers, point.cap_watts): point for point in request.curve}
+    for slot in old.slots:
+        if slot.end <= request.now or not slot.workers:
+            continue
+        point = ways.get((slot.workers, slot.cap_watts))
+        if point is None:
+            return "it may not run as planned any more"
+        if _apart(point.watts, slot.watts) or point.throughput < slot.throughput * (1 - REAL):
+            return "steps a second, or watts, are not what was expected"
+    return None
+
+
+def _apart(one: float, other: float) -> bool:
+    return abs(one - other) > REAL * max(one, other)
+
+
+def _worth(slots: Sequence[PlanSlot], spans: Sequence[Window], work: float, now: float) -> float:
+    """What it costs to do the work so from now on, at the prices that hold now; without end if it is not done."""
+    cost, left, ahead = 0.0, work, iter(spans)
+    span = next(ahead)
+    for slot in slots:
+        start = max(slot.start, now)
+        while start < slot.end and left > 0:
+            while span.end <= start:
+                span = next(ahead)
+            end = min(slot.end, span.end)
+            if slot.throughput:
+                end = min(end, start + left / slot.throughput)
+            cost += (end - start) * (span.price * slot.watts + span.node_price * slot.workers)
+            left -= slot.throughput * (end - start)
+            if end <= start:
+                left = 0.0
+            start = end
+    return cost if left <= 1e-6 * work else float("inf")
+
+
+def _end(old: Plan) -> float:
+    return old.slots[-1].end if old.slots else old.made_at
+
+
+__all__ = ["REAL", "renew"]

@@ -1,0 +1,237 @@
+"""When is a job on, and when suspended, where that is not free? A search over runs, judged by what filling them costs.
+
+Each run is at the least size or higher for all of its time, loses seconds at its start and end, and lasts as long as
+`min_run`. The search starts from where the free optimum works, and takes any change of one run that makes it cheaper:
+not the optimum of that (it is a problem with fixed charges), but never dearer than the best start that was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from drivetrain_energy.fill import Filled, Ladder
+from drivetrain_energy.request import Request
+from drivetrain_energy.windows import Window
+
+MOST_TRIES = 800
+"""Sets of runs that are judged, for one plan."""
+
+Runs = tuple[tuple[int, int], ...]
+"""Windows from … to before …, in order, with at least one window between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a set of runs comes to."""
+
+    runs: Runs
+    useful: tuple[float, ...]
+    """Seconds of each window that make progress."""
+    filled: Filled
+
+
+class Search:
+    """Over runs of one request."""
+
+    def __init__(self, request: Request, ladder: Ladder, work: float) -> None:
+        """`ladder` has the least size above no work."""
+        self._request, self._ladder, self._work = request, ladder, work
+        self._windows = ladder.windows
+        self._tries = 0
+        since = request.running_since
+        self._on_until = request.now if since is None else max(request.now, since + request.min_run)
+        late = request.max_start_delay
+        self._start_by = None if request.started or late is None else request.now + late
+
+    def best(self, begin: Sequence[bool]) -> Found | None:
+        """From the windows that are on to begin with; None: the work fits no runs that are allowed."""
+        if not self._request.may_suspend:
+            return self._single(begin)
+        starts = [self._allowed(_runs(begin)), ((0, len(self._windows)),)]
+        judged = [found for runs in starts if (found := self._judge(runs)) is not None]
+        if not judged:
+            return None
+        best = min(judged, key=_cost)
+        better: Found | None = best
+        while better is not None and self._tries < MOST_TRIES:
+            best, better = better, None
+            for runs in self._neighbours(best.runs):
+                found = self._judge(runs)
+                if found is not None and _cost(found) < _cost(best) * (1 - 1e-9):
+                    better = found
+                    break
+        return best
+
+    def _single(self, begin: Sequence[bool]) -> Found | None:
+        """One run, from the start to the end: every pair of ends, most promising first, until none can be better."""
+        windows, rungs = self._windows, self._ladder.rungs
+        worth = self._worth_of_work(begin)
+        gains = [
+            min(window.rate(rung) - worth * rung.throughput for rung in ways[1:]) * window.seconds
+            for window, ways in zip(windows, rungs, strict=True)
+        ]
+        sums = [0.0]
+        for gain in gains:
+            sums.append(sums[-1] + gain)
+        last = 0 if self._request.running_since is not None else len(windows) - 1
+        pairs = [
+            (worth * self._work + sums[end] - sums[start], end, start)
+            for start in range(last + 1)
+            if self._start_by is None or windows[start].start <= self._start_by
+            for end in range(start + 1, len(windows) + 1)
+        ]
+        best: Found | None = None
+        for bound, end, start in sorted(pairs):
+            if (best is not None and bound >= _cost(best)) or self._tries > MOST_TRIES:
+                break
+            found = self._judge(((start, end),))
+            if found is not None and (best is None or _cost(found) < _cost(best)):
+                best = found
+        return best or self._judge(((0, len(windows)),))
+
+    def _worth_of_work(self, begin: Sequence[bool]) -> float:
+        """A price of a step at which the free optimum does about this work: any bounds truly, this one closely."""
+        ways = zip(self._windows, self._ladder.rungs, begin, strict=True)
+        return max((window.rate(rungs[-1]) / rungs[-1].throughput for window, rungs, on in ways if on), default=0.0)
+
+    def _judge(self, runs: Runs | None) -> Found | None:
+        if not runs or not self._holds(runs):
+            return None
+        self._tries += 1
+        useful = self._useful(runs)
+        filled = self._ladder.fill(self._work, useful, floor=1)
+        for _ in range(2):  # what resizing loses has to be done, too, and hardly changes how often it is resized
+            if filled is None or not self._request.switch.resize:
+                break
+            filled = self._ladder.fill(self._work + self._lost_by_resizing(filled), useful, floor=1)
+        return None if filled is None else Found(runs, useful, filled)
+
+    def _useful(self, runs: Runs) -> tuple[float, ...]:
+        """Seconds of progress: a run's first window loses what resuming takes, its last what suspending takes."""
+        useful = [0.0] * len(self._windows)
+        for start, end in runs:
+            for at in range(start, end):
+                useful[at] = self._windows[at].seconds
+        switch, now = self._request.switch, self._request.running_since is not None
+        for start, end in runs:
+            if not (now and start == 0):
+                _lose(useful, range(start, end), switch.resume)
+            if end < runs[-1][1]:
+                _lose(useful, range(end - 1, start - 1, -1), switch.suspend)
+        return tuple(useful)
+
+    def _lost_by_resizing(self, filled: Filled) -> float:
+        ways = [rungs[level] for rungs, level in zip(self._ladder.rungs, filled.levels, strict=True)]
+        steps = [
+            after.throughput
+            for before, after in pairwise(ways)
+            if before.workers and after.workers and before.workers != after.workers
+        ]
+        if filled.partial is not None:
+            at = filled.partial[0]
+            steps.append(self._ladder.rungs[at][filled.levels[at] + 1].throughput)
+        return self._request.switch.resize * sum(steps)
+
+    def _holds(self, runs: Runs) -> bool:
+        """Are they allowed? The last run may be short: it ends because the job does."""
+        first = runs[0][0]
+        if self._on_until > self._request.now and (
+            first > 0 or self._seconds(runs[0]) < self._on_until - self._request.now
+        ):
+            return False
+        if self._start_by is not None and self._windows[first].start > self._start_by:
+            return False
+        running = self._request.running_since is not None
+        return all(
+            self._seconds(run) >= self._request.min_run or (running and run[0] == 0) or run is runs[-1] for run in runs
+        )
+
+    def _seconds(self, run: tuple[int, int]) -> float:
+        return self._windows[run[1] - 1].end - self._windows[run[0]].start
+
+    def _allowed(self, runs: Runs) -> Runs:
+        """The nearest runs that are long enough, begin in time, and go on while they must."""
+        grown = [list(run) for run in runs]
+        if self._start_by is not None and (not grown or self._windows[grown[0][0]].start > self._start_by):
+            early = [at for at, window in enumerate(self._windows) if window.start <= self._start_by]
+            cheapest = min(early, key=lambda at: (self._windows[at].price, at))
+            grown.insert(0, [cheapest, cheapest + 1])
+        if self._on_until > self._request.now:
+            grown.insert(0, [0, 1])
+            while grown[0][1] < len(self._windows) and self._windows[grown[0][1]].start < self._on_until:
+                grown[0][1] += 1
+        for run in grown:
+            while self._seconds((run[0], run[1])) < self._request.min_run and (
+                run[0] > 0 or run[1] < len(self._windows)
+            ):
+                before = self._windows[run[0] - 1].price if run[0] > 0 else float("inf")
+                after = self._windows[run[1]].price if run[1] < len(self._windows) else float("inf")
+                if after <= before:
+                    run[1] += 1
+                else:
+                    run[0] -= 1
+        return _joined(grown)
+
+    def _neighbours(self, runs: Runs) -> Iterator[Runs]:
+        """One run dropped, joined with the next, or with another end."""
+        count = len(self._windows)
+        for at, (start, end) in enumerate(runs):
+            rest = [list(run) for run in runs if run != (start, end)]
+            if rest:
+                yield _joined(rest)
+            if at + 1 < len(runs):
+                yield _joined([*rest, [start, runs[at + 1][1]]])
+            for by in (1, 2, 4):
+                for first, last in ((start - by, end), (start + by, end), (start, end - by), (start, end + by)):
+                    if 0 <= first < last <= count:
+                        yield _joined([*rest, [first, last]])
+            for by in (1, -1):
+                if start + by >= 0 and end + by <= count:
+                    yield _joined([*rest, [start + by, end + by]])
+
+
+def begin(windows: Sequence[Window], free: Filled) -> tuple[list[Window], list[bool]]:
+    """Where the free optimum is on. The window of which it uses a share is cut in two, the part that is on next to what
+    is on anyhow."""
+    on = [level > 0 for level in free.levels]
+    if free.partial is None or on[free.partial[0]]:
+        return list(windows), on
+    at, share = free.partial
+    window, late = windows[at], at + 1 < len(on) and on[at + 1]
+    middle = window.end - share * window.seconds if late else window.start + share * window.seconds
+    if not window.start < middle < window.end:
+        return list(windows), on
+    cut = [replace(window, end=middle), replace(window, start=middle)]
+    return [*windows[:at], *cut, *windows[at + 1 :]], [*on[:at], not late, late, *on[at + 1 :]]
+
+
+def _lose(useful: list[float], windows: range, seconds: float) -> None:
+    for at in windows:
+        lost = min(useful[at] * (1 - 1e-9), seconds)
+        useful[at], seconds = useful[at] - lost, seconds - lost
+        if seconds <= 0:
+            return
+
+
+def _runs(on: Sequence[bool]) -> Runs:
+    return _joined([[at, at + 1] for at, is_on in enumerate(on) if is_on])
+
+
+def _joined(runs: list[list[int]]) -> Runs:
+    """In order, and those that touch as one."""
+    joined: list[list[int]] = []
+    for start, end in sorted(runs):
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    return tuple((start, end) for start, end in joined)
+
+
+def _cost(found: Found) -> float:
+    return found.filled.cost
+
+
+__all__ = ["Found", "Runs", "Search", "begin"]
