@@ -3,12 +3,14 @@
 It runs in the machine's own network namespace, so cutting off any node leaves it alone. It is not a node.
 """
 
+import json
 import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import audit
 from cluster.binaries import binary
 from cluster.errors import ClusterError
 from cluster.layout import (
@@ -44,7 +46,9 @@ def start_control_plane(authority: Authority) -> ControlPlane:
     wait_until(lambda: _answers(f"{_ETCD}/health", None), "etcd is healthy", etcd, _START_SECONDS)
     tokens = service_account_key(folder / "service-account.key")
     admin = authority.issue("probe", "probe", groups=["system:masters"])
-    api_server = start("kube-apiserver", _api_server(authority, tokens))
+    policy = folder / "audit-policy.json"
+    policy.write_text(json.dumps(audit.POLICY))
+    api_server = start("kube-apiserver", _api_server(authority, tokens, policy))
     context = _trust(authority, admin)
     wait_until(lambda: _answers(f"{API_SERVER}/readyz", context), "the API server is ready", api_server, _START_SECONDS)
     authority.kubeconfig(kubeconfig(), "admin", "system:masters")
@@ -69,7 +73,7 @@ def _etcd(data: Path) -> list[str]:
     ]
 
 
-def _api_server(authority: Authority, tokens: Path) -> list[str]:
+def _api_server(authority: Authority, tokens: Path, audited: Path) -> list[str]:
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
     serving = authority.issue(
         "api-server", "kube-apiserver", names=names, addresses=[CONTROL_PLANE, KUBERNETES_SERVICE]
@@ -84,7 +88,10 @@ def _api_server(authority: Authority, tokens: Path) -> list[str]:
         f"--bind-address={CONTROL_PLANE}",
         "--secure-port=6443",
         "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
+        # As OpenShift has it: who makes a child that blocks its owner's deletion has to be allowed that.
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+        f"--audit-policy-file={audited}",
+        f"--audit-log-path={audit.log()}",
         f"--client-ca-file={ca}",
         f"--tls-cert-file={serving.cert}",
         f"--tls-private-key-file={serving.key}",

@@ -223,3 +223,20 @@ def test_versions_agree() -> None:
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version is not None
     assert chart["version"] == chart["appVersion"] == version[1]
+
+
+def test_people_get_only_verbs_that_the_api_has() -> None:
+    """A subresource of one object has no list; and only the operator writes status."""
+    objects = rendered()
+    found = {
+        name.rpartition("-")[2]: {
+            resource: set(rule["verbs"]) for rule in each["rules"] for resource in rule["resources"]
+        }
+        for (kind, name), each in objects.items()
+        if kind == "ClusterRole" and name.endswith(("-view", "-edit"))
+    }
+    look, change = {"get", "list", "watch"}, {"create", "update", "patch", "delete"}
+    assert found == {
+        "view": {"trainingjobs": look, "trainingjobs/status": {"get"}, "trainingjobs/scale": {"get"}},
+        "edit": {"trainingjobs": look | change, "trainingjobs/scale": {"get", "update", "patch"}},
+    }
