@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from cluster.kubectl import get
+from cluster.kubectl import get, kubectl
+from cluster.layout import Node
+from e2e.cluster import earlier
 from e2e.cluster.conftest import CHART, SYSTEM, helm
-from e2e.cluster.job import Job
+from e2e.cluster.job import QUICK, Job, strike
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 CRD = "trainingjobs.drivetrain.dev"
+KEEP_VALUES = "--reset-then-reuse-values"
+"""Of the user: defaults are those of the chart that comes. With --reuse-values they are those of the one that goes."""
 
 
 def upgrade(chart: Path) -> tuple[str, ...]:
@@ -23,18 +26,40 @@ def upgrade(chart: Path) -> tuple[str, ...]:
     return "upgrade", "--install", "drivetrain", str(chart), "--namespace", SYSTEM, "--wait", "--timeout", "1h"
 
 
-def test_an_older_crd_is_upgraded_under_a_job_that_trains(start: Callable[..., Job], tmp_path: Path) -> None:
-    helm(*upgrade(_older(tmp_path)), "--reuse-values")
+@pytest.mark.timeout(600)  # it may build two images
+def test_the_release_before_is_upgraded_under_its_jobs(
+    start: Callable[..., Job], nodes: list[Node], tmp_path: Path
+) -> None:
+    """Its chart, CRD, operator, coordinators and workers. Of its jobs one trains, one rests, and one has ended."""
+    before = earlier.bring(tmp_path / "earlier", nodes)
+    assert earlier.crd_of(before.chart) != earlier.crd_of(CHART), "it has the CRD of today"
+    image = {"image": before.worker_image}
+    helm(*upgrade(before.chart), KEEP_VALUES, "--set", f"image.tag={before.tag}")
     try:
-        assert not _knows_restore_from()
-        job = start("upgraded", workers=2, steps=1000)
+        assert _versions() == earlier.crd_of(before.chart)["spec"]["versions"]
+        job = start("trains", workers=2, elastic={"minWorkers": 1, "maxWorkers": 3}, steps=2000, **image)
+        rests = start("rests", script=False, workers=1, command=QUICK, steps=30, suspend=True, **image)
+        ended = start("ended", script=False, workers=1, command=QUICK, steps=30, **image)
+        end = ended.completes()
         members = job.settled(2)
+        rests.until("it rests", lambda status: status.get("phase") == "Suspended", 60)
     finally:
-        helm(*upgrade(CHART), "--reuse-values")
-    assert _knows_restore_from()
-    job.settled(2)
+        helm(*upgrade(CHART), KEEP_VALUES, "--set", "image.tag=")
+    assert _versions() == earlier.crd_of(CHART)["spec"]["versions"]
     assert all(each.alive() for each in members)
-    assert job.succeeds()["restarts"] == 0
+    kubectl("scale", "trainingjob", job.name, "-n", job.namespace, "--replicas=3")
+    job.settled(3)  # the third is this release's doing
+    assert all(each.alive() for each in members)
+    membership = job.newest_membership()
+    job.next_common_step(strike(members[1]), membership, 30)
+    status = job.succeeds()
+    assert (status["restarts"], status["membership"]["term"], status.get("attempt", 0)) == (1, 1, 0)
+    resume = '{"spec":{"suspend":false}}'
+    kubectl("patch", "trainingjob", rests.name, "-n", rests.namespace, "--type=merge", "-p", resume)
+    rests.completes()
+    told = ("phase", "completionTime", "restarts")
+    assert {key: ended.status()[key] for key in told} == {key: end[key] for key in told}
+    print(f"\nupgraded under a job that trained on: {before.what}")
 
 
 def test_a_job_outlives_the_chart(start: Callable[..., Job]) -> None:
@@ -56,23 +81,7 @@ def test_a_job_outlives_the_chart(start: Callable[..., Job]) -> None:
     assert job.succeeds()["restarts"] == 0
 
 
-def _older(folder: Path) -> Path:
-    """The chart with a CRD that lacks a field, and the rules about it."""
-    copy = folder / "older"
-    shutil.copytree(CHART, copy)
-    file = copy / "files" / f"drivetrain.dev_{CRD.partition('.')[0]}.yaml"
-    crd = yaml.safe_load(file.read_text())
-    job = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    spec = job["properties"]["spec"]
-    del spec["properties"]["restoreFrom"]
-    for part in (job, spec):
-        part["x-kubernetes-validations"] = [
-            each for each in part["x-kubernetes-validations"] if "restoreFrom" not in each["rule"]
-        ]
-    file.write_text(yaml.safe_dump(crd, sort_keys=False))
-    return copy
-
-
-def _knows_restore_from() -> bool:
-    schema = get("crd", CRD)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return "restoreFrom" in schema["properties"]["spec"]["properties"]
+def _versions() -> list[dict[str, Any]]:
+    """Of the CRD, as the API server has it now."""
+    found: list[dict[str, Any]] = get("crd", CRD)["spec"]["versions"]
+    return found
