@@ -12,11 +12,11 @@ import pytest
 from cluster.faults import kill_pod
 from drivetrain_operator.plan.incidents import TOGETHER
 from e2e.cluster.job import BATCH, SAMPLES, Job, strike
+from harness.often import often
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ELASTIC = {"minWorkers": 2, "maxWorkers": 4}
-KILLS = 20
-PARTED_KILLS = 10
+KILLS, CRASHES, PARTED_KILLS = often(20, 8), often(3, 2), often(10, 5)
 BOUND_SECONDS = 1.5
 
 
@@ -41,7 +41,7 @@ def test_ranks_killed_again_and_again(start: Callable[..., Job]) -> None:
 def test_all_processes_of_a_worker_killed(start: Callable[..., Job]) -> None:
     job = start("crashes", steps=2400, workers=3, elastic=ELASTIC, recovery={"spares": 1})
     seconds = []
-    for _ in range(3):
+    for _ in range(CRASHES):
         members = job.settled(3)
         victim = members[-1]
         time.sleep(TOGETHER.total_seconds() + 1)  # whoever dies sooner after another is of the same incident
@@ -51,7 +51,7 @@ def test_all_processes_of_a_worker_killed(start: Callable[..., Job]) -> None:
         assert all(each.alive() for each in members if each != victim), job.describe()
     _report("all processes of a worker killed", seconds)
     status = job.succeeds()
-    assert status["restarts"] == 3
+    assert status["restarts"] == CRASHES
     assert max(seconds) <= 15
 
 
