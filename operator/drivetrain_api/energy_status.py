@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from drivetrain_api.energy import MAX_JOULES, Component, EnergySource
+from drivetrain_api.energy_plan import MAX_MEASURED, EnergyMeasured, EnergyOrder, EnergyPlan
 from drivetrain_api.status_model import Count, Elapsed, Named, StatusModel, Time
 
 MAX_TRACE: Final = 672
@@ -117,3 +118,9 @@ class EnergyStatus(StatusModel):
     """A job's electricity."""
 
     used: UsedEnergy | None = Field(default=None, description="What it has used, up to the last write.")
+    plan: EnergyPlan | None = Field(default=None, description="With spec.energy and a deadline: when it is to run.")
+    order: EnergyOrder | None = Field(default=None, description="How it is to run now, if not as spec.workers says.")
+    measured: list[EnergyMeasured] = Field(
+        default_factory=list, max_length=MAX_MEASURED, description="What it did at each number of workers."
+    )
+    summary: str = Field(default="", max_length=40, description="The order, for kubectl get.")

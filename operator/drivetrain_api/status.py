@@ -87,6 +87,8 @@ class ConditionType(StrEnum):
     RESULTS_LOST = "ResultsLost"
     """True once a worker ended before all that it had left was at the URL of spec.storage; the message has which, and
     what the storage said."""
+    ENERGY_PLANNED = "EnergyPlanned"
+    """True while the job runs by a plan of its energy; else its reason says why it runs at once."""
     REPORT_UNUSABLE = "ReportUnusable"
     """True while nothing can be decided with what the coordinator says: the job is looked after as if it was silent."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +34,9 @@ from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.metrics.jobs import count_change
 from drivetrain_operator.plan.effects import RecordEvent
-from drivetrain_operator.plan.observe import is_orphaning
+from drivetrain_operator.plan.observe import is_orphaning, job_view
 from drivetrain_operator.plan.plan import plan
-from drivetrain_operator.plan.view import JobView, Me
+from drivetrain_operator.plan.view import JobView, Me, Supply
 from drivetrain_operator.render.platform import Platform
 from drivetrain_operator.reports.book import ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
@@ -86,6 +86,8 @@ class Surroundings:
     """Whether this process may act, at this very moment."""
     traced: Callable[[JobView, TrainingJobStatus], None] = lambda before, after: None
     """Is told of each status that was written."""
+    supply: Callable[[JobView], Supply] = lambda job: Supply()
+    """What is known of a job's electricity."""
 
 
 class Controller:
@@ -135,6 +137,7 @@ class Controller:
                 given.platform.runtime_image,
             ),
             self._specs,
+            given.supply,
         )
         executor = Executor(
             given.client, given.tell, self._memory, given.trust, given.platform, given.clock, count=metrics.effect
@@ -172,6 +175,15 @@ class Controller:
         key = self.jobs.key_of_uid(job_uid)
         if key is not None:
             self.queue.add(key)
+
+    def looked_after(self) -> Iterator[JobView]:
+        """All jobs, as they are known."""
+        return (job_view(obj, self._specs.read) for obj in self.jobs.objects())
+
+    def supply_changed(self) -> None:
+        """Something is known that may make other plans of energy."""
+        for key in self.jobs.jobs():
+            self.queue.add(key, priority=Priority.RESYNC)
 
     def _written(self, job: JobView, after: TrainingJobStatus) -> None:
         count_change(self._metrics, job.status, after)

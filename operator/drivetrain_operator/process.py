@@ -20,6 +20,9 @@ from drivetrain_api.constants import API_VERSION, KIND
 from drivetrain_operator.act.creator import fields
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.controller import Controller, Scope, Surroundings
+from drivetrain_operator.energy.document import Document
+from drivetrain_operator.energy.limits import WrittenLimits
+from drivetrain_operator.energy.supplies import Supplies
 from drivetrain_operator.guard import Guard
 from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthServer
 from drivetrain_operator.kube.backoff import Backoff
@@ -179,6 +182,8 @@ class Process:
         )
         if self._traces is not None:
             given = replace(given, traced=self._traces.written)
+        supplies = self._supplies()
+        given = replace(given, supply=supplies.of)
         closed = "" if settings.allow_own_namespace else settings.own_namespace
         scope = Scope(
             settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets, closed
@@ -198,6 +203,7 @@ class Process:
         if settings.leader_election:
             vital.append(asyncio.create_task(self._keep(), name="lease"))
         vital.append(asyncio.create_task(self._recorder.run(), name="events"))
+        vital.append(asyncio.create_task(supplies.run(), name="energy"))
         watch = asyncio.create_task(self._watch.run(controller.observe, watch_stop), name="watch")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         done, _ = await asyncio.wait({*vital, watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -222,6 +228,20 @@ class Process:
         await self.health.stop()
         watch_stop.set()
         await asyncio.wait({watch}, timeout=STOP_SECONDS)
+
+    def _supplies(self) -> Supplies:
+        settings = self._settings
+        return Supplies(
+            Document(settings.energy_settings),
+            WrittenLimits(self._client, settings.own_namespace, settings.power_limits),
+            self._client,
+            settings.own_namespace,
+            settings.energy_credentials,
+            settings.energy_traces,
+            self._clock,
+            lambda: self._controller.looked_after() if self._controller is not None else (),
+            lambda: self._controller.supply_changed() if self._controller is not None else None,
+        )
 
     async def _serve(self, controller: Controller, reports_port: int) -> None:
         """Become the one who answers, then go on until something breaks."""

@@ -86,6 +86,14 @@ class Settings:
     """Base URL of an OTLP receiver that gets a trace of each job; "": none does."""
     trace_headers: Mapping[str, str]
     """Sent with each request to it, such as a token."""
+    energy_settings: Path | None
+    """energy.yaml: sources, tariffs, power domains; None: nothing is known of the grid."""
+    energy_credentials: str
+    """Folder of the files that it names as credentials."""
+    energy_traces: str
+    """Folder of the traces that it names."""
+    power_limits: str
+    """ConfigMap of our namespace in which limits of power domains are written."""
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
@@ -136,6 +144,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         worker_log=_log(parser, "worker-log", given.worker_log_format, given.worker_log_level),
         trace_endpoint=_endpoint(parser, given.trace_endpoint),
         trace_headers=_headers(parser, given.trace_header),
+        energy_settings=_file(given.energy_settings),
+        energy_credentials=given.energy_credentials,
+        energy_traces=given.energy_traces,
+        power_limits=given.power_limits,
     )
 
 
@@ -204,6 +216,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         "trace-endpoint", "base URL of an OTLP/HTTP receiver, which gets a trace of each job (default: none does)", ""
     )
     repeated("trace-header", "NAME=VALUE, sent to it; may be repeated; better given by the environment")
+    option("energy-settings", "energy.yaml: sources, tariffs and power domains; read again as it changes")
+    option("energy-credentials", "folder of the credentials that it names", "/etc/drivetrain/energy-credentials")
+    option("energy-traces", "folder of the traces that it names", "/etc/drivetrain/energy-traces")
+    option("power-limits", "ConfigMap in --own-namespace with limits of power domains (default: none is read)", "")
     return parser
 
 

@@ -15,7 +15,7 @@ from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.plan.observe import job_view
-from drivetrain_operator.plan.view import Family, JobView, Me, PodView, ReportView, Sight, View
+from drivetrain_operator.plan.view import Family, JobView, Me, PodView, ReportView, Sight, Supply, View
 from drivetrain_operator.render import names
 from drivetrain_operator.reports.book import Received, ReportBook
 from drivetrain_operator.reports.complaints import ComplaintBook
@@ -36,6 +36,7 @@ class Views:
         complaints: ComplaintBook,
         me: Me,
         specs: Specs,
+        supply: Callable[[JobView], Supply] = lambda job: Supply(),
     ) -> None:
         self._jobs = jobs
         self._children = children
@@ -47,6 +48,7 @@ class Views:
         self._complaints = complaints
         self._me = me
         self._specs = specs
+        self._supply = supply
         self._serving = False
 
     def serving(self) -> None:
@@ -80,6 +82,7 @@ class Views:
             refusals=self._memory.refusals(job.uid, job.generation, _names(found, family)),
             me=self._me,
             complaints=self._complaints.recent(job.uid),
+            supply=self._supply(job),
             lost=self._memory.lost(job.uid, found, current_names(job) | {leader}),
             seen=seen,
             usual_start_seconds=self._patience.usual_start(job.uid, job.namespace),

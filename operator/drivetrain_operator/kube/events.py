@@ -30,6 +30,38 @@ EVENTS: Final = (
         "spec.suspend was set: pods end, steps since the last save are trained again later; says how far it was.",
         "Nothing; drivetrain resume lets it go on.",
     ),
+    EventReason(
+        "WaitsForEnergy",
+        "Normal",
+        "The plan of its energy, its budget, or a limit of its power domain has the job wait; says for what.",
+        "Nothing; drivetrain energy shows the plan. A nearer spec.energy.deadline has it run sooner.",
+    ),
+    EventReason(
+        "EnergyPlanned",
+        "Normal",
+        "A plan of when and with how many workers the job runs was made, or made anew; says what it saves.",
+        "Nothing; drivetrain energy shows it.",
+    ),
+    EventReason(
+        "EnergyNotPlanned",
+        "Normal",
+        "The job runs at once, or as fast as it can: says why nothing justifies a wait.",
+        "Nothing, or give what is missing: a deadline, training.steps, a profile, a source of carbon intensity "
+        "(docs/energy.md).",
+    ),
+    EventReason(
+        "EnergyBudgetUsedUp",
+        "Warning",
+        "The job has used all of spec.energy.budget; says what follows.",
+        "Raise spec.energy.budget, or let it go on as it says.",
+    ),
+    EventReason(
+        "PowerLimited",
+        "Normal",
+        "The job's power domain has to draw less: it has fewer workers, or is suspended, until that is over.",
+        "Nothing; spec.energy.tier says what it gives before others do (docs/energy-power.md).",
+    ),
+    EventReason("PowerRestored", "Normal", "The limit of its power domain is over for this job.", "Nothing."),
     EventReason("JobResumed", "Normal", "spec.suspend was cleared.", "Nothing."),
     EventReason(
         "Completed",

@@ -18,6 +18,7 @@ from drivetrain_operator.plan.policies.budget import budget
 from drivetrain_operator.plan.policies.coordinator import coordinator
 from drivetrain_operator.plan.policies.corruption import corruption
 from drivetrain_operator.plan.policies.deadline import deadline
+from drivetrain_operator.plan.policies.energy import energy
 from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
@@ -45,6 +46,7 @@ from drivetrain_operator.plan.view import View
 DECIDING: Final[tuple[Policy, ...]] = (
     finished,  # what is over stays over
     success,  # proof of success outweighs everything that happened beside it
+    energy,  # before what it decides: whether the job rests, and its size
     suspend,  # before failures: pods that we delete ourselves have not failed
     deadline,
     own_namespace,  # before anything is created there

@@ -298,6 +298,8 @@ class Supply:
     embodied_kg: float | None = None
     """CO2 equivalent that making one node took."""
     lifespan_years: float | None = None
+    sets_caps: bool = False
+    """Somebody sets power caps on the nodes; else they are advice, and no plan counts on them."""
     order: PowerOrder | None = None
     why: str = ""
     """Why nothing is known, for a person: no source, or settings that cannot be used."""

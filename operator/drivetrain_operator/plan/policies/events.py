@@ -11,6 +11,7 @@ from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.causes import REPLACED, summary
 from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
+from drivetrain_operator.plan.energy.budget import exceeded
 from drivetrain_operator.plan.policies.corruption import of_one_finding
 from drivetrain_operator.plan.policies.corruption import summary as of_corruption
 from drivetrain_operator.plan.policies.obstacles import obstacle
@@ -34,7 +35,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     if new.start_time is not None and old.start_time is None:
         told.append(RecordEvent("Normal", "Started", f"{new.workers.target} workers wanted"))
     elif new.workers.target != old.workers.target and new.workers.target:
-        told.append(RecordEvent("Normal", "Scaled", f"workers {old.workers.target} → {new.workers.target}"))
+        told.append(RecordEvent("Normal", "Scaled", _scaled(old, new)))
     told.extend(
         RecordEvent("Normal" if f.reason == REPLACED else "Warning", f.reason, _with_tail(summary(f), f.log_tail))
         for f in new.failures
@@ -62,8 +63,32 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.COMPLETE))
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.FAILED))
+    told.extend(_of_energy(view, old, new))
     told.extend(_running(old, new))
     told.extend(_obstacle(view, old, new))
+    return told
+
+
+def _scaled(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
+    order = new.energy.order if new.energy is not None else None
+    why = f" ({order.why})" if order is not None and order.workers == new.workers.target else ""
+    return f"workers {old.workers.target} → {new.workers.target}{why}"
+
+
+def _of_energy(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
+    told = []
+    planned, known = new.condition(ConditionType.ENERGY_PLANNED), old.condition(ConditionType.ENERGY_PLANNED)
+    if planned is not None and (known is None or (known.reason, known.message) != (planned.reason, planned.message)):
+        word = "EnergyPlanned" if planned.status == "True" else "EnergyNotPlanned"
+        told.append(RecordEvent("Normal", word, planned.message))
+    wish = view.job.spec.energy if view.job.spec is not None else None
+    if wish is not None and (spent := exceeded(wish, new.energy)) and not exceeded(wish, old.energy):
+        told.append(RecordEvent("Warning", "EnergyBudgetUsedUp", f"{spent}; onExceed: {wish.budget.on_exceed}"))
+    before, after = (one.energy.order if one.energy is not None else None for one in (old, new))
+    limited = after is not None and after.by == "limit"
+    if limited != (before is not None and before.by == "limit"):
+        word = after.why if limited and after is not None else "the limit of its power domain is over"
+        told.append(RecordEvent("Normal", "PowerLimited" if limited else "PowerRestored", word))
     return told
 
 

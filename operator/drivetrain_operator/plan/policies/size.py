@@ -1,13 +1,15 @@
 """How many workers should there be, and which slots do they use?
 
-The target is spec.workers within elastic's bounds. Slots grow from the lowest free index and shrink in the order in
-which the least is lost: pods that are lost, pending, not joined, then the highest index. A slot that goes uses up its
-incarnation, so that one that comes back is not confused with a pod still on its way out.
+The target is spec.workers within elastic's bounds, or what the order of `energy` says. Slots grow from the lowest free
+index and shrink in the order in which the least is lost: pods that are lost, pending, not joined, then the highest
+index. A slot that goes uses up its incarnation, so that one that comes back is not confused with a pod still on its way
+out.
 """
 
 from __future__ import annotations
 
 from drivetrain_api.resolve import target_workers
+from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.children import Workers, fresh_report, runs, use_up, workers
@@ -19,7 +21,7 @@ def size(view: View, status: TrainingJobStatus) -> Decision:
     """workers.target and workers.indices."""
     if view.job.spec is None:
         return Decision(status)
-    target = target_workers(view.job.spec)
+    target = _target(view.job.spec, status)
     have = workers(view, status)
     indices = have.wanted
     if len(indices) < target:
@@ -30,6 +32,11 @@ def size(view: View, status: TrainingJobStatus) -> Decision:
         status = use_up(status, leaving)
     updated = status.workers.model_copy(update={"target": target, "indices": slots.format_(indices)})
     return Decision(status.model_copy(update={"workers": updated}))
+
+
+def _target(spec: TrainingJobSpec, status: TrainingJobStatus) -> int:
+    order = status.energy.order if status.energy is not None else None
+    return order.workers if order is not None and order.workers else target_workers(spec)
 
 
 def _shrink_order(view: View, status: TrainingJobStatus, have: Workers) -> list[int]:

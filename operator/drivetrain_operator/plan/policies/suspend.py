@@ -22,14 +22,20 @@ from drivetrain_operator.plan.view import View
 
 
 def suspend(view: View, status: TrainingJobStatus) -> Decision:
-    """Suspended while spec.suspend is."""
-    if not view.job.wishes.suspend:
+    """Suspended while spec.suspend is, or while its energy has it wait."""
+    order = status.energy.order if status.energy is not None else None
+    waits = order if order is not None and not order.workers else None
+    if not view.job.wishes.suspend and waits is None:
         return Decision(_resumed(view, status))
     # Their names are used up: a job that is resumed at once must not wait for pods that are still on their way out.
     status = use_up(status, slots.parse(status.workers.indices))
     if not status.is_true(ConditionType.SUSPENDED):  # what is reported later is of an attempt that was given up
         status = status.model_copy(update={"progress": last_seen(view, status)})
-    status = with_condition(view, status, ConditionType.SUSPENDED, True, "JobSuspended", _how_far(view, status))
+    if waits is None or view.job.wishes.suspend:
+        reason, why = "JobSuspended", "spec.suspend is true"
+    else:
+        reason, why = "WaitsForEnergy", waits.why
+    status = with_condition(view, status, ConditionType.SUSPENDED, True, reason, _how_far(view, status, why))
     resolved = status.resolved
     if resolved is not None:  # who looks at snapshots and results meanwhile needs the runtime's image
         resolved = resolved.model_copy(update={"coordinator_address": None, "script": None})
@@ -42,16 +48,19 @@ def suspend(view: View, status: TrainingJobStatus) -> Decision:
 def _resumed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     if not status.is_true(ConditionType.SUSPENDED):
         return status
-    status = with_condition(view, status, ConditionType.SUSPENDED, False, "JobResumed", "spec.suspend is false")
+    before = status.condition(ConditionType.SUSPENDED)
+    waited = before is not None and before.reason == "WaitsForEnergy"
+    why = "its energy has it run" if waited else "spec.suspend is false"
+    status = with_condition(view, status, ConditionType.SUSPENDED, False, "JobResumed", why)
     status = status.model_copy(update={"resolved": None, "runtime": ""})  # both of a spec that may have changed since
     if status.membership.term == 0:
         return status  # it never ran: this is still the first attempt
     return forgiven(status).model_copy(update={"attempt": status.attempt + 1, "progress": None})
 
 
-def _how_far(view: View, status: TrainingJobStatus) -> str:
+def _how_far(view: View, status: TrainingJobStatus, why: str) -> str:
     if status.progress is None or not status.progress.step:
-        return "spec.suspend is true"
+        return why
     of = f" of {status.progress.steps}" if status.progress.steps is not None else ""
     where = f"it was at step {status.progress.step}{of}"
-    return f"spec.suspend is true; {where}, and goes on from {source_of_state(view, status)} when it is resumed"
+    return f"{why}; {where}, and goes on from {source_of_state(view, status)} when it is resumed"

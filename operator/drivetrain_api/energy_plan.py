@@ -1,0 +1,83 @@
+"""status.energy: the plan, what is done by it now, and what was measured for it. It outlives the operator."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from drivetrain_api.spec import MAX_WORKERS
+from drivetrain_api.status_model import StatusModel, Text, Time
+
+MAX_SLOTS: Final = 200
+MAX_MEASURED: Final = 16
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Count = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
+
+
+class EnergySlot(StatusModel):
+    """From its start to the next one's, the job is to run so."""
+
+    start: Time = Field(description="When it begins.")
+    workers: Count = Field(description="Workers; 0: it is suspended, or not started yet.")
+    cap_watts: Amount | None = Field(default=None, description="Power cap of each GPU; absent: none.")
+    steps_per_second: Amount = Field(default=0.0, description="What is expected, with what starting takes off it.")
+    watts: Amount = Field(default=0.0, description="What is expected of all its workers together.")
+
+
+class EnergyTotals(StatusModel):
+    """What a plan takes, with the site's overhead (PUE)."""
+
+    kwh: Amount = Field(description="Electricity.")
+    grams: Amount | None = Field(default=None, description="CO2 equivalent; absent where no intensity is known.")
+    cost: Annotated[float, Field(ge=-1e15, le=1e15)] | None = Field(
+        default=None, description="By the tariff; absent where there is none."
+    )
+    node_hours: Amount = Field(description="Workers, times hours.")
+
+
+class EnergyPlan(StatusModel):
+    """When, and with how many workers, the job is to run."""
+
+    made: Time = Field(description="When it was made.")
+    mode: Literal["planned", "now", "flat-out"] = Field(
+        description="planned: the least of the objective. now: at once, at the usual size, as nothing known justifies "
+        "a wait. flat-out: as fast as can be, for the deadline."
+    )
+    deadline: Time = Field(description="When the job must be done.")
+    asked: str = Field(default="", max_length=64, description="What of spec.energy the deadline follows from.")
+    finish: Time = Field(description="When it is done, if all goes as planned.")
+    meets_deadline: bool = Field(description="Whether that is in time.")
+    steps: Amount = Field(description="Steps that were left when it was made.")
+    expected: EnergyTotals = Field(description="What it takes.")
+    usual: EnergyTotals = Field(description="What the same work takes at once, at the usual size.")
+    measure: Literal["average", "marginal", "price"] | None = Field(default=None, description="What grams are of.")
+    vintages: list[Annotated[float, Field(ge=0, le=1e12)]] = Field(
+        default_factory=list,
+        max_length=2,
+        description="When the signals were made that it is of, in seconds since 1970.",
+    )
+    why: Text = Field(default="", description="For a person.")
+    end: Time = Field(description="When its last slot ends.")
+    slots: list[EnergySlot] = Field(default_factory=list, max_length=MAX_SLOTS, description="By time.")
+
+
+class EnergyMeasured(StatusModel):
+    """What the job did with so many workers."""
+
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(description="Workers.")
+    steps_per_second: Annotated[float, Field(gt=0, le=1e6)] = Field(description="Steps a second, measured last.")
+
+
+class EnergyOrder(StatusModel):
+    """How the job is to run now."""
+
+    workers: Count = Field(description="Workers; 0: none.")
+    cap_watts: Amount | None = Field(default=None, description="Power cap of each GPU; absent: none.")
+    by: Literal["plan", "deadline", "budget", "limit"] = Field(description="What decides.")
+    why: Text = Field(default="", description="For a person.")
+
+
+__all__ = [
+    "MAX_MEASURED", "MAX_SLOTS", "EnergyMeasured", "EnergyOrder", "EnergyPlan", "EnergySlot", "EnergyTotals",
+]  # fmt: skip

@@ -1,0 +1,73 @@
+"""How many watts may a power domain draw now? What a person or a program wrote into a ConfigMap, or a feed tells.
+
+The ConfigMap is not the chart's: `kubectl create configmap drivetrain-power-limits --from-literal=hall-1=75%`, and
+`kubectl delete` when it is over. An entry that cannot be read limits nothing, and is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from drivetrain_energy.demand import watts_of
+from drivetrain_energy.settings import PowerDomain
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import KubeError, NotFound
+from drivetrain_operator.kube.resources import CONFIGMAPS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What a domain is told to keep to."""
+
+    watts: float
+    why: str
+
+
+class WrittenLimits:
+    """Entries of the ConfigMap, by domain. While the API server does not answer, the last ones hold."""
+
+    def __init__(self, client: KubeClient, namespace: str, name: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._said: frozenset[str] = frozenset()
+        self.entries: Mapping[str, str] = {}
+
+    async def look(self) -> None:
+        """Read it again. Raises nothing."""
+        if not self._name:
+            return
+        try:
+            found = await self._client.get(CONFIGMAPS, self._name, self._namespace, timeout=5.0)
+        except NotFound:
+            self.entries = {}
+            return
+        except KubeError as error:
+            self._tell({f"ConfigMap {self._name}: {error}"})
+            return
+        data = found.get("data")
+        self.entries = {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
+
+    def of(self, domain: PowerDomain, whole: float) -> Limited | None:
+        """`whole`: watts that it draws, or may draw, without a limit."""
+        entry = self.entries.get(domain.name)
+        if entry is None:
+            return None
+        try:
+            watts = watts_of(entry, whole)
+        except ValueError as error:
+            self._tell({f"ConfigMap {self._name}, {domain.name}: {error}"})
+            return None
+        return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry}")
+
+    def _tell(self, problems: set[str]) -> None:
+        for problem in problems - self._said:
+            log.error("a limit of power cannot be read", extra={"error": problem})
+        self._said = frozenset(problems)
+
+
+__all__ = ["Limited", "WrittenLimits"]

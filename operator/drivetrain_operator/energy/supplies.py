@@ -1,0 +1,207 @@
+"""What is known of the electricity of each job? The leader asks at every pass; what fetches runs beside it.
+
+A job's domain is the first whose nodeSelector its own podTemplate has; else the first of its zone, or at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import aiohttp
+
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_energy.feeds.adapter import Ports
+from drivetrain_energy.feeds.errors import Unavailable, Unset
+from drivetrain_energy.feeds.feeds import Feeds
+from drivetrain_energy.feeds.openadr import Limit
+from drivetrain_energy.feeds.transport import AiohttpHttp, MountedFolder
+from drivetrain_energy.settings import EnergySettings, PowerDomain
+from drivetrain_energy.signal import Measure, Quality, Signal
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.energy.document import Document
+from drivetrain_operator.energy.domains import Domain, full_watts
+from drivetrain_operator.energy.limits import Limited, WrittenLimits
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import KubeError, NotFound
+from drivetrain_operator.kube.resources import CONFIGMAPS
+from drivetrain_operator.plan.view import JobView, PowerOrder, Supply
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+"""So often files and limits are looked at."""
+Known = tuple[str, Measure]
+
+
+class ClusterConfigMaps:
+    """ConfigMaps that feeds read."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    async def config_map(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        """Raises Unset and Unavailable."""
+        where = namespace or self._namespace
+        try:
+            found = await self._client.get(CONFIGMAPS, name, where, timeout=10.0)
+        except NotFound:
+            raise Unset(f"there is no ConfigMap {name} in {where}") from None
+        except KubeError as error:
+            raise Unavailable(f"ConfigMap {name} in {where}: {error}") from None
+        return _bytes(found)
+
+
+def _bytes(found: Mapping[str, Any]) -> dict[str, bytes]:
+    import base64
+
+    plain = {str(key): str(value).encode() for key, value in (found.get("data") or {}).items()}
+    coded = {str(key): base64.b64decode(str(value)) for key, value in (found.get("binaryData") or {}).items()}
+    return plain | coded
+
+
+class Supplies:
+    """Of one leader. `changed` is called when something is known that may make other plans."""
+
+    def __init__(
+        self,
+        document: Document,
+        limits: WrittenLimits,
+        client: KubeClient,
+        namespace: str,
+        credentials: str,
+        traces: str,
+        clock: Clock,
+        jobs: Callable[[], Iterable[JobView]],
+        changed: Callable[[], None],
+    ) -> None:
+        """`credentials` and `traces`: folders of files that the settings name."""
+        self._document = document
+        self._limits = limits
+        self._jobs = jobs
+        self._domains: dict[str, Domain] = {}
+        self._clock = clock
+        self._changed = changed
+        self._maps = ClusterConfigMaps(client, namespace)
+        self._folders = MountedFolder(credentials), MountedFolder(traces)
+        self._feeds: Feeds | None = None
+        self._vintages: dict[Known, tuple[float, Quality]] = {}
+
+    async def run(self) -> None:
+        """Fetch, and look at files, for ever."""
+        self._document.look()
+        async with aiohttp.ClientSession(trust_env=True) as session:
+            ports = Ports(AiohttpHttp(session), *self._folders, self._maps)
+            feeds = self._feeds = Feeds(self._document.settings, ports, self._clock)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(feeds.run(), name="feeds")
+                while True:
+                    if self._document.look():
+                        log.info("settings of energy have changed")
+                        feeds.configure(self._document.settings)
+                    await self._limits.look()
+                    orders = self._limit(feeds)
+                    if self._is_news(feeds) or orders:
+                        self._changed()
+                    await self._clock.sleep(LOOK_SECONDS)
+
+    def of(self, job: JobView) -> Supply:
+        """Never waits. Without settings it says that there are none."""
+        settings, feeds = self._document.settings, self._feeds
+        if job.spec is None or feeds is None:
+            return Supply(why=self._document.problem)
+        domain = domain_of(job.spec, settings)
+        zone = _zone(job.spec, domain, settings)
+        if not zone:
+            return Supply(why=self._document.problem or "the platform has no source of carbon intensity, and no zone")
+        now = self._clock.now().timestamp()
+        signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
+        tariff = next((each.name for each in settings.tariffs if each.zone in (None, zone)), None)
+        if tariff is not None:
+            signals[Measure.PRICE] = self._whole(feeds.price(tariff, now))
+        return Supply(
+            zone=zone,
+            signals=signals,
+            pue=domain.pue if domain is not None else 1.0,
+            embodied_kg=domain.embodied_kg if domain is not None else None,
+            lifespan_years=domain.lifespan_years if domain is not None else None,
+            order=self._order(domain, job),
+            why=self._document.problem,
+        )
+
+    def _order(self, domain: PowerDomain | None, job: JobView) -> PowerOrder | None:
+        held = self._domains.get(domain.name) if domain is not None else None
+        return held.orders.get(job.uid) if held is not None else None
+
+    def _limit(self, feeds: Feeds) -> bool:
+        """One tick of each domain. Whether any has other orders."""
+        settings, now = self._document.settings, self._clock.now().timestamp()
+        self._domains = {each.name: self._domains.get(each.name, Domain()) for each in settings.power_domains}
+        changed, jobs = False, None
+        for domain in settings.power_domains:
+            held = self._domains[domain.name]
+            told = feeds.limits(domain.name, now).limits
+            if domain.name not in self._limits.entries and not told and held.idle and not held.orders:
+                continue
+            jobs = list(self._jobs()) if jobs is None else jobs
+            own = [job for job in jobs if job.spec is not None and domain_of(job.spec, settings) == domain]
+            limit = self._strictest(domain, full_watts(domain, own), told, now)
+            changed = held.tick(domain, limit, own, self._clock.monotonic()) or changed
+        return changed
+
+    def _strictest(self, domain: PowerDomain, whole: float, told: Iterable[Limit], now: float) -> Limited | None:
+        found = [self._limits.of(domain, whole)]
+        for limit in told:
+            if limit.start <= now < limit.end:
+                watts = limit.watts if limit.watts is not None else (limit.share or 0.0) * whole
+                found.append(Limited(watts, f"event {limit.event} limits {domain.name} to {watts:.0f} W"))
+        return min((each for each in found if each is not None), key=lambda each: each.watts, default=None)
+
+    def _signal(self, feeds: Feeds, zone: str, measure: Measure, now: float) -> Signal:
+        return self._whole(feeds.signal(zone, measure, now))
+
+    def _whole(self, signal: Signal) -> Signal:
+        """Vintages are whole seconds, as in status."""
+        return replace(signal, vintage=float(math.floor(signal.vintage)))
+
+    def _is_news(self, feeds: Feeds) -> bool:
+        now = self._clock.now().timestamp()
+        found: dict[Known, tuple[float, Quality]] = {}
+        for zone in _zones(self._document.settings):
+            for measure in (Measure.AVERAGE, Measure.MARGINAL, Measure.PRICE):
+                signal = feeds.signal(zone, measure, now)
+                found[zone, measure] = signal.vintage, signal.quality
+        news = found != self._vintages
+        self._vintages = found
+        return news
+
+
+def domain_of(spec: TrainingJobSpec, settings: EnergySettings) -> PowerDomain | None:
+    """Where its pods are."""
+    selector = (spec.pod_template.get("spec") or {}).get("nodeSelector") or {}
+    named = [
+        each for each in settings.power_domains if all(selector.get(k) == v for k, v in each.node_selector.items())
+    ]
+    wish = spec.energy.zone if spec.energy is not None else None
+    near = [each for each in settings.power_domains if wish in (None, each.zone)]
+    return next(iter((*named, *near)), None)
+
+
+def _zone(spec: TrainingJobSpec, domain: PowerDomain | None, settings: EnergySettings) -> str:
+    if spec.energy is not None and spec.energy.zone is not None:
+        return spec.energy.zone
+    return domain.zone if domain is not None else next(iter(_zones(settings)), "")
+
+
+def _zones(settings: EnergySettings) -> Iterable[str]:
+    """In the order of the settings, each once."""
+    found = [zone for source in settings.sources for zone in source.zones]
+    return dict.fromkeys([*found, *(domain.zone for domain in settings.power_domains)])
+
+
+__all__ = ["ClusterConfigMaps", "Supplies", "domain_of"]

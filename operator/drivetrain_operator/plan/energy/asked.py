@@ -1,0 +1,126 @@
+"""PURE: what is the planner asked for this job? Or why is there nothing to ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from drivetrain_api.energy_spec import Energy, moment
+from drivetrain_api.energy_status import EnergyStatus
+from drivetrain_api.resolve import target_workers
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_energy.curve import Curve
+from drivetrain_energy.request import CARBON, COST, ENERGY, TIME, Objective, Request, Switch
+from drivetrain_energy.signal import Measure, Signal
+from drivetrain_operator.plan.energy.curve import curve
+from drivetrain_operator.plan.view import View
+
+OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}
+START_SECONDS: Final = 30.0
+"""Assumed of a job that never started: until its first step."""
+RESERVED_SLOTS: Final = 2
+"""Of the signal, before the deadline: with the margin, no run of 10,000 was late (docs/energy.md)."""
+RESERVED_SHARE: Final = 0.1
+"""Of the time between creation and deadline, at most: a deadline in two hours must leave something to plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """Why no plan can be made."""
+
+    reason: str
+    """In one CamelCase word."""
+    message: str
+
+
+def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: Energy) -> Request | Unasked:
+    """The request of this moment."""
+    if energy.deadline is None and energy.max_completion_factor is None:
+        return Unasked(
+            "NoDeadline", "neither spec.energy.deadline nor maxCompletionFactor is set: it waits for nothing"
+        )
+    total = spec.training.steps
+    if total is None:
+        return Unasked("StepsUnknown", "spec.training.steps is not set: nobody knows how much work is left")
+    known = status.energy or EnergyStatus()
+    ways = curve(spec, known.measured, worker_watts(known), view.supply.sets_caps)
+    if not ways:
+        return Unasked("PaceUnknown", "its pace is measured first: there is no spec.energy.profile, and no step yet")
+    now, created = view.now.timestamp(), view.job.created.timestamp()
+    base = target_workers(spec)
+    deadline = _deadline(view, energy, known, ways, base, total)
+    done = status.progress.step if status.progress is not None else 0
+    started = status.membership.term > 0
+    running = started and status.start_time is not None
+    signal = view.supply.signals.get(Measure(energy.measure))
+    delay = energy.max_start_delay_seconds
+    return Request(
+        now=now,
+        work_steps=float(max(0, total - done)),
+        curve=ways,
+        signal=signal,
+        tariff=view.supply.signals.get(Measure.PRICE),
+        deadline=deadline,
+        usual_workers=base,
+        min_run=float(energy.min_run_seconds),
+        may_suspend=may_rest(spec, energy),
+        max_start_delay=max(0.0, created + delay - now) if delay is not None else None,
+        started=started,
+        running_since=status.start_time.timestamp() if running and status.start_time is not None else None,
+        margin=energy.margin_percent / 100,
+        reserve=_reserve(signal, created, deadline),
+        switch=_switch(status),
+        pue=max(1.0, view.supply.pue),
+        objective=OBJECTIVES[energy.objective],
+    )
+
+
+def may_rest(spec: TrainingJobSpec, energy: Energy) -> bool:
+    """Whether it may be suspended once it has trained: only where that costs no step."""
+    return energy.suspend and spec.snapshots is not None
+
+
+def source(energy: Energy) -> str:
+    """What the deadline follows from: another one makes another deadline."""
+    return energy.deadline if energy.deadline is not None else f"factor {energy.max_completion_factor:g}"
+
+
+def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base: int, total: int) -> float:
+    if energy.deadline is not None:
+        return moment(energy.deadline).timestamp()
+    if known.plan is not None and known.plan.asked == source(energy):
+        return known.plan.deadline.timestamp()  # or it would move with what is measured
+    factor = energy.max_completion_factor or 1.0
+    pace = max((p.throughput for p in ways if p.workers == base), default=max(p.throughput for p in ways))
+    return view.job.created.timestamp() + START_SECONDS + factor * total / pace
+
+
+def worker_watts(known: EnergyStatus) -> float | None:
+    """What a worker drew on average, once a minute of it was measured."""
+    if known.used is None or known.used.worker_seconds < 60:
+        return None
+    joules = sum(value for sources in known.used.joules.values() for value in sources.values())
+    return joules / known.used.worker_seconds if joules > 0 else None
+
+
+def _reserve(signal: Signal | None, created: float, deadline: float) -> float:
+    most = RESERVED_SHARE * max(0.0, deadline - created)
+    if signal is None or not signal.slots:
+        return most
+    lengths = sorted(slot.end - slot.start for slot in signal.slots)
+    return min(RESERVED_SLOTS * lengths[len(lengths) // 2], most)
+
+
+def _switch(status: TrainingJobStatus) -> Switch:
+    """What this job's own starts took, where that was counted."""
+    took = START_SECONDS
+    if status.goodput is not None:
+        seconds = status.goodput.seconds
+        counted = seconds.get("starting", 0.0) + seconds.get("forming", 0.0)
+        if seconds.get("productive"):
+            took = counted / (status.attempt + 1)
+    return Switch(suspend=2.0, resume=min(took, 3600.0), resize=1.0)
+
+
+__all__ = ["START_SECONDS", "Unasked", "asked", "may_rest", "source", "worker_watts"]

@@ -1,0 +1,89 @@
+"""PURE: a plan as it stands in status, and back. Times are whole seconds there: what is written is acted on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import pairwise
+
+from drivetrain_api.energy_plan import EnergyPlan, EnergySlot, EnergyTotals
+from drivetrain_api.older_python import UTC
+from drivetrain_energy.plan import Mode, Plan, PlanSlot, Totals
+from drivetrain_energy.request import JOULES_PER_KWH
+from drivetrain_energy.signal import Measure
+
+
+def to_status(plan: Plan, asked: str) -> EnergyPlan:
+    """`asked`: what of the spec its deadline follows from."""
+    return EnergyPlan(
+        made=_time(plan.made_at),
+        mode=plan.mode.value,
+        deadline=_time(plan.deadline),
+        asked=asked,
+        finish=_time(plan.finish),
+        meets_deadline=plan.meets_deadline,
+        steps=plan.work_steps,
+        expected=_totals(plan.totals),
+        usual=_totals(plan.usual),
+        measure=plan.measure.value if plan.measure is not None else None,
+        vintages=list(plan.vintages),
+        why=plan.why,
+        end=_time(plan.slots[-1].end if plan.slots else plan.made_at),
+        slots=[
+            EnergySlot(
+                start=_time(slot.start),
+                workers=slot.workers,
+                cap_watts=slot.cap_watts,
+                steps_per_second=_short(slot.throughput),
+                watts=_short(slot.watts),
+            )
+            for slot in plan.slots
+        ],
+    )
+
+
+def from_status(written: EnergyPlan) -> Plan:
+    """The plan that was written. A slot that whole seconds have left nothing of is dropped."""
+    starts = [*(slot.start.timestamp() for slot in written.slots), written.end.timestamp()]
+    slots = [
+        PlanSlot(start, end, slot.workers, slot.cap_watts, slot.steps_per_second, slot.watts)
+        for slot, (start, end) in zip(written.slots, pairwise(starts), strict=True)
+        if end > start
+    ]
+    return Plan(
+        made_at=written.made.timestamp(),
+        mode=Mode(written.mode),
+        slots=tuple(slots),
+        finish=written.finish.timestamp(),
+        deadline=written.deadline.timestamp(),
+        meets_deadline=written.meets_deadline,
+        work_steps=written.steps,
+        totals=_of(written.expected),
+        usual=_of(written.usual),
+        measure=Measure(written.measure) if written.measure is not None else None,
+        vintages=tuple(written.vintages),
+        why=written.why,
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(round(seconds), UTC)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _totals(found: Totals) -> EnergyTotals:
+    return EnergyTotals(
+        kwh=_short(found.joules / JOULES_PER_KWH),
+        grams=_short(found.grams) if found.grams is not None else None,
+        cost=_short(found.cost) if found.cost is not None else None,
+        node_hours=_short(found.node_hours),
+    )
+
+
+def _of(written: EnergyTotals) -> Totals:
+    return Totals(written.kwh * JOULES_PER_KWH, written.grams, written.cost, written.node_hours)
+
+
+__all__ = ["from_status", "to_status"]

@@ -1,0 +1,169 @@
+"""How should the job run now, for the least carbon (or cost, or energy) that its deadline allows?
+
+A plan is made once, stands in status, and holds until something really differs; whoever leads next goes on with it.
+Who is heard, in this order: a budget that suspends, the limit of the job's power domain, the deadline, other budgets,
+the plan. What comes out is an order, which `suspend` and `size` follow; a user's spec.suspend stands above all of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivetrain_api.energy_plan import EnergyOrder, EnergyPlan
+from drivetrain_api.energy_spec import Energy
+from drivetrain_api.energy_status import EnergyStatus
+from drivetrain_api.report import JobState
+from drivetrain_api.resolve import target_workers
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import ConditionType, TrainingJobStatus
+from drivetrain_energy.guard import slack
+from drivetrain_energy.plan import Mode, Plan
+from drivetrain_energy.replan import renew
+from drivetrain_energy.request import Request, RequestInvalid
+from drivetrain_operator.plan.children import fresh_report
+from drivetrain_operator.plan.conditions import with_condition
+from drivetrain_operator.plan.decision import Decision, soonest
+from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source
+from drivetrain_operator.plan.energy.budget import exceeded
+from drivetrain_operator.plan.energy.curve import learned
+from drivetrain_operator.plan.energy.written import from_status, to_status
+from drivetrain_operator.plan.view import View
+
+SOON: Final = 1.0
+"""Seconds: no pass comes sooner because of the clock alone."""
+AHEAD: Final = 60.0
+"""A plan that was made later than this was made by a clock that is wrong, ours or another's."""
+_UNWISHED: Final = Energy()
+_REASONS: Final = {Mode.PLANNED: "Planned", Mode.NOW: "RunsAtOnce", Mode.FLAT_OUT: "FlatOut"}
+
+
+def energy(view: View, status: TrainingJobStatus) -> Decision:
+    """status.energy: plan, order and what was measured; the condition EnergyPlanned."""
+    spec = view.job.spec
+    if spec is None:
+        return Decision(status)  # who runs goes on as it was ordered
+    wish = spec.energy
+    if wish is None:
+        if view.supply.order is None:
+            return Decision(_without(view, status))
+        wish = _UNWISHED  # who wishes nothing draws from the same supply
+    known = _measured(view, status, spec, status.energy or EnergyStatus())
+    status = status.model_copy(update={"energy": known})
+    if view.job.wishes.suspend:
+        return Decision(_with(status, known, None))
+    question = asked(view, status, spec, wish)
+    if isinstance(question, Unasked):
+        status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, question.reason, question.message)
+        known = known.model_copy(update={"plan": None})
+        return Decision(_with(status, known, _outer(view, spec, wish, known, status)))
+    try:
+        plan, written = _plan(view, wish, known, question)
+    except RequestInvalid as error:
+        status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, "CannotBePlanned", str(error))
+        return Decision(_with(status, known, _outer(view, spec, wish, known, status)))
+    holds = plan.mode is Mode.PLANNED
+    late = "" if plan.meets_deadline else " It will be late, by what is expected now."
+    status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], f"{plan.why}{late}")
+    known = known.model_copy(update={"plan": written})
+    order = _outer(view, spec, wish, known, status, plan, question.now)
+    return Decision(_with(status, known, order), after=_next(plan, question))
+
+
+def _plan(view: View, wish: Energy, known: EnergyStatus, question: Request) -> tuple[Plan, EnergyPlan]:
+    """The plan that holds, as it is written: what was written is not written again."""
+    before = known.plan
+    if before is not None and before.made.timestamp() > question.now + AHEAD:
+        before = None
+    old = from_status(before) if before is not None else None
+    found = renew(old, question)
+    if found is None and before is not None and old is not None:
+        return old, before
+    assert found is not None, "without an old plan there is always a new one"
+    written = to_status(found[0], source(wish))
+    return from_status(written), written
+
+
+def _outer(
+    view: View,
+    spec: TrainingJobSpec,
+    wish: Energy,
+    known: EnergyStatus,
+    status: TrainingJobStatus,
+    plan: Plan | None = None,
+    now: float = 0.0,
+) -> EnergyOrder | None:
+    """What decides, from the strongest down. None: spec.workers does."""
+    base = target_workers(spec)
+    least = spec.elastic.min_workers if spec.elastic is not None else base
+    rests = may_rest(spec, wish) or status.membership.term == 0
+    spent = exceeded(wish, known)
+    if spent and wish.budget.on_exceed == "suspend":
+        return EnergyOrder(workers=0, by="budget", why=f"{spent}; raise spec.energy.budget to let it go on")
+    wanted = _by_plan(plan, now)
+    limit = view.supply.order
+    if limit is not None:
+        most = wanted.workers if wanted is not None else base
+        fits = min(limit.workers, most)
+        fits = max(fits, least) if fits or not rests else 0
+        if fits < most or (fits and limit.cap_watts is not None):
+            return EnergyOrder(workers=fits, cap_watts=limit.cap_watts, by="limit", why=limit.why)
+    if spent and wish.budget.on_exceed == "shrink" and not (plan is not None and plan.mode is Mode.FLAT_OUT):
+        fewest = min(least, wanted.workers) if wanted is not None else least
+        return EnergyOrder(workers=fewest, by="budget", why=spent)
+    if wanted is not None and not wanted.workers and not rests:
+        return wanted.model_copy(update={"workers": least})
+    return wanted
+
+
+def _by_plan(plan: Plan | None, now: float) -> EnergyOrder | None:
+    slot = plan.at(now) if plan is not None else None
+    if plan is None or slot is None or plan.mode is Mode.NOW:
+        return None
+    by = "deadline" if plan.mode is Mode.FLAT_OUT else "plan"
+    return EnergyOrder(workers=slot.workers, cap_watts=slot.cap_watts, by=by, why=plan.why)
+
+
+def _measured(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus) -> EnergyStatus:
+    """With the pace of this moment, if it is that of a membership that trains."""
+    report = fresh_report(view, status)
+    told = report.progress if report is not None else None
+    if report is None or told is None or report.state is not JobState.TRAINING or not told.step_seconds:
+        return known
+    workers = len({member.pod_uid for member in report.members})
+    if not workers or report.standstill is not None or not told.step_seconds > 1e-6:
+        return known
+    pace = learned(known.measured, workers, 1 / told.step_seconds)
+    return known.model_copy(update={"measured": pace}) if pace != known.measured else known
+
+
+def _next(plan: Plan, question: Request) -> float | None:
+    """Seconds until the plan wants another size, or the deadline everything."""
+    change = plan.changes(question.now)
+    spare = slack(question, plan.deadline)
+    waits = [change - question.now if change is not None else None, spare if spare > 0 else None]
+    soon = soonest(*waits)
+    return max(SOON, soon) if soon is not None else None
+
+
+def _with(status: TrainingJobStatus, known: EnergyStatus, order: EnergyOrder | None) -> TrainingJobStatus:
+    new = known.model_copy(update={"order": order, "summary": _summary(known.plan, order)})
+    return status.model_copy(update={"energy": new if new != EnergyStatus() else None})
+
+
+def _summary(plan: EnergyPlan | None, order: EnergyOrder | None) -> str:
+    if order is None:
+        return ""
+    if order.workers:
+        cap = f" at {order.cap_watts:g} W" if order.cap_watts is not None else ""
+        return f"{order.by}: {order.workers}{cap}"
+    begins = next((slot.start for slot in plan.slots if slot.workers), None) if plan is not None else None
+    return f"{order.by}: waits for {begins:%d %b %H:%MZ}" if begins is not None and order.by == "plan" else order.by
+
+
+def _without(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    """A job that wishes nothing keeps its account."""
+    known = status.energy
+    if known is None or (known.plan is None and known.order is None):
+        return status
+    status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, "NotAsked", "spec.energy is not set")
+    return status.model_copy(update={"energy": EnergyStatus(used=known.used)})

@@ -1,0 +1,243 @@
+"""How is a job's plan of energy made, kept, and followed?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from drivetrain_api.energy_plan import EnergyMeasured
+from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, UsedEnergy
+from drivetrain_api.messages import Progress
+from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
+from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_operator.plan.effects import CreateWorker, DeletePod, Plan
+from drivetrain_operator.plan.patch import status_json
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.stored import read
+from drivetrain_operator.plan.view import PowerOrder, ReportView, Supply, View
+from unit.plan import builders as b
+
+HOUR = 3600.0
+DIRTY, CLEAN = 500.0, 50.0
+PROFILE = [{"workers": n, "stepsPerSecond": n**0.9, "watts": 300.0 * n} for n in range(1, 5)]
+ELASTIC = {"minWorkers": 1, "maxWorkers": 4}
+SNAPSHOTS = {"storage": {"path": "/snapshots"}}
+
+
+def signal(*values: float, quality: Quality = Quality.FORECAST, vintage: float = 1.0) -> Signal:
+    """Hourly, from now on."""
+    begin = b.NOW.timestamp()
+    slots = tuple(Slot(begin + i * HOUR, begin + (i + 1) * HOUR, value) for i, value in enumerate(values))
+    return Signal("DE", Measure.AVERAGE, quality, slots, vintage, "test")
+
+
+def spec(hours: float = 12.0, steps: int = 10_000, **energy: Any) -> TrainingJobSpec:
+    """Two of one to four workers: 10,000 steps take 90 minutes."""
+    wish = {"deadline": (b.NOW + timedelta(hours=hours)).isoformat(), "profile": PROFILE, "minRunSeconds": 0} | energy
+    wish = {key: value for key, value in wish.items() if value is not None}
+    return b.spec(workers=2, elastic=ELASTIC, snapshots=SNAPSHOTS, training={"steps": steps}, energy=wish)
+
+
+def view(
+    of: TrainingJobSpec,
+    status: TrainingJobStatus | None = None,
+    *,
+    given: Signal | None = None,
+    later: float = 0.0,
+    **fields: Any,
+) -> View:
+    supply = fields.pop("supply", Supply("DE", {Measure.AVERAGE: given} if given is not None else {}))
+    return View(b.job(of, status, created=b.NOW), b.NOW + timedelta(seconds=later), supply=supply, **fields)
+
+
+def condition(of: Plan) -> tuple[str, str]:
+    found = of.status.condition(ConditionType.ENERGY_PLANNED)
+    assert isinstance(found, Condition)
+    return found.status, found.reason
+
+
+NIGHT = signal(DIRTY, DIRTY, DIRTY, DIRTY, CLEAN, CLEAN, CLEAN, CLEAN, DIRTY, DIRTY, DIRTY, DIRTY)
+
+
+def test_it_waits_for_the_clean_hours_and_says_until_when() -> None:
+    done = plan(view(spec(), given=NIGHT))
+    assert condition(done) == ("True", "Planned")
+    assert done.status.is_true(ConditionType.SUSPENDED)
+    assert done.status.energy is not None
+    assert done.status.energy.order is not None
+    assert done.status.energy.order.workers == 0
+    assert done.status.energy.summary == "plan: waits for 21 Nov 16:00Z"
+    assert not [e for e in done.effects if isinstance(e, CreateWorker)]
+    assert done.requeue_after is not None
+    assert 3 * HOUR < done.requeue_after <= 4 * HOUR
+
+
+def test_it_starts_when_they_come() -> None:
+    waits = plan(view(spec(), given=NIGHT)).status
+    done = plan(view(spec(), waits, given=NIGHT, later=4 * HOUR + 1))
+    assert not done.status.is_true(ConditionType.SUSPENDED)
+    assert done.status.start_time is not None
+    assert done.status.workers.target in (1, 2, 3, 4)
+
+
+def test_what_was_planned_stays_as_it_is() -> None:
+    """Another operator goes on with it, and writes nothing."""
+    first = plan(view(spec(), given=NIGHT)).status
+    stored, _ = read(status_json(first))
+    again = plan(view(spec(), stored, given=NIGHT, later=30.0))
+    assert again.status.energy == first.energy
+    assert again.status == stored
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "given", "expected"),
+    [
+        ("no signal", spec(), None, ("False", "RunsAtOnce")),
+        ("a static one", spec(), signal(*[300.0] * 12, quality=Quality.STATIC), ("False", "RunsAtOnce")),
+        ("none", spec(), signal(quality=Quality.NONE), ("False", "RunsAtOnce")),
+        ("no deadline", spec(deadline=None), NIGHT, ("False", "NoDeadline")),
+        ("a deadline that is near", spec(0.95), NIGHT, ("False", "FlatOut")),
+        ("one that is past", spec(-1), NIGHT, ("False", "FlatOut")),
+        ("time is what counts", spec(objective="time"), NIGHT, ("False", "FlatOut")),
+        ("no profile", spec(profile=None), NIGHT, ("False", "PaceUnknown")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_it_runs_at_once(name: str, of: TrainingJobSpec, given: Signal | None, expected: tuple[str, str]) -> None:
+    done = plan(view(of, given=given))
+    assert condition(done) == expected
+    assert not done.status.is_true(ConditionType.SUSPENDED)
+    assert done.status.workers.target >= 2
+
+
+def test_without_steps_nobody_knows_how_much_is_left() -> None:
+    of = spec().model_copy(update={"training": b.spec().training})
+    assert condition(plan(view(of, given=NIGHT))) == ("False", "StepsUnknown")
+
+
+def test_a_job_that_wishes_nothing_is_as_ever() -> None:
+    done = plan(view(b.spec(), given=NIGHT))
+    assert done.status.energy is None
+    assert done.status.condition(ConditionType.ENERGY_PLANNED) is None
+
+
+def running(of: TrainingJobSpec, step: int = 1000, **fields: Any) -> tuple[TrainingJobStatus, dict[str, Any]]:
+    """It has trained for ten minutes with its two workers."""
+    pods = (b.worker(0), b.worker(1), b.coordinator())
+    return b.started(of, **fields), {"pods": pods, "service": b.service(), "report": told(2**-0.9, step)}
+
+
+def told(step_seconds: float, step: int = 1000) -> ReportView:
+    """By the coordinator of two workers."""
+    found = b.report(progress=Progress(step=step - 1, steps=10_000, step_seconds=step_seconds), world=2)
+    two = {name: getattr(found.report, name)[:2] for name in ("members", "joined", "ready")}
+    return ReportView(found.report.model_copy(update=two), found.age_seconds)
+
+
+def test_it_shrinks_before_it_rests() -> None:
+    """A dirty hour, and no snapshots: with fewer workers at once, and none is suspended."""
+    of = spec(steps=3_000).model_copy(update={"snapshots": None})
+    status, seen = running(of)
+    done = plan(view(of, status, given=NIGHT, **seen))
+    assert condition(done) == ("True", "Planned")
+    assert not done.status.is_true(ConditionType.SUSPENDED)
+    assert done.status.workers.target == 1
+    assert [e for e in done.effects if isinstance(e, DeletePod)]
+
+
+def test_it_rests_where_no_step_is_lost() -> None:
+    status, seen = running(spec())
+    done = plan(view(spec(), status, given=NIGHT, **seen))
+    assert done.status.is_true(ConditionType.SUSPENDED)
+    found = done.status.condition(ConditionType.SUSPENDED)
+    assert found is not None
+    assert found.reason == "WaitsForEnergy"
+    assert "snapshots" in found.message
+
+
+def test_it_may_forbid_that() -> None:
+    of = spec(suspend=False)
+    status, seen = running(of)
+    assert not plan(view(of, status, given=NIGHT, **seen)).status.is_true(ConditionType.SUSPENDED)
+
+
+def test_a_user_who_suspends_is_heard_first() -> None:
+    of = spec().model_copy(update={"suspend": True})
+    done = plan(view(of, given=signal(*[CLEAN] * 12)))
+    found = done.status.condition(ConditionType.SUSPENDED)
+    assert found is not None
+    assert found.reason == "JobSuspended"
+
+
+def test_its_pace_is_learned_as_it_runs() -> None:
+    of = spec(profile=None)
+    status, seen = running(of)
+    done = plan(view(of, status, given=NIGHT, **seen))
+    assert done.status.energy is not None
+    assert done.status.energy.measured == [EnergyMeasured(workers=2, steps_per_second=1.866)]
+    assert condition(done) == ("True", "Planned")
+
+
+def test_a_factor_makes_one_deadline_that_stays() -> None:
+    of = spec(deadline=None, maxCompletionFactor=4)
+    first = plan(view(of, given=NIGHT)).status
+    assert first.energy is not None
+    assert first.energy.plan is not None
+    deadline = first.energy.plan.deadline
+    status, seen = running(of)
+    slower = status.model_copy(update={"energy": first.energy})
+    seen["report"] = told(1.0)
+    after = plan(view(of, slower, given=NIGHT, later=600.0, **seen)).status
+    assert after.energy is not None
+    assert after.energy.plan is not None
+    assert after.energy.plan.deadline == deadline
+
+
+USED = UsedEnergy(joules={"gpu": {"nvml": 7.2e6}}, carbon={"average": CarbonUsed(grams=900.0, kwh=2.0)})
+
+
+@pytest.mark.parametrize(
+    ("budget", "workers", "rests"),
+    [
+        ({"kilowattHours": 1, "onExceed": "suspend"}, 0, True),
+        ({"grams": 900, "onExceed": "suspend"}, 0, True),
+        ({"grams": 901, "onExceed": "suspend"}, 4, False),
+        ({"kilowattHours": 1, "onExceed": "shrink"}, 1, False),
+        ({"kilowattHours": 1}, 4, False),
+    ],
+)
+def test_a_budget_that_is_used_up(budget: dict[str, Any], workers: int, rests: bool) -> None:
+    of = spec(budget=budget)
+    status, seen = running(of, energy=EnergyStatus(used=USED))
+    done = plan(view(of, status, given=signal(*[CLEAN, *[DIRTY] * 11]), **seen))
+    assert done.status.is_true(ConditionType.SUSPENDED) is rests
+    if not rests:
+        assert done.status.workers.target == workers
+
+
+@pytest.mark.parametrize(
+    ("order", "workers", "rests"), [(PowerOrder(1, None, "hall"), 1, False), (PowerOrder(0, None, "hall"), 0, True)]
+)
+def test_a_power_domain_is_obeyed_by_all(order: PowerOrder, workers: int, rests: bool) -> None:
+    for of in (spec(1.0), spec().model_copy(update={"energy": None})):
+        status, seen = running(of)
+        supply = Supply("DE", {Measure.AVERAGE: signal(*[CLEAN] * 12)}, order=order)
+        done = plan(view(of, status, supply=supply, **seen))
+        assert done.status.is_true(ConditionType.SUSPENDED) is rests
+        if not rests:
+            assert done.status.workers.target == workers
+        assert done.status.energy is not None
+        assert done.status.energy.order is not None
+        assert done.status.energy.order.by == "limit"
+
+
+def test_and_when_it_is_over_all_is_as_it_was() -> None:
+    of = spec().model_copy(update={"energy": None})
+    status, seen = running(of)
+    limited = plan(view(of, status, supply=Supply(order=PowerOrder(1, None, "hall")), **seen)).status
+    after = plan(view(of, limited, **seen)).status
+    assert after.workers.target == 2
+    assert after.energy is None or after.energy.order is None
