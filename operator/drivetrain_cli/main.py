@@ -21,6 +21,7 @@ from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
 from drivetrain_cli.intermixed import Parser
 from drivetrain_cli.life import delete, events, goodput, listing, rest, scale, status
+from drivetrain_cli.outlook import command as outlook
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.results import command as results
 from drivetrain_cli.snapshots import command as snapshots
@@ -105,6 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "resume", rest.run_resume, rest, "let a suspended job go on; says from which step")
     for name, module, text in (
         ("delete", delete, "delete jobs; their snapshots stay"),
+        ("plan", outlook, "when would a job run for the least carbon, and what would it emit? Offline"),
         ("convert", convert, "manifests of Kubeflow, KubeRay and batch Jobs to TrainingJobs; says what it cannot"),
         ("snapshots", snapshots, "steps of a job that can be gone back to: list, verify, prune, export, restore"),
         ("get", results, "bring checkpoints and results of a job, or list them"),

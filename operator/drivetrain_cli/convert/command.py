@@ -16,6 +16,7 @@ from drivetrain_cli.convert.aliases import TooMuch, check_size
 from drivetrain_cli.convert.job import Asked
 from drivetrain_cli.convert.sources import Converted, convert
 from drivetrain_cli.errors import Exit, UsageError
+from drivetrain_cli.manifests import documents
 from drivetrain_cli.printable import printable_lines
 
 _MOST_BYTES: Final = 10_000_000
@@ -104,7 +105,7 @@ def _documents(name: str) -> list[Any]:
     try:
         text = sys.stdin.read(_MOST_BYTES) if name == "-" else Path(name).read_text("utf-8")
         check_size(text)
-        return list(yaml.safe_load_all(text))
+        return documents(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: {error}") from error
     except TooMuch as error:
