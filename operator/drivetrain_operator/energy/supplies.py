@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 """So often files and limits are looked at."""
+RETRY_SECONDS: Final = 30.0
 Known = tuple[str, Measure]
 
 
@@ -93,7 +94,15 @@ class Supplies:
         self._vintages: dict[Known, tuple[float, Quality]] = {}
 
     async def run(self) -> None:
-        """Fetch, and look at files, for ever."""
+        """Fetch, and look at files, for ever. A defect in here costs plans of energy, and no job's training."""
+        while True:
+            try:
+                await self._run()
+            except Exception:
+                log.exception("what fetches signals of energy has ended; it begins anew")
+            await self._clock.sleep(RETRY_SECONDS)
+
+    async def _run(self) -> None:
         self._document.look()
         async with aiohttp.ClientSession(trust_env=True) as session:
             ports = Ports(AiohttpHttp(session), *self._folders, self._maps)

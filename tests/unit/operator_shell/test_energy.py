@@ -1,0 +1,188 @@
+"""What the leader knows of each job's electricity: settings, feeds, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from drivetrain_energy.settings import PowerDomain
+from drivetrain_energy.signal import Measure, Quality
+from drivetrain_operator.clock import SystemClock
+from drivetrain_operator.energy.document import Document
+from drivetrain_operator.energy.domains import Domain
+from drivetrain_operator.energy.limits import Limited, WrittenLimits
+from drivetrain_operator.energy.supplies import Supplies
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import NotFound
+from drivetrain_operator.plan.view import JobView
+from unit.plan import builders as b
+
+SETTINGS = """
+sources:
+  - {name: trace, provider: trace, zones: [DE], file: de.csv}
+powerDomains:
+  - {name: hall-1, nodeSelector: {hall: "1"}, zone: DE, pue: 1.3}
+"""
+
+
+@dataclass
+class Cluster:
+    """One ConfigMap, or none."""
+
+    data: dict[str, str] | None = None
+    asked: int = 0
+
+    async def get(self, resource: Any, name: str, namespace: str, *, timeout: float) -> dict[str, Any]:
+        self.asked += 1
+        if self.data is None:
+            raise NotFound(404, message=f"{name} not found")
+        return {"data": self.data}
+
+
+class Quick(SystemClock):
+    """Looks ten times a second."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.1))
+
+
+@dataclass
+class Platform:
+    """Supplies that run."""
+
+    folder: Path
+    cluster: Cluster
+    supplies: Supplies
+    jobs: list[JobView]
+    changes: list[int] = field(default_factory=list)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def platform(folder: Path, text: str = SETTINGS, *jobs: JobView) -> AsyncIterator[Platform]:
+    (folder / "energy.yaml").write_text(text)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    rows = [f"{(now + timedelta(hours=h)).isoformat()},{300 + 10 * h}" for h in range(-24, 48)]
+    (folder / "de.csv").write_text("\n".join(["timestamp,g_per_kwh", *rows]))
+    cluster, changes = Cluster(), [0]
+    client = cast(KubeClient, cluster)
+    supplies = Supplies(
+        Document(folder / "energy.yaml"),
+        WrittenLimits(client, "ns", "limits"),
+        client,
+        "ns",
+        str(folder),
+        str(folder),
+        Quick(),
+        lambda: jobs,
+        lambda: changes.append(1),
+    )
+    task = asyncio.create_task(supplies.run())
+    try:
+        yield Platform(folder, cluster, supplies, list(jobs), changes)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def job(workers: int = 4, **energy: Any) -> JobView:
+    """It runs with all its workers."""
+    of = b.spec(workers=workers, elastic={"minWorkers": 1, "maxWorkers": workers}, energy=energy)
+    status = b.started(of)
+    counts = status.workers.model_copy(update={"current": workers})
+    return b.job(of, status.model_copy(update={"workers": counts}))
+
+
+async def test_a_job_is_told_of_its_zone(tmp_path: Path) -> None:
+    async with platform(tmp_path) as found:
+        of = job()
+        await found.until(lambda: found.supplies.of(of).signals.get(Measure.AVERAGE) is not None)
+        await found.until(lambda: found.supplies.of(of).signals[Measure.AVERAGE].quality is Quality.FORECAST)
+        supply = found.supplies.of(of)
+        assert (supply.zone, supply.pue) == ("DE", 1.3)
+        assert supply.signals[Measure.AVERAGE].at(datetime.now(UTC).timestamp()) == 300
+        assert supply.signals[Measure.MARGINAL].quality is Quality.NONE
+        assert found.changes.count(1) >= 1
+
+
+async def test_another_zone_has_its_mean_at_best(tmp_path: Path) -> None:
+    async with platform(tmp_path) as found:
+        of = job(zone="FR")
+        await found.until(lambda: found.supplies.of(of).zone == "FR")
+        assert found.supplies.of(of).signals[Measure.AVERAGE].quality is Quality.STATIC
+
+
+async def test_settings_that_cannot_be_used_change_nothing_and_are_said(tmp_path: Path) -> None:
+    async with platform(tmp_path) as found:
+        of = job()
+        await found.until(lambda: found.supplies.of(of).zone == "DE")
+        (tmp_path / "energy.yaml").write_text("sources: [{name: x, provider: nobody}]")
+        await found.until(lambda: "sources[0]" in found.supplies.of(of).why)
+        assert found.supplies.of(of).zone == "DE"
+        (tmp_path / "energy.yaml").write_text(SETTINGS.replace("pue: 1.3", "pue: 1.5"))
+        await found.until(lambda: found.supplies.of(of).pue == 1.5)
+        assert found.supplies.of(of).why == ""
+
+
+async def test_without_settings_nothing_is_known(tmp_path: Path) -> None:
+    supplies = Supplies(
+        Document(None),
+        WrittenLimits(cast(KubeClient, Cluster()), "ns", ""),
+        cast(KubeClient, Cluster()),
+        "ns",
+        "",
+        "",
+        Quick(),
+        tuple,
+        lambda: None,
+    )
+    task = asyncio.create_task(supplies.run())
+    await asyncio.sleep(0.1)
+    assert supplies.of(job()).signals == {}
+    assert supplies.of(job()).why
+    task.cancel()
+
+
+async def test_a_limit_that_is_written_reaches_the_jobs_of_the_domain(tmp_path: Path) -> None:
+    of = job()
+    async with platform(tmp_path, SETTINGS, of) as found:
+        await found.until(lambda: found.supplies.of(of).zone == "DE")
+        found.cluster.data = {"hall-1": "50%"}
+        await found.until(lambda: found.supplies.of(of).order is not None)
+        order = found.supplies.of(of).order
+        assert order is not None
+        assert 1 <= order.workers < 4
+        assert "hall-1" in order.why
+        found.cluster.data = {"hall-1": "half"}  # cannot be read: it limits nothing
+        await found.until(lambda: found.supplies.of(of).order != order)
+
+
+DOMAIN = PowerDomain.model_validate({"name": "hall-1", "nodeSelector": {"hall": "1"}, "zone": "DE"})
+
+
+def test_a_job_that_rests_by_its_user_is_no_part_of_it() -> None:
+    held = Domain()
+    rests = b.job(b.spec(workers=4, suspend=True), b.started(b.spec(workers=4)))
+    assert not held.tick(DOMAIN, Limited(1.0, "a limit"), [rests], 0.0)
+    assert held.orders == {}
+
+
+def test_it_comes_back_when_the_limit_is_over() -> None:
+    held, of = Domain(), job()
+    assert held.tick(DOMAIN, Limited(200.0, "a limit"), [of], 0.0)
+    assert held.orders[of.uid].workers < 4
+    now = 0.0
+    while not held.idle and now < 120:
+        now += 2.0
+        held.tick(DOMAIN, None, [of], now)
+    assert held.orders == {}
+    assert now <= 60
