@@ -419,6 +419,13 @@ ONE = Board(
                     kind="stacked",
                 ),
                 Panel(
+                    "Who holds each step up",
+                    "By which steps are longer because one rank is late, by the stage in which it loses the time.",
+                    [Ask(f"drivetrain_training_holdup_seconds{{{JOB}}}", "{{stage}}")],
+                    unit="s",
+                    kind="stacked",
+                ),
+                Panel(
                     "Standing still",
                     "Since all members moved last.",
                     [Ask(f"drivetrain_training_still_seconds{{{JOB}}}", "still")],

@@ -32,6 +32,7 @@ from drivetrain_api.bounds import (
 )
 from drivetrain_api.counters import Counters
 from drivetrain_api.goodput import Spent
+from drivetrain_api.holdup import StageTimes
 from drivetrain_api.older_python import StrEnum
 from drivetrain_api.places import Place
 
@@ -191,6 +192,9 @@ class ProcessState(Message):
     """Since its launcher heard of it last, which is usually every 0.25 s: place and `waiting` are as old as that."""
     spent: Spent = Field(default_factory=dict)
     """How its script's thread has spent its time; empty from images that do not tell it."""
+    stages: StageTimes | None = None
+    """The same by stage of its steps, to find out who holds the others up. None from images that do not tell it, and
+    of stock scripts, of whose steps nobody hears."""
     exit_code: Signed32 | None = None
     signal: Signed32 | None = None
     log_tail: Tail = ""

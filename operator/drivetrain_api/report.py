@@ -25,6 +25,7 @@ from drivetrain_api.bounds import (
     Uid,
 )
 from drivetrain_api.goodput import SpentByJob
+from drivetrain_api.holdup import HoldUp
 from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, PossibleProgress
 from drivetrain_api.older_python import StrEnum
 from drivetrain_api.places import Place, Standstill
@@ -118,6 +119,10 @@ class Report(Message):
     progress: PossibleProgress = None
     standstill: Standstill | None = None
     """None while training moves, and while nothing trains (`state` and `message` say why then)."""
+    holdup: HoldUp | None = None
+    """Who makes the others wait in every step; None if nobody does, if it is not known, and from older coordinators."""
+    holdup_known: bool = False
+    """`holdup` is so of the members as they are: enough of their steps was heard."""
     failures: list[Failure] = Field(fail_fast=True, default_factory=list, max_length=MAX_TOLD_FAILURES)
     """The last 20 of this term."""
     incompatible: list[Incompatible] = Field(fail_fast=True, default_factory=list, max_length=MAX_PODS)

@@ -16,6 +16,7 @@ from pydantic import Field
 from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.goodput_status import GoodputStatus
+from drivetrain_api.holdup_status import HoldUpStatus
 from drivetrain_api.older_python import StrEnum
 from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
@@ -423,6 +424,10 @@ class TrainingJobStatus(StatusModel):
         default=None, description="Into what the job's time since its creation was split, up to the last write."
     )
     energy: EnergyStatus | None = Field(default=None, description="Electricity, and what it emitted and cost.")
+    hold_up: HoldUpStatus | None = Field(
+        default=None,
+        description="The rank for which the others wait in every step. Absent if there is none, or ranks do not tell.",
+    )
     failures: list[FailureStatus] = Field(
         default_factory=list, max_length=MAX_FAILURES, description="The last failures, oldest first."
     )

@@ -107,6 +107,7 @@ def explain(
     if reason == "Unschedulable" and nodes is not None:
         lines += _capacity(job, nodes)
     lines += _conditions(status, said=message)
+    lines += held_up(job)
     lines += waiting(pods, said=message)
     lines += restarts(job)
     lines += _warnings(events, now, said="\n".join(lines))
@@ -150,6 +151,15 @@ def _conditions(status: Json, said: str) -> list[str]:
         elif kind == "Running" and holds == "False" and status.get("phase") in ("Pending", "Waiting", "Running"):
             lines.append(f"The coordinator says: {message}")
     return lines
+
+
+def held_up(job: Json) -> list[str]:
+    """For whom all wait in every step, and what to do about it."""
+    status = job.get("status") or {}
+    found = status.get("holdUp") or {}
+    if not found.get("message") or status.get("phase") != "Running":
+        return []
+    return [f"Each step is held up: {found['message']}", f"→ {ADVICE['HeldUp']}"]
 
 
 def waiting(pods: Sequence[Json], said: str = "") -> list[str]:

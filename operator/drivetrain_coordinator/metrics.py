@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from drivetrain_api.counters import LAUNCHER_COUNTERS
-from drivetrain_coordinator.membership import Membership, standstill
+from drivetrain_coordinator.membership import Membership, holdup, standstill
 
 PREFIX: Final = "drivetrain"
 IDENTITY: Final = ("namespace", "job_name", "job_uid")
@@ -54,6 +54,10 @@ def _logged(m: Membership) -> Values:
 
 def _late(m: Membership) -> Values:
     return {(operation,): count for operation, count in standstill.late_ranks(m).items()}
+
+
+def _holdup(m: Membership) -> Values:
+    return {(stage,): value for stage, value in holdup.seconds(m).items()}
 
 
 def _failures(m: Membership) -> Values:
@@ -120,6 +124,13 @@ FAMILIES: Final = (
         "Ranks that the others wait for, by the operation that they are in, once the membership stands still.",
         _late,
         ("operation",),
+    ),
+    _Family(
+        "training_holdup_seconds",
+        "By which each step is longer because one rank is later than the others, by the stage in which that one loses "
+        "the time; `several`: in more than one.",
+        _holdup,
+        ("stage",),
     ),
     _Family("training_failures", "Rank processes that ended early, in this term.", _failures, ("kind",), grows=True),
     _Family("snapshot_age_seconds", "Since so many steps were seen to be in storage.", _snapshot("age_seconds")),

@@ -19,7 +19,7 @@ from drivetrain.data.passes import PassLength
 from drivetrain.data.placed import Placed
 from drivetrain.data.source import Collate, MapSource, Source
 from drivetrain.data.stream import Passes
-from drivetrain.data.timed import Timed, Timing
+from drivetrain.data.timed import Timed
 from drivetrain.dense import refuse_odd
 from drivetrain.device import claim
 from drivetrain.errors import StateMismatch, UsageError
@@ -42,7 +42,9 @@ from drivetrain.schedule import Schedule, Together
 from drivetrain.settings import Settings
 from drivetrain.state import Piece, TrainingState
 from drivetrain.subject import Subject
+from drivetrain.telemetry.spending import Spending
 from drivetrain.update import Record, State, Update
+from drivetrain_api.holdup import Stage
 from drivetrain_api.messages import Communication
 
 _LOSS_SCALE: Final = "loss_scale"
@@ -67,9 +69,9 @@ class Prepared:
     only_update: OnlyUpdate
 
     @classmethod
-    def of(cls, settings: Settings, given: Given, passes: Passes, reading: Timing = nullcontext) -> Prepared:
-        """`passes` of an iterable dataset, as far as they are known; `reading` is entered for as long as samples are
-        waited for. Raises `UsageError`."""
+    def of(cls, settings: Settings, given: Given, passes: Passes, spending: Spending) -> Prepared:
+        """`passes` of an iterable dataset, as far as they are known; `spending` is told what a step is at. Raises
+        `UsageError`."""
         model, training, named = given.modules(), settings.training, settings.training.optimizer
         if named is not None and isinstance(given.optimizer, Mapping) and len(given.optimizer) > 1:
             raise UsageError(
@@ -84,7 +86,8 @@ class Prepared:
         device = claim()
         if device is not None:
             model, source = model.to(device), Placed(source, device)
-        source = Timed(source, reading)
+            spending.of_host = False
+        source = Timed(source, partial(spending.during, Stage.DATA))
         made = given.optimizers(model) if named is None else named_optimizer(named, model.parameters())
         refuse_closures(made)
         precision = Precision(training.precision.compute, next(model.parameters()).device)
@@ -96,7 +99,9 @@ class Prepared:
         schedule = Schedule.of(given.schedulers(made), given.schedule, length, places)
         state = State(model, made, schedule, precision.scaler)
         update = Update(state, training.clip_norm, RateFactor.of(training.learning_rate, settings.batch))
-        strategy = Strategy(model, source, training, precision, made, settings.replicas, talks=given.process_group)
+        strategy = Strategy(
+            model, source, training, precision, made, settings.replicas, talks=given.process_group, spending=spending
+        )
         update.beside = strategy.copies
         update.sparse = lambda: strategy.layout.sparse
         if training.compression is not None and training.compression.method == "topk":

@@ -56,7 +56,7 @@ from drivetrain.world.elastic import Elastic
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing
 from drivetrain_api.constants import ENV_POD_IP
-from drivetrain_api.goodput import Activity
+from drivetrain_api.holdup import Stage
 
 _DESTROY_SECONDS: Final = 5.0
 _LAST_SECONDS: Final = 0.8
@@ -76,14 +76,14 @@ class Run:
         self._link = link
         self._state = TrainingState()
         self._operations = Operations(self._state)
+        self._spending = link.spending if link is not None else Spending.from_environment()
         self._world: World = (
             Elastic(link, self._operations.synchronise)
             if link is not None
-            else Fixed.from_environment(self._operations.synchronise)
+            else Fixed.from_environment(self._operations.synchronise, self._spending)
         )
         self._operations.attach(self._world)
-        self._spending = link.spending if link is not None else Spending()
-        self._saving = partial(self._spending.during, Activity.SNAPSHOT)
+        self._saving = partial(self._spending.during, Stage.SNAPSHOT)
         self._made: Prepared | None = None
         tracking = Tracking.of(settings, self._operations.position)
         self._shown = Shown(Meter(settings.steps, settings.batch), self._world, self._operations.counts, tracking)
@@ -147,9 +147,7 @@ class Run:
             raise UsageError("prepare was called already")
         operations = self._operations
         given = Given(model, optimizer, data, scheduler, schedule, collate, sampler, drop_last, process_group)
-        made = Prepared.of(
-            self.settings, given, operations.position.passes, partial(self._spending.during, Activity.DATA)
-        )
+        made = Prepared.of(self.settings, given, operations.position.passes, self._spending)
         made.on_gradients(self._on_gradients)
         made.register(self._state)
         self._groups = process_group

@@ -9,7 +9,7 @@ from typing import Any, Final
 from drivetrain_api.constants import LABEL_INDEX, LABEL_ROLE, ROLE_COORDINATOR
 from drivetrain_cli.life.outlook import goes_on_from
 from drivetrain_cli.printable import printable_lines
-from drivetrain_cli.reasons import ADVICE, headline, restarts, waiting
+from drivetrain_cli.reasons import ADVICE, headline, held_up, restarts, waiting
 from drivetrain_cli.stale import differences
 from drivetrain_cli.table import age, aligned
 
@@ -76,7 +76,7 @@ def _waits(job: Json, pods: Sequence[Json]) -> list[str]:
         return []
     lines = [f"{reason}: {message}" if reason else message] if message else []
     lines += [f"→ {ADVICE[reason]}"] if reason in ADVICE else []
-    return lines + waiting(pods, said=message)
+    return lines + held_up(job) + waiting(pods, said=message)
 
 
 def _conditions(status: Json, now: datetime) -> list[str]:

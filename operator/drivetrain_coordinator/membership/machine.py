@@ -29,6 +29,7 @@ from drivetrain_coordinator.membership import (
     drop,
     facts,
     formation,
+    holdup,
     incidents,
     inherit,
     report,
@@ -61,6 +62,7 @@ class Machine:
     def __init__(self, identity: Identity, timings: Timings | None = None, now: float = 0.0) -> None:
         self.state = Membership(identity, timings if timings is not None else Timings(), step_at=now, wake=now)
         self._account = account.Account(now)
+        self._holdup = holdup.Watch(now)
 
     @property
     def next_tick(self) -> float:
@@ -105,6 +107,8 @@ class Machine:
             return outputs
         self._evaluate(now, outputs)
         self._account.look(m, now)
+        self._holdup.look(m, now)
+        m.holdup, m.holdup_known = self._holdup.shown, self._holdup.known
         return outputs
 
     # --- events -------------------------------------------------------------------------------------------------

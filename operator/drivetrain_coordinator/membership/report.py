@@ -53,6 +53,8 @@ def report(m: Membership, account: Account, seq: int) -> Report:
         released=sorted(m.released & listed),
         progress=_progress(m),
         standstill=standstill.report(m),
+        holdup=m.holdup,
+        holdup_known=m.holdup_known,
         failures=m.failures,
         incompatible=list(m.incompatible.values())[-MAX_INCOMPATIBLE:],
         state_lost=m.state_lost,

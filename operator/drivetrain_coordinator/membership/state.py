@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from drivetrain_api.holdup import HoldUp
 from drivetrain_api.messages import (
     Boundary,
     EpochId,
@@ -267,6 +268,10 @@ class Membership:
     """Standing still counts from then on: this coordinator did not run just before, or gave the members another try."""
     still: Still | None = None
     told: Told | None = None
+    holdup: HoldUp | None = None
+    """Who makes the others wait in every step, and ..."""
+    holdup_known: bool = False
+    """... whether that is known of the members as they are."""
     renewed_at: int | None = None
     """Step at which the members were last brought together anew because all of them waited for one another."""
     done_world: int | None = None

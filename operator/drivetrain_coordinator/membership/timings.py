@@ -47,6 +47,8 @@ class Timings:
     """... after so many usual steps, and ..."""
     standstill_long: float = 60.0
     """... not before this, where nothing has a usual length (see standstill.py)."""
+    holdup: float = 1.0
+    """Between two looks at who holds the others up in every step."""
     no_progress: float = 600.0
     """A job that does not say more stands still for so long before ranks are killed for it, or ..."""
     no_progress_steps: float = 20.0

@@ -116,6 +116,15 @@ EVENTS: Final = (
         "incident: late ranks are killed, and their stacks are shown here.",
     ),
     EventReason(
+        "HeldUp",
+        "Warning",
+        "In every step the others wait for one rank, by a tenth of a step or more; says which, where it runs, in what "
+        "it takes longer and by how much.",
+        "Look at what that stage does on that rank, and at what else runs on its node; delete the pod to have the "
+        "worker moved (docs/stragglers.md).",
+    ),
+    EventReason("NoLongerHeldUp", "Normal", "The others do not wait for that rank any more.", "Nothing."),
+    EventReason(
         "ReportUnusable",
         "Warning",
         "Nothing can be decided with what the coordinator says: the job is looked after as if it was silent.",

@@ -23,6 +23,7 @@ from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
 from drivetrain_operator.plan.policies.goodput import goodput
+from drivetrain_operator.plan.policies.holdup import holdup
 from drivetrain_operator.plan.policies.keeper import keeper, kept_elsewhere
 from drivetrain_operator.plan.policies.network import network
 from drivetrain_operator.plan.policies.own_namespace import own_namespace
@@ -71,6 +72,7 @@ CLOSING: Final[tuple[Policy, ...]] = (
     snapshots,
     corruption,  # here, because the report that says it first may be the one that says that the job is complete
     summary,
+    holdup,
     standstill,  # after it: whatever else keeps the job from training is the better reason
     goodput,  # last: time is counted where anything is written, and makes no write of its own
 )

@@ -41,6 +41,7 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("energy", "order"),
     ("energy", "measured"),
     ("energy", "summary"),
+    ("holdUp",),
     ("takenAway",),
     ("departures",),
     ("corruptions", "*", "what"),

@@ -17,6 +17,7 @@ from drivetrain_api.constants import (
     ENV_LOG_FORMAT,
     ENV_LOG_LEVEL,
     ENV_PREFIX,
+    ENV_STAGE_TIMES,
     GROUP,
     RUNTIME_MOUNT,
     SCRIPT_MOUNT,
@@ -44,8 +45,12 @@ _VOLUMES: Final = (
     *(CREDENTIALS_VOLUME, SCRIPT_VOLUME, SNAPSHOTS_VOLUME, SNAPSHOTS_SECRET_VOLUME),
     *(STORAGE_VOLUME, STORAGE_SECRET_VOLUME, RUNTIME_VOLUME),
 )
-_LOG: Final = {ENV_LOG_FORMAT: tuple(map(str, LogFormat)), ENV_LOG_LEVEL: SETTABLE}
-"""Variables that are ours and that a template may set: how these very pods log."""
+_SETTABLE: Final = {
+    ENV_LOG_FORMAT: tuple(map(str, LogFormat)),
+    ENV_LOG_LEVEL: SETTABLE,
+    ENV_STAGE_TIMES: ("on", "off"),
+}
+"""Variables that are ours and that a template may set: how these very pods log, and what their ranks measure."""
 _MOUNTS: Final = tuple(
     f"{each}/"
     for each in (
@@ -140,7 +145,7 @@ def _check_container(path: str, container: Mapping[str, Any], entrypoint: Mappin
         if field in container:
             raise InvalidTemplate(f"{path}.{field}", f"is reserved: it {why}" if why[:2] == "is" else why)
     for where, variable in _items(container, "env", path):
-        if (known := _LOG.get(str(variable.get("name", "")))) is not None:
+        if (known := _SETTABLE.get(str(variable.get("name", "")))) is not None:
             if variable.get("value") not in known:
                 raise InvalidTemplate(where, f"{variable['name']} must have a value of {', '.join(known)}")
         elif str(variable.get("name", "")).startswith(ENV_PREFIX):

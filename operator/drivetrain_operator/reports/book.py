@@ -75,6 +75,8 @@ def _substance(report: Report) -> tuple[Hashable, ...]:
         report.state,
         report.message,
         report.standstill and report.standstill.message,
+        report.holdup and report.holdup.message,
+        report.holdup_known,
         report.epoch,
         report.world,
         tuple((member.process, member.pod_uid) for member in report.members),

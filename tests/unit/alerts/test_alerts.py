@@ -52,6 +52,15 @@ FAULTS = [
     ),
     Fault("DrivetrainJobStandsStill", {job("job_standing_still"): "0x10 1x230"}, "17m", LABELS),
     Fault(
+        "DrivetrainJobHeldUp",
+        {
+            job("training_holdup_seconds", ', stage="data"'): "0x10 0.2x230",
+            job("training_holdup_seconds", ', stage="update"'): "0x240",
+        },
+        "27m",
+        LABELS,
+    ),
+    Fault(
         "DrivetrainJobGoodputLow",
         {
             job("job_time_seconds_total", ', category="productive"'): "0+20x240",
@@ -136,6 +145,7 @@ WELL = {
     job("job_time_seconds_total", ', category="starting"'): "30x240",
     job("job_time_seconds_total", ', category="recovering"'): "0+5x240",
     job("job_standing_still"): "0x240",
+    job("training_holdup_seconds", ', stage="data"'): "0x100 0.2x10 0x130",
     job("job_restarts_total"): "0x100 1x140",
     job("job_state_losses_total"): "0x240",
     job("snapshot_failing"): "0x240",

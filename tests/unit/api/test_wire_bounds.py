@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from drivetrain_api import messages, places
+from drivetrain_api import holdup, messages, places
 from drivetrain_api import report as reports
 from drivetrain_api.bounds import MAX_MEMBERS, MAX_METRICS, MAX_TAIL, MAX_TOLD
 from drivetrain_api.counters import LAUNCHER_COUNTERS
@@ -67,6 +67,7 @@ PROGRESS = {
     "metrics": {"accuracy": 0.5},
     "goes_back": True,
 }
+STAGES = {"steps": 3, "seconds": {"forward": 1.5}, "waited": 0.5, "samples": 24, "part": 1}
 PROCESS = {
     "id": "u/b/1",
     "pid": 5,
@@ -81,6 +82,7 @@ PROCESS = {
     "place": PLACE,
     "silent_seconds": 0.1,
     "spent": {"work": 2.5},
+    "stages": STAGES,
     "exit_code": 1,
     "signal": 9,
     "log_tail": "Traceback",
@@ -111,6 +113,16 @@ FAILURE = {
     "remedy": "",
 }
 INCOMPATIBLE = {"pod_name": "n", "protocol_min": 1, "protocol_max": 2}
+HOLDUP = {
+    "rank": 1,
+    "process": "u/b/1",
+    "pod_uid": "u",
+    "stage": "forward",
+    "slower_by": 0.1,
+    "share": 0.4,
+    "late": [1],
+    "message": "rank 1 takes longer",
+}
 STANDSTILL = {"message": "rank 1 is late", "seconds": 3.0, "late": [1]}
 RECOVERED = {"cause": "process", "detected": 0.1, "formed": 0.1, "copied": 0.1, "first_step": 0.1}
 POD = {"uid": "u", "name": "n", "index": 0, "draining": False}
@@ -155,6 +167,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "Stop": {"type": "stop", "reason": "suspended"},
     "Place": PLACE,
     "Standstill": STANDSTILL,
+    "StageTimes": STAGES,
+    "HoldUp": HOLDUP,
     "MemberReport": MEMBER_REPORT,
     "Failure": FAILURE,
     "Incompatible": INCOMPATIBLE,
@@ -176,6 +190,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "released": ["u"],
         "progress": PROGRESS,
         "standstill": STANDSTILL,
+        "holdup": HOLDUP,
+        "holdup_known": True,
         "failures": [FAILURE],
         "incompatible": [INCOMPATIBLE],
         "state_lost": 0,
@@ -205,7 +221,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
 }
 MODELS: Final[dict[str, type[BaseModel]]] = {
     name: model
-    for module in (messages, reports, places)
+    for module in (messages, reports, places, holdup)
     for name, model in vars(module).items()
     if isinstance(model, type)
     and issubclass(model, BaseModel)
@@ -219,7 +235,12 @@ Path = tuple[str | int, ...]
 
 def leaves(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if inside is None or not path or isinstance(node, list) or path[-1] in ("entries", "metrics", "counters", "spent"):
+    if (
+        inside is None
+        or not path
+        or isinstance(node, list)
+        or path[-1] in ("entries", "metrics", "counters", "spent", "seconds")
+    ):
         yield path, node
     for key, value in inside or ():
         yield from leaves(value, (*path, key))

@@ -78,6 +78,10 @@ LATE = {
     '  File "train.py", line 57, in main\n    time.sleep(1000)\n'
     f"killed by its launcher: NoProgress: {STILL} (recovery.noProgressSeconds)",
 }
+HELD: Json = {
+    **RUNNING,
+    "holdUp": {"rank": 1, "message": "rank 1 (lm-1-0) takes 100 ms longer, in data; it runs on node-7"},
+}
 GPU_NODES = [
     {"metadata": {"name": "a"}, "status": {"allocatable": {"nvidia.com/gpu": "3"}}},
     {"metadata": {"name": "b"}, "status": {"allocatable": {}}},
@@ -127,6 +131,12 @@ QUOTA = 'lm-0-0: pods "lm-0-0" is forbidden: exceeded quota: small, requested: p
             ["Training state was lost: attempt 1 started over"],
         ),
         (job(STANDS), [], None, [f"StandingStill: {STILL}", "Look at that line of the script"]),
+        (
+            job(HELD),
+            [],
+            None,
+            ["Each step is held up: rank 1 (lm-1-0)", "in data; it runs on node-7", "→ Look at what"],
+        ),
         (
             job({**STANDS, "reason": "Unschedulable", "message": "1 of 2 workers cannot be placed"}),
             [],

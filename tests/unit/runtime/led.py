@@ -21,6 +21,7 @@ from drivetrain import faults
 from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault, Interrupted
+from drivetrain.telemetry.spending import Spending
 from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.fixed import Fixed
 from drivetrain.world.heal import Doing, Healed
@@ -68,7 +69,7 @@ class Led(Fixed):
         threading.Thread(target=self._listen, daemon=True).start()
 
     @classmethod
-    def from_environment(cls, synchronise: Synchronise) -> Led:
+    def from_environment(cls, synchronise: Synchronise, spending: Spending | None = None) -> Led:
         return cls(synchronise)
 
     def _listen(self) -> None:

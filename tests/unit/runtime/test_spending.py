@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from drivetrain.telemetry.spending import Spending
-from drivetrain_api.goodput import Activity
+from drivetrain_api.holdup import Stage
 
 
 class Clock:
@@ -27,13 +27,13 @@ def test_a_step_is_split(clock: Clock) -> None:
     spending = Spending(clock)
     clock.now += 1  # the script's beginning
     spending.operation("step")
-    with spending.during(Activity.DATA):
+    with spending.during(Stage.DATA):
         clock.now += 2
     clock.now += 4
     spending.blocked(True)
     clock.now += 8
     spending.blocked(False)
-    with spending.during(Activity.SNAPSHOT):
+    with spending.during(Stage.SNAPSHOT):
         clock.now += 16
     spending.operation("script")
     clock.now += 32
@@ -59,7 +59,7 @@ def test_what_another_thread_does_meanwhile_is_not_the_scripts(clock: Clock) -> 
 
     def helper() -> None:
         spending.blocked(True)
-        with spending.during(Activity.DATA):
+        with spending.during(Stage.DATA):
             clock.now += 3
 
     thread = threading.Thread(target=helper)
@@ -73,7 +73,7 @@ def test_an_error_ends_what_it_ends(clock: Clock) -> None:
     spending.operation("step")
 
     def read() -> None:
-        with spending.during(Activity.DATA):
+        with spending.during(Stage.DATA):
             clock.now += 3
             raise OSError("unreadable")
 

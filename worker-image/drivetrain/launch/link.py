@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from drivetrain_api.bounds import Number, Sentence, Small
 from drivetrain_api.counters import Counters
 from drivetrain_api.goodput import Spent
+from drivetrain_api.holdup import StageTimes
 from drivetrain_api.messages import (
     EpochId,
     Form,
@@ -108,6 +109,8 @@ class RankBeat(_FromRank):
     type: Literal["beat"]
     spent: Spent = Field(default_factory=dict)
     """Seconds of the script's thread."""
+    stages: StageTimes | None = None
+    """The same of the steps that it has committed, by stage."""
 
 
 class ExecFailed(_FromRank):

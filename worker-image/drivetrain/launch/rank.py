@@ -31,6 +31,7 @@ from drivetrain.launch.process import RankProcess
 from drivetrain.launch.reaper import Death
 from drivetrain.launch.stopped import StopWatch
 from drivetrain_api.exit_codes import RankExitCode
+from drivetrain_api.holdup import StageTimes
 from drivetrain_api.messages import (
     KILLED,
     NEVER_STARTED,
@@ -98,6 +99,7 @@ class Rank:
         self._place: Place | None = None
         self._place_since = 0.0
         self._spent: dict[str, float] = {}
+        self._stages: StageTimes | None = None
         self._events = events
         self._free_place = free_place
         self._link = Link(process.link, self._handle)
@@ -115,7 +117,11 @@ class Rank:
 
     def picture(self) -> ProcessState:
         """Its state as the coordinator is told it, with the time that it has been where it is."""
-        now: dict[str, object] = {"silent_seconds": round(self.watch.silent, 1), "spent": self._spent}
+        now: dict[str, object] = {
+            "silent_seconds": round(self.watch.silent, 1),
+            "spent": self._spent,
+            "stages": self._stages,
+        }
         if self._place is not None:
             seconds = round(time.monotonic() - self._place_since, 1)
             now["place"] = self._place.model_copy(update={"seconds": seconds})
@@ -185,7 +191,7 @@ class Rank:
                 self._place_since = time.monotonic() - message.seconds
                 self._events.on_change(urgent=False)
             case RankBeat():
-                self._spent = message.spent
+                self._spent, self._stages = message.spent, message.stages
             case RankStacks():
                 self._inquest.answered(message.text)
             case RankPut():

@@ -77,7 +77,7 @@ class RankLink:
         self._outbox: dict[str, bytes] = {}
         self._phase: dict[str, Any] = {}
         self._waiting = False
-        self.spending: Final = Spending()
+        self.spending: Final = Spending.from_environment()
         """On what the script's thread spends its time; told with each beat."""
         self._place = _Place("", -1, "", 0, time.monotonic(), threading.get_ident())
         self._stays: _Place | None = None
@@ -306,7 +306,7 @@ class RankLink:
             if phase and phase["waiting"] != self._waiting:
                 phase["waiting"] = self._waiting
                 self._queue_locked("phase", phase, "phase")
-            self._queue_locked("beat", {"spent": self.spending.told()}, "beat")
+            self._queue_locked("beat", {"spent": self.spending.told(), "stages": self.spending.told_stages()}, "beat")
             self._place_locked()
             self._progress_locked()
             self._flush_locked()

@@ -26,6 +26,7 @@ from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.strategy import Strategy
 from drivetrain.parallel.tally import Tail
 from drivetrain.state import TrainingState
+from drivetrain_api.holdup import Stage
 
 
 class TrainingStep:
@@ -93,6 +94,8 @@ class TrainingStep:
         if not self._place.idle:
             self._shares = strategy.shares.of(self._place.data, step)
             strategy.source.expect(step, [part for share in self._shares for part in share.parts])
+            strategy.spending.computed(sum(len(share.samples) for share in self._shares))
+        strategy.spending.part = strategy.division.mesh.stage if strategy.division.mesh is not None else 0
         return self._place
 
     def _go_on(self, transport: Transport | None) -> Place:
@@ -118,9 +121,11 @@ class TrainingStep:
                             strategy.division.run(share, exchange, forward, step)
                         exchange.end_share()
                         tally.buffers.computed()
+                strategy.spending.stage(Stage.EXCHANGE)
                 exchange.collect(partial(tally.close, samples=len(share.samples)))
         tally.buffers.end_shares()
         tail = exchange.finish()
+        strategy.spending.stage(Stage.UPDATE)
         if float(tail[ERROR]) > 0:
             raise Closed(tally.failure)
         strategy.division.complete(tail)

@@ -50,6 +50,7 @@ from drivetrain.parallel.zero.parted import Parted
 from drivetrain.parallel.zero.shards import Shards
 from drivetrain.parallel.zero.sharing import Zero
 from drivetrain.precision import DTYPES, Precision
+from drivetrain.telemetry.spending import Spending
 from drivetrain_api.runtime import RuntimeTraining
 
 _CHUNK: Final = 4 << 20
@@ -69,9 +70,11 @@ class Strategy:
         replicas: int = 0,
         *,
         talks: bool = False,
+        spending: Spending | None = None,
     ) -> None:
         """`replicas`: of each part of what is shared out, how many copies others have of it. `talks`: the script's
-        forward function talks to other ranks'."""
+        forward function talks to other ranks'. `spending` is told what a step is at."""
+        self.spending = spending or Spending()
         self._talks = talks
         self.model = model
         self.source = source
@@ -261,7 +264,7 @@ class Strategy:
         return Divided(self.model, self.optimizer, self._tensor, stages, self._zero, row, self.replicas)
 
     def _division(self) -> Division:
-        work = Work(self.model, self.tally, self._precision, self.training.seed)
+        work = Work(self.model, self.tally, self._precision, self.training.seed, self.spending)
         if self.sharded is None:
             return Whole(work)
         if self._tensor is None and self._pipeline is None:
@@ -271,6 +274,7 @@ class Strategy:
             raise UsageError(f"training.parallel.{name} cannot be used with embeddings with sparse=True")
         stage_work = None
         if self._pipeline is not None:
+            self._pipeline.spending = self.spending
             stage_work = StageWork(self._pipeline, self.model, self.source, self.tally, self._precision, self.training)
 
         def keep(wanted: Callable[[nn.Parameter], bool]) -> None:

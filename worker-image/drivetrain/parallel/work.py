@@ -11,16 +11,19 @@ from drivetrain import rng
 from drivetrain.parallel.loss import Forward
 from drivetrain.parallel.tally import Tally
 from drivetrain.precision import Precision
+from drivetrain.telemetry.spending import Spending
+from drivetrain_api.holdup import Stage
 
 
 class Work:
     """The steps of one model."""
 
-    def __init__(self, model: nn.Module, tally: Tally, precision: Precision, seed: int) -> None:
+    def __init__(self, model: nn.Module, tally: Tally, precision: Precision, seed: int, spending: Spending) -> None:
         self.model = model
         self.tally = tally
         self._precision = precision
         self._seed = seed
+        self._spending = spending
         self.phase: tuple[int, ...] = ()
         """Of a step that has several: its number, from the second one on."""
         self.inputs: list[nn.Parameter] | None = None
@@ -28,6 +31,7 @@ class Work:
 
     def backward(self, loss: torch.Tensor) -> None:
         """From what `forward` gave."""
+        self._spending.stage(Stage.BACKWARD)
         loss.backward(inputs=self.inputs)
 
     def forward(self, forward: Forward, step: int, part: range, stream: int, number: int) -> torch.Tensor:
@@ -41,6 +45,7 @@ class Work:
         self, shard: Any, forward: Forward, step: int, samples: int, stream: int, number: int
     ) -> torch.Tensor:
         """The same for one that was read already."""
+        self._spending.stage(Stage.FORWARD)
         self.seed(step, stream, number)
         result = forward(self.model, shard)
         return self._precision.scaled(self.tally.add(result, samples))

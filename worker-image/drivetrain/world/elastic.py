@@ -187,6 +187,7 @@ class Elastic:
 
     def committed(self, result: StepResult, step: int) -> None:
         self._step = step
+        self._link.spending.stepped()
         self._tell(ProcessPhase.MEMBER, formed=True)
 
     def progress(self, progress: Progress, *, due: bool) -> None:

@@ -19,6 +19,7 @@ from drivetrain.comm.transport import Transport, connect_gloo
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import Deviation, Interrupted
 from drivetrain.position import StepResult
+from drivetrain.telemetry.spending import Spending
 from drivetrain.world.attempt import agree
 from drivetrain.world.base import Entry, Synchronise
 from drivetrain.world.heal import Doing, Healed
@@ -36,8 +37,15 @@ class Fixed:
     is_spare = False
     epoch = EpochId(1, 1)
 
-    def __init__(self, transport: Transport | None, synchronise: Synchronise, keys: Store | None = None) -> None:
-        """`keys`: the store that the ranks of `transport` have met in."""
+    def __init__(
+        self,
+        transport: Transport | None,
+        synchronise: Synchronise,
+        keys: Store | None = None,
+        spending: Spending | None = None,
+    ) -> None:
+        """`keys`: the store that the ranks of `transport` have met in. `spending` is told what the script is at."""
+        self._spending = spending or Spending()
         self.transport = transport
         self._keys = keys
         self._synchronise = synchronise
@@ -45,11 +53,11 @@ class Fixed:
         self._entered = False
 
     @classmethod
-    def from_environment(cls, synchronise: Synchronise) -> Fixed:
+    def from_environment(cls, synchronise: Synchronise, spending: Spending | None = None) -> Fixed:
         """torchrun's world when its variables are set (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), else alone."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
-            return cls(None, synchronise)
+            return cls(None, synchronise, spending=spending)
         rank = int(os.environ["RANK"])
         store: Store = TCPStore(
             os.environ["MASTER_ADDR"],
@@ -62,7 +70,8 @@ class Fixed:
         keys = PrefixStore(agree(store, rank, world, CONNECT_SECONDS), store)
         interrupt = Interrupt()
         group = connect_gloo(keys, rank, world, interrupt, CONNECT_SECONDS, address=None)
-        return cls(Transport(group, rank, world, interrupt), synchronise, keys)
+        blocked = spending.blocked if spending is not None else lambda waiting: None
+        return cls(Transport(group, rank, world, interrupt, blocked), synchronise, keys, spending)
 
     @property
     def rank(self) -> int:
@@ -97,10 +106,10 @@ class Fixed:
         return
 
     def at(self, operation: str, step: int, line: str) -> None:
-        return
+        self._spending.operation(operation)
 
     def committed(self, result: StepResult, step: int) -> None:
-        return
+        self._spending.stepped()
 
     def progress(self, progress: Progress, *, due: bool) -> None:
         return

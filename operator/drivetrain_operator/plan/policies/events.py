@@ -5,6 +5,7 @@ So an event is recorded once, after the status that it tells of was written, and
 
 from __future__ import annotations
 
+from drivetrain_api.holdup_status import HoldUpStatus
 from drivetrain_api.recovery import sentence
 from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
@@ -58,6 +59,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     told.extend(RecordEvent("Warning", c.type, c.message) for c in _changed(old, new, ConditionType.RESULTS_LOST))
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
+    told.extend(_hold_up(old.hold_up, new.hold_up))
     if new.is_true(unusable := ConditionType.REPORT_UNUSABLE):
         told.extend(RecordEvent("Warning", unusable.value, c.message) for c in _changed(old, new, unusable))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
@@ -138,6 +140,15 @@ def _obstacle(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> lis
     if found is None or not found.warn or found.reason != after.reason:
         return []
     return [RecordEvent("Warning", found.reason, found.message)]
+
+
+def _hold_up(old: HoldUpStatus | None, new: HoldUpStatus | None) -> list[RecordEvent]:
+    """When it begins, is another rank, and is over; later words add only how much it is."""
+    if new is not None and (old is None or old.process != new.process):
+        return [RecordEvent("Warning", "HeldUp", new.message)]
+    if old is not None and new is None:
+        return [RecordEvent("Normal", "NoLongerHeldUp", f"the others do not wait for rank {old.rank} any more")]
+    return []
 
 
 def _with_tail(line: str, tail: str) -> str:

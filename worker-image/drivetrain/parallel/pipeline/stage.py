@@ -26,6 +26,8 @@ from drivetrain.parallel.pipeline.passes import Passage
 from drivetrain.parallel.pipeline.schedules.action import Action, Kind, Shape
 from drivetrain.parallel.pipeline.schedules.table import SCHEDULES
 from drivetrain.parallel.pipeline.stages import Stages
+from drivetrain.telemetry.spending import Spending
+from drivetrain_api.holdup import Stage
 from drivetrain_api.runtime import RuntimePipeline
 
 _REENTRANT: Final = (
@@ -60,6 +62,8 @@ class Pipeline:
     def __init__(self, stages: Stages, options: RuntimePipeline) -> None:
         self.stages = stages
         self.stage_count = options.stages
+        self.spending = Spending()
+        """Is told what a step is at."""
         self._schedule = SCHEDULES[options.schedule]
         self._chunks = options.chunks
         """Of each stage."""
@@ -147,6 +151,7 @@ class Pipeline:
                 mesh.world.interrupt.check()
                 if number == len(actions) - 1:
                     arrivals.arm()
+                self.spending.stage(Stage.FORWARD if action.kind is Kind.FORWARD else Stage.BACKWARD)
                 if action.kind is Kind.FORWARD:
                     self._forward(action, compute, reseed, receive, neighbours, sends)
                 elif action.kind is Kind.BACKWARD:
