@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from drivetrain_api.holdup import StageTimes
+from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
 from drivetrain_coordinator.membership import lateness
 from drivetrain_coordinator.membership.lateness import Late, Rank
+from harness.job import LocalJob
 from harness.ports import free_port
 
 SCRIPT = Path(__file__).with_name("delayed.py")
@@ -96,3 +98,17 @@ def test_fifty_hidden_delays(tmp_path: Path) -> None:
     assert first >= 48, wrong
     assert among_two == 50, wrong
     assert stage_right >= 45, wrong
+
+
+async def test_a_job_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
+    """From ranks by way of launchers and coordinator to what the operator hears."""
+    spec = RuntimeSpec(workers=3, training=RuntimeTraining(steps=100_000, global_batch=12))
+    async with LocalJob.run(tmp_path, spec, [sys.executable, str(SCRIPT.with_name("late_in_steps.py"))]) as job:
+        report = await job.wait_for(lambda report: report.holdup is not None)
+        found = report.holdup
+        assert found is not None
+        assert (found.rank, found.stage, found.late) == (1, "data", [1])
+        assert (found.process, found.pod_uid) == (report.members[1].process, report.members[1].pod_uid)
+        assert found.slower_by > 0.05
+        assert found.share > 0.3
+        assert report.holdup_known
