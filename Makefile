@@ -75,7 +75,7 @@ lint: setup ## Style, types, layers, and that generated files are current
 	@$(PYTHON) -m ruff check . || $(MENDABLE)
 	@$(PYTHON) -m ruff format --check . || $(MENDABLE)
 	@$(PYTHON) -m mypy operator/drivetrain_api operator/drivetrain_operator operator/drivetrain_coordinator \
-	  operator/drivetrain_local operator/drivetrain_cli operator/drivetrain_client operator/drivetrain_serving operator/drivetrain_energy worker-image/drivetrain tests
+	  operator/drivetrain_local operator/drivetrain_cli operator/drivetrain_client operator/drivetrain_serving operator/drivetrain_energy operator/drivetrain_nodeagent worker-image/drivetrain tests
 	@PYTHONPATH=operator:worker-image $(VENV)/bin/lint-imports --no-logo
 	@$(PYTHON) scripts/generate --check
 
@@ -87,7 +87,7 @@ format: setup ## Mend what of the style can be mended without a person
 generate: setup ## Write the CRD and the reference pages from the code
 	@$(PYTHON) scripts/generate
 
-.PHONY: bench-restart bench-snapshots bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator
+.PHONY: bench-restart bench-snapshots bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator bench-power
 bench-operator: setup ## The operator beside a plain create loop, on a real API server (root; about 10 minutes)
 	@$(PYTHON) -m bench.operator_cost $(ARGS)
 bench-restart: setup ## A rank, or a worker, of a stock script is killed, under us and torchrun (about 40 minutes; ARGS='--kills 3 --pods 3' for less)
@@ -106,6 +106,9 @@ bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where 
 	@$(PYTHON) -m bench.training.scaling $(ARGS)
 bench-bubble: setup ## How much of a step a pipeline's stage is idle, beside theory (about 3 minutes)
 	@$(PYTHON) -m bench.bubble $(ARGS)
+
+bench-power: setup ## 200 power targets of 256 SIMULATED GPUs, beside one uniform cap and beside pausing only (about 3 minutes)
+	@$(PYTHON) -m bench.power $(ARGS)
 
 .PHONY: load
 load: setup ## As many launchers and jobs as are declared, 2,000 hostile connections beside (root; about 10 minutes)

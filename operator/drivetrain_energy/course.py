@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from drivetrain_energy.demand import Job, Means, Order, Shed, as_wished, shed
 from drivetrain_energy.power import Change, at_once
 
-MARGIN = 0.01
-"""Of a limit, that is not given out: meters are noisy."""
+MARGIN = 0.0075
+"""Of a limit, that is not given out: meters are noisy, and loads go up and down."""
 RAMP_S = 50.0
 """From nothing to all of a domain's watts, on the way back: full power within a minute."""
 CAP_PATIENCE_S = 6.0
@@ -24,7 +24,7 @@ WORKERS_PATIENCE_S = 12.0
 GROWTH_MARGIN = 0.05
 """A job grows or resumes only if it would with so much less, too: a limit that trembles moves nobody."""
 SETTLE_S = 6.0
-"""Nothing was ordered for so long: what is measured is what was ordered."""
+"""Nothing was ordered, or came into force, for so long: what is measured is what is expected."""
 TRUST = (0.8, 1.25)
 """What is measured corrects the curves so far. Less is a broken meter, and ignored; more may be another tenant."""
 LEARNING = 0.3
@@ -63,8 +63,9 @@ class Course:
     bias: float = 1.0
     """Measured over expected."""
     changed: float = 0.0
-    """When an order last changed."""
+    """When an order, or what is in force, last did."""
     sent: Mapping[str, Sent] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ def advance(
     if ceiling is None:
         orders = as_wished(jobs)
         return Tick(_next(course, time, None, 1.0, orders, in_force), orders, None, ())
+    if course.seen != in_force:
+        course = replace(course, changed=time)
     bias = _bias(course, time, fixed + sum(drawn.values()), measured, ceiling)
     room = max(0.0, ceiling * (1 - MARGIN) / bias - fixed)
     heard = [_heard(job, course.sent.get(job.name), in_force[job.name], time) for job in jobs]
@@ -218,7 +221,7 @@ def _next(
         if before is None or (before.workers, before.cap) != (after.workers, after.cap):
             changed = time
         sent[order.name] = after
-    return Course(ceiling, time, bias, changed, sent)
+    return Course(ceiling, time, bias, changed, sent, in_force)
 
 
 def _watts(job: Job, seen: Seen) -> float:

@@ -16,6 +16,8 @@ from drivetrain_energy.caps import Line, Rung, hull
 
 HYSTERESIS_WATTS = 25.0
 """Of a device: a cap that would change by less stays, so that noise moves nothing."""
+UNUSED = 0.02
+"""Of a domain's watts: if caps that stay would leave more, all go where they should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ def steady(gangs: Sequence[Gang], wanted: Filled, ordered: Mapping[str, float | 
             break
         over -= kept[index].watts - wanted.grants[index].watts
         kept[index] = wanted.grants[index]
-    return Filled(tuple(kept), sum(grant.watts for grant in kept), wanted.short)
+    total = sum(grant.watts for grant in kept)
+    return wanted if total < wanted.watts * (1 - UNUSED) else Filled(tuple(kept), total, wanted.short)
 
 
 def at_once(changes: Iterable[Change], watts: float) -> frozenset[str]:
