@@ -48,6 +48,10 @@ class Served:
         """Create any object."""
         return self._ask(self._call("post", path, body))
 
+    def patch(self, path: str, body: Json) -> Json:
+        """Change any object."""
+        return self._ask(self._call("patch", path, body))
+
     async def _put(self, job: Json) -> Json:
         path = JOBS.format(job["metadata"].get("namespace", "default"))
         made: Json = await self._call("post", path, {key: job[key] for key in job if key != "status"})

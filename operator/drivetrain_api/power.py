@@ -1,0 +1,65 @@
+"""What the operator tells node agents, and they it: one ConfigMap each way, in the operator's namespace, with a key for
+each node.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CAPS_CONFIGMAP: Final = "drivetrain-power-caps"
+"""Written by the operator: by node, the JSON of `NodeCaps`."""
+REPORTS_CONFIGMAP: Final = "drivetrain-power-reports"
+"""Written by the agents: by node, the JSON of `NodeReport`."""
+MAX_DEVICES: Final = 64
+MAX_PODS_A_NODE: Final = 512
+MAX_HOURS: Final = 1.0
+"""A cap holds no longer than that unless it is renewed, whatever `until` says: clocks differ, and operators die."""
+
+Watts = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Uid = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class NodeCaps(_Told):
+    """Caps of the pods of one node. A card is capped while processes compute on it, all of pods that are named here."""
+
+    until: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Seconds since the epoch: then all caps end, unless this is renewed."""
+    pods: Annotated[dict[Uid, Watts], Field(max_length=MAX_PODS_A_NODE)] = {}
+    """By the pod's uid, of each of its cards."""
+
+
+class DeviceReport(_Told):
+    """One card."""
+
+    uuid: Annotated[str, Field(max_length=96)]
+    name: Annotated[str, Field(max_length=96)] = ""
+    least: Watts
+    most: Watts
+    """What it may be limited to."""
+    watts: Watts | None = None
+    celsius: Annotated[float, Field(ge=-273, le=1000, allow_inf_nan=False)] | None = None
+    cap: Watts | None = None
+    """In force because of us."""
+    pods: Annotated[tuple[Uid, ...], Field(max_length=MAX_PODS_A_NODE)] = ()
+    """Whose processes compute on it."""
+
+
+class NodeReport(_Told):
+    """What an agent sees. A report that is older than two minutes is of an agent that is gone."""
+
+    at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Seconds since the epoch, by the node's clock."""
+    devices: Annotated[tuple[DeviceReport, ...], Field(max_length=MAX_DEVICES)] = ()
+    host_watts: Watts | None = None
+    """Of processors and memory, where RAPL tells."""
+    host_celsius: Annotated[float, Field(ge=-273, le=1000, allow_inf_nan=False)] | None = None
+    """The hottest sensor of the node itself."""
+
+
+__all__ = ["CAPS_CONFIGMAP", "MAX_HOURS", "REPORTS_CONFIGMAP", "DeviceReport", "NodeCaps", "NodeReport"]
