@@ -111,13 +111,14 @@ int nvmlDeviceSetPowerManagementLimit(void *handle, unsigned mw) {
     unsigned least = 0, most = 0;
     if (get(handle, "least", &least) || get(handle, "most", &most)) LEAVE(3);
     if (mw < least || mw > most) LEAVE(2); /* INVALID_ARGUMENT */
-    char path[512];
+    char path[512], new[520];
     snprintf(path, sizeof path, "%s/%s/limit", root(), (char *)handle);
-    FILE *f = fopen(path, "w");
+    snprintf(new, sizeof new, "%s.new", path);
+    FILE *f = fopen(new, "w"); /* renamed: who looks sees the former or the new one */
     if (!f) LEAVE(4);
     fprintf(f, "%u\n", mw);
     fclose(f);
-    LEAVE(0);
+    LEAVE(rename(new, path) ? 999 : 0);
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *n, process *infos) {

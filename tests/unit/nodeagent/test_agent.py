@@ -78,7 +78,7 @@ def node(tmp_path: Path, cards: Cards) -> Iterator[Node]:
             node.process.wait(30)
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 40) -> None:
+def until(true: Callable[[], Any], what: str, seconds: float = 80) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, what
@@ -134,9 +134,8 @@ def test_killed_with_its_guardian(node: Node) -> None:
 
 
 def test_an_operator_that_is_gone(node: Node) -> None:
-    node.cards.compute(PID)
-    node.tell(250, seconds=6)
-    until(lambda: node.cards.limit() == 250, "the cap never came into force")
+    capped(node)
+    node.tell(250, seconds=3)
     until(lambda: node.cards.limit() == 350, "nobody renews the cap, and it stays")
 
 
