@@ -23,6 +23,7 @@ from drivetrain_cli.intermixed import Parser
 from drivetrain_cli.life import delete, events, goodput, listing, rest, scale, status
 from drivetrain_cli.outlook import command as outlook
 from drivetrain_cli.printable import printable_lines
+from drivetrain_cli.report import command as report
 from drivetrain_cli.results import command as results
 from drivetrain_cli.snapshots import command as snapshots
 from drivetrain_operator.kube.errors import Forbidden, KubeError
@@ -99,6 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("events", events, "what the cluster and the operator say about a job and its pods"),
         ("why", why, "why does a job not run, or why did it restart or fail?"),
         ("goodput", goodput, "what was a job's time spent on? How much of it on steps that count"),
+        ("report", report, "one page for a browser: curves, members, failures and what they cost"),
         ("scale", scale, "change the number of workers of a job"),
     ):
         _add(commands, name, module.run, module, text)

@@ -84,7 +84,7 @@ class Surroundings:
     """NAMESPACE/LEASE: what jobs call their keeper."""
     leading: Callable[[], bool]
     """Whether this process may act, at this very moment."""
-    traced: Callable[[JobView, TrainingJobStatus], None] = lambda before, after: None
+    written: Callable[[JobView, TrainingJobStatus], None] = lambda before, after: None
     """Is told of each status that was written."""
     supply: Callable[[JobView], Supply] = lambda job: Supply()
     """What is known of a job's electricity."""
@@ -187,7 +187,7 @@ class Controller:
 
     def _written(self, job: JobView, after: TrainingJobStatus) -> None:
         count_change(self._metrics, job.status, after)
-        self._given.traced(job, after)
+        self._given.written(job, after)
         if after.membership.term > job.status.membership.term and after.membership.replaced_for in SILENT:
             self._patience.gave_up(job.uid, job.namespace)
 

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from drivetrain_api import logs
 from drivetrain_api.constants import API_VERSION, KIND
+from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.act.creator import fields
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.controller import Controller, Scope, Surroundings
@@ -25,6 +26,7 @@ from drivetrain_operator.energy.limits import WrittenLimits
 from drivetrain_operator.energy.supplies import Supplies
 from drivetrain_operator.guard import Guard
 from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthServer
+from drivetrain_operator.history.historian import Historian
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
@@ -53,6 +55,8 @@ T = TypeVar("T")
 
 STOP_SECONDS: Final = 5.0
 """How long passes may take to end after SIGTERM."""
+HISTORY_SECONDS: Final = 2.0
+"""How long the last writes of histories may take."""
 TRACES_SECONDS: Final = 2.0
 """How long the last spans may take."""
 RENEW_SECONDS: Final = dt.timedelta(days=10).total_seconds()
@@ -105,7 +109,12 @@ class Process:
             terms=_terms(settings.lease_seconds),
         )
         self._listening = Listening(clock, self._paused, metrics.loop_was_late)
-        self.book = ReportBook(self._listening, lambda report: self._heard(report.job_uid))
+        self._historian = Historian(client, clock, self._job) if settings.history else None
+        self.book = ReportBook(
+            self._listening,
+            lambda report: self._heard(report.job_uid),
+            self._historian.heard if self._historian is not None else lambda report: None,
+        )
         self.complaints = ComplaintBook(self._listening, self._heard)
         self.rosters = RosterBoard()
         self.reports = ReportsServer(
@@ -180,10 +189,8 @@ class Process:
             f"{settings.own_namespace}/{settings.lease_name}",
             self._leading,
         )
-        if self._traces is not None:
-            given = replace(given, traced=self._traces.written)
         supplies = self._supplies()
-        given = replace(given, supply=supplies.of)
+        given = replace(given, written=self._written, supply=supplies.of)
         closed = "" if settings.allow_own_namespace else settings.own_namespace
         scope = Scope(
             settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets, closed
@@ -204,6 +211,8 @@ class Process:
             vital.append(asyncio.create_task(self._keep(), name="lease"))
         vital.append(asyncio.create_task(self._recorder.run(), name="events"))
         vital.append(asyncio.create_task(supplies.run(), name="energy"))
+        if self._historian is not None:
+            vital.append(asyncio.create_task(self._historian.run(), name="history"))
         watch = asyncio.create_task(self._watch.run(controller.observe, watch_stop), name="watch")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         done, _ = await asyncio.wait({*vital, watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,6 +228,9 @@ class Process:
         for task in vital:
             task.cancel()
         await asyncio.wait(vital)
+        if self._historian is not None:
+            # Still as the leader: what two wrote at once would be joined, but not before one of them has failed.
+            await _at_most(HISTORY_SECONDS, self._historian.flush())
         await self._elector.release()
         await _at_most(STOP_SECONDS, self._recorder.flush())
         if self._traces is not None:
@@ -312,6 +324,18 @@ class Process:
             return None
 
         return unknown
+
+    def _written(self, before: JobView, after: TrainingJobStatus) -> None:
+        if self._traces is not None:
+            self._traces.written(before, after)
+        if self._historian is not None:
+            self._historian.written(before, after)
+
+    def _job(self, uid: str) -> Object | None:
+        if self._controller is None:
+            return None
+        key = self._controller.jobs.key_of_uid(uid)
+        return self._controller.jobs.get(key) if key is not None else None
 
     def _heard(self, job_uid: str) -> None:
         if self._controller is not None:

@@ -74,6 +74,8 @@ class Settings:
     resync_seconds: float
     disruption_budgets: bool
     """Whether jobs get PodDisruptionBudgets."""
+    history: bool
+    """Whether each job's numbers over its time are kept, in a ConfigMap of its own."""
     allow_own_namespace: bool
     """Whether jobs are started in `own_namespace`: their pods can read the root Secret."""
     scrapers: tuple[Mapping[str, Any], ...]
@@ -138,6 +140,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         disruption_budgets=given.disruption_budgets,
+        history=given.history,
         allow_own_namespace=given.allow_own_namespace,
         scrapers=_scrapers(parser, given.scraper),
         log=_log(parser, "log", given.log_format, given.log_level),
@@ -201,6 +204,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
     switch("leader-election", "take the Lease before acting; without it, run one replica only")
     switch("disruption-budgets", "a PodDisruptionBudget for each job: evictions take workers one after another")
+    switch("history", "keep each job's numbers over its time in a ConfigMap of its own, for drivetrain report")
     switch("allow-own-namespace", "start jobs in --own-namespace, too: their pods can read the root Secret", "false")
     repeated("scraper", "NetworkPolicyPeer as JSON that may read coordinators' metrics; may be repeated (default: all)")
     option("lease-name", "name of the Lease", "drivetrain-operator")

@@ -24,6 +24,8 @@ from drivetrain_local.client import ApiFailure, Client
 from drivetrain_local.daemon import Daemon
 from drivetrain_local.up import Options, down, up
 from harness.commands import ran
+from harness.html import objections
+from harness.html import parsed as parse_html
 from harness.job import QUICK, ROOT
 from harness.official import everything
 from harness.patience import patiently
@@ -146,6 +148,18 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         down(state)
 
 
+async def reported(plane: Plane, name: str, what: str) -> str:
+    """The job's page, once this is in it; 20 s at most."""
+    async with patiently(20):
+        while True:
+            argv = [sys.executable, "-m", "drivetrain_cli", "report", name, "-o", "-"]
+            argv += ["--kubeconfig", str(plane.state / "kubeconfig")]
+            page = (await asyncio.to_thread(ran, argv, 30, dict(os.environ))).stdout
+            if what in page:
+                return page
+            await asyncio.sleep(0.5)
+
+
 def times(job: dict[str, Any]) -> dict[str, float]:
     """A job's time by category, which is all of it: to the second, with which the API server keeps times."""
     status = job["status"]
@@ -193,6 +207,9 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     await plane.client.delete(f"{PODS}/{await plane.pod(f'survivor-coordinator-{term}')}", {"gracePeriodSeconds": 0})
     await plane.until("survivor", lambda status: status["membership"]["term"] == term + 1)
 
+    running = await reported(plane, "survivor", 'class="line c0"')
+    assert objections(parse_html(running)) == []
+
     plane.hurry.touch()
     await plane.until("survivor", lambda status: status["phase"] in ("Succeeded", "Failed"), 90)
     status = await plane.status("survivor")
@@ -202,6 +219,11 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     assert {"starting", "productive"} <= spent.keys(), spent
     assert not spent.keys() & {"queued", "suspended", "redone"}
     assert status["goodput"]["ratio"] == pytest.approx(spent["productive"] / sum(spent.values()), abs=0.001)
+
+    ended = await reported(plane, "survivor", "<td>Succeeded")
+    assert objections(parse_html(ended)) == []
+    for what in ("<td>departure</td>", "coordinator replaced (Deleted)", "Loss</h3>", f"{STEPS} of {STEPS}"):
+        assert what in ended, what
 
     await plane.client.delete(f"{JOBS}/survivor")
     with pytest.raises(ApiFailure):

@@ -16,6 +16,9 @@
 {{- if not .Values.jobDisruptionBudgets -}}
 {{- $all = append $all "--no-disruption-budgets" -}}
 {{- end -}}
+{{- if not .Values.jobHistory -}}
+{{- $all = append $all "--no-history" -}}
+{{- end -}}
 {{- if .Values.allowOwnNamespace -}}
 {{- $all = append $all "--allow-own-namespace" -}}
 {{- end -}}

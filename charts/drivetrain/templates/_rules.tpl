@@ -20,10 +20,10 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]
-# Each job's own copy of its script.
+# Each job's own copy of its script, and its history, which is patched once a minute.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create]
+  verbs: [get, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch]

@@ -135,8 +135,8 @@ CHILD_KINDS: Final[tuple[ChildKind, ...]] = (
     ),
     ChildKind(
         CONFIGMAPS,
-        "get create",
-        "each job's own copy of its script",
+        "get create patch",
+        "each job's own copy of its script, and its history",
         made_by={CreateScript: lambda job, effect, given: script(job, effect, given.source)},
     ),
     ChildKind(

@@ -110,6 +110,11 @@ def script(job: str, uid: str, attempt: int) -> str:
     return f"{job}-script-{attempt}-{suffix(uid)}"
 
 
+def history(job: str, uid: str) -> str:
+    """The ConfigMap that says how the job's numbers went."""
+    return f"{job}-history-{suffix(uid)}"
+
+
 def _end(suffix: str) -> str:
     return f"-{suffix}" if suffix else ""
 

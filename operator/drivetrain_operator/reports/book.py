@@ -32,10 +32,17 @@ class Received:
 class ReportBook:
     """Latest report of every job, by the job's uid. A report never replaces one of a higher (term, seq)."""
 
-    def __init__(self, listening: Listening, on_news: Callable[[Report], None]) -> None:
-        """`on_news` is called when a report says something that the one before it did not, heartbeats apart."""
+    def __init__(
+        self,
+        listening: Listening,
+        on_news: Callable[[Report], None],
+        on_report: Callable[[Report], None] = lambda report: None,
+    ) -> None:
+        """`on_news` is called when a report says something that the one before it did not, heartbeats apart;
+        `on_report` of each one that is kept."""
         self._listening = listening
         self._on_news = on_news
+        self._on_report = on_report
         self._latest: dict[str, Received] = {}
 
     def store(self, report: Report) -> bool:
@@ -52,6 +59,7 @@ class ReportBook:
         gap = SILENCE_SECONDS * max(1.0, len(self._latest) / JOBS)
         if before is None or now - before.at > gap or _substance(before.report) != _substance(report):
             self._on_news(report)
+        self._on_report(report)
         return True
 
     def latest(self, job_uid: str) -> Received | None:
