@@ -26,6 +26,7 @@ from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.report import command as report
 from drivetrain_cli.results import command as results
 from drivetrain_cli.snapshots import command as snapshots
+from drivetrain_cli.top import command as top
 from drivetrain_operator.kube.errors import Forbidden, KubeError
 
 _EPILOG: Final = """exit codes:
@@ -95,6 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, module, text in (
         ("run", run, "pack a script into a job, follow it, end as it ends"),
         ("list", listing, "jobs, with what holds them up (-A: of all namespaces)"),
+        ("top", top, "all jobs, live in a terminal"),
         ("status", status, "how a job stands, on one page; without a job: the embedded plane"),
         ("logs", logs_of_jobs, "print or follow the logs of all workers of a job"),
         ("events", events, "what the cluster and the operator say about a job and its pods"),

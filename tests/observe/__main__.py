@@ -1,7 +1,8 @@
 """Does every panel of the dashboards, and every rule, show something after a real job was killed, scaled and suspended?
 
 The embedded plane with the real operator, a real Prometheus, a job of three workers. Prints each query with the number
-of its series; what stays empty although nothing explains it ends this with 1.
+of its series; what stays empty although nothing explains it ends this with 1. Leaves the job's report and each
+dashboard as pages in build/observe, or in the folder that is given, and pictures of them where Chromium is installed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from drivetrain_api import constants
 from drivetrain_local.client import Client
 from drivetrain_local.up import Options, down, up
 from harness.ports import reserve_port
+from observe import pictures
 from observe.prometheus import RULES, Prometheus
 
 ROOT: Final = Path(__file__).parents[2]
@@ -151,14 +153,18 @@ def asked() -> list[tuple[str, str]]:
     return found
 
 
+def filled(query: str) -> str:
+    """With what Grafana would fill in, for a job that lives for minutes."""
+    for macro, value in MACROS.items():
+        query = query.replace(macro, value)
+    return query.replace("[1h]", "[60s]")
+
+
 async def look(prometheus: Prometheus, since: float) -> list[tuple[str, str, int, str]]:
     """Each query with the number of series that it had at any time since then, and why it may have none."""
     found = []
     for where, text in asked():
-        query = text
-        for macro, value in MACROS.items():
-            query = query.replace(macro, value)
-        query = query.replace("[1h]", "[60s]")
+        query = filled(text)
         result = await prometheus.ask(
             "query_range", query=query, start=f"{since:.0f}", end=f"{time.time():.0f}", step="2s"
         )
@@ -167,7 +173,31 @@ async def look(prometheus: Prometheus, since: float) -> list[tuple[str, str, int
     return found
 
 
-async def main() -> int:
+async def pages(prometheus: Prometheus, since: float, kubeconfig: Path, out: Path) -> None:
+    """What people see, in files."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in out.iterdir():
+        if file.suffix in (".html", ".png"):
+            file.unlink()
+    queries = {text: filled(text) for _, text in asked()}
+    until = time.time()
+    for file in sorted(BOARDS.glob("*.json")):
+        page = await pictures.board(prometheus, file, queries, since, until)
+        (out / f"{file.stem}.html").write_text(page)
+    argv = [sys.executable, "-m", "drivetrain_cli", "report", NAME, "-o", str(out / "report.html")]
+    report = await asyncio.create_subprocess_exec(*argv, "--kubeconfig", str(kubeconfig))
+    if await report.wait() != 0:
+        raise SystemExit("observe: no report")
+    made = sorted(out.glob("*.html"))
+    program = pictures.browser()
+    if program is None:
+        print(f"pages in {out}; no pictures of them: chromium is not installed")
+        return
+    taken = [picture for page in made for picture in await pictures.photographed(program, page, out)]
+    print(f"{len(made)} pages and {len(taken)} pictures in {out}")
+
+
+async def main(out: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="drivetrain-observe-") as name:
         folder, port, since = Path(name), reserve_port(), time.time()
         async with plane(folder, port.value) as client, Prometheus(f"127.0.0.1:{port.value}") as prometheus:
@@ -179,6 +209,7 @@ async def main() -> int:
                 following.cancel()
             alerts = await prometheus.ask("query", query='ALERTS{alertstate="firing"}')
             found = await look(prometheus, since)
+            await pages(prometheus, since, folder / "plane" / "kubeconfig", out)
         port.release()
     width = max(len(where) for where, *_ in found)
     for where, _, series, why in found:
@@ -193,4 +224,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "observe")))

@@ -79,6 +79,7 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     "trustedCA.configMap": ("ca", ((*C, "args"), lambda args: '"configMap":{"name":"ca"}' in str(args))),
     "trustedCA.key": ("x", ((*C, "args"), lambda args: "ca" not in str(args))),
     "jobDisruptionBudgets": (False, flag("--no-disruption-budgets")),
+    "jobHistory": (False, flag("--no-history")),
     "watchNamespaces": (["a", "true"], flag("--namespace=true")),
     "allowOwnNamespace": (True, flag("--allow-own-namespace")),
     "serviceAccount.create": (False, gone("ServiceAccount", OPERATOR)),

@@ -1,0 +1,1 @@
+"""All jobs, live in a terminal."""
