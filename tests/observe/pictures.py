@@ -35,18 +35,20 @@ VIEWS: Final = tuple((width, dark) for width in (1400, 400) for dark in (False, 
 async def board(prometheus: Prometheus, file: Path, asked: dict[str, str], since: float, until: float) -> str:
     """A dashboard as a page. `asked`: each query as Prometheus is asked it."""
     known = json.loads(file.read_text())
-    ids, parts = Ids(), []
+    ids = Ids()
+    parts: list[tuple[Html | None, list[Html]]] = [(None, [])]
     for panel in known["panels"]:
         if panel["type"] == "row":
-            parts.append(tag("h2", panel["title"]))
+            parts.append((tag("h2", panel["title"]), []))
             continue
         lines = [
             line
             for target in panel.get("targets", [])
             for line in await _lines(prometheus, asked[target["expr"]], target, since, until)
         ]
-        parts.append(_panel(panel, lines[:LINES], until - since, ids))
-    return document(known["title"], [tag("main", tag("h1", known["title"]), *parts)])
+        parts[-1][1].append(_panel(panel, lines[:LINES], until - since, ids))
+    rows = (part for title, panels in parts for part in (title, tag("div", *panels, class_="grid2")) if panels)
+    return document(known["title"], [tag("main", tag("h1", known["title"]), *rows)])
 
 
 async def _lines(prometheus: Prometheus, query: str, target: Json, since: float, until: float) -> list[Line]:
@@ -76,6 +78,8 @@ def _panel(panel: Json, lines: list[Line], seconds: float, ids: Ids) -> Html:
     points = [point for line in lines for run in line.runs for point in run]
     if not points:
         return tag("figure", tag("h3", title), tag("p", what, class_="soft"), tag("p", "No data."))
+    if panel["type"] != "timeseries":
+        lines = [line for line in lines if line.runs and line.runs[-1][-1].at >= seconds - 3 * STEP]
     last = [[line.name, number(line.runs[-1][-1].mean) if line.runs else "–"] for line in lines]
     values = table(f"{title}: last values", ["Series", "Last"], last, numbers=frozenset({1}))
     if panel["type"] != "timeseries":

@@ -186,9 +186,7 @@ def _line(line: Line, number: int, plot: Plot) -> list[Html]:
             continue
         points = [(_at(plot, each.at), each) for each in run]
         if any(each.low != each.high for each in run):
-            there = "L".join(f"{at} {_up(plot, each.high)}" for at, each in points)
-            back = "L".join(f"{at} {_up(plot, each.low)}" for at, each in reversed(points))
-            band.append(f"M{there}L{back}Z")
+            band.append(_stepped_band(points, plot) if plot.stepped else _band(points, plot))
         (first, begin), *rest = points
         path.append(f"M{first} {_up(plot, begin.mean)}")
         if not rest:
@@ -200,6 +198,24 @@ def _line(line: Line, number: int, plot: Plot) -> list[Html]:
     classes = f"c{number % COLOURS}" + (" dashed" if number >= COLOURS else "")
     shapes = [tag("path", d="".join(band), class_=f"band {classes}")] if band else []
     return [*shapes, tag("path", d="".join(path), class_=f"line {classes}")] if path else shapes
+
+
+def _band(points: Sequence[tuple[str, Point]], plot: Plot) -> str:
+    there = "L".join(f"{at} {_up(plot, each.high)}" for at, each in points)
+    back = "L".join(f"{at} {_up(plot, each.low)}" for at, each in reversed(points))
+    return f"M{there}L{back}Z"
+
+
+def _stepped_band(points: Sequence[tuple[str, Point]], plot: Plot) -> str:
+    """There along the highest and back along the lowest; both change where a piece of time begins."""
+    (first, begin), *rest = points
+    there = "".join(f"H{at}V{_up(plot, each.high)}" for at, each in rest)
+    turn = f"V{_up(plot, points[-1][1].low)}"
+    back = "".join(
+        f"H{at}V{_up(plot, before.low)}"
+        for (at, _), (_, before) in zip(reversed(points), list(reversed(points))[1:], strict=False)
+    )
+    return f"M{first} {_up(plot, begin.high)}{there}{turn}{back}H{first}Z"
 
 
 def bars(title: str, text: str, rows: Sequence[Sequence[tuple[str, float, str]]], most: float, ids: Ids) -> list[Html]:

@@ -170,7 +170,12 @@ def time(told: Told, ids: Ids) -> list[Html]:
     sentence = f"{said} of {elapsed(counted)} that are counted since creation."
     row = [(name, seconds, f"{name} {elapsed(seconds)} ({100 * seconds / counted:.1f} %)") for name, seconds in shares]
     rows = [
-        [tag("span", _swatch(name), name), elapsed(seconds), f"{100 * seconds / counted:.1f} %", MEANS[Category(name)]]
+        [
+            tag("span", _swatch(name), name, class_="named"),
+            elapsed(seconds),
+            f"{100 * seconds / counted:.1f} %",
+            MEANS[Category(name)],
+        ]
         for name, seconds in shares
     ]
     numbers = table(

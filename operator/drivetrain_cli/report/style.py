@@ -76,7 +76,8 @@ caption{text-align:left;color:var(--soft);padding:.2rem 0}
 th,td{text-align:left;vertical-align:top;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--grid)}
 tbody th{font-weight:500}thead th{color:var(--soft);font-weight:600;white-space:nowrap}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td,tbody th{overflow-wrap:break-word}td:not(.number){min-width:8rem;max-width:40rem}tbody th{max-width:16rem}
+td,tbody th{overflow-wrap:break-word}.named{white-space:nowrap}
+td:not(.number){min-width:5.5rem;max-width:40rem}tbody th{max-width:16rem}
 summary{cursor:pointer;color:var(--link);font-size:.875rem;width:fit-content}
 pre{background:var(--card);border:1px solid var(--edge);border-radius:.4rem;padding:.6rem;overflow-x:auto;
 font-size:.8rem;white-space:pre-wrap;overflow-wrap:anywhere}

@@ -74,7 +74,7 @@ def _all(
     if led.term > before.membership.term and led.replaced_for is not ReplacedFor.FIRST:
         text = f"coordinator replaced ({led.replaced_for}); training went on meanwhile if it could"
         yield led.since or now, Kind.COORDINATOR, text, {"term": float(led.term)}
-    if after.attempt > before.attempt:
+    if after.state_losses > before.state_losses:
         yield now, Kind.STARTED_OVER, "all training state was lost: training started over", {}
     if after.recoveries > before.recoveries:
         yield now, Kind.RECOVERY, *_recovery(after, after.recoveries - before.recoveries)

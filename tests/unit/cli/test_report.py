@@ -19,6 +19,7 @@ from drivetrain_cli.report import axis
 from drivetrain_cli.report.axis import Axis, elapsed, number, size
 from drivetrain_cli.report.markup import Html, tag, text
 from drivetrain_cli.report.page import page
+from drivetrain_cli.report.style import STYLE
 from drivetrain_cli.report.told import Told, line, missing, spans
 from drivetrain_operator.render import names
 from harness.html import Element, objections, parsed
@@ -201,6 +202,27 @@ def test_a_page_has_bounded_size() -> None:
     job["spec"]["podTemplate"] = {f"f{n}": "y" * 1000 for n in range(1000)}
     assert len(page(told(job, history)).encode()) <= 300_000
     assert len(page(CASES["running"]).encode()) < 100_000
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 has it."""
+    full = "".join(each * 2 for each in colour) if len(colour) == 3 else colour
+    parts = [int(full[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("what", "least"),
+    [(each, 4.5) for each in ("text", "soft", "link", "good", "bad", "warn")]  # words
+    + [(each, 3.0) for each in ("c0", "c1", "c2", "c3", "c4", "c5", "focus")],  # lines
+)
+def test_everything_can_be_told_from_what_is_behind_it(scheme: int, what: str, least: float) -> None:
+    colours = [dict(re.findall(r"--(\w+):#([0-9a-f]+)", block)) for block in re.findall(r":root{([^}]*)}", STYLE)]
+    for behind in ("back", "card"):
+        one, other = sorted((luminance(colours[scheme][what]), luminance(colours[scheme][behind])))
+        assert (other + 0.05) / (one + 0.05) >= least, (what, behind)
 
 
 @pytest.mark.parametrize(

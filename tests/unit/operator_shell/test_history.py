@@ -98,7 +98,12 @@ RECOVERED = {
             Kind.COORDINATOR,
             "coordinator replaced (Deleted); training went on meanwhile if it could",
         ),
-        ("all lost", {"attempt": 1}, Kind.STARTED_OVER, "all training state was lost: training started over"),
+        (
+            "all lost",
+            {"attempt": 1, "state_losses": 1},
+            Kind.STARTED_OVER,
+            "all training state was lost: training started over",
+        ),
     ],
 )
 def test_what_happened_follows_from_two_statuses(name: str, after: Json, kind: Kind, text: str) -> None:
