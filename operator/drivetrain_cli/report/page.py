@@ -19,7 +19,7 @@ _PARTS: Final[tuple[tuple[str, str, Callable[[Told, Ids], list[Html]]], ...]] = 
     ("members", "Members and what happened", sections.happenings),
     ("recoveries", "Recoveries", sections.recoveries),
     ("time", "Time", sections.time),
-    ("stragglers", "Stragglers", lambda told, _: sections.holdup(told)),
+    ("stragglers", "Stragglers", sections.holdup),
     ("bytes", "Bytes and snapshots", lambda told, _: sections.traffic(told)),
     ("failures", "Last failures", lambda told, _: sections.failures(told)),
     ("configuration", "Configuration", lambda told, _: sections.settings(told)),

@@ -189,10 +189,28 @@ def _swatch(kind: str) -> Html:
     return tag("svg", tag("title", kind), shape, viewBox="0 0 10 10", class_="swatch", role="img", focusable="false")
 
 
-def holdup(told: Told) -> list[Html]:
-    """Who holds the others up, where an operator says so."""
-    known = told.status.get("holdup") or told.status.get("stragglers")
-    return [_pairs("Who holds the others up", known)] if known else []
+def holdup(told: Told, ids: Ids) -> list[Html]:
+    """Who holds the others up in every step, where status says so: a step as a bar, with the part that is theirs."""
+    known = told.status.get("holdUp")
+    if not known:
+        return []
+    share, late = float(known.get("share") or 0.0), ", ".join(map(str, known.get("ranks") or [known.get("rank")]))
+    seconds = float(known.get("slowerBySeconds") or 0.0)
+    what = f"waits for rank {late}: {_seconds(seconds)} of each step ({100 * share:.0f} %)"
+    row = [("productive", 1.0 - share, f"without it: {100 * (1 - share):.0f} % of a step"), ("recovering", share, what)]
+    rows = [
+        ["Rank", late],
+        ["Takes longer in", known.get("stage") or "no single stage"],
+        ["Longer by", f"{_seconds(seconds)} in each step"],
+        ["Pod", known.get("pod") or "not known"],
+        ["Node", known.get("node") or "not known"],
+        ["Since", known.get("since") or "not known"],
+    ]
+    return [
+        tag("p", known.get("message") or what),
+        tag("figure", *bars("A step", "What a step is spent on:", [row], 1.0, ids)),
+        table("Who holds the others up, as status says", ["What", "Which"], rows),
+    ]
 
 
 def traffic(told: Told) -> list[Html]:

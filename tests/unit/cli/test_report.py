@@ -85,6 +85,12 @@ CASES: dict[str, Told] = {
     "running": told(history=a_history()),
     "finished": told(a_job("Succeeded"), a_history()),
     "failed": told(a_job("Failed", message="a rank raised"), a_history()),
+    "held up": told(
+        a_job(
+            holdUp={"rank": 2, "ranks": [2, 3], "stage": "data", "slowerBySeconds": 0.4, "share": 0.3, "message": EVIL}
+        ),
+        a_history(),
+    ),
     "suspended": told(a_job("Suspended"), a_history(400)),
     "no history": told(missing="The job has not started yet."),
     "new": told({"metadata": a_job()["metadata"], "spec": {"image": "x", "workers": 1}}),
@@ -110,6 +116,16 @@ def test_pictures_have_their_tables() -> None:
     (picture,) = loss.all("svg")
     assert re.search(r"first 0\.4773, last 0\.008368, lowest 0\.008347, highest 0\.5", picture_words(picture))
     assert len(list(loss.all("tr"))) > 5
+
+
+def test_who_holds_the_others_up_is_drawn() -> None:
+    found = parsed(page(CASES["held up"]))
+    (part,) = (each for each in found.all("section") if each.attributes["id"] == "stragglers")
+    assert [each.text for each in part.all("title")][1:] == [
+        "without it: 70 % of a step",
+        "waits for rank 2, 3: 0.4 s of each step (30 %)",
+    ]
+    assert "data" in part.text
 
 
 def picture_words(picture: Element) -> str:
