@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import termios
@@ -38,8 +37,8 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines."""
-        return shutil.get_terminal_size()
+        """Columns and lines, of the window itself: $COLUMNS, where a shell exports it, is as old as that is."""
+        return os.get_terminal_size(sys.stdout.fileno())
 
     def draw(self, lines: Sequence[str]) -> None:
         """In place of what was there."""

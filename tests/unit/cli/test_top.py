@@ -199,7 +199,7 @@ def test_the_terminal_is_given_back(api: Served, name: str, how: bytes | signal.
 
 
 def test_it_follows_jobs_and_sizes_and_says_when_it_cannot(api: Served) -> None:
-    window = Window(api.kubeconfig, NO_COLOR="1")
+    window = Window(api.kubeconfig, NO_COLOR="1", COLUMNS="200", LINES="50")
     try:
         window.until(b"GOODPUT")
         assert b"\x1b[32m" not in window.seen
