@@ -23,6 +23,9 @@ setup: ## Install what the project needs into a cached virtual environment (says
 .PHONY: demo
 demo: setup ## Train on three workers, kill one half-way, and look at what happened (no Kubernetes needed)
 	@$(PYTHON) -m drivetrain_cli demo
+.PHONY: demo-energy
+demo-energy: setup ## A day in two minutes: a job grows in green hours, shrinks in dirty ones, and is done in time
+	@$(PYTHON) -m drivetrain_cli demo --energy
 
 .PHONY: test
 test: setup ## All tests that need no cluster (about 25 minutes on 2 cores)

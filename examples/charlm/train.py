@@ -20,6 +20,8 @@ import drivetrain
 CONTEXT = 64
 VOCABULARY = [chr(code) for code in (10, *range(32, 127))]
 OUTPUT = Path(os.environ.get("OUTPUT", "."))
+SAMPLE_SECONDS = float(os.environ.get("SAMPLE_SECONDS", "0"))
+"""As if a sample took so long: for looking at jobs that change their size on a machine with few cores."""
 
 
 def standard_library(limit: int = 4_000_000) -> torch.Tensor:
@@ -43,6 +45,8 @@ class Windows:
         return (len(self.text) - 1) // CONTEXT
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if SAMPLE_SECONDS:
+            time.sleep(SAMPLE_SECONDS)
         window = self.text[index * CONTEXT : index * CONTEXT + CONTEXT + 1]
         return window[:-1], window[1:]
 

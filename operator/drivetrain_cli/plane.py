@@ -17,6 +17,7 @@ from drivetrain_local import up as local
 from drivetrain_local.daemon import Daemon
 
 OPERATOR = "operator"
+POWER_LIMITS = "drivetrain-power-limits"
 _READY_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -25,10 +26,17 @@ processes = local.status
 stop = local.down
 
 
-async def start(state: Path, *, nodes: int = 1, gpus: int = 0) -> Path:
-    """Start what does not run: API server, nodes, operator. Returns the kubeconfig. Raises CliError."""
+async def start(state: Path, *, nodes: int = 1, gpus: int = 0, energy: Path | None = None) -> Path:
+    """Start what does not run: API server, nodes, operator. Returns the kubeconfig. Raises CliError.
+
+    `energy`: absolute path of a folder with energy.yaml, and the traces and credentials that it names.
+    """
     # One person's machine, and one namespace for all.
     argv = [sys.executable, "-m", "drivetrain_operator.main", "--allow-own-namespace"]
+    argv += ["--power-limits", POWER_LIMITS]
+    if energy is not None:
+        argv += ["--energy-settings", str(energy / "energy.yaml")]
+        argv += ["--energy-traces", str(energy), "--energy-credentials", str(energy)]
     try:
         state, crd = _prepared(state)
         options = local.Options(state, nodes=nodes, gpus=gpus, crds=[crd], commands=[(OPERATOR, argv)])

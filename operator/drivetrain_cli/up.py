@@ -11,6 +11,7 @@ from typing import Any
 from drivetrain_cli import plane
 from drivetrain_cli.errors import Exit, UsageError
 from drivetrain_cli.invocation import command, example
+from drivetrain_energy.settings import read
 
 
 def add_commands(commands: Any) -> None:
@@ -18,6 +19,7 @@ def add_commands(commands: Any) -> None:
     up = commands.add_parser("up", help="start the embedded plane: jobs on this machine, no Kubernetes, no root")
     up.add_argument("--nodes", type=int, default=1, help="nodes that this machine plays (default: %(default)s)")
     up.add_argument("--gpus", type=int, default=0, help="fake nvidia.com/gpu capacity of each (default: %(default)s)")
+    up.add_argument("--energy", type=Path, help="folder with energy.yaml, and the traces and credentials that it names")
     up.set_defaults(command=_up)
     down = commands.add_parser("down", help="end the embedded plane and everything in it")
     down.set_defaults(command=_down)
@@ -37,7 +39,10 @@ def _up(arguments: argparse.Namespace) -> int:
         raise UsageError("--nodes: at least 1")
     if arguments.gpus < 0:
         raise UsageError("--gpus: at least 0")
-    kubeconfig = asyncio.run(plane.start(arguments.state, nodes=arguments.nodes, gpus=arguments.gpus))
+    energy = arguments.energy.resolve() if arguments.energy is not None else None
+    if energy is not None:
+        _check_energy(energy)
+    kubeconfig = asyncio.run(plane.start(arguments.state, nodes=arguments.nodes, gpus=arguments.gpus, energy=energy))
     print("The embedded plane runs. For kubectl and everything else:\n")
     print(f"  export KUBECONFIG={shlex.quote(str(kubeconfig))}\n")
     print("Next:")
@@ -52,6 +57,14 @@ def _up(arguments: argparse.Namespace) -> int:
         print(f"  {line:<{width}}   # {text}")
     print(f"\n{ours} down ends it.")
     return Exit.OK
+
+
+def _check_energy(folder: Path) -> None:
+    """Raises UsageError, with the field's name."""
+    try:
+        read((folder / "energy.yaml").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--energy: {folder / 'energy.yaml'}: {error}") from None
 
 
 def _down(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,8 @@ MOST = 400
 """Finer signals are averaged until there are no more windows than this."""
 FINEST = 900.0
 """Seconds: what changes within a quarter of an hour is averaged, since a job does not change its size by the minute."""
+FEWEST = 96
+"""But a short time is cut into so many: quarters of an hour of a day that is played in a minute."""
 
 _FREE = 1e12
 """Watts that a node is worth where power costs nothing."""
@@ -84,9 +86,10 @@ def _cuts(request: Request, until: float) -> list[float]:
     for signal in (request.signal, request.tariff):
         for slot in signal.slots if signal is not None else ():
             edges.update(edge for edge in (slot.start, slot.end) if now < edge < until)
-    if (until - now) / FINEST >= len(edges) - 1 <= MOST:
+    finest = min(FINEST, max(until - now, 1.0) / FEWEST)
+    if (until - now) / finest >= len(edges) - 1 <= MOST:
         return sorted(edges)
-    step = FINEST * math.ceil(max(until - now, 1.0) / FINEST / (MOST - 2))
+    step = finest * math.ceil(max(until - now, 1.0) / finest / (MOST - 2))
     first = math.floor(now / step) + 1
     return sorted({now, until, *(step * k for k in range(first, math.ceil(until / step)))})
 

@@ -10,19 +10,17 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from drivetrain_api.constants import KIND, ROLE_WORKER, WORKER_CONTAINER
-from drivetrain_api.resolve import to_runtime
-from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_api.constants import KIND, ROLE_WORKER
 from drivetrain_cli import pack, plane
 from drivetrain_cli.cluster import Cluster, Where, connect
 from drivetrain_cli.demo.outcome import Fall, Kill, Outcome, hashes, losses, told, told_fall
 from drivetrain_cli.demo.processes import belonging_to, identities, unchanged
+from drivetrain_cli.demo.reference import logs_of, reference_of
 from drivetrain_cli.demo.screen import Screen, Snapshot
 from drivetrain_cli.demo.steps import Membership, Steps
 from drivetrain_cli.errors import CliError
@@ -40,7 +38,6 @@ _FAST_SECONDS: Final = 0.004
 _RECOVERY_LIMIT: Final = 30.0
 _RETURN_LIMIT: Final = 90.0
 """For all ranks to come back from nothing: new processes import torch."""
-_REFERENCE_LIMIT: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,10 @@ async def _play(plan: Plan, screen: Screen, state: Path) -> Outcome:
         f"Embedded control plane with operator: up after {time.monotonic() - began:.1f} s (no Kubernetes, no root)"
     )
     config_map, job = _objects(plan)
-    async with connect(Where(kubeconfig=str(kubeconfig))) as cluster, _reference(plan, job) as reference:
+    async with (
+        connect(Where(kubeconfig=str(kubeconfig))) as cluster,
+        reference_of(plan.script, plan.folder / "reference", job) as reference,
+    ):
         await cluster.client.create(CONFIGMAPS, config_map, cluster.namespace)
         await cluster.client.create(TRAININGJOBS, job, cluster.namespace)
         screen.say(
@@ -88,7 +88,7 @@ async def _play(plan: Plan, screen: Screen, state: Path) -> Outcome:
         final = await watched.until_finished()
         screen.close()
         text = asyncio.create_task(_generated(plan), name="generated text")
-        logs = await _logs(cluster, final)
+        logs = await logs_of(cluster, final)
         screen.say()
         screen.say("$ kubectl get tj")
         screen.say(await _as_kubectl_prints(kubeconfig, final))
@@ -292,51 +292,6 @@ def _objects(plan: Plan) -> tuple[Object, Object]:
     # Each step by itself: the demo is over before two seconds of steps would matter.
     job["spec"]["snapshots"] = {"storage": {"path": str(plan.folder / "snapshots")}, "commitSeconds": 0}
     return config_map, job
-
-
-@contextlib.asynccontextmanager
-async def _reference(plan: Plan, job: Object) -> AsyncIterator[asyncio.Task[list[str]]]:
-    """The same training in one process, at low priority; a task of its output lines. It ends with the block."""
-    runtime = to_runtime(TrainingJobSpec.model_validate({**job["spec"], "snapshots": None}))
-    environment = {
-        **python_environment(),
-        "DRIVETRAIN_SPEC": runtime.model_dump_json(exclude_none=True),
-        "OUTPUT": str(plan.folder / "reference"),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(plan.script),
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    os.setpriority(os.PRIO_PROCESS, process.pid, 5)
-    task = asyncio.create_task(_output(process), name="uninterrupted run")
-    try:
-        yield task
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await process.wait()
-
-
-async def _output(process: asyncio.subprocess.Process) -> list[str]:
-    out, _ = await asyncio.wait_for(process.communicate(), _REFERENCE_LIMIT + 240)
-    return out.decode(errors="replace").splitlines()
-
-
-async def _logs(cluster: Cluster, job: Object) -> list[str]:
-    """What all ranks printed."""
-    lines: list[str] = []
-    for pod in await cluster.pods(job, ROLE_WORKER):
-        async for _, line in cluster.log(pod["metadata"]["name"], WORKER_CONTAINER, follow=False):
-            lines.append(line)
-    return lines
 
 
 async def _as_kubectl_prints(kubeconfig: Path, job: Object) -> str:

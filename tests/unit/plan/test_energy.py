@@ -241,3 +241,13 @@ def test_and_when_it_is_over_all_is_as_it_was() -> None:
     after = plan(view(of, limited, **seen)).status
     assert after.workers.target == 2
     assert after.energy is None or after.energy.order is None
+
+
+def test_a_plan_holds_from_the_moment_it_is_made() -> None:
+    """Whole seconds are written: what begins at half past is written as a second later, and holds before that, too."""
+    of = spec()
+    first = plan(view(of, given=NIGHT, later=0.6))
+    assert first.status.energy is not None
+    assert first.status.energy.order is not None
+    again = plan(view(of, first.status, given=NIGHT, later=0.7))
+    assert again.status.energy == first.status.energy

@@ -116,8 +116,10 @@ def _outer(
 
 
 def _by_plan(plan: Plan | None, now: float) -> EnergyOrder | None:
-    slot = plan.at(now) if plan is not None else None
-    if plan is None or slot is None or plan.mode is Mode.NOW:
+    if plan is None or plan.mode is Mode.NOW or not plan.slots:
+        return None
+    slot = plan.at(max(now, plan.slots[0].start))  # whole seconds are written: the first may be a moment ahead
+    if slot is None:
         return None
     by = "deadline" if plan.mode is Mode.FLAT_OUT else "plan"
     return EnergyOrder(workers=slot.workers, cap_watts=slot.cap_watts, by=by, why=plan.why)
