@@ -90,7 +90,7 @@ format: setup ## Mend what of the style can be mended without a person
 generate: setup ## Write the CRD and the reference pages from the code
 	@$(PYTHON) scripts/generate
 
-.PHONY: bench-restart bench-snapshots bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator bench-power
+.PHONY: bench-restart bench-snapshots bench-recovery bench-overhead bench-balance bench-training bench-scaling bench-bubble bench-operator bench-power bench-energy
 bench-operator: setup ## The operator beside a plain create loop, on a real API server (root; about 10 minutes)
 	@$(PYTHON) -m bench.operator_cost $(ARGS)
 bench-restart: setup ## A rank, or a worker, of a stock script is killed, under us and torchrun (about 40 minutes; ARGS='--kills 3 --pods 3' for less)
@@ -109,6 +109,8 @@ bench-scaling: setup ## Throughput of 1, 2 and 4 ranks in every mode, and where 
 	@$(PYTHON) -m bench.training.scaling $(ARGS)
 bench-bubble: setup ## How much of a step a pipeline's stage is idle, beside theory (about 3 minutes)
 	@$(PYTHON) -m bench.bubble $(ARGS)
+bench-energy: setup ## Carbon of energy plans beside the linear optimum, CarbonScaler and others, in seven made-up zones (about 8 minutes)
+	@$(PYTHON) -m bench.energy $(ARGS)
 
 bench-power: setup ## 200 power targets of 256 SIMULATED GPUs, beside one uniform cap and beside pausing only (about 3 minutes)
 	@$(PYTHON) -m bench.power $(ARGS)

@@ -29,7 +29,7 @@ def plan(request: Request) -> Plan:
     check(request)
     deadline = latest(request)
     if request.work_steps <= 0:
-        return _answer(request, deadline, Mode.NOW, [], "all work is done")
+        return answer(request, deadline, Mode.NOW, [], "all work is done")
     if must_run(request, deadline):
         return _flat_out(request, deadline, "the time left is what the work takes at full speed")
     if request.objective.time:
@@ -40,7 +40,7 @@ def plan(request: Request) -> Plan:
     slots = _optimum(request, spans)
     if slots is None:
         return _flat_out(request, deadline, "the work fits no runs that its flexibility allows")
-    return _answer(request, deadline, Mode.PLANNED, slots, _summary(request, slots, deadline))
+    return answer(request, deadline, Mode.PLANNED, slots, _summary(request, slots, deadline))
 
 
 def latest(request: Request) -> float:
@@ -68,7 +68,7 @@ def _worth(signal: Signal | None) -> str:
 
 def _flat_out(request: Request, deadline: float, why: str) -> Plan:
     slots = _constant(request, fastest(request.curve))
-    return _answer(request, deadline, Mode.FLAT_OUT, slots, f"As fast as it can: {why}.")
+    return answer(request, deadline, Mode.FLAT_OUT, slots, f"As fast as it can: {why}.")
 
 
 def _at_once(request: Request, deadline: float, why: str) -> Plan:
@@ -77,7 +77,7 @@ def _at_once(request: Request, deadline: float, why: str) -> Plan:
     wanted = request.work_steps * (1 + request.margin) / left
     enough = [point for point in request.curve if point.throughput >= max(wanted, request.usual()) * (1 - 1e-9)]
     point = min(enough or [fastest(request.curve)], key=lambda point: (point.throughput, point.watts))
-    return _answer(request, deadline, Mode.NOW, _constant(request, point), f"At once, at its usual size: {why}.")
+    return answer(request, deadline, Mode.NOW, _constant(request, point), f"At once, at its usual size: {why}.")
 
 
 def _constant(request: Request, point: Point) -> list[PlanSlot]:
@@ -137,9 +137,10 @@ def _slot(start: float, end: float, point: Point, progress: float) -> PlanSlot:
     return PlanSlot(start, end, point.workers, point.cap_watts, point.throughput * progress, point.watts)
 
 
-def _answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot], why: str) -> Plan:
+def answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot], why: str) -> Plan:
+    """`slots`, which begin at `request.now`, as a plan, with what they take."""
     kept = _bounded(merged(slots))
-    finish = _finish(kept, request)
+    finish, left = _finish(kept, request)
     point = fastest([p for p in request.curve if p.throughput == request.usual()])
     usual_end = request.now + request.work_steps / point.throughput
     usual = (PlanSlot(request.now, usual_end, point.workers, None, point.throughput, point.watts),)
@@ -151,7 +152,7 @@ def _answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot]
         slots=kept,
         finish=finish,
         deadline=deadline,
-        meets_deadline=finish <= deadline + 1e-6,
+        meets_deadline=finish <= deadline + 1e-6 and left <= 1e-6 * request.work_steps,
         work_steps=request.work_steps,
         totals=_totals(kept, finish, spans, request),
         usual=_totals(usual, usual_end, spans, request),
@@ -172,14 +173,15 @@ def _bounded(slots: tuple[PlanSlot, ...]) -> tuple[PlanSlot, ...]:
     return slots
 
 
-def _finish(slots: Sequence[PlanSlot], request: Request) -> float:
+def _finish(slots: Sequence[PlanSlot], request: Request) -> tuple[float, float]:
+    """When the work is done, and how much of it is not."""
     left = request.work_steps
     for slot in slots:
         done = slot.throughput * (slot.end - slot.start)
         if done >= left * (1 - 1e-9):
-            return min(slot.end, slot.start + left / slot.throughput) if left > 0 else slot.start
+            return (min(slot.end, slot.start + left / slot.throughput) if left > 0 else slot.start), 0.0
         left -= done
-    return slots[-1].end if slots else request.now
+    return (slots[-1].end if slots else request.now), left
 
 
 def _totals(slots: Sequence[PlanSlot], until: float, spans: Sequence[Window], request: Request) -> Totals:
@@ -217,4 +219,4 @@ def _summary(request: Request, slots: Sequence[PlanSlot], deadline: float) -> st
     return f"The least of its objective: runs {hours:.1f} of the {left:.1f} hours to its deadline, with {workers}."
 
 
-__all__ = ["latest", "plan"]
+__all__ = ["answer", "latest", "plan"]

@@ -26,7 +26,7 @@ def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
     new = plan(request)
     if new.mode is not old.mode and Mode.NOW in (new.mode, old.mode):
         return new, "signals may be trusted again" if old.mode is Mode.NOW else "signals may be trusted no more"
-    spans = windows(request, max(new.finish, _end(old), request.now + 1))
+    spans = windows(request, max(_end(new), _end(old), request.now + 1))
     before, after = (_worth(one.slots, spans, request.work_steps, request.now) for one in (old, new))
     return (new, "newer signals make another one better") if after < before * (1 - REAL) else None
 

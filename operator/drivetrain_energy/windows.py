@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,10 +59,14 @@ def usable(signal: Signal | None) -> bool:
 
 
 def windows(request: Request, until: float) -> list[Window]:
-    """From now until then, in order and without gaps. Time that a signal does not cover counts as the mean of what it
-    does: it draws nobody there, and keeps nobody away."""
+    """From now until then, in order and without gaps."""
+    return priced(request, grid([s for s in (request.signal, request.tariff) if s is not None], request.now, until))
+
+
+def priced(request: Request, cuts: Sequence[float]) -> list[Window]:
+    """Between any two cuts a window. Time that a signal does not cover counts as the mean of what it does: it draws
+    nobody there, and keeps nobody away."""
     carbon, tariff = _Lookup(request.signal, request.now), _Lookup(request.tariff, request.now)
-    cuts = _cuts(request, until)
     weights, joule = request.objective, request.pue / JOULES_PER_KWH
     found = []
     for start, end in pairwise(cuts):
@@ -80,11 +85,11 @@ def windows(request: Request, until: float) -> list[Window]:
     return found
 
 
-def _cuts(request: Request, until: float) -> list[float]:
-    """Where prices change; on a coarser grid if that is too often."""
-    now, edges = request.now, {request.now, until}
-    for signal in (request.signal, request.tariff):
-        for slot in signal.slots if signal is not None else ():
+def grid(signals: Sequence[Signal], now: float, until: float) -> list[float]:
+    """Where prices change, from now until then; at even distances if that is too often."""
+    edges = {now, until}
+    for signal in signals:
+        for slot in signal.slots:
             edges.update(edge for edge in (slot.start, slot.end) if now < edge < until)
     finest = min(FINEST, max(until - now, 1.0) / FEWEST)
     if (until - now) / finest >= len(edges) - 1 <= MOST:
@@ -119,4 +124,4 @@ class _Lookup:
         return (total + (end - start - seconds) * self._mean) / (end - start)
 
 
-__all__ = ["Window", "usable", "windows"]
+__all__ = ["Window", "grid", "priced", "usable", "windows"]

@@ -1,0 +1,1 @@
+"""`make bench-energy`: what planning saves, beside the optimum and beside others."""
