@@ -222,7 +222,7 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
 
     ended = await reported(plane, "survivor", "<td>Succeeded")
     assert objections(parse_html(ended)) == []
-    for what in ("<td>departure</td>", "coordinator replaced (", "Loss</h3>", f"{STEPS} of {STEPS}"):
+    for what in ("<td>departure</td>", "coordinator replaced (", "Loss as numbers", f"{STEPS} of {STEPS}"):
         assert what in ended, what
 
     await plane.client.delete(f"{JOBS}/survivor")
