@@ -34,7 +34,7 @@ from drivetrain_api.counters import Counters
 from drivetrain_api.goodput import Spent
 from drivetrain_api.holdup import StageTimes
 from drivetrain_api.older_python import StrEnum
-from drivetrain_api.places import Place
+from drivetrain_api.places import Place, Seen
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
@@ -195,6 +195,8 @@ class ProcessState(Message):
     stages: StageTimes | None = None
     """The same by stage of its steps, to find out who holds the others up. None from images that do not tell it, and
     of stock scripts, of whose steps nobody hears."""
+    seen: Seen | None = None
+    """The answer to `Inspect`, for as long as it stays where it was."""
     exit_code: Signed32 | None = None
     signal: Signed32 | None = None
     log_tail: Tail = ""
@@ -390,6 +392,16 @@ class Kill(Message):
     """First ask it for the stacks of its threads, which become part of its `log_tail`. Older launchers do not ask."""
 
 
+class Inspect(Message):
+    """Others wait for this rank process: see where its threads are, and tell it in `ProcessState.seen`. Launchers that
+    do not know this say so in their log and go on."""
+
+    type: Literal["inspect"] = "inspect"
+    process: ProcessId
+    number: Count
+    """`Place.number`: not if it has moved since."""
+
+
 class Released(Message):
     """The epoch without this leaving launcher is formed: exit now with `ExitCode.LEFT`."""
 
@@ -410,8 +422,7 @@ class Stop(Message):
 
 
 FromLauncher = Annotated[Hello | LauncherState | Put, Field(discriminator="type")]
-ToLauncher = Annotated[Welcome | Reject | Form | Table | Kill | Released | Complete | Stop, Field(discriminator="type")]
+AnyOrder = Welcome | Reject | Form | Table | Kill | Inspect | Released | Complete | Stop
+ToLauncher = Annotated[AnyOrder, Field(discriminator="type")]
 from_launcher: Final[TypeAdapter[Hello | LauncherState | Put]] = TypeAdapter(FromLauncher)
-to_launcher: Final[TypeAdapter[Welcome | Reject | Form | Table | Kill | Released | Complete | Stop]] = TypeAdapter(
-    ToLauncher
-)
+to_launcher: Final[TypeAdapter[AnyOrder]] = TypeAdapter(ToLauncher)

@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from drivetrain_api.bounds import MAX_MEMBERS, Count, Number, Seconds, Sentence, Small
+from drivetrain_api.bounds import MAX_MEMBERS, MAX_TAIL, Count, Number, ProcessId, Seconds, Sentence, Small, Word
+from drivetrain_api.logline import escaped
 
 Short = Annotated[str, AfterValidator(lambda text: text[-200:])]
 """Cut, not refused: the end of a line's name is what tells it from others."""
@@ -19,6 +20,35 @@ membership (ADR 0045)."""
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Call(_Part):
+    """A collective operation, or a message between two ranks, as one rank has noted it."""
+
+    operation: Word
+    """Such as all-reduce."""
+    number: Count
+    """Within its group and membership: with the same number all ranks of the group mean the same one. Messages between
+    two ranks are numbered by each for itself."""
+    group: Word = ""
+    """world, tensor, pipeline, data, script; `world` is all ranks."""
+    peer: Number = -1
+    """Rank within the group; -1: all."""
+    bytes: Count = 0
+    """0: not known."""
+    dtype: Word = ""
+    step: Number = -1
+    state: Word = ""
+    """started, waiting, done, failed or abandoned."""
+    seconds: Seconds = 0.0
+    """Since it began, when this was sent."""
+
+    def __str__(self) -> str:
+        of = f" of the {self.group} group" if self.group not in ("", "world") else ""
+        if self.peer < 0:
+            return f"{self.operation} #{self.number}{of}"
+        whom = f"stage {self.peer}" if self.group == "pipeline" else f"rank {self.peer}{of}"
+        return f"{self.operation} #{self.number} {'from' if self.operation == 'receive' else 'to'} {whom}"
 
 
 class Place(_Part):
@@ -35,6 +65,46 @@ class Place(_Part):
     """Grows with every change of place: with the same number the rank has not moved since."""
     seconds: Seconds = 0.0
     """How long it has been there when this was sent."""
+    call: Call | None = None
+    """The collective that it waits for, else its last one, once it has stayed for a moment; `seconds` is not told. None
+    from images that note none."""
+
+
+MAX_CALLS: Final = 16
+MAX_LOOKS: Final = 3
+"""Ranks of one job that launchers look at, at the same time."""
+
+
+def _shown(text: str) -> str:
+    return "\n".join(escaped(line) for line in text[-MAX_TAIL:].splitlines())[-MAX_TAIL:]
+
+
+Stack = Annotated[str, AfterValidator(_shown)]
+"""Nothing but lines of text that does nothing to a terminal; the end of it, if it is long."""
+
+
+class Seen(_Part):
+    """A rank that others wait for, as its launcher saw it when it was asked."""
+
+    number: Count
+    """`Place.number` of then: it has not moved since while it has that."""
+    at: Short = ""
+    """The script's innermost line, of a rank that could not tell it itself."""
+    stack: Stack = ""
+    """Where its threads were, that of the script last; or why that cannot be told."""
+    calls: list[Call] = Field(fail_fast=True, default_factory=list, max_length=MAX_CALLS)
+    """Its last collectives, oldest first; none from images that note none."""
+
+
+class Look(_Part):
+    """What is known of a rank that holds the others up."""
+
+    rank: Small
+    process: ProcessId
+    where: Short = ""
+    """The line of its script."""
+    stack: Stack = ""
+    calls: list[Call] = Field(fail_fast=True, default_factory=list, max_length=MAX_CALLS)
 
 
 class Standstill(_Part):
@@ -46,3 +116,5 @@ class Standstill(_Part):
     """Since the last sign that all members moved."""
     late: list[Small] = Field(fail_fast=True, default_factory=list, max_length=MAX_MEMBERS)
     """Ranks for which the others wait; none if all wait for one another."""
+    looks: list[Look] = Field(fail_fast=True, default_factory=list, max_length=MAX_LOOKS)
+    """Of some that hold the others up; none from older coordinators, and while launchers have not answered."""

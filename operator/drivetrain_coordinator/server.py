@@ -30,6 +30,7 @@ from drivetrain_coordinator.membership import (
     Disconnected,
     Dismiss,
     Event,
+    Looked,
     Machine,
     Output,
     PutKey,
@@ -56,6 +57,7 @@ MESSAGE_LIMIT = 8 << 20
 HELLO_SECONDS = 10.0
 NAMED_PODS = 8
 PACE_STEP = 1.5
+LOGGED_CALLS = 8
 CHANNELS_LIMIT = 8192
 """Twice the launchers that a job may have: all come back at once when their old connections are not seen to end yet."""
 
@@ -161,6 +163,8 @@ class Coordinator:
                     if channel is not None:
                         channel.send(reject.model_dump_json())
                         channel.finish()
+                case Looked():
+                    _log_look(output)
                 case Retire(reason):
                     logger.warning("this coordinator's time is over", extra={"reason": reason})
                     self._over.set()
@@ -305,6 +309,14 @@ class Coordinator:
         if self.machine.state.roster is None:
             return web.Response(status=503, text="no answer of the operator yet\n")
         return web.Response(text="ok\n")
+
+
+def _log_look(look: Looked) -> None:
+    """With the stack below the line, where people read text."""
+    seat, calls = look.seat, look.seen.calls
+    fields = {"rank": seat.rank, "pod": seat.pod, "step": seat.step, "at": seat.line, "standstill": look.message}
+    fields["collectives"] = [f"{call} of step {call.step}, {call.state}" for call in calls[-LOGGED_CALLS:]]
+    logger.warning("a rank that holds the others up", extra={**fields, "exception": look.seen.stack})
 
 
 async def _turn_away(socket: web.WebSocketResponse, reject: Reject) -> web.WebSocketResponse:

@@ -13,7 +13,7 @@ from drivetrain_api import constants, logs
 from drivetrain_api.logline import LogFormat
 from drivetrain_api.logs import LogSettings, LogSettingsError
 from drivetrain_api.runtime import RuntimeSpec
-from drivetrain_coordinator.membership import Identity
+from drivetrain_coordinator.membership import Identity, Timings
 
 _LOG: Final = LogSettings(LogFormat.AUTO)
 
@@ -32,6 +32,8 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = constants.COORDINATOR_PORT
     metrics_port: int = constants.METRICS_PORT
+    standstill_seconds: float = Timings().standstill
+    """People are told of a membership that has not moved for so long, unless its steps are longer."""
     log: LogSettings = _LOG
     pod: str = ""
 

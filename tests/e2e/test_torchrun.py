@@ -98,7 +98,7 @@ def test_torchrun_ends_as_plain_python_does_although_a_rank_was_killed(
 
 SLOW_END = """
 import time
-from drivetrain.comm.transport import Pending
+from drivetrain.comm.pending import Pending
 
 arm = Pending._arm
 def slowly(self, notify):

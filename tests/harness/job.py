@@ -52,6 +52,7 @@ class LocalJob:
     launcher: tuple[str, ...] = LAUNCHER
     term: int = 0
     target: int = 0
+    coordinator_arguments: tuple[str, ...] = ()
     no_progress: float | None = None
     """As `recovery.noProgressSeconds`; `publish()` tells a change."""
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class LocalJob:
         environment: dict[str, str] | None = None,
         *,
         launcher: tuple[str, ...] = LAUNCHER,
+        coordinator_arguments: tuple[str, ...] = (),
     ) -> AsyncIterator[LocalJob]:
         """Start everything; end everything on leaving, whatever happened."""
         credentials = make_credentials(folder / "credentials")
@@ -84,6 +86,7 @@ class LocalJob:
                 network.value,
                 launcher,
                 target=spec.workers,
+                coordinator_arguments=coordinator_arguments,
             )
             try:
                 await job.start_coordinator()
@@ -115,6 +118,7 @@ class LocalJob:
                 sys.executable,
                 "-c",
                 "from drivetrain_coordinator.main import main; raise SystemExit(main())",
+                *self.coordinator_arguments,
                 env=self._environment(
                     {
                         constants.ENV_TERM: str(self.term),

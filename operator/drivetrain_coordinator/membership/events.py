@@ -8,6 +8,7 @@ from drivetrain_api.messages import (
     Complete,
     Form,
     Hello,
+    Inspect,
     Kill,
     LauncherState,
     Put,
@@ -16,7 +17,9 @@ from drivetrain_api.messages import (
     Stop,
     Table,
 )
+from drivetrain_api.places import Seen
 from drivetrain_api.report import Roster
+from drivetrain_coordinator.membership.waits import Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Tick:
 
 
 Event = Connected | Disconnected | Said | PutKey | RosterCame | Tick
-Order = Form | Table | Kill | Released | Complete | Stop
+Order = Form | Table | Kill | Inspect | Released | Complete | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +94,13 @@ class Retire:
     reason: str
 
 
-Output = Send | Dismiss | Retire
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A launcher has told where a rank is that holds the others up: something for the log."""
+
+    seat: Seat
+    message: str
+    seen: Seen
+
+
+Output = Send | Dismiss | Retire | Looked

@@ -32,6 +32,7 @@ from drivetrain_coordinator.membership import (
     holdup,
     incidents,
     inherit,
+    inspection,
     report,
     seats,
     standstill,
@@ -250,6 +251,7 @@ class Machine:
         if move is not None:
             self._move(move, now, outputs)
         self._kill(now, outputs)
+        outputs += inspection.step(m, now)
 
     def _observe(self, now: float) -> None:
         m = self.state

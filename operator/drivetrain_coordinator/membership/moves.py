@@ -63,3 +63,5 @@ class Told:
     milestone: int
     message: str
     seats: tuple[Seat, ...]
+    answers: int = 0
+    """Of those that hold the others up: of how many it is known where exactly they are."""

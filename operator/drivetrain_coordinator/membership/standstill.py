@@ -11,11 +11,12 @@ membership (newcomers compile), evaluating and saving, and a script in which nob
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from drivetrain_api.messages import ProcessPhase, ProcessState
-from drivetrain_api.places import Place, Standstill
-from drivetrain_coordinator.membership import drop, facts, waits
+from drivetrain_api.places import Call, Place, Standstill
+from drivetrain_coordinator.membership import drop, facts, inspection, waits
 from drivetrain_coordinator.membership.moves import Still, Told, Track
 from drivetrain_coordinator.membership.state import Epoch, Membership
 from drivetrain_coordinator.membership.waits import Seat
@@ -88,7 +89,9 @@ def _asked(m: Membership) -> float | None:
 def _told_after(m: Membership, seats: Sequence[Seat]) -> float:
     t = m.timings
     patient = _first_step(m) or _unmeasured(seats)
-    found = max(t.standstill_long if patient else t.standstill, t.standstill_steps * (_usual(m) or 0.0))
+    usual = _usual(m) or 0.0
+    of_steps = min(t.standstill_steps * usual, max(t.standstill_soon, t.standstill_steps_slow * usual))
+    found = max(t.standstill_long if patient else t.standstill, of_steps)
     return min(found, limit(m, seats))
 
 
@@ -119,22 +122,30 @@ def _seats(m: Membership, epoch: Epoch) -> list[Seat]:
         assert process is not None
         place, pod = process.place or Place(operation=""), drop.pod_name(m, member.pod_uid)
         if process.phase is ProcessPhase.DONE:
-            found.append(Seat(rank, pod, waiting=True, operation="finish"))
+            found.append(Seat(rank, pod, waiting=True, operation="finish", process=member.process))
             continue
         silent = process.silent_seconds >= m.timings.deaf
         waiting = process.waiting and not silent
-        found.append(Seat(rank, pod, waiting, place.operation, place.line, place.step, silent))
+        seat = Seat(rank, pod, waiting, place.operation, place.line, place.step, silent)
+        seat = replace(seat, process=member.process, pod_uid=member.pod_uid, number=place.number)
+        found.append(replace(seat, call=place.call or _last_call(process), seen=process.seen))
     return found
+
+
+def _last_call(process: ProcessState) -> Call | None:
+    """Of one that could not tell it."""
+    return process.seen.calls[-1] if process.seen is not None and process.seen.calls else None
 
 
 def tell(m: Membership, still: Still | None, now: float) -> Told | None:
     """What people are told from now on; None if there is nothing to tell."""
     if still is None or not m.reached(still.told_at):
         return None
-    mark, told = waits.milestone(now - still.since), m.told
-    if told is not None and (told.since, told.milestone) == (still.since, mark):
+    mark, told, answers = waits.milestone(now - still.since), m.told, inspection.answers(still.seats)
+    if told is not None and (told.since, told.milestone, told.answers) == (still.since, mark, answers):
         return told
-    return Told(still.since, mark, waits.sentence(still.seats, waits.more_than(mark), m.step + 1), still.seats)
+    said = waits.sentence(still.seats, waits.more_than(mark), m.step + 1)
+    return Told(still.since, mark, said, still.seats, answers)
 
 
 def verdict(m: Membership, still: Still, now: float) -> str:
@@ -150,7 +161,8 @@ def report(m: Membership) -> Standstill | None:
     if told is None:
         return None
     late = [seat.rank for seat in waits.late(told.seats)]
-    return Standstill(message=told.message, seconds=round(m.now - told.since, 1), late=late)
+    seconds = round(m.now - told.since, 1)
+    return Standstill(message=told.message, seconds=seconds, late=late, looks=inspection.looks(m))
 
 
 def seconds(m: Membership) -> float:

@@ -44,7 +44,11 @@ class Timings:
     standstill: float = 5.0
     """People are told of a standstill after so long, or ..."""
     standstill_steps: float = 10.0
-    """... after so many usual steps, and ..."""
+    """... after so many usual steps, or ..."""
+    standstill_soon: float = 15.0
+    """... after this, if that is sooner, but not before ..."""
+    standstill_steps_slow: float = 4.0
+    """... so many usual steps, and ..."""
     standstill_long: float = 60.0
     """... not before this, where nothing has a usual length (see standstill.py)."""
     holdup: float = 1.0

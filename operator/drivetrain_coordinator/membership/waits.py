@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_api.places import Call, Seen
+
 NAMED: Final = 3
 """Ranks of one group, and groups, that are named; the others are counted."""
 LINE_CHARS: Final = 80
@@ -40,6 +42,13 @@ class Seat:
     step: int = -1
     silent: bool = False
     """Its launcher hears nothing of it: this is where it was."""
+    call: Call | None = None
+    """The collective that it waits for, or its last."""
+    seen: Seen | None = None
+    process: str = ""
+    pod_uid: str = ""
+    number: int = 0
+    """Of its place."""
 
 
 def late(seats: Sequence[Seat]) -> tuple[Seat, ...]:
@@ -51,7 +60,8 @@ def sentence(seats: Sequence[Seat], duration: str, steps: int) -> str:
     """What holds a membership up that did not move for this `duration`, with `steps` steps committed."""
     busy, blocked = late(seats), [seat for seat in seats if seat.waiting]
     if busy and blocked:
-        said = f"{_are(busy)}, and {_wait(blocked, 'it' if len(busy) == 1 else 'them', others=len(busy) == 1)}"
+        whom, is_one = ("it" if len(busy) == 1 else "them"), len(busy) == 1
+        said = f"{_are(busy)}, and {_wait(blocked, whom, others=is_one)}{_not_come(busy, blocked, whom)}"
     elif busy:
         said = _are(busy) if len(seats) == 1 else f"no rank waits for another: {_are(busy)}"
     else:
@@ -80,7 +90,7 @@ def _are(seats: Sequence[Seat]) -> str:
 
 
 def _is(group: Sequence[Seat]) -> str:
-    if group[0].silent:
+    if group[0].silent:  # and then where, as far as it had told
         return "gives no sign of life since it was" if len(group) == 1 else "give no sign of life since they were"
     return "is" if len(group) == 1 else "are"
 
@@ -92,21 +102,56 @@ def _wait(seats: Sequence[Seat], whom: str, others: bool) -> str:
         who = _ranks(seats) if len(seats) <= NAMED or not others else f"the other {len(seats)} ranks"
         where = _place(seats[0])
         waits = "waits" if len(seats) == 1 else "wait"
-        return f"{who} {waits} for {whom}{' ' + where if where != _UNKNOWN else ''}"
-    places = _listed([f"{_ranks(group)} {_place(group[0])}" for group in groups])
+        return f"{who} {waits} for {whom}{' ' + where if where != _UNKNOWN else ''}{_call(seats)}"
+    places = _listed([f"{_ranks(group)} {_place(group[0])}{_call(group)}" for group in groups])
     return f"{len(seats)} ranks wait for {whom}: {places}"
+
+
+def _call(seats: Sequence[Seat]) -> str:
+    """The collective that they are in; of several, as in a pipeline, those of the first few."""
+    calls = {seat.rank: str(seat.call) for seat in seats if seat.call is not None and seat.call.state == "waiting"}
+    if not calls or (len(calls) < len(seats) and len(set(calls.values())) == 1):
+        return ""
+    if len(set(calls.values())) == 1:
+        return f", {next(iter(calls.values()))}"
+    return f" ({_listed([f'rank {rank}: {call}' for rank, call in calls.items()])})"
+
+
+def _not_come(busy: Sequence[Seat], blocked: Sequence[Seat], whom: str) -> str:
+    """Whether the late ones have begun the collective that all others are in."""
+    calls = [seat.call for seat in busy]
+    wanted = blocked[0].call
+    if wanted is None or wanted.peer >= 0 or len(by_call(blocked)) > 1 or len(_groups(blocked)) > 1:
+        return ""
+    behind = [call for call in calls if call is not None and _before(call, wanted)]
+    return f", to which {'it has' if whom == 'it' else 'they have'} not come" if len(behind) == len(calls) else ""
+
+
+def _before(call: Call, wanted: Call) -> bool:
+    return call.peer < 0 and call.group == wanted.group and call.number < wanted.number
+
+
+def by_call(seats: Sequence[Seat]) -> list[tuple[Seat, ...]]:
+    """The ranks that are in one collective together, the group of the lowest rank first."""
+    found: dict[str, list[Seat]] = {}
+    for seat in seats:
+        found.setdefault(str(seat.call), []).append(seat)
+    return [tuple(group) for group in found.values()]
 
 
 def _wait_for_one_another(seats: Sequence[Seat]) -> str:
     groups = _groups(seats)
     if len(seats) == 1:
-        return f"{_ranks(seats, pods=True)} waits for others {_place(seats[0])}"
+        return f"{_ranks(seats, pods=True)} waits for others {_place(seats[0])}{_call(seats)}"
     who = "both ranks" if len(seats) == 2 else f"all {len(seats)} ranks"
+    if len(groups) == 1 and len(calls := by_call(seats)) > 1:
+        apart = [f"{_ranks(group, pods=True)}{_call(group).replace(',', ' in', 1)}" for group in calls]
+        return f"{who} wait for one another {_place(seats[0])}, in different collectives: {_listed(apart)}"
     if len(groups) == 1:
-        return f"{who} wait for one another {_place(seats[0])}"
+        return f"{who} wait for one another {_place(seats[0])}{_call(seats)}"
     steps = len({seat.step for seat in seats}) > 1
     places = [
-        f"{_ranks(group, pods=True)} {_place(group[0])}{f' of step {group[0].step}' if steps else ''}"
+        f"{_ranks(group, pods=True)} {_place(group[0])}{f' of step {group[0].step}' if steps else ''}{_call(group)}"
         for group in groups
     ]
     return f"{who} wait for one another in different places: {_listed(places)}"
@@ -124,7 +169,11 @@ _UNKNOWN: Final = "at a place that it does not tell"
 
 
 def _place(seat: Seat) -> str:
-    line = seat.line if len(seat.line) <= LINE_CHARS else "…" + seat.line[1 - LINE_CHARS :]
+    line = seat.line
+    if seat.seen is not None and seat.seen.number == seat.number and seat.seen.at:
+        line = f"{line}, held at {seat.seen.at}".removeprefix(", ")
+    if len(line) > LINE_CHARS:
+        line = "…" + line[1 - LINE_CHARS :]
     call = CALLS.get(seat.operation)
     if call is not None:
         return f"in {call} ({line})" if line else f"in {call}"

@@ -21,7 +21,18 @@ from drivetrain_api.report import Report
 
 EPOCH = [1, 2]
 MEMBER = {"process": "u/b/1", "pod_uid": "u", "new": False}
-PLACE = {"operation": "step", "step": 3, "line": "train.py:3", "number": 4, "seconds": 0.5}
+CALL = {
+    "operation": "all-reduce",
+    "number": 812,
+    "group": "world",
+    "peer": 1,
+    "bytes": 4,
+    "dtype": "float32",
+    "step": 3,
+    "state": "waiting",
+    "seconds": 0.5,
+}
+PLACE = {"operation": "step", "step": 3, "line": "train.py:3", "number": 4, "seconds": 0.5, "call": CALL}
 COMMUNICATION = {"method": "int8", "reason": "measured", "bytes_per_step": 12}
 FORM = {
     "type": "form",
@@ -68,6 +79,7 @@ PROGRESS = {
     "goes_back": True,
 }
 STAGES = {"steps": 3, "seconds": {"forward": 1.5}, "waited": 0.5, "samples": 24, "part": 1}
+SEEN = {"number": 7, "at": "train.py:8", "stack": "File", "calls": [CALL]}
 PROCESS = {
     "id": "u/b/1",
     "pid": 5,
@@ -83,6 +95,7 @@ PROCESS = {
     "silent_seconds": 0.1,
     "spent": {"work": 2.5},
     "stages": STAGES,
+    "seen": SEEN,
     "exit_code": 1,
     "signal": 9,
     "log_tail": "Traceback",
@@ -123,7 +136,8 @@ HOLDUP = {
     "late": [1],
     "message": "rank 1 takes longer",
 }
-STANDSTILL = {"message": "rank 1 is late", "seconds": 3.0, "late": [1]}
+LOOK = {"rank": 1, "process": "u/b/1", "where": "train.py:8", "stack": "File", "calls": [CALL]}
+STANDSTILL = {"message": "rank 1 is late", "seconds": 3.0, "late": [1], "looks": [LOOK]}
 RECOVERED = {"cause": "process", "detected": 0.1, "formed": 0.1, "copied": 0.1, "first_step": 0.1}
 POD = {"uid": "u", "name": "n", "index": 0, "draining": False}
 
@@ -162,10 +176,14 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "Reject": {"type": "reject", "reason": "term", "message": "over", "protocol_min": 1, "protocol_max": 1},
     "Table": {"type": "table", "epoch": EPOCH, "entries": {"k": "v"}},
     "Kill": {"type": "kill", "process": "u/b/1", "reason": "silent", "stacks": True},
+    "Inspect": {"type": "inspect", "process": "u/b/1", "number": 7},
     "Released": {"type": "released"},
     "Complete": {"type": "complete"},
     "Stop": {"type": "stop", "reason": "suspended"},
     "Place": PLACE,
+    "Call": CALL,
+    "Seen": SEEN,
+    "Look": LOOK,
     "Standstill": STANDSTILL,
     "StageTimes": STAGES,
     "HoldUp": HOLDUP,

@@ -95,7 +95,8 @@ def test_it_is_over_when_all_move() -> None:
 
 PATIENCE: list[tuple[str, Callable[[], Bench], str, str, float]] = [
     ("a usual step of half a second", trained, f"{STEP} w", SCRIPT, 5),
-    ("a usual step of three seconds", lambda: trained(step_seconds=3), f"{STEP} w", SCRIPT, 30),
+    ("a usual step of three seconds", lambda: trained(step_seconds=3), f"{STEP} w", SCRIPT, 15),
+    ("a usual step of six seconds", lambda: trained(step_seconds=6), f"{STEP} w", SCRIPT, 24),
     ("the first step of a membership", lambda: trained(steps=0), f"{STEP} w", SCRIPT, 60),
     ("one evaluates, the others are done with it", trained, "evaluate@t.py:1 w", "evaluate@t.py:1", 60),
     ("one saves, the others wait", trained, f"{SAVE} w", SAVE, 60),

@@ -19,12 +19,20 @@ FIRST = EpochId(1, 1)
 class Late(StandIn):
     """One of the ranks: the first member of its pod hangs as `hang` has it."""
 
+    def __init__(self, link: RankLink) -> None:
+        super().__init__(link)
+        self.calls = link.calls("world", FIRST)
+
     def between(self) -> None:
-        if self.step != STEPS or self.epoch != FIRST:
+        if self.epoch != FIRST:
+            return
+        if self.step != STEPS:
+            self.calls.end(self.calls.begin("all-reduce", 4, "float32"))
             return
         self.link.at("script", self.step, "late.py:1")
         hang(int(os.environ["DRIVETRAIN_INDEX"]))
         self.link.at("step", self.step + 1, "late.py:2")
+        self.calls.wait(self.calls.begin("all-reduce", 4, "float32"))
         while self.epoch == FIRST or not self.formed:
             self.link.set_waiting(True)
             time.sleep(0.01)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -44,8 +46,9 @@ async def test_it_ends_once_with_what_is_known(
     sent: list[object] = []
     noted: list[str] = []
     over: asyncio.Queue[str] = asyncio.Queue()
-    asked = Inquest(sent.append, noted.append)
-    asked.begin(child.pid, child.start_ticks + ticks, lambda: over.put_nowait(asked.found))
+    asked = Inquest(sent.append)
+    asked.begin(child.pid, child.start_ticks + ticks, over.put_nowait)
+    asked.begin(child.pid, child.start_ticks + ticks, noted.append)
     happens(asked)
     said = await asyncio.wait_for(over.get(), 20)
     assert said.startswith(found)
@@ -54,8 +57,24 @@ async def test_it_ends_once_with_what_is_known(
 
 async def test_nothing_follows_when_it_dies_meanwhile(child: procfs.ProcStat) -> None:
     over: list[str] = []
-    asked = Inquest(lambda message: None, over.append)
-    asked.begin(child.pid, child.start_ticks, lambda: over.append("over"))
+    asked = Inquest(lambda message: None)
+    asked.begin(child.pid, child.start_ticks, over.append)
     asked.close()
     await asyncio.sleep(0.2)
-    assert (over, asked.found) == ([], "")
+    assert over == []
+
+
+async def test_one_that_is_stopped_is_not_asked_for_stacks(child: procfs.ProcStat) -> None:
+    """The signal would wait until it goes on."""
+    os.kill(child.pid, signal.SIGSTOP)
+    over: asyncio.Queue[str] = asyncio.Queue()
+    asked = Inquest(lambda message: None)
+    asked.dump_fd = 2
+    asked.begin(child.pid, child.start_ticks, over.put_nowait, answers=False)
+    said = await asyncio.wait_for(over.get(), 20)
+    assert (
+        said
+        == "no sign of life, so no answer about where its threads are: the process is stopped by a signal (state T)"
+    )
+    os.kill(child.pid, signal.SIGCONT)
+    assert (await asyncio.to_thread(procfs.stat, child.pid)) is not None  # and no signal has ended it

@@ -151,7 +151,7 @@ def test_a_rank_that_stays_tells_the_line_of_its_thread(
         link.at(operation, 3, line)
     source, first = inspect.getsourcelines(Launcher.until)
     reads = first + next(number for number, text in enumerate(source) if "recv" in text)
-    launcher.until("place", line=expected(f"test_rank_link.py:{reads}"))
+    launcher.until("place", line=expected(f"test_rank_link.py:{reads} in Launcher.until"))
 
 
 def test_stacks_of_all_threads_end_with_the_scripts(launcher: Launcher, link: RankLink) -> None:

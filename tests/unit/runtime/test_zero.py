@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from drivetrain.comm.transport import Pending
+from drivetrain.comm.pending import Pending
 from drivetrain.errors import CommFault, UsageError
 from drivetrain.optim.lamb import Lamb
 from drivetrain.parallel.blocks import blocks_of

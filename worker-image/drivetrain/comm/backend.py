@@ -20,10 +20,13 @@ import torch
 from torch._C._distributed_c10d import AllreduceOptions, Work
 from torch.futures import Future
 
+from drivetrain.comm.pending import WAIT_SECONDS
 from drivetrain.comm.quarantine import Quarantine
-from drivetrain.comm.transport import FOR_EVER, WAIT_SECONDS, Transport
+from drivetrain.comm.transport import FOR_EVER, Transport
+from drivetrain.comm.waiting import Waiting
 from drivetrain.device import mark
 from drivetrain.errors import CommFault
+from drivetrain.telemetry.flight import Calls, State
 from drivetrain.torch_versions import BackendBase
 
 NAME: Final = "drivetrain"
@@ -40,7 +43,7 @@ _IN_PLACE: Final = frozenset(("allreduce", "allreduce_coalesced", "broadcast", "
 class Operation:
     """One operation in flight on staging copies of its tensors."""
 
-    def __init__(self, transport: Transport, group: Any, name: str, args: tuple[Any, ...]) -> None:
+    def __init__(self, transport: Transport, calls: Calls, group: Any, name: str, args: tuple[Any, ...]) -> None:
         self._what = name.strip("_")
         self._live: list[torch.Tensor] = []
         self._staged: list[torch.Tensor] = []
@@ -63,6 +66,9 @@ class Operation:
             self._work = getattr(group, name)(first, *rest)
         except RuntimeError as error:
             raise CommFault(f"{self._what}: {error}") from error
+        moved = self._staged[len(self.outputs) :] or self._staged
+        self._calls = calls
+        self._ticket = calls.begin(self._what, sum(each.nbytes for each in moved), moved[0].dtype)
         transport.track(self)
         if name in _WITH_FUTURE:
             self._work.get_future().add_done_callback(lambda future: self._end(future.value))
@@ -89,6 +95,7 @@ class Operation:
             outcome()
         except RuntimeError as error:
             self._error = error
+        self._calls.end(self._ticket, State.DONE if self._error is None else State.FAILED)
         with self._lock:
             if self._error is None and not self._over:
                 for live, staged, used in zip(self.outputs, self._staged, self._used_until, strict=False):
@@ -119,14 +126,12 @@ class Operation:
 
     def wait(self) -> None:
         """Return when the result is in the script's tensors. Raises `MembershipOver` or `CommFault`."""
-        self._transport.blocked(True)
         try:
-            self._transport.interrupt.wait(self.when_done, WAIT_SECONDS, self._what)
+            with Waiting(self._transport, self._ticket):
+                self._transport.interrupt.wait(self.when_done, WAIT_SECONDS, self._what)
         except BaseException:
             self._give_up()
             raise
-        finally:
-            self._transport.blocked(False)
         if self._error is not None:
             raise CommFault(f"{self._what}: {self._error}") from self._error
 
@@ -196,6 +201,7 @@ class InterruptibleBackend(BackendBase):
         super().__init__(rank, size)
         self._group = group
         self._transport = transport
+        self._calls = transport.calls.of("script")
         self._lock = threading.Lock()
         self._is_over = False
         self._open: set[Callable[[], None]] = set()
@@ -226,7 +232,7 @@ class InterruptibleBackend(BackendBase):
             self._open.discard(callback)
 
     def _run(self, name: str, *args: Any) -> Work:
-        return InterruptibleWork(Operation(self._transport, self._group, name, args), self)
+        return InterruptibleWork(Operation(self._transport, self._calls, self._group, name, args), self)
 
     # --- torch's names and arguments ------------------------------------------------------------------------------
 

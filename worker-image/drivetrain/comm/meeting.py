@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from drivetrain.comm.introduction import Introduction, called, calling
-from drivetrain.comm.transport import WAIT_SECONDS
+from drivetrain.comm.pending import WAIT_SECONDS
 
 _SECONDS: Final = 30.0
 """For all connections of a rank."""

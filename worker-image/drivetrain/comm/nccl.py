@@ -25,6 +25,7 @@ from torch._C._distributed_c10d import AllreduceOptions, PrefixStore, Store
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.wait import Interrupt
 from drivetrain.errors import CommFault
+from drivetrain.telemetry.flight import UNRECORDED, Calls, State
 
 if TYPE_CHECKING:
     from drivetrain.comm.transport import Transport
@@ -48,11 +49,20 @@ _NAME_BYTES: Final = 16
 class NcclPending:
     """One all-reduce in flight on the device."""
 
-    def __init__(self, link: Nccl, work: Any, tensors: Sequence[torch.Tensor], blocked: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        link: Nccl,
+        work: Any,
+        tensors: Sequence[torch.Tensor],
+        blocked: Callable[[bool], None],
+        calls: Calls = UNRECORDED,
+    ) -> None:
         self._link = link
         self._work = work
         self._tensors = tensors
         self._blocked = blocked
+        self._calls = calls
+        self._ticket = calls.begin("all-reduce", tensors[-1].nbytes, tensors[-1].dtype)
         with torch.cuda.stream(link.confirming):
             work.wait()  # orders this stream behind it; host and backward go on
             self._event = torch.cuda.Event()
@@ -66,17 +76,23 @@ class NcclPending:
     def wait(self) -> None:
         """Return when the host knows that the sum is in the tensor. Raises `MembershipOver` or `CommFault`."""
         self._blocked(True)
+        self._calls.wait(self._ticket)
+        state = State.ABANDONED
         try:
             while not self.done:
                 self._link.interrupt.check()
                 error = self._work.exception()
                 if error is not None:
+                    state = State.FAILED
                     raise CommFault(f"NCCL all-reduce: {error}")
                 time.sleep(_POLL_SECONDS)
+            state = State.DONE
         except RuntimeError as error:
+            state = State.FAILED
             raise CommFault(f"NCCL all-reduce: {error}") from error
         finally:
             self._blocked(False)
+            self._calls.end(self._ticket, state)
         self._link.interrupt.check()
 
     def abandon(self, quarantine: Quarantine) -> None:
@@ -108,11 +124,13 @@ class Nccl:
         self.confirming = torch.cuda.Stream(device)
         """Waits for collectives, one after the other, and does nothing else."""
 
-    def all_reduce(self, tensor: torch.Tensor, blocked: Callable[[bool], None]) -> NcclPending:
+    def all_reduce(
+        self, tensor: torch.Tensor, blocked: Callable[[bool], None], calls: Calls = UNRECORDED
+    ) -> NcclPending:
         """Start summing `tensor` over all ranks, in place."""
         self.interrupt.check()
         try:
-            return NcclPending(self, self._group.allreduce([tensor], AllreduceOptions()), [tensor], blocked)
+            return NcclPending(self, self._group.allreduce([tensor], AllreduceOptions()), [tensor], blocked, calls)
         except RuntimeError as error:
             raise CommFault(f"NCCL all-reduce: {error}") from error
 

@@ -18,8 +18,10 @@ from typing import Final, NamedTuple
 import torch
 
 from drivetrain.comm.links import connect
+from drivetrain.comm.pending import WAIT_SECONDS
 from drivetrain.comm.quarantine import Quarantine
-from drivetrain.comm.transport import WAIT_SECONDS, Transport
+from drivetrain.comm.transport import Transport
+from drivetrain.comm.waiting import Waiting
 from drivetrain.errors import CommFault, UsageError
 
 _DIMENSIONS: Final = 8
@@ -50,15 +52,14 @@ class Neighbours:
         """What the peer sends, or has sent, as this message; on the CPU. Raises `Interrupted`."""
         self._transport.pass_gate()
         self._transport.interrupt.check()
-        line = self._lines[message.peer]
+        line, calls = self._lines[message.peer], self._transport.calls
         try:
             tensor = line.arrived(message.tag)
             if tensor is None:
-                self._transport.blocked(True)
-                try:
+                with Waiting(self._transport, calls.begin("receive", 0, "", message.peer)):  # its sender knows its size
                     tensor = line.receive(message.tag)
-                finally:
-                    self._transport.blocked(False)
+            else:
+                calls.end(calls.begin("receive", tensor.nbytes, tensor.dtype, message.peer))
         except OSError as error:
             self._transport.interrupt.check()
             raise CommFault(f"receiving from stage {message.peer}: {error}") from error
@@ -79,6 +80,7 @@ class Neighbours:
         header = _HEADER.pack(message.tag, _TYPES.index(tensor.dtype), tensor.dim(), *shape)
         try:
             self._lines[message.peer].send(header, _bytes_of(tensor.detach().cpu().contiguous()))
+            self._transport.calls.end(self._transport.calls.begin("send", tensor.nbytes, tensor.dtype, message.peer))
         except OSError as error:
             self._transport.interrupt.check()
             raise CommFault(f"sending to stage {message.peer}: {error}") from error
@@ -88,14 +90,12 @@ class Neighbours:
         for peer, line in self._lines.items():
             if line.is_idle:
                 continue
-            self._transport.blocked(True)
             try:
-                line.settle()
+                with Waiting(self._transport, self._transport.calls.begin("send", 0, "", peer)):
+                    line.settle()
             except OSError as error:
                 self._transport.interrupt.check()
                 raise CommFault(f"sending to stage {peer}: {error}") from error
-            finally:
-                self._transport.blocked(False)
 
     def abandon(self, quarantine: Quarantine) -> None:
         """End the connections. Nothing else reads or writes tensors of this thread, so nothing is left over."""

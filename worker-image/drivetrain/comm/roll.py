@@ -17,6 +17,7 @@ import torch
 from drivetrain.comm.links import connect
 from drivetrain.comm.quarantine import Quarantine
 from drivetrain.comm.transport import InFlight, Transport
+from drivetrain.comm.waiting import Waiting
 from drivetrain.errors import CommFault
 
 _ENTRY: Final = struct.Struct("!qq")
@@ -74,11 +75,8 @@ class _ByLinks:
                 if not entry:
                     raise ConnectionResetError("it has hung up")
             if len(entry) < _ENTRY.size:
-                self._transport.blocked(True)
-                try:
+                with Waiting(self._transport, self._transport.calls.begin("receive", 0, "", rank)):
                     entry += (rest := link.recv(_ENTRY.size - len(entry), socket.MSG_WAITALL))
-                finally:
-                    self._transport.blocked(False)
                 if not rest:
                     raise ConnectionResetError("it has hung up")
             first, second = _ENTRY.unpack(entry)

@@ -26,8 +26,9 @@ _LENGTH: Final = struct.Struct("!H")
 _SECONDS: Final = 30.0
 
 
-def subgroup(transport: Transport, members: Sequence[int]) -> Transport | None:
+def subgroup(transport: Transport, members: Sequence[int], name: str = "") -> Transport | None:
     """Connect `members` (ranks of `transport`, this one among them), numbered in their order; None for one alone.
+    `name`: what people are told of it.
 
     It ends with the membership, and what it moves is counted there. Raises `Interrupted`.
     """
@@ -42,7 +43,8 @@ def subgroup(transport: Transport, members: Sequence[int]) -> Transport | None:
     store = LinkStore(put, transport.interrupt, _SECONDS)
     rank = members.index(transport.rank)
     group = connect_gloo(store, rank, len(members), transport.interrupt, _SECONDS, os.environ.get(ENV_POD_IP))
-    made = Transport(group, rank, len(members), transport.interrupt, transport.blocked, transport.secret)
+    calls = transport.calls.of(name)
+    made = Transport(group, rank, len(members), transport.interrupt, transport.blocked, transport.secret, calls)
     transport.adopt(made)
     return made
 

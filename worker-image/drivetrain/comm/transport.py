@@ -23,21 +23,21 @@ from torch._C._distributed_c10d import (
 )
 
 from drivetrain.comm.nccl import Nccl
+from drivetrain.comm.pending import WAIT_SECONDS, Pending
 from drivetrain.comm.quarantine import Quarantine, keep_group
 from drivetrain.comm.staged import Staged, copy_of, room_for
 from drivetrain.comm.store import LinkStore
 from drivetrain.comm.wait import Interrupt
+from drivetrain.comm.waiting import Waiting
 from drivetrain.device import is_here
 from drivetrain.errors import CommFault, Interrupted
+from drivetrain.telemetry.flight import UNRECORDED, Calls, State
 from drivetrain.torch_versions import gloo_of_today
 
 FOR_EVER: Final = timedelta(hours=24)
 """gloo's own time-out. It closes the connection when it fires, so it must never fire before ours."""
 
 _SUM: Final = AllreduceOptions()
-
-WAIT_SECONDS: Final = 24 * 3600.0
-"""Bound on one collective. Detecting a stuck job is the coordinator's business, not a rank's guess."""
 
 
 class InFlight(Protocol):
@@ -61,47 +61,6 @@ class Ending(Protocol):
         """Put what gloo may still be at into quarantine."""
 
 
-class Pending:
-    """One operation in flight."""
-
-    def __init__(self, transport: Transport, work: Any, tensors: Sequence[torch.Tensor], what: str) -> None:
-        self._transport = transport
-        self._work = work
-        self._tensors = tensors
-        self._what = what
-        self._future = work.get_future()
-
-    def _arm(self, notify: Callable[[], None]) -> None:
-        # Only of those that are waited for: the callback runs on one of gloo's threads, which then needs Python's lock.
-        self._future.add_done_callback(lambda _: notify())
-
-    def wait(self) -> None:
-        """Wait until the result is in the tensors. Raises `MembershipOver` or `CommFault`: the tensors are lost."""
-        if not self.done:
-            self._transport.blocked(True)
-            try:
-                self._transport.interrupt.wait(self._arm, WAIT_SECONDS, self._what)
-            finally:
-                self._transport.blocked(False)
-        else:
-            self._transport.interrupt.check()
-        try:
-            self._future.value()
-        except RuntimeError as error:
-            raise CommFault(f"{self._what}: {error}") from error
-        self._transport.forget_done()
-
-    @property
-    def done(self) -> bool:
-        """Over, well or badly: nothing writes to the tensors any more."""
-        return bool(self._future.done())
-
-    def abandon(self, quarantine: Quarantine) -> None:
-        """Hand the tensors over to `quarantine` unless the operation is over."""
-        if not self.done:
-            quarantine.hold(lambda: self.done, self._transport.process_group, self._tensors, self._work)
-
-
 class Transport:
     """The ranks of one membership epoch, connected.
 
@@ -117,12 +76,15 @@ class Transport:
         interrupt: Interrupt,
         blocked: Callable[[bool], None] = lambda waiting: None,
         secret: bytes = b"",
+        calls: Calls = UNRECORDED,
     ) -> None:
         self.process_group: Any = process_group
         self.rank = rank
         self.world = world
         self.interrupt = interrupt
         self.blocked = blocked
+        self.calls = calls
+        """Where its collectives are noted."""
         self.secret = secret
         """That its ranks know and no message between them has told; empty if there is none (links.py)."""
         self.nccl: Nccl | None = None
@@ -161,7 +123,7 @@ class Transport:
         sizes = [len(message)] * self.world
         self._gate = None
         # Not all-gather: gloo's goes around the ring, and wakes a thread of every rank for every other.
-        pending = self.all_to_all(output, source, sizes, sizes)
+        pending = self.all_to_all(output, source, sizes, sizes, "entry")
 
         def gate() -> None:
             pending.wait()
@@ -192,7 +154,9 @@ class Transport:
     def forget_done(self) -> None:
         """Let go of the operations that are over, and of their tensors. They end in the order they began in."""
         while self._pending and self._pending[0].done:
-            self._pending.popleft()
+            over = self._pending.popleft()
+            if isinstance(over, Pending):
+                over.note(State.DONE)  # as far as anybody asked
 
     def _guarded(self, start: Callable[[], Any], what: str) -> Any:
         """Start an operation; gloo raises at once when a connection is known to be broken."""
@@ -211,7 +175,7 @@ class Transport:
         self.count(2 * (self.world - 1) * tensor.nbytes // self.world)
         if self.nccl is not None and tensor.is_cuda:
             self.pass_gate()
-            on_device = self.nccl.all_reduce(tensor, self.blocked)
+            on_device = self.nccl.all_reduce(tensor, self.blocked, self.calls)
             self.track(on_device)
             return on_device
         work = self._guarded(lambda: self.process_group.allreduce([tensor], _SUM), "all-reduce")
@@ -256,21 +220,27 @@ class Transport:
         self._start(work, [tensor], "broadcast").wait()
 
     def all_to_all(
-        self, output: torch.Tensor, source: torch.Tensor, output_splits: list[int], source_splits: list[int]
+        self,
+        output: torch.Tensor,
+        source: torch.Tensor,
+        output_splits: list[int],
+        source_splits: list[int],
+        what: str = "all-to-all",
     ) -> InFlight:
-        """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r."""
+        """Start sending `source_splits[r]` leading-dimension rows of the flat `source` to each rank r. `what`: its name
+        for people."""
         if not is_here(output):
             staged = room_for(output)
-            going = self.all_to_all(staged, copy_of(source), output_splits, source_splits)
+            going = self.all_to_all(staged, copy_of(source), output_splits, source_splits, what)
             return Staged(going, output, staged)
         self.count(output.nbytes - output_splits[self.rank] * output.itemsize)
         work = self._guarded(
             lambda: self.process_group.all_to_all_single(
                 output, source, output_splits, source_splits, AllToAllOptions()
             ),
-            "all-to-all",
+            what,
         )
-        return self._start(work, [output, source], "all-to-all")
+        return self._start(work, [output, source], what)
 
     def send(self, tensors: Sequence[torch.Tensor], peer: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Send all `tensors`, run `meanwhile`, and return when they are on their way. They are only read, and lie in
@@ -280,8 +250,9 @@ class Transport:
             self._guarded(lambda each=each, tag=tag: self.process_group.send([each], peer, tag), what)  # type: ignore[misc]
             for tag, each in enumerate(tensors)
         ]
+        ticket = self.calls.begin("send", sum(each.nbytes for each in tensors), "", peer)
         meanwhile()
-        self._point_to_point(works, tensors, what)
+        self._point_to_point(works, tensors, what, ticket)
 
     def receive(
         self, tensors: Sequence[torch.Tensor], peer: int, arrived: Callable[[int], None] = lambda index: None
@@ -295,11 +266,12 @@ class Transport:
             for tag, each in enumerate(tensors)
         ]
         for index in range(len(works)):
-            self._point_to_point(works[index:], tensors, what, only_first=True)
+            ticket = self.calls.begin("receive", tensors[index].nbytes, tensors[index].dtype, peer)
+            self._point_to_point(works[index:], tensors, what, ticket, only_first=True)
             arrived(index)
 
     def _point_to_point(
-        self, works: list[Any], tensors: Sequence[torch.Tensor], what: str, *, only_first: bool = False
+        self, works: list[Any], tensors: Sequence[torch.Tensor], what: str, ticket: int, *, only_first: bool = False
     ) -> None:
         # gloo's point-to-point work has no future, and is_completed() stays False: only a blocking wait in a helper
         # thread tells. Without a limit of its own it would give up after that of the group's forming.
@@ -307,14 +279,12 @@ class Transport:
             for work in works[:1] if only_first else works:
                 work.wait(FOR_EVER)
 
-        self.blocked(True)
         try:
-            self.interrupt.call(body, WAIT_SECONDS, what)
+            with Waiting(self, ticket):
+                self.interrupt.call(body, WAIT_SECONDS, what)
         except Interrupted:
             self._abandoned.append((works, tensors))
             raise
-        finally:
-            self.blocked(False)
 
     def barrier(self) -> None:
         """Return when all ranks have called this."""

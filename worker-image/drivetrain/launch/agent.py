@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from drivetrain.launch.blackbox import Recordings
 from drivetrain.launch.channel import Channel, Command
 from drivetrain.launch.errors import CommandError, FencedError, LauncherError, StorageFailed
 from drivetrain.launch.fence import Fence
@@ -31,9 +32,11 @@ from drivetrain.launch.witness import Witness
 from drivetrain.torchrun.endpoint import Endpoint
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import (
+    Boundary,
     Complete,
     EpochId,
     Form,
+    Inspect,
     Kill,
     LauncherState,
     Progress,
@@ -70,7 +73,14 @@ class Agent:
         self._stop_seconds = stop_seconds
         self._output = output
         self._supervisor = Supervisor(
-            settings.spec, settings.spare_level, spawn, memory_kills, console, self, self._prefix
+            settings.spec,
+            settings.spare_level,
+            spawn,
+            memory_kills,
+            console,
+            self,
+            self._prefix,
+            Recordings(settings.recordings, settings.pod_name),
         )
         self._witness = Witness(settings)
         self._channel = Channel(
@@ -162,6 +172,8 @@ class Agent:
                         rank.send(command)
             case Kill():
                 self._supervisor.kill(command.process, command.reason, stacks=command.stacks)
+            case Inspect():
+                self._supervisor.look(command.process, command.number)
             case Released():
                 if self._leave.leaving:
                     self._end(ExitCode.LEFT, StopRank(reason="left"), STOP_SECONDS)
@@ -177,6 +189,8 @@ class Agent:
         if self._progress_from is not None and (not seats or seats[0] != self._progress_from):
             self._progress = self._progress_from = None  # Another rank 0 tells it from now on.
         for rank in self._supervisor.ranks:
+            if form.boundary is Boundary.NOW:
+                rank.lost(form)
             if rank.process.id in seats:
                 rank.promote()
                 rank.send(form)

@@ -32,6 +32,7 @@ from drivetrain_api.messages import (
     Complete,
     Form,
     Hello,
+    Inspect,
     Kill,
     LauncherState,
     Put,
@@ -46,7 +47,7 @@ from drivetrain_api.messages import (
 
 log = logging.getLogger(__name__)
 
-Command = Form | Table | Kill | Released | Complete | Stop
+Command = Form | Table | Kill | Inspect | Released | Complete | Stop
 
 CONNECT_SECONDS: Final = 3.0
 WELCOME_SECONDS: Final = 5.0

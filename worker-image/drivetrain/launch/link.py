@@ -44,6 +44,8 @@ class RankHello(_FromRank):
     pid: Small
     dump_fd: Small | None = None
     """Where `stacks.DUMP_SIGNAL` writes."""
+    flight_fd: Small | None = None
+    """Where its collectives are noted; None from images that do not, and where `DRIVETRAIN_TELEMETRY` is off."""
 
 
 class RankPhase(_FromRank):

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from drivetrain.launch import procfs
+from drivetrain.launch import procfs, stacks
+from drivetrain.launch.blackbox import BlackBox, Recordings, last_calls
 from drivetrain.launch.environment import ENV_PROCESS
 from drivetrain.launch.inquest import Inquest
 from drivetrain.launch.link import (
@@ -38,14 +39,18 @@ from drivetrain_api.messages import (
     NO_PROGRESS,
     OUT_OF_MEMORY,
     EpochId,
+    Form,
     ProcessPhase,
     ProcessState,
     Progress,
     Put,
 )
-from drivetrain_api.places import STOCK, Place
+from drivetrain_api.places import STOCK, Place, Seen
 
 _TRACEBACK_CHARS: Final = 16_384
+DEAF_SECONDS: Final = 1.0
+"""A rank of which nothing was heard for so long is not asked, but made to write where it is."""
+NOTED_CALLS: Final = 4
 SEATED: Final = (ProcessPhase.MEMBER, ProcessPhase.DONE)
 
 
@@ -78,6 +83,7 @@ class Rank:
         events: RankEvents,
         prefix: Callable[[Rank], str],
         free_place: Callable[[], int],
+        recordings: Recordings,
     ) -> None:
         self.process: Final = process
         self.state = ProcessState(
@@ -104,7 +110,14 @@ class Rank:
         self._free_place = free_place
         self._link = Link(process.link, self._handle)
         self._pump = OutputPump(process.output, console, lambda: prefix(self))
-        self._inquest = Inquest(self.send, self._pump.note)
+        self._inquest = Inquest(self.send)
+        self._stacks = ""
+        """Where it was when it had to be killed."""
+        self._seen: Seen | None = None
+        self._looks_at: int | None = None
+        """The number of the place at which it is being looked at."""
+        self._box: Final = BlackBox()
+        self._recordings = recordings
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to listen."""
@@ -121,6 +134,7 @@ class Rank:
             "silent_seconds": round(self.watch.silent, 1),
             "spent": self._spent,
             "stages": self._stages,
+            "seen": self._seen,
         }
         if self._place is not None:
             seconds = round(time.monotonic() - self._place_since, 1)
@@ -129,7 +143,41 @@ class Rank:
 
     def inquest(self, then: Callable[[], None]) -> None:
         """Find out where its threads are, and go on with `then`, after a few seconds at most."""
-        self._inquest.begin(self.state.pid, self.state.start_ticks, then)
+
+        def found(text: str) -> None:
+            self._stacks = text
+            self._pump.note(text)
+            then()
+
+        self._ask(found)
+
+    def look(self, number: int) -> None:
+        """Others wait for it, at the place with this number: see where its threads are, and tell the coordinator."""
+        known = self._looks_at if self._seen is None else self._seen.number
+        if self._place is None or self._place.number != number or known == number:
+            return
+
+        def found(text: str) -> None:
+            records = self._box.records()
+            self._looks_at = None
+            self._seen = Seen(number=number, at=stacks.dumped_line(text), stack=text, calls=last_calls(records))
+            calls = "\n".join(f"  {call} of step {call.step}, {call.state}" for call in self._seen.calls[-NOTED_CALLS:])
+            self._pump.note(
+                f"other ranks wait for this one. Its threads:\n{text}\nits last collectives:\n{calls or '  none'}"
+            )
+            self._recordings.write(self._box, self.process.id, lambda: "other ranks wait for this one", text)
+            self._events.on_change(urgent=False)
+
+        self._looks_at = number
+        self._ask(found)
+
+    def _ask(self, found: Callable[[str], None]) -> None:
+        self._inquest.begin(self.state.pid, self.state.start_ticks, found, answers=self.watch.silent < DEAF_SECONDS)
+
+    def lost(self, form: Form) -> None:
+        """Its membership is over before its time: another one is formed."""
+        if self.state.epoch is not None and self.state.epoch < form.epoch:
+            self._recordings.soon(self._box, self.process.id, lambda: f"membership {form.epoch}: {form.reason}")
 
     def promote(self) -> None:
         """A spare becomes one of the needed ones."""
@@ -148,15 +196,16 @@ class Rank:
         stock = self._place is not None and self._place.operation == STOCK
         return stock and self.state.formed and self.state.epoch is not None and self.state.epoch > epoch
 
-    def dead(self, death: Death, out_of_memory: bool) -> ProcessState:
-        """Read what it left, let go of it, and return its last state."""
+    def dead(self, death: Death, out_of_memory: bool, *, at_once: bool) -> ProcessState:
+        """Read what it left, let go of it, and return its last state. `at_once`: this launcher ends, too."""
         self._link.drain()
         self._pump.drain()
         self._link.detach()
         self._pump.detach()
         self._inquest.close()
         self.process.close()
-        tail = self._inquest.found or self._traceback or self._pump.tail()
+        self._keep_recording(death, at_once=at_once)
+        tail = self._stacks or self._traceback or self._pump.tail()
         if self.killed_for is not None:
             tail = f"{tail}\n{KILLED}{self.killed_for}".lstrip()
         elif out_of_memory:
@@ -170,8 +219,21 @@ class Rank:
                 "signal": death.signal,
                 "log_tail": tail,
                 "remedy": self._why_remedy(death),
+                "seen": None,
             }
         )
+
+    def _keep_recording(self, death: Death, *, at_once: bool) -> None:
+        """Of one that took part and did not end well."""
+        how = f"signal {death.signal}" if death.signal is not None else f"exit code {death.exit_code}"
+        why = f"it ended with {how}{f', {self.killed_for}' if self.killed_for else ''}"
+        if self.state.epoch is None or death.exit_code == 0:
+            self._box.close()
+        elif at_once:
+            self._recordings.write(self._box, self.process.id, lambda: why)
+            self._box.close()
+        else:
+            self._recordings.soon(self._box, self.process.id, lambda: why, then=self._box.close)
 
     def _why_remedy(self, death: Death) -> str:
         """Why it was ended that did nothing wrong; empty if it ended by itself, or for what its script does."""
@@ -188,6 +250,8 @@ class Rank:
                 self._phase(message)
             case RankPlace():
                 self._place = Place.model_validate(message.model_dump(exclude={"type"}))
+                if self._seen is not None and self._seen.number != message.number:
+                    self._seen = None  # it has moved
                 self._place_since = time.monotonic() - message.seconds
                 self._events.on_change(urgent=False)
             case RankBeat():
@@ -209,6 +273,8 @@ class Rank:
                 self._attached_to = True
                 self._inquest.dump_fd = message.dump_fd
                 self._attached(message.pid)
+                if message.flight_fd is not None and self.state.pid == message.pid:
+                    self._box.open(message.pid, message.flight_fd)
             case ExecFailed():
                 self._events.on_exec_failed(message.message)
 
@@ -233,6 +299,9 @@ class Rank:
             self.promote()
         if self.state.step > before.step:
             self._events.on_commit()
+        if self.state.fault is not None and self.state.fault != before.fault:
+            fault = self.state.fault
+            self._recordings.soon(self._box, self.process.id, lambda: f"its communication failed: {fault}")
         if self.state != before:
             calm = before.model_copy(update={"step": self.state.step, "waiting": self.state.waiting})
             self._events.on_change(urgent=self.state != calm)

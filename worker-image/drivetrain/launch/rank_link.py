@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from drivetrain.launch import stacks
 from drivetrain.launch.environment import ENV_LINK_FD, ENV_LOCAL_RANK, ENV_PROCESS, ENV_SPARE_LEVEL, SPARE_IMPORT
+from drivetrain.telemetry.flight import UNRECORDED, Calls, Flight
 from drivetrain.telemetry.spending import Spending
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.messages import (
@@ -79,10 +80,11 @@ class RankLink:
         self._waiting = False
         self.spending: Final = Spending.from_environment()
         """On what the script's thread spends its time; told with each beat."""
+        self._flight = Flight.of(os.environ)
         self._place = _Place("", -1, "", 0, time.monotonic(), threading.get_ident())
         self._stays: _Place | None = None
         """Where it was at the last beat."""
-        self._told: tuple[_Place, str] | None = None
+        self._told: tuple[_Place, str, str] | None = None
         self._progress: Progress | None = None
         self._progress_stays: Progress | None = None
         """The newest one at the last beat."""
@@ -100,7 +102,8 @@ class RankLink:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         # A forked child (DataLoader) must not keep the link open after this process died.
         os.register_at_fork(after_in_child=self._close_in_child)
-        self._send("hello", {"pid": self._pid, "dump_fd": self._dump_fd})
+        flight_fd = self._flight.fd if self._flight is not None else None
+        self._send("hello", {"pid": self._pid, "dump_fd": self._dump_fd, "flight_fd": flight_fd})
         self._thread = threading.Thread(target=self._serve, name="drivetrain-link", daemon=True)
         self._thread.start()
 
@@ -160,6 +163,12 @@ class RankLink:
         self.spending.operation(operation)
         number = self._place.number + 1
         self._place = _Place(operation, step, line, number, time.monotonic(), threading.get_ident())
+        if self._flight is not None:
+            self._flight.step = step
+
+    def calls(self, group: str, epoch: EpochId) -> Calls:
+        """What notes the collectives of this group of ranks, for the launcher and for people."""
+        return self._flight.group(group, epoch) if self._flight is not None else UNRECORDED
 
     def put(self, epoch: EpochId, key: str, value: bytes) -> None:
         """Publish one rendezvous key of `epoch`."""
@@ -322,19 +331,23 @@ class RankLink:
     def _place_locked(self) -> None:
         """Tell where the script is, if that is news. If it stays, the line that its thread is at says more."""
         place = self._place
-        line = place.line
-        if not self._waiting and self._stays is place:
+        line, stays = place.line, self._stays is place
+        if not self._waiting and stays:
             now = stacks.script_line(place.thread)
             if not line or place.operation == "script":
                 line = now or line
             elif now and now != line:
                 line = f"{line}, at {now}"
         self._stays = place
-        if self._told is not None and self._told[0] is place and self._told[1] == line:
+        last = self._flight.last() if self._flight is not None and stays else None
+        call = last.call(time.monotonic()).model_dump(exclude={"seconds"}) if last is not None else None
+        told = (place, line, str(call))
+        if self._told is not None and self._told[0] is place and self._told[1:] == told[1:]:
             return
-        self._told = (place, line)
+        self._told = told
         body = {"operation": place.operation, "step": place.step, "line": line[-_LINE_CHARS:], "number": place.number}
-        self._queue_locked("place", {**body, "seconds": round(time.monotonic() - place.since, 3)}, "place")
+        seconds = round(time.monotonic() - place.since, 3)
+        self._queue_locked("place", {**body, "seconds": seconds, "call": call}, "place")
 
     def _read(self, received: bytes) -> bytes:
         """Take what arrived; returns the incomplete rest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Settings:
     spare_level: str
     ready_file: Path
     """What says to Kubernetes that the worker takes part."""
+    recordings: Path
+    """Where ranks' last collectives are kept when something goes wrong."""
     boot: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
@@ -84,6 +87,7 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         spec=spec,
         grace_seconds=grace,
         ready_file=ready_file(env),
+        recordings=_recordings(env),
         # A CUDA context in a spare takes GPU memory from the rank beside it; without a GPU a spare may go all the way.
         spare_level=env.get(ENV_SPARE_LEVEL) or (SPARE_IMPORT if Path("/dev/nvidiactl").exists() else SPARE_MODEL),
     )
@@ -102,6 +106,11 @@ def _present(program: str, path: str) -> str:
     if program in ("python", "python3") and shutil.which(program, path=path) is None:
         return sys.executable
     return program
+
+
+def _recordings(env: Mapping[str, str]) -> Path:
+    root = env.get(constants.ENV_POD_ROOT, "").rstrip("/")
+    return Path(root + constants.RECORDINGS_FOLDER) if root else Path(tempfile.gettempdir(), "drivetrain-collectives")
 
 
 def _required(env: Mapping[str, str], name: str) -> str:

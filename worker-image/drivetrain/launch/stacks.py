@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import signal
 import sys
 import sysconfig
 import threading
 import traceback
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
@@ -22,7 +24,11 @@ DUMP_SIGNAL: Final = signal.SIGRTMIN + 7
 SCRIPT_CHARS: Final = 1200
 """Of the script's stack: with the sentence that says why, it must fit into `status.failures[].logTail`."""
 OTHERS_CHARS: Final = 8192
-_DUMP_CHARS: Final = 8192
+_DUMP_BYTES: Final = 1 << 18
+"""Of all that were ever asked for; one has a few thousand."""
+_INSTALLED: Final = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
+_NAME_CHARS: Final = 60
+"""Of a function."""
 
 _LIBRARIES: Final = tuple(
     {f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -31,7 +37,8 @@ _LIBRARIES: Final = tuple(
 
 
 def script_line(thread: int) -> str:
-    """The innermost line of user code that this thread is at, such as `train.py:57`; empty if it is gone."""
+    """The innermost line of user code that this thread is at, such as `train.py:57 in Lines.__getitem__`; empty if it
+    is gone."""
     innermost = frame = sys._current_frames().get(thread)
     while frame is not None:
         if not _library(frame.f_code.co_filename):
@@ -69,11 +76,33 @@ def register_dump() -> int:
 
 
 def read_dump(pid: int, fd: int) -> str:
-    """What the signal wrote in another process of this user; empty if it has not, or cannot be seen."""
-    try:
-        return Path(f"/proc/{pid}/fd/{fd}").read_text(errors="replace")[-_DUMP_CHARS:].rstrip()
-    except OSError:
-        return ""
+    """What the signal has written so far in another process of this user; empty if it has not, or cannot be seen."""
+    with suppress(OSError):
+        opened = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(opened, "rb") as file:
+            return file.read(_DUMP_BYTES).decode("ascii", errors="replace")
+    return ""
+
+
+_DUMPED: Final = re.compile(r'  File "(.+)", line (\d+) in (.+)')
+
+
+def dumped_line(dump: str) -> str:
+    """As `script_line`, of the thread that ran when the signal wrote this; empty of anything else.
+
+    The launcher's own installed packages need not be where the rank's are: what looks like such is left out.
+    """
+    _, mark, current = dump.rpartition("Current thread")
+    frames = []
+    for line in current.splitlines()[1:] if mark else ():
+        found = _DUMPED.fullmatch(line)
+        if found is None:
+            break
+        frames.append(found.groups())
+    own = [frame for frame in frames if not _library(frame[0]) and not any(part in frame[0] for part in _INSTALLED)]
+    for file, number, name in own[:1] or frames[:1]:
+        return f"{os.path.basename(file)}:{number}{'' if name == '<module>' else f' in {name}'}"
+    return ""
 
 
 @lru_cache(maxsize=4096)
@@ -82,7 +111,10 @@ def _library(file: str) -> bool:
 
 
 def _line(frame: FrameType) -> str:
-    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has none
+    inside = "" if code.co_name == "<module>" else f" in {name.replace('<locals>.', '')[-_NAME_CHARS:]}"
+    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno}{inside}"
 
 
 def _stack(frame: FrameType) -> str:

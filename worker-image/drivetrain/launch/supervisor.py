@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final
 
 from drivetrain.launch import reaper
+from drivetrain.launch.blackbox import Recordings
 from drivetrain.launch.dead import Dead
 from drivetrain.launch.deadline import TIME_IS_UP, timeout
 from drivetrain.launch.link import ToRank
@@ -55,6 +56,7 @@ class Supervisor:
         console: Console,
         events: RankEvents,
         prefix: Callable[[Rank], str],
+        recordings: Recordings,
     ) -> None:
         self._spec = spec
         self._spare_level = spare_level
@@ -62,6 +64,7 @@ class Supervisor:
         self._console = console
         self._events = events
         self._prefix = prefix
+        self._recordings = recordings
         self._loop = asyncio.get_running_loop()
         self._ranks: dict[int, Rank] = {}
         self._dead = Dead()
@@ -100,7 +103,7 @@ class Supervisor:
 
     def adopt(self, process: RankProcess) -> None:
         """Take charge of a spawned process."""
-        rank = Rank(process, self._console, self._events, self._prefix, self._free_place)
+        rank = Rank(process, self._console, self._events, self._prefix, self._free_place, self._recordings)
         self._ranks[process.pid] = rank
         rank.attach(self._loop)
 
@@ -153,6 +156,12 @@ class Supervisor:
                 else:
                     self._kill(rank)
 
+    def look(self, process_id: str, number: int) -> None:
+        """Others wait for this process: see where it is, if it is still at the place with this number."""
+        for rank in self.ranks:
+            if rank.process.id == process_id:
+                rank.look(number)
+
     def _kill(self, rank: Rank) -> None:
         if self._ranks.get(rank.process.pid) is rank:
             rank.process.kill()
@@ -183,7 +192,7 @@ class Supervisor:
 
     def _died(self, death: reaper.Death) -> None:
         rank = self._ranks.pop(death.pid)
-        state = rank.dead(death, self._out_of_memory(death))
+        state = rank.dead(death, self._out_of_memory(death), at_once=self._ending)
         self._dead.add(state, time.monotonic())
         self._retired.update(rank.counters)
         self._was_seated = self._was_seated or state.epoch is not None

@@ -64,9 +64,9 @@ def mesh_of(transport: Transport, tensor: int, stages: int = 1) -> Mesh:
         return Mesh(transport, None, None, None, 0, rows, 0, tensor, 0, stages, idle=True)
     stage, column = divmod(place, tensor)
     first = row * size
-    along = subgroup(transport, range(first + stage * tensor, first + (stage + 1) * tensor))
-    down = subgroup(transport, range(first + column, first + size, tensor))
-    across = subgroup(transport, range(place, rows * size, size))
+    along = subgroup(transport, range(first + stage * tensor, first + (stage + 1) * tensor), "tensor")
+    down = subgroup(transport, range(first + column, first + size, tensor), "pipeline")
+    across = subgroup(transport, range(place, rows * size, size), "data")
     return Mesh(transport, across, along, down, row, rows, column, tensor, stage, stages, idle=False)
 
 

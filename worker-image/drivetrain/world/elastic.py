@@ -306,7 +306,8 @@ class Elastic:
         group = connect_gloo(store, rank, size, interrupt, form.deadline_seconds, self._address)
         connected = time.monotonic()
         secret = store.secret(size)
-        self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting, secret)
+        calls = self._link.calls("world", form.epoch)
+        self.transport = Transport(group, rank, size, interrupt, self._link.set_waiting, secret, calls)
         self.transport.nccl = connect_nccl(store, self.transport, form.deadline_seconds)
         if self._link.is_spare and not self._has_state:
             faults.point("promoted", self._step)
