@@ -17,7 +17,9 @@ from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.goodput_status import GoodputStatus
 from drivetrain_api.holdup_status import HoldUpStatus
+from drivetrain_api.late_status import LateRankStatus
 from drivetrain_api.older_python import StrEnum
+from drivetrain_api.places import MAX_LOOKS
 from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.spec import MAX_PROCESSES, MAX_WORKERS
 from drivetrain_api.status_model import Count, Named, Reason, Signed32, StatusModel, Text, Time
@@ -458,6 +460,11 @@ class TrainingJobStatus(StatusModel):
         default_factory=list,
         max_length=MAX_EXCLUDED,
         description="Nodes that get no more workers of this job: three of corruptions in a row were there.",
+    )
+    late_ranks: list[LateRankStatus] = Field(
+        default_factory=list,
+        max_length=MAX_LOOKS,
+        description="While the job stands still (condition StandingStill): ranks that hold the others up, and where.",
     )
     selector: str = Field(default="", max_length=512, description="Label selector of worker pods, for scaling.")
     resolved: Resolved | None = Field(

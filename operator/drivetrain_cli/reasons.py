@@ -31,6 +31,7 @@ _NOT_SEEN: Final = (
     "No operator has looked at it yet. If that stays so, none runs: see its pods (kubectl get pods -A -l "
     "app.kubernetes.io/name=drivetrain), or start the embedded plane (drivetrain up)."
 )
+_STACK_LINES: Final = 12
 _USUAL_WAITS: Final = ("ContainerCreating", "PodInitializing")
 
 
@@ -108,6 +109,7 @@ def explain(
         lines += _capacity(job, nodes)
     lines += _conditions(status, said=message)
     lines += held_up(job)
+    lines += _late_ranks(status)
     lines += waiting(pods, said=message)
     lines += restarts(job)
     lines += _warnings(events, now, said="\n".join(lines))
@@ -160,6 +162,18 @@ def held_up(job: Json) -> list[str]:
     if not found.get("message") or status.get("phase") != "Running":
         return []
     return [f"Each step is held up: {found['message']}", f"→ {ADVICE['HeldUp']}"]
+
+
+def _late_ranks(status: Json) -> list[str]:
+    """Where the ranks are that hold a job up which stands still, with the end of their stacks."""
+    lines = []
+    for late in status.get("lateRanks") or []:
+        node = f" on {late['node']}" if late.get("node") else ""
+        last = f", {late['collective']}" if late.get("collective") else ""
+        head = f"rank {late.get('rank', 0)} ({late.get('pod') or '?'}{node}) {late.get('where') or ''}{last}:"
+        stack = (late.get("stack") or "").splitlines()[-_STACK_LINES:]
+        lines.append("\n".join([head, *(f"  {line}" for line in stack)]))
+    return lines
 
 
 def waiting(pods: Sequence[Json], said: str = "") -> list[str]:

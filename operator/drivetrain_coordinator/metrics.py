@@ -132,6 +132,12 @@ FAMILIES: Final = (
         _holdup,
         ("stage",),
     ),
+    _Family(
+        "training_standstills",
+        "How often the membership stood still for so long that people were told, in this term.",
+        lambda m: m.standstills,
+        grows=True,
+    ),
     _Family("training_failures", "Rank processes that ended early, in this term.", _failures, ("kind",), grows=True),
     _Family("snapshot_age_seconds", "Since so many steps were seen to be in storage.", _snapshot("age_seconds")),
     _Family(

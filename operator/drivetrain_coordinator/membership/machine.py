@@ -260,7 +260,8 @@ class Machine:
         elif m.fault_at is None:
             m.fault_at = now
         m.still = None if forming_now(m) else standstill.look(m, now)
-        m.told = standstill.tell(m, m.still, now)
+        before, m.told = m.told, standstill.tell(m, m.still, now)
+        m.standstills += m.told is not None and (before is None or before.since != m.told.since)
         if m.active is None or m.active.formed_at is None:
             return
         processes = [facts.find(m, member) for member in m.active.members]

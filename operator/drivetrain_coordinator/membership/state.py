@@ -272,6 +272,8 @@ class Membership:
     """Who makes the others wait in every step, and ..."""
     holdup_known: bool = False
     """... whether that is known of the members as they are."""
+    standstills: int = 0
+    """How often people were told of one."""
     asked: dict[tuple[str, int], float] = field(default_factory=dict)
     """Of a rank at a place, which its launcher was asked to look at: when to ask again."""
     renewed_at: int | None = None

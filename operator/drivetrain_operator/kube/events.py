@@ -125,6 +125,14 @@ EVENTS: Final = (
     ),
     EventReason("NoLongerHeldUp", "Normal", "The others do not wait for that rank any more.", "Nothing."),
     EventReason(
+        "RankLate",
+        "Warning",
+        "A rank that the others wait for, in a job that stands still: its pod, node, line and last collective, and the "
+        "end of its stack.",
+        "Look at that line; the whole stack and its last collectives are in its pod's log. What it may mean: "
+        "docs/hangs.md.",
+    ),
+    EventReason(
         "ReportUnusable",
         "Warning",
         "Nothing can be decided with what the coordinator says: the job is looked after as if it was silent.",

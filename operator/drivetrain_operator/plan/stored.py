@@ -45,6 +45,7 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("takenAway",),
     ("departures",),
     ("corruptions", "*", "what"),
+    ("lateRanks",),
     ("budget", "used"),
     ("budget", "summary"),
     ("workers", "current"),

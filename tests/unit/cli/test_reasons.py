@@ -69,6 +69,14 @@ STANDS: Json = {
     "message": STILL,
     "conditions": [{"type": "StandingStill", "status": "True", "reason": "RanksLate", "message": STILL}],
 }
+LATE_RANK = {
+    "rank": 1,
+    "pod": "lm-1-0",
+    "node": "a",
+    "where": "train.py:57 in main",
+    "collective": "all-reduce #811, done",
+    "stack": 'Thread MainThread:\n  File "train.py", line 57, in main\n    time.sleep(1000)',
+}
 LATE = {
     **FAILURE,
     "reason": "NoProgress",
@@ -136,6 +144,12 @@ QUOTA = 'lm-0-0: pods "lm-0-0" is forbidden: exceeded quota: small, requested: p
             [],
             None,
             ["Each step is held up: rank 1 (lm-1-0)", "in data; it runs on node-7", "→ Look at what"],
+        ),
+        (
+            job({**STANDS, "lateRanks": [LATE_RANK]}),
+            [],
+            None,
+            ["rank 1 (lm-1-0 on a) train.py:57 in main, all-reduce #811, done:\n  Thread", "    time.sleep(1000)"],
         ),
         (
             job({**STANDS, "reason": "Unschedulable", "message": "1 of 2 workers cannot be placed"}),

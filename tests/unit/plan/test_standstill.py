@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.messages import KILLED, NO_PROGRESS, Progress
-from drivetrain_api.places import Standstill
+from drivetrain_api.places import Call, Look, Standstill
 from drivetrain_api.report import JobState
 from drivetrain_api.status import MAX_LOG_TAIL, ConditionType, TrainingJobStatus
 from drivetrain_operator.metrics.jobs import samples
@@ -24,6 +24,7 @@ SENTENCE = (
     "no progress for more than 5 s at step 10: rank 1 (lm-1-0-11111) is at train.py:57 between operations, "
     "and 2 ranks wait for it"
 )
+TOLD = SENTENCE.replace("(lm-1-0-11111)", "(lm-1-0-11111 on node1)")
 STILL = Standstill(message=SENTENCE, seconds=5.2, late=[1])
 MOVING = plan(running()).status
 
@@ -41,8 +42,8 @@ def since(seconds: float, status: TrainingJobStatus | None = None) -> TrainingJo
 
 def test_it_is_a_condition_and_the_reason_of_the_phase() -> None:
     found = plan(stands()).status
-    assert condition(found, "StandingStill").message == SENTENCE
-    assert (found.phase, found.reason, found.message) == ("Running", "StandingStill", SENTENCE)
+    assert condition(found, "StandingStill").message == TOLD
+    assert (found.phase, found.reason, found.message) == ("Running", "StandingStill", TOLD)
     assert conditions(found)["StandingStill"] == "True RanksLate"
     assert conditions(found)["Running"] == "True Training"
 
@@ -74,7 +75,7 @@ CASES: list[tuple[str, View, str, str]] = [
 def test_what_status_says(name: str, view: View, kind: str, reason: str) -> None:
     found = plan(view).status
     assert (conditions(found).get("StandingStill", ""), found.reason) == (kind, reason)
-    assert (found.message == SENTENCE) is (reason == "StandingStill")
+    assert (found.message == TOLD) is (reason == "StandingStill")
 
 
 def test_what_keeps_a_worker_away_is_the_better_reason() -> None:
@@ -121,10 +122,35 @@ def events(view: View) -> list[tuple[str, str, str]]:
 
 
 def test_one_event_tells_of_it() -> None:
-    assert events(stands()) == [("Warning", "StandingStill", SENTENCE)]
+    assert events(stands()) == [("Warning", "StandingStill", TOLD)]
     longer = STILL.model_copy(update={"message": SENTENCE.replace("5 s", "1 min")})
     assert events(stands(since(60), longer)) == []
     assert events(stands(since(60), None)) == []
+
+
+CALL = Call(operation="all-reduce", number=811, state="done", step=9)
+LOOK = Look(rank=1, process="w-1-0/b/1", where="train.py:57 in load", stack="x" * 3000 + "in load", calls=[CALL])
+SEEN = STILL.model_copy(update={"looks": [LOOK]})
+
+
+def test_where_the_late_rank_is_stands_in_status_and_in_one_event() -> None:
+    found = plan(stands(still=SEEN)).status
+    (late,) = found.late_ranks
+    assert (late.rank, late.pod, late.node, late.where) == (1, "lm-1-0-11111", "node1", "train.py:57 in load")
+    assert late.collective == "all-reduce #811, done"
+    assert late.stack.endswith("in load")
+    told = [event for event in events(stands(still=SEEN)) if event[1] == "RankLate"]
+    assert [event[2].split("; ")[0] for event in told] == [
+        "rank 1 in pod lm-1-0-11111 on node node1 holds the others up at train.py:57 in load"
+    ]
+    assert told[0][2].endswith("in load")
+    assert [event for event in events(stands(since(60, found), SEEN)) if event[1] == "RankLate"] == []
+
+
+def test_who_held_the_others_up_is_forgotten_when_all_move() -> None:
+    found = plan(stands(still=SEEN)).status
+    assert plan(stands(since(60, found), None)).status.late_ranks == []
+    assert plan(running(spec(suspend=True), status=since(60, found))).status.late_ranks == []
 
 
 def metric(status: TrainingJobStatus) -> bool:

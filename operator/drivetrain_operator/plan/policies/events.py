@@ -6,6 +6,7 @@ So an event is recorded once, after the status that it tells of was written, and
 from __future__ import annotations
 
 from drivetrain_api.holdup_status import HoldUpStatus
+from drivetrain_api.late_status import LateRankStatus
 from drivetrain_api.recovery import sentence
 from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
@@ -60,6 +61,12 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
     told.extend(_hold_up(old.hold_up, new.hold_up))
+    known = {(each.process, each.stack) for each in old.late_ranks}
+    told.extend(
+        RecordEvent("Warning", "RankLate", _with_tail(_late(each), each.stack))
+        for each in new.late_ranks
+        if (each.process, each.stack) not in known
+    )
     if new.is_true(unusable := ConditionType.REPORT_UNUSABLE):
         told.extend(RecordEvent("Warning", unusable.value, c.message) for c in _changed(old, new, unusable))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
@@ -92,6 +99,12 @@ def _of_energy(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> li
         word = after.why if limited and after is not None else "the limit of its power domain is over"
         told.append(RecordEvent("Normal", "PowerLimited" if limited else "PowerRestored", word))
     return told
+
+
+def _late(found: LateRankStatus) -> str:
+    place = f" in pod {found.pod}{f' on node {found.node}' if found.node else ''}" if found.pod else ""
+    last = f"; collective: {found.collective}" if found.collective else ""
+    return f"rank {found.rank}{place} holds the others up{f' at {found.where}' if found.where else ''}{last}"
 
 
 def _in_phases(last: RecoveryStatus) -> str:
