@@ -7,6 +7,7 @@ DDP, ours, …), so that both see the same machine at the same time. Run by `mak
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -27,6 +28,8 @@ from drivetrain import rng
 from drivetrain.identity import Identity, Kind, compare
 from drivetrain.parallel.buffers import Buffers
 from drivetrain.parallel.layout import Layout
+from drivetrain.telemetry.flight import UNRECORDED, Flight
+from drivetrain_api.messages import EpochId
 from harness.ports import free_port
 
 BATCH = 24
@@ -94,7 +97,11 @@ def rank_main(pairs: int, per_rank: int, result: Path) -> None:
 
     ours: list[float] = []
     ddp: list[float] = []
+    noted: list[bool] = []
+    switch = Telemetry(run)
     for number, batch in enumerate(run.batches()):
+        switch(on=number // 2 % 2 == 0)
+        noted.append(switch.on)
         for which in ("ours", "ddp") if number % 2 else ("ddp", "ours"):
             dist.barrier()
             started = time.perf_counter()
@@ -106,8 +113,48 @@ def rank_main(pairs: int, per_rank: int, result: Path) -> None:
             (ours if which == "ours" else ddp).append(time.perf_counter() - started)
     pieces = parts(run)  # on all ranks: it has collectives in it
     if rank == 0:
-        result.write_text(json.dumps({"ours": ours[20:], "ddp": ddp[20:], **pieces}))
+        noting = {"noted": noted[20:], "calls": switch.per_step, "note_ms": switch.cost()}
+        result.write_text(json.dumps({"ours": ours[20:], "ddp": ddp[20:], **noting, **pieces}))
     dist.destroy_process_group()
+
+
+class Telemetry:
+    """What the ranks of a job note of themselves, which those of torchrun do not: turned on and off between steps."""
+
+    def __init__(self, run: drivetrain.Run) -> None:
+        self._run = run
+        self._flight = Flight()
+        self._calls = self._flight.group("world", EpochId(1, 1))
+        self._noted: list[int] = []
+        """Collectives of each step that noted them."""
+        self.on = False
+
+    def __call__(self, *, on: bool) -> None:
+        transport, spending = self._run._world.transport, self._run._spending
+        last = self._flight.last()
+        if self.on and last is not None:
+            self._noted.append(last.ticket)
+        self.on = on
+        if transport is not None:
+            transport.calls = self._calls if on else UNRECORDED
+            transport.blocked = spending.blocked if on else lambda waiting: None
+
+    @property
+    def per_step(self) -> int:
+        """Collectives of a step."""
+        steps = [after - before for before, after in itertools.pairwise(self._noted) if after > before]
+        return int(statistics.median(steps)) if steps else 0
+
+    def cost(self) -> float:
+        """Of noting the collectives of one step, in ms."""
+        tensor = torch.zeros(1)
+        rounds = 2000
+        started = time.perf_counter()
+        for _ in range(rounds):
+            ticket = self._calls.begin("all-reduce", tensor.nbytes, tensor.dtype)
+            self._calls.wait(ticket)
+            self._calls.end(ticket)
+        return 1e3 * (time.perf_counter() - started) / rounds * self.per_step
 
 
 def parts(run: drivetrain.Run) -> dict[str, float]:
@@ -216,23 +263,41 @@ def main() -> None:
         rank_main(int(arguments.rank_of[0]), int(arguments.rank_of[1]), Path(arguments.rank_of[2]))
         return
     print(f"{'ranks':>5} {'DDP ms':>9} {'ours ms':>9} {'ratio':>7} {'p95 ratio':>9}   pieces of ours, ms")
-    worst, copies, backend, masks = 0.0, 0.0, 0.0, 0.0
+    worst, copies, backend, masks, telemetry, notes = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for world in [int(each) for each in arguments.worlds.split(",")]:
         got = measure(world, arguments.pairs, arguments.per_rank)
         ratios = sorted(a / b for a, b in zip(got["ours"], got["ddp"], strict=True))
         ratio = statistics.median(ratios)
+        noting = noting_ratio(got["ours"], got["noted"])
         print(
             f"{world:>5} {1e3 * statistics.median(got['ddp']):>9.2f} {1e3 * statistics.median(got['ours']):>9.2f} "
             f"{ratio:>7.3f} {ratios[int(0.95 * len(ratios))]:>9.2f}   staging copies {got['copies_ms']:.2f}, "
             f"transaction {got['transaction_ms']:.2f}, Python in one collective {got['backend_call_ms']:.3f}, "
-            f"48 MB of constant buffers {got['masks_ms']:.3f}, comparing operations {got['entering_ms']:.3f}   "
+            f"48 MB of constant buffers {got['masks_ms']:.3f}, comparing operations {got['entering_ms']:.3f}, "
+            f"noting {got['calls']} collectives {got['note_ms']:.3f} (steps with telemetry / without: {noting:.4f})   "
             f"(n={len(ratios)})",
             flush=True,
         )
         worst = max(worst, ratio)
         copies, backend = max(copies, got["copies_ms"]), max(backend, got["backend_call_ms"])
+        telemetry, notes = max(telemetry, noting), max(notes, got["note_ms"])
         masks = max(masks, got["masks_ms"] / (1e3 * statistics.median(got["ours"])))
-    print(f"overhead_vs_ddp={worst:.3f} backend_ms={backend:.3f} copies_ms={copies:.2f} constant_buffers={masks:.5f}")
+    print(
+        f"overhead_vs_ddp={worst:.3f} backend_ms={backend:.3f} copies_ms={copies:.2f} constant_buffers={masks:.5f} "
+        f"telemetry_ratio={telemetry:.4f} telemetry_of_100ms={notes / 100:.6f}"
+    )
+
+
+def noting_ratio(steps: list[float], noted: list[bool]) -> float:
+    """How much longer a step is that notes what it does, beside its neighbours that do not: the median of pairs."""
+    blocks = [list(each) for _, each in itertools.groupby(zip(noted, steps, strict=True), key=lambda step: step[0])]
+    pairs = [
+        min(time for _, time in one) / min(time for _, time in other)
+        if one[0][0]
+        else min(time for _, time in other) / min(time for _, time in one)
+        for one, other in itertools.pairwise(blocks)
+    ]
+    return statistics.median(pairs)
 
 
 if __name__ == "__main__":

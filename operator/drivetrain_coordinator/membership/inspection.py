@@ -17,7 +17,9 @@ from drivetrain_coordinator.membership.state import Membership
 from drivetrain_coordinator.membership.waits import Seat
 
 _PATIENCE: Final = 5.0
-"""Seconds until a launcher that has not answered is asked once more: it may take four."""
+"""Seconds until a launcher that has not answered is asked once more, and twice as many each time: it may take four,
+and one of an older release never answers."""
+_ANSWERED: Final = (float("inf"), 0.0)
 
 
 def step(m: Membership, now: float) -> list[Output]:
@@ -31,11 +33,12 @@ def step(m: Membership, now: float) -> list[Output]:
     for seat in suspects(told.seats):
         seen = answer(seat)
         key = (seat.process, seat.number)
-        if seen is not None and m.asked.get(key) != float("inf"):
-            m.asked[key] = float("inf")
+        again, wait = m.asked.get(key, (now, _PATIENCE))
+        if seen is not None and (again, wait) != _ANSWERED:
+            m.asked[key] = _ANSWERED
             outputs.append(Looked(seat, told.message, seen))
-        elif seen is None and m.reached(m.asked.get(key, now)):
-            m.asked[key] = now + _PATIENCE
+        elif seen is None and m.reached(again):
+            m.asked[key] = now + wait, 2 * wait
             outputs.append(Send(seat.pod_uid, Inspect(process=seat.process, number=seat.number)))
     return outputs
 

@@ -274,8 +274,8 @@ class Membership:
     """... whether that is known of the members as they are."""
     standstills: int = 0
     """How often people were told of one."""
-    asked: dict[tuple[str, int], float] = field(default_factory=dict)
-    """Of a rank at a place, which its launcher was asked to look at: when to ask again."""
+    asked: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    """Of a rank at a place, which its launcher was asked to look at: when to ask again, and how long to wait then."""
     renewed_at: int | None = None
     """Step at which the members were last brought together anew because all of them waited for one another."""
     done_world: int | None = None

@@ -66,6 +66,7 @@ def in_native_code(step: int) -> None:
 
 
 def stopped(step: int) -> None:
+    (FOLDER / f"released-{step}").touch()  # its successor makes this step again
     os.kill(os.getpid(), signal.SIGSTOP)
 
 

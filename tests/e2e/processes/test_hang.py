@@ -59,6 +59,30 @@ JOBS: dict[str, tuple[RuntimeTraining, int, Sequence[str]]] = {
 }
 
 
+async def test_one_that_is_stopped_and_one_in_a_collective_of_its_own(tmp_path: Path) -> None:
+    """Neither can be asked to go on: the first is replaced at once, and nobody is late for the second."""
+    spec = RuntimeSpec(workers=2, min_workers=2, spares=0, training=RING.model_copy(update={"steps": 99}))
+    plan = json.dumps([(12, ("stopped", 1)), (16, ("collective", 0))])
+    environment = {"FOLDER": str(tmp_path), "HANGS": plan, "GROUP": "1", **ENVIRONMENT, "SLOW_STEPS": ""}
+    async with LocalJob.run(
+        tmp_path,
+        spec,
+        [sys.executable, str(SCRIPT)],
+        environment,
+        coordinator_arguments=("--standstill-seconds", str(LIMIT)),
+    ) as job:
+        report = await job.wait_for(lambda report: bool(report.failures))
+        (failure,) = report.failures
+        assert failure.rank == 1
+        assert "stopped (SIGSTOP)" in failure.remedy
+        found = await named(job, 16)
+        assert found.late == []
+        assert "both ranks wait for one another in run.step (hanging.py:" in found.message
+        assert "in different collectives: rank " in found.message
+        assert " in allreduce #" in found.message
+        assert any("alone_in_a_collective" in look.stack for look in found.looks)
+
+
 async def named(job: LocalJob, step: int) -> Standstill:
     """What is said of the hang in this step."""
     found = found_in(await job.wait_for(lambda report: found_in(report, step) is not None), step)
