@@ -171,6 +171,9 @@ def test_stacks_of_all_threads_end_with_the_scripts(launcher: Launcher, link: Ra
     assert "test_stacks_of_all_threads_end_with_the_scripts" in script
     assert "drivetrain-link" not in message["text"]
     assert len(script) <= stacks.SCRIPT_CHARS
+    *_, last = stacks.shortened(message["text"]).rpartition("which runs the script:")
+    assert len(last) <= stacks.LAST_CHARS + 1
+    assert last.splitlines()[-1] == script.splitlines()[-1]
 
 
 def test_messages_before_their_callback_are_kept(launcher: Launcher, link: RankLink) -> None:

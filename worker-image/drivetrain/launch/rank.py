@@ -145,7 +145,7 @@ class Rank:
         """Find out where its threads are, and go on with `then`, after a few seconds at most."""
 
         def found(text: str) -> None:
-            self._stacks = text
+            self._stacks = stacks.shortened(text)
             self._pump.note(text)
             then()
 

@@ -21,9 +21,12 @@ from types import FrameType
 from typing import Final
 
 DUMP_SIGNAL: Final = signal.SIGRTMIN + 7
-SCRIPT_CHARS: Final = 1200
-"""Of the script's stack: with the sentence that says why, it must fit into `status.failures[].logTail`."""
+SCRIPT_CHARS: Final = 3000
+"""Of the script's stack."""
+LAST_CHARS: Final = 1100
+"""Of one that was killed: with the sentence that says why, it must fit into `status.failures[].logTail`."""
 OTHERS_CHARS: Final = 8192
+_OF_SCRIPT: Final = ", which runs the script:\n"
 _DUMP_BYTES: Final = 1 << 18
 """Of all that were ever asked for; one has a few thousand."""
 _INSTALLED: Final = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
@@ -62,10 +65,16 @@ def stacks(script: int, leave_out: int) -> str:
         for number, frame in frames.items()
         if number not in (script, leave_out)
     )
-    found = f"Thread {names.get(script, script)}, which runs the script:\n"
+    found = f"Thread {names.get(script, script)}{_OF_SCRIPT}"
     if script in frames:
         found += _cut(_stack(frames[script]), SCRIPT_CHARS - len(found))
     return others[-OTHERS_CHARS:] + found.rstrip()
+
+
+def shortened(text: str) -> str:
+    """What `stacks` told, for the report of a death."""
+    others, mark, script = text.rpartition(_OF_SCRIPT)
+    return f"{others}{mark}{_cut(script, LAST_CHARS)}" if mark else text
 
 
 def register_dump() -> int:
