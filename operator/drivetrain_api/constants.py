@@ -58,10 +58,9 @@ ENV_LOG_FORMAT: Final = "DRIVETRAIN_LOG_FORMAT"
 """`text`, `json` or `auto`: how the process logs. A podTemplate may set it, and this:"""
 ENV_LOG_LEVEL: Final = "DRIVETRAIN_LOG_LEVEL"
 """`debug`, `info`, `warning` or `error`: from which level on."""
-ENV_STAGE_TIMES: Final = "DRIVETRAIN_STAGE_TIMES"
-"""`off`: ranks do not tell for how long they are at each stage of a step. A podTemplate may set it."""
 ENV_TELEMETRY: Final = "DRIVETRAIN_TELEMETRY"
-"""`on` or `off`: whether ranks note their collectives. A podTemplate may set it."""
+"""`on` or `off`: whether ranks note their collectives, and for how long they are at each stage of a step. A podTemplate
+may set it."""
 ENV_POD_ROOT: Final = "DRIVETRAIN_POD_ROOT"
 """Set only where pods run as plain processes (`drivetrain_local`): prefix of every mount path."""
 

@@ -138,6 +138,7 @@ class Telemetry:
         if transport is not None:
             transport.calls = self._calls if on else UNRECORDED
             transport.blocked = spending.blocked if on else lambda waiting: None
+        spending._staged = on
 
     @property
     def per_step(self) -> int:

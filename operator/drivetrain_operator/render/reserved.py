@@ -17,7 +17,6 @@ from drivetrain_api.constants import (
     ENV_LOG_FORMAT,
     ENV_LOG_LEVEL,
     ENV_PREFIX,
-    ENV_STAGE_TIMES,
     ENV_TELEMETRY,
     GROUP,
     RUNTIME_MOUNT,
@@ -49,7 +48,6 @@ _VOLUMES: Final = (
 _SETTABLE: Final = {
     ENV_LOG_FORMAT: tuple(map(str, LogFormat)),
     ENV_LOG_LEVEL: SETTABLE,
-    ENV_STAGE_TIMES: ("on", "off"),
     ENV_TELEMETRY: ("on", "off"),
 }
 """Variables that are ours and that a template may set: how these very pods log, and what their ranks measure."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from drivetrain_api.constants import ENV_STAGE_TIMES
+from drivetrain_api.constants import ENV_TELEMETRY
 from drivetrain_api.goodput import Activity
 from drivetrain_api.holdup import Stage
 
@@ -45,8 +45,8 @@ class Spending:
 
     @classmethod
     def from_environment(cls) -> Spending:
-        """As the environment says: `DRIVETRAIN_STAGE_TIMES=off` tells nothing of stages."""
-        return cls(staged=os.environ.get(ENV_STAGE_TIMES) != "off")
+        """As the environment says: `DRIVETRAIN_TELEMETRY=off` tells nothing of stages."""
+        return cls(staged=os.environ.get(ENV_TELEMETRY) != "off")
 
     def operation(self, name: str) -> None:
         """The script is at this operation now, `script` between two. The thread that says so is the one that counts."""
