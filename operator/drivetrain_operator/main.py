@@ -24,6 +24,7 @@ from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import CredentialsError
 from drivetrain_operator.metrics.counters import OperatorMetrics
 from drivetrain_operator.process import Process
+from drivetrain_operator.render import shape
 from drivetrain_operator.settings import Settings, parse
 from drivetrain_operator.traces.exporter import Exporter
 
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code says whether the kubelet should worry."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     logs.configure("operator", settings.log)
+    shape.models()  # in a pass, all jobs would wait for them
     try:
         asyncio.run(run(settings))
     except (CredentialsError, UnusableFile) as error:

@@ -7,9 +7,10 @@ may be of a newer Kubernetes, so it is only told: the API server drops what it d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any, Final
 
-from kubernetes.client import V1NetworkPolicyPeer, V1Pod, V1PodTemplateSpec
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -23,25 +24,35 @@ _QUANTITIES: Final = frozenset({"limits", "requests", "overhead", "sizeLimit", "
 _Template = Mapping[str, Any]
 
 
+@cache
+def models() -> ModuleType:
+    """The official client's. Loading them takes half a second, for which no command that tells a status should wait;
+    the operator loads them when it starts."""
+    from kubernetes import client
+
+    found: ModuleType = client
+    return found
+
+
 def check_template(template: _Template) -> None:
     """Raises `InvalidTemplate` with the path of the first value of a wrong type."""
     _check_depth(template)
     _check_directives(template, ())
-    for error in _errors(V1PodTemplateSpec, without_nulls(template)):
+    for error in _errors("V1PodTemplateSpec", without_nulls(template)):
         if error["type"] not in ("extra_forbidden", "missing"):
             raise _invalid(error)
 
 
 def check_pod(pod: _Template) -> None:
     """The same of a whole pod, in which nothing that Kubernetes requires may be missing."""
-    for error in _errors(V1Pod, pod):
+    for error in _errors("V1Pod", pod):
         if error["type"] != "extra_forbidden":
             raise _invalid(error, pod)
 
 
 def peer(given: Any) -> dict[str, Any]:
     """A NetworkPolicyPeer as the API server gives it back, without selectors' empty parts. Raises ValueError."""
-    V1NetworkPolicyPeer.model_validate(given)
+    models().V1NetworkPolicyPeer.model_validate(given)
     if not given:
         raise ValueError("it needs podSelector, namespaceSelector or ipBlock")
     return {key: {part: value for part, value in each.items() if value} for key, each in given.items()}
@@ -51,7 +62,7 @@ def unknown_fields(template: _Template) -> list[str]:
     """Paths of fields that no pod has, as far as the models know; the first few."""
     found = [
         _path(error["loc"])
-        for error in _errors(V1PodTemplateSpec, without_nulls(template))
+        for error in _errors("V1PodTemplateSpec", without_nulls(template))
         if error["type"] == "extra_forbidden"
     ]
     return found[:MAX_TOLD]
@@ -66,9 +77,9 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _errors(model: type[V1Pod | V1PodTemplateSpec], value: _Template) -> list[ErrorDetails]:
+def _errors(model: str, value: _Template) -> list[ErrorDetails]:
     try:
-        model.model_validate(value)
+        getattr(models(), model).model_validate(value)
     except ValidationError as error:
         return [each for each in error.errors(include_url=False) if not _is_quantity(each)]
     return []
