@@ -37,6 +37,7 @@ class Binary:
 BINARIES = (
     Binary("pause", "pause", ".", 5),
     Binary("etcd", "etcd", "go.etcd.io/etcd/server/v3", 35),
+    Binary("kube-router", "kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", 75),
     Binary("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", 60),
     Binary("coredns", "coredns", ".", 50),
     Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm", 95),

@@ -34,7 +34,7 @@ def containerd() -> str:
 
 
 def pod_network(node: Node) -> str:
-    """The CNI conflist: one bridge a node. It enforces no NetworkPolicy."""
+    """The CNI conflist: one bridge a node. `enforcing` adds what enforces NetworkPolicies."""
     bridge = {
         "type": "bridge",
         "bridge": "cni0",

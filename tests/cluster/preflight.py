@@ -35,6 +35,7 @@ NEEDED = {
     "containerd-shim-runc-v2": "containerd",
     "runc": "runc",
     "iptables": "iptables",
+    "ipset": "ipset",
     "nft": "nftables",
     "conntrack": "conntrack",
     "socat": "socat",

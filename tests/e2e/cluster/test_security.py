@@ -1,6 +1,6 @@
 """What keeps users apart, as the real API server sees it: templates, namespaces, roles, and who reaches whose pods.
 
-The cluster's network plugin enforces no NetworkPolicy: those are judged, for the pods that are there.
+NetworkPolicies are judged here, for the pods that are there; test_enforced.py tries them.
 """
 
 from __future__ import annotations
