@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -57,6 +58,11 @@ def condition(of: Plan) -> tuple[str, str]:
     found = of.status.condition(ConditionType.ENERGY_PLANNED)
     assert isinstance(found, Condition)
     return found.status, found.reason
+
+
+def fresh(of: Signal) -> Signal:
+    """Made at this moment."""
+    return replace(of, vintage=b.NOW.timestamp())
 
 
 NIGHT = signal(DIRTY, DIRTY, DIRTY, DIRTY, CLEAN, CLEAN, CLEAN, CLEAN, DIRTY, DIRTY, DIRTY, DIRTY)
@@ -251,3 +257,20 @@ def test_a_plan_holds_from_the_moment_it_is_made() -> None:
     assert first.status.energy.order is not None
     again = plan(view(of, first.status, given=NIGHT, later=0.7))
     assert again.status.energy == first.status.energy
+
+
+@pytest.mark.parametrize("given", [None, signal(quality=Quality.NONE), signal(300.0, quality=Quality.STATIC)])
+def test_a_plan_outlives_its_feed_and_its_operator(given: Signal | None) -> None:
+    """A leader that has just begun knows no signal yet: nobody is woken for that."""
+    first = plan(view(spec(), given=fresh(NIGHT))).status
+    after = plan(view(spec(), first, given=given, later=60.0))
+    assert after.status.is_true(ConditionType.SUSPENDED)
+    assert after.status.energy is not None
+    assert after.status.energy.plan == (first.energy.plan if first.energy is not None else None)
+
+
+def test_but_not_for_ever() -> None:
+    late = signal(*[DIRTY] * 20, *[CLEAN] * 4)
+    first = plan(view(spec(24.0), given=fresh(late))).status
+    after = plan(view(spec(24.0), first, later=7 * HOUR))
+    assert condition(after) == ("False", "RunsAtOnce")

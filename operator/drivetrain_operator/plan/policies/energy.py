@@ -7,6 +7,7 @@ the plan. What comes out is an order, which `suspend` and `size` follow; a user'
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from drivetrain_api.energy_plan import EnergyOrder, EnergyPlan
@@ -20,6 +21,7 @@ from drivetrain_energy.guard import slack
 from drivetrain_energy.plan import Mode, Plan
 from drivetrain_energy.replan import renew
 from drivetrain_energy.request import Request, RequestInvalid
+from drivetrain_energy.windows import usable
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
@@ -33,6 +35,8 @@ SOON: Final = 1.0
 """Seconds: no pass comes sooner because of the clock alone."""
 AHEAD: Final = 60.0
 """A plan that was made later than this was made by a clock that is wrong, ours or another's."""
+STALE_SECONDS: Final = 6 * 3600.0
+"""As feeds keep their last good answers by default."""
 _UNWISHED: Final = Energy()
 _REASONS: Final = {Mode.PLANNED: "Planned", Mode.NOW: "RunsAtOnce", Mode.FLAT_OUT: "FlatOut"}
 
@@ -75,12 +79,26 @@ def _plan(view: View, wish: Energy, known: EnergyStatus, question: Request) -> t
     if before is not None and before.made.timestamp() > question.now + AHEAD:
         before = None
     old = from_status(before) if before is not None else None
-    found = renew(old, question)
+    if old is not None and _outlives(old, question):
+        found = renew(replace(old, vintages=()), replace(question, signal=None, tariff=None))
+    else:
+        found = renew(old, question)
     if found is None and before is not None and old is not None:
         return old, before
     assert found is not None, "without an old plan there is always a new one"
     written = to_status(found[0], source(wish))
     return from_status(written), written
+
+
+def _outlives(old: Plan, question: Request) -> bool:
+    """No signal is known, as after a start of ours or while a feed is down, and the plan was made of one that is not
+    stale yet: what was foreseen then holds until somebody knows better."""
+    weights = question.objective
+    known = [s for s, counts in ((question.signal, weights.carbon), (question.tariff, weights.cost)) if counts]
+    if old.mode is not Mode.PLANNED or not known or all(usable(signal) for signal in known):
+        return False
+    made = min([old.made_at, *old.vintages])
+    return question.now - made < STALE_SECONDS
 
 
 def _outer(
