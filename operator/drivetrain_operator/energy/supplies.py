@@ -20,6 +20,7 @@ from drivetrain_energy.feeds.errors import Unavailable, Unset
 from drivetrain_energy.feeds.feeds import Feeds
 from drivetrain_energy.feeds.openadr import Limit
 from drivetrain_energy.feeds.transport import AiohttpHttp, MountedFolder
+from drivetrain_energy.forecast import extend
 from drivetrain_energy.settings import EnergySettings, PowerDomain
 from drivetrain_energy.signal import Measure, Quality, Signal
 from drivetrain_operator.clock import Clock
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 5.0
 """So often files and limits are looked at."""
 RETRY_SECONDS: Final = 30.0
+AHEAD_SECONDS: Final = 7 * 86400.0
+"""So far ahead is guessed what a source does not say; what is farther counts as the mean of that."""
 Known = tuple[str, Measure]
 
 
@@ -91,6 +94,7 @@ class Supplies:
         self._maps = ClusterConfigMaps(client, namespace)
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
+        self._foreseen: dict[tuple[str, str, Measure], tuple[float, Signal]] = {}
         self._vintages: dict[Known, tuple[float, Quality]] = {}
 
     async def run(self) -> None:
@@ -132,7 +136,7 @@ class Supplies:
         signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
         tariff = next((each.name for each in settings.tariffs if each.zone in (None, zone)), None)
         if tariff is not None:
-            signals[Measure.PRICE] = self._whole(feeds.price(tariff, now))
+            signals[Measure.PRICE] = self._whole(feeds.price(tariff, now), now)
         return Supply(
             zone=zone,
             signals=signals,
@@ -172,11 +176,18 @@ class Supplies:
         return min((each for each in found if each is not None), key=lambda each: each.watts, default=None)
 
     def _signal(self, feeds: Feeds, zone: str, measure: Measure, now: float) -> Signal:
-        return self._whole(feeds.signal(zone, measure, now))
+        return self._whole(feeds.signal(zone, measure, now), now)
 
-    def _whole(self, signal: Signal) -> Signal:
-        """Vintages are whole seconds, as in status."""
-        return replace(signal, vintage=float(math.floor(signal.vintage)))
+    def _whole(self, signal: Signal, now: float) -> Signal:
+        """With what is to come, guessed where the source does not say it. Vintages are whole seconds, as in status."""
+        signal = replace(signal, vintage=float(math.floor(signal.vintage)))
+        if signal.quality not in (Quality.HISTORY, Quality.FORECAST):
+            return signal
+        key = signal.source, signal.zone, signal.measure
+        before = self._foreseen.get(key)
+        if before is None or before[0] != signal.vintage:
+            before = self._foreseen[key] = signal.vintage, extend(signal, now, now + AHEAD_SECONDS)
+        return before[1]
 
     def _is_news(self, feeds: Feeds) -> bool:
         now = self._clock.now().timestamp()

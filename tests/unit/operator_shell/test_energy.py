@@ -186,3 +186,23 @@ def test_it_comes_back_when_the_limit_is_over() -> None:
         held.tick(DOMAIN, None, [of], now)
     assert held.orders == {}
     assert now <= 60
+
+
+async def test_what_was_is_made_into_what_is_to_come(tmp_path: Path) -> None:
+    """A trace that ends now is a history: the planner is given a week ahead."""
+    async with platform(tmp_path) as found:
+        now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        rows = [f"{(now - timedelta(hours=h)).isoformat()},{300 + 100 * (h % 24 < 12)}" for h in range(1, 100)]
+        (tmp_path / "past.csv").write_text("\n".join(["timestamp,g_per_kwh", *reversed(rows)]))
+        (tmp_path / "energy.yaml").write_text(SETTINGS.replace("de.csv", "past.csv"))
+        of = job()
+
+        def is_history() -> bool:
+            signal = found.supplies.of(of).signals.get(Measure.AVERAGE)
+            return signal is not None and signal.quality is Quality.HISTORY
+
+        await found.until(is_history)
+        signal = found.supplies.of(of).signals[Measure.AVERAGE]
+        values = [signal.at(now.timestamp() + h * 3600 + 1) for h in range(1, 100)]
+        assert None not in values
+        assert max(v for v in values if v is not None) - min(v for v in values if v is not None) > 50
