@@ -1,4 +1,4 @@
-"""A day that is played in minutes: a feed of carbon intensities in the cluster, which is slow at first and then dies."""
+"""A day that is played in minutes: a feed of carbon intensities in the cluster, slow at first, which then dies."""
 
 from __future__ import annotations
 
