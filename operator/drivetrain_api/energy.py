@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
 from pydantic.functional_validators import WrapValidator
 
-from drivetrain_api.bounds import MAX_EXACT, MAX_SECONDS, MAX_TOLD
+from drivetrain_api.bounds import MAX_EXACT, MAX_NAMED, MAX_SECONDS, MAX_TOLD
 from drivetrain_api.older_python import StrEnum
 
 MAX_JOULES: Final = 1e15
@@ -67,7 +67,24 @@ class Meter(_Told):
     """Which one, where others may read the same: what several launchers tell of it is divided."""
     joules: float
     before: float = 0.0
-    """So much of it was told to coordinators of earlier terms."""
+    """So much of it was counted in earlier terms."""
+
+
+class EnergyCounted(_Told):
+    """Up to where the operator has counted: a moment by the clock of the coordinator that had told it."""
+
+    term: int = Field(default=0, ge=0, le=MAX_NAMED)
+    """0: nothing was ever counted."""
+    uptime: float = Field(default=0.0, ge=0, le=MAX_SECONDS, allow_inf_nan=False)
+    """Seconds since that coordinator's term began."""
+
+
+class EnergyAsked(_Told):
+    """A coordinator that wants to hear of electricity says how late it is by its clock, and what is counted already."""
+
+    uptime: float = Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)
+    counted: EnergyCounted | None = None
+    """By earlier terms; None: the operator does not tell."""
 
 
 def _first_meters(told: Any) -> Any:
@@ -75,12 +92,12 @@ def _first_meters(told: Any) -> Any:
 
 
 class Metered(_Told):
-    """All that a launcher has measured."""
+    """All that a launcher has measured. Told to coordinators that ask."""
 
     seconds: float = 0.0
     """For how long it has."""
     seconds_before: float = 0.0
-    """So many of them were told to coordinators of earlier terms."""
+    """So many of them were counted in earlier terms."""
     meters: Annotated[list[Meter], BeforeValidator(_first_meters)] = []
     readable: bool = True
     """False: something was told that cannot be read, and nothing of it is here."""
@@ -114,7 +131,7 @@ def _possible(value: Any, most: float) -> bool:
 
 
 def _possible_seconds(told: Any) -> Any:
-    return told if _possible(told, MAX_SECONDS * MAX_EXACT) else 0.0
+    return told if _possible(told, MAX_EXACT) else 0.0
 
 
 def _possible_count(told: Any) -> Any:
@@ -132,6 +149,8 @@ class EnergyTold(_Told):
     """For how long at least one was."""
     refused: Annotated[int, BeforeValidator(_possible_count)] = 0
     """Readings that cannot be, and were cut or left out."""
+    uptime: Annotated[float, BeforeValidator(_possible_seconds)] = 0.0
+    """Seconds since the term began."""
 
 
 def _or_nothing(told: Any, handler: ValidatorFunctionWrapHandler) -> EnergyTold | None:

@@ -32,6 +32,7 @@ Kwh = Annotated[float, Field(ge=0, le=MAX_JOULES), AfterValidator(lambda value: 
 Money = Annotated[float, Field(ge=-MAX_MONEY, le=MAX_MONEY), AfterValidator(lambda value: round(value, 6))]
 BySource = Annotated[dict[str, Energy], Field(max_length=len(EnergySource)), AfterValidator(_thousandths)]
 ByComponent = Annotated[dict[str, BySource], Field(max_length=len(Component))]
+Measured = Annotated[Elapsed, AfterValidator(_rounded)]
 WorkerSeconds = Annotated[float, Field(ge=0, le=MAX_WORKER_SECONDS), AfterValidator(_rounded)]
 
 
@@ -81,8 +82,11 @@ class CountedEnergy(StatusModel):
         default_factory=dict, description="Joules of that term that are counted, by component and source."
     )
     worker_seconds: WorkerSeconds = Field(default=0.0, description="The same of workers' time.")
-    seconds: Elapsed = Field(default=0.0, description="The same of time in which at least one was measured.")
+    seconds: Measured = Field(default=0.0, description="The same of time in which at least one was measured.")
     refused: Count = Field(default=0, description="The same of readings that cannot be.")
+    uptime: Measured = Field(
+        default=0.0, description="Seconds since that term began, by its coordinator's clock, up to which it is counted."
+    )
     until: Time | None = Field(default=None, description="When it was counted last.")
     trace: IntensityTrace = Field(default=IntensityTrace(), description="For `avoided`, of a job that waited.")
 
@@ -98,7 +102,7 @@ class UsedEnergy(StatusModel):
         description=f"By component ({', '.join(Component)}) and source ({', '.join(EnergySource)}).",
     )
     worker_seconds: WorkerSeconds = Field(default=0.0, description="For how long workers were measured, all together.")
-    seconds: Elapsed = Field(default=0.0, description="For how long at least one worker was measured.")
+    seconds: Measured = Field(default=0.0, description="For how long at least one worker was measured.")
     refused: Count = Field(default=0, description="Readings that cannot be, and were cut or left out.")
     carbon: dict[Annotated[str, Field(max_length=16)], CarbonUsed] = Field(
         default_factory=dict, max_length=2, description="Operational, by measure: average or marginal; never added up."

@@ -31,6 +31,7 @@ from drivetrain_api.bounds import (
     Word,
 )
 from drivetrain_api.counters import Counters
+from drivetrain_api.energy import EnergyAsked, MeteredByLauncher
 from drivetrain_api.goodput import Spent
 from drivetrain_api.holdup import StageTimes
 from drivetrain_api.older_python import StrEnum
@@ -326,6 +327,8 @@ class LauncherState(Message):
     progress: PossibleProgress = None
     counters: Counters = Field(default_factory=dict)
     """Monotonic counts for /metrics: those of `counters.py`, whatever else is told."""
+    energy: MeteredByLauncher = None
+    """What this launcher has measured, whenever it has read more; None to who has not asked (`Welcome.energy`)."""
 
 
 class Put(Message):
@@ -348,6 +351,8 @@ class Welcome(Message):
     protocol: Small
     term: Term
     heartbeat_seconds: float = Field(default=0.5, ge=0.01, le=60, allow_inf_nan=False)
+    energy: EnergyAsked | None = None
+    """None as long as the operator has not said what is counted, and from older coordinators: tell nothing of it."""
 
 
 class RejectReason(StrEnum):

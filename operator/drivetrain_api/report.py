@@ -24,6 +24,7 @@ from drivetrain_api.bounds import (
     Term,
     Uid,
 )
+from drivetrain_api.energy import EnergyByCoordinator, EnergyCounted
 from drivetrain_api.goodput import SpentByJob
 from drivetrain_api.holdup import HoldUp
 from drivetrain_api.messages import PROTOCOL_MAX, EpochId, Message, PossibleProgress
@@ -143,6 +144,8 @@ class Report(Message):
     loses nothing. Empty from one that does not know yet what it came to, None from older ones."""
     untold_seconds: Seconds = 0.0
     """The last ones, that are not in `spent` because it is not known yet what they were."""
+    energy: EnergyByCoordinator = None
+    """Of this term, as numbers that only grow."""
     went_on: bool = False
     """When this coordinator came, its job trained in the membership of an earlier term, and so had all the time."""
 
@@ -182,6 +185,8 @@ class Roster(Message):
     """`recovery.noProgressSeconds`; None leaves it to the coordinator, which knows how long steps take."""
     trained: Count = 0
     """Most steps that were ever made before training went back: up to there they are made again."""
+    energy: EnergyCounted | None = None
+    """Up to where electricity is counted, as long as that is in earlier terms. None from older operators, too."""
     stop: Sentence | None = None
 
 

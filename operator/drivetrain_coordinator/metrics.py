@@ -72,6 +72,10 @@ def _snapshot(name: str) -> Callable[[Membership], float | None]:
     return read
 
 
+def _joules(m: Membership) -> Values:
+    return {(component, source): joules for (component, source), joules in m.energy.joules.items()}
+
+
 def _failing(m: Membership) -> float | None:
     told = m.progress.snapshots if m.progress is not None else None
     return float(told.failure is not None) if told is not None else None
@@ -154,6 +158,15 @@ FAMILIES: Final = (
         grows=True,
     ),
     _Family("snapshot_failing", "1 while the storage refuses what is written, else 0.", _failing),
+    _Family(
+        "energy_joules",
+        "Electricity that this term's workers drew, by component (gpu, cpu, dram) and by how it is known (nvml, "
+        "nvml-power, rapl, model).",
+        _joules,
+        ("component", "source"),
+        grows=True,
+    ),
+    _Family("energy_readings_refused", "Readings of energy that cannot be.", lambda m: m.energy.refused, grows=True),
     *(_Family(f"ranks_{name}", text, _of_launchers(name), grows=True) for name, text in LAUNCHER_COUNTERS.items()),
 )
 

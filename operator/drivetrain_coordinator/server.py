@@ -214,7 +214,7 @@ class Coordinator:
                 "roster", extra={"revision": roster.revision, "target": roster.target, "pods": len(roster.pods)}
             )
             self._apply(RosterCame(roster))
-            self._slow_down()
+            self._slow_down(anyhow=seen is None)
 
     def _deleted(self) -> None:
         """There is no job any more that anybody could be told of: launchers need not wait for successors."""
@@ -226,12 +226,18 @@ class Coordinator:
     def _welcome(self, protocol: int = PROTOCOL_MAX) -> str:
         heartbeat = max(self.machine.state.heartbeat, self.machine.state.timings.heartbeat)
         self._pace = max(self._pace, heartbeat)
-        welcome = Welcome(protocol=protocol, term=self._settings.identity.term, heartbeat_seconds=heartbeat)
+        welcome = Welcome(
+            protocol=protocol,
+            term=self._settings.identity.term,
+            heartbeat_seconds=heartbeat,
+            energy=self.machine.state.energy.asked(self._loop.time()),
+        )
         return welcome.model_dump_json()
 
-    def _slow_down(self) -> None:
-        """The job turned out to be larger than launchers were told: they are to speak less often. Older ones go on."""
-        if self.machine.state.heartbeat > PACE_STEP * self._pace:
+    def _slow_down(self, *, anyhow: bool) -> None:
+        """The job turned out to be larger than launchers were told: they are to speak less often. Older ones go on.
+        `anyhow`: there is something else that they are to be told."""
+        if anyhow or self.machine.state.heartbeat > PACE_STEP * self._pace:
             welcome = self._welcome()
             for channel in self._channels.values():
                 channel.send(welcome)

@@ -62,6 +62,7 @@ class Machine:
 
     def __init__(self, identity: Identity, timings: Timings | None = None, now: float = 0.0) -> None:
         self.state = Membership(identity, timings if timings is not None else Timings(), step_at=now, wake=now)
+        self.state.energy.began = now
         self._account = account.Account(now)
         self._holdup = holdup.Watch(now)
 
@@ -167,6 +168,8 @@ class Machine:
         inherit.hand_over(m, launcher, said)
         if said.counters:
             m.counters[pod_uid, boot] = said.counters
+        if said.energy is not None:
+            m.energy.hear(pod_uid, boot, said.energy, now)
         if said.progress is not None and self._is_news(said.progress, pod_uid):
             m.progress = said.progress
         if m.end is not None or launcher.leaving:
@@ -212,6 +215,7 @@ class Machine:
             self._end(End.SUPERSEDED, f"the operator started term {roster.term}", outputs)
             return
         first = m.roster is None
+        m.energy.counts_from(roster.energy)
         m.roster = roster
         m.draining = frozenset(pod.uid for pod in roster.pods if pod.draining)
         m.heartbeat = max(m.heartbeat, m.timings.heartbeat_of(len(roster.pods)))

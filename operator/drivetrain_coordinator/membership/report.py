@@ -64,6 +64,7 @@ def report(m: Membership, account: Account, seq: int) -> Report:
         last_recovery=m.recovery.last,
         spent=told(account),
         untold_seconds=round(account.untold(), 3),
+        energy=m.energy.told(),
         went_on=account.went_on,
     )
 

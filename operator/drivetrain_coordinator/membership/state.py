@@ -18,6 +18,7 @@ from drivetrain_api.messages import (
 )
 from drivetrain_api.recovery import Recovered, RecoveryCause
 from drivetrain_api.report import Failure, Incompatible, Roster
+from drivetrain_coordinator.membership.energy import Drawn
 from drivetrain_coordinator.membership.moves import Pace, Still, Told, Track
 from drivetrain_coordinator.membership.timings import Timings
 from drivetrain_coordinator.store import Rendezvous
@@ -294,6 +295,7 @@ class Membership:
     recovery: Recovery = field(default_factory=Recovery)
     progress: Progress | None = None
     counters: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    energy: Drawn = field(default_factory=Drawn)
     state_lost: int = 0
     epochs_formed: int = 0
     now: float = 0.0

@@ -19,6 +19,7 @@ from drivetrain_operator.plan.policies.coordinator import coordinator
 from drivetrain_operator.plan.policies.corruption import corruption
 from drivetrain_operator.plan.policies.deadline import deadline
 from drivetrain_operator.plan.policies.energy import energy
+from drivetrain_operator.plan.policies.energy_used import energy_used
 from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
@@ -74,6 +75,7 @@ CLOSING: Final[tuple[Policy, ...]] = (
     summary,
     holdup,
     standstill,  # after it: whatever else keeps the job from training is the better reason
+    energy_used,  # it makes a write of its own, every quarter of an hour
     goodput,  # last: time is counted where anything is written, and makes no write of its own
 )
 

@@ -6,8 +6,9 @@ Called by `reports/` for every report. `revision` is 0: the book numbers content
 from __future__ import annotations
 
 from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.energy import EnergyCounted
 from drivetrain_api.report import Roster, RosterPod
-from drivetrain_api.status import ConditionType
+from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan import slots
 from drivetrain_operator.plan.view import View
 
@@ -43,8 +44,18 @@ def roster(view: View) -> Roster:
         proven_dead=sorted(dead),
         no_progress_seconds=job.wishes.no_progress_seconds,
         trained=status.goodput.counted.steps if status.goodput is not None else 0,
+        energy=_counted(status),
         stop=_stop(view),
     )
+
+
+def _counted(status: TrainingJobStatus) -> EnergyCounted | None:
+    """For a coordinator that has told nothing yet: once it has, it knows better."""
+    used = status.energy.used if status.energy is not None else None
+    if used is None:
+        return EnergyCounted()
+    told = used.counted
+    return EnergyCounted(term=told.term, uptime=told.uptime) if told.term < status.membership.term else None
 
 
 def _stop(view: View) -> str | None:

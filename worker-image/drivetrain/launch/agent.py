@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from drivetrain.energy.meter import EnergyMeter
 from drivetrain.launch.blackbox import Recordings
 from drivetrain.launch.channel import Channel, Command
 from drivetrain.launch.errors import CommandError, FencedError, LauncherError, StorageFailed
@@ -44,6 +45,7 @@ from drivetrain_api.messages import (
     Released,
     Stop,
     Table,
+    Welcome,
 )
 
 log = logging.getLogger(__name__)
@@ -66,9 +68,10 @@ class Agent:
         stop_seconds: float = STOP_SECONDS,
         output: OutputFolder | None = None,
         endpoint: Endpoint | None = None,
+        meter: EnergyMeter | None = None,
     ) -> None:
         """`stop_seconds`: how long ranks may take to end when the job is stopped; `output`: for their results;
-        `endpoint`: where stock scripts tell their progress."""
+        `endpoint`: where stock scripts tell their progress; `meter`: of what this pod draws."""
         self._settings = settings
         self._stop_seconds = stop_seconds
         self._output = output
@@ -95,6 +98,8 @@ class Agent:
         self._progress: Progress | None = None
         self._progress_from: str | None = None
         self._endpoint = endpoint
+        self._meter = meter if meter is not None else EnergyMeter(lambda: ())
+        self._channel.welcomed = self._welcomed
 
     async def run(self, processes: Sequence[RankProcess], early: EarlySignals) -> ExitCode:
         """Work until the pod's part is over. Raises LauncherError for the ways to end that nobody wished for."""
@@ -105,6 +110,7 @@ class Agent:
         loop.set_exception_handler(lambda _, context: self._defect(context))
         for process in processes:
             self._supervisor.adopt(process)
+        self._meter.start()
         self._supervisor.reap()  # One may have died before there was a handler.
         for _ in range(early.count):
             self._told_to_leave()
@@ -161,6 +167,9 @@ class Agent:
 
     # --- what the coordinator says ----------------------------------------------------------------------------------
 
+    def _welcomed(self, welcome: Welcome) -> None:
+        self._meter.asked(welcome.term, welcome.energy)
+
     def _deliver(self, command: Command) -> None:
         match command:
             case Form():
@@ -214,6 +223,7 @@ class Agent:
             forms=self._handover.forms if first else None,
             progress=self._progress,
             counters=self._supervisor.counters(),
+            energy=self._meter.told(whole=first),
         )
 
     def _prefix(self, rank: Rank) -> str:
@@ -263,9 +273,12 @@ class Agent:
 
     async def _finish(self, code: ExitCode, message: ToRank | None, seconds: float) -> None:
         await self._supervisor.end(message, seconds)
+        self._meter.hurry()
         if failed := [state for state in self._supervisor.states() if code is ExitCode.COMPLETE and state.exit_code]:
             log.error("a rank failed after the job's last step", extra={"rank_process": failed[-1].id})
         if self._channel.connected:
+            await asyncio.sleep(LAST_WORD_SECONDS / 2)  # The meter looks once more.
+            self._channel.changed(urgent=True)
             await asyncio.sleep(LAST_WORD_SECONDS)  # The last `state` is on its way.
         if not self._outcome.done():
             self._outcome.set_result(code)

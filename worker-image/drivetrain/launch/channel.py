@@ -98,6 +98,8 @@ class Channel:
         self._due = 0.0
         self._sent_at = 0.0
         self._heartbeat = 0.5
+        self.welcomed: Callable[[Welcome], None] = lambda welcome: None
+        """Told of each welcome, which a coordinator repeats when it has more to say."""
         self._refused_since: float | None = None
         self._told: set[str] = set()
 
@@ -153,6 +155,7 @@ class Channel:
             async with ws:
                 welcome = await self._introduce(ws)
                 self._heartbeat = welcome.heartbeat_seconds
+                self.welcomed(welcome)
                 sender = asyncio.create_task(self._send(ws))
                 try:
                     await self._receive(ws)
@@ -248,6 +251,7 @@ class Channel:
                 raise Lost(f"refused ({command.reason}): {command.message}")
             if isinstance(command, Welcome):
                 self._heartbeat = command.heartbeat_seconds  # the job has grown
+                self.welcomed(command)
             else:
                 self._deliver(command)
         raise Lost(f"the connection closed ({ws.close_code})")

@@ -9,8 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from drivetrain.energy.here import sources
+from drivetrain.energy.meter import EnergyMeter
 from drivetrain.launch import brought, fit
 from drivetrain.launch.errors import LauncherError
 from drivetrain.launch.leave import EarlySignals
@@ -79,8 +82,10 @@ def _launch(
     stop_seconds = STOP_SECONDS + (save_seconds(settings.grace_seconds) if choice.stock else 0.0)
 
     async def work() -> int:
-        return await Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint).run(processes, early)
+        agent = Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint, meter)
+        return await agent.run(processes, early)
 
+    meter = EnergyMeter(partial(sources, settings.spec.power, dict(os.environ)))
     console = Console(1, _gap(chosen))
     try:
         _log_to(chosen, console.line)

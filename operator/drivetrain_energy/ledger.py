@@ -1,0 +1,222 @@
+"""PURE: what did a job's electricity emit, and cost? One fold: from what was counted, and what is told now, to more.
+
+Joules come as numbers that only grow for as long as a coordinator's term lasts: the difference to what is counted of
+that term is news, so a lost report loses nothing and a repeated one adds nothing. They are spread evenly over the time
+in which they were drawn, each second by the intensity and the price that held in it. Of what no intensity is known
+there are joules and no grams. Average and marginal intensity have a sum each, and never one together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from drivetrain_energy.replay import Replayed, Trace, remembered, replayed
+from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.spans import JOULES_A_KWH, held
+
+Joules = Mapping[str, Mapping[str, float]]
+"""By component and source."""
+
+CARBON: Final = (Measure.AVERAGE, Measure.MARGINAL)
+SLACK_SECONDS: Final = 60.0
+"""So much longer than it is old may a job have drawn electricity, by clocks that differ."""
+SET_BACK_SECONDS: Final = 3600.0
+"""So much is counted at a time by an operator whose clock is behind: what waited for it could be lost meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a coordinator has heard in its term."""
+
+    joules: Joules = field(default_factory=dict)
+    worker_seconds: float = 0.0
+    seconds: float = 0.0
+    """In which at least one worker was measured."""
+    refused: int = 0
+    uptime: float = 0.0
+    """Seconds of the term, up to which this is."""
+
+    def since(self, before: Drawn) -> Drawn:
+        """What is new; what has fallen is no news."""
+        return Drawn(
+            {
+                component: {
+                    source: max(0.0, value - before.joules.get(component, {}).get(source, 0.0))
+                    for source, value in by_source.items()
+                }
+                for component, by_source in self.joules.items()
+            },
+            max(0.0, self.worker_seconds - before.worker_seconds),
+            max(0.0, self.seconds - before.seconds),
+            max(0, self.refused - before.refused),
+            max(0.0, self.uptime - before.uptime),
+        )
+
+    def plus(self, more: Drawn) -> Drawn:
+        """Both together."""
+        joules = {component: dict(by_source) for component, by_source in self.joules.items()}
+        for component, by_source in more.joules.items():
+            known = joules.setdefault(component, {})
+            for source, value in by_source.items():
+                if value > 0:
+                    known[source] = known.get(source, 0.0) + value
+        return Drawn(
+            {component: by_source for component, by_source in joules.items() if by_source},
+            self.worker_seconds + more.worker_seconds,
+            self.seconds + more.seconds,
+            self.refused + more.refused,
+            self.uptime + more.uptime,
+        )
+
+    def times(self, factor: float) -> Drawn:
+        """So much of its joules and times."""
+        return Drawn(
+            {c: {s: value * factor for s, value in of.items()} for c, of in self.joules.items()},
+            self.worker_seconds * factor,
+            self.seconds * factor,
+            self.refused,
+            self.uptime * factor,
+        )
+
+    @property
+    def total(self) -> float:
+        """Joules."""
+        return sum(value for by_source in self.joules.values() for value in by_source.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is heard of a coordinator."""
+
+    at: float
+    """When it said so, in seconds since 1970 by the operator's clock."""
+    term: int
+    drawn: Drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A sum over that part of the electricity of which the rate was known."""
+
+    amount: float = 0.0
+    kwh: float = 0.0
+    source: str = ""
+    """Whose rate it was last, and ..."""
+    quality: str = ""
+    """... what that was worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What holds where the job runs."""
+
+    signals: Mapping[Measure, Signal] = field(default_factory=dict)
+    pue: float = 1.0
+    embodied_grams_a_worker_second: float | None = None
+    prefers: Measure = Measure.AVERAGE
+    """By which intensity a job that waited is compared with itself."""
+    workers_at_most: int = 1
+    watts_at_most: float = 5e4
+    """Of a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is counted."""
+
+    used: Drawn = Drawn()
+    carbon: Mapping[Measure, Covered] = field(default_factory=dict)
+    cost: Covered | None = None
+    currency: str = ""
+    embodied: float | None = None
+    """Grams."""
+    replayed: Replayed | None = None
+    trace: Trace = field(default_factory=Trace)
+    until: float | None = None
+    """When anything was counted last."""
+    term: int = 0
+    """Of the coordinator that told last."""
+    told: Drawn = Drawn()
+    """What is counted of that term."""
+
+
+def booked(before: Ledger, told: Told | None, created: float, now: float, site: Site) -> Ledger:
+    """The ledger now. `created`: when the job was."""
+    compares = _compares(before, site)
+    trace = remembered(before.trace, compares, created + before.used.seconds, now)
+    found = replace(before, trace=trace, until=max(now, before.until or 0.0))
+    if told is None or told.term < before.term:
+        return found
+    known = before.told if told.term == before.term else Drawn()
+    news = told.drawn.since(known)
+    # Longer than it is old no job has drawn anything. What is more than that waits.
+    set_back = now < max(created, before.until or created) - SLACK_SECONDS
+    room = SET_BACK_SECONDS if set_back else max(0.0, told.at - created + SLACK_SECONDS - before.used.seconds)
+    believed = news.times(room / news.seconds) if news.seconds > room else news
+    found = replace(found, term=told.term, told=known.plus(believed))
+    return _priced(found, _bounded(believed, site), max(told.at, created), created, site, compares)
+
+
+def _bounded(news: Drawn, site: Site) -> Drawn:
+    """No more than so many workers can draw: a coordinator is the tenant's."""
+    worker_seconds = min(news.worker_seconds, news.seconds * site.workers_at_most)
+    most = worker_seconds * site.watts_at_most
+    cut = most / news.total if news.total > most else 1.0
+    refused = news.refused + (cut < 1.0 or worker_seconds < news.worker_seconds)
+    return replace(news.times(cut), worker_seconds=worker_seconds, seconds=news.seconds, refused=refused)
+
+
+def _priced(before: Ledger, news: Drawn, at: float, created: float, site: Site, compares: Signal | None) -> Ledger:
+    """With these joules, drawn in the last `news.seconds` before `at`."""
+    start = max(created, at - news.seconds)
+    kwh = news.total * site.pue / JOULES_A_KWH
+    carbon = dict(before.carbon)
+    for measure in CARBON:
+        if (signal := site.signals.get(measure)) is not None:
+            carbon[measure] = _covered(carbon.get(measure, Covered()), signal, start, at, kwh)
+    cost, currency, price = before.cost, before.currency, site.signals.get(Measure.PRICE)
+    if price is not None and currency in ("", of_unit(price.unit)):
+        cost, currency = _covered(cost or Covered(), price, start, at, kwh), of_unit(price.unit)
+    grams = site.embodied_grams_a_worker_second
+    return replace(
+        before,
+        used=before.used.plus(news),
+        carbon={measure: each for measure, each in carbon.items() if each.kwh > 0},
+        cost=cost if cost is not None and cost.kwh > 0 else None,
+        currency=currency if cost is not None and cost.kwh > 0 else "",
+        embodied=before.embodied if grams is None else (before.embodied or 0.0) + grams * news.worker_seconds,
+        replayed=replayed(before.replayed, before.trace, compares, start, at, created + before.used.seconds, kwh),
+    )
+
+
+def _covered(before: Covered, signal: Signal, start: float, end: float, kwh: float) -> Covered:
+    mean, known = held(signal, start, end)
+    if not known or not kwh:
+        return before
+    return Covered(
+        before.amount + kwh * known * mean,
+        before.kwh + kwh * known,
+        source=signal.source,
+        quality=str(signal.quality),
+    )
+
+
+def _compares(before: Ledger, site: Site) -> Signal | None:
+    """The intensity by which the job is compared with itself: one measure for all of its life."""
+    measure = before.replayed.measure if before.replayed is not None else site.prefers
+    return site.signals.get(measure)
+
+
+def embodied(made_grams: float, reserved_seconds: float, lifespan_seconds: float, share: float = 1.0) -> float:
+    """Grams of a machine's making that a use of it has to answer for: SCI 1.1, M = TE · (TiR/EL) · (RR/ToR)."""
+    return made_grams * reserved_seconds / lifespan_seconds * share
+
+
+def of_unit(unit: str) -> str:
+    """The currency of a price: of `EUR/kWh`, EUR."""
+    return unit.partition("/")[0].strip()
+
+
+__all__ = ["CARBON", "Covered", "Drawn", "Joules", "Ledger", "Site", "Told", "booked", "embodied", "of_unit"]

@@ -1,0 +1,109 @@
+"""PURE: a job's ledger of electricity as its status has it, and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from drivetrain_api.energy_status import (
+    AvoidedCarbon,
+    CarbonUsed,
+    CostUsed,
+    CountedEnergy,
+    IntensityTrace,
+    UsedEnergy,
+)
+from drivetrain_api.older_python import UTC
+from drivetrain_energy.ledger import Covered, Drawn, Ledger
+from drivetrain_energy.replay import Replayed, Trace
+from drivetrain_energy.signal import Measure
+from drivetrain_energy.spans import JOULES_A_KWH
+from drivetrain_operator.plan.conditions import stamp
+
+UNKNOWN = -1.0
+"""Of an intensity: a list in a status has no gaps."""
+
+
+def from_status(known: UsedEnergy | None) -> Ledger:
+    """What is counted."""
+    if known is None:
+        return Ledger()
+    told = known.counted
+    spent, avoided = known.spent, known.avoided
+    return Ledger(
+        used=Drawn(known.joules, known.worker_seconds, known.seconds, known.refused),
+        carbon={
+            measure: Covered(each.grams, each.kwh, each.source, each.quality)
+            for measure in (Measure.AVERAGE, Measure.MARGINAL)
+            if (each := known.carbon.get(measure)) is not None
+        },
+        cost=Covered(spent.amount, spent.kwh) if spent is not None else None,
+        currency=spent.currency if spent is not None else "",
+        embodied=known.embodied_grams,
+        replayed=Replayed(Measure(avoided.measure), avoided.replayed_grams, avoided.actual_grams)
+        if avoided is not None
+        else None,
+        trace=Trace(told.trace.start, tuple(None if value < 0 else value for value in told.trace.values)),
+        until=told.until.timestamp() if told.until is not None else None,
+        term=told.term,
+        told=Drawn(told.joules, told.worker_seconds, told.seconds, told.refused, told.uptime),
+    )
+
+
+def to_status(ledger: Ledger, *, why: str) -> UsedEnergy:
+    """For people, and to go on from."""
+    used, told, replayed = ledger.used, ledger.told, ledger.replayed
+    carbon = ledger.carbon.get(Measure.AVERAGE) or ledger.carbon.get(Measure.MARGINAL)
+    cost = ledger.cost
+    return UsedEnergy(
+        kwh=short(used.total / JOULES_A_KWH) if used.seconds else "",
+        grams=short(carbon.amount) if carbon is not None else "",
+        cost=f"{short(cost.amount)} {ledger.currency[:16]}" if cost is not None else "",
+        joules=_plain(used),
+        worker_seconds=used.worker_seconds,
+        seconds=used.seconds,
+        refused=used.refused,
+        carbon={
+            str(measure): CarbonUsed(
+                grams=each.amount, kwh=each.kwh, source=each.source[:64], quality=each.quality[:16]
+            )
+            for measure, each in ledger.carbon.items()
+        },
+        embodied_grams=ledger.embodied,
+        spent=CostUsed(amount=cost.amount, currency=ledger.currency[:16], kwh=cost.kwh) if cost is not None else None,
+        avoided=AvoidedCarbon(
+            grams=round(replayed.avoided, 3),
+            replayed_grams=replayed.replayed,
+            actual_grams=replayed.actual,
+            measure=str(replayed.measure),
+        )
+        if replayed is not None
+        else None,
+        why=why[:512],
+        counted=CountedEnergy(
+            term=ledger.term,
+            joules=_plain(told),
+            worker_seconds=told.worker_seconds,
+            seconds=told.seconds,
+            refused=told.refused,
+            uptime=told.uptime,
+            until=stamp(datetime.fromtimestamp(ledger.until, UTC)) if ledger.until is not None else None,
+            trace=IntensityTrace(
+                start=ledger.trace.start,
+                values=[UNKNOWN if value is None else value for value in ledger.trace.values],
+            ),
+        ),
+    )
+
+
+def short(value: float) -> str:
+    """About three digits that matter; never in the manner of 1e+06."""
+    size = abs(value)
+    digits = 0 if size >= 100 or not size else 1 if size >= 10 else 2 if size >= 1 else 4
+    return f"{value:.{digits}f}"
+
+
+def _plain(drawn: Drawn) -> dict[str, dict[str, float]]:
+    return {component: dict(by_source) for component, by_source in drawn.joules.items()}
+
+
+__all__ = ["from_status", "short", "to_status"]

@@ -1,0 +1,330 @@
+"""Hours of jobs that share nodes and GPUs, through hundreds of kills and gaps: is all that was drawn counted once?
+
+The launchers' meters, the coordinators' sums and the operator's policy are the real ones; devices, the node's counters,
+and who lives, are made up. What was drawn in truth is added up beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from drivetrain.energy.host import Host
+from drivetrain.energy.meter import EnergyMeter
+from drivetrain.energy.nvml import Gpus
+from drivetrain_api.energy import Component, EnergyTold, total
+from drivetrain_api.energy_status import UsedEnergy
+from drivetrain_api.messages import LauncherState
+from drivetrain_api.report import Report
+from drivetrain_api.runtime import RuntimePower
+from drivetrain_api.status import Membership, TrainingJobStatus
+from drivetrain_coordinator.membership.energy import Drawn
+from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_operator.plan.patch import status_json
+from drivetrain_operator.plan.policies.energy_used import energy_used
+from drivetrain_operator.plan.roster import roster
+from drivetrain_operator.plan.view import ReportView, Supply, View
+from unit.plan.builders import NOW, job, report, worker
+
+STEP = 2.0
+"""Seconds: launchers look twice as often."""
+EVENTS = 220
+"""Kills, gaps and what else goes wrong, ..."""
+BETWEEN = 120.0
+"""... with so many seconds in between."""
+T0 = NOW.timestamp()
+WRAPS = 65_536.0
+KINDS = ("launcher", "launcher", "pod", "coordinator", "operator", "both", "gap", "clock", "driver", "power", "pair")
+"""both: coordinator and operator; pair: coordinator and a launcher. What a launcher told nobody but a coordinator that
+died with it, and the operator had not heard, is lost: so no pair dies in a gap."""
+
+
+def signal(measure: Measure, seed: int) -> Signal:
+    """Another value each quarter of an hour, as the day goes."""
+    noise, first = random.Random(seed), T0 - 86_400
+    values = [300 + 200 * math.sin(n / 15) + noise.uniform(-40, 40) for n in range(4 * 96)]
+    slots = tuple(Slot(first + 900 * n, first + 900 * (n + 1), value) for n, value in enumerate(values))
+    return Signal("DE", measure, Quality.HISTORY, slots, T0, "trace", "EUR/kWh" if measure is Measure.PRICE else "")
+
+
+SIGNALS = {measure: signal(measure, seed) for seed, measure in enumerate(Measure)}
+PUE = 1.25
+
+
+@dataclass
+class Device:
+    """A GPU, whose driver is loaded anew now and then."""
+
+    uuid: str
+    power: float = 250.0
+    counter: float = 5e5
+
+    def joules(self) -> float:
+        return self.counter
+
+    def watts(self) -> float:
+        return self.power
+
+
+@dataclass
+class Node:
+    """Counters of processors, which wrap round, and the time that they were busy."""
+
+    folder: Path
+    gpus: list[Device]
+    power: float = 180.0
+    counter: float = 60_000.0
+    busy: float = 0.0
+    truth: dict[str, float] = field(default_factory=lambda: {"gpu": 0.0, "cpu": 0.0})
+    grams: float = 0.0
+
+    def __post_init__(self) -> None:
+        zone = self.folder / "intel-rapl:0"
+        zone.mkdir(parents=True)
+        (zone / "name").write_text("package-0")
+        (zone / "max_energy_range_uj").write_text(f"{round(WRAPS * 1e6)}")
+        self.file = (zone / "energy_uj").open("w")
+        self.write()
+
+    def write(self) -> None:
+        self.file.seek(0)
+        self.file.write(f"{round(self.counter * 1e6):020d}")
+        self.file.flush()
+
+    def passes(self, seconds: float, at: float, used: set[str], works: bool) -> None:
+        drawn = {
+            "gpu": sum(each.power * seconds for each in self.gpus if each.uuid in used),
+            "cpu": self.power * seconds if works else 0.0,
+        }
+        value = SIGNALS[Measure.AVERAGE].at(at)
+        assert value is not None
+        for component, joules in drawn.items():
+            self.truth[component] += joules
+            self.grams += joules / 3.6e6 * PUE * value
+        for gpu in self.gpus:
+            gpu.counter += gpu.power * seconds
+        self.counter = (self.counter + self.power * seconds) % WRAPS
+        self.write()
+
+
+@dataclass
+class Launcher:
+    """A life of a worker's launcher."""
+
+    pod: str
+    boot: str
+    node: Node
+    gpus: list[Device]
+    clock: list[float]
+    cores: float = 2.0
+    used: float = 0.0
+    seq: int = 0
+    asked: bool = False
+
+    def __post_init__(self) -> None:
+        host = Host(lambda: self.used, lambda: self.node.busy, RuntimePower(), powercap=self.node.folder)
+        self.meter = EnergyMeter(lambda: (host, Gpus(self.gpus)), lambda: self.clock[0])
+        self.meter.look()
+
+
+@dataclass
+class Seat:
+    """A worker of a job: where its launchers live, one after the other."""
+
+    pod: str
+    node: Node
+    gpus: list[Device]
+    launcher: Launcher | None = None
+    back_at: float = 0.0
+
+
+class Job:
+    """A job, its coordinators, and what the operator has written of it."""
+
+    def __init__(self, seats: list[Seat]) -> None:
+        self.seats = seats
+        self.term = 0
+        self.coordinator: Drawn | None = None
+        self.coordinator_at = 0.0
+        self.status = TrainingJobStatus()
+        self.heard: tuple[float, EnergyTold, int] | None = None
+        self.last: dict[str, dict[str, float]] = {}
+
+    def used(self) -> UsedEnergy:
+        assert self.status.energy is not None
+        assert self.status.energy.used is not None
+        return self.status.energy.used
+
+    def coordinate(self, now: float) -> None:
+        if self.coordinator is None:
+            if now < self.coordinator_at:
+                return
+            # What the operator's roster says to a coordinator of a new term.
+            self.term, self.coordinator = self.term + 1, Drawn(began=now)
+            self.status = self.status.model_copy(update={"membership": Membership(term=self.term)})
+            self.coordinator.counts_from(roster(self.view(now, 0.0, None)).energy)
+            for seat in self.seats:
+                if seat.launcher is not None:
+                    seat.launcher.asked = False
+        for seat in self.seats:
+            if (launcher := seat.launcher) is None:
+                continue
+            launcher.seq += 1
+            if not launcher.asked:
+                launcher.meter.asked(self.term, self.coordinator.asked(now))
+                launcher.asked = True
+            metered = launcher.meter.told(whole=False)
+            state = LauncherState(seq=launcher.seq, processes=[], energy=metered)
+            if (said := LauncherState.model_validate_json(state.model_dump_json()).energy) is not None:
+                self.coordinator.hear(launcher.pod, launcher.boot, said, now)
+        if (told := self.coordinator.told()) is not None:
+            self.heard = (now, told, self.term)
+
+    def view(self, now: float, skew: float, found: ReportView | None) -> View:
+        return View(
+            job=job(status=self.status, created=NOW),
+            now=datetime.fromtimestamp(T0 + now + skew, UTC),
+            pods=tuple(worker(n) for n in range(len(self.seats))),
+            report=found,
+            supply=Supply(zone="DE", signals=SIGNALS, pue=PUE, embodied_kg=1000.0, lifespan_years=4.0),
+        )
+
+    def reconcile(self, now: float, skew: float, *, hears: bool) -> None:
+        """A pass of the operator, through what the API server stores."""
+        found = None
+        if hears and self.heard is not None:
+            at, told, term = self.heard
+            base = report().report.model_copy(update={"energy": told, "term": term})
+            found = ReportView(Report.model_validate_json(base.model_dump_json()), now - at)
+        view = self.view(now, skew, found)
+        # As when something else is written in every other pass.
+        message = str(now) if random.Random(now).random() < 0.5 else self.status.message
+        decided = energy_used(view, self.status.model_copy(update={"message": message})).status
+        self.status = TrainingJobStatus.model_validate_json(json.dumps(status_json(decided)))
+        if self.status.energy is not None:
+            now_joules = self.used().joules
+            for component, by_source in self.last.items():
+                for source, value in by_source.items():
+                    assert now_joules[component][source] >= value, "nothing is taken back"
+            self.last = now_joules
+
+
+class History:
+    """Two jobs on two nodes, for hours; job `a` shares a GPU between two of its workers."""
+
+    def __init__(self, seed: int, folder: Path, wrong: tuple[float, ...]) -> None:
+        """`wrong`: by how much clocks of operators may be, in seconds."""
+        self.random = random.Random(seed)
+        self.wrong = wrong
+        self.clock = [0.0]
+        gpus = [Device(f"GPU-{n}") for n in range(4)]
+        self.nodes = [Node(folder / "n0", gpus[:2]), Node(folder / "n1", gpus[2:])]
+        one, two = self.nodes
+        self.jobs = [
+            Job([Seat("a0", one, gpus[:1]), Seat("a1", one, gpus[:1]), Seat("a2", two, gpus[2:3])]),
+            Job([Seat("b0", one, gpus[1:2]), Seat("b1", two, gpus[3:])]),
+        ]
+        self.operator_back = 0.0
+        self.deaf_until = 0.0
+        self.skew = 0.0
+        self.kinds: dict[str, int] = defaultdict(int)
+
+    @property
+    def now(self) -> float:
+        return self.clock[0]
+
+    def event(self) -> None:
+        kind = self.random.choice(KINDS)
+        if kind == "pair":
+            self.deaf_until = min(self.deaf_until, self.now)
+            self.live(60)
+        self.kinds[kind] += 1
+        one = self.random.choice(self.jobs)
+        if kind in ("launcher", "pod", "pair"):
+            seat = self.random.choice(one.seats)
+            seat.launcher, seat.back_at = None, self.now + self.random.uniform(2, 30)
+            if kind == "pod":
+                seat.pod += "+"
+        if kind in ("coordinator", "both", "pair"):
+            one.coordinator, one.coordinator_at = None, self.now + self.random.uniform(2, 8)
+        if kind in ("operator", "both", "clock"):
+            self.operator_back = self.now + self.random.uniform(2, 60)
+            self.skew = self.random.choice(self.wrong) if kind == "clock" else self.random.uniform(-2, 2)
+        if kind == "gap":
+            self.deaf_until = self.now + self.random.uniform(30, 300)
+        if kind == "driver":
+            for gpu in self.random.choice(self.nodes).gpus:
+                gpu.counter = 0.0
+        if kind == "power":
+            for node in self.nodes:
+                node.power = self.random.uniform(80, 300)
+                for gpu in node.gpus:
+                    gpu.power = self.random.uniform(60, 650)
+
+    def live(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self._step()
+
+    def _step(self) -> None:
+        launchers = [seat.launcher for each in self.jobs for seat in each.seats if seat.launcher is not None]
+        for node in self.nodes:
+            mine = [launcher for launcher in launchers if launcher.node is node]
+            for launcher in mine:
+                launcher.used += launcher.cores * STEP
+                node.busy += launcher.cores * STEP
+            used = {gpu.uuid for launcher in mine for gpu in launcher.gpus}
+            node.passes(STEP, T0 + self.now, used, works=bool(mine))
+        self.clock[0] += STEP
+        for launcher in launchers:
+            launcher.meter.look()
+        for each in self.jobs:
+            for seat in each.seats:
+                if seat.launcher is None and self.now >= seat.back_at:
+                    boot = f"{self.random.random()}"
+                    seat.launcher = Launcher(seat.pod, boot, seat.node, seat.gpus, self.clock)
+            each.coordinate(self.now)
+            if self.now >= self.operator_back and self.random.random() < 0.2:
+                each.reconcile(self.now, self.skew, hears=self.now >= self.deaf_until)
+
+
+def short_of(counted: float, truth: float) -> float:
+    """Which part is missing; below zero: was counted twice."""
+    return 1 - counted / truth
+
+
+@pytest.mark.parametrize(("seed", "wrong"), [(0, (-120.0, 120.0)), (1, (-86_400.0, -3600.0, 86_400.0))])
+def test_all_that_was_drawn_is_counted_once(seed: int, wrong: tuple[float, ...], tmp_path: Path) -> None:
+    history = History(seed, tmp_path, wrong)
+    history.live(60)
+    for _ in range(EVENTS):
+        history.event()
+        history.live(history.random.expovariate(1 / BETWEEN))
+    history.skew = history.deaf_until = history.operator_back = 0.0
+    history.live(120)
+    for node in history.nodes:
+        node.file.close()
+    assert set(history.kinds) == set(KINDS)
+    used = [each.used() for each in history.jobs]
+    for component in (Component.GPU, Component.CPU):
+        counted = sum(sum(each.joules[component].values()) for each in used)
+        truth = sum(node.truth[component] for node in history.nodes)
+        assert -0.0005 <= short_of(counted, truth) <= 0.005, component
+    grams = sum(each.carbon["average"].grams for each in used)
+    if max(map(abs, wrong)) < 900:  # an operator takes the intensity of the hour that it believes in
+        assert abs(short_of(grams, sum(node.grams for node in history.nodes))) <= 0.005
+    for each in used:
+        kwh = total(each.joules) / 3.6e6 * PUE
+        assert each.carbon["average"].kwh == pytest.approx(kwh, rel=1e-3)
+        assert each.carbon["marginal"].kwh == pytest.approx(kwh, rel=1e-3)
+        assert each.spent is not None
+        assert each.spent.currency == "EUR"
+        assert each.embodied_grams == pytest.approx(1e6 * each.worker_seconds / (4 * 365.25 * 86_400), rel=1e-3)
+    assert all(math.isfinite(value) for each in used for by in each.joules.values() for value in by.values())
