@@ -10,7 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
 from pydantic.functional_validators import WrapValidator
 
 from drivetrain_api.bounds import MAX_EXACT, MAX_NAMED, MAX_SECONDS, MAX_TOLD
@@ -58,15 +66,23 @@ class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _number(told: float) -> float:
+    return told if math.isfinite(told) and abs(told) <= 1e300 else -1.0
+
+
+Reading = Annotated[float, AfterValidator(_number)]
+"""As it is told, below zero, too: whoever adds them up looks at them first. -1 if it is no number."""
+
+
 class Meter(_Told):
-    """What one meter has counted since its launcher began. Any number: whoever adds them up looks at them first."""
+    """What one meter has counted since its launcher began."""
 
     component: str = Field(max_length=16)
     source: str = Field(max_length=16)
     device: str = Field(default="", max_length=96)
     """Which one, where others may read the same: what several launchers tell of it is divided."""
-    joules: float
-    before: float = 0.0
+    joules: Reading
+    before: Reading = 0.0
     """So much of it was counted in earlier terms."""
 
 
@@ -94,9 +110,9 @@ def _first_meters(told: Any) -> Any:
 class Metered(_Told):
     """All that a launcher has measured. Told to coordinators that ask."""
 
-    seconds: float = 0.0
+    seconds: Reading = 0.0
     """For how long it has."""
-    seconds_before: float = 0.0
+    seconds_before: Reading = 0.0
     """So many of them were counted in earlier terms."""
     meters: Annotated[list[Meter], BeforeValidator(_first_meters)] = []
     readable: bool = True

@@ -207,4 +207,5 @@ class RuntimeSpec(_Runtime):
     """None: nothing is written but what the script saves."""
     storage: RuntimeStorage | None = None
     """None: what the script saves goes with its pod, unless it knows better."""
-    power: RuntimePower = RuntimePower()
+    power: RuntimePower | None = None
+    """None: the defaults."""

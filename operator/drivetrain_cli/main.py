@@ -20,7 +20,7 @@ from drivetrain_cli.convert import command as convert
 from drivetrain_cli.demo import command as demo
 from drivetrain_cli.errors import CliError, Exit
 from drivetrain_cli.intermixed import Parser
-from drivetrain_cli.life import delete, events, goodput, listing, rest, scale, status
+from drivetrain_cli.life import delete, energy, events, goodput, listing, rest, scale, status
 from drivetrain_cli.outlook import command as outlook
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.report import command as report
@@ -103,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("why", why, "why does a job not run, or why did it restart or fail?"),
         ("goodput", goodput, "what was a job's time spent on? How much of it on steps that count"),
         ("report", report, "one page for a browser: curves, members, failures and what they cost"),
+        ("energy", energy, "what electricity has a job used, what did that emit and cost, and how sure is that?"),
         ("scale", scale, "change the number of workers of a job"),
     ):
         _add(commands, name, module.run, module, text)

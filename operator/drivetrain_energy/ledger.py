@@ -115,8 +115,8 @@ class Site:
     signals: Mapping[Measure, Signal] = field(default_factory=dict)
     pue: float = 1.0
     embodied_grams_a_worker_second: float | None = None
-    prefers: Measure = Measure.AVERAGE
-    """By which intensity a job that waited is compared with itself."""
+    prefers: Measure | None = None
+    """By which intensity a job that may wait is compared with itself; None: it may not."""
     workers_at_most: int = 1
     watts_at_most: float = 5e4
     """Of a worker."""
@@ -205,8 +205,9 @@ def _covered(before: Covered, signal: Signal, start: float, end: float, kwh: flo
 
 def _compares(before: Ledger, site: Site) -> Signal | None:
     """The intensity by which the job is compared with itself: one measure for all of its life."""
-    measure = before.replayed.measure if before.replayed is not None else site.prefers
-    return site.signals.get(measure)
+    if site.prefers is None:
+        return None
+    return site.signals.get(before.replayed.measure if before.replayed is not None else site.prefers)
 
 
 def embodied(made_grams: float, reserved_seconds: float, lifespan_seconds: float, share: float = 1.0) -> float:

@@ -219,6 +219,16 @@ async def test_a_job_trains_to_its_end_whatever_is_killed(plane: Plane) -> None:
     assert {"starting", "productive"} <= spent.keys(), spent
     assert not spent.keys() & {"queued", "suspended", "redone"}
     assert status["goodput"]["ratio"] == pytest.approx(spent["productive"] / sum(spent.values()), abs=0.001)
+    used = status["energy"]["used"]
+    wall = sum(spent.values())
+    assert used["counted"]["term"] == term + 1
+    assert 0.5 * (wall - spent["starting"]) < used["seconds"] <= wall + 2
+    assert used["seconds"] < used["workerSeconds"] < 4 * used["seconds"]
+    # There are no counters in most machines that tests run on; a worker uses some of a processor, and not all of them.
+    watts = {source: joules / used["workerSeconds"] for source, joules in used["joules"]["cpu"].items()}
+    assert all(0.05 < each < 3.5 * (os.cpu_count() or 1) for source, each in watts.items() if source == "model"), used
+    assert not used.get("grams")
+    assert used["why"]
 
     ended = await reported(plane, "survivor", "<td>Succeeded")
     assert objections(parse_html(ended)) == []

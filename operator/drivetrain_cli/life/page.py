@@ -60,6 +60,9 @@ def _facts(job: Json) -> list[str]:
         lines.append(f"It went on from step {restored} of them when nobody had its state.")
     if (goodput := status.get("goodput") or {}).get("summary"):
         lines.append(f"Goodput {goodput['summary']}: what the rest of its time was, drivetrain goodput says.")
+    if (electricity := (status.get("energy") or {}).get("used") or {}).get("kwh"):
+        grams = f", {electricity['grams']} g CO2e" if electricity.get("grams") else ""
+        lines.append(f"It has used {electricity['kwh']} kWh{grams}: drivetrain energy says what of it was measured.")
     used = status.get("budget") or {}
     if used.get("used"):
         lines.append(f"Incidents that count against recovery.maxRestarts: {used['summary']}.")

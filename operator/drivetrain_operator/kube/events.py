@@ -70,6 +70,12 @@ EVENTS: Final = (
         "Nothing; fetch the results with drivetrain get.",
     ),
     EventReason(
+        "EnergyUsed",
+        "Normal",
+        "The job ended; the message says how much electricity it took, what that emitted and cost.",
+        "Nothing; drivetrain energy says what of it was measured.",
+    ),
+    EventReason(
         "CoordinatorReplaced",
         "Warning",
         "The coordinator was lost; another of a higher term follows; training goes on. Says how it ended.",

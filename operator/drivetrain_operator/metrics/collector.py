@@ -18,8 +18,8 @@ from drivetrain_operator.metrics.counters import PREFIX
 
 LABELS: Final = ("namespace", "job_name")
 """Not `job`, which Prometheus calls what it scrapes."""
-MAX_SERIES: Final = 30
-"""Of one job."""
+MAX_SERIES: Final = 36
+"""Of one job; six of them are of its electricity (ADR 0068)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class JobSample:
     goodput: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By category of its time."""
+    joules: float | None = None
+    grams: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """By kind and signal."""
+    cost: float | None = None
+    avoided: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,18 @@ NUMBERS: Final = (
         "job_goodput_ratio",
         "Productive part of the time since the job was created; none while nobody told of a step.",
         lambda j: j.goodput,
+    ),
+    _Number(
+        "job_energy_joules",
+        "Electricity that its workers drew; the coordinator's drivetrain_energy_joules says how it is known.",
+        lambda j: j.joules,
+        True,
+    ),
+    _Number("job_energy_cost", "What it cost by the tariff of its zone, in that currency.", lambda j: j.cost),
+    _Number(
+        "job_carbon_avoided_grams",
+        "CO2 equivalent that the same power would have emitted beyond that, had it been drawn at once, with no pause.",
+        lambda j: j.avoided,
     ),
     _Number("job_start_timestamp_seconds", "Unix time at which the job became active.", lambda j: j.started),
 )
@@ -155,13 +172,21 @@ def _of_each(jobs: Sequence[JobSample]) -> Iterator[Metric]:
         "write of its status. Categories without any are left out.",
         labels=(*LABELS, "category"),
     )
+    grams = CounterMetricFamily(
+        f"{PREFIX}_job_carbon_grams",
+        "CO2 equivalent: embodied, and operational by the signal that it is counted by, average or marginal; both do "
+        "not add up.",
+        labels=(*LABELS, "kind", "signal"),
+    )
     for job in jobs:
         if job.phase is not None:
             phases.add_metric((job.namespace, job.name, job.phase.value), 1)
         info.add_metric((job.namespace, job.name, job.uid), 1)
         for category, seconds in job.seconds.items():
             times.add_metric((job.namespace, job.name, category), seconds)
-    yield from (phases, info, times)
+        for by, emitted in job.grams.items():
+            grams.add_metric((job.namespace, job.name, *by), emitted)
+    yield from (phases, info, times, grams)
     for number in NUMBERS:
         kind = CounterMetricFamily if number.grows else GaugeMetricFamily
         family = kind(f"{PREFIX}_{number.name}", number.description, labels=LABELS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from drivetrain_api.energy import total
+from drivetrain_api.energy_status import UsedEnergy
 from drivetrain_api.recovery import RECOVERY_PHASES, RecoveryCause
 from drivetrain_api.status import ConditionType, ReplacedFor, TrainingJobStatus
 from drivetrain_operator.metrics.collector import JobSample
@@ -22,6 +24,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             yield JobSample(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"], readable=False)
             continue
         progress = status.progress
+        used = status.energy.used if status.energy is not None else None
         yield JobSample(
             namespace=metadata["namespace"],
             name=metadata["name"],
@@ -44,7 +47,16 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             started=status.start_time.timestamp() if status.start_time is not None else None,
             goodput=status.goodput.ratio if status.goodput is not None else None,
             seconds=status.goodput.seconds if status.goodput is not None else {},
+            joules=total(used.joules) if used is not None else None,
+            grams=_grams(used) if used is not None else {},
+            cost=used.spent.amount if used is not None and used.spent is not None else None,
+            avoided=used.avoided.grams if used is not None and used.avoided is not None else None,
         )
+
+
+def _grams(used: UsedEnergy) -> dict[tuple[str, str], float]:
+    found = {("operational", measure): each.grams for measure, each in used.carbon.items()}
+    return found | ({("embodied", ""): used.embodied_grams} if used.embodied_grams is not None else {})
 
 
 def count_change(metrics: OperatorMetrics, before: TrainingJobStatus, after: TrainingJobStatus) -> None:

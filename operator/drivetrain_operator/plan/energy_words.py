@@ -95,6 +95,17 @@ def to_status(ledger: Ledger, *, why: str) -> UsedEnergy:
     )
 
 
+def what_it_took(used: UsedEnergy) -> str:
+    """What a job has used, in a sentence."""
+    parts = [f"{used.kwh or '0'} kWh"]
+    parts += [f"{short(each.grams)} g CO2e ({measure})" for measure, each in sorted(used.carbon.items())]
+    parts += [used.cost] if used.cost else []
+    if used.avoided is not None:
+        word = "less" if used.avoided.grams >= 0 else "more"
+        parts.append(f"{short(abs(used.avoided.grams))} g {word} than at once and without a pause")
+    return ", ".join(parts)
+
+
 def short(value: float) -> str:
     """About three digits that matter; never in the manner of 1e+06."""
     size = abs(value)
@@ -106,4 +117,4 @@ def _plain(drawn: Drawn) -> dict[str, dict[str, float]]:
     return {component: dict(by_source) for component, by_source in drawn.joules.items()}
 
 
-__all__ = ["from_status", "short", "to_status"]
+__all__ = ["from_status", "short", "to_status", "what_it_took"]

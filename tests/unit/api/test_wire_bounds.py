@@ -139,6 +139,11 @@ HOLDUP = {
 LOOK = {"rank": 1, "process": "u/b/1", "where": "train.py:8", "stack": "File", "calls": [CALL]}
 STANDSTILL = {"message": "rank 1 is late", "seconds": 3.0, "late": [1], "looks": [LOOK]}
 RECOVERED = {"cause": "process", "detected": 0.1, "formed": 0.1, "copied": 0.1, "first_step": 0.1}
+COUNTED = {"term": 1, "uptime": 2.5}
+ASKED = {"uptime": 0.5, "counted": COUNTED}
+METER = {"component": "gpu", "source": "nvml", "device": "GPU-1", "joules": 9.5, "before": 1.5}
+METERED = {"seconds": 9.0, "seconds_before": 1.0, "meters": [METER], "readable": True}
+TOLD = {"joules": {"gpu": {"nvml": 8.0}}, "worker_seconds": 8.0, "seconds": 8.0, "refused": 0, "uptime": 9.0}
 POD = {"uid": "u", "name": "n", "index": 0, "draining": False}
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
@@ -170,9 +175,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "forms": [FORM],
         "progress": PROGRESS,
         "counters": {"joins": 1.0},
+        "energy": METERED,
     },
     "Put": {"type": "put", "epoch": EPOCH, "process": "u/b/1", "key": "k", "value": "dg=="},
-    "Welcome": {"type": "welcome", "protocol": 1, "term": 1, "heartbeat_seconds": 0.5},
+    "Welcome": {"type": "welcome", "protocol": 1, "term": 1, "heartbeat_seconds": 0.5, "energy": ASKED},
+    "EnergyAsked": ASKED,
+    "EnergyCounted": COUNTED,
     "Reject": {"type": "reject", "reason": "term", "message": "over", "protocol_min": 1, "protocol_max": 1},
     "Table": {"type": "table", "epoch": EPOCH, "entries": {"k": "v"}},
     "Kill": {"type": "kill", "process": "u/b/1", "reason": "silent", "stacks": True},
@@ -219,6 +227,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "last_recovery": RECOVERED,
         "spent": {"productive": 2.5},
         "untold_seconds": 0.5,
+        "energy": TOLD,
         "went_on": True,
     },
     "Recovered": RECOVERED,
@@ -233,6 +242,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "proven_dead": ["u"],
         "no_progress_seconds": 1.0,
         "trained": 9,
+        "energy": COUNTED,
         "stop": "over",
     },
     "LostCoordinator": {"protocol": 1, "job_uid": "j", "pod_uid": "u", "term": 1},

@@ -291,7 +291,7 @@ class History:
                     boot = f"{self.random.random()}"
                     seat.launcher = Launcher(seat.pod, boot, seat.node, seat.gpus, self.clock)
             each.coordinate(self.now)
-            if self.now >= self.operator_back and self.random.random() < 0.2:
+            if self.now >= self.operator_back and self.random.random() < 0.4:
                 each.reconcile(self.now, self.skew, hears=self.now >= self.deaf_until)
 
 

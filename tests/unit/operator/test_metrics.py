@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from drivetrain_api.energy_status import AvoidedCarbon, CarbonUsed, CostUsed, EnergyStatus, UsedEnergy
 from drivetrain_api.goodput import Category
 from drivetrain_api.goodput_status import GoodputStatus
 from drivetrain_api.recovery import RECOVERY_PHASES, RecoveryCause
@@ -100,14 +101,36 @@ def test_the_number_of_series_is_bounded() -> None:
 
 
 def test_a_job_of_which_everything_is_known_has_few_series() -> None:
-    words = {"namespace", "name", "uid", "readable", "phase", "seconds"}
+    words = {"namespace", "name", "uid", "readable", "phase", "seconds", "grams"}
     numbers: dict[str, Any] = {f.name: 1 for f in fields(JobSample) if f.name not in words}
-    full = JobSample("team", "gpt", "u1", phase=Phase.RUNNING, seconds=dict.fromkeys(Category, 1.0), **numbers)
+    grams = {("operational", "average"): 1.0, ("operational", "marginal"): 1.0, ("embodied", ""): 1.0}
+    full = JobSample(
+        "team", "gpt", "u1", phase=Phase.RUNNING, seconds=dict.fromkeys(Category, 1.0), grams=grams, **numbers
+    )
     found = [name for name, where in scrape(jobs_registry([full])) if ("job_name", "gpt") in where]
     assert len(found) == MAX_SERIES
     assert {"drivetrain_job_restarts_total", "drivetrain_job_recoveries_total", "drivetrain_job_state_losses_total"} < {
         *found
     }
+
+
+def test_electricity_is_told_as_status_has_it() -> None:
+    used = UsedEnergy(
+        joules={"gpu": {"nvml": 7.0}, "cpu": {"model": 3.0}},
+        carbon={"average": CarbonUsed(grams=5, kwh=1), "marginal": CarbonUsed(grams=9, kwh=1)},
+        embodied_grams=2,
+        spent=CostUsed(amount=-0.5, currency="EUR", kwh=1),
+        avoided=AvoidedCarbon(grams=-3, replayed_grams=2, actual_grams=5, measure="average"),
+    )
+    status = TrainingJobStatus(energy=EnergyStatus(used=used)).model_dump(by_alias=True, mode="json", exclude_none=True)
+    written = {"metadata": {"namespace": "team", "name": "gpt", "uid": "u"}, "status": status}
+    found = scrape(jobs_registry([*samples([written])]))
+    assert found["drivetrain_job_energy_joules_total", labels()] == 10
+    assert found["drivetrain_job_carbon_grams_total", labels(kind="operational", signal="average")] == 5
+    assert found["drivetrain_job_carbon_grams_total", labels(kind="operational", signal="marginal")] == 9
+    assert found["drivetrain_job_carbon_grams_total", labels(kind="embodied", signal="")] == 2
+    assert found["drivetrain_job_energy_cost", labels()] == -0.5
+    assert found["drivetrain_job_carbon_avoided_grams", labels()] == -3
 
 
 def test_a_thousand_jobs_come_and_go_and_leave_nothing() -> None:

@@ -77,8 +77,10 @@ def test_it_waits_for_the_clean_hours_and_says_until_when() -> None:
     assert done.status.energy.order.workers == 0
     assert done.status.energy.summary == "plan: waits for 21 Nov 16:00Z"
     assert not [e for e in done.effects if isinstance(e, CreateWorker)]
-    assert done.requeue_after is not None
-    assert 3 * HOUR < done.requeue_after <= 4 * HOUR
+    assert done.requeue_after == HOUR  # to remember what intensity there was
+    later = plan(view(spec(), done.status, given=NIGHT, later=3.5 * HOUR))
+    assert later.requeue_after is not None
+    assert later.requeue_after <= 0.5 * HOUR
 
 
 def test_it_starts_when_they_come() -> None:

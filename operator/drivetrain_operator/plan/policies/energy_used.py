@@ -31,18 +31,18 @@ def energy_used(view: View, status: TrainingJobStatus) -> Decision:
     """status.energy.used."""
     known = status.energy.used if status.energy is not None else None
     told = _told(view)
-    if known is None and told is None and not _may_wait_for(view.supply):
+    if known is None and told is None and not _may_wait(view):
         return Decision(status)
     before = from_status(known)
     draws = told is not None and (told.term > before.term or told.drawn.since(before.told).total > 0)
     due = (COUNT_SECONDS if draws else REST_SECONDS) - _age(view.now, before.until)
     if status == view.job.status and known is not None and due > 0:
-        return Decision(status, after=due if draws or _may_wait_for(view.supply) else None)
+        return Decision(status, after=due if draws or _may_wait(view) else None)
     created = view.job.created.timestamp()
     after = booked(before, told, created, view.now.timestamp(), _site(view, status))
     used = to_status(after, why=_why(view.supply))
     energy = (status.energy if status.energy is not None else EnergyStatus()).model_copy(update={"used": used})
-    after_that = COUNT_SECONDS if draws else REST_SECONDS if _may_wait_for(view.supply) else None
+    after_that = COUNT_SECONDS if draws else REST_SECONDS if _may_wait(view) else None
     return Decision(status.model_copy(update={"energy": energy}), after=after_that)
 
 
@@ -58,12 +58,11 @@ def _told(view: View) -> Told | None:
     return Told(at, view.report.report.term, drawn)
 
 
-def _may_wait_for(supply: Supply) -> bool:
-    """There is an intensity that changes: when the job runs makes a difference."""
-    return any(
-        measure in supply.signals and supply.signals[measure].quality in (Quality.FORECAST, Quality.HISTORY)
-        for measure in CARBON
-    )
+def _may_wait(view: View) -> bool:
+    """It may, and the intensity that counts for it changes: when it runs makes a difference."""
+    wish = view.job.spec.energy if view.job.spec is not None else None
+    signal = view.supply.signals.get(Measure(wish.measure)) if wish is not None else None
+    return signal is not None and signal.quality in (Quality.FORECAST, Quality.HISTORY)
 
 
 def _age(now: datetime, until: float | None) -> float:
@@ -78,7 +77,7 @@ def _site(view: View, status: TrainingJobStatus) -> Site:
         signals=supply.signals,
         pue=supply.pue,
         embodied_grams_a_worker_second=_embodied(supply, [pod.node for pod in workers if pod.node and pod.live]),
-        prefers=Measure(wish.measure) if wish is not None else Measure.AVERAGE,
+        prefers=Measure(wish.measure) if wish is not None else None,
         # Some are on their way out, while their successors are there.
         workers_at_most=max(1, 2 * max(len(workers), status.workers.current, view.job.status.workers.current)),
         watts_at_most=WORKER_WATTS_AT_MOST,

@@ -14,6 +14,7 @@ from drivetrain_operator.plan.causes import REPLACED, summary
 from drivetrain_operator.plan.conditions import clip
 from drivetrain_operator.plan.effects import Effect, RecordEvent
 from drivetrain_operator.plan.energy.budget import exceeded
+from drivetrain_operator.plan.energy_words import what_it_took
 from drivetrain_operator.plan.policies.corruption import of_one_finding
 from drivetrain_operator.plan.policies.corruption import summary as of_corruption
 from drivetrain_operator.plan.policies.obstacles import obstacle
@@ -72,6 +73,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.SUSPENDED))
     told.extend(RecordEvent("Normal", c.reason, c.message) for c in _changed(old, new, ConditionType.COMPLETE))
     told.extend(RecordEvent("Warning", c.reason, c.message) for c in _changed(old, new, ConditionType.FAILED))
+    told.extend(_electricity(old, new))
     told.extend(_of_energy(view, old, new))
     told.extend(_running(old, new))
     told.extend(_obstacle(view, old, new))
@@ -105,6 +107,12 @@ def _late(found: LateRankStatus) -> str:
     place = f" in pod {found.pod}{f' on node {found.node}' if found.node else ''}" if found.pod else ""
     last = f"; collective: {found.collective}" if found.collective else ""
     return f"rank {found.rank}{place} holds the others up{f' at {found.where}' if found.where else ''}{last}"
+def _electricity(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
+    """Of a job that has ended."""
+    used = new.energy.used if new.energy is not None else None
+    if not new.finished or old.finished or used is None or not used.kwh:
+        return []
+    return [RecordEvent("Normal", "EnergyUsed", what_it_took(used))]
 
 
 def _in_phases(last: RecoveryStatus) -> str:

@@ -1,0 +1,110 @@
+"""Print how much electricity a job has used, what that emitted and cost, how that is known, and what its wait has
+brought. Up to the last time that the operator wrote its status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from drivetrain_api.energy import EnergySource
+from drivetrain_cli import output
+from drivetrain_cli import where as which
+from drivetrain_cli.cluster import connect
+from drivetrain_cli.errors import Exit
+from drivetrain_cli.printable import printable_lines
+from drivetrain_cli.table import aligned
+from drivetrain_operator.plan.energy_words import short
+
+Json = dict[str, Any]
+JOULES_A_KWH: Final = 3.6e6
+KNOWN_BY: Final[Mapping[EnergySource, str]] = {
+    EnergySource.NVML: "measured: the GPU's own counter",
+    EnergySource.NVML_POWER: "measured: the GPU's power each second",
+    EnergySource.RAPL: "measured on the node, and shared out by processor time",
+    EnergySource.MODEL: "not measured: assumed from processor time",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `drivetrain energy`."""
+    parser.add_argument("job", help="name of the TrainingJob")
+    output.add_argument(parser)
+    which.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, also of a job that has failed."""
+    return asyncio.run(_run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    async with connect(which.where(arguments)) as cluster:
+        found = account(await cluster.job(arguments.job))
+        if arguments.output:
+            print(output.dumped(found, arguments.output))
+        else:
+            print(printable_lines("\n".join(lines(found))))
+        return Exit.OK
+
+
+def account(job: Json) -> Json:
+    """PURE: a job's electricity, for programs: as in its status, less what only the operator needs."""
+    meta, used = job["metadata"], dict(((job.get("status") or {}).get("energy") or {}).get("used") or {})
+    used.pop("counted", None)
+    joules = used.get("joules") or {}
+    kwh = sum(value for by_source in joules.values() for value in by_source.values()) / JOULES_A_KWH
+    return {"job": meta["name"], "namespace": meta.get("namespace", ""), **used, "kilowattHours": round(kwh, 6)}
+
+
+def lines(found: Json) -> list[str]:
+    """PURE: for people."""
+    if not found.get("joules"):
+        return [f"Nobody has told of electricity of {found['job']}."]
+    text = [f"{found['job']} has used {short(found['kilowattHours'])} kWh{_watts(found)}."]
+    rows = [["COMPONENT", "KWH", "SHARE", "HOW IT IS KNOWN"]]
+    parts = [(c, s, value) for c, by_source in found["joules"].items() for s, value in by_source.items()]
+    for component, source, joules in sorted(parts, key=lambda part: -part[2]):
+        kwh = joules / JOULES_A_KWH
+        share = f"{100 * kwh / found['kilowattHours']:.1f}%" if found["kilowattHours"] else "-"
+        rows.append([component, short(kwh), share, KNOWN_BY.get(source, source)])
+    text += aligned(rows).splitlines()
+    text += _carbon(found)
+    if (spent := found.get("spent")) is not None:
+        text.append(f"It cost {short(spent['amount'])} {spent['currency']}.")
+    text += _avoided(found)
+    if found.get("refused"):
+        text.append(f"{found['refused']} readings could not be, and were cut or left out.")
+    return text
+
+
+def _watts(found: Json) -> str:
+    seconds = found.get("seconds") or 0
+    return f", {short(found['kilowattHours'] * JOULES_A_KWH / seconds)} W on average" if seconds else ""
+
+
+def _carbon(found: Json) -> list[str]:
+    text = []
+    for measure, each in sorted((found.get("carbon") or {}).items()):
+        source = f", {each['source']}: {each['quality']}" if each.get("source") else ""
+        text.append(f"Generating it emitted {short(each['grams'])} g CO2e, by the {measure} intensity{source}.")
+    if (grams := found.get("embodiedGrams")) is not None:
+        text.append(f"Making the nodes emitted {short(grams)} g CO2e for the time that it had them.")
+    if not found.get("carbon"):
+        text.append(f"What that emitted is not known: {found.get('why') or 'no intensity was known meanwhile'}.")
+    elif found.get("why"):
+        text.append(f"What it emits now is not known: {found['why']}.")
+    return text
+
+
+def _avoided(found: Json) -> list[str]:
+    avoided = found.get("avoided")
+    if avoided is None:
+        return []
+    grams = avoided["grams"]
+    word = "less" if grams >= 0 else "more"
+    return [
+        f"That is {short(abs(grams))} g {word} than the same power would have emitted, had it been drawn from its "
+        f"creation on without a pause ({avoided['measure']} intensity)."
+    ]

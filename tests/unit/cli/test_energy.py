@@ -1,0 +1,82 @@
+"""What does `drivetrain energy` say of a job's electricity?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivetrain_api.energy import EnergySource
+from drivetrain_cli.life.energy import KNOWN_BY, account, lines
+from drivetrain_cli.main import main
+from harness.served import served
+from unit.api.cases import job
+
+Json = dict[str, Any]
+USED: Json = {
+    "kwh": "2.50",
+    "joules": {"gpu": {"nvml": 7.2e6}, "cpu": {"model": 1.8e6}},
+    "seconds": 7200.0,
+    "workerSeconds": 14_400.0,
+    "carbon": {"average": {"grams": 1000.0, "kwh": 3.0, "source": "electricity-maps", "quality": "history"}},
+    "embodiedGrams": 123.4,
+    "spent": {"amount": 0.75, "currency": "EUR", "kwh": 3.0},
+    "avoided": {"grams": 250.0, "replayedGrams": 1250.0, "actualGrams": 1000.0, "measure": "average"},
+    "counted": {"term": 1},
+}
+
+
+def of(**used: Any) -> list[str]:
+    made = {"metadata": {"name": "lm", "namespace": "team"}, "status": {"energy": {"used": USED | used}}}
+    return lines(account(made))
+
+
+def test_all_that_is_known() -> None:
+    assert of() == [
+        "lm has used 2.50 kWh, 1250 W on average.",
+        "COMPONENT   KWH      SHARE   HOW IT IS KNOWN",
+        "gpu         2.00     80.0%   measured: the GPU's own counter",
+        "cpu         0.5000   20.0%   not measured: assumed from processor time",
+        "Generating it emitted 1000 g CO2e, by the average intensity, electricity-maps: history.",
+        "Making the nodes emitted 123 g CO2e for the time that it had them.",
+        "It cost 0.7500 EUR.",
+        "That is 250 g less than the same power would have emitted, had it been drawn from its creation on without a "
+        "pause (average intensity).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "used", "line"),
+    [
+        ("no source", {"carbon": {}, "why": "no zone"}, "What that emitted is not known: no zone."),
+        ("the source fails now", {"why": "HTTP 401"}, "What it emits now is not known: HTTP 401."),
+        ("readings that lie", {"refused": 3}, "3 readings could not be, and were cut or left out."),
+    ],
+)
+def test_what_is_not_known_is_said(what: str, used: Json, line: str) -> None:
+    assert line in of(**used)
+
+
+def test_it_may_have_been_worse() -> None:
+    assert "5.00 g more" in of(avoided={"grams": -5.0, "measure": "marginal"})[-1]
+
+
+def test_of_a_job_that_nobody_has_told_of() -> None:
+    assert lines(account({"metadata": {"name": "lm"}})) == ["Nobody has told of electricity of lm."]
+
+
+def test_each_source_has_a_meaning() -> None:
+    assert set(KNOWN_BY) == set(EnergySource)
+
+
+def test_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(tmp_path) as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig))
+        api.put(job("lm", {"phase": "Running", "energy": {"used": USED}}))
+        assert main(["energy", "lm", "-o", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["kilowattHours"], found["joules"]) == (2.5, USED["joules"])
+        assert "counted" not in found
+        assert main(["energy", "other"]) == 4
