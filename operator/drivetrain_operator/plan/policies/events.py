@@ -107,6 +107,8 @@ def _late(found: LateRankStatus) -> str:
     place = f" in pod {found.pod}{f' on node {found.node}' if found.node else ''}" if found.pod else ""
     last = f"; collective: {found.collective}" if found.collective else ""
     return f"rank {found.rank}{place} holds the others up{f' at {found.where}' if found.where else ''}{last}"
+
+
 def _electricity(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
     """Of a job that has ended."""
     used = new.energy.used if new.energy is not None else None
