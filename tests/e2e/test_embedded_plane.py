@@ -269,14 +269,23 @@ def claimed(path):
     await plane.create("late", script, recovery={"spares": 0, "maxRestarts": 0})
     await plane.until("late", lambda status: status.get("reason") == "StandingStill")
     said = "\n".join(explain(await plane.job("late"), [], [], None, datetime.now(UTC)))
-    assert re.search(rf"at step 9: rank (\d) \(late-\1-0-[0-9a-f]{{5}}\) is at train.py:{line}.* waits for it", said), (
-        said
-    )
+    assert re.search(
+        rf"at step 9: rank (\d) \(late-\1-0-[0-9a-f]{{5}} on \S+\) is at train.py:{line}.* waits for it", said
+    ), said
+    await plane.until("late", lambda status: bool(status.get("lateRanks")))
+    (rank,) = (await plane.status("late"))["lateRanks"]
+    assert rank["where"] == f"train.py:{line}"
+    assert f'train.py", line {line}' in rank["stack"]
+    assert "#" in rank["collective"]
+    said = "\n".join(explain(await plane.job("late"), [], [], None, datetime.now(UTC)))
+    assert f"rank {rank['rank']} ({rank['pod']} on {rank['node']}) train.py:{line}, {rank['collective']}:" in said
 
     await plane.client.patch(f"{JOBS}/late", {"spec": {"recovery": {"noProgressSeconds": 5}}})
     await plane.until("late", lambda status: status.get("phase") == "Failed")
     status = await plane.status("late")
     (failure,) = status["failures"]
+    reasons = [event["reason"] for event in (await plane.client.get(EVENTS))["items"]]
+    assert reasons.count("RankLate") == 1
     assert (status["reason"], failure["reason"]) == ("NoProgress", "NoProgress")
     assert f'train.py", line {line}' in failure["logTail"]
 
