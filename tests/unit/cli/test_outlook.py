@@ -14,6 +14,7 @@ import yaml
 from drivetrain_cli.main import main
 from drivetrain_cli.manifests import documents
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "energy"
 BEGIN = datetime(2026, 11, 30, tzinfo=UTC)
 JOB: dict[str, Any] = {
     "apiVersion": "drivetrain.dev/v1alpha1",
@@ -43,6 +44,15 @@ def trace(tmp_path: Path) -> Path:
         rows.append(f"{(BEGIN + timedelta(hours=hour)).isoformat()},{50 if 6 <= hour % 24 < 12 else 500}")
     path = tmp_path / "trace.csv"
     path.write_text("\n".join(rows))
+    return path
+
+
+def tariff(trace: Path) -> Path:
+    """The same numbers as prices, in thousandths."""
+    head, *rows = trace.read_text().splitlines()
+    path = trace.with_name("tariff.csv")
+    cheaper = (f"{row.partition(',')[0]},{float(row.partition(',')[2]) / 1000}" for row in rows)
+    path.write_text("\n".join([head.replace("g_per_kwh", "per_kwh"), *cheaper]))
     return path
 
 
@@ -146,3 +156,13 @@ def test_a_time_stays_text() -> None:
         {"a": "2026-12-01T18:00:00Z", "b": "2026-12-01", "c": 3},
         {"d": True},
     ]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_can_be_planned(path: Path, trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [path, "--trace", trace, "--tariff", tariff(trace), "--steps-per-second", "2", "--at", BEGIN.isoformat()]
+    code, out, err = asked(capsys, *words, "-o", "json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["meetsDeadline"]
+    assert found["mode"] == ("flat-out" if path.stem == "time" else "planned")
