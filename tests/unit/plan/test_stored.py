@@ -248,7 +248,10 @@ def test_whatever_stands_there_is_taken_or_refused(changes: list[tuple[str, Any]
         *parents, last = path.split(".")
         at: Any = raw
         for step in parents:
-            at = at.get(step) if isinstance(at, dict) else at[int(step)] if step.isdecimal() and at else None
+            if isinstance(at, list):  # a change before may have made it shorter
+                at = at[int(step)] if step.isdecimal() and int(step) < len(at) else None
+            else:
+                at = at.get(step)
             if not isinstance(at, dict | list):
                 break
         if isinstance(at, dict):
