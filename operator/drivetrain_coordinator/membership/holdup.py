@@ -139,6 +139,7 @@ def sentence(late: Late, pods: Sequence[str]) -> str:
     latest = f"rank {late.rank} ({pods[late.rank]})"
     longer = f"{_duration(late.seconds)} longer for each step than the others, in {_listed(late.stages)}"
     waits = f"they wait {late.share:.0%} of the time"
+    waits += "; stages of a pipeline do different work, and may be cut unevenly" if late.unlike else ""
     if len(late.ranks) == 1:
         return f"{latest} takes {longer}: {waits}"
     ranks = sorted(late.ranks)

@@ -27,6 +27,8 @@ BEGINS: Final = 0.10
 """Part of a step that the others wait: less is not worth a word ..."""
 ENDS: Final = 0.05
 """... and below this, what was said is over."""
+_UNLIKE: Final = 2.5
+"""So many times as much it has to be where no two ranks do the same work: a model is rarely cut evenly."""
 _LEAST_SECONDS: Final = 0.001
 _DEVIATIONS: Final = 4.0
 """A difference is none if such numbers differ so much by chance."""
@@ -86,6 +88,8 @@ class Late:
     """A step."""
     share: float
     """Of a step."""
+    unlike: bool = False
+    """The others do other work: stages of one pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,10 @@ def find(ranks: Sequence[Rank], least: float = BEGINS, intervals: int = LEAST_IN
     working = [each for each in ranks if rows[each.rank].samples > 0] or list(ranks)  # others have no part in steps
     step = median(row.total + row.waited for row in rows.values())
     found: list[tuple[float, _Row, list[_Row]]] = []
-    for group in _groups(working):
+    groups = _groups(working)
+    unlike = len(groups) == 1 and len({each.part for each in working}) > 1
+    least *= _UNLIKE if unlike else 1.0
+    for group in groups:
         peers = [rows[each.rank] for each in group]
         found += [(by, row, peers) for row in peers if (by := _late_by(row, peers, max(least * step, _LEAST_SECONDS)))]
     if not found:
@@ -119,7 +126,7 @@ def find(ranks: Sequence[Rank], least: float = BEGINS, intervals: int = LEAST_IN
     found.sort(key=lambda each: -each[0])
     seconds, latest, peers = found[0]
     alike = tuple(row.rank for by, row, _ in found if by >= _ALIKE * seconds)[:MAX_LATE]
-    return Late(latest.rank, alike, _stages(latest, peers), seconds, min(1.0, seconds / step))
+    return Late(latest.rank, alike, _stages(latest, peers), seconds, min(1.0, seconds / step), unlike)
 
 
 def _groups(ranks: Sequence[Rank]) -> list[list[Rank]]:

@@ -2,10 +2,11 @@
 
     delayed.py FOLDER GROUPS
 
-GROUPS is JSON: of each process group its name, world size, port and cases: a list of [rank or null, stage, part of a
-step]. How long a step is, is what it took in the last case in which nobody was late. Each rank writes what it tells of
-its stages, after each step of each case, into FOLDER/<name>-<rank>.json. Ranks are forked, because importing torch
-takes longer than all that they do; each sleeps where others compute, because there are fewer processors than ranks.
+GROUPS is JSON: of each process group its name, world size, port, settings of the training, and cases: a list of [rank
+or null, stage, part of a step]. How long a step is, is what it took in the last case in which nobody was late. Each
+rank writes what it tells of its stages, after each step of each case, into FOLDER/<name>-<rank>.json. Ranks are forked,
+because importing torch takes longer than all that they do; each sleeps where others compute, because there are fewer
+processors than ranks.
 """
 
 from __future__ import annotations
@@ -45,34 +46,26 @@ class Delay:
         time.sleep(WORK[stage] + (part * self.step if (who, where) == (self.rank, stage) else 0.0))
 
 
-class Slow(torch.optim.SGD):
-    """An optimizer that may be late."""
-
-    def __init__(self, parameters: Any, delay: Delay) -> None:
-        super().__init__(parameters, lr=0.1)
-        self._delay = delay
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self._delay.at("update")
-        super().step(closure)
-
-
-def train(rank: int, world: int, told_in: Path, cases: list[Case]) -> None:
+def train(rank: int, world: int, told_in: Path, settings: dict[str, Any], cases: list[Case]) -> None:
     delay = Delay(rank)
-    run = drivetrain.start({"steps": STEPS * len(cases), "global_batch": 2 * world})
+    run = drivetrain.start({"steps": STEPS * len(cases), "global_batch": 2 * world, **settings})
     samples = torch.utils.data.TensorDataset(torch.randn(64, 8))
 
     def collate(items: list[tuple[torch.Tensor]]) -> torch.Tensor:
         delay.at("data")
         return torch.stack([each for (each,) in items])
 
-    run.prepare(model=nn.Linear(8, 8), optimizer=lambda ours: Slow(ours, delay), data=samples, collate=collate)
+    blocks = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    blocks.tp_plan = {"0": "colwise", "1": "rowwise", "2": "colwise", "3": "rowwise"}  # type: ignore[assignment]
+    run.prepare(model=blocks, optimizer=lambda ours: torch.optim.SGD(ours, lr=0.1), data=samples, collate=collate)
+    run.on_update(lambda result: delay.at("update"))
 
     def forward(model: nn.Module, shard: torch.Tensor) -> torch.Tensor:
         delay.at("forward")
         output: torch.Tensor = model(shard)
-        output.register_hook(lambda gradient: delay.at("backward"))
-        return output.square().mean()
+        loss = output.square().mean()
+        loss.register_hook(lambda gradient: delay.at("backward"))
+        return loss
 
     told: list[list[Any]] = [[] for _ in cases]
     took: list[float] = []
@@ -99,12 +92,12 @@ def warm_up() -> None:
 def main() -> None:
     warm_up()
     folder, failed = Path(sys.argv[1]), False
-    for name, world, port, cases in json.loads(sys.argv[2]):
+    for name, world, port, settings, cases in json.loads(sys.argv[2]):
         os.environ.update(WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         for rank in range(world):
             if os.fork() == 0:
                 os.environ["RANK"] = str(rank)
-                train(rank, world, folder / f"{name}-{rank}.json", cases)
+                train(rank, world, folder / f"{name}-{rank}.json", settings, cases)
                 return
         for _ in range(world):
             failed |= os.wait()[1] != 0

@@ -10,6 +10,7 @@ import pytest
 
 from drivetrain_api.holdup import HoldUp, Stage, StageTimes
 from drivetrain_coordinator.membership import lateness
+from drivetrain_coordinator.membership.holdup import sentence
 from drivetrain_coordinator.membership.lateness import Late, Rank
 from unit.coordinator.bench import Bench
 from unit.coordinator.synchronous import BASE, Ranks
@@ -115,6 +116,22 @@ def test_stages_of_a_pipeline_are_compared_with_their_like() -> None:
     late = look(Ranks(4, heavy | {(2, Stage.BACKWARD): 0.03}), (0, 1, 0, 1))
     assert late is not None
     assert (late.rank, late.stages) == (2, (Stage.BACKWARD,))
+
+
+def test_a_pipeline_without_its_like_may_be_cut_unevenly() -> None:
+    told: dict[float, list[list[StageTimes]]] = {part: [[], []] for part in (0.15, 0.5)}
+    late: dict[float, Late | None] = {}
+    for part, each in told.items():
+        ranks = Ranks(2, {(1, Stage.FORWARD): part * STEP})
+        for _ in ranks.until(20, 1.0):
+            for rank in range(2):
+                each[rank].append(ranks.told(rank))
+        late[part] = lateness.find([Rank(rank, lateness.intervals_of(said), rank) for rank, said in enumerate(each)])
+    assert late[0.15] is None
+    found = late[0.5]
+    assert found is not None
+    assert (found.rank, found.unlike) == (1, True)
+    assert "may be cut unevenly" in sentence(found, ["a", "b"])
 
 
 # --- as it is told --------------------------------------------------------------------------------------------------
