@@ -19,6 +19,7 @@ CLUSTER: Final = "drivetrain-operator-drivetrain-system"
 MONITOR: Final[Path] = ("ServiceMonitor", OPERATOR)
 PODS: Final[Path] = ("PodMonitor", "drivetrain-coordinators")
 POLICY: Final[Path] = ("NetworkPolicy", OPERATOR)
+AGENT: Final[Path] = ("DaemonSet", "drivetrain-nodeagent", "spec", "template", "spec")
 TEMPLATES: Final[Path] = ("ValidatingAdmissionPolicy", f"{CLUSTER}-templates", "spec")
 ONE_PORT: Final = {"ports": [{"port": 1}]}
 RELABELING: Final = {"action": "drop", "sourceLabels": ["a"], "regex": "b"}
@@ -62,7 +63,7 @@ def variable(name: str) -> tuple[Path, Any]:
     return (*TEMPLATES, "variables"), lambda found: {"name": name, "expression": '["x-1"]'} in found
 
 
-ON: Final = {"templatePolicy": {"enabled": True}, "networkPolicy": {"enabled": True}}
+ON: Final = {"templatePolicy": {"enabled": True}, "networkPolicy": {"enabled": True}, "nodeAgent": {"enabled": True}}
 """What is off by default, so that values below it can be seen."""
 CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     "image.registry": ("r.example/m/", ((*C, "image"), "r.example/m/drivetrain-operator:0.1.0")),
@@ -175,6 +176,14 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     "readinessProbe.periodSeconds": (77, ((*C, "readinessProbe", "periodSeconds"), 77)),
     "readinessProbe.timeoutSeconds": (77, ((*C, "readinessProbe", "timeoutSeconds"), 77)),
     "readinessProbe.failureThreshold": (77, ((*C, "readinessProbe", "failureThreshold"), 77)),
+    "nodeAgent.enabled": (False, (EVERY, lambda every: not any("nodeagent" in name for _, name in every))),
+    "nodeAgent.runtimeClassName": ("nvidia", ((*AGENT, "runtimeClassName"), "nvidia")),
+    "nodeAgent.resources.requests": (
+        {"cpu": "1"}, ((*AGENT, "containers", 0, "resources", "requests"), {"cpu": "1", "memory": "64Mi"}),
+    ),
+    "nodeAgent.resources.limits": ({"memory": "1Gi"}, ((*AGENT, "containers", 0), lambda c: "1Gi" in str(c["resources"]["limits"]))),
+    "nodeAgent.nodeSelector": ({"a": "true"}, ((*AGENT, "nodeSelector"), {"a": "true"})),
+    "nodeAgent.tolerations": ([], (AGENT, lambda pod: "tolerations" not in pod)),
     "extraArgs": (["--workers=3"], ((*C, "args"), ends_with("--workers=3"))),
     "extraEnv": ([{"name": "A", "value": "1"}], ((*C, "env"), ends_with({"name": "A", "value": "1"}))),
     "extraEnvFrom": ([{"secretRef": {"name": "s"}}], ((*C, "envFrom"), [{"secretRef": {"name": "s"}}])),

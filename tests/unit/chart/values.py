@@ -12,7 +12,14 @@ from harness.helm import CHART
 
 DEFAULTS: Final[dict[str, Any]] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: Final[dict[str, Any]] = json.loads((CHART / "values.schema.json").read_text())
-FREE: Final = ("podSecurityContext", "securityContext", "resources.requests", "resources.limits")
+FREE: Final = (
+    "podSecurityContext",
+    "securityContext",
+    "resources.requests",
+    "resources.limits",
+    "nodeAgent.resources.requests",
+    "nodeAgent.resources.limits",
+)
 """Maps of Kubernetes' own whose defaults may be taken away one by one."""
 
 

@@ -1,0 +1,61 @@
+"""The node agent's part of the chart: off unless it is asked for, and the least that it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP
+from drivetrain_nodeagent.main import main
+from harness.helm import Objects, rendered
+
+NAME = "drivetrain-nodeagent"
+
+
+@pytest.fixture(scope="module")
+def objects() -> Objects:
+    return rendered({"nodeAgent": {"enabled": True}})
+
+
+def test_off_there_is_nothing_of_it() -> None:
+    assert not [name for kind, name in rendered() if "nodeagent" in name or "power-" in name or kind == "DaemonSet"]
+
+
+def test_its_rights_are_two_objects_by_name(objects: Objects) -> None:
+    rules = objects["Role", NAME]["rules"]
+    assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in rules] == [
+        (["configmaps"], [CAPS_CONFIGMAP], ["get", "list", "watch"]),
+        (["configmaps"], [REPORTS_CONFIGMAP], ["patch"]),
+    ]
+    assert not [name for kind, name in objects if kind.startswith("ClusterRole") and "nodeagent" in name]
+    for name in (CAPS_CONFIGMAP, REPORTS_CONFIGMAP):
+        assert "data" not in objects["ConfigMap", name], "an upgrade would take away what stands there"
+
+
+def test_nobody_else_is_privileged(objects: Objects) -> None:
+    pods = {
+        key: each["spec"]["template"]["spec"] for key, each in objects.items() if "template" in each.get("spec", {})
+    }
+    privileged = [
+        key for key, pod in pods.items() if any(c["securityContext"].get("privileged") for c in pod["containers"])
+    ]
+    assert privileged == [("DaemonSet", NAME)]
+    assert [key for key, pod in pods.items() if pod.get("hostPID")] == [("DaemonSet", NAME)]
+
+
+def test_its_journal_is_on_the_node(objects: Objects, capsys: pytest.CaptureFixture[str]) -> None:
+    pod = objects["DaemonSet", NAME]["spec"]["template"]["spec"]
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    assert "hostPath" in volumes["journal"]
+    with pytest.raises(SystemExit):
+        main(["--help"], {})
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"(default: {mounts['journal']}/limits.json)" in said
+    assert f"(default: {pod['containers'][0]['ports'][0]['containerPort']})" in said
+
+
+def test_the_operators_pods_are_not_selected_with_it(objects: Objects) -> None:
+    selector = objects["DaemonSet", NAME]["spec"]["selector"]["matchLabels"]
+    operator = objects["Deployment", "drivetrain-operator"]["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= objects["DaemonSet", NAME]["spec"]["template"]["metadata"]["labels"].items()
+    assert selector != operator
