@@ -181,7 +181,9 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     "nodeAgent.resources.requests": (
         {"cpu": "1"}, ((*AGENT, "containers", 0, "resources", "requests"), {"cpu": "1", "memory": "64Mi"}),
     ),
-    "nodeAgent.resources.limits": ({"memory": "1Gi"}, ((*AGENT, "containers", 0), lambda c: "1Gi" in str(c["resources"]["limits"]))),
+    "nodeAgent.resources.limits": (
+        {"memory": "1Gi"}, ((*AGENT, "containers", 0, "resources", "limits"), {"memory": "1Gi"}),
+    ),
     "nodeAgent.nodeSelector": ({"a": "true"}, ((*AGENT, "nodeSelector"), {"a": "true"})),
     "nodeAgent.tolerations": ([], (AGENT, lambda pod: "tolerations" not in pod)),
     "extraArgs": (["--workers=3"], ((*C, "args"), ends_with("--workers=3"))),
