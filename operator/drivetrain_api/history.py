@@ -90,6 +90,8 @@ class Kind(StrEnum):
     CORRUPTION = "corruption"
     RECOVERY = "recovery"
     COORDINATOR = "coordinator"
+    HELD_UP = "held-up"
+    """One rank makes the others wait in every step; or none does any more."""
     STARTED_OVER = "started-over"
 
 
@@ -204,7 +206,7 @@ class _Happened(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     at: _At
-    kind: Kind
+    kind: str = Field(max_length=32)
     text: str = Field(max_length=MAX_TEXT)
     numbers: dict[str, _Number] = Field(default_factory=dict, max_length=8)
 
@@ -267,7 +269,11 @@ def decoded(text: str) -> History:
             if (cell := cells[index]) is not None
         }
         history.buckets[number] = Bucket(stored.heard[index], values)
-    history.happenings = [Happening(each.at, each.kind, each.text, each.numbers) for each in stored.happenings]
+    history.happenings = [
+        Happening(each.at, Kind(each.kind), each.text, each.numbers)
+        for each in stored.happenings
+        if each.kind in set(map(str, Kind))  # a newer release may know more
+    ]
     return history
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from drivetrain_api.history import LOSS, MAX_TEXT, RANKS, RATE, STEP, Happening, Kind, own
+from drivetrain_api.holdup_status import HoldUpStatus
 from drivetrain_api.report import JobState, Report
 from drivetrain_api.status import ReplacedFor, TrainingJobStatus
 from drivetrain_operator.plan.causes import last_line
@@ -76,6 +77,9 @@ def _all(
         yield led.since or now, Kind.COORDINATOR, text, {"term": float(led.term)}
     if after.state_losses > before.state_losses:
         yield now, Kind.STARTED_OVER, "all training state was lost: training started over", {}
+    if (late_text := _held_up(before.hold_up, after.hold_up)) is not None:
+        late = {"seconds": after.hold_up.slower_by_seconds} if after.hold_up is not None else {}
+        yield now, Kind.HELD_UP, late_text, late
     if after.recoveries > before.recoveries:
         yield now, Kind.RECOVERY, *_recovery(after, after.recoveries - before.recoveries)
     if after.workers.world != before.workers.world:
@@ -84,6 +88,17 @@ def _all(
     if after.phase is not None and after.phase != before.phase:
         text = f"{after.phase}" + (f" ({after.reason})" if after.reason and after.reason != after.phase else "")
         yield now, Kind.PHASE, text, {}
+
+
+def _held_up(before: HoldUpStatus | None, after: HoldUpStatus | None) -> str | None:
+    """By another rank than before, or by none any more. How late it is may change with every write."""
+    if after is None:
+        return "nobody holds the others up any more" if before is not None else None
+    if before is not None and (before.process, before.stage) == (after.process, after.stage):
+        return None
+    where = f" in {after.pod}" if after.pod else ""
+    why = f" ({after.stage})" if after.stage else ""
+    return f"rank {after.rank}{where} holds the others up by {after.slower_by_seconds:.2g} s in each step{why}"
 
 
 def _recovery(after: TrainingJobStatus, number: int) -> tuple[str, dict[str, float]]:

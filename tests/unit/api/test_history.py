@@ -117,6 +117,12 @@ def test_a_happening_that_both_noted_is_kept_once() -> None:
     assert [each.text for each in one.happenings] == ["Pending", "Running"]
 
 
+def test_what_a_newer_release_calls_by_another_word_is_left_out() -> None:
+    history = of([(0.0, 2.5)])
+    history.note(Happening(1.0, Kind.PHASE, "Running"))
+    assert decoded(encoded(history).replace('"phase"', '"dreamt"')).happenings == []
+
+
 def test_coarser_keeps_peaks() -> None:
     history = of([(float(at), 9.0 if at == 77 else 1.0) for at in range(200)])
     coarse = history.coarser(20)

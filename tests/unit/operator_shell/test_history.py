@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.history import LOSS, RANKS, RATE, STEP, History, Kind, decoded, own
+from drivetrain_api.holdup_status import HoldUpStatus
 from drivetrain_api.messages import EpochId, Progress
 from drivetrain_api.recovery_status import RecoveryStatus
 from drivetrain_api.report import JobState, Report
@@ -91,6 +92,12 @@ RECOVERED = {
             Kind.DEPARTURE,
             "Deleted: 2 workers taken (lm-0)",
         ),
+        (
+            "held up",
+            {"hold_up": HoldUpStatus(rank=1, pod="lm-1-0", stage="data", slower_by_seconds=0.4, since=ago(1))},
+            Kind.HELD_UP,
+            "rank 1 in lm-1-0 holds the others up by 0.4 s in each step (data)",
+        ),
         ("recovery", RECOVERED, Kind.RECOVERY, "training went on 2 s after the loss (pod)"),
         (
             "coordinator",
@@ -110,6 +117,15 @@ def test_what_happened_follows_from_two_statuses(name: str, after: Json, kind: K
     (found,) = happened(job(), TrainingJobStatus(**after), NOW)
     assert (found.kind, found.text) == (kind, text)
     assert happened(job(status=TrainingJobStatus(**after)), TrainingJobStatus(**after), NOW) == []
+
+
+def test_that_nobody_is_held_up_any_more_is_told_once() -> None:
+    late = HoldUpStatus(rank=1, process="p", stage="data", slower_by_seconds=0.4, since=ago(1))
+    before = TrainingJobStatus(hold_up=late)
+    later = TrainingJobStatus(hold_up=late.model_copy(update={"slower_by_seconds": 0.5}))
+    assert happened(job(status=before), later, NOW) == []
+    (found,) = happened(job(status=before), TrainingJobStatus(), NOW)
+    assert found.text == "nobody holds the others up any more"
 
 
 class Life:
