@@ -25,7 +25,8 @@ MAX_SLOTS: Final = 20000
 LONGEST_STEP: Final = 3600.0
 """A point without an end holds for an hour at most: what comes after is a gap."""
 FLAT_SLOTS: Final = 6
-"""As many equal values in a row, with no other, are no signal."""
+FLAT_SECONDS: Final = 6 * 3600.0
+"""So many equal values, or one for so long, with no other, are no signal."""
 FUTURE_GAP: Final = 3600.0
 OLD_HISTORY: Final = 6 * 3600.0
 """What was measured before tells no more what is now."""
@@ -61,7 +62,8 @@ def judge(reading: Reading, zone: str, measure: Measure, source: str, unit: str,
     if sum(slot.end - slot.start for slot in slots) * 2 < last.end - first.start:
         return doubt(f"more than half of the time from {told(first.start)} to {told(last.end)} is missing at {source}")
     vintage = reading.vintage if reading.vintage is not None else now
-    if len(slots) >= FLAT_SLOTS and len(set(values)) == 1:
+    long = len(slots) >= FLAT_SLOTS or last.end - first.start >= FLAT_SECONDS
+    if long and len(set(values)) == 1:
         why = f"{source} has the same value for all times, {values[0]:g} {unit}: no reason to wait"
         return Signal(zone, measure, Quality.STATIC, (Slot(*FOREVER, values[0]),), vintage, source, unit, why)
     quality = Quality.FORECAST if reading.forecast else Quality.HISTORY

@@ -35,7 +35,7 @@ class PrometheusFeed:
         told = await get(self._ports.http, joined(given.base_url, "api/v1/query_range"), params, now, headers)
         found = mapping(told.found, "the answer")
         if found.get("status") != "success":
-            raise Unreadable(f"the query fails: {str(found.get('error'))[:200]}")
+            raise Unreadable(f"the query fails: {str(found.get('error') or 'no status')[:200]}")
         data = mapping(found.get("data"), "data")
         series = items(data.get("result"), "result")
         if data.get("resultType") != "matrix":
