@@ -38,6 +38,9 @@
 {{- with .Values.traces.endpoint -}}
 {{- $all = append $all (printf "--trace-endpoint=%s" .) -}}
 {{- end -}}
+{{- if .Values.energy.settings -}}
+{{- $all = append $all "--energy-settings=/etc/drivetrain/energy/energy.yaml" -}}
+{{- end -}}
 {{- range .Values.watchNamespaces -}}
 {{- $all = append $all (printf "--namespace=%s" .) -}}
 {{- end -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Final
 from drivetrain_energy.feeds.adapter import Adapter, Ports
 from drivetrain_energy.feeds.asked import Asked
 from drivetrain_energy.feeds.clock import Clock
-from drivetrain_energy.feeds.errors import FeedError
+from drivetrain_energy.feeds.errors import FeedError, Unavailable
 from drivetrain_energy.feeds.judge import judge
 from drivetrain_energy.feeds.openadr import Limit, OpenAdrFeed
 from drivetrain_energy.feeds.providers import adapter, measured
@@ -38,15 +39,20 @@ class Counts:
 
 
 class _Counted:
-    """Counts requests on their way."""
+    """Counts requests on their way, and ends those that take longer than the settings allow."""
 
-    def __init__(self, http: Http, counts: Counts) -> None:
+    def __init__(self, http: Http, counts: Counts, seconds: float) -> None:
         self._http = http
         self._counts = counts
+        self._seconds = seconds
 
     async def send(self, request: Request) -> Answer:
         self._counts.requests += 1
-        return await self._http.send(request)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._http.send(request)
+        except TimeoutError:
+            raise Unavailable(f"no whole answer within {self._seconds:g} s", answered=False) from None
 
 
 class Fetched:
@@ -62,7 +68,9 @@ class Fetched:
         self.limits: tuple[Limit, ...] = ()
         self._clock = clock
         self._jitter = jitter
-        self._adapter: Adapter = adapter(source, replace(ports, http=_Counted(ports.http, counts)))
+        self._adapter: Adapter = adapter(
+            source, replace(ports, http=_Counted(ports.http, counts, polling.timeout_seconds))
+        )
         interval = polling.minutes * 60.0 if self.measured is not None else float(polling.limit_seconds)
         self.zones = {zone: Asked(interval) for zone in (source.zones if self.measured is not None else ("",))}
 

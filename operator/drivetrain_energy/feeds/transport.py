@@ -61,9 +61,10 @@ class ConfigMaps(Protocol):
 
 
 class AiohttpHttp:
-    """On a session of aiohttp's, which is closed by whoever made it."""
+    """On a session of aiohttp's, which is closed by whoever made it. `seconds`: for one request, as a whole; settings
+    may want less."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, seconds: float = 10.0, max_body: int = MAX_BODY) -> None:
+    def __init__(self, session: aiohttp.ClientSession, *, seconds: float = 60.0, max_body: int = MAX_BODY) -> None:
         self._session = session
         self._seconds = seconds
         self._max_body = max_body

@@ -163,6 +163,14 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
         ),
     ),
     "traces.headers.key": ("x", ((*C, "env"), lambda env: "TRACE" not in str(env))),
+    "energy.settings": (
+        {"sources": [{"name": "gb", "provider": "neso", "zones": ["GB"]}]},
+        flag("--energy-settings=/etc/drivetrain/energy/energy.yaml"),
+    ),
+    "energy.credentials.secretName": ("keys", ((*POD, "volumes"), ends_with(secret("energy-credentials", "keys")))),
+    "energy.traces.configMap": (
+        "grid", ((*POD, "volumes"), ends_with({"name": "energy-traces", "configMap": {"name": "grid"}})),
+    ),
     "resources.requests": ({"cpu": 2}, ((*C, "resources", "requests"), {"cpu": 2, "memory": "128Mi"})),
     "resources.limits": ({"memory": None}, ((*C, "resources"), lambda found: not found.get("limits"))),
     "podDisruptionBudget.enabled": (False, gone("PodDisruptionBudget", OPERATOR)),

@@ -21,6 +21,7 @@ from drivetrain_api.resolve import to_runtime
 from drivetrain_api.rules import violations
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_cli.main import make_parser
+from drivetrain_energy.settings import of as energy_settings
 from harness.served import obeyed, served
 
 ROOT: Final = Path(__file__).parents[3]
@@ -150,6 +151,9 @@ def _before(text: str) -> str:
 def test_yaml_is_valid(block: Block) -> None:
     """A TrainingJob, or a part of its spec, as the API server judges it."""
     for found in yaml.safe_load_all(block.text):
+        if "settings" in found.get("energy", {}):  # of the chart; the operator reads them
+            energy_settings(found["energy"]["settings"])
+            continue
         if "kind" in found and found["kind"] != KIND:
             assert found["apiVersion"], block
             continue
