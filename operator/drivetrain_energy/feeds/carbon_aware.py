@@ -34,7 +34,8 @@ class CarbonAwareSdkFeed:
         told = await get(self._ports.http, url, params, now)
         found = items(told.found, "the answer")
         points = _points(found, name, "time", "rating")
-        return Reading(points, forecast=False, skew=told.skew, zero_is_missing=self._settings.measure == "average")
+        average = self._settings.measure == "average"
+        return Reading(points, forecast=False, skew=told.skew, zero_is_missing=average, low_is_wrong=average)
 
     async def _forecast(self, name: str, now: float) -> Reading:
         url = joined(self._settings.base_url, "emissions/forecasts/current")

@@ -30,6 +30,8 @@ FLAT_SECONDS: Final = 6 * 3600.0
 FUTURE_GAP: Final = 3600.0
 OLD_HISTORY: Final = 6 * 3600.0
 """What was measured before tells no more what is now."""
+OLD_VINTAGE: Final = 24 * 3600.0
+"""Forecasts are made every hour, or oftener; one of yesterday is of a source that stands still."""
 FOREVER: Final = (0.0, LATEST)
 
 
@@ -43,6 +45,8 @@ def judge(reading: Reading, zone: str, measure: Measure, source: str, unit: str,
         return doubt(f"the clocks of {source} and of this machine are {abs(reading.skew):.0f} s apart")
     if reading.vintage is not None and reading.vintage > now + MAX_SKEW:
         return doubt(f"{source} says that it was made at {told(reading.vintage)}, which is yet to come")
+    if reading.vintage is not None and reading.vintage < now - OLD_VINTAGE:
+        return doubt(f"{source} has made no forecast since {told(reading.vintage)}")
     if len(reading.points) > MAX_SLOTS:
         return doubt(f"{len(reading.points)} values, which is more than {MAX_SLOTS}")
     if not reading.points:

@@ -118,7 +118,7 @@ def secret(folder: Folder, name: str) -> str:
     except UnicodeDecodeError:
         text = ""
     if not is_line(text):
-        raise Unset(f"file {name} is empty, or no line of text")
+        raise Unset(f"file {name} is empty, or no line of ASCII")
     return text
 
 

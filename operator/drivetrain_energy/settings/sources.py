@@ -121,6 +121,12 @@ class Prometheus(_Priced):
     hours: int = Field(default=168, ge=1, le=336, description="How far back.")
     step_minutes: int = Field(default=60, ge=1, le=60)
 
+    @model_validator(mode="after")
+    def _few_enough(self) -> Prometheus:
+        if self.hours * 60 > 10000 * self.step_minutes:
+            raise ValueError("hours: more than 10000 steps of stepMinutes, and Prometheus gives 11000 at most")
+        return self
+
 
 class EnergyCharts(_Source):
     """Day-ahead prices of bidding zones, from Energy-Charts; free, CC BY 4.0 for most zones."""

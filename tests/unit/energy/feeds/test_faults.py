@@ -5,6 +5,7 @@ Each case asks a real server through all of `Feeds`, and looks at what a job wou
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -108,6 +109,10 @@ SERVERS: Final[dict[str, Fault]] = {
     ),
     "slow": Fault(http(Said({}, delay=3.0)), NONE, "no whole answer within 0.3 s", "unavailable"),
     "huge": Fault(http(Said(b"[" + b"1," * 600000)), NONE, "more than 1048576 bytes", "unreadable"),
+    "huge once it is unpacked": Fault(
+        http(Said(gzip.compress(b" " * (64 << 20)), 200, {"Content-Encoding": "gzip"})),
+        NONE, "more than 1048576 bytes", "unreadable",
+    ),
     "nested without an end": Fault(http(Said(b"[" * 100000)), NONE, "no JSON", "unreadable"),
     "a number of a million digits": Fault(http(Said(b"1" * 1000000)), NONE, "", "unreadable"),
     "not UTF-8": Fault(http(Said(b'{"a": "\xff\xfe"}')), NONE, "no JSON", "unreadable"),
@@ -216,6 +221,15 @@ OWN: Final[dict[str, Fault]] = {
             .replace(b'"generatedAt": "2026-11-30', b'"generatedAt": "2026-12-01')
         ),
         NONE, "which is yet to come", "doubtful", only=(MAPS_PAID, WATTTIME, SDK),
+    ),
+    "made on Saturday": Fault(
+        lambda provider: Said(
+            encoded(provider, provider.document(provider.points(), provider.zone))
+            .replace(b'"updatedAt": "2026-11-30', b'"updatedAt": "2026-11-28')
+            .replace(b'"generated_at": "2026-11-30', b'"generated_at": "2026-11-28')
+            .replace(b'"generatedAt": "2026-11-30', b'"generatedAt": "2026-11-28')
+        ),
+        NONE, "no forecast since", "doubtful", only=(MAPS_PAID, WATTTIME, SDK),
     ),
     "two series": Fault(
         lambda provider: {"status": "success", "data": {"resultType": "matrix", "result": [{"values": []}] * 2}},

@@ -71,6 +71,8 @@ REFUSED = {
     "sources: [{name: a, provider: openADR, measure: price, zones: [x], baseURL: 'http://v'}]": "sources[0]: currency",
     "sources: [{name: a, provider: openADR, measure: limit, zones: [x], baseURL: 'http://v', clientIDFile: i}]":
         "sources[0]: clientIDFile and clientSecretFile",
+    "sources: [{name: a, provider: prometheus, zones: [x], baseURL: 'http://p', query: q, hours: 200, stepMinutes: 1}]":
+        "sources[0]: hours: ",
     "tariffs: [{name: a}]": "tariffs[0]: perKWh and currency",
     "tariffs: [{name: a, currency: EUR, perKWh: .inf}]": "tariffs[0].perKWh: ",
     "tariffs: [{name: a, currency: euro, perKWh: 1}]": "tariffs[0].currency: ",
