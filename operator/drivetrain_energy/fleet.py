@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from drivetrain_energy.curve import Curve, Point
+from drivetrain_energy.forecast import extend
 from drivetrain_energy.guard import must_run, slack
 from drivetrain_energy.plan import Mode, Plan, PlanSlot, merged
 from drivetrain_energy.planner import answer, latest
 from drivetrain_energy.request import HORIZON, Request, RequestInvalid, check
 from drivetrain_energy.share import Pool, Taken, Wants, soonest, take
+from drivetrain_energy.signal import Quality, Signal
 from drivetrain_energy.windows import grid, priced, usable
 
 SAMPLE = 40
@@ -119,6 +121,8 @@ def _jobs(members: Iterable[Member]) -> list[_Job]:
         return []
     now = ordered[0].request.now
     ends = [min(max(latest(member.request) - member.request.reserve, now + 3600), now + HORIZON) for member in ordered]
+    told = _foreseen(ordered, now, max(ends))
+    ordered = [replace(member, request=asked) for member, asked in zip(ordered, told, strict=True)]
     signals = {id(s): s for m in ordered for s in (m.request.signal, m.request.tariff) if s is not None}
     cuts = grid(list(signals.values()), now, max(ends))
     spans: dict[tuple[object, ...], tuple[list[float], list[float]]] = {}
@@ -148,6 +152,18 @@ def _jobs(members: Iterable[Member]) -> list[_Job]:
         late = asked.now + asked.work_steps / wants.fastest > latest(asked)
         jobs.append(_Job(member, cuts, wants, soon, urgent and not late, late, slack(asked, latest(asked))))
     return jobs
+
+
+def _foreseen(members: Sequence[Member], now: float, until: float) -> list[Request]:
+    """Each signal is extended once, and stays shared."""
+    known: dict[int, Signal | None] = {id(None): None}
+    asked = []
+    for request in (member.request for member in members):
+        for signal in (request.signal, request.tariff):
+            if id(signal) not in known and signal is not None:
+                known[id(signal)] = extend(signal, now, until) if signal.quality is Quality.HISTORY else signal
+        asked.append(replace(request, signal=known[id(request.signal)], tariff=known[id(request.tariff)]))
+    return asked
 
 
 def _may_wait(asked: Request) -> bool:

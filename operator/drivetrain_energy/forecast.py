@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from drivetrain_energy.request import Request
 from drivetrain_energy.signal import Quality, Signal, Slot
 
 HOUR, DAY = 3600.0, 86400.0
 DAYS = 7
 """Days of history that are used."""
-STALE = 3 * HOUR
+STALE = 6 * HOUR
 """A last value older than this says nothing of now."""
 COVERED = 0.75
 """Share of the last day that must be known."""
@@ -29,12 +30,10 @@ RECENT = 0.75
 
 
 def extend(history: Signal, now: float, until: float) -> Signal:
-    """`history`, and hourly slots from its end to `until`, of quality `HISTORY`. What is a forecast already and reaches
-    until then is given back as it is; one that ends before is extended from its own end."""
+    """`history`, and hourly slots from its end to `until`, of quality `HISTORY`. What reaches until then is given back
+    as it is; a forecast that ends before is extended from its own end."""
     known = [slot for slot in history.slots if math.isfinite(slot.value) and slot.end > slot.start]
-    if history.quality in (Quality.STATIC, Quality.NONE):
-        return history
-    if known and history.quality is Quality.FORECAST and known[-1].end >= until:
+    if history.quality in (Quality.STATIC, Quality.NONE) or (known and known[-1].end >= until):
         return history
     if (why := _doubt(known, now, history.quality is Quality.FORECAST)) is not None:
         flat = why.startswith("it hardly changes")
@@ -50,6 +49,20 @@ def extend(history: Signal, now: float, until: float) -> Signal:
         start = after
     quality = Quality.FORECAST if history.quality is Quality.FORECAST else Quality.HISTORY
     return replace(history, quality=quality, slots=(*known, *guessed))
+
+
+def foreseen(request: Request, until: float) -> Request:
+    """With signals that tell of the past only extended until then. A forecast stays as it is."""
+    signal, tariff = (_foreseen(each, request.now, until) for each in (request.signal, request.tariff))
+    if signal is request.signal and tariff is request.tariff:
+        return request
+    return replace(request, signal=signal, tariff=tariff)
+
+
+def _foreseen(signal: Signal | None, now: float, until: float) -> Signal | None:
+    if signal is None or signal.quality is not Quality.HISTORY:
+        return signal
+    return extend(signal, now, until)
 
 
 def _doubt(known: Sequence[Slot], now: float, forecast: bool) -> str | None:
@@ -113,4 +126,4 @@ def _hour(time: float) -> int:
     return int(time // HOUR) % 24
 
 
-__all__ = ["extend"]
+__all__ = ["extend", "foreseen"]

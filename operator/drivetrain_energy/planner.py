@@ -4,7 +4,8 @@ Pure: the same request gives the same plan, in the operator and offline. The ord
 
 1. Work done, or none that could be waited for: said.
 2. The deadline first: if the time left is just enough at full speed, run flat out, whatever the rest says (`guard`).
-3. No signal that may make a job wait: run now at the usual size, and say why.
+3. What has no forecast gets ours, from its history (`forecast`). No signal that may make a job wait: run now at the
+   usual size, and say why.
 4. Else the optimum over workers and caps (`hull`, `fill`), with what switching costs and `min_run` (`runs`).
 """
 
@@ -15,6 +16,7 @@ from itertools import pairwise
 
 from drivetrain_energy.curve import Point
 from drivetrain_energy.fill import Filled, Ladder
+from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
 from drivetrain_energy.hull import fastest
 from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan, PlanSlot, Totals, merged
@@ -34,6 +36,7 @@ def plan(request: Request) -> Plan:
         return _flat_out(request, deadline, "the time left is what the work takes at full speed")
     if request.objective.time:
         return _flat_out(request, deadline, "the objective is time")
+    request = foreseen(request, min(deadline, request.now + HORIZON))
     if (reason := _nothing_to_go_by(request)) is not None:
         return _at_once(request, deadline, reason)
     spans = windows(request, min(deadline - request.reserve, request.now + HORIZON))
@@ -50,6 +53,13 @@ def latest(request: Request) -> float:
     wait = 0.0 if request.started else request.max_start_delay or 0.0
     took = request.work_steps * (1 + request.margin) / request.usual()
     return request.now + wait + request.switch.resume + took + request.reserve
+
+
+def least(request: Request, until: float) -> float:
+    """What no plan for the work that is left can cost less than, in the objective's unit; 0 if it does not fit."""
+    spans = windows(request, until)
+    found = Ladder(spans, request.curve, may_idle=True).fill(request.work_steps, [span.seconds for span in spans])
+    return 0.0 if found is None else found.cost
 
 
 def _nothing_to_go_by(request: Request) -> str | None:
@@ -219,4 +229,4 @@ def _summary(request: Request, slots: Sequence[PlanSlot], deadline: float) -> st
     return f"The least of its objective: runs {hours:.1f} of the {left:.1f} hours to its deadline, with {workers}."
 
 
-__all__ = ["answer", "latest", "plan"]
+__all__ = ["answer", "latest", "least", "plan"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
-from drivetrain_energy.planner import plan
-from drivetrain_energy.request import Request
-from drivetrain_energy.windows import Window, windows
+from drivetrain_energy.planner import least, plan
+from drivetrain_energy.request import HORIZON, Request
+from drivetrain_energy.windows import Window, usable, windows
 
 REAL = 0.05
 """Share by which progress, rates, watts or the objective have to differ."""
@@ -23,12 +24,24 @@ def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
         return plan(request), reason
     if tuple(s.vintage for s in (request.signal, request.tariff) if s is not None) == old.vintages:
         return None
+    request = foreseen(request, min(old.deadline, request.now + HORIZON))
+    if old.mode is Mode.PLANNED and usable(request.signal) and _cannot_be_beaten(old, request):
+        return None
     new = plan(request)
     if new.mode is not old.mode and Mode.NOW in (new.mode, old.mode):
         return new, "signals may be trusted again" if old.mode is Mode.NOW else "signals may be trusted no more"
     spans = windows(request, max(_end(new), _end(old), request.now + 1))
     before, after = (_worth(one.slots, spans, request.work_steps, request.now) for one in (old, new))
     return (new, "newer signals make another one better") if after < before * (1 - REAL) else None
+
+
+def _cannot_be_beaten(old: Plan, request: Request) -> bool:
+    """By the bound of all plans, which takes a tenth of the time that a plan takes."""
+    until = min(old.deadline - request.reserve, request.now + HORIZON)
+    if until <= request.now:
+        return False
+    before = _worth(old.slots, windows(request, max(_end(old), until)), request.work_steps, request.now)
+    return before * (1 - REAL) <= least(request, until)
 
 
 def _overtaken(old: Plan, request: Request) -> str | None:

@@ -15,7 +15,7 @@ from drivetrain_energy.fill import Filled, Ladder
 from drivetrain_energy.request import Request
 from drivetrain_energy.windows import Window
 
-MOST_TRIES = 800
+MOST_TRIES = 200
 """Sets of runs that are judged, for one plan."""
 
 Runs = tuple[tuple[int, int], ...]

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from drivetrain_energy.forecast import extend
+from drivetrain_energy.plan import Mode
+from drivetrain_energy.planner import plan
 from drivetrain_energy.signal import Measure, Quality, Signal
-from harness.energy import HOUR, signal
+from harness.energy import HOUR, request, signal
 
 NOW = 168 * HOUR
 WEEK = [300 + 100 * math.sin(hour / 24 * 2 * math.pi) for hour in range(168)]
@@ -54,9 +56,9 @@ def test_what_it_is_worth(given: Signal, quality: Quality, why: str) -> None:
 
 
 def test_old_history_says_nothing_of_now() -> None:
-    told = extend(past(), NOW + 5 * HOUR, NOW + 24 * HOUR)
+    told = extend(past(), NOW + 7 * HOUR, NOW + 24 * HOUR)
     assert told.quality is Quality.NONE
-    assert "5 hours old" in told.why
+    assert "7 hours old" in told.why
 
 
 def test_a_forecast_is_kept_and_only_lengthened() -> None:
@@ -71,6 +73,16 @@ def test_a_forecast_is_kept_and_only_lengthened() -> None:
 @pytest.mark.parametrize("measure", [Measure.AVERAGE, Measure.MARGINAL])
 def test_it_stays_of_its_measure(measure: Measure) -> None:
     assert extend(past(measure=measure), NOW, NOW + HOUR).measure is measure
+
+
+def test_the_planner_looks_ahead_by_itself() -> None:
+    dirty_now = [500.0 if hour % 24 < 12 else 100.0 for hour in range(168)]
+    made = plan(request(now=NOW, deadline=NOW + 24 * HOUR, signal=past(dirty_now)))
+    assert made.mode is Mode.PLANNED
+    assert {slot.workers for slot in made.slots if slot.start < NOW + 12 * HOUR} == {0}
+    flat = plan(request(now=NOW, deadline=NOW + 24 * HOUR, signal=past([300.0] * 168)))
+    assert flat.mode is Mode.NOW
+    assert "hardly changes" in flat.why
 
 
 def test_prices_may_fall_below_nothing_and_intensities_not() -> None:
