@@ -40,6 +40,7 @@
 {{- end -}}
 {{- if .Values.energy.settings -}}
 {{- $all = append $all "--energy-settings=/etc/drivetrain/energy/energy.yaml" -}}
+{{- $all = append $all "--power-limits=drivetrain-power-limits" -}}
 {{- end -}}
 {{- range .Values.watchNamespaces -}}
 {{- $all = append $all (printf "--namespace=%s" .) -}}

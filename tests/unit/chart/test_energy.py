@@ -45,6 +45,7 @@ def test_the_operator_reads_what_the_chart_writes() -> None:
     mounts = {each["name"]: each["mountPath"] for each in container(objects)["volumeMounts"]}
     assert str(settings.energy_settings) == f"{mounts['energy']}/energy.yaml"
     assert settings.energy_credentials == mounts["energy-credentials"]
+    assert settings.power_limits == "drivetrain-power-limits"
     volumes = {each["name"]: each for each in deployment(objects)["spec"]["volumes"]}
     assert volumes["energy"]["configMap"]["name"] == "drivetrain-energy"
 

@@ -20,7 +20,7 @@ OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "ener
 START_SECONDS: Final = 30.0
 """Assumed of a job that never started: until its first step."""
 RESERVED_SLOTS: Final = 2
-"""Of the signal, before the deadline: with the margin, no run of 10,000 was late (docs/energy.md)."""
+"""Of the signal, before the deadline: with the margin, none of the runs of `make bench-energy` is late."""
 RESERVED_SHARE: Final = 0.1
 """Of the time between creation and deadline, at most: a deadline in two hours must leave something to plan."""
 
