@@ -20,7 +20,7 @@ from drivetrain_energy.demand import Job, Means
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.energy.limits import Limited
 from drivetrain_operator.plan.energy.asked import may_rest, worker_watts
-from drivetrain_operator.plan.energy.curve import assumed, curve
+from drivetrain_operator.plan.energy.curve import assumed, profile
 from drivetrain_operator.plan.view import JobView, PowerOrder
 
 UNCAPPED: Final = Limits(1.0, 10_000.0)
@@ -99,7 +99,7 @@ def _asked(member: Member) -> Job:
     watts = worker_watts(known)
     return Job(
         name=member.job.uid,
-        curve=curve(spec, known.measured, watts) or assumed(spec, watts),
+        curve=profile(spec, known.measured, watts).curve() or assumed(spec, watts),
         limits=UNCAPPED,
         workers=member.wanted,
         least_workers=spec.elastic.min_workers if spec.elastic is not None else member.wanted,

@@ -13,7 +13,7 @@ from drivetrain_api.status import TrainingJobStatus
 from drivetrain_energy.curve import Curve
 from drivetrain_energy.request import CARBON, COST, ENERGY, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
-from drivetrain_operator.plan.energy.curve import curve
+from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.view import View
 
 OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}
@@ -44,7 +44,7 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
     if total is None:
         return Unasked("StepsUnknown", "spec.training.steps is not set: nobody knows how much work is left")
     known = status.energy or EnergyStatus()
-    ways = curve(spec, known.measured, worker_watts(known), view.supply.sets_caps)
+    ways = profile(spec, known.measured, worker_watts(known), view.supply.sets_caps).curve()
     if not ways:
         return Unasked("PaceUnknown", "its pace is measured first: there is no spec.energy.profile, and no step yet")
     now, created = view.now.timestamp(), view.job.created.timestamp()

@@ -25,9 +25,9 @@ from drivetrain_energy.windows import usable
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
-from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source
+from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
 from drivetrain_operator.plan.energy.budget import exceeded
-from drivetrain_operator.plan.energy.curve import learned
+from drivetrain_operator.plan.energy.curve import learned, profile
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import View
 
@@ -67,7 +67,9 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(_with(status, known, _outer(view, spec, wish, known, status)))
     holds = plan.mode is Mode.PLANNED
     late = "" if plan.meets_deadline else " It will be late, by what is expected now."
-    status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], f"{plan.why}{late}")
+    rests_on = profile(spec, known.measured, worker_watts(known), view.supply.sets_caps).told()
+    message = f"{plan.why}{late} Its curve: {rests_on}."
+    status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     known = known.model_copy(update={"plan": written})
     order = _outer(view, spec, wish, known, status, plan, question.now)
     return Decision(_with(status, known, order), after=_next(plan, question))

@@ -89,16 +89,18 @@ def _scaled(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
 def _of_energy(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
     told = []
     planned, known = new.condition(ConditionType.ENERGY_PLANNED), old.condition(ConditionType.ENERGY_PLANNED)
-    if planned is not None and (known is None or (known.reason, known.message) != (planned.reason, planned.message)):
+    before, after = (one.energy.plan if one.energy is not None else None for one in (old, new))
+    again = (before.made if before is not None else None) != (after.made if after is not None else None)
+    if planned is not None and (known is None or known.reason != planned.reason or again):
         word = "EnergyPlanned" if planned.status == "True" else "EnergyNotPlanned"
         told.append(RecordEvent("Normal", word, planned.message))
     wish = view.job.spec.energy if view.job.spec is not None else None
     if wish is not None and (spent := exceeded(wish, new.energy)) and not exceeded(wish, old.energy):
         told.append(RecordEvent("Warning", "EnergyBudgetUsedUp", f"{spent}; onExceed: {wish.budget.on_exceed}"))
-    before, after = (one.energy.order if one.energy is not None else None for one in (old, new))
-    limited = after is not None and after.by == "limit"
-    if limited != (before is not None and before.by == "limit"):
-        word = after.why if limited and after is not None else "the limit of its power domain is over"
+    was, order = (one.energy.order if one.energy is not None else None for one in (old, new))
+    limited = order is not None and order.by == "limit"
+    if limited != (was is not None and was.by == "limit"):
+        word = order.why if limited and order is not None else "the limit of its power domain is over"
         told.append(RecordEvent("Normal", "PowerLimited" if limited else "PowerRestored", word))
     return told
 
