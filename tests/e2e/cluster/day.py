@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cluster import project
 from cluster.kubectl import kubectl
 
 FEED: Final = "feed"
@@ -79,8 +80,8 @@ def feed(namespace: str, began: float) -> str:
     variables = {"BEGAN": began, "HOUR": HOUR, "SHAPE": json.dumps(SHAPE)}
     container = {
         "name": FEED,
-        "image": "drivetrain-operator",
-        "imagePullPolicy": "Never",
+        "image": project.OPERATOR_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-c", SERVER],
         "env": [{"name": name, "value": str(value)} for name, value in variables.items()],
         "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},

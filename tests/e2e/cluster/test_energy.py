@@ -45,10 +45,10 @@ COMMON: Final[dict[str, Any]] = {
 def grid(installed: str) -> Iterator[day.Day]:
     """A feed, and an operator that asks it."""
     began = time.time() + 45
-    kubectl("apply", "-f", "-", stdin=day.feed(SYSTEM, began))
     flags = ["upgrade", "drivetrain", str(CHART), "--namespace", SYSTEM, "--reset-then-reuse-values"]
-    kubectl("wait", "--for=condition=Ready", f"pod/{day.FEED}", "--namespace", SYSTEM, "--timeout=60s", timeout=90)
     try:
+        kubectl("apply", "-f", "-", stdin=day.feed(SYSTEM, began))
+        kubectl("wait", "--for=condition=Ready", f"pod/{day.FEED}", "--namespace", SYSTEM, "--timeout=60s", timeout=90)
         helm(*flags, "--wait", "--timeout", "3m", "--set-json", f"energy={json.dumps({'settings': day.SETTINGS})}")
         yield day.Day(began)
     finally:
