@@ -23,6 +23,7 @@ from drivetrain_energy.feeds.transport import AiohttpHttp, MountedFolder
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.settings import EnergySettings, PowerDomain
 from drivetrain_energy.signal import Measure, Quality, Signal
+from drivetrain_energy.windows import usable
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain, full_watts
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 5.0
 """So often files and limits are looked at."""
 RETRY_SECONDS: Final = 30.0
+FIRST_SECONDS: Final = 30.0
+"""So long may the first answers take until a job starts without them."""
 AHEAD_SECONDS: Final = 7 * 86400.0
 """So far ahead is guessed what a source does not say; what is farther counts as the mean of that."""
 Known = tuple[str, Measure]
@@ -94,6 +97,7 @@ class Supplies:
         self._maps = ClusterConfigMaps(client, namespace)
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
+        self._began = 0.0
         self._foreseen: dict[tuple[str, str, Measure], tuple[float, Signal]] = {}
         self._vintages: dict[Known, tuple[float, Quality]] = {}
 
@@ -108,6 +112,7 @@ class Supplies:
 
     async def _run(self) -> None:
         self._document.look()
+        self._began = self._clock.monotonic()
         async with aiohttp.ClientSession(trust_env=True) as session:
             ports = Ports(AiohttpHttp(session), *self._folders, self._maps)
             feeds = self._feeds = Feeds(self._document.settings, ports, self._clock)
@@ -144,8 +149,15 @@ class Supplies:
             embodied_kg=domain.embodied_kg if domain is not None else None,
             lifespan_years=domain.lifespan_years if domain is not None else None,
             order=self._order(domain, job),
+            pending=self._is_pending(zone, signals.values()),
             why=self._document.problem,
         )
+
+    def _is_pending(self, zone: str, signals: Iterable[Signal]) -> bool:
+        if self._clock.monotonic() - self._began > FIRST_SECONDS:
+            return False
+        asked = any(zone in source.zones for source in self._document.settings.sources)
+        return asked and not any(usable(signal) for signal in signals)
 
     def _order(self, domain: PowerDomain | None, job: JobView) -> PowerOrder | None:
         held = self._domains.get(domain.name) if domain is not None else None

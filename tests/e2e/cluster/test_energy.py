@@ -68,7 +68,7 @@ def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
     for job in jobs.values():
         job.until("its plan", lambda s: _energy(s).get("plan", {}).get("mode") == "planned", 120)
     assert rests.status()["phase"] == "Suspended"
-    assert not rests.pods()
+    wait_until(30, "it has no pods", lambda: not rests.pods())
     assert rests.condition("Suspended")["reason"] == "WaitsForEnergy"
     seen: dict[str, list[tuple[float, int]]] = {name: [] for name in jobs}
     killed: dict[str, Any] | None = None

@@ -276,3 +276,15 @@ def test_but_not_for_ever() -> None:
     first = plan(view(spec(24.0), given=fresh(late))).status
     after = plan(view(spec(24.0), first, later=7 * HOUR))
     assert condition(after) == ("False", "RunsAtOnce")
+
+
+def test_a_new_job_waits_for_the_first_answer_of_a_leader_that_has_just_begun() -> None:
+    asks = Supply("DE", {}, pending=True)
+    first = plan(view(spec(), supply=asks))
+    assert first.status.is_true(ConditionType.SUSPENDED)
+    assert first.requeue_after is not None
+    after = plan(view(spec(), first.status, given=signal(*[CLEAN, *[DIRTY] * 11]), later=10.0))
+    assert not after.status.is_true(ConditionType.SUSPENDED)
+    status, seen = running(spec())
+    assert not plan(view(spec(), status, supply=asks, **seen)).status.is_true(ConditionType.SUSPENDED)
+    assert not plan(view(spec(deadline=None), supply=asks)).status.is_true(ConditionType.SUSPENDED)

@@ -55,6 +55,11 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     status = status.model_copy(update={"energy": known})
     if view.job.wishes.suspend:
         return Decision(_with(status, known, None))
+    if _waits_for_the_first_answer(view, status, wish, known):
+        order = EnergyOrder(
+            workers=0, by="plan", why=f"the first answer of the sources of {view.supply.zone} is awaited"
+        )
+        return Decision(_with(status, known, order), after=SOON)
     question = asked(view, status, spec, wish)
     if isinstance(question, Unasked):
         status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, question.reason, question.message)
@@ -73,6 +78,12 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     known = known.model_copy(update={"plan": written})
     order = _outer(view, spec, wish, known, status, plan, question.now)
     return Decision(_with(status, known, order), after=_next(plan, question))
+
+
+def _waits_for_the_first_answer(view: View, status: TrainingJobStatus, wish: Energy, known: EnergyStatus) -> bool:
+    """Of a process that has just begun; half a minute at most."""
+    would_wait = wish.objective in ("carbon", "cost") and (wish.deadline or wish.max_completion_factor)
+    return bool(view.supply.pending and would_wait and status.membership.term == 0 and known.plan is None)
 
 
 def _plan(view: View, wish: Energy, known: EnergyStatus, question: Request) -> tuple[Plan, EnergyPlan]:
