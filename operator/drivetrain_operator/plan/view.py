@@ -302,7 +302,7 @@ class Supply:
     """Somebody sets power caps on the nodes; else they are advice, and no plan counts on them."""
     order: PowerOrder | None = None
     pending: bool = False
-    """This process has just begun to ask, and its zone has a source: a job that never ran waits for the first answer."""
+    """This process has just begun to ask for its zone: a job that never ran waits for the first answer."""
     why: str = ""
     """Why nothing is known, for a person: no source, or settings that cannot be used."""
 
