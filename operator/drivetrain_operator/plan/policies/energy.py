@@ -56,10 +56,8 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     if view.job.wishes.suspend:
         return Decision(_with(status, known, None))
     if _waits_for_the_first_answer(view, status, wish, known):
-        order = EnergyOrder(
-            workers=0, by="plan", why=f"the first answer of the sources of {view.supply.zone} is awaited"
-        )
-        return Decision(_with(status, known, order), after=SOON)
+        why = f"the first answer of the sources of {view.supply.zone} is awaited"
+        return Decision(_with(status, known, EnergyOrder(workers=0, by="plan", why=why)), after=SOON)
     question = asked(view, status, spec, wish)
     if isinstance(question, Unasked):
         status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, question.reason, question.message)
