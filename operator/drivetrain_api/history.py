@@ -29,6 +29,7 @@ MAX_NAME: Final = 64
 MAX_TEXT: Final = 160
 MAX_BYTES: Final = 160 << 10
 """Of what `encoded` makes; about 10 KiB is usual."""
+MAX_HEARD: Final = 1 << 40
 KEY: Final = "history.json"
 """In the ConfigMap."""
 VERSION: Final = 1
@@ -198,6 +199,8 @@ def _possible(at: float) -> float:
 # --- as text ----------------------------------------------------------------------------------------------------------
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
+_Exact = Annotated[float, Field(ge=-MAX_EXACT, le=MAX_EXACT, allow_inf_nan=False)]
+"""Whoever reads them adds them up."""
 _At = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 _Cell = _Number | tuple[_Number, _Number, _Number] | None
 _Column = Annotated[list[_Cell], Field(fail_fast=True, max_length=MAX_BUCKETS)]
@@ -210,7 +213,7 @@ class _Happened(BaseModel):
     at: _At
     kind: str = Field(max_length=32)
     text: str = Field(max_length=MAX_TEXT)
-    numbers: dict[str, _Number] = Field(default_factory=dict, max_length=8)
+    numbers: dict[Annotated[str, Field(max_length=MAX_NAME)], _Exact] = Field(default_factory=dict, max_length=8)
 
 
 class _Stored(BaseModel):
@@ -219,10 +222,10 @@ class _Stored(BaseModel):
     version: int
     width: int = Field(ge=1, le=1 << 30)
     at: list[Annotated[int, Field(ge=0, le=int(MAX_SECONDS))]] = Field(max_length=MAX_BUCKETS)
-    heard: list[Annotated[int, Field(ge=0, le=1 << 40)]] = Field(max_length=MAX_BUCKETS)
+    heard: list[Annotated[int, Field(ge=0, le=MAX_HEARD)]] = Field(max_length=MAX_BUCKETS)
     series: dict[Annotated[str, Field(max_length=MAX_NAME)], _Column] = Field(max_length=MAX_SERIES)
     happenings: list[_Happened] = Field(max_length=MAX_HAPPENINGS)
-    forgotten: int = Field(default=0, ge=0, le=1 << 40)
+    forgotten: int = Field(default=0, ge=0, le=MAX_HEARD)
 
 
 def encoded(history: History) -> str:
@@ -232,7 +235,7 @@ def encoded(history: History) -> str:
         "version": VERSION,
         "width": history.width,
         "at": numbers,
-        "heard": [history.buckets[number].heard for number in numbers],
+        "heard": [min(history.buckets[number].heard, MAX_HEARD) for number in numbers],
         "series": {
             name: [_cell(history.buckets[number].values.get(name)) for number in numbers] for name in history.series
         },
@@ -245,7 +248,7 @@ def encoded(history: History) -> str:
             }
             for each in history.happenings
         ],
-        "forgotten": history.forgotten,
+        "forgotten": min(history.forgotten, MAX_HEARD),
     }
     return json.dumps(stored, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
@@ -266,7 +269,7 @@ def decoded(text: str) -> History:
     history = History(stored.width, forgotten=stored.forgotten, series=dict.fromkeys(stored.series))
     for index, number in enumerate(stored.at):
         values = {
-            name: Range(*cell) if isinstance(cell, tuple) else Range(cell, cell, cell)
+            name: Range(*sorted(cell)) if isinstance(cell, tuple) else Range(cell, cell, cell)
             for name, cells in stored.series.items()
             if (cell := cells[index]) is not None
         }

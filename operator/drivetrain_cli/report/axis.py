@@ -71,7 +71,7 @@ def _linear(low: float, high: float) -> Axis:
 def _logarithmic(low: float, high: float) -> Axis:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / 5))
-    ticks = tuple(10.0**n for n in range(first, last + 1, every) if n < 308)
+    ticks = tuple(10.0**n for n in range(first, last + 1, every) if -308 < n < 308)
     return Axis(10.0**first if first > -300 else low, max(10.0 ** min(last, 307), high), ticks, logarithmic=True)
 
 

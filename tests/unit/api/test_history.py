@@ -16,6 +16,7 @@ from drivetrain_api.history import (
     MAX_BUCKETS,
     MAX_BYTES,
     MAX_HAPPENINGS,
+    MAX_HEARD,
     MAX_SERIES,
     MAX_TEXT,
     STEP,
@@ -158,3 +159,13 @@ def test_its_owner_writes_nonsense_at_no_great_cost(cell: str) -> None:
     told = caught.value.__context__
     assert isinstance(told, ValidationError)
     assert told.error_count() < 10
+
+
+def test_what_its_owner_has_counted_up_to_the_brim_can_be_read_again() -> None:
+    history = of([(0.0, 2.5)])
+    history.buckets[0].heard = history.forgotten = MAX_HEARD
+    found = decoded(encoded(history))
+    found.add(0.0, {LOSS: 3.5})
+    for at in range(MAX_HAPPENINGS + 1):
+        found.note(Happening(float(at), Kind.PHASE, "Running"))
+    assert decoded(encoded(found)).buckets[0].values[LOSS].high == 3.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -195,6 +196,28 @@ def test_no_text_of_others_becomes_markup() -> None:
 def test_control_characters_do_not_reach_the_page() -> None:
     assert text("a\x00b\x1bc\u202ed\ne") == "a�b�c�d\ne"
     assert tag("p", "<&>", Html("<b>"), id='"') == '<p id="&quot;">&lt;&amp;&gt;<b></p>'
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"series": {LOSS: [[1, -5, 100], 50]}},
+        {"series": {LOSS: [5e-324, 1], STEP: [5e-324, 0]}},
+        {"series": {LOSS: [-1.7e308, 1.7e308], RANKS: [1.7e308, -1.7e308]}},
+        {"happenings": [{"at": at, "kind": "recovery", "text": "", "numbers": {"seconds": 2.0**53}} for at in (1, 2)]},
+    ],
+    ids=["a mean below the lowest", "next to nothing", "huge", "a recovery of ages"],
+)
+def test_a_history_that_its_owner_has_changed(change: Json) -> None:
+    stored = {"version": 1, "width": 1, "at": [0, 1], "heard": [1, 1], "series": {LOSS: [1, 2]}, "happenings": []}
+    found = page(told(history=histories.decoded(json.dumps(stored | change))))
+    assert objections(parsed(found)) == []
+
+
+def test_numbers_that_nobody_can_add_up_are_no_history() -> None:
+    text = histories.encoded(a_history()).replace('"seconds":2', '"seconds":1.7e308')
+    with pytest.raises(histories.HistoryError):
+        histories.decoded(text)
 
 
 def test_values_of_environment_variables_stay_out() -> None:
