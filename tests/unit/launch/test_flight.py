@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import subprocess
 import sys
 from functools import partial
@@ -67,6 +68,21 @@ def test_more_names_than_there_is_room_for() -> None:
 @pytest.mark.parametrize("memory", [b"", b"\0" * flight.SIZE, b"DTFLIGHT\1\0\0\0" + b"\xff" * (flight.SIZE - 12)])
 def test_memory_that_holds_something_else(memory: bytes) -> None:
     assert flight.read(memory) == []
+
+
+@pytest.mark.parametrize("began", [-1e300, -1e10, 1e300])
+def test_a_time_that_cannot_be_does_not_end_the_launcher(tmp_path: Path, began: float) -> None:
+    """Whoever scribbles over the ring is ill, and that is when it is read."""
+    recorder = Flight()
+    recorder.group("world", EPOCH).begin("all-reduce", 4, "float32")
+    with open(f"/proc/self/fd/{recorder.fd}", "r+b") as memory:
+        memory.seek(flight._at(1) + 16)
+        memory.write(struct.pack("<d", began))
+    box = BlackBox()
+    box.open(os.getpid(), recorder.fd)
+    assert [str(call) for call in box.last()] == ["all-reduce #1"]
+    Recordings(tmp_path, "lm-1").write(box, "uid/boot/4", lambda: "reason")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_it_can_be_turned_off() -> None:

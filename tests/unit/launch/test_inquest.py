@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from drivetrain.launch import inquest, procfs
+from drivetrain.launch import inquest, procfs, stacks
 from drivetrain.launch.inquest import Inquest
 
 
@@ -78,3 +78,12 @@ async def test_one_that_is_stopped_is_not_asked_for_stacks(child: procfs.ProcSta
     )
     os.kill(child.pid, signal.SIGCONT)
     assert (await asyncio.to_thread(procfs.stat, child.pid)) is not None  # and no signal has ended it
+
+
+def test_where_it_says_that_its_dump_is_there_is_a_pipe() -> None:
+    reading, writing = os.pipe()
+    try:
+        assert stacks.read_dump(os.getpid(), reading) == ""
+    finally:
+        os.close(reading)
+        os.close(writing)

@@ -89,7 +89,8 @@ def read_dump(pid: int, fd: int) -> str:
     with suppress(OSError):
         opened = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with open(opened, "rb") as file:
-            return file.read(_DUMP_BYTES).decode("ascii", errors="replace")
+            found = file.read(_DUMP_BYTES) or b""  # None of a pipe, which is not what it should be
+        return found.decode("ascii", errors="replace")
     return ""
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
 
+from drivetrain_api.bounds import MAX_SECONDS
 from drivetrain_api.constants import ENV_TELEMETRY
 from drivetrain_api.logline import escaped
 from drivetrain_api.messages import EpochId
@@ -249,7 +250,7 @@ class Record:
             dtype=self.dtype,
             step=self.step,
             state=self.state.name.lower(),
-            seconds=round(max(0.0, now - self.began), 1),
+            seconds=round(min(max(0.0, now - self.began), MAX_SECONDS), 1),
         )
 
 
