@@ -147,6 +147,14 @@ def test_files_are_few_and_say_why(tmp_path: Path) -> None:
     assert "\x1b" not in text
 
 
+def test_what_somebody_else_has_put_between_them_stays_and_the_others_go(tmp_path: Path) -> None:
+    (tmp_path / "0.txt").mkdir()
+    files = Recordings(tmp_path, "lm-1")
+    for _ in range(KEPT_FILES + 3):
+        files.write(recorded(), "uid/boot/4", lambda: "reason")
+    assert len([each for each in tmp_path.iterdir() if each.is_file()]) == KEPT_FILES
+
+
 def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "kept").symlink_to(tmp_path / "theirs")

@@ -122,7 +122,7 @@ class Recordings:
         with path.open("x", encoding="utf-8", errors="replace") as file:
             file.write(text)
         for old in sorted(self._folder.glob("*.txt"))[:-KEPT_FILES]:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 old.unlink()
         return path
 
