@@ -38,7 +38,8 @@ class Terminal:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines, of the window itself: $COLUMNS, where a shell exports it, is as old as that is."""
-        return os.get_terminal_size(sys.stdout.fileno())
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+        return columns or 80, lines or 24  # a serial line, or kubectl exec through something, tells of none
 
     def draw(self, lines: Sequence[str]) -> None:
         """In place of what was there."""

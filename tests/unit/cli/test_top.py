@@ -138,9 +138,9 @@ def test_a_pace_that_cannot_be_is_named(api: Served, capsys: pytest.CaptureFixtu
 class Window:
     """A terminal with the command in it."""
 
-    def __init__(self, kubeconfig: Path, **env: str) -> None:
+    def __init__(self, kubeconfig: Path, size: tuple[int, int] = (120, 30), **env: str) -> None:
         self.ours, self.theirs = pty.openpty()
-        self.resize(120, 30)
+        self.resize(*size)
         self.before = termios.tcgetattr(self.theirs)
         argv = [sys.executable, "-m", "drivetrain_cli", "top", "--interval", "0.5", "--kubeconfig", str(kubeconfig)]
         known = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -208,6 +208,16 @@ def test_it_follows_jobs_and_sizes_and_says_when_it_cannot(api: Served) -> None:
         window.resize(120, 30)
         api.say("lm", {"phase": "Suspended"})
         window.until(b"Suspended")
+        window.press(b"q")
+        assert ended(window.process, 10) == 0
+    finally:
+        window.close()
+
+
+def test_a_terminal_that_does_not_say_how_large_it_is(api: Served) -> None:
+    window = Window(api.kubeconfig, size=(0, 0))
+    try:
+        window.until(b"Running")
         window.press(b"q")
         assert ended(window.process, 10) == 0
     finally:
