@@ -35,16 +35,22 @@ class Told:
 
 
 async def get(
-    http: Http, url: str, params: Mapping[str, str], now: float, headers: Mapping[str, str] | None = None
+    http: Http,
+    url: str,
+    params: Mapping[str, str],
+    now: float,
+    headers: Mapping[str, str] | None = None,
+    *,
+    secret: bool = False,
 ) -> Told:
     """GET of a JSON document. Raises FeedError."""
     answer = await http.send(Request(url, params, {"Accept": "application/json", **(headers or {})}))
-    return told(answer, now)
+    return told(answer, now, secret=secret)
 
 
-def told(answer: Answer, now: float) -> Told:
-    """An answer's JSON, if it is one to read. Raises FeedError."""
-    return Told(document(checked(answer, now).body), skew(answer, now))
+def told(answer: Answer, now: float, *, secret: bool = False) -> Told:
+    """An answer's JSON, if it is one to read. Raises FeedError. `secret`: nothing of it may be said."""
+    return Told(document(checked(answer, now).body, secret=secret), skew(answer, now))
 
 
 def joined(base: str, path: str) -> str:

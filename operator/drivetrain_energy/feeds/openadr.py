@@ -114,7 +114,7 @@ class OpenAdrFeed:
             answer = await self._ports.http.send(Request(url, {}, {"Accept": "application/json"}, form))
             if answer.status == 400:
                 raise Refused("no token (400): clientIDFile, clientSecretFile or scope")
-            found = mapping(told(answer, now).found, "the answer with the token")
+            found = mapping(told(answer, now, secret=True).found, "the answer with the token")
             token, seconds = found.get("access_token"), number(found.get("expires_in"))
             if not is_line(token):
                 raise Unreadable("the answer with the token has no access_token")

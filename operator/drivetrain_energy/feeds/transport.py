@@ -165,14 +165,14 @@ def skew(answer: Answer, now: float) -> float:
         return 0.0
 
 
-def document(body: bytes) -> Any:
-    """What JSON it is. Raises Unreadable."""
+def document(body: bytes, *, secret: bool = False) -> Any:
+    """What JSON it is. Raises Unreadable, which shows how it begins unless there may be a credential in it."""
     if not body.strip():
         raise Unreadable("the answer is empty")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise Unreadable(f"no JSON: {body[:60]!r}…") from None
+        raise Unreadable("no JSON" if secret else f"no JSON: {body[:60]!r}…") from None
 
 
 __all__ = [

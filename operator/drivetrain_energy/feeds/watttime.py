@@ -74,6 +74,7 @@ class WattTimeFeed:
                 {},
                 now,
                 {"Authorization": f"Basic {basic}"},
+                secret=True,
             )
             token = mapping(told.found, "the answer to login").get("token")
             if not is_line(token):

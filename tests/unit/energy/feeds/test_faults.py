@@ -358,3 +358,13 @@ async def test_credentials_are_in_no_message() -> None:
                 signal, _ = await asked(provider, {}, given, server.url)
             if said.status != 200:
                 assert not any(word in signal.why for word in ("s3cret", "pa:ss", "t0ken", "bWU6"))
+
+
+@pytest.mark.parametrize("provider", [WATTTIME, OPENADR], ids=lambda each: each.name)
+async def test_a_token_in_another_form_is_in_no_message(provider: Provider) -> None:
+    """Such as OAuth2 servers answer that were not asked for JSON, or do not heed it."""
+    server = Server(lambda each: Said(b"access_token=0f1e2d3c4b5a&token_type=bearer"), Clock())
+    async with server.running(), ports() as given:
+        signal, _ = await asked(provider, {}, given, server.url)
+    assert "no JSON" in signal.why
+    assert "0f1e2d3c4b5a" not in signal.why
