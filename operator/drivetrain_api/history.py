@@ -22,8 +22,10 @@ from drivetrain_api.bounds import MAX_EXACT, MAX_SECONDS
 from drivetrain_api.older_python import StrEnum
 
 MAX_BUCKETS: Final = 200
-MAX_SERIES: Final = 10
-"""The four below, and six that the script names."""
+MAX_OWN: Final = 6
+"""Series that the script names: the first ones."""
+MAX_SERIES: Final = 4 + MAX_OWN
+"""With the four below, which may be told later than they are."""
 MAX_HAPPENINGS: Final = 100
 MAX_NAME: Final = 64
 MAX_TEXT: Final = 160
@@ -158,9 +160,13 @@ class History:
 
     def _has_room(self, name: str) -> bool:
         """Whether the series is there, now at the latest."""
-        if name not in self.series and len(self.series) < MAX_SERIES:
-            self.series[name] = None
-        return name in self.series
+        if name in self.series:
+            return True
+        others = sum(each.startswith(_OWN) for each in self.series)
+        if len(self.series) >= MAX_SERIES or (name.startswith(_OWN) and others >= MAX_OWN):
+            return False
+        self.series[name] = None
+        return True
 
     def _bucket(self, number: int) -> Bucket:
         return self.buckets.setdefault(number, Bucket())

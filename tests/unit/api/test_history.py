@@ -19,6 +19,8 @@ from drivetrain_api.history import (
     MAX_HEARD,
     MAX_SERIES,
     MAX_TEXT,
+    RANKS,
+    RATE,
     STEP,
     Happening,
     History,
@@ -82,12 +84,23 @@ def test_a_long_life_takes_bounded_room() -> None:
     history, dice = History(), random.Random(1)
     for minute in range(20_000):
         values = {own(f"{n:02}{'😀' * 80}"): -dice.random() * 1e-200 for n in range(20)}
-        history.add(60.0 * minute, {STEP: minute**3, LOSS: -dice.random() * 1e-200, **values})
+        values |= {name: -dice.random() * 1e-200 for name in (LOSS, RANKS, RATE)}
+        history.add(60.0 * minute, {STEP: minute**3, **values})
         history.note(Happening(60.0 * minute, Kind.FAILURE, "😀" * MAX_TEXT, {"counted": 1.0, "step": -1e-200}))
     assert len(history.buckets) <= MAX_BUCKETS
     assert len(history.series) == MAX_SERIES
     assert (len(history.happenings), history.forgotten) == (MAX_HAPPENINGS, 20_000 - MAX_HAPPENINGS)
     assert len(encoded(history).encode()) <= MAX_BYTES
+
+
+def test_however_much_a_script_tells_there_is_room_for_what_all_jobs_have() -> None:
+    """A pace is known some steps after the first words of the script."""
+    history, later = History(), History()
+    history.add(0.0, {own(f"metric {n}"): 1.0 for n in range(20)})
+    later.add(1.0, {RANKS: 2, STEP: 7, LOSS: 2.5, RATE: 100.0, own("metric 19"): 1.0})
+    history.join(later)
+    assert {RANKS, STEP, LOSS, RATE, own("metric 0"), own("metric 5")} < history.series.keys()
+    assert len(history.series) == MAX_SERIES
 
 
 def test_a_day_of_a_usual_job_takes_some_kilobytes() -> None:
