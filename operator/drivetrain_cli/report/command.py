@@ -85,13 +85,22 @@ def _none(job: Object, named: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all. Raises CliError."""
+    """Whole or not at all; what is no file, such as a pipe or /dev/null, is written to. Raises CliError."""
+    real = path.resolve()
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(file.name, 0o666 & ~umask)
-        os.replace(file.name, path)
+        if real.exists() and not real.is_file():
+            real.write_text(text, encoding="utf-8")
+            return
+        with tempfile.NamedTemporaryFile("w", dir=real.parent, delete=False, encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+                umask = os.umask(0)
+                os.umask(umask)
+                os.chmod(file.name, 0o666 & ~umask)
+                os.replace(file.name, real)
+            except BaseException:
+                os.unlink(file.name)
+                raise
     except OSError as error:
         raise CliError(f"-o {path}: {error.strerror}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -390,3 +391,24 @@ def test_where_it_cannot_be_written_is_named(api: Served, tmp_path: Path, capsys
     put(api, None)
     assert main(["report", "lm", "--kubeconfig", str(api.kubeconfig), "-o", str(tmp_path / "no" / "lm.html")]) == 1
     assert "-o " in capsys.readouterr().err
+
+
+def test_what_is_no_file_of_its_own_stays_what_it_is(api: Served, tmp_path: Path) -> None:
+    """Nobody's /dev/null becomes a page."""
+    put(api, None)
+    pipe, real, link = tmp_path / "pipe", tmp_path / "real.html", tmp_path / "lm.html"
+    os.mkfifo(pipe)
+    real.write_text("old")
+    link.symlink_to(real)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for file in (pipe, link):
+            assert main(["report", "lm", "--kubeconfig", str(api.kubeconfig), "-o", str(file)]) == 0
+        assert os.read(reading, 65536).startswith(b"<!doctype html>")
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert real.read_text().startswith("<!doctype html>")
+    assert main(["report", "lm", "--kubeconfig", str(api.kubeconfig), "-o", str(tmp_path)]) == 1
+    assert sorted(tmp_path.glob("tmp*")) == []
