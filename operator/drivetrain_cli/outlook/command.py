@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     energy = job.spec.energy
     assert energy is not None, "manifest() has looked"
     zone = energy.zone or "unknown"
-    if arguments.pue < 1:
+    if not 1 <= arguments.pue < float("inf"):
         raise UsageError(f"--pue: at least 1, not {arguments.pue:g}")
     pace: float | None = arguments.steps_per_second
     if pace is not None and not 0 < pace <= 1e6:
@@ -71,7 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     horizon = max((signal.slots[-1].end for signal in signals if signal.slots), default=0.0)
     others = answer.later(asked, horizon)
     if arguments.picture is not None:
-        arguments.picture.write_text(picture(job.name, found, asked), encoding="utf-8")
+        try:
+            arguments.picture.write_text(picture(job.name, found, asked), encoding="utf-8")
+        except OSError as error:
+            raise CliError(f"--picture {arguments.picture}: {error.strerror}") from None
     if arguments.output:
         print(output.dumped(answer.as_object(job.name, found, asked, others), arguments.output))
     else:

@@ -127,6 +127,8 @@ def test_the_picture_is_whole_and_escaped(tmp_path: Path, trace: Path, capsys: p
         ({"deadline": None}, [], "spec.energy.deadline"),
         ({"profile": None}, [], "--steps-per-second"),
         ({}, ["--pue", "0.5"], "--pue"),
+        ({}, ["--pue", "nan"], "--pue"),
+        ({}, ["--picture", "/nowhere/plan.svg"], "--picture"),
         ({}, ["--steps-per-second", "0"], "--steps-per-second"),
         ({}, ["--picture", "plan.png"], "--picture"),
         ({}, ["--at", "tomorrow"], "--at"),
