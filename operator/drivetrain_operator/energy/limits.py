@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from drivetrain_energy.demand import watts_of
 from drivetrain_energy.settings import PowerDomain
@@ -17,6 +18,9 @@ from drivetrain_operator.kube.errors import KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS
 
 log = logging.getLogger(__name__)
+
+SHOWN: Final = 40
+"""Characters of an entry, in the status of each job of the domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class WrittenLimits:
         except ValueError as error:
             self._tell({f"ConfigMap {self._name}, {domain.name}: {error}"})
             return None
-        return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry}")
+        return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry.strip()[:SHOWN]}")
 
     def _tell(self, problems: set[str]) -> None:
         for problem in problems - self._said:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_energy.signal import Measure, Quality
 from drivetrain_operator.clock import SystemClock
@@ -164,6 +165,15 @@ async def test_a_limit_that_is_written_reaches_the_jobs_of_the_domain(tmp_path: 
         assert "hall-1" in order.why
         found.cluster.data = {"hall-1": "half"}  # cannot be read: it limits nothing
         await found.until(lambda: found.supplies.of(of).order != order)
+
+
+def test_an_entry_of_a_megabyte_is_a_limit_and_no_status() -> None:
+    limits = WrittenLimits(cast(KubeClient, Cluster()), "ns", "limits")
+    limits.entries = {"hall-1": f"{'0' * 10_000}50%\n"}
+    found = limits.of(DOMAIN, 1000.0)
+    assert found is not None
+    assert found.watts == 500.0
+    assert EnergyOrder(workers=1, by="limit", why=found.why)
 
 
 DOMAIN = PowerDomain.model_validate({"name": "hall-1", "nodeSelector": {"hall": "1"}, "zone": "DE"})
