@@ -19,6 +19,7 @@ from itertools import pairwise
 from statistics import median, median_low
 from typing import Final
 
+from drivetrain_api.bounds import MAX_SECONDS
 from drivetrain_api.holdup import MAX_LATE, Stage, StageTimes
 
 LEAST_INTERVALS: Final = 8
@@ -126,7 +127,8 @@ def find(ranks: Sequence[Rank], least: float = BEGINS, intervals: int = LEAST_IN
     found.sort(key=lambda each: -each[0])
     seconds, latest, peers = found[0]
     alike = tuple(row.rank for by, row, _ in found if by >= _ALIKE * seconds)[:MAX_LATE]
-    return Late(latest.rank, alike, _stages(latest, peers), seconds, min(1.0, seconds / step), unlike)
+    share = min(1.0, seconds / step) if step > 0 else 1.0  # ranks say it: most may say that they do nothing
+    return Late(latest.rank, alike, _stages(latest, peers), min(seconds, MAX_SECONDS), share, unlike)
 
 
 def _groups(ranks: Sequence[Rank]) -> list[list[Rank]]:

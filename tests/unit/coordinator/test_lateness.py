@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from drivetrain_api.bounds import MAX_SECONDS
 from drivetrain_api.holdup import HoldUp, Stage, StageTimes
 from drivetrain_coordinator.membership import lateness
 from drivetrain_coordinator.membership.holdup import sentence
-from drivetrain_coordinator.membership.lateness import Late, Rank
+from drivetrain_coordinator.membership.lateness import Interval, Late, Rank
 from unit.coordinator.bench import Bench
 from unit.coordinator.synchronous import BASE, Ranks
 
@@ -189,3 +190,21 @@ def test_it_is_told_seldom() -> None:
 def test_nothing_is_said_where_nothing_is_told() -> None:
     late = Ranks(2, {(1, Stage.DATA): 0.1})
     assert train(bench_of(2), late, 30, telling=False) == [None]
+
+
+def test_of_ranks_that_lie_something_is_said_that_can_be() -> None:
+    """A message of a launcher must not end the coordinator."""
+    idle = [Rank(rank, [Interval({}, 0.0, 0.0, 1.0)] * 9, 1) for rank in (2, 3, 4)]
+    found = lateness.find(
+        [
+            Rank(0, [Interval({"data": 1.0}, 1.0, 0.0, 1.0)] * 9),
+            Rank(1, [Interval({}, 0.0, 1.0, 1.0)] * 9),
+            *idle,
+        ]
+    )
+    assert found is not None
+    assert (found.rank, found.share) == (0, 1.0)
+    works = [Interval({"data": 1e9, "forward": 1e9}, 2e9, 0.0, 1.0)] * 9  # of two steps that go back and forth
+    found = lateness.find([Rank(0, works), Rank(1, [Interval({}, 0.0, 1e9, 1.0)] * 9)])
+    assert found is not None
+    assert HoldUp(rank=0, process="", pod_uid="", slower_by=found.seconds, message="").slower_by == MAX_SECONDS
