@@ -21,6 +21,7 @@ ROWS: Final = 20
 """Of the table beside a curve."""
 SHOWN_RECOVERIES: Final = 12
 FIELDS: Final = 120
+DEPTH: Final = 24
 VALUE: Final = 240
 """Characters of a field of the configuration."""
 TAIL: Final = 1200
@@ -259,12 +260,15 @@ def _pairs(caption: str, known: Json) -> Html:
     return table(caption, ["Field", "Value"], rows)
 
 
-def _flat(value: Any, path: str) -> list[tuple[str, str]]:
+def _flat(value: Any, path: str, depth: int = 0) -> list[tuple[str, str]]:
     """Fields with a value, by path."""
+    if depth > DEPTH:
+        return [(path, "…")]
     if isinstance(value, dict) and value:
-        return [each for key, inner in value.items() for each in _flat(inner, f"{path}.{key}" if path else str(key))]
+        below = f"{path}." if path else ""
+        return [each for key, inner in value.items() for each in _flat(inner, f"{below}{key}", depth + 1)]
     if isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
-        return [each for n, inner in enumerate(value) for each in _flat(inner, f"{path}[{n}]")]
+        return [each for n, inner in enumerate(value) for each in _flat(inner, f"{path}[{n}]", depth + 1)]
     if ".env[" in path and path.endswith("].value"):
         return [(path, "(not shown)")]
     shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)

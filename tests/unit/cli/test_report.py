@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,17 @@ def test_numbers_that_nobody_can_add_up_are_no_history() -> None:
     text = histories.encoded(a_history()).replace('"seconds":2', '"seconds":1.7e308')
     with pytest.raises(histories.HistoryError):
         histories.decoded(text)
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: {"a": inner}, lambda inner: [inner]], ids=["objects", "lists"])
+def test_a_configuration_without_a_ground(wrap: Callable[[Any], Any]) -> None:
+    """Of a pod template nobody knows the fields."""
+    deep: Any = {"b": 1}
+    for _ in range(900):
+        deep = wrap(deep)
+    job = a_job()
+    job["spec"] |= {"podTemplate": {"spec": deep}}
+    assert objections(parsed(page(told(job)))) == []
 
 
 def test_values_of_environment_variables_stay_out() -> None:
