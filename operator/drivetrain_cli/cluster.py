@@ -30,6 +30,8 @@ _AGENT: Final = "drivetrain-cli"
 _FRACTION: Final = re.compile(r"(?<=\d\d):(\d\d)(?:\.(\d+))?(?=Z|[+-])")
 _TIMEOUTS: Final = Timeouts(connect=3.0, attempt=10.0, list_page=20.0, total=20.0)
 _BACKOFF: Final = Backoff(base=0.2, cap=2.0)
+_NO_NAMES: Final = ("", ".", "..")
+"""Paths of other things: of all jobs, or of the namespace."""
 _NOT_INSTALLED: Final = (
     "this API server knows no TrainingJobs: install the operator (helm install drivetrain charts/drivetrain), "
     "or use the embedded plane (drivetrain up; --embedded)"
@@ -76,6 +78,8 @@ class Cluster:
     async def job(self, name: str) -> Object:
         """The TrainingJob. Raises JobNotFound, NoCluster."""
         try:
+            if name in _NO_NAMES:
+                raise NotFound(404, message="no name")
             return await self.client.get(TRAININGJOBS, name, self.namespace)
         except NotFound as error:
             here = [str(each["metadata"]["name"]) for each in await self.jobs()]

@@ -368,3 +368,15 @@ def test_without_a_cluster_one_line_says_so(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no cluster is configured" in said
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+@pytest.mark.parametrize(
+    "command", [["status"], ["report", "-o", "-"], ["delete"], ["suspend"], ["goodput"], ["energy"]]
+)
+def test_what_is_no_name_is_no_job(
+    api: Served, capsys: pytest.CaptureFixture[str], command: list[str], name: str
+) -> None:
+    """Such as that of a variable of a shell that is not set: its path is that of all jobs, or of the namespace."""
+    assert main([*command, name]) == 4
+    assert f"no TrainingJob {name!r}" in capsys.readouterr().err
