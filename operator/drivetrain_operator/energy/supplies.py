@@ -221,7 +221,8 @@ def domain_of(spec: TrainingJobSpec, settings: EnergySettings) -> PowerDomain | 
     ]
     wish = spec.energy.zone if spec.energy is not None else None
     near = [each for each in settings.power_domains if wish in (None, each.zone)]
-    return next(iter((*named, *near)), None)
+    # Whoever names another zone draws from a hall all the same.
+    return next(iter((*named, *near, *settings.power_domains)), None)
 
 
 def _zone(spec: TrainingJobSpec, domain: PowerDomain | None, settings: EnergySettings) -> str:

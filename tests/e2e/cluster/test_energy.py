@@ -62,7 +62,7 @@ def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
     """One may rest, as it has snapshots; one may not. Half-way the feed dies, and with it the operator that leads."""
     wish = {"deadline": grid.deadline(), "minRunSeconds": 0, "marginPercent": 5, "profile": PROFILE}
     volume = {"storage": {"persistentVolumeClaim": claim}}
-    rests = start("rests", steps=300, energy=wish, snapshots=volume, **COMMON)
+    rests = start("rests", steps=520, energy=wish, snapshots=volume, **COMMON)
     shrinks = start("shrinks", steps=240, energy=wish, **COMMON)
     jobs = {"rests": rests, "shrinks": shrinks}
     for job in jobs.values():

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from drivetrain_api.energy_plan import EnergyOrder
-from drivetrain_energy.settings import PowerDomain
+from drivetrain_energy.settings import PowerDomain, read
 from drivetrain_energy.signal import Measure, Quality
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
-from drivetrain_operator.energy.supplies import Supplies
+from drivetrain_operator.energy.supplies import Supplies, domain_of
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import NotFound
 from drivetrain_operator.plan.view import JobView
@@ -174,6 +174,15 @@ def test_an_entry_of_a_megabyte_is_a_limit_and_no_status() -> None:
     assert found is not None
     assert found.watts == 500.0
     assert EnergyOrder(workers=1, by="limit", why=found.why)
+
+
+def test_no_zone_of_its_own_takes_a_job_out_of_its_hall() -> None:
+    """It is a tenant's to write: a limit holds for him, too."""
+    settings = read(SETTINGS)
+    for zone in ("DE", "XX"):
+        spec = job(zone=zone).spec
+        assert spec is not None
+        assert domain_of(spec, settings) == settings.power_domains[0]
 
 
 DOMAIN = PowerDomain.model_validate({"name": "hall-1", "nodeSelector": {"hall": "1"}, "zone": "DE"})
