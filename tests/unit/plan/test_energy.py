@@ -288,3 +288,28 @@ def test_a_new_job_waits_for_the_first_answer_of_a_leader_that_has_just_begun() 
     status, seen = running(spec())
     assert not plan(view(spec(), status, supply=asks, **seen)).status.is_true(ConditionType.SUSPENDED)
     assert not plan(view(spec(deadline=None), supply=asks)).status.is_true(ConditionType.SUSPENDED)
+
+
+@pytest.mark.parametrize("deadline", ["2026-11-22T00:00:00.5Z", "2026-11-22T00:00:00.499999+00:00"])
+def test_a_deadline_within_a_second_makes_no_plan_in_every_pass(deadline: str) -> None:
+    of = spec(deadline=deadline)
+    first = plan(view(of, given=NIGHT)).status
+    stored, _ = read(status_json(first))
+    assert plan(view(of, stored, given=NIGHT, later=30.0)).status == stored
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"profile": [{"workers": 2, "stepsPerSecond": 1e-9, "watts": 1e9}]},
+        {"profile": [{"workers": 2, "stepsPerSecond": 1e-9, "watts": 1e9}], "deadline": None, "maxCompletionFactor": 9},
+        {"deadline": "9999-12-31T23:59:59-23:59"},
+        {"deadline": "0001-01-01T00:00:00+23:59"},
+    ],
+)
+def test_what_is_never_done_is_planned_all_the_same(wish: dict[str, Any]) -> None:
+    """A defect here would end every pass over the job."""
+    of = spec(**wish)
+    stored, mended = read(status_json(plan(view(of, given=NIGHT)).status))
+    assert not mended
+    assert plan(view(of, stored, given=NIGHT, later=30.0)).status == stored

@@ -14,6 +14,7 @@ from drivetrain_energy.curve import Curve
 from drivetrain_energy.request import CARBON, COST, ENERGY, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
+from drivetrain_operator.plan.energy.written import written_time
 from drivetrain_operator.plan.view import View
 
 OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}
@@ -88,7 +89,7 @@ def source(energy: Energy) -> str:
 
 def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base: int, total: int) -> float:
     if energy.deadline is not None:
-        return moment(energy.deadline).timestamp()
+        return written_time(moment(energy.deadline).timestamp()).timestamp()  # or what is written would be another
     if known.plan is not None and known.plan.asked == source(energy):
         return known.plan.deadline.timestamp()  # or it would move with what is measured
     factor = energy.max_completion_factor or 1.0

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import pairwise
+from typing import Final
 
 from drivetrain_api.energy_plan import EnergyPlan, EnergySlot, EnergyTotals
 from drivetrain_api.older_python import UTC
+from drivetrain_api.status_model import FIRST, LAST
 from drivetrain_energy.plan import Mode, Plan, PlanSlot, Totals
 from drivetrain_energy.request import JOULES_PER_KWH
 from drivetrain_energy.signal import Measure
+
+MOST: Final = 1e15
+"""Of an amount in status."""
 
 
 def to_status(plan: Plan, asked: str) -> EnergyPlan:
     """`asked`: what of the spec its deadline follows from."""
     return EnergyPlan(
-        made=_time(plan.made_at),
+        made=written_time(plan.made_at),
         mode=plan.mode.value,
-        deadline=_time(plan.deadline),
+        deadline=written_time(plan.deadline),
         asked=asked,
-        finish=_time(plan.finish),
+        finish=written_time(plan.finish),
         meets_deadline=plan.meets_deadline,
         steps=plan.work_steps,
         expected=_totals(plan.totals),
@@ -27,10 +32,10 @@ def to_status(plan: Plan, asked: str) -> EnergyPlan:
         measure=plan.measure.value if plan.measure is not None else None,
         vintages=list(plan.vintages),
         why=plan.why,
-        end=_time(plan.slots[-1].end if plan.slots else plan.made_at),
+        end=written_time(plan.slots[-1].end if plan.slots else plan.made_at),
         slots=[
             EnergySlot(
-                start=_time(slot.start),
+                start=written_time(slot.start),
                 workers=slot.workers,
                 cap_watts=slot.cap_watts,
                 steps_per_second=_short(slot.throughput),
@@ -65,20 +70,25 @@ def from_status(written: EnergyPlan) -> Plan:
     )
 
 
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(round(seconds), UTC)
+def written_time(seconds: float) -> datetime:
+    """In whole seconds, and of a year that a status can have: a job may be slow enough to be done in none."""
+    return datetime.fromtimestamp(round(min(max(seconds, FIRST.timestamp()), LAST.timestamp())), UTC)
 
 
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def _bounded(value: float) -> float:
+    return _short(min(max(value, -MOST), MOST))
+
+
 def _totals(found: Totals) -> EnergyTotals:
     return EnergyTotals(
-        kwh=_short(found.joules / JOULES_PER_KWH),
-        grams=_short(found.grams) if found.grams is not None else None,
-        cost=_short(found.cost) if found.cost is not None else None,
-        node_hours=_short(found.node_hours),
+        kwh=_bounded(found.joules / JOULES_PER_KWH),
+        grams=_bounded(found.grams) if found.grams is not None else None,
+        cost=_bounded(found.cost) if found.cost is not None else None,
+        node_hours=_bounded(found.node_hours),
     )
 
 
@@ -86,4 +96,4 @@ def _of(written: EnergyTotals) -> Totals:
     return Totals(written.kwh * JOULES_PER_KWH, written.grams, written.cost, written.node_hours)
 
 
-__all__ = ["from_status", "to_status"]
+__all__ = ["from_status", "to_status", "written_time"]
