@@ -54,20 +54,21 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     known = _measured(view, status, spec, status.energy or EnergyStatus())
     status = status.model_copy(update={"energy": known})
     if view.job.wishes.suspend:
-        return Decision(_with(status, known, None))
+        return Decision(_with(view, status, known, None))
     if _waits_for_the_first_answer(view, status, wish, known):
         why = f"the first answer of the sources of {view.supply.zone} is awaited"
-        return Decision(_with(status, known, EnergyOrder(workers=0, by="plan", why=why)), after=SOON)
+        first = EnergyOrder(workers=0, by="plan", why=why)
+        return Decision(_with(view, status, known, first), after=SOON)
     question = asked(view, status, spec, wish)
     if isinstance(question, Unasked):
         status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, question.reason, question.message)
         known = known.model_copy(update={"plan": None})
-        return Decision(_with(status, known, _outer(view, spec, wish, known, status)))
+        return Decision(_with(view, status, known, _outer(view, spec, wish, known, status)))
     try:
         plan, written = _plan(view, wish, known, question)
     except RequestInvalid as error:
         status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, "CannotBePlanned", str(error))
-        return Decision(_with(status, known, _outer(view, spec, wish, known, status)))
+        return Decision(_with(view, status, known, _outer(view, spec, wish, known, status)))
     holds = plan.mode is Mode.PLANNED
     late = "" if plan.meets_deadline else " It will be late, by what is expected now."
     rests_on = profile(spec, known.measured, worker_watts(known), view.supply.sets_caps).told()
@@ -75,7 +76,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     known = known.model_copy(update={"plan": written})
     order = _outer(view, spec, wish, known, status, plan, question.now)
-    return Decision(_with(status, known, order), after=_next(plan, question))
+    return Decision(_with(view, status, known, order), after=_next(plan, question))
 
 
 def _waits_for_the_first_answer(view: View, status: TrainingJobStatus, wish: Energy, known: EnergyStatus) -> bool:
@@ -176,18 +177,19 @@ def _next(plan: Plan, question: Request) -> float | None:
     return max(SOON, soon) if soon is not None else None
 
 
-def _with(status: TrainingJobStatus, known: EnergyStatus, order: EnergyOrder | None) -> TrainingJobStatus:
-    new = known.model_copy(update={"order": order, "summary": _summary(known.plan, order)})
+def _with(view: View, status: TrainingJobStatus, known: EnergyStatus, order: EnergyOrder | None) -> TrainingJobStatus:
+    new = known.model_copy(update={"order": order, "summary": _summary(view, known.plan, order)})
     return status.model_copy(update={"energy": new if new != EnergyStatus() else None})
 
 
-def _summary(plan: EnergyPlan | None, order: EnergyOrder | None) -> str:
+def _summary(view: View, plan: EnergyPlan | None, order: EnergyOrder | None) -> str:
     if order is None:
         return ""
     if order.workers:
         cap = f" at {order.cap_watts:g} W" if order.cap_watts is not None else ""
         return f"{order.by}: {order.workers}{cap}"
-    begins = next((slot.start for slot in plan.slots if slot.workers), None) if plan is not None else None
+    ahead = (slot.start for slot in plan.slots if slot.workers and slot.start > view.now) if plan is not None else ()
+    begins = next(iter(ahead), None)
     return f"{order.by}: waits for {begins:%d %b %H:%MZ}" if begins is not None and order.by == "plan" else order.by
 
 
