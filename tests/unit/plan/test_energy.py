@@ -313,3 +313,32 @@ def test_what_is_never_done_is_planned_all_the_same(wish: dict[str, Any]) -> Non
     stored, mended = read(status_json(plan(view(of, given=NIGHT)).status))
     assert not mended
     assert plan(view(of, stored, given=NIGHT, later=30.0)).status == stored
+
+
+STRIPES = signal(CLEAN, DIRTY, DIRTY, DIRTY, CLEAN, DIRTY, DIRTY, DIRTY)
+
+
+def rested() -> TrainingJobStatus:
+    """In a dirty hour, at step 2,000 of 10,000, by a plan that was made at step 1,000 and goes on in four hours."""
+    of = spec(8.0, marginPercent=0)
+    status, seen = running(of)
+    status = plan(view(of, status, given=STRIPES, **seen)).status
+    seen["report"] = told(2**-0.9, 1000 + 6700)
+    return plan(view(of, status, given=STRIPES, later=HOUR + 1, **seen)).status
+
+
+def test_who_rests_says_when_it_goes_on_and_not_when_it_began() -> None:
+    status = rested()
+    assert status.is_true(ConditionType.SUSPENDED)
+    assert status.energy is not None
+    assert status.energy.summary == "plan: waits for 21 Nov 16:00Z"
+
+
+def test_who_is_resumed_has_only_the_work_left_that_it_had() -> None:
+    """It has told no step yet: that is no reason to take all of them for left, and to run flat out."""
+    status = rested()
+    resumed = plan(view(spec(8.0, marginPercent=0), status, given=STRIPES, later=4 * HOUR + 1)).status
+    assert not resumed.is_true(ConditionType.SUSPENDED)
+    assert resumed.progress is None
+    again = plan(view(spec(8.0, marginPercent=0), resumed, given=STRIPES, later=4 * HOUR + 30)).status
+    assert again.energy == resumed.energy

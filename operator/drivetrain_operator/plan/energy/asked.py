@@ -14,7 +14,7 @@ from drivetrain_energy.curve import Curve
 from drivetrain_energy.request import CARBON, COST, ENERGY, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
-from drivetrain_operator.plan.energy.written import written_time
+from drivetrain_operator.plan.energy.written import from_status, written_time
 from drivetrain_operator.plan.view import View
 
 OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}
@@ -51,14 +51,13 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
     now, created = view.now.timestamp(), view.job.created.timestamp()
     base = target_workers(spec)
     deadline = _deadline(view, energy, known, ways, base, total)
-    done = status.progress.step if status.progress is not None else 0
     started = status.membership.term > 0
     running = started and status.start_time is not None
     signal = view.supply.signals.get(Measure(energy.measure))
     delay = energy.max_start_delay_seconds
     return Request(
         now=now,
-        work_steps=float(max(0, total - done)),
+        work_steps=_left(status, spec, known, total),
         curve=ways,
         signal=signal,
         tariff=view.supply.signals.get(Measure.PRICE),
@@ -85,6 +84,16 @@ def may_rest(spec: TrainingJobSpec, energy: Energy) -> bool:
 def source(energy: Energy) -> str:
     """What the deadline follows from: another one makes another deadline."""
     return energy.deadline if energy.deadline is not None else f"factor {energy.max_completion_factor:g}"
+
+
+def _left(status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus, total: int) -> float:
+    """Steps. Who is resumed goes on from its snapshots: until it tells its first step, what the plan left holds."""
+    if status.progress is not None:
+        return float(max(0, total - status.progress.step))
+    if known.plan is None or spec.snapshots is None or not status.membership.term or status.start_time is None:
+        return float(total)
+    plan = from_status(known.plan)
+    return min(plan.work_steps - plan.steps_by(status.start_time.timestamp()), float(total))
 
 
 def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base: int, total: int) -> float:
