@@ -20,6 +20,8 @@ def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
     stand now, with `old.deadline` as its deadline."""
     if old is None:
         return plan(request), "it has none yet"
+    if request.work_steps <= 0:
+        return None  # it ends by itself
     if (reason := _overtaken(old, request)) is not None:
         return plan(request), reason
     if tuple(s.vintage for s in (request.signal, request.tariff) if s is not None) == old.vintages:

@@ -12,7 +12,7 @@ from drivetrain_api.energy_plan import EnergyMeasured
 from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
+from drivetrain_api.status import Condition, ConditionType, ProgressStatus, TrainingJobStatus
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import CreateWorker, DeletePod, Plan
 from drivetrain_operator.plan.patch import status_json
@@ -318,13 +318,18 @@ def test_what_is_never_done_is_planned_all_the_same(wish: dict[str, Any]) -> Non
 STRIPES = signal(CLEAN, DIRTY, DIRTY, DIRTY, CLEAN, DIRTY, DIRTY, DIRTY)
 
 
+def trained(step: int) -> TrainingJobStatus:
+    """Its plan was made before its first step, and expected so many by now."""
+    status, seen = running(spec(8.0, marginPercent=0))
+    planned = plan(view(spec(8.0, marginPercent=0), status, given=STRIPES, **seen)).status
+    return planned.model_copy(update={"progress": ProgressStatus(step=step, steps=10_000)})
+
+
 def rested() -> TrainingJobStatus:
-    """In a dirty hour, at step 2,000 of 10,000, by a plan that was made at step 1,000 and goes on in four hours."""
-    of = spec(8.0, marginPercent=0)
-    status, seen = running(of)
-    status = plan(view(of, status, given=STRIPES, **seen)).status
-    seen["report"] = told(2**-0.9, 1000 + 6700)
-    return plan(view(of, status, given=STRIPES, later=HOUR + 1, **seen)).status
+    """In a dirty hour, by a plan that began an hour ago and goes on in three."""
+    status = trained(6_700)
+    _, seen = running(spec())
+    return plan(view(spec(8.0, marginPercent=0), status, given=STRIPES, later=HOUR + 1, **seen)).status
 
 
 def test_who_rests_says_when_it_goes_on_and_not_when_it_began() -> None:
@@ -342,3 +347,15 @@ def test_who_is_resumed_has_only_the_work_left_that_it_had() -> None:
     assert resumed.progress is None
     again = plan(view(spec(8.0, marginPercent=0), resumed, given=STRIPES, later=4 * HOUR + 30)).status
     assert again.energy == resumed.energy
+
+
+@pytest.mark.parametrize("later", [HOUR + 1, 7.9 * HOUR, 9 * HOUR])
+def test_who_has_done_all_steps_is_let_end(later: float) -> None:
+    """Whatever its plan says of this hour, and though its deadline is close or over: nothing is planned, or written."""
+    before = trained(10_000)
+    _, seen = running(spec())
+    done = plan(view(spec(8.0, marginPercent=0), before, given=STRIPES, later=later, **seen)).status
+    assert not done.is_true(ConditionType.SUSPENDED)
+    assert done.energy is not None
+    assert before.energy is not None
+    assert (done.energy.plan, done.energy.order) == (before.energy.plan, before.energy.order)

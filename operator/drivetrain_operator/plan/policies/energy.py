@@ -75,7 +75,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     message = f"{plan.why}{late} Its curve: {rests_on}."
     status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     known = known.model_copy(update={"plan": written})
-    order = _outer(view, spec, wish, known, status, plan, question.now)
+    order = _outer(view, spec, wish, known, status, plan, question.now, question.work_steps > 0)
     return Decision(_with(view, status, known, order), after=_next(plan, question))
 
 
@@ -121,6 +121,7 @@ def _outer(
     status: TrainingJobStatus,
     plan: Plan | None = None,
     now: float = 0.0,
+    left: bool = True,
 ) -> EnergyOrder | None:
     """What decides, from the strongest down. None: spec.workers does."""
     base = target_workers(spec)
@@ -129,7 +130,7 @@ def _outer(
     spent = exceeded(wish, known)
     if spent and wish.budget.on_exceed == "suspend":
         return EnergyOrder(workers=0, by="budget", why=f"{spent}; raise spec.energy.budget to let it go on")
-    wanted = _by_plan(plan, now)
+    wanted = _by_plan(plan, now) if left else _as_before(known)
     limit = view.supply.order
     if limit is not None:
         most = wanted.workers if wanted is not None else base
@@ -143,6 +144,12 @@ def _outer(
     if wanted is not None and not wanted.workers and not rests:
         return wanted.model_copy(update={"workers": least})
     return wanted
+
+
+def _as_before(known: EnergyStatus) -> EnergyOrder | None:
+    """Of a job whose steps are all done: nobody is moved, or put to rest, while it saves what came of them."""
+    order = known.order
+    return order if order is not None and order.workers and order.by in ("plan", "deadline") else None
 
 
 def _by_plan(plan: Plan | None, now: float) -> EnergyOrder | None:
