@@ -359,3 +359,15 @@ def test_who_has_done_all_steps_is_let_end(later: float) -> None:
     assert done.energy is not None
     assert before.energy is not None
     assert (done.energy.plan, done.energy.order) == (before.energy.plan, before.energy.order)
+
+
+def test_a_budget_that_shrinks_puts_nobody_to_rest_who_may_not() -> None:
+    """What its plan has it do was made when it might."""
+    status = rested().model_copy(update={"conditions": [], "start_time": b.NOW})
+    assert status.energy is not None
+    status = status.model_copy(update={"energy": status.energy.model_copy(update={"used": USED})})
+    of = spec(8.0, marginPercent=0, suspend=False, budget={"kilowattHours": 1, "onExceed": "shrink"})
+    _, seen = running(of)
+    done = plan(view(of, status, given=STRIPES, later=HOUR + 2, **seen)).status
+    assert not done.is_true(ConditionType.SUSPENDED)
+    assert done.workers.target == 1

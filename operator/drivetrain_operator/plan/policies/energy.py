@@ -139,7 +139,7 @@ def _outer(
         if fits < most or (fits and limit.cap_watts is not None):
             return EnergyOrder(workers=fits, cap_watts=limit.cap_watts, by="limit", why=limit.why)
     if spent and wish.budget.on_exceed == "shrink" and not (plan is not None and plan.mode is Mode.FLAT_OUT):
-        fewest = min(least, wanted.workers) if wanted is not None else least
+        fewest = least if wanted is None or wanted.workers or not rests else 0
         return EnergyOrder(workers=fewest, by="budget", why=spent)
     if wanted is not None and not wanted.workers and not rests:
         return wanted.model_copy(update={"workers": least})
