@@ -105,7 +105,7 @@ def _asked(member: Member) -> Job:
         least_workers=spec.elastic.min_workers if spec.elastic is not None else member.wanted,
         tier=wish.tier,
         weight=float(member.wanted * max(1, spec.gpus_per_worker)),
-        may_suspend=may_rest(spec, wish),
+        may_suspend=may_rest(spec, wish, member.job.status),
         capped=False,
     )
 

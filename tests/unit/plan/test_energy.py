@@ -371,3 +371,21 @@ def test_a_budget_that_shrinks_puts_nobody_to_rest_who_may_not() -> None:
     done = plan(view(of, status, given=STRIPES, later=HOUR + 2, **seen)).status
     assert not done.is_true(ConditionType.SUSPENDED)
     assert done.workers.target == 1
+
+
+FAILING = Condition(type="SnapshotsFailing", status="True", reason="StorageFails", last_transition_time=b.NOW)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"runtime": "torchrun"},
+        {"conditions": [FAILING]},
+    ],
+    ids=["a script of torchrun's", "storage that fails"],
+)
+def test_nobody_is_put_to_rest_whose_snapshots_are_none(lost: dict[str, Any]) -> None:
+    of = spec().model_copy(update={"runtime": "auto"})
+    status, seen = running(of, **lost)
+    done = plan(view(of, status, given=NIGHT, **seen)).status
+    assert not done.is_true(ConditionType.SUSPENDED)

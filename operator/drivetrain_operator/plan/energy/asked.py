@@ -9,7 +9,7 @@ from drivetrain_api.energy_spec import Energy, moment
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_energy.curve import Curve
 from drivetrain_energy.request import CARBON, COST, ENERGY, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
@@ -64,7 +64,7 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
         deadline=deadline,
         usual_workers=base,
         min_run=float(energy.min_run_seconds),
-        may_suspend=may_rest(spec, energy),
+        may_suspend=may_rest(spec, energy, status),
         max_start_delay=max(0.0, created + delay - now) if delay is not None else None,
         started=started,
         running_since=status.start_time.timestamp() if running and status.start_time is not None else None,
@@ -76,9 +76,11 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
     )
 
 
-def may_rest(spec: TrainingJobSpec, energy: Energy) -> bool:
-    """Whether it may be suspended once it has trained: only where that costs no step."""
-    return energy.suspend and spec.snapshots is not None
+def may_rest(spec: TrainingJobSpec, energy: Energy, status: TrainingJobStatus) -> bool:
+    """Whether it may be suspended once it has trained: only where that costs no step. Scripts that torchrun runs have
+    no snapshots, also where spec.snapshots is set; and for now a job has none whose storage takes nothing."""
+    keeps = status.runtime != "torchrun" and not status.is_true(ConditionType.SNAPSHOTS_FAILING)
+    return energy.suspend and spec.snapshots is not None and (keeps or status.is_true(ConditionType.SUSPENDED))
 
 
 def source(energy: Energy) -> str:

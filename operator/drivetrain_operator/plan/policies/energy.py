@@ -126,7 +126,7 @@ def _outer(
     """What decides, from the strongest down. None: spec.workers does."""
     base = target_workers(spec)
     least = spec.elastic.min_workers if spec.elastic is not None else base
-    rests = may_rest(spec, wish) or status.membership.term == 0
+    rests = may_rest(spec, wish, status) or status.membership.term == 0
     spent = exceeded(wish, known)
     if spent and wish.budget.on_exceed == "suspend":
         return EnergyOrder(workers=0, by="budget", why=f"{spent}; raise spec.energy.budget to let it go on")
