@@ -389,3 +389,41 @@ def test_nobody_is_put_to_rest_whose_snapshots_are_none(lost: dict[str, Any]) ->
     status, seen = running(of, **lost)
     done = plan(view(of, status, given=NIGHT, **seen)).status
     assert not done.is_true(ConditionType.SUSPENDED)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"objective": "time"}, ("False", "FlatOut")),
+        ({"maxStartDelaySeconds": 0}, ("True", "Planned")),
+    ],
+)
+def test_other_wishes_make_another_plan(change: dict[str, Any], expected: tuple[str, str]) -> None:
+    """Though nothing else has changed: who wants it now does not wait for what was planned before."""
+    waits = plan(view(spec(), given=NIGHT)).status
+    done = plan(view(spec(**change), waits, given=NIGHT, later=60.0))
+    assert condition(done) == expected
+    assert not done.status.is_true(ConditionType.SUSPENDED)
+
+
+def test_and_a_factors_deadline_stays() -> None:
+    waits = plan(view(spec(deadline=None, maxCompletionFactor=8), given=NIGHT)).status
+    assert waits.energy is not None
+    faster = [{"workers": 2, "stepsPerSecond": 9, "watts": 1}]
+    of = spec(deadline=None, maxCompletionFactor=8, objective="time", profile=faster)
+    done = plan(view(of, waits, given=NIGHT, later=60.0)).status
+    assert done.energy is not None
+    assert done.energy.plan is not None
+    assert waits.energy.plan is not None
+    assert done.energy.plan.deadline == waits.energy.plan.deadline
+
+
+def test_a_leader_that_begins_wakes_nobody_however_old_a_plan_is() -> None:
+    """The plan has held for seven hours, by signals that came every hour and made no other one better."""
+    late = signal(*[DIRTY] * 20, *[CLEAN] * 4)
+    first = plan(view(spec(24.0), given=fresh(late))).status
+    after = plan(view(spec(24.0), first, later=7 * HOUR, serving_seconds=2.0)).status
+    assert after.is_true(ConditionType.SUSPENDED)
+    assert after.energy is not None
+    assert first.energy is not None
+    assert after.energy.plan == first.energy.plan

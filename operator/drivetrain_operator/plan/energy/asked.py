@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,7 +84,14 @@ def may_rest(spec: TrainingJobSpec, energy: Energy, status: TrainingJobStatus) -
     return energy.suspend and spec.snapshots is not None and (keeps or status.is_true(ConditionType.SUSPENDED))
 
 
-def source(energy: Energy) -> str:
+def source(spec: TrainingJobSpec, energy: Energy) -> str:
+    """What of a job's wishes its plan follows from: others make another plan. What signals and measurements tell has
+    its own measure of news, and budgets and tiers are heard beside the plan."""
+    rest = energy.model_dump_json(exclude={"deadline", "max_completion_factor", "profile", "budget", "tier"})
+    return f"{_due(energy)}; {zlib.crc32(f'{rest} {spec.snapshots is not None}'.encode()):08x}"
+
+
+def _due(energy: Energy) -> str:
     """What the deadline follows from: another one makes another deadline."""
     return energy.deadline if energy.deadline is not None else f"factor {energy.max_completion_factor:g}"
 
@@ -101,7 +109,7 @@ def _left(status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus,
 def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base: int, total: int) -> float:
     if energy.deadline is not None:
         return written_time(moment(energy.deadline).timestamp()).timestamp()  # or what is written would be another
-    if known.plan is not None and known.plan.asked == source(energy):
+    if known.plan is not None and known.plan.asked.partition(";")[0] == _due(energy):
         return known.plan.deadline.timestamp()  # or it would move with what is measured
     factor = energy.max_completion_factor or 1.0
     pace = max((p.throughput for p in ways if p.workers == base), default=max(p.throughput for p in ways))

@@ -37,6 +37,8 @@ AHEAD: Final = 60.0
 """A plan that was made later than this was made by a clock that is wrong, ours or another's."""
 STALE_SECONDS: Final = 6 * 3600.0
 """As feeds keep their last good answers by default."""
+BEGINNING: Final = 60.0
+"""Seconds in which a leader may not have heard of its feeds yet: no job is woken for that, however old its plan is."""
 _UNWISHED: Final = Energy()
 _REASONS: Final = {Mode.PLANNED: "Planned", Mode.NOW: "RunsAtOnce", Mode.FLAT_OUT: "FlatOut"}
 
@@ -65,7 +67,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
         known = known.model_copy(update={"plan": None})
         return Decision(_with(view, status, known, _outer(view, spec, wish, known, status)))
     try:
-        plan, written = _plan(view, wish, known, question)
+        plan, written = _plan(view, spec, wish, known, question)
     except RequestInvalid as error:
         status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, "CannotBePlanned", str(error))
         return Decision(_with(view, status, known, _outer(view, spec, wish, known, status)))
@@ -85,24 +87,28 @@ def _waits_for_the_first_answer(view: View, status: TrainingJobStatus, wish: Ene
     return bool(view.supply.pending and would_wait and status.membership.term == 0 and known.plan is None)
 
 
-def _plan(view: View, wish: Energy, known: EnergyStatus, question: Request) -> tuple[Plan, EnergyPlan]:
+def _plan(
+    view: View, spec: TrainingJobSpec, wish: Energy, known: EnergyStatus, question: Request
+) -> tuple[Plan, EnergyPlan]:
     """The plan that holds, as it is written: what was written is not written again."""
-    before = known.plan
+    before, wishes = known.plan, source(spec, wish)
     if before is not None and before.made.timestamp() > question.now + AHEAD:
         before = None
+    if before is not None and before.asked != wishes and view.serving_seconds >= BEGINNING:
+        before = None
     old = from_status(before) if before is not None else None
-    if old is not None and _outlives(old, question):
+    if old is not None and _outlives(view, old, question):
         found = renew(replace(old, vintages=()), replace(question, signal=None, tariff=None))
     else:
         found = renew(old, question)
     if found is None and before is not None and old is not None:
         return old, before
     assert found is not None, "without an old plan there is always a new one"
-    written = to_status(found[0], source(wish))
+    written = to_status(found[0], wishes)
     return from_status(written), written
 
 
-def _outlives(old: Plan, question: Request) -> bool:
+def _outlives(view: View, old: Plan, question: Request) -> bool:
     """No signal is known, as after a start of ours or while a feed is down, and the plan was made of one that is not
     stale yet: what was foreseen then holds until somebody knows better."""
     weights = question.objective
@@ -110,7 +116,7 @@ def _outlives(old: Plan, question: Request) -> bool:
     if old.mode is not Mode.PLANNED or not known or all(usable(signal) for signal in known):
         return False
     made = min([old.made_at, *old.vintages])
-    return question.now - made < STALE_SECONDS
+    return question.now - made < STALE_SECONDS or view.serving_seconds < BEGINNING
 
 
 def _outer(
