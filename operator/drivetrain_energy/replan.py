@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
+from drivetrain_energy.hull import fastest
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
 from drivetrain_energy.planner import least, plan
 from drivetrain_energy.request import HORIZON, Request
@@ -13,6 +14,9 @@ from drivetrain_energy.windows import Window, usable, windows
 
 REAL = 0.05
 """Share by which progress, rates, watts or the objective have to differ."""
+
+TOLD = 60.0
+"""Seconds by which what is known of progress may be late: that alone is no news, also of a job that is almost done."""
 
 
 def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
@@ -54,7 +58,8 @@ def _overtaken(old: Plan, request: Request) -> str | None:
         return "its deadline is another one"
     if request.work_steps > 0 and request.now >= _end(old):
         return "the plan has ended before the work"
-    if abs(old.work_steps - old.steps_by(request.now) - request.work_steps) > REAL * old.work_steps:
+    noise = max(REAL * old.work_steps, TOLD * fastest(request.curve).throughput)
+    if abs(old.work_steps - old.steps_by(request.now) - request.work_steps) > noise:
         return "progress is not what was expected"
     return _other_rates(old, request)
 

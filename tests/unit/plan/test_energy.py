@@ -427,3 +427,16 @@ def test_a_leader_that_begins_wakes_nobody_however_old_a_plan_is() -> None:
     assert after.energy is not None
     assert first.energy is not None
     assert after.energy.plan == first.energy.plan
+
+
+def test_progress_that_is_told_late_makes_no_plan_at_the_end() -> None:
+    """It is written once a minute, and a plan of the last minutes expects more than that."""
+    of = spec(steps=10_000)
+    status, seen = running(of, progress=ProgressStatus(step=9_500, steps=10_000))
+    clean = signal(*[CLEAN] * 6, *[DIRTY] * 6)
+    first = plan(view(of, status, given=clean, **seen)).status
+    first = first.model_copy(update={"progress": status.progress})
+    again = plan(view(of, first, given=clean, later=50.0, **seen)).status
+    assert again.energy is not None
+    assert first.energy is not None
+    assert again.energy.plan == first.energy.plan
