@@ -85,9 +85,17 @@ def _at_once(request: Request, deadline: float, why: str) -> Plan:
     """At the usual size, or the next that meets the deadline."""
     left = deadline - request.reserve - request.now - _starting(request)
     wanted = request.work_steps * (1 + request.margin) / left
-    enough = [point for point in request.curve if point.throughput >= max(wanted, request.usual()) * (1 - 1e-9)]
-    point = min(enough or [fastest(request.curve)], key=lambda point: (point.throughput, point.watts))
-    return answer(request, deadline, Mode.NOW, _constant(request, point), f"At once, at its usual size: {why}.")
+    own = request.usual_workers
+    unknown = own is not None and all(point.workers != own for point in request.curve)
+    least = wanted if unknown else max(wanted, request.usual())
+    enough = [point for point in request.curve if point.throughput >= least * (1 - 1e-9)] or [fastest(request.curve)]
+    if own is not None and unknown:  # what its own size brings, nobody knows: the nearest
+        point = min(enough, key=lambda point: (abs(point.workers - own), point.watts))
+    else:
+        point = min(enough, key=lambda point: (point.throughput, point.watts))
+    usual = point.workers == request.usual_workers or point.throughput <= request.usual()
+    size = "at its usual size" if usual else f"with {point.workers} workers, for its deadline"
+    return answer(request, deadline, Mode.NOW, _constant(request, point), f"At once, {size}: {why}.")
 
 
 def _constant(request: Request, point: Point) -> list[PlanSlot]:

@@ -440,3 +440,23 @@ def test_progress_that_is_told_late_makes_no_plan_at_the_end() -> None:
     assert again.energy is not None
     assert first.energy is not None
     assert again.energy.plan == first.energy.plan
+
+
+def test_who_waits_for_nothing_has_as_many_workers_as_its_deadline_needs() -> None:
+    """Its usual two take 89 minutes: with three it is in time, and is not found late half-way."""
+    done = plan(view(spec(1.4)))
+    assert condition(done) == ("False", "RunsAtOnce")
+    assert done.status.workers.target == 3
+    assert done.status.energy is not None
+    assert done.status.energy.plan is not None
+    assert [slot.workers for slot in done.status.energy.plan.slots] == [3]
+    assert "3 workers" in done.status.energy.plan.why
+
+
+def test_and_no_more_where_its_own_size_is_not_in_its_profile() -> None:
+    """Until it is measured, it is the nearest that its profile has."""
+    of = spec(9.0, profile=[PROFILE[0], PROFILE[3]])
+    first = plan(view(of)).status
+    status, seen = running(of, energy=first.energy)
+    done = plan(view(of, status, later=60.0, **seen))
+    assert done.status.workers.target == 2

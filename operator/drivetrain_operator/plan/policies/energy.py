@@ -77,7 +77,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     message = f"{plan.why}{late} Its curve: {rests_on}."
     status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     known = known.model_copy(update={"plan": written})
-    order = _outer(view, spec, wish, known, status, plan, question.now, question.work_steps > 0)
+    order = _outer(view, spec, wish, known, status, plan, question)
     return Decision(_with(view, status, known, order), after=_next(plan, question))
 
 
@@ -126,8 +126,7 @@ def _outer(
     known: EnergyStatus,
     status: TrainingJobStatus,
     plan: Plan | None = None,
-    now: float = 0.0,
-    left: bool = True,
+    question: Request | None = None,
 ) -> EnergyOrder | None:
     """What decides, from the strongest down. None: spec.workers does."""
     base = target_workers(spec)
@@ -136,7 +135,7 @@ def _outer(
     spent = exceeded(wish, known)
     if spent and wish.budget.on_exceed == "suspend":
         return EnergyOrder(workers=0, by="budget", why=f"{spent}; raise spec.energy.budget to let it go on")
-    wanted = _by_plan(plan, now) if left else _as_before(known)
+    wanted = _by_plan(plan, question) if question is None or question.work_steps > 0 else _as_before(known)
     limit = view.supply.order
     if limit is not None:
         most = wanted.workers if wanted is not None else base
@@ -158,13 +157,14 @@ def _as_before(known: EnergyStatus) -> EnergyOrder | None:
     return order if order is not None and order.workers and order.by in ("plan", "deadline") else None
 
 
-def _by_plan(plan: Plan | None, now: float) -> EnergyOrder | None:
-    if plan is None or plan.mode is Mode.NOW or not plan.slots:
+def _by_plan(plan: Plan | None, question: Request | None) -> EnergyOrder | None:
+    if plan is None or question is None or not plan.slots:
         return None
-    slot = plan.at(max(now, plan.slots[0].start))  # whole seconds are written: the first may be a moment ahead
-    if slot is None:
+    # Whole seconds are written: the first may be a moment ahead.
+    slot = plan.at(max(question.now, plan.slots[0].start))
+    if slot is None or (plan.mode is Mode.NOW and slot.throughput <= question.usual()):
         return None
-    by = "deadline" if plan.mode is Mode.FLAT_OUT else "plan"
+    by = "plan" if plan.mode is Mode.PLANNED else "deadline"
     return EnergyOrder(workers=slot.workers, cap_watts=slot.cap_watts, by=by, why=plan.why)
 
 
