@@ -41,7 +41,8 @@ class Search:
         self._windows = ladder.windows
         self._tries = 0
         since = request.running_since
-        self._on_until = request.now if since is None else max(request.now, since + request.min_run)
+        on_until = request.now if since is None else max(request.now, since + request.min_run)
+        self._on_until = min(on_until, self._windows[-1].end) if self._windows else on_until
         late = request.max_start_delay
         self._start_by = None if request.started or late is None else request.now + late
 

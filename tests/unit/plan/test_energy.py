@@ -460,3 +460,12 @@ def test_and_no_more_where_its_own_size_is_not_in_its_profile() -> None:
     status, seen = running(of, energy=first.energy)
     done = plan(view(of, status, later=60.0, **seen))
     assert done.status.workers.target == 2
+
+
+@pytest.mark.parametrize(("energy", "began"), [({"minRunSeconds": 86_400}, 0), ({"minRunSeconds": 900}, 20 * HOUR)])
+def test_who_has_to_run_on_beyond_its_deadline_need_not_run_flat_out(energy: dict[str, Any], began: float) -> None:
+    """So says its user, or a clock that was a day ahead when it began: it is on, at the sizes that cost least."""
+    of = spec(**energy)
+    status, seen = running(of, start_time=b.NOW + timedelta(seconds=began))
+    done = plan(view(of, status, given=NIGHT, **seen))
+    assert condition(done) == ("True", "Planned")

@@ -68,7 +68,7 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
         may_suspend=may_rest(spec, energy, status),
         max_start_delay=max(0.0, created + delay - now) if delay is not None else None,
         started=started,
-        running_since=status.start_time.timestamp() if running and status.start_time is not None else None,
+        running_since=min(status.start_time.timestamp(), now) if running and status.start_time is not None else None,
         margin=energy.margin_percent / 100,
         reserve=_reserve(signal, created, deadline),
         switch=_switch(status),
