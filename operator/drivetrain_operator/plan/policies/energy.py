@@ -39,6 +39,10 @@ STALE_SECONDS: Final = 6 * 3600.0
 """As feeds keep their last good answers by default."""
 BEGINNING: Final = 60.0
 """Seconds in which a leader may not have heard of its feeds yet: no job is woken for that, however old its plan is."""
+WINDOW_STEPS: Final = 50
+"""Over so many steps a pace is told: until they are of this size alone, it is in part that of the one before."""
+LONGEST_WINDOW: Final = 1200.0
+"""Seconds: a pace that is somewhat wrong is better than none for hours."""
 _UNWISHED: Final = Energy()
 _REASONS: Final = {Mode.PLANNED: "Planned", Mode.NOW: "RunsAtOnce", Mode.FLAT_OUT: "FlatOut"}
 
@@ -177,8 +181,16 @@ def _measured(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, know
     workers = len({member.pod_uid for member in report.members})
     if not workers or report.standstill is not None or not told.step_seconds > 1e-6:
         return known
+    if known.measured and known.measured[-1].workers != workers and _resized(view, known, told.step_seconds):
+        return known
     pace = learned(known.measured, workers, 1 / told.step_seconds)
     return known.model_copy(update={"measured": pace}) if pace != known.measured else known
+
+
+def _resized(view: View, known: EnergyStatus, step_seconds: float) -> bool:
+    """So short a time ago that its pace is still told with steps of the size before."""
+    begun = [slot.start for slot in known.plan.slots if slot.start <= view.now] if known.plan is not None else []
+    return bool(begun) and (view.now - begun[-1]).total_seconds() < min(WINDOW_STEPS * step_seconds, LONGEST_WINDOW)
 
 
 def _next(plan: Plan, question: Request) -> float | None:
