@@ -13,8 +13,10 @@ from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, ConditionType, ProgressStatus, TrainingJobStatus
+from drivetrain_energy.request import Request
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import CreateWorker, DeletePod, Plan
+from drivetrain_operator.plan.energy.asked import START_SECONDS, asked
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.stored import read
@@ -484,3 +486,14 @@ def test_a_pace_is_not_learned_of_steps_of_the_size_before(later: float, learned
     done = plan(view(of, planned, given=given, later=later, **seen)).status
     assert done.energy is not None
     assert (done.energy.measured != before) is learned
+
+
+@pytest.mark.parametrize(("runtime", "seconds"), [("drivetrain", 1.0), ("torchrun", START_SECONDS)])
+def test_a_resize_of_torchrun_starts_all_ranks_again(runtime: str, seconds: float) -> None:
+    of = spec()
+    wish = of.energy
+    assert wish is not None
+    status, _ = running(of, runtime=runtime)
+    question = asked(view(of, status, given=NIGHT), status, of, wish)
+    assert isinstance(question, Request)
+    assert question.switch.resize == seconds

@@ -140,7 +140,9 @@ def _switch(status: TrainingJobStatus) -> Switch:
         counted = seconds.get("starting", 0.0) + seconds.get("forming", 0.0)
         if seconds.get("productive"):
             took = counted / (status.attempt + 1)
-    return Switch(suspend=2.0, resume=min(took, 3600.0), resize=1.0)
+    took = min(took, 3600.0)
+    stock = status.runtime == "torchrun"  # all its ranks start again, from its own last checkpoint
+    return Switch(suspend=2.0, resume=took, resize=took if stock else 1.0)
 
 
 __all__ = ["START_SECONDS", "Unasked", "asked", "may_rest", "source", "worker_watts"]
