@@ -66,7 +66,7 @@ class EnergyMeasured(StatusModel):
     """What the job did with so many workers."""
 
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(description="Workers.")
-    steps_per_second: Annotated[float, Field(gt=0, le=1e6)] = Field(description="Steps a second, measured last.")
+    steps_per_second: Annotated[float, Field(ge=1e-9, le=1e6)] = Field(description="Steps a second, measured last.")
 
 
 class EnergyOrder(StatusModel):

@@ -338,3 +338,12 @@ def test_the_meter_knows_rates_and_never_misses_the_last_step() -> None:
     line = meter.line(last)
     assert line is not None
     assert line.startswith("step 3/3  loss 0.2500  right 0.5")
+
+
+def test_a_pace_is_that_of_one_world_size() -> None:
+    meter = Meter(10, 32)
+    for step in range(3):
+        told = meter.visible(StepResult(step, 0.5), {}, world=2)
+    assert told.step_seconds is not None
+    assert meter.visible(StepResult(3, 0.5), {}, world=4).step_seconds is None
+    assert meter.visible(StepResult(4, 0.5), {}, world=4).step_seconds is not None

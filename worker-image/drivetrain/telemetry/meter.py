@@ -24,6 +24,7 @@ class Meter:
         self._times: deque[tuple[int, float]] = deque(maxlen=_WINDOW)
         self._line_at = 0.0
         self._report_at = 0.0
+        self._world: int | None = None
 
     def visible(
         self,
@@ -32,8 +33,12 @@ class Meter:
         communication: Communication | None = None,
         snapshots: Snapshotted | None = None,
         corruptions: Iterable[Corruption] = (),
+        world: int | None = None,
     ) -> Progress:
-        """Note a step that all members hold."""
+        """Note a step that all members hold. A pace is that of one world size: what another one took counts no more."""
+        if world != self._world:
+            self._times.clear()
+            self._world = world
         self._times.append((result.step, time.monotonic()))
         (first, since), (last, now) = self._times[0], self._times[-1]
         seconds = (now - since) / (last - first) if last > first else None

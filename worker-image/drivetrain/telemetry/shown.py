@@ -57,7 +57,9 @@ class Shown:
             return
         self._waiting = None
         say.about["step"] = result.step + 1
-        progress = self._meter.visible(result, metrics, self.communication(), self.snapshots(), self.corruptions)
+        progress = self._meter.visible(
+            result, metrics, self.communication(), self.snapshots(), self.corruptions, self._world.size
+        )
         due = self._meter.report_due(progress)
         if self._tracking is not None:
             self._tracking.step(result, metrics, leads=self._tracking.leads(self._world))

@@ -16,7 +16,7 @@ WATTS: Final = 100.0
 """Assumed of a worker without GPUs that nobody has measured."""
 GPU_WATTS: Final = 400.0
 """Assumed of each GPU."""
-NEWS: Final = 0.05
+NEWS: Final = 0.1
 """Share by which a pace has to differ to be another one."""
 
 
