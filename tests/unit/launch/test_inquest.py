@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,9 @@ async def test_nothing_follows_when_it_dies_meanwhile(child: procfs.ProcStat) ->
 async def test_one_that_is_stopped_is_not_asked_for_stacks(child: procfs.ProcStat) -> None:
     """The signal would wait until it goes on."""
     os.kill(child.pid, signal.SIGSTOP)
+    async with asyncio.timeout(20):
+        while "State:\tT" not in Path(f"/proc/{child.pid}/status").read_text():
+            await asyncio.sleep(0.01)
     over: asyncio.Queue[str] = asyncio.Queue()
     asked = Inquest(lambda message: None)
     asked.dump_fd = 2
