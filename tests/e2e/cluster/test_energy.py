@@ -1,4 +1,4 @@
-"""Jobs follow the hours of a grid, on real kubelets: they wait, grow, shrink, rest, and are done in time."""
+"""Jobs follow the hours of a grid, on real kubelets: they wait, grow, shrink, and are done in time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def grid(installed: str) -> Iterator[day.Day]:
 
 
 def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
-    """One may rest, as it has snapshots; one may not. Half-way the feed dies, and with it the operator that leads."""
+    """Both wait for the first green hour, or shrink until then. Half-way the feed dies, and with it all operators: no
+    plan is given up for that. Dirty hours are too short here to start anew after them, so nobody rests in between."""
     wish = {"deadline": grid.deadline(), "minRunSeconds": 0, "marginPercent": 5, "profile": PROFILE}
     volume = {"storage": {"persistentVolumeClaim": claim}}
     rests = start("rests", steps=520, energy=wish, snapshots=volume, **COMMON)
@@ -101,7 +102,6 @@ def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
     assert grid.intensity(first + 2) == day.GREEN, "it waited for the first green hour"
     assert killed is not None
     sizes = {name: [target for _, target in steps] for name, steps in seen.items()}
-    assert 0 in sizes["rests"][sizes["rests"].index(next(t for t in sizes["rests"] if t)) :], "it rested on the way"
     assert len({target for target in sizes["shrinks"] if target}) >= 2, "it grew, or shrank"
 
 
