@@ -58,7 +58,8 @@ def _overtaken(old: Plan, request: Request) -> str | None:
         return "its deadline is another one"
     if request.work_steps > 0 and request.now >= _end(old):
         return "the plan has ended before the work"
-    noise = max(REAL * old.work_steps, TOLD * fastest(request.curve).throughput)
+    told = min(TOLD, REAL * max(0.0, old.deadline - old.made_at))
+    noise = max(REAL * old.work_steps, told * fastest(request.curve).throughput)
     if abs(old.work_steps - old.steps_by(request.now) - request.work_steps) > noise:
         return "progress is not what was expected"
     return _other_rates(old, request)

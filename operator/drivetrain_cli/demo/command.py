@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--script", type=Path, help="training script (default: examples/charlm/train.py of the checkout)"
     )
-    parser.add_argument("--steps", type=int, help="steps to train (default: 120; with --energy 90)")
+    parser.add_argument("--steps", type=int, default=120, help="steps to train (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=24, help="samples a step (default: %(default)s)")
     parser.add_argument(
         "--energy", action="store_true", help="another one: a day in two minutes, of a job that follows the sun"
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if nothing was lost and all hashes are equal."""
-    steps: int = arguments.steps if arguments.steps is not None else 90 if arguments.energy else 120
+    steps: int = arguments.steps
     if steps < 12:
         raise UsageError("--steps: at least 12, because one rank is killed half-way, and all of them near the end")
     seed = random.randrange(2**31) if arguments.seed is None else arguments.seed

@@ -47,12 +47,12 @@ class Day:
 
     script: Path
     folder: Path
-    hour: float = 5.0
+    hour: float = 5.5
     """Seconds."""
-    steps: int = 90
+    steps: int = 120
     batch: int = 24
     seed: int = 0
-    sample_seconds: float = 0.02
+    sample_seconds: float = 0.03
 
     @property
     def limit(self) -> float:
