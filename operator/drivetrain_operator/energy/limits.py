@@ -1,7 +1,8 @@
 """How many watts may a power domain draw now? What a person or a program wrote into a ConfigMap, or a feed tells.
 
 The ConfigMap is not the chart's: `kubectl create configmap drivetrain-power-limits --from-literal=hall-1=75%`, and
-`kubectl delete` when it is over. An entry that cannot be read limits nothing, and is said.
+`kubectl delete` when it is over. An entry that cannot be read is said, and the one before it
+holds: a typing error in an emergency is no leave to draw more.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class WrittenLimits:
         self._namespace = namespace
         self._name = name
         self._said: frozenset[str] = frozenset()
+        self._readable: dict[str, str] = {}
+        """The last entry of each domain that was."""
         self.entries: Mapping[str, str] = {}
+        self.known = not name
+        """Whether the API server has ever said what there is."""
 
     async def look(self) -> None:
         """Read it again. Raises nothing."""
@@ -48,11 +53,12 @@ class WrittenLimits:
         try:
             found = await self._client.get(CONFIGMAPS, self._name, self._namespace, timeout=5.0)
         except NotFound:
-            self.entries = {}
+            self.entries, self.known = {}, True
             return
         except KubeError as error:
             self._tell({f"ConfigMap {self._name}: {error}"})
             return
+        self.known = True
         data = found.get("data")
         self.entries = {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
 
@@ -60,12 +66,17 @@ class WrittenLimits:
         """`whole`: watts that it draws, or may draw, without a limit."""
         entry = self.entries.get(domain.name)
         if entry is None:
+            self._readable.pop(domain.name, None)
             return None
         try:
             watts = watts_of(entry, whole)
         except ValueError as error:
             self._tell({f"ConfigMap {self._name}, {domain.name}: {error}"})
-            return None
+            entry = self._readable.get(domain.name)
+            if entry is None:
+                return None
+            watts = watts_of(entry, whole)
+        self._readable[domain.name] = entry
         return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry.strip()[:SHOWN]}")
 
     def _tell(self, problems: set[str]) -> None:

@@ -6,6 +6,7 @@ A job's domain is the first whose nodeSelector its own podTemplate has; else the
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -65,8 +66,6 @@ class ClusterConfigMaps:
 
 
 def _bytes(found: Mapping[str, Any]) -> dict[str, bytes]:
-    import base64
-
     plain = {str(key): str(value).encode() for key, value in (found.get("data") or {}).items()}
     coded = {str(key): base64.b64decode(str(value)) for key, value in (found.get("binaryData") or {}).items()}
     return plain | coded
@@ -98,6 +97,7 @@ class Supplies:
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
         self._began = 0.0
+        self._limits_known = False
         self._foreseen: dict[tuple[str, str, Measure], tuple[float, Signal]] = {}
         self._vintages: dict[Known, tuple[float, Quality]] = {}
 
@@ -124,6 +124,8 @@ class Supplies:
                         feeds.configure(self._document.settings)
                     await self._limits.look()
                     orders = self._limit(feeds)
+                    if self._limits.known and not self._limits_known:
+                        self._limits_known = orders = True
                     if self._is_news(feeds) or orders:
                         self._changed()
                     await self._clock.sleep(LOOK_SECONDS)
@@ -132,11 +134,12 @@ class Supplies:
         """Never waits. Without settings it says that there are none."""
         settings, feeds = self._document.settings, self._feeds
         if job.spec is None or feeds is None:
-            return Supply(why=self._document.problem)
+            return Supply(why=self._document.problem, limits_known=False)
         domain = domain_of(job.spec, settings)
         zone = _zone(job.spec, domain, settings)
         if not zone:
-            return Supply(why=self._document.problem or "the platform has no source of carbon intensity, and no zone")
+            why = self._document.problem or "the platform has no source of carbon intensity, and no zone"
+            return Supply(why=why, limits_known=self._limits_known)
         now = self._clock.now().timestamp()
         signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
         tariff = next((each.name for each in settings.tariffs if each.zone in (None, zone)), None)
@@ -149,6 +152,7 @@ class Supplies:
             embodied_kg=domain.embodied_kg if domain is not None else None,
             lifespan_years=domain.lifespan_years if domain is not None else None,
             order=self._order(domain, job),
+            limits_known=self._limits_known,
             pending=self._is_pending(zone, signals.values()),
             why=self._document.problem,
         )

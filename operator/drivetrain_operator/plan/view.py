@@ -301,6 +301,8 @@ class Supply:
     sets_caps: bool = False
     """Somebody sets power caps on the nodes; else they are advice, and no plan counts on them."""
     order: PowerOrder | None = None
+    limits_known: bool = True
+    """Whether this process has looked for limits of its power domain: until then, no order is no leave to grow."""
     pending: bool = False
     """This process has just begun to ask for its zone: a job that never ran waits for the first answer."""
     why: str = ""

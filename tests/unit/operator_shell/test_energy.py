@@ -163,7 +163,11 @@ async def test_a_limit_that_is_written_reaches_the_jobs_of_the_domain(tmp_path: 
         assert order is not None
         assert 1 <= order.workers < 4
         assert "hall-1" in order.why
-        found.cluster.data = {"hall-1": "half"}  # cannot be read: it limits nothing
+        asked = found.cluster.asked
+        found.cluster.data = {"hall-1": "half"}  # cannot be read: what was there before holds
+        await found.until(lambda: found.cluster.asked > asked + 3)
+        assert found.supplies.of(of).order == order
+        found.cluster.data = None
         await found.until(lambda: found.supplies.of(of).order != order)
 
 

@@ -497,3 +497,13 @@ def test_a_resize_of_torchrun_starts_all_ranks_again(runtime: str, seconds: floa
     question = asked(view(of, status, given=NIGHT), status, of, wish)
     assert isinstance(question, Request)
     assert question.switch.resize == seconds
+
+
+@pytest.mark.parametrize("wish", [True, False])
+def test_a_leader_that_has_not_looked_yet_lifts_no_limit(wish: bool) -> None:
+    of = spec(1.0) if wish else spec().model_copy(update={"energy": None})
+    status, seen = running(of)
+    limited = plan(view(of, status, supply=Supply(order=PowerOrder(1, None, "hall")), **seen)).status
+    assert limited.workers.target == 1
+    assert plan(view(of, limited, supply=Supply(limits_known=False), **seen)).status.workers.target == 1
+    assert plan(view(of, limited, supply=Supply(), **seen)).status.workers.target > 1

@@ -29,7 +29,7 @@ from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, sour
 from drivetrain_operator.plan.energy.budget import exceeded
 from drivetrain_operator.plan.energy.curve import learned, profile
 from drivetrain_operator.plan.energy.written import from_status, to_status
-from drivetrain_operator.plan.view import View
+from drivetrain_operator.plan.view import PowerOrder, View
 
 SOON: Final = 1.0
 """Seconds: no pass comes sooner because of the clock alone."""
@@ -54,7 +54,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(status)  # who runs goes on as it was ordered
     wish = spec.energy
     if wish is None:
-        if view.supply.order is None:
+        if _limit(view, status.energy) is None:
             return Decision(_without(view, status))
         wish = _UNWISHED  # who wishes nothing draws from the same supply
     known = _measured(view, status, spec, status.energy or EnergyStatus())
@@ -140,7 +140,7 @@ def _outer(
     if spent and wish.budget.on_exceed == "suspend":
         return EnergyOrder(workers=0, by="budget", why=f"{spent}; raise spec.energy.budget to let it go on")
     wanted = _by_plan(plan, question) if question is None or question.work_steps > 0 else _as_before(known)
-    limit = view.supply.order
+    limit = _limit(view, known)
     if limit is not None:
         most = wanted.workers if wanted is not None else base
         fits = min(limit.workers, most)
@@ -153,6 +153,14 @@ def _outer(
     if wanted is not None and not wanted.workers and not rests:
         return wanted.model_copy(update={"workers": least})
     return wanted
+
+
+def _limit(view: View, known: EnergyStatus | None) -> PowerOrder | None:
+    """What its power domain asks. Who leads since a moment ago, and has not looked yet, keeps the last order."""
+    before = known.order if known is not None else None
+    if view.supply.order is None and not view.supply.limits_known and before is not None and before.by == "limit":
+        return PowerOrder(before.workers, before.cap_watts, before.why)
+    return view.supply.order
 
 
 def _as_before(known: EnergyStatus) -> EnergyOrder | None:
