@@ -205,10 +205,12 @@ class LocalJob:
             return [await pod.process.wait() for pod in self.pods.values()]
 
     async def left(self, pod: Pod, seconds: float = 30.0) -> int:
-        """Wait until this launcher has ended, and take it off the list of those that are there; its exit code."""
+        """Wait until this launcher has ended, and tell it in the roster, as the operator would; its exit code."""
         async with patiently(seconds, lambda: f"the end of {pod.uid}\n{self.logs()}\n"):
             code = await pod.process.wait()
         del self.pods[pod.uid]
+        self.dead.add(pod.uid)
+        await self.publish()
         return code
 
     def logs(self, characters: int = 3000) -> str:

@@ -11,17 +11,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drivetrain.comm.compressed import CompressedReducer
 from drivetrain.comm.transport import Transport
 from drivetrain.compress.auto import Auto
 from drivetrain.compress.carried import Carried
 from drivetrain.compress.codec import Codec
 from drivetrain.compress.elementwise import Elementwise
 from drivetrain.compress.method import Chunk, Method
-from drivetrain.compress.methods import CODECS
+from drivetrain.compress.methods import CODECS, method_of
 from drivetrain.compress.powersgd import PowerSgd
 from drivetrain.compress.quantized import Quantized
 from drivetrain.compress.topk import TopK
 from drivetrain.errors import UsageError
+from drivetrain.parallel.layout import Layout
 from drivetrain.run import Run
 from drivetrain.world.fixed import Fixed
 from drivetrain_api.runtime import RuntimeCompression, RuntimeOptimizer
@@ -295,3 +297,31 @@ def test_training_with_a_choice() -> None:
     outcomes = together(by_drivetrain, 3, case)
     assert outcomes[0].distance(by_torch(case)) <= 0.01
     assert len({outcome.sha256 for outcome in outcomes}) == 1
+
+
+def meeting(pipe: Pipe, name: Any) -> bool:
+    """Rank 0 has trained with somebody who is gone, rank 1 is new and has its state: whether their sums are alike."""
+    model = torch.nn.Linear(40, 30)
+    layout = Layout(model)
+    made = method_of(RuntimeCompression(method=name), layout)
+    if isinstance(made, Auto) and pipe.rank == 0:
+        made.chosen = "int8"
+    reducer = CompressedReducer(layout, 1024, made, 0)
+    transport = connected(pipe)
+    for step in range(2):
+        reducer.begin(transport, step)
+        for parameter in model.parameters():
+            parameter.grad = None
+        reducer.begin_microbatch(last=True)
+        model(torch.ones(1, 40) * (pipe.rank + 1)).sum().backward()
+        reducer.collect(lambda _: torch.zeros(layout.tail))
+        reducer.finish()
+        reducer.committed(skipped=False)
+    return all(torch.equal(each, reducer._vector) for each in transport.all_gather(reducer._vector))
+
+
+@pytest.mark.parametrize("name", [*CODECS, "auto", "powersgd", "topk"])
+def test_a_survivor_and_a_newcomer_come_to_one_sum(name: str) -> None:
+    """What a survivor has learned in an earlier membership must not decide what it sends in the next one: they would
+    wait for each other for ever."""
+    assert together(meeting, 2, name) == [True, True]

@@ -67,6 +67,8 @@ class CompressedReducer(DuringBackward):
         self._transport = transport if transport is not None and transport.world > 1 else None
         self.arrivals.begin(self._transport.interrupt if self._transport is not None else None)
         self._step = step
+        if isinstance(self._method, Auto) and self._transport is not self._chosen_for:
+            self._method.forget()
         self._current = self._warm_up if step < self._warmup_steps else self._method
         for carried in self._method.carried:
             carried.begin(transport.world if transport is not None else 1)

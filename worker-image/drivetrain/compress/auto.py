@@ -2,6 +2,7 @@
 
 Tried out, not computed: after the first step of each membership every candidate sums a part of that step's gradient,
 twice. All ranks take the one whose slowest rank was the fastest, of those whose largest relative error is small enough.
+A choice holds for one membership: a newcomer does not know what the others had chosen before it came.
 """
 
 from __future__ import annotations
@@ -40,12 +41,18 @@ class Auto:
         self._residual = Carried(like)
         self.carried = [self._residual]
         self.shared: list[torch.Tensor] = []
-        self.chosen = _DENSE
-        self.reason = "not measured yet"
+        self.chosen: str
+        self.reason: str
+        self.forget()
 
     @property
     def warm_up(self) -> Method:
         return self
+
+    def forget(self) -> None:
+        """Another membership begins: its first step is summed as no newcomer can have it otherwise."""
+        self.chosen = _DENSE
+        self.reason = "not measured yet"
 
     def alone(self, chunk: Chunk) -> None:
         self._deliver(chunk)
