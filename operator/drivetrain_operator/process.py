@@ -23,6 +23,7 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.controller import Controller, Scope, Surroundings
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.limits import WrittenLimits
+from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.supplies import Supplies
 from drivetrain_operator.guard import Guard
 from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthServer
@@ -246,6 +247,7 @@ class Process:
         return Supplies(
             Document(settings.energy_settings),
             WrittenLimits(self._client, settings.own_namespace, settings.power_limits),
+            Reports(self._client, settings.own_namespace, self._clock, enabled=settings.node_agents),
             self._client,
             settings.own_namespace,
             settings.energy_credentials,

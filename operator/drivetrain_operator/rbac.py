@@ -1,8 +1,9 @@
 """Every permission that the operator uses, and what for. The chart's roles are checked against this table, and a real
 API server's audit log says that each is used (tests/e2e/cluster/test_permissions.py).
 
-`OWN` holds in the operator's own namespace only; `JOBS` wherever it looks after jobs. Nothing else is asked for: above
-all, Secrets of jobs can be created but never read, and pods can be neither patched nor exec'd into.
+`OWN` and, with node agents, `POWER` hold in the operator's own namespace only; `JOBS` wherever it looks after jobs.
+Nothing else is asked for: above all, Secrets of jobs can be created but never read, and pods can be neither patched nor
+exec'd into.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.constants import GROUP, PLURAL
+from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP
 from drivetrain_operator.act.kinds import CHILD_KINDS
 from drivetrain_operator.reports.keystore import ROOT_SECRET
 
@@ -57,6 +59,11 @@ OWN: Final = (
     ),
 )
 
+POWER: Final = (
+    _rule("", "configmaps", "get", "what node agents say of their nodes", REPORTS_CONFIGMAP),
+    _rule("", "configmaps", "get patch", "tell node agents the power caps of pods", CAPS_CONFIGMAP),
+)
+
 
 def reference() -> str:
     """The document in Markdown."""
@@ -78,6 +85,10 @@ def reference() -> str:
             "## In its own namespace",
             "",
             *_table(OWN),
+            "",
+            "## With `nodeAgent.enabled`, in its own namespace",
+            "",
+            *_table(POWER),
             "",
         ]
     )

@@ -96,6 +96,8 @@ class Settings:
     """Folder of the traces that it names."""
     power_limits: str
     """ConfigMap of our namespace in which limits of power domains are written."""
+    node_agents: bool
+    """Whether node agents run: their reports are read, and they are told caps."""
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
@@ -151,6 +153,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] | None = None) ->
         energy_credentials=given.energy_credentials,
         energy_traces=given.energy_traces,
         power_limits=given.power_limits,
+        node_agents=given.node_agents,
     )
 
 
@@ -224,6 +227,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     option("energy-credentials", "folder of the credentials that it names", "/etc/drivetrain/energy-credentials")
     option("energy-traces", "folder of the traces that it names", "/etc/drivetrain/energy-traces")
     option("power-limits", "ConfigMap in --own-namespace with limits of power domains (default: none is read)", "")
+    switch("node-agents", "node agents run: read their reports in --own-namespace, and tell them caps", "false")
     return parser
 
 

@@ -42,6 +42,9 @@
 {{- $all = append $all "--energy-settings=/etc/drivetrain/energy/energy.yaml" -}}
 {{- $all = append $all "--power-limits=drivetrain-power-limits" -}}
 {{- end -}}
+{{- if .Values.nodeAgent.enabled -}}
+{{- $all = append $all "--node-agents" -}}
+{{- end -}}
 {{- range .Values.watchNamespaces -}}
 {{- $all = append $all (printf "--namespace=%s" .) -}}
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* Both lists are operator/drivetrain_operator/rbac.py, rule by rule; tests/unit/chart holds them to it. */}}
+{{/* All lists are operator/drivetrain_operator/rbac.py, rule by rule; tests/unit/chart holds them to it. */}}
 {{- define "drivetrain.rules.jobs" -}}
 - apiGroups: [drivetrain.dev]
   resources: [trainingjobs]
@@ -62,5 +62,17 @@
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   resourceNames: [drivetrain-reports]
+  verbs: [get, patch]
+{{- end }}
+
+{{- define "drivetrain.rules.power" -}}
+# What node agents say of their nodes, and what they are told.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [drivetrain-power-reports]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [drivetrain-power-caps]
   verbs: [get, patch]
 {{- end }}

@@ -29,6 +29,7 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain, full_watts
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
+from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS
@@ -78,6 +79,7 @@ class Supplies:
         self,
         document: Document,
         limits: WrittenLimits,
+        reports: Reports,
         client: KubeClient,
         namespace: str,
         credentials: str,
@@ -89,6 +91,7 @@ class Supplies:
         """`credentials` and `traces`: folders of files that the settings name."""
         self._document = document
         self._limits = limits
+        self.reports = reports
         self._jobs = jobs
         self._domains: dict[str, Domain] = {}
         self._clock = clock
@@ -123,6 +126,7 @@ class Supplies:
                         log.info("settings of energy have changed")
                         feeds.configure(self._document.settings)
                     await self._limits.look()
+                    await self.reports.look()
                     orders = self._limit(feeds)
                     if self._limits.known and not self._limits_known:
                         self._limits_known = orders = True

@@ -40,7 +40,7 @@ def rules(name: str) -> set[tuple[str, str, frozenset[str], frozenset[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "used"), [("jobs", rbac.JOBS), ("own", rbac.OWN)])
+@pytest.mark.parametrize(("name", "used"), [("jobs", rbac.JOBS), ("own", rbac.OWN), ("power", rbac.POWER)])
 def test_the_chart_grants_exactly_what_the_operator_uses(name: str, used: Iterable[rbac.Rule]) -> None:
     verbs: dict[tuple[str, str, frozenset[str]], frozenset[str]] = {}
     for rule in used:
@@ -86,6 +86,7 @@ def test_the_operator_takes_the_flags_that_the_deployment_gives() -> None:
     assert settings.pod_ip == settings.reports_host == settings.metrics_host == "10.0.0.1"
     assert settings.leader_election
     assert (settings.allow_own_namespace, settings.namespaces) == (True, ("a", "b"))
+    assert not settings.node_agents
 
 
 def test_the_network_policy_lets_in_whom_the_code_talks_to() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP
 from drivetrain_nodeagent.main import main
-from harness.helm import Objects, rendered
+from drivetrain_operator.settings import parse
+from harness.helm import Objects, container, rendered
 
 NAME = "drivetrain-nodeagent"
 
@@ -59,3 +60,18 @@ def test_the_operators_pods_are_not_selected_with_it(objects: Objects) -> None:
     operator = objects["Deployment", "drivetrain-operator"]["spec"]["selector"]["matchLabels"]
     assert selector.items() <= objects["DaemonSet", NAME]["spec"]["template"]["metadata"]["labels"].items()
     assert selector != operator
+
+
+def test_the_operator_is_told_of_it_and_may_what_it_takes(objects: Objects) -> None:
+    environment = {"POD_IP": "10.0.0.1", "POD_NAME": "p", "POD_NAMESPACE": "n"}
+    assert parse(container(objects)["args"], environment).node_agents
+    assert not parse(container(rendered())["args"], environment).node_agents
+    rules = objects["Role", "drivetrain-operator-power"]["rules"]
+    assert {(*rule["resources"], *rule["resourceNames"], *rule["verbs"]) for rule in rules} == {
+        ("configmaps", REPORTS_CONFIGMAP, "get"),
+        ("configmaps", CAPS_CONFIGMAP, "get", "patch"),
+    }
+    bound = objects["RoleBinding", "drivetrain-operator-power"]
+    assert [each["name"] for each in bound["subjects"]] == ["drivetrain-operator"]
+    without = rendered({"nodeAgent": {"enabled": True}, "rbac": {"create": False}})
+    assert not [name for kind, name in without if kind.startswith("Role")]

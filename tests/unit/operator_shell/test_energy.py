@@ -17,6 +17,7 @@ from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
+from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.supplies import Supplies, domain_of
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import NotFound
@@ -79,6 +80,7 @@ async def platform(folder: Path, text: str = SETTINGS, *jobs: JobView) -> AsyncI
     supplies = Supplies(
         Document(folder / "energy.yaml"),
         WrittenLimits(client, "ns", "limits"),
+        Reports(client, "ns", Quick(), enabled=False),
         client,
         "ns",
         str(folder),
@@ -138,6 +140,7 @@ async def test_without_settings_nothing_is_known(tmp_path: Path) -> None:
     supplies = Supplies(
         Document(None),
         WrittenLimits(cast(KubeClient, Cluster()), "ns", ""),
+        Reports(cast(KubeClient, Cluster()), "ns", Quick(), enabled=False),
         cast(KubeClient, Cluster()),
         "ns",
         "",

@@ -1,0 +1,110 @@
+"""What do node agents say of their nodes? Read at every look by the leader; asked by whoever has to know what nodes
+draw, how hot they are, and which caps are in force.
+
+A report that is two minutes old is of an agent that is gone, and is no report. Nodes' clocks may be wrong by any
+amount: what this process has seen change is new, whatever its time says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from drivetrain_api.power import REPORTS_CONFIGMAP, NodeReport
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.kube.errors import KubeError, NotFound
+from drivetrain_operator.kube.resources import CONFIGMAPS
+
+log = logging.getLogger(__name__)
+
+OLD_SECONDS: Final = 120.0
+"""Agents report every 30 s, whatever happens."""
+TIMEOUT_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """One node's entry."""
+
+    text: str
+    report: NodeReport | None
+    """None: it cannot be read."""
+    at: float
+    """When we saw it first, by our monotonic clock."""
+    is_new: bool
+    """By its own time, or because we saw it come."""
+
+
+class Reports:
+    """Of all nodes with an agent. While the API server does not answer, what is known grows old."""
+
+    def __init__(self, client: KubeClient, namespace: str, clock: Clock, *, enabled: bool = True) -> None:
+        """Without `enabled` nothing is ever asked, and there are none."""
+        self._client = client
+        self._namespace = namespace
+        self._clock = clock
+        self._enabled = enabled
+        self._heard: Mapping[str, _Heard] = {}
+        self._said: frozenset[str] = frozenset()
+        self.looked = not enabled
+        """Whether the API server has ever said what there is."""
+
+    async def look(self) -> None:
+        """Read them again. Raises nothing."""
+        if not self._enabled:
+            return
+        try:
+            found = await self._client.get(CONFIGMAPS, REPORTS_CONFIGMAP, self._namespace, timeout=TIMEOUT_SECONDS)
+        except NotFound:
+            found = {}
+        except KubeError as error:
+            self._tell({f"ConfigMap {REPORTS_CONFIGMAP}: {error}"})
+            return
+        data = found.get("data")
+        entries = {str(node): str(text) for node, text in data.items()} if isinstance(data, dict) else {}
+        problems: set[str] = set()
+        self._heard = {node: self._entry(node, text, problems) for node, text in entries.items()}
+        self.looked = True
+        self._tell(problems)
+
+    @property
+    def by_node(self) -> Mapping[str, NodeReport]:
+        """By name, of nodes whose agent is alive."""
+        now = self._clock.monotonic()
+        return {
+            node: each.report
+            for node, each in self._heard.items()
+            if each.report is not None and each.is_new and now - each.at <= OLD_SECONDS
+        }
+
+    def _entry(self, node: str, text: str, problems: set[str]) -> _Heard:
+        before = self._heard.get(node)
+        if before is not None and before.text == text:
+            found = before
+        else:
+            report = _parsed(text)
+            age = abs(self._clock.now().timestamp() - report.at) if report is not None else 0.0
+            found = _Heard(text, report, self._clock.monotonic(), before is not None or age <= OLD_SECONDS)
+        if found.report is None:
+            problems.add(f"ConfigMap {REPORTS_CONFIGMAP}, node {node}: no report of an agent of this version")
+        return found
+
+    def _tell(self, problems: set[str]) -> None:
+        for problem in problems - self._said:
+            log.error("a report of a node agent cannot be read", extra={"error": problem})
+        self._said = frozenset(problems)
+
+
+def _parsed(text: str) -> NodeReport | None:
+    try:
+        return NodeReport.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+__all__ = ["OLD_SECONDS", "Reports"]
