@@ -26,6 +26,7 @@ from drivetrain_operator.act.specs import Specs
 from drivetrain_operator.act.views import Views
 from drivetrain_operator.act.workers import work
 from drivetrain_operator.clock import Clock
+from drivetrain_operator.energy.capped import Placed, placed
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
@@ -179,6 +180,16 @@ class Controller:
     def looked_after(self) -> Iterator[JobView]:
         """All jobs, as they are known."""
         return (job_view(obj, self._specs.read) for obj in self.jobs.objects())
+
+    def placed(self) -> Iterator[Placed]:
+        """All jobs, with their workers where they are."""
+        for obj in self.jobs.objects():
+            yield placed(obj, self.children.family(key_of(obj).namespace, uid_of(obj)).pods)
+
+    @property
+    def all_known(self) -> bool:
+        """Whether the caches of all namespaces are filled."""
+        return self._filled >= {*self._scopes}
 
     def supply_changed(self) -> None:
         """Something is known that may make other plans of energy."""

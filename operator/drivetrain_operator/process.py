@@ -21,10 +21,12 @@ from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.act.creator import fields
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.controller import Controller, Scope, Surroundings
+from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.limits import WrittenLimits
 from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.supplies import Supplies
+from drivetrain_operator.energy.told_caps import ToldCaps
 from drivetrain_operator.guard import Guard
 from drivetrain_operator.health import PASS_LIMIT, WATCH_LIMIT, Gauge, HealthServer
 from drivetrain_operator.history.historian import Historian
@@ -247,7 +249,7 @@ class Process:
         return Supplies(
             Document(settings.energy_settings),
             WrittenLimits(self._client, settings.own_namespace, settings.power_limits),
-            Reports(self._client, settings.own_namespace, self._clock, enabled=settings.node_agents),
+            self._agents(),
             self._client,
             settings.own_namespace,
             settings.energy_credentials,
@@ -255,6 +257,16 @@ class Process:
             self._clock,
             lambda: self._controller.looked_after() if self._controller is not None else (),
             lambda: self._controller.supply_changed() if self._controller is not None else None,
+        )
+
+    def _agents(self) -> Agents:
+        where, enabled = self._settings.own_namespace, self._settings.node_agents
+        return Agents(
+            Reports(self._client, where, self._clock, enabled=enabled),
+            ToldCaps(self._client, where, self._clock, self._rng, enabled=enabled),
+            self._clock,
+            lambda: self._controller.placed() if self._controller is not None else (),
+            lambda: self._controller is not None and self._controller.all_known,
         )
 
     async def _serve(self, controller: Controller, reports_port: int) -> None:

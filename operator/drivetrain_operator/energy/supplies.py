@@ -26,10 +26,10 @@ from drivetrain_energy.settings import EnergySettings, PowerDomain
 from drivetrain_energy.signal import Measure, Quality, Signal
 from drivetrain_energy.windows import usable
 from drivetrain_operator.clock import Clock
+from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain, full_watts
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
-from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS
@@ -79,7 +79,7 @@ class Supplies:
         self,
         document: Document,
         limits: WrittenLimits,
-        reports: Reports,
+        agents: Agents,
         client: KubeClient,
         namespace: str,
         credentials: str,
@@ -91,7 +91,7 @@ class Supplies:
         """`credentials` and `traces`: folders of files that the settings name."""
         self._document = document
         self._limits = limits
-        self.reports = reports
+        self.agents = agents
         self._jobs = jobs
         self._domains: dict[str, Domain] = {}
         self._clock = clock
@@ -126,12 +126,13 @@ class Supplies:
                         log.info("settings of energy have changed")
                         feeds.configure(self._document.settings)
                     await self._limits.look()
-                    await self.reports.look()
+                    await self.agents.hear()
                     orders = self._limit(feeds)
                     if self._limits.known and not self._limits_known:
                         self._limits_known = orders = True
                     if self._is_news(feeds) or orders:
                         self._changed()
+                    await self.agents.tell()
                     await self._clock.sleep(LOOK_SECONDS)
 
     def of(self, job: JobView) -> Supply:

@@ -8,17 +8,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_energy.settings import PowerDomain, read
 from drivetrain_energy.signal import Measure, Quality
 from drivetrain_operator.clock import SystemClock
+from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
 from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.supplies import Supplies, domain_of
+from drivetrain_operator.energy.told_caps import ToldCaps
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import NotFound
 from drivetrain_operator.plan.view import JobView
@@ -53,6 +56,13 @@ class Quick(SystemClock):
         await asyncio.sleep(min(seconds, 0.1))
 
 
+def agents(client: KubeClient) -> Agents:
+    """None."""
+    clock = Quick()
+    reports, told = Reports(client, "ns", clock, enabled=False), ToldCaps(client, "ns", clock, Random(1), enabled=False)
+    return Agents(reports, told, clock, tuple, lambda: True)
+
+
 @dataclass
 class Platform:
     """Supplies that run."""
@@ -80,7 +90,7 @@ async def platform(folder: Path, text: str = SETTINGS, *jobs: JobView) -> AsyncI
     supplies = Supplies(
         Document(folder / "energy.yaml"),
         WrittenLimits(client, "ns", "limits"),
-        Reports(client, "ns", Quick(), enabled=False),
+        agents(client),
         client,
         "ns",
         str(folder),
@@ -140,7 +150,7 @@ async def test_without_settings_nothing_is_known(tmp_path: Path) -> None:
     supplies = Supplies(
         Document(None),
         WrittenLimits(cast(KubeClient, Cluster()), "ns", ""),
-        Reports(cast(KubeClient, Cluster()), "ns", Quick(), enabled=False),
+        agents(cast(KubeClient, Cluster())),
         cast(KubeClient, Cluster()),
         "ns",
         "",

@@ -1,0 +1,73 @@
+"""PURE: which pods have which power cap now? What statuses order: whoever leads next says the same.
+
+A cap is of each card of the pod. Agents hold it within what the card takes; where they told that, it is here already,
+so that what stands in the ConfigMap is what comes into force.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drivetrain_api.constants import ROLE_WORKER
+from drivetrain_api.power import MAX_PODS_A_NODE, NodeReport
+from drivetrain_operator.plan.view import PodView
+
+Caps = dict[str, dict[str, float]]
+"""By node, watts by pod's uid; no node without pods."""
+_MOST = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A job's workers, where they are."""
+
+    uid: str
+    """The job's."""
+    cap: float | None
+    """That its status orders, in watts of each card."""
+    pods: tuple[PodView, ...]
+    """That have a node, and have not ended: one that is deleted computes until its grace is over."""
+
+
+def placed(job: Mapping[str, Any], pods: Iterable[PodView]) -> Placed:
+    """Of the job as the API server has it, and all its pods. What cannot be read orders nothing."""
+    workers = (pod for pod in pods if pod.role == ROLE_WORKER and pod.node and not pod.over)
+    return Placed(str(job["metadata"]["uid"]), _ordered(job), tuple(sorted(workers, key=lambda pod: pod.name)))
+
+
+def capped(jobs: Iterable[Placed], reports: Mapping[str, NodeReport], hot: Mapping[str, float] | None = None) -> Caps:
+    """`hot`: the most that cards of a node may have, because it is too hot; for all jobs that are there."""
+    hot = hot or {}
+    found: Caps = {}
+    for job in jobs:
+        for pod in job.pods:
+            caps = [cap for cap in (job.cap, hot.get(pod.node)) if cap is not None]
+            if caps:
+                found.setdefault(pod.node, {})[pod.uid] = _within(min(caps), reports.get(pod.node))
+    return {node: dict(sorted(of.items())[:MAX_PODS_A_NODE]) for node, of in sorted(found.items())}
+
+
+def _within(cap: float, report: NodeReport | None) -> float:
+    devices = report.devices if report is not None else ()
+    if not devices:
+        return cap
+    least, most = max(device.least for device in devices), max(device.most for device in devices)
+    return min(max(cap, least), most)
+
+
+def _ordered(job: Mapping[str, Any]) -> float | None:
+    found: Any = job
+    for key in ("status", "energy", "order"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or not found.get("workers"):
+        return None
+    cap = found.get("capWatts")
+    if isinstance(cap, bool) or not isinstance(cap, int | float) or not math.isfinite(cap) or not 0 < cap <= _MOST:
+        return None
+    return float(cap)
+
+
+__all__ = ["Caps", "Placed", "capped", "placed"]

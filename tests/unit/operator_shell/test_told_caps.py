@@ -1,0 +1,190 @@
+"""Power caps as the operator tells them: from a job's status to the key of each of its nodes, on a real API server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from drivetrain_api.power import CAPS_CONFIGMAP, DeviceReport, NodeCaps, NodeReport
+from drivetrain_operator.energy.agents import PATIENCE_SECONDS, Agents
+from drivetrain_operator.energy.capped import Placed, capped, placed
+from drivetrain_operator.energy.reports import Reports
+from drivetrain_operator.energy.told_caps import HOLD_SECONDS, ToldCaps
+from drivetrain_operator.kube.auth import FixedCredentials
+from drivetrain_operator.kube.client import KubeClient
+from unit.operator_shell.world import NAMESPACE, World
+from unit.plan import builders as b
+
+MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+
+
+def a_job(cap: Any = 250.0, *, workers: int = 2, uid: str = "job", nodes: tuple[str, ...] = ("a", "b")) -> Placed:
+    order = {"workers": workers, "by": "limit"} | ({"capWatts": cap} if cap is not None else {})
+    body = {"metadata": {"uid": uid}, "status": {"energy": {"order": order}}}
+    pods = [b.worker(n, uid=f"{uid}-{n}", node=node) for n, node in enumerate(nodes)]
+    return placed(body, [*pods, b.coordinator()])
+
+
+def card(least: float = 100.0, most: float = 400.0) -> NodeReport:
+    return NodeReport(at=0, devices=(DeviceReport(uuid="GPU-1", least=least, most=most),))
+
+
+def test_each_pod_of_a_job_has_the_cap_that_its_status_orders() -> None:
+    jobs = [a_job(250, uid="x"), a_job(None, uid="y"), a_job(300, uid="z", nodes=("b",))]
+    assert capped(jobs, {}) == {"a": {"x-0": 250}, "b": {"x-1": 250, "z-0": 300}}
+
+
+@pytest.mark.parametrize("cap", [0, -5, "250", True, float("nan"), float("inf"), 1e9, [], None])
+def test_what_is_no_cap_caps_nobody(cap: Any) -> None:
+    assert capped([a_job(cap)], {}) == {}
+
+
+def test_who_rests_has_no_caps() -> None:
+    assert capped([a_job(250, workers=0)], {}) == {}
+
+
+@pytest.mark.parametrize("status", [None, [], {}, {"energy": 7}, {"energy": {"order": "all"}}])
+def test_a_status_of_any_shape_is_read(status: Any) -> None:
+    assert placed({"metadata": {"uid": "u"}, "status": status}, []).cap is None
+
+
+def test_who_was_deleted_computes_until_its_grace_is_over() -> None:
+    pods = [b.worker(0, node="a", deleting=True), b.ended(1, 0, node="b"), b.pending(2)]
+    job = placed({"metadata": {"uid": "u"}, "status": {"energy": {"order": {"workers": 3, "capWatts": 200}}}}, pods)
+    assert capped([job], {}) == {"a": {"w-0-0": 200}}
+
+
+def test_a_cap_is_within_what_the_cards_of_its_node_take() -> None:
+    jobs = [a_job(90, uid="low"), a_job(700, uid="high")]
+    assert capped(jobs, {"a": card(100, 400)}) == {
+        "a": {"high-0": 400, "low-0": 100},
+        "b": {"high-1": 700, "low-1": 90},
+    }
+
+
+@dataclass
+class Leader:
+    """An operator that leads, and what stands in the ConfigMap."""
+
+    world: World
+    client: KubeClient
+    jobs: list[Placed] = field(default_factory=list)
+    all_known: bool = True
+    agents: Agents = field(init=False)
+
+    def __post_init__(self) -> None:
+        clock = self.world.clock
+        self.agents = Agents(
+            Reports(self.client, NAMESPACE, clock),
+            ToldCaps(self.client, NAMESPACE, clock, random.Random(1)),
+            clock,
+            lambda: self.jobs,
+            lambda: self.all_known,
+        )
+
+    async def tell(self, *jobs: Placed, after: float = 0.0) -> dict[str, dict[str, float]]:
+        """By node, what holds then."""
+        self.jobs = list(jobs)
+        self.world.clock.skip(after)
+        await self.agents.tell()
+        return self.in_force()
+
+    def in_force(self) -> dict[str, dict[str, float]]:
+        return {node: caps.pods for node, caps in self.told().items() if caps.until >= self.now}
+
+    def told(self) -> dict[str, NodeCaps]:
+        data = self.stored().get("data") or {}
+        return {node: NodeCaps.model_validate_json(text) for node, text in data.items()}
+
+    def stored(self) -> dict[str, Any]:
+        found: dict[str, Any] | None = self.world.api.store.get("configmaps", NAMESPACE, CAPS_CONFIGMAP)
+        assert found is not None
+        return found
+
+    @property
+    def version(self) -> str:
+        return str(self.stored()["metadata"]["resourceVersion"])
+
+    @property
+    def now(self) -> float:
+        return self.world.clock.now().timestamp()
+
+
+@pytest.fixture
+async def leader(world: World) -> AsyncIterator[Leader]:
+    await world.request("POST", MAPS, {"metadata": {"name": CAPS_CONFIGMAP}})
+    async with KubeClient(FixedCredentials(world.api.address, token=world.api.token), world.clock) as client:
+        yield Leader(world, client)
+
+
+async def test_caps_are_told_changed_and_taken_back(leader: Leader) -> None:
+    assert await leader.tell(a_job(250)) == {"a": {"job-0": 250}, "b": {"job-1": 250}}
+    assert all(0 < caps.until - leader.now <= HOLD_SECONDS + 1 for caps in leader.told().values())
+    assert await leader.tell(a_job(300, nodes=("a",))) == {"a": {"job-0": 300}}
+    assert await leader.tell(a_job(None)) == {}
+    assert leader.told() == {}
+
+
+async def test_it_is_written_only_when_it_differs_or_has_to_be_renewed(leader: Leader) -> None:
+    await leader.tell(a_job(250))
+    version = leader.version
+    for _ in range(10):
+        await leader.tell(a_job(250), after=10)
+    assert leader.version == version
+    for _ in range(60):
+        assert await leader.tell(a_job(250), after=10) == {"a": {"job-0": 250}, "b": {"job-1": 250}}
+    assert leader.version != version, "ten minutes later it still holds"
+
+
+async def test_nothing_is_capped_for_ever_when_nobody_leads(leader: Leader) -> None:
+    await leader.tell(a_job(250))
+    leader.world.clock.skip(HOLD_SECONDS + 2)
+    assert leader.in_force() == {}
+
+
+async def test_a_successor_leaves_nobody_uncapped_and_takes_back_what_is_over(leader: Leader) -> None:
+    await leader.tell(a_job(250), a_job(300, uid="gone", nodes=("c",)))
+    next_one = Leader(leader.world, leader.client, all_known=False)
+    before = leader.in_force()
+    for _ in range(5):
+        assert await next_one.tell(after=5) == before, "it does not know all jobs yet"
+    next_one.all_known = True
+    assert await next_one.tell(a_job(250)) == {"a": {"job-0": 250}, "b": {"job-1": 250}}
+
+
+async def test_a_namespace_that_cannot_be_read_does_not_keep_caps_for_ever(leader: Leader) -> None:
+    await leader.tell(a_job(250))
+    next_one = Leader(leader.world, leader.client, all_known=False)
+    assert await next_one.tell(after=PATIENCE_SECONDS + 1) == {}
+
+
+async def test_what_another_wrote_is_read_before_it_is_written_over(leader: Leader) -> None:
+    await leader.tell(a_job(250))
+    body = {"data": {"a": "by hand", "c": "by hand"}}
+    await leader.world.request("PATCH", f"{MAPS}/{CAPS_CONFIGMAP}", body, "application/merge-patch+json")
+    assert await leader.tell(a_job(200)) == {"a": {"job-0": 200}, "b": {"job-1": 200}}
+    await leader.world.request("PATCH", f"{MAPS}/{CAPS_CONFIGMAP}", body, "application/merge-patch+json")
+    assert await leader.tell(a_job(200), after=61) == {"a": {"job-0": 200}, "b": {"job-1": 200}}
+
+
+async def test_a_clock_that_was_ahead_caps_no_longer_than_ours_says(leader: Leader) -> None:
+    caps = NodeCaps(until=leader.now + 86400, pods={"job-0": 250})
+    body = {"data": {"a": caps.model_dump_json(), "x": "{"}}
+    await leader.world.request("PATCH", f"{MAPS}/{CAPS_CONFIGMAP}", body, "application/merge-patch+json")
+    await leader.tell(a_job(250, nodes=("a",)))
+    assert set(leader.told()) == {"a"}
+    assert leader.told()["a"].until <= leader.now + HOLD_SECONDS + 1
+
+
+async def test_without_the_config_map_it_pauses_and_goes_on_when_it_is_there(leader: Leader) -> None:
+    await leader.world.request("DELETE", f"{MAPS}/{CAPS_CONFIGMAP}")
+    leader.jobs = [a_job(250)]
+    for _ in range(8):
+        await leader.agents.tell()
+    await leader.world.request("POST", MAPS, {"metadata": {"name": CAPS_CONFIGMAP}})
+    assert await leader.tell(a_job(250)) == {}, "it pauses"
+    assert await leader.tell(a_job(250), after=31) == {"a": {"job-0": 250}, "b": {"job-1": 250}}
