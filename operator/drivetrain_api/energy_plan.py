@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from drivetrain_api.spec import MAX_WORKERS
-from drivetrain_api.status_model import StatusModel, Text, Time
+from drivetrain_api.status_model import Named, StatusModel, Text, Time
 
 MAX_SLOTS: Final = 200
 MAX_MEASURED: Final = 16
@@ -66,7 +66,24 @@ class EnergyMeasured(StatusModel):
     """What the job did with so many workers."""
 
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(description="Workers.")
-    steps_per_second: Annotated[float, Field(ge=1e-9, le=1e6)] = Field(description="Steps a second, measured last.")
+    steps_per_second: Annotated[float, Field(ge=1e-9, le=1e6)] = Field(description="Steps a second, of late.")
+    seconds: Annotated[float, Field(ge=0, le=1e9)] = Field(
+        default=0.0, description="Over so long; what was before counts no more."
+    )
+
+
+class EnergyCounting(StatusModel):
+    """From where on the steps of the pace are counted that is measured now: of one membership, less its first ones."""
+
+    term: Named = Field(description="Term of the membership.")
+    epoch: Named = Field(description="Its number in that term.")
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(description="Workers that it has.")
+    step: Named = Field(description="The step from which on.")
+    at: Annotated[float, Field(ge=0, le=1e12)] = Field(description="When that was, in seconds since 1970.")
+    warm: bool = Field(default=False, description="Its first steps are over.")
+    apart: Literal[-1, 0, 1] = Field(
+        default=0, description="Whether what was measured last was slower (-1), or faster (1), by more than noise."
+    )
 
 
 class EnergyOrder(StatusModel):
@@ -79,5 +96,6 @@ class EnergyOrder(StatusModel):
 
 
 __all__ = [
-    "MAX_MEASURED", "MAX_SLOTS", "EnergyMeasured", "EnergyOrder", "EnergyPlan", "EnergySlot", "EnergyTotals",
+    "MAX_MEASURED", "MAX_SLOTS", "EnergyCounting", "EnergyMeasured", "EnergyOrder", "EnergyPlan", "EnergySlot",
+    "EnergyTotals",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from drivetrain_api.energy import MAX_JOULES, Component, EnergySource
-from drivetrain_api.energy_plan import MAX_MEASURED, EnergyMeasured, EnergyOrder, EnergyPlan
+from drivetrain_api.energy_plan import MAX_MEASURED, EnergyCounting, EnergyMeasured, EnergyOrder, EnergyPlan
 from drivetrain_api.status_model import Count, Elapsed, Named, StatusModel, Time
 
 MAX_TRACE: Final = 672
@@ -127,4 +127,5 @@ class EnergyStatus(StatusModel):
     measured: list[EnergyMeasured] = Field(
         default_factory=list, max_length=MAX_MEASURED, description="What it did at each number of workers."
     )
+    counting: EnergyCounting | None = Field(default=None, description="What its pace is measured from.")
     summary: str = Field(default="", max_length=40, description="The order, for kubectl get.")

@@ -15,8 +15,6 @@ from drivetrain_energy.curve import Curve, Point
 
 SCALING = 0.85
 """Assumed of a job of which one size is known: twice the workers make 2**0.85 = 1.8 times the steps."""
-NEW = 0.3
-"""Weight of a new measurement beside what was measured before at that size."""
 CLOSE = 0.05
 """A curve that misses its measurements by less than this needs no more tries."""
 
@@ -34,7 +32,7 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Give it measurements by `seen`; ask it for a `curve`."""
+    """Ask it for a `curve`."""
 
     sizes: Sequence[int]
     """Numbers of workers that the job may have, ascending."""
@@ -43,20 +41,7 @@ class Profile:
     watts_a_worker: float = 400.0
     """Assumed where watts are neither declared nor measured."""
     measured: Curve = ()
-    """No two of one size and cap."""
-
-    def seen(self, point: Point) -> Profile:
-        """With one more measurement: steps a second and watts over some time at one size without pauses. Watts of 0 say
-        that they were not measured."""
-        if point.workers < 1 or not (math.isfinite(point.throughput) and point.throughput > 0):
-            return self
-        way = (point.workers, point.cap_watts)
-        before = self._measured().get(way)
-        if before is not None:
-            watts = before.watts if not point.watts else _mixed(before.watts or point.watts, point.watts)
-            point = Point(point.workers, _mixed(before.throughput, point.throughput), watts, point.cap_watts)
-        measured = {**self._measured(), way: point}
-        return Profile(self.sizes, self.declared, self.watts_a_worker, tuple(measured.values()))
+    """No two of one size and cap. Watts of 0 say that they were not measured."""
 
     def curve(self) -> Curve:
         """Every way in which it may run; empty if nothing is known."""
@@ -144,10 +129,6 @@ class Profile:
         """In the middle of the widest gap between sizes that were measured."""
         rest = [size for size in self.sizes if size not in known]
         return max(rest, key=lambda size: (min(abs(math.log(size / other)) for other in known), -size), default=None)
-
-
-def _mixed(before: float, now: float) -> float:
-    return (1 - NEW) * before + NEW * now
 
 
 __all__ = ["Basis", "Profile", "Way"]

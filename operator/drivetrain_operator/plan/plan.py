@@ -28,6 +28,7 @@ from drivetrain_operator.plan.policies.holdup import holdup
 from drivetrain_operator.plan.policies.keeper import keeper, kept_elsewhere
 from drivetrain_operator.plan.policies.network import network
 from drivetrain_operator.plan.policies.own_namespace import own_namespace
+from drivetrain_operator.plan.policies.pace import pace
 from drivetrain_operator.plan.policies.progress import progress
 from drivetrain_operator.plan.policies.restart_budget import restart_budget
 from drivetrain_operator.plan.policies.results import results
@@ -75,6 +76,7 @@ CLOSING: Final[tuple[Policy, ...]] = (
     summary,
     holdup,
     standstill,  # after it: whatever else keeps the job from training is the better reason
+    pace,  # steps are counted where their number is written
     energy_used,  # it makes a write of its own, every quarter of an hour
     goodput,  # last: time is counted where anything is written, and makes no write of its own
 )

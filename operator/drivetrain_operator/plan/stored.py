@@ -40,6 +40,7 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("energy", "plan"),
     ("energy", "order"),
     ("energy", "measured"),
+    ("energy", "counting"),
     ("energy", "summary"),
     ("holdUp",),
     ("takenAway",),

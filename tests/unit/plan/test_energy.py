@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.energy_plan import EnergyMeasured
 from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.spec import TrainingJobSpec
@@ -180,15 +179,6 @@ def test_a_user_who_suspends_is_heard_first() -> None:
     found = done.status.condition(ConditionType.SUSPENDED)
     assert found is not None
     assert found.reason == "JobSuspended"
-
-
-def test_its_pace_is_learned_as_it_runs() -> None:
-    of = spec(profile=None)
-    status, seen = running(of)
-    done = plan(view(of, status, given=NIGHT, **seen))
-    assert done.status.energy is not None
-    assert done.status.energy.measured == [EnergyMeasured(workers=2, steps_per_second=1.866)]
-    assert condition(done) == ("True", "Planned")
 
 
 def test_a_factor_makes_one_deadline_that_stays() -> None:
@@ -471,21 +461,6 @@ def test_who_has_to_run_on_beyond_its_deadline_need_not_run_flat_out(energy: dic
     status, seen = running(of, start_time=b.NOW + timedelta(seconds=began))
     done = plan(view(of, status, given=NIGHT, **seen))
     assert condition(done) == ("True", "Planned")
-
-
-@pytest.mark.parametrize(("later", "learned"), [(60.0, False), (0.5 * HOUR, True)])
-def test_a_pace_is_not_learned_of_steps_of_the_size_before(later: float, learned: bool) -> None:
-    """A pace is told over fifty steps: just after a resize most of them are not of this size."""
-    of = spec(hours=6.0, steps=1_000)
-    before = [EnergyMeasured(workers=2, steps_per_second=1.0), EnergyMeasured(workers=4, steps_per_second=0.1)]
-    status, seen = running(of, energy=EnergyStatus(measured=before))
-    given = signal(*[CLEAN] * 6)
-    seen.pop("report")
-    planned = plan(view(of, status, given=given, **seen)).status  # made now, as after a resize
-    seen["report"] = told(10.0)
-    done = plan(view(of, planned, given=given, later=later, **seen)).status
-    assert done.energy is not None
-    assert (done.energy.measured != before) is learned
 
 
 @pytest.mark.parametrize(("runtime", "seconds"), [("drivetrain", 1.0), ("torchrun", START_SECONDS)])

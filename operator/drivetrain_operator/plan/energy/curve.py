@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from drivetrain_api.energy_plan import MAX_MEASURED, EnergyMeasured
+from drivetrain_api.energy_plan import EnergyMeasured
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_energy.curve import Curve, Point
@@ -16,8 +16,6 @@ WATTS: Final = 100.0
 """Assumed of a worker without GPUs that nobody has measured."""
 GPU_WATTS: Final = 400.0
 """Assumed of each GPU."""
-NEWS: Final = 0.1
-"""Share by which a pace has to differ to be another one."""
 
 
 def sizes(spec: TrainingJobSpec) -> tuple[int, ...]:
@@ -53,14 +51,4 @@ def assumed(spec: TrainingJobSpec, worker_watts: float | None = None) -> Curve:
     return profile(spec, [EnergyMeasured(workers=1, steps_per_second=1.0)], worker_watts).curve()
 
 
-def learned(known: Sequence[EnergyMeasured], workers: int, steps_per_second: float) -> list[EnergyMeasured]:
-    """`known` with this measurement. The same list if it is no news."""
-    before = next((each for each in known if each.workers == workers), None)
-    if before is not None and abs(before.steps_per_second - steps_per_second) <= NEWS * before.steps_per_second:
-        return list(known)
-    new = EnergyMeasured(workers=workers, steps_per_second=float(f"{steps_per_second:.4g}"))
-    # The one that was measured last stands last; the oldest goes.
-    return [*(each for each in known if each.workers != workers), new][-MAX_MEASURED:]
-
-
-__all__ = ["GPU_WATTS", "WATTS", "assumed", "learned", "profile", "sizes"]
+__all__ = ["GPU_WATTS", "WATTS", "assumed", "profile", "sizes"]

@@ -13,7 +13,6 @@ from typing import Final
 from drivetrain_api.energy_plan import EnergyOrder, EnergyPlan
 from drivetrain_api.energy_spec import Energy
 from drivetrain_api.energy_status import EnergyStatus
-from drivetrain_api.report import JobState
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
@@ -22,12 +21,11 @@ from drivetrain_energy.plan import Mode, Plan
 from drivetrain_energy.replan import renew
 from drivetrain_energy.request import Request, RequestInvalid
 from drivetrain_energy.windows import usable
-from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
 from drivetrain_operator.plan.energy.budget import exceeded
-from drivetrain_operator.plan.energy.curve import learned, profile
+from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import PowerOrder, View
 
@@ -39,16 +37,12 @@ STALE_SECONDS: Final = 6 * 3600.0
 """As feeds keep their last good answers by default."""
 BEGINNING: Final = 60.0
 """Seconds in which a leader may not have heard of its feeds yet: no job is woken for that, however old its plan is."""
-WINDOW_STEPS: Final = 50
-"""Over so many steps a pace is told: until they are of this size alone, it is in part that of the one before."""
-LONGEST_WINDOW: Final = 1200.0
-"""Seconds: a pace that is somewhat wrong is better than none for hours."""
 _UNWISHED: Final = Energy()
 _REASONS: Final = {Mode.PLANNED: "Planned", Mode.NOW: "RunsAtOnce", Mode.FLAT_OUT: "FlatOut"}
 
 
 def energy(view: View, status: TrainingJobStatus) -> Decision:
-    """status.energy: plan, order and what was measured; the condition EnergyPlanned."""
+    """status.energy: plan and order; the condition EnergyPlanned. What was measured, `pace` says."""
     spec = view.job.spec
     if spec is None:
         return Decision(status)  # who runs goes on as it was ordered
@@ -57,7 +51,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
         if _limit(view, status.energy) is None:
             return Decision(_without(view, status))
         wish = _UNWISHED  # who wishes nothing draws from the same supply
-    known = _measured(view, status, spec, status.energy or EnergyStatus())
+    known = status.energy or EnergyStatus()
     status = status.model_copy(update={"energy": known})
     if view.job.wishes.suspend:
         return Decision(_with(view, status, known, None))
@@ -178,27 +172,6 @@ def _by_plan(plan: Plan | None, question: Request | None) -> EnergyOrder | None:
         return None
     by = "plan" if plan.mode is Mode.PLANNED else "deadline"
     return EnergyOrder(workers=slot.workers, cap_watts=slot.cap_watts, by=by, why=plan.why)
-
-
-def _measured(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus) -> EnergyStatus:
-    """With the pace of this moment, if it is that of a membership that trains."""
-    report = fresh_report(view, status)
-    told = report.progress if report is not None else None
-    if report is None or told is None or report.state is not JobState.TRAINING or not told.step_seconds:
-        return known
-    workers = len({member.pod_uid for member in report.members})
-    if not workers or report.standstill is not None or not told.step_seconds > 1e-6:
-        return known
-    if known.measured and known.measured[-1].workers != workers and _resized(view, known, told.step_seconds):
-        return known
-    pace = learned(known.measured, workers, 1 / told.step_seconds)
-    return known.model_copy(update={"measured": pace}) if pace != known.measured else known
-
-
-def _resized(view: View, known: EnergyStatus, step_seconds: float) -> bool:
-    """So short a time ago that its pace is still told with steps of the size before."""
-    begun = [slot.start for slot in known.plan.slots if slot.start <= view.now] if known.plan is not None else []
-    return bool(begun) and (view.now - begun[-1]).total_seconds() < min(WINDOW_STEPS * step_seconds, LONGEST_WINDOW)
 
 
 def _next(plan: Plan, question: Request) -> float | None:
