@@ -88,7 +88,19 @@ def slowest(metric: str, part: float, by: str = "") -> str:
     return f"histogram_quantile({part}, sum by ({by + ', ' if by else ''}le) (rate({metric}_bucket{INTERVAL})))"
 
 
-NAMESPACES = ("namespace", "label_values(drivetrain_job_info, namespace)", True)
+def productive(where: str) -> str:
+    """Part of each job's time since its creation that was spent on steps that were not made before."""
+    time = "sum by (namespace, job_name) (drivetrain_job_time_seconds_total"
+    return f'{time}{{{where}, category="productive"}}) / {time}{{{where}}})'
+
+
+def left(where: str) -> str:
+    """Seconds that the rest of each job's steps takes."""
+    pace = f"(deriv(drivetrain_job_step{{{where}}}[10m]) > 0)"
+    return f"(drivetrain_job_steps{{{where}}} - drivetrain_job_step{{{where}}}) / {pace}"
+
+
+NAMESPACES = ("namespace", "label_values(drivetrain_job_phase, namespace)", True)
 FLEET = Board(
     "drivetrain-fleet",
     "Drivetrain / Fleet",
@@ -194,8 +206,8 @@ FLEET = Board(
                         Ask(f"drivetrain_job_step{{{NS}}}", "step"),
                         Ask(f"drivetrain_job_steps{{{NS}}}", "of"),
                         Ask(f"drivetrain_job_workers_ready{{{NS}}}", "ready"),
-                        Ask(f"drivetrain_job_goodput_ratio{{{NS}}}", "goodput"),
-                        Ask(f"drivetrain_job_remaining_seconds{{{NS}}}", "left (s)"),
+                        Ask(productive(NS), "goodput"),
+                        Ask(left(NS), "left (s)"),
                         Ask(f"drivetrain_job_recoveries_total{{{NS}}}", "recoveries"),
                         Ask(f"drivetrain_job_restarts_total{{{NS}}}", "restarts"),
                     ],
@@ -292,8 +304,8 @@ ONE = Board(
     "Drivetrain / Job",
     "One job: how it trains, what it lost, and where its time goes. Series of its coordinator need the PodMonitor.",
     [
-        ("namespace", "label_values(drivetrain_job_info, namespace)", False),
-        ("job", 'label_values(drivetrain_job_info{namespace="$namespace"}, job_name)', False),
+        ("namespace", "label_values(drivetrain_job_phase, namespace)", False),
+        ("job", 'label_values(drivetrain_job_phase{namespace="$namespace"}, job_name)', False),
     ],
     [
         (
@@ -317,8 +329,8 @@ ONE = Board(
                 ),
                 Panel(
                     "Time left",
-                    "At this pace.",
-                    [Ask(f"drivetrain_job_remaining_seconds{{{JOB}}}", "left")],
+                    "At the pace of the last ten minutes.",
+                    [Ask(left(JOB), "left")],
                     unit="s",
                     kind="numbers",
                     width=4,
@@ -327,7 +339,7 @@ ONE = Board(
                 Panel(
                     "Goodput",
                     "Part of its time since it was created that was spent on steps that were not made before.",
-                    [Ask(f"drivetrain_job_goodput_ratio{{{JOB}}}", "goodput")],
+                    [Ask(productive(JOB), "goodput")],
                     unit="percentunit",
                     kind="numbers",
                     width=4,
@@ -395,7 +407,7 @@ ONE = Board(
                     [
                         Ask(f"drivetrain_job_workers_target{{{JOB}}}", "wanted"),
                         Ask(f"drivetrain_job_workers_ready{{{JOB}}}", "ready"),
-                        Ask(f"drivetrain_job_world_size{{{JOB}}}", "world size"),
+                        Ask(f"drivetrain_membership_world_size{{{JOB}}}", "world size"),
                     ],
                     unit="none",
                     width=12,
@@ -436,6 +448,36 @@ ONE = Board(
                     "Before their time, by how.",
                     [Ask(grew("drivetrain_training_failures_total", "kind", JOB), "{{kind}}")],
                     kind="stacked",
+                ),
+            ],
+        ),
+        (
+            "Electricity",
+            [
+                Panel(
+                    "Power",
+                    "What its workers draw.",
+                    [Ask(f"rate(drivetrain_job_energy_joules_total{{{JOB}}}[1h])", "drawn")],
+                    unit="watt",
+                ),
+                Panel(
+                    "Carbon, and what its first plan foresaw",
+                    "Grams of CO2 equivalent so far, and those that were planned for all of it.",
+                    [
+                        Ask(f"drivetrain_job_carbon_grams_total{{{JOB}}}", "{{kind}} {{signal}}"),
+                        Ask(f"drivetrain_job_carbon_planned_grams{{{JOB}}}", "planned, in all"),
+                    ],
+                    unit="massg",
+                ),
+                Panel(
+                    "Avoided, and cost",
+                    "Grams that the same power would have emitted beyond that, had it been drawn at once; the cost in "
+                    "the tariff's currency.",
+                    [
+                        Ask(f"drivetrain_job_carbon_avoided_grams{{{JOB}}}", "avoided (g)"),
+                        Ask(f"drivetrain_job_energy_cost{{{JOB}}}", "cost"),
+                    ],
+                    unit="none",
                 ),
             ],
         ),

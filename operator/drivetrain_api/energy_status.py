@@ -118,6 +118,16 @@ class UsedEnergy(StatusModel):
     )
 
 
+class ForeseenEnergy(StatusModel):
+    """What all of the job takes: what it had used when the plan was made, and what that plan takes."""
+
+    made: Time = Field(description="When the plan was made.")
+    finish: Time = Field(description="When the job is done by it.")
+    kwh: Kwh = Field(description="Of its devices, without the site's overhead: as used.")
+    grams: Grams | None = Field(default=None, description="Of CO2 equivalent, operational; absent: not known.")
+    cost: Money | None = Field(default=None, description="By the tariff; absent: not known.")
+
+
 class EnergyStatus(StatusModel):
     """A job's electricity."""
 
@@ -127,5 +137,7 @@ class EnergyStatus(StatusModel):
     measured: list[EnergyMeasured] = Field(
         default_factory=list, max_length=MAX_MEASURED, description="What it did at each number of workers."
     )
+    first: ForeseenEnergy | None = Field(default=None, description="What the first plan foresaw of the whole job.")
+    foreseen: ForeseenEnergy | None = Field(default=None, description="The same of the plan that holds.")
     counting: EnergyCounting | None = Field(default=None, description="What its pace is measured from.")
     summary: str = Field(default="", max_length=40, description="The order, for kubectl get.")

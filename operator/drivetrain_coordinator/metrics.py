@@ -110,6 +110,11 @@ FAMILIES: Final = (
         "Number of the active membership within its term.",
         lambda m: m.active.id.n if m.active else 0,
     ),
+    _Family(
+        "membership_world_size",
+        "Rank processes in the active membership.",
+        lambda m: len(m.active.members) if m.active else 0,
+    ),
     _Family("memberships", "Memberships whose group stood, in this term.", lambda m: m.epochs_formed, grows=True),
     _Family("training_step_seconds", "Duration of a step.", _step_seconds),
     _Family(

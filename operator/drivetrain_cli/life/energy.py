@@ -1,5 +1,5 @@
-"""Print how much electricity a job has used, what that emitted and cost, how that is known, and what its wait has
-brought. Up to the last time that the operator wrote its status."""
+"""Print how much electricity a job has used, what that emitted and cost, how that is known, what its wait has brought,
+and what its plans foresaw. Up to the last time that the operator wrote its status."""
 
 from __future__ import annotations
 
@@ -51,17 +51,23 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 def account(job: Json) -> Json:
     """PURE: a job's electricity, for programs: as in its status, less what only the operator needs."""
-    meta, used = job["metadata"], dict(((job.get("status") or {}).get("energy") or {}).get("used") or {})
+    meta, status = job["metadata"], job.get("status") or {}
+    energy = status.get("energy") or {}
+    used = dict(energy.get("used") or {})
     used.pop("counted", None)
+    planned = {name: energy[name] for name in ("first", "foreseen") if energy.get(name)}
+    if planned and status.get("completionTime"):
+        planned["ended"] = status["completionTime"]
     joules = used.get("joules") or {}
     kwh = sum(value for by_source in joules.values() for value in by_source.values()) / JOULES_A_KWH
-    return {"job": meta["name"], "namespace": meta.get("namespace", ""), **used, "kilowattHours": round(kwh, 6)}
+    who = {"job": meta["name"], "namespace": meta.get("namespace", "")}
+    return {**who, **used, "kilowattHours": round(kwh, 6)} | ({"planned": planned} if planned else {})
 
 
 def lines(found: Json) -> list[str]:
     """PURE: for people."""
     if not found.get("joules"):
-        return [f"Nobody has told of electricity of {found['job']}."]
+        return [f"Nobody has told of electricity of {found['job']}.", *_planned(found)]
     text = [f"{found['job']} has used {short(found['kilowattHours'])} kWh{_watts(found)}."]
     rows = [["COMPONENT", "KWH", "SHARE", "HOW IT IS KNOWN"]]
     parts = [(c, s, value) for c, by_source in found["joules"].items() for s, value in by_source.items()]
@@ -74,6 +80,7 @@ def lines(found: Json) -> list[str]:
     if (spent := found.get("spent")) is not None:
         text.append(f"It cost {short(spent['amount'])} {spent['currency']}.")
     text += _avoided(found)
+    text += _planned(found)
     if found.get("refused"):
         text.append(f"{found['refused']} readings could not be, and were cut or left out.")
     return text
@@ -108,3 +115,28 @@ def _avoided(found: Json) -> list[str]:
         f"That is {short(abs(grams))} g {word} than the same power would have emitted, had it been drawn from its "
         f"creation on without a pause ({avoided['measure']} intensity)."
     ]
+
+
+def _planned(found: Json) -> list[str]:
+    """Plan against actual, in all of the job."""
+    planned = found.get("planned") or {}
+    first = planned.get("first")
+    if first is None:
+        return []
+    now, ended = planned.get("foreseen") or first, planned.get("ended")
+    carbon = found.get("carbon") or {}
+    used = {
+        "kwh": found["kilowattHours"],
+        "grams": next((carbon[name]["grams"] for name in sorted(carbon)), None),
+        "cost": (found.get("spent") or {}).get("amount"),
+        "finish": ended,
+    }
+    rows = [
+        ["", "FIRST PLAN", "FORESEEN NOW", "SO FAR"] if not ended else ["", "FIRST PLAN", "LAST PLAN", "IN THE END"]
+    ]
+    for name, of in (("kWh", "kwh"), ("g CO2e", "grams"), ("cost", "cost")):
+        values = [each.get(of) for each in (first, now, used)]
+        if any(value is not None for value in values[:2]):
+            rows.append([name, *(short(value) if value is not None else "-" for value in values)])
+    rows.append(["done", *(each.get("finish") or "-" for each in (first, now, used))])
+    return [f"What plans foresaw of all of it; the first was made at {first['made']}:", *aligned(rows).splitlines()]

@@ -18,8 +18,8 @@ from drivetrain_operator.metrics.counters import PREFIX
 
 LABELS: Final = ("namespace", "job_name")
 """Not `job`, which Prometheus calls what it scrapes."""
-MAX_SERIES: Final = 36
-"""Of one job; six of them are of its electricity (ADR 0068)."""
+MAX_SERIES: Final = 30
+"""Of one job; six of them are of its electricity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,15 @@ class JobSample:
     phase: Phase | None = None
     workers_target: int = 0
     workers_ready: int = 0
-    world_size: int = 0
     restarts: int = 0
-    budget_used: int = 0
     recoveries: int = 0
     standing_still: bool = False
     state_losses: int = 0
     step: int | None = None
     steps: int | None = None
-    eta_seconds: float | None = None
     durable_step: int | None = None
     loss: float | None = None
     samples_per_second: float | None = None
-    started: float | None = None
-    """Unix time."""
-    goodput: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By category of its time."""
     joules: float | None = None
@@ -56,6 +50,7 @@ class JobSample:
     """By kind and signal."""
     cost: float | None = None
     avoided: float | None = None
+    planned: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +65,7 @@ class _Number:
 NUMBERS: Final = (
     _Number("job_workers_target", "Workers wanted.", lambda j: j.workers_target),
     _Number("job_workers_ready", "Workers whose processes are all ready or training.", lambda j: j.workers_ready),
-    _Number("job_world_size", "Rank processes in the current membership.", lambda j: j.world_size),
     _Number("job_restarts", "Incidents that were ever charged to the restart budget.", lambda j: j.restarts, True),
-    _Number(
-        "job_restart_budget_used",
-        "Incidents that count now; more than recovery.maxRestarts end the job.",
-        lambda j: j.budget_used,
-    ),
     _Number("job_recoveries", "How often training went on after the loss of a member.", lambda j: j.recoveries, True),
     _Number(
         "job_standing_still",
@@ -92,15 +81,9 @@ NUMBERS: Final = (
     ),
     _Number("job_step", "Steps that every member has committed.", lambda j: j.step),
     _Number("job_steps", "Steps in all, where known.", lambda j: j.steps),
-    _Number("job_remaining_seconds", "Time that the rest will take at this pace.", lambda j: j.eta_seconds),
     _Number("job_durable_step", "Steps that the job can go back to from storage.", lambda j: j.durable_step),
     _Number("job_loss", "Loss of the last step told.", lambda j: j.loss),
     _Number("job_samples_per_second", "Samples a second over all ranks.", lambda j: j.samples_per_second),
-    _Number(
-        "job_goodput_ratio",
-        "Productive part of the time since the job was created; none while nobody told of a step.",
-        lambda j: j.goodput,
-    ),
     _Number(
         "job_energy_joules",
         "Electricity that its workers drew; the coordinator's drivetrain_energy_joules says how it is known.",
@@ -113,7 +96,11 @@ NUMBERS: Final = (
         "CO2 equivalent that the same power would have emitted beyond that, had it been drawn at once, with no pause.",
         lambda j: j.avoided,
     ),
-    _Number("job_start_timestamp_seconds", "Unix time at which the job became active.", lambda j: j.started),
+    _Number(
+        "job_carbon_planned_grams",
+        "CO2 equivalent, operational, that its first plan foresaw for all of it.",
+        lambda j: j.planned,
+    ),
 )
 
 
@@ -163,9 +150,10 @@ def _of_all(phases: Counter[Phase | None], unreadable: int, omitted: int) -> Ite
 
 def _of_each(jobs: Sequence[JobSample]) -> Iterator[Metric]:
     phases = GaugeMetricFamily(
-        f"{PREFIX}_job_phase", "1; the label says in which phase the job is.", labels=(*LABELS, "phase")
+        f"{PREFIX}_job_phase",
+        "Always 1; the labels say in which phase the job is (empty: nobody has looked yet), and join it with its uid.",
+        labels=(*LABELS, "phase", "uid"),
     )
-    info = GaugeMetricFamily(f"{PREFIX}_job_info", "Always 1; joins a job with its uid.", labels=(*LABELS, "uid"))
     times = CounterMetricFamily(
         f"{PREFIX}_job_time_seconds",
         "Time since the job was created, by what it was spent on (docs/goodput.md); together all of it, up to the last "
@@ -174,19 +162,18 @@ def _of_each(jobs: Sequence[JobSample]) -> Iterator[Metric]:
     )
     grams = CounterMetricFamily(
         f"{PREFIX}_job_carbon_grams",
-        "CO2 equivalent: embodied, and operational by the signal that it is counted by, average or marginal; both do "
-        "not add up.",
+        "CO2 equivalent: embodied, and operational by the one signal that counts for the job, average or marginal "
+        "(spec.energy.measure). Its status has both.",
         labels=(*LABELS, "kind", "signal"),
     )
     for job in jobs:
-        if job.phase is not None:
-            phases.add_metric((job.namespace, job.name, job.phase.value), 1)
-        info.add_metric((job.namespace, job.name, job.uid), 1)
+        phase = job.phase.value if job.phase is not None else ""
+        phases.add_metric((job.namespace, job.name, phase, job.uid), 1)
         for category, seconds in job.seconds.items():
             times.add_metric((job.namespace, job.name, category), seconds)
         for by, emitted in job.grams.items():
             grams.add_metric((job.namespace, job.name, *by), emitted)
-    yield from (phases, info, times, grams)
+    yield from (phases, times, grams)
     for number in NUMBERS:
         kind = CounterMetricFamily if number.grows else GaugeMetricFamily
         family = kind(f"{PREFIX}_{number.name}", number.description, labels=LABELS)

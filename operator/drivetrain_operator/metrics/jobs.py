@@ -32,31 +32,36 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             phase=status.phase,
             workers_target=status.workers.target,
             workers_ready=status.workers.ready,
-            world_size=status.workers.world,
             restarts=status.restarts,
-            budget_used=status.budget.used,
             recoveries=status.recoveries,
             standing_still=status.is_true(ConditionType.STANDING_STILL),
             state_losses=status.state_losses,
             step=progress.step if progress is not None else None,
             steps=progress.steps if progress is not None else None,
             durable_step=progress.durable_step if progress is not None else None,
-            eta_seconds=progress.eta_seconds if progress is not None else None,
             loss=progress.loss if progress is not None else None,
             samples_per_second=progress.samples_per_second if progress is not None else None,
-            started=status.start_time.timestamp() if status.start_time is not None else None,
-            goodput=status.goodput.ratio if status.goodput is not None else None,
             seconds=status.goodput.seconds if status.goodput is not None else {},
             joules=total(used.joules) if used is not None else None,
-            grams=_grams(used) if used is not None else {},
+            grams=_grams(used, _measure(obj)) if used is not None else {},
             cost=used.spent.amount if used is not None and used.spent is not None else None,
             avoided=used.avoided.grams if used is not None and used.avoided is not None else None,
+            planned=status.energy.first.grams
+            if status.energy is not None and status.energy.first is not None
+            else None,
         )
 
 
-def _grams(used: UsedEnergy) -> dict[tuple[str, str], float]:
-    found = {("operational", measure): each.grams for measure, each in used.carbon.items()}
+def _grams(used: UsedEnergy, wished: str) -> dict[tuple[str, str], float]:
+    measure = wished if wished in used.carbon else next(iter(sorted(used.carbon)), "")
+    found = {("operational", measure): used.carbon[measure].grams} if measure else {}
     return found | ({("embodied", ""): used.embodied_grams} if used.embodied_grams is not None else {})
+
+
+def _measure(obj: dict[str, Any]) -> str:
+    """By which intensity it is counted; the spec may be one that cannot be used."""
+    energy = (obj.get("spec") or {}).get("energy")
+    return str(energy.get("measure", "average")) if isinstance(energy, dict) else "average"
 
 
 def count_change(metrics: OperatorMetrics, before: TrainingJobStatus, after: TrainingJobStatus) -> None:

@@ -19,6 +19,7 @@ from drivetrain_operator.plan.policies.coordinator import coordinator
 from drivetrain_operator.plan.policies.corruption import corruption
 from drivetrain_operator.plan.policies.deadline import deadline
 from drivetrain_operator.plan.policies.energy import energy
+from drivetrain_operator.plan.policies.energy_foreseen import energy_foreseen
 from drivetrain_operator.plan.policies.energy_used import energy_used
 from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
@@ -78,6 +79,7 @@ CLOSING: Final[tuple[Policy, ...]] = (
     standstill,  # after it: whatever else keeps the job from training is the better reason
     pace,  # steps are counted where their number is written
     energy_used,  # it makes a write of its own, every quarter of an hour
+    energy_foreseen,  # after it: what is used belongs to what is foreseen in all
     goodput,  # last: time is counted where anything is written, and makes no write of its own
 )
 

@@ -41,6 +41,8 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("energy", "order"),
     ("energy", "measured"),
     ("energy", "counting"),
+    ("energy", "first"),
+    ("energy", "foreseen"),
     ("energy", "summary"),
     ("holdUp",),
     ("takenAway",),

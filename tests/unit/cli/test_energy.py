@@ -67,6 +67,33 @@ def test_of_a_job_that_nobody_has_told_of() -> None:
     assert lines(account({"metadata": {"name": "lm"}})) == ["Nobody has told of electricity of lm."]
 
 
+PLANNED: Json = {
+    "first": {"made": "2026-11-21T12:00:00Z", "finish": "2026-11-22T06:00:00Z", "kwh": 2.4, "grams": 900.0},
+    "foreseen": {"made": "2026-11-21T15:00:00Z", "finish": "2026-11-22T07:00:00Z", "kwh": 3.0, "grams": 1100.0},
+}
+
+
+def test_what_was_planned_stands_beside_what_was_used() -> None:
+    status = {"energy": {"used": USED} | PLANNED}
+    text = lines(account({"metadata": {"name": "lm"}, "status": status}))
+    assert text[-5:] == [
+        "What plans foresaw of all of it; the first was made at 2026-11-21T12:00:00Z:",
+        "         FIRST PLAN             FORESEEN NOW           SO FAR",
+        "kWh      2.40                   3.00                   2.50",
+        "g CO2e   900                    1100                   1000",
+        "done     2026-11-22T06:00:00Z   2026-11-22T07:00:00Z   -",
+    ]
+    ended = lines(account({"metadata": {"name": "lm"}, "status": status | {"completionTime": "2026-11-22T06:30:00Z"}}))
+    assert ended[-4].split() == ["FIRST", "PLAN", "LAST", "PLAN", "IN", "THE", "END"]
+    assert ended[-1].endswith("2026-11-22T06:30:00Z")
+
+
+def test_also_before_anything_was_drawn() -> None:
+    text = lines(account({"metadata": {"name": "lm"}, "status": {"energy": PLANNED}}))
+    assert text[0] == "Nobody has told of electricity of lm."
+    assert text[3].split() == ["kWh", "2.40", "3.00", "0"]
+
+
 def test_each_source_has_a_meaning() -> None:
     assert set(KNOWN_BY) == set(EnergySource)
 

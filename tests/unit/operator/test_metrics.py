@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from drivetrain_api.energy_status import AvoidedCarbon, CarbonUsed, CostUsed, EnergyStatus, UsedEnergy
+from drivetrain_api.energy_status import (
+    AvoidedCarbon,
+    CarbonUsed,
+    CostUsed,
+    EnergyStatus,
+    ForeseenEnergy,
+    UsedEnergy,
+)
 from drivetrain_api.goodput import Category
 from drivetrain_api.goodput_status import GoodputStatus
 from drivetrain_api.recovery import RECOVERY_PHASES, RecoveryCause
@@ -27,12 +35,10 @@ GPT = JobSample(
     phase=Phase.RUNNING,
     workers_target=4,
     workers_ready=3,
-    world_size=3,
     restarts=2,
     step=250,
     steps=1000,
     loss=1.5,
-    goodput=0.75,
     seconds={"productive": 75.0, "starting": 25.0},
 )
 
@@ -62,17 +68,15 @@ def test_a_job_is_shown_as_it_is_now() -> None:
     assert found["drivetrain_job_workers_target", labels()] == 4
     assert found["drivetrain_job_workers_ready", labels()] == 3
     assert found["drivetrain_job_loss", labels()] == 1.5
-    assert found["drivetrain_job_info", labels(uid="u1")] == 1
-    assert found["drivetrain_job_goodput_ratio", labels()] == 0.75
     assert found["drivetrain_job_time_seconds_total", labels(category="productive")] == 75
     assert found["drivetrain_job_time_seconds_total", labels(category="starting")] == 25
-    assert [where for name, where in found if name == "drivetrain_job_phase"] == [labels(phase="Running")]
+    assert [where for name, where in found if name == "drivetrain_job_phase"] == [labels(phase="Running", uid="u1")]
     assert found["drivetrain_jobs", (("phase", "Running"),)] == 1
 
 
 def test_what_is_not_known_has_no_sample() -> None:
     found = scrape(jobs_registry([JobSample("team", "gpt")]))
-    for name in ("loss", "step", "steps", "remaining_seconds", "goodput_ratio", "samples_per_second"):
+    for name in ("loss", "step", "steps", "samples_per_second", "carbon_planned_grams"):
         assert (f"drivetrain_job_{name}", labels()) not in found
 
 
@@ -93,7 +97,7 @@ def test_a_deleted_job_leaves_nothing() -> None:
 def test_the_number_of_series_is_bounded() -> None:
     jobs = [JobSample("team", f"j{n}", phase=Phase.PENDING if n < 30 else Phase.RUNNING) for n in range(50)]
     found = scrape(jobs_registry([*jobs, JobSample("team", "odd", readable=False)], limit=10))
-    assert sum(name == "drivetrain_job_step" or name == "drivetrain_job_info" for name, _ in found) == 10
+    assert sum(name == "drivetrain_job_step" or name == "drivetrain_job_phase" for name, _ in found) == 10
     assert found["drivetrain_jobs_omitted", ()] == 40
     assert found["drivetrain_jobs_unreadable", ()] == 1
     assert found["drivetrain_jobs", (("phase", "Pending"),)] == 30
@@ -103,7 +107,7 @@ def test_the_number_of_series_is_bounded() -> None:
 def test_a_job_of_which_everything_is_known_has_few_series() -> None:
     words = {"namespace", "name", "uid", "readable", "phase", "seconds", "grams"}
     numbers: dict[str, Any] = {f.name: 1 for f in fields(JobSample) if f.name not in words}
-    grams = {("operational", "average"): 1.0, ("operational", "marginal"): 1.0, ("embodied", ""): 1.0}
+    grams = {("operational", "average"): 1.0, ("embodied", ""): 1.0}
     full = JobSample(
         "team", "gpt", "u1", phase=Phase.RUNNING, seconds=dict.fromkeys(Category, 1.0), grams=grams, **numbers
     )
@@ -114,7 +118,8 @@ def test_a_job_of_which_everything_is_known_has_few_series() -> None:
     }
 
 
-def test_electricity_is_told_as_status_has_it() -> None:
+@pytest.mark.parametrize(("measure", "grams"), [("average", 5), ("marginal", 9)])
+def test_electricity_is_told_as_status_has_it(measure: str, grams: float) -> None:
     used = UsedEnergy(
         joules={"gpu": {"nvml": 7.0}, "cpu": {"model": 3.0}},
         carbon={"average": CarbonUsed(grams=5, kwh=1), "marginal": CarbonUsed(grams=9, kwh=1)},
@@ -122,12 +127,18 @@ def test_electricity_is_told_as_status_has_it() -> None:
         spent=CostUsed(amount=-0.5, currency="EUR", kwh=1),
         avoided=AvoidedCarbon(grams=-3, replayed_grams=2, actual_grams=5, measure="average"),
     )
-    status = TrainingJobStatus(energy=EnergyStatus(used=used)).model_dump(by_alias=True, mode="json", exclude_none=True)
-    written = {"metadata": {"namespace": "team", "name": "gpt", "uid": "u"}, "status": status}
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    first = ForeseenEnergy(made=now, finish=now, kwh=1, grams=7)
+    status = TrainingJobStatus(energy=EnergyStatus(used=used, first=first)).model_dump(
+        by_alias=True, mode="json", exclude_none=True
+    )
+    meta = {"namespace": "team", "name": "gpt", "uid": "u"}
+    written = {"metadata": meta, "spec": {"energy": {"measure": measure}}, "status": status}
     found = scrape(jobs_registry([*samples([written])]))
     assert found["drivetrain_job_energy_joules_total", labels()] == 10
-    assert found["drivetrain_job_carbon_grams_total", labels(kind="operational", signal="average")] == 5
-    assert found["drivetrain_job_carbon_grams_total", labels(kind="operational", signal="marginal")] == 9
+    operational = {where: value for (name, where), value in found.items() if ("kind", "operational") in where}
+    assert operational == {labels(kind="operational", signal=measure): grams}
+    assert found["drivetrain_job_carbon_planned_grams", labels()] == 7
     assert found["drivetrain_job_carbon_grams_total", labels(kind="embodied", signal="")] == 2
     assert found["drivetrain_job_energy_cost", labels()] == -0.5
     assert found["drivetrain_job_carbon_avoided_grams", labels()] == -3
@@ -147,7 +158,7 @@ def test_a_thousand_jobs_come_and_go_and_leave_nothing() -> None:
     full = scrape(registry)
     assert full["drivetrain_jobs", (("phase", "Running"),)] == 1000
     of_jobs = sum("job_name" in dict(where) for _, where in full)
-    assert 1000 * 20 < of_jobs <= 1000 * MAX_SERIES
+    assert 1000 * 15 < of_jobs <= 1000 * MAX_SERIES
     there.clear()
     assert scrape(registry) == before
 
