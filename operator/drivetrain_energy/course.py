@@ -18,7 +18,7 @@ MARGIN = 0.0075
 RAMP_S = 50.0
 """From nothing to all of a domain's watts, on the way back: full power within a minute."""
 CAP_PATIENCE_S = 6.0
-"""So long after an order a cap that is not in force is not counted on."""
+"""So long after an order a cap that is not in force is not counted on, unless whoever asks says otherwise."""
 WORKERS_PATIENCE_S = 12.0
 """The same of workers that were to go, which takes a job a step."""
 GROWTH_MARGIN = 0.05
@@ -90,11 +90,13 @@ def advance(
     *,
     fixed: float = 0.0,
     measured: float | None = None,
+    cap_patience: float = CAP_PATIENCE_S,
 ) -> Tick:
     """One tick; called every second or two while there is a limit or a ceiling.
 
     `limit` and `measured` (a mean of the last few seconds) are watts of the whole domain, `fixed` those of them that no
-    job of it accounts for. A job that is not in `seen` has no workers.
+    job of it accounts for. A job that is not in `seen` has no workers. `cap_patience` is how many seconds it takes at
+    most until a cap that was ordered is seen in force.
     """
     jobs = sorted(jobs, key=lambda job: job.name)
     in_force = {job.name: seen.get(job.name, Seen(0)) for job in jobs}
@@ -108,7 +110,7 @@ def advance(
         course = replace(course, changed=time)
     bias = _bias(course, time, fixed + sum(drawn.values()), measured, ceiling)
     room = max(0.0, ceiling * (1 - MARGIN) / bias - fixed)
-    heard = [_heard(job, course.sent.get(job.name), in_force[job.name], time) for job in jobs]
+    heard = [_heard(job, course.sent.get(job.name), in_force[job.name], time, cap_patience) for job in jobs]
     target = _target(heard, course, room)
     orders = _now(target.orders, course, in_force, drawn, room)
     deaf = tuple(job.name for job, known in zip(jobs, heard, strict=True) if job is not known)
@@ -133,11 +135,11 @@ def _bias(course: Course, time: float, expected: float, measured: float | None, 
     return found if measured > ceiling else course.bias + LEARNING * (found - course.bias)
 
 
-def _heard(job: Job, sent: Sent | None, seen: Seen, time: float) -> Job:
+def _heard(job: Job, sent: Sent | None, seen: Seen, time: float, cap_patience: float) -> Job:
     """The job without what it does not heed. It is still told, and counted on again once it does."""
     if sent is None:
         return job
-    if not _heeds_cap(sent, seen) and time - sent.cap_heeded >= CAP_PATIENCE_S:
+    if not _heeds_cap(sent, seen) and time - sent.cap_heeded >= cap_patience:
         job = replace(job, capped=False, whole=job.full)
     if not _heeds_workers(sent, seen) and time - sent.workers_heeded >= WORKERS_PATIENCE_S:
         job = replace(job, workers=seen.workers, least_workers=seen.workers, may_suspend=False, whole=job.full)

@@ -1,12 +1,13 @@
 """What does each job of a power domain do while the domain is limited? Asked every few seconds, by the leader only.
 
-Nobody measures the domain's power yet: what jobs draw is what their curves say, by measured joules where there are any.
-A successor begins with no memory, and goes on from what is in force.
+What jobs draw is what their curves say, by measured joules where there are any. Where node agents report, caps come
+first, and what the nodes draw corrects the curves; elsewhere caps save nothing. A successor begins with no memory, and
+goes on from what is in force.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +15,12 @@ from drivetrain_api.energy_spec import Energy
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
+from drivetrain_energy.assumed_caps import with_caps
 from drivetrain_energy.caps import Limits
-from drivetrain_energy.course import Course, Seen, advance
+from drivetrain_energy.course import SETTLE_S, Course, Seen, advance
 from drivetrain_energy.demand import Job, Means
 from drivetrain_energy.settings import PowerDomain
+from drivetrain_operator.energy.cards import Cards
 from drivetrain_operator.energy.limits import Limited
 from drivetrain_operator.plan.energy.asked import may_rest, worker_watts
 from drivetrain_operator.plan.energy.curve import assumed, profile
@@ -25,6 +28,9 @@ from drivetrain_operator.plan.view import JobView, PowerOrder
 
 UNCAPPED: Final = Limits(1.0, 10_000.0)
 """Of devices whose caps nobody sets."""
+PATIENCE_SECONDS: Final = 10.0
+"""Until a cap is in force: it goes into a status, to the agents, and comes back with their reports."""
+NO_CARDS: Final[Mapping[str, Cards]] = {}
 _DEFAULT: Final = Energy()
 
 
@@ -51,15 +57,29 @@ class Domain:
         """There is no limit, and nothing left of one."""
         return self._course.ceiling is None
 
-    def tick(self, given: PowerDomain, limit: Limited | None, jobs: Iterable[JobView], now: float) -> bool:
-        """`now` on any clock that only goes on. Whether there are other orders than before."""
+    def tick(
+        self,
+        given: PowerDomain,
+        limit: Limited | None,
+        jobs: Iterable[JobView],
+        now: float,
+        cards: Mapping[str, Cards] = NO_CARDS,
+        measured: Callable[[float], float | None] = lambda since: None,
+    ) -> bool:
+        """`now` on any clock that only goes on. `cards` by the job's uid, of those that agents can cap; `measured` says
+        what the domain draws, if all of that was heard after `since`. Whether there are other orders than before."""
         if limit is None and self.idle:
             changed, self.orders = bool(self.orders), {}
             return changed
         members = [member for job in jobs if (member := _member(job)) is not None]
-        seen = {each.job.uid: Seen(each.job.status.workers.current) for each in members}
         found = advance(
-            self._course, now, limit.watts if limit is not None else None, [_asked(m) for m in members], seen
+            self._course,
+            now,
+            limit.watts if limit is not None else None,
+            [_asked(each, cards.get(each.job.uid)) for each in members],
+            {each.job.uid: _seen(each, cards.get(each.job.uid)) for each in members},
+            measured=measured(self._course.changed + SETTLE_S),
+            cap_patience=PATIENCE_SECONDS,
         )
         self._course = found.course
         why = limit.why if limit is not None else f"the limit of {given.name} is over: it comes back step by step"
@@ -67,7 +87,7 @@ class Domain:
         orders = {
             each.name: PowerOrder(each.workers, each.cap, why)
             for each in found.orders
-            if each.means is not Means.NOTHING and each.workers < wanted[each.name]
+            if each.cap is not None or (each.means is not Means.NOTHING and each.workers < wanted[each.name])
         }
         changed, self.orders = orders != self.orders, orders
         return changed
@@ -93,20 +113,27 @@ def _member(job: JobView) -> Member | None:
     return Member(job, spec, wanted) if wanted else None
 
 
-def _asked(member: Member) -> Job:
+def _seen(member: Member, cards: Cards | None) -> Seen:
+    return Seen(member.job.status.workers.current, cards.cap if cards is not None else None)
+
+
+def _asked(member: Member, cards: Cards | None = None) -> Job:
     spec, known = member.spec, member.job.status.energy or EnergyStatus()
     wish = spec.energy or _DEFAULT
     watts = worker_watts(known)
+    if not spec.gpus_per_worker:
+        cards = None  # whatever its nodes have, it is not on it
+    curve = profile(spec, known.measured, watts, caps=cards is not None).curve() or assumed(spec, watts)
     return Job(
         name=member.job.uid,
-        curve=profile(spec, known.measured, watts).curve() or assumed(spec, watts),
-        limits=UNCAPPED,
+        curve=with_caps(curve, spec.gpus_per_worker, cards.limits) if cards is not None else curve,
+        limits=cards.limits if cards is not None else UNCAPPED,
         workers=member.wanted,
         least_workers=spec.elastic.min_workers if spec.elastic is not None else member.wanted,
         tier=wish.tier,
         weight=float(member.wanted * max(1, spec.gpus_per_worker)),
         may_suspend=may_rest(spec, wish, member.job.status),
-        capped=False,
+        capped=cards is not None,
     )
 
 

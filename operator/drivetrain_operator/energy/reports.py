@@ -82,6 +82,10 @@ class Reports:
             if each.report is not None and each.is_new and now - each.at <= OLD_SECONDS
         }
 
+    def since(self, time: float) -> Mapping[str, NodeReport]:
+        """Those of `by_node` that were heard after that, by our monotonic clock."""
+        return {node: report for node, report in self.by_node.items() if self._heard[node].at > time}
+
     def _entry(self, node: str, text: str, problems: set[str]) -> _Heard:
         before = self._heard.get(node)
         if before is not None and before.text == text:

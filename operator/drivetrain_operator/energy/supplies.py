@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 """So often files and limits are looked at."""
+CAPPING_SECONDS: Final = 1.0
+"""The same while a domain is limited whose jobs can be capped: caps are in force within seconds, and heard of then."""
 RETRY_SECONDS: Final = 30.0
 FIRST_SECONDS: Final = 30.0
 """So long may the first answers take until a job starts without them."""
@@ -133,18 +136,18 @@ class Supplies:
                     if self._is_news(feeds) or orders:
                         self._changed()
                     await self.agents.tell()
-                    await self._clock.sleep(LOOK_SECONDS)
+                    await self._clock.sleep(CAPPING_SECONDS if self._is_capping() else LOOK_SECONDS)
 
     def of(self, job: JobView) -> Supply:
         """Never waits. Without settings it says that there are none."""
         settings, feeds = self._document.settings, self._feeds
         if job.spec is None or feeds is None:
-            return Supply(why=self._document.problem, limits_known=False)
+            return Supply(why=self._document.problem, sets_caps=self.agents.sets_caps(job), limits_known=False)
         domain = domain_of(job.spec, settings)
         zone = _zone(job.spec, domain, settings)
         if not zone:
             why = self._document.problem or "the platform has no source of carbon intensity, and no zone"
-            return Supply(why=why, limits_known=self._limits_known)
+            return Supply(why=why, sets_caps=self.agents.sets_caps(job), limits_known=self._limits_known)
         now = self._clock.now().timestamp()
         signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
         tariff = next((each.name for each in settings.tariffs if each.zone in (None, zone)), None)
@@ -156,11 +159,15 @@ class Supplies:
             pue=domain.pue if domain is not None else 1.0,
             embodied_kg=domain.embodied_kg if domain is not None else None,
             lifespan_years=domain.lifespan_years if domain is not None else None,
+            sets_caps=self.agents.sets_caps(job),
             order=self._order(domain, job),
             limits_known=self._limits_known,
             pending=self._is_pending(zone, signals.values()),
             why=self._document.problem,
         )
+
+    def _is_capping(self) -> bool:
+        return bool(self.agents.cards) and any(not each.idle for each in self._domains.values())
 
     def _is_pending(self, zone: str, signals: Iterable[Signal]) -> bool:
         if self._clock.monotonic() - self._began > FIRST_SECONDS:
@@ -185,7 +192,8 @@ class Supplies:
             jobs = list(self._jobs()) if jobs is None else jobs
             own = [job for job in jobs if job.spec is not None and domain_of(job.spec, settings) == domain]
             limit = self._strictest(domain, full_watts(domain, own), told, now)
-            changed = held.tick(domain, limit, own, self._clock.monotonic()) or changed
+            meter = partial(self.agents.drawn, own)
+            changed = held.tick(domain, limit, own, self._clock.monotonic(), self.agents.cards, meter) or changed
         return changed
 
     def _strictest(self, domain: PowerDomain, whole: float, told: Iterable[Limit], now: float) -> Limited | None:

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.power import CAPS_CONFIGMAP, DeviceReport, NodeCaps, NodeReport
+from drivetrain_api.energy_plan import EnergyOrder
+from drivetrain_api.energy_status import EnergyStatus
+from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP, DeviceReport, NodeCaps, NodeReport
 from drivetrain_operator.energy.agents import PATIENCE_SECONDS, Agents
 from drivetrain_operator.energy.capped import Placed, capped, placed
 from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.told_caps import HOLD_SECONDS, ToldCaps
 from drivetrain_operator.kube.auth import FixedCredentials
 from drivetrain_operator.kube.client import KubeClient
+from drivetrain_operator.plan.view import JobView
 from unit.operator_shell.world import NAMESPACE, World
 from unit.plan import builders as b
 
@@ -188,3 +191,29 @@ async def test_without_the_config_map_it_pauses_and_goes_on_when_it_is_there(lea
     await leader.world.request("POST", MAPS, {"metadata": {"name": CAPS_CONFIGMAP}})
     assert await leader.tell(a_job(250)) == {}, "it pauses"
     assert await leader.tell(a_job(250), after=31) == {"a": {"job-0": 250}, "b": {"job-1": 250}}
+
+
+def planned(*, gpus: int = 1, cap: float | None = None) -> JobView:
+    of = b.spec(workers=2, gpusPerWorker=gpus)
+    order = EnergyOrder(workers=2, cap_watts=cap, by="plan")
+    return b.job(of, b.started(of, energy=EnergyStatus(order=order)), uid="job")
+
+
+async def test_caps_count_in_plans_only_where_agents_report(leader: Leader) -> None:
+    agents, reports = leader.agents, f"{MAPS}/{REPORTS_CONFIGMAP}"
+    assert [agents.sets_caps(planned(cap=cap)) for cap in (None, 250.0)] == [False, True], "as its predecessor thought"
+    await agents.hear()
+    assert not agents.sets_caps(planned(cap=250.0)), "there are no agents"
+    text = card().model_copy(update={"at": leader.now}).model_dump_json()
+    await leader.world.request("POST", MAPS, {"metadata": {"name": REPORTS_CONFIGMAP}, "data": {"a": text}})
+    await agents.hear()
+    assert agents.sets_caps(planned()), "it has no workers yet, and may come there"
+    assert not agents.sets_caps(planned(gpus=0))
+    leader.jobs = [a_job()]
+    await agents.hear()
+    assert not agents.sets_caps(planned()), "one of its nodes has no agent"
+    patch = {"data": {"b": text}}
+    await leader.world.request("PATCH", reports, patch, "application/merge-patch+json")
+    await agents.hear()
+    assert agents.sets_caps(planned())
+    assert set(agents.cards) == {"job"}

@@ -19,7 +19,7 @@ from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.stored import read
-from drivetrain_operator.plan.view import ReportView, Supply, View
+from drivetrain_operator.plan.view import PowerOrder, ReportView, Supply, View
 from unit.plan import builders as b
 
 DAYS = 4 * 86_400
@@ -54,6 +54,7 @@ class Trains:
     plans: int = 0
     epoch: EpochId = field(default_factory=lambda: EpochId(1, 1))
     stands: Standstill | None = None
+    limit: PowerOrder | None = None
 
     def __post_init__(self) -> None:
         self.status = b.started(self.of)
@@ -80,7 +81,7 @@ class Trains:
             pods=(b.worker(0), b.worker(1), b.coordinator()),
             service=b.service(),
             report=ReportView(told.model_copy(update=two), 0.0),
-            supply=Supply("DE", {Measure.AVERAGE: signal()}),
+            supply=Supply("DE", {Measure.AVERAGE: signal()}, order=self.limit),
         )
         after = plan(b.seen(view)).status
         old = self.status.energy.plan if self.status.energy is not None else None
@@ -118,6 +119,16 @@ def test_what_changes_is_taken_over(change: float) -> None:
 def test_a_pause_is_no_pace() -> None:
     job = Trains(lambda second: 0.0001 if 3000 < second <= 3020 else 5.0).seconds(3200)
     assert job.measured() == pytest.approx(5.0, rel=0.05)
+
+
+def test_what_it_does_under_a_power_cap_is_not_its_pace() -> None:
+    job = Trains(lambda second: 3.0 if 1200 < second <= 2400 else 5.0).seconds(1200)
+    job.limit = PowerOrder(2, 250.0, "hall")
+    job.seconds(1200)
+    assert job.measured() == pytest.approx(5.0, rel=0.01)
+    job.limit = None
+    job.seconds(600)
+    assert job.measured() == pytest.approx(5.0, rel=0.01)
 
 
 def test_first_steps_do_not_count() -> None:

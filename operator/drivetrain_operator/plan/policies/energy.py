@@ -72,7 +72,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     holds = plan.mode is Mode.PLANNED
     late = "" if plan.meets_deadline else " It will be late, by what is expected now."
     rests_on = profile(spec, known.measured, worker_watts(known), view.supply.sets_caps).told()
-    message = f"{plan.why}{late} Its curve: {rests_on}."
+    message = f"{plan.why}{late} Its curve: {rests_on}.{_advice(view, spec)}"
     status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     known = known.model_copy(update={"plan": written})
     order = _outer(view, spec, wish, known, status, plan, question)
@@ -140,13 +140,25 @@ def _outer(
         fits = min(limit.workers, most)
         fits = max(fits, least) if fits or not rests else 0
         if fits < most or (fits and limit.cap_watts is not None):
-            return EnergyOrder(workers=fits, cap_watts=limit.cap_watts, by="limit", why=limit.why)
+            caps = [
+                cap for cap in (limit.cap_watts, wanted.cap_watts if wanted is not None else None) if cap is not None
+            ]
+            lowest = min(caps, default=None) if fits else None
+            return EnergyOrder(workers=fits, cap_watts=lowest, by="limit", why=limit.why)
     if spent and wish.budget.on_exceed == "shrink" and not (plan is not None and plan.mode is Mode.FLAT_OUT):
         fewest = least if wanted is None or wanted.workers or not rests else 0
         return EnergyOrder(workers=fewest, by="budget", why=spent)
     if wanted is not None and not wanted.workers and not rests:
         return wanted.model_copy(update={"workers": least})
     return wanted
+
+
+def _advice(view: View, spec: TrainingJobSpec) -> str:
+    """For a profile with caps that nobody would set."""
+    said = (spec.energy.profile if spec.energy is not None else None) or []
+    if view.supply.sets_caps or all(point.cap_watts is None for point in said):
+        return ""
+    return " The power caps of its profile are advice, and not planned with: no node agent reports cards of its nodes."
 
 
 def _limit(view: View, known: EnergyStatus | None) -> PowerOrder | None:

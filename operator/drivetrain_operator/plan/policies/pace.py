@@ -34,6 +34,9 @@ def _heard(view: View, status: TrainingJobStatus) -> Heard | None:
     report = fresh_report(view, status)
     if report is None or view.report is None or report.epoch is None or report.progress is None:
         return None
+    order = status.energy.order if status.energy is not None else None
+    if order is not None and order.cap_watts is not None:
+        return None  # under a power cap it is slower: that says nothing of this size without one
     workers = len({member.pod_uid for member in report.members})
     if report.state is not JobState.TRAINING or report.standstill is not None or not workers:
         return None
