@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from drivetrain_local import quantity
+from drivetrain_api import quantity
 from drivetrain_local.node.images import Image
 from drivetrain_local.objects import Obj, dig, meta
 

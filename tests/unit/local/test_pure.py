@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_local import quantity
+from drivetrain_api import quantity
 from drivetrain_local.apiserver import jsonpath
 from drivetrain_local.apiserver.columns import human_duration, pod_status
 from drivetrain_local.controllers import fit

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from drivetrain_local import quantity
+from drivetrain_api import quantity
 from drivetrain_local.apiserver import errors
 from drivetrain_local.apiserver.errors import FieldError
 from drivetrain_local.apiserver.kinds.base import Kind

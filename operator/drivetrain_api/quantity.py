@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _SUFFIX: dict[str, Fraction] = {
     "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),
@@ -13,6 +14,7 @@ _SUFFIX: dict[str, Fraction] = {
 _FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)")
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str | int | float) -> Fraction:
     """The value of a quantity. Raises ValueError when it is none."""
     found = _FORM.fullmatch(str(text))
