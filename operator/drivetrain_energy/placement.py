@@ -16,6 +16,8 @@ from drivetrain_energy.curve import Point
 # Of what a gang costs where it costs the least.
 OTHER_RACK = 0.05
 OTHER_NODE = 0.01
+ONE_NODE = 0.06
+"""All of its workers on one: nobody is left to go on from when that is lost."""
 HOT = 0.2
 """With no headroom left; nothing from `HEADROOM_C` on."""
 HEADROOM_C = 15.0
@@ -52,6 +54,8 @@ class Gang:
     points: tuple[Point, ...]
     """With that many workers, the caps that it may have."""
     weight: float = 1.0
+    beside: tuple[str, ...] = ()
+    """Nodes of workers that it has already, and that stay where they are: some of those that are asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,11 @@ class _Board:
         best = self._best[gang.name]
         work = _joules(placed.point) * mean / best if best > 0 else 1.0
         heat = sum(HOT * max(0.0, 1 - node.headroom / HEADROOM_C) ** 2 + THROTTLED * node.throttled for node in own)
-        scattered = OTHER_RACK * (len({node.rack for node in own}) - 1) + OTHER_NODE * (len(set(placed.nodes)) - 1)
-        return gang.weight * (work + heat / len(own) + scattered)
+        all_nodes = {*placed.nodes, *gang.beside}
+        racks = {self.nodes[name].rack for name in all_nodes}
+        scattered = OTHER_RACK * (len(racks) - 1) + OTHER_NODE * (len(all_nodes) - 1)
+        alone = ONE_NODE if len(all_nodes) == 1 and len(own) + len(gang.beside) > 1 else 0.0
+        return gang.weight * (work + heat / len(own) + scattered + alone)
 
     def score(self, placement: Placement) -> float:
         broken = sum(0 < left < self.nodes[name].devices for name, left in self.free(placement).items())

@@ -15,7 +15,7 @@ from typing import Final
 
 from drivetrain_api.status import ReplacedFor, TrainingJobStatus
 from drivetrain_operator.act.children import Children
-from drivetrain_operator.act.executor import Executor
+from drivetrain_operator.act.executor import Executor, Steer, unsteered
 from drivetrain_operator.act.jobs import JobCache, JobKey, Watcher, key_of, uid_of
 from drivetrain_operator.act.kinds import CHILD_KINDS
 from drivetrain_operator.act.memory import JobMemory
@@ -89,6 +89,8 @@ class Surroundings:
     """Is told of each status that was written."""
     supply: Callable[[JobView], Supply] = lambda job: Supply()
     """What is known of a job's electricity."""
+    steer: Steer = unsteered
+    """Says to workers where they had better run."""
 
 
 class Controller:
@@ -141,7 +143,14 @@ class Controller:
             given.supply,
         )
         executor = Executor(
-            given.client, given.tell, self._memory, given.trust, given.platform, given.clock, count=metrics.effect
+            given.client,
+            given.tell,
+            self._memory,
+            given.trust,
+            given.platform,
+            given.clock,
+            count=metrics.effect,
+            steer=given.steer,
         )
         self._reconciler = Reconciler(
             given.client,

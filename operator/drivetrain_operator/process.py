@@ -25,6 +25,7 @@ from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.limits import WrittenLimits
 from drivetrain_operator.energy.reports import Reports
+from drivetrain_operator.energy.steering import Steering
 from drivetrain_operator.energy.supplies import Supplies
 from drivetrain_operator.energy.told_caps import ToldCaps
 from drivetrain_operator.guard import Guard
@@ -192,8 +193,11 @@ class Process:
             f"{settings.own_namespace}/{settings.lease_name}",
             self._leading,
         )
-        supplies = self._supplies()
+        document = Document(settings.energy_settings)
+        supplies = self._supplies(document)
         given = replace(given, written=self._written, supply=supplies.of)
+        steering = Steering(given, document, supplies, lambda: self._controller, settings.namespaces, self._metrics)
+        given = replace(given, steer=steering.places.steer)
         closed = "" if settings.allow_own_namespace else settings.own_namespace
         scope = Scope(
             settings.namespaces, settings.workers, settings.resync_seconds, settings.disruption_budgets, closed
@@ -214,6 +218,7 @@ class Process:
             vital.append(asyncio.create_task(self._keep(), name="lease"))
         vital.append(asyncio.create_task(self._recorder.run(), name="events"))
         vital.append(asyncio.create_task(supplies.run(), name="energy"))
+        vital.append(asyncio.create_task(steering.nodes.run(), name="nodes"))
         if self._historian is not None:
             vital.append(asyncio.create_task(self._historian.run(), name="history"))
         watch = asyncio.create_task(self._watch.run(controller.observe, watch_stop), name="watch")
@@ -244,10 +249,10 @@ class Process:
         watch_stop.set()
         await asyncio.wait({watch}, timeout=STOP_SECONDS)
 
-    def _supplies(self) -> Supplies:
+    def _supplies(self, document: Document) -> Supplies:
         settings = self._settings
         return Supplies(
-            Document(settings.energy_settings),
+            document,
             WrittenLimits(self._client, settings.own_namespace, settings.power_limits),
             self._agents(),
             self._client,

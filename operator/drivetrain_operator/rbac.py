@@ -1,7 +1,8 @@
 """Every permission that the operator uses, and what for. The chart's roles are checked against this table, and a real
 API server's audit log says that each is used (tests/e2e/cluster/test_permissions.py).
 
-`OWN` and, with node agents, `POWER` hold in the operator's own namespace only; `JOBS` wherever it looks after jobs.
+`OWN` and, with node agents, `POWER` hold in the operator's own namespace only; `JOBS` wherever it looks after jobs;
+`PLACES`, where workers are steered to nodes, in the cluster.
 Nothing else is asked for: above all, Secrets of jobs can be created but never read, and pods can be neither patched nor
 exec'd into.
 """
@@ -64,6 +65,8 @@ POWER: Final = (
     _rule("", "configmaps", "get patch", "tell node agents the power caps of pods", CAPS_CONFIGMAP),
 )
 
+PLACES: Final = (_rule("", "nodes", "list watch", "prefer nodes where work takes the least, and keep off hot ones"),)
+
 
 def reference() -> str:
     """The document in Markdown."""
@@ -89,6 +92,12 @@ def reference() -> str:
             "## With `nodeAgent.enabled`, in its own namespace",
             "",
             *_table(POWER),
+            "",
+            "## With `energy.settings.placement`, in the cluster",
+            "",
+            "A ClusterRole; with `watchNamespaces` there is none, and nodes are not asked for.",
+            "",
+            *_table(PLACES),
             "",
         ]
     )

@@ -76,3 +76,10 @@
   resourceNames: [drivetrain-power-caps]
   verbs: [get, patch]
 {{- end }}
+
+{{- define "drivetrain.rules.places" -}}
+# Where workers are steered to nodes.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list, watch]
+{{- end }}

@@ -1,13 +1,16 @@
-"""energy.yaml, the platform's own settings: sources, tariffs, power domains. `read` makes them of its text."""
+"""energy.yaml, the platform's own settings: sources, tariffs, domains, placement. `read` makes them of text."""
 
 from drivetrain_energy.settings.document import EnergySettings, Mean, Polling, SettingsError, of, read
 from drivetrain_energy.settings.domains import PowerDomain, Tier
+from drivetrain_energy.settings.placement import Efficiency, Placement
 from drivetrain_energy.settings.sources import Source
 from drivetrain_energy.settings.tariffs import Tariff, Window
 
 __all__ = [
+    "Efficiency",
     "EnergySettings",
     "Mean",
+    "Placement",
     "Polling",
     "PowerDomain",
     "SettingsError",

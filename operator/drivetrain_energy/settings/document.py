@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from drivetrain_energy.settings.domains import PowerDomain
 from drivetrain_energy.settings.model import Part, ZoneName
+from drivetrain_energy.settings.placement import Placement
 from drivetrain_energy.settings.sources import Source
 from drivetrain_energy.settings.tariffs import Tariff
 
@@ -53,6 +54,7 @@ class EnergySettings(Part):
     power_domains: tuple[PowerDomain, ...] = Field(default=(), max_length=1000)
     means: tuple[Mean, ...] = Field(default=(), max_length=500)
     polling: Polling = Polling()
+    placement: Placement | None = Field(default=None, description="Default: workers are not steered.")
 
     @model_validator(mode="after")
     def _whole(self) -> EnergySettings:

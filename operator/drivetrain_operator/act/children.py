@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -95,6 +95,13 @@ class Children:
             next((view for view in found if isinstance(view, BudgetView)), None),
             tuple(view for view in found if isinstance(view, NetworkPolicyView)),
         )
+
+    def pods(self) -> Iterator[PodView]:
+        """Of all jobs."""
+        for caches in self._scopes.values():
+            for child in caches[PODS.plural].views() if PODS.plural in caches else ():
+                if isinstance(child.view, PodView):
+                    yield child.view
 
     def has_seen(self, namespace: str, resource_version: str) -> bool:
         """Whether the cache of the namespace's pods is as new as this version."""

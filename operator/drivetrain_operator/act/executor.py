@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Final
@@ -57,6 +57,14 @@ PARALLEL: Final = 16
 """Requests of one job at the same time: 4,096 pods of one job must not starve the others' status writes."""
 
 
+Steer = Callable[[JobView, Sequence[Effect]], Awaitable[Sequence[Effect]]]
+
+
+async def unsteered(job: JobView, effects: Sequence[Effect]) -> Sequence[Effect]:
+    """Nobody says where workers had better run."""
+    return effects
+
+
 class Executor:
     """Performs effects with bounded parallelism. One instance serves all jobs. `tell` posts an Event on a job."""
 
@@ -71,8 +79,10 @@ class Executor:
         *,
         parallel: int = PARALLEL,
         count: Callable[[str, str], None] = lambda effect, result: None,
+        steer: Steer = unsteered,
     ) -> None:
-        """`count` is told of each effect: its class name, and ok, refused or error."""
+        """`count` is told of each effect: its class name, and ok, refused or error. `steer` says to workers where they
+        had better run; it takes seconds at most, and raises nothing."""
         self._client = client
         self._tell = tell
         self._memory = memory
@@ -80,10 +90,12 @@ class Executor:
         self._scripts = Scripts(self._creator, memory)
         self._parallel = parallel
         self._count = count
+        self._steer = steer
 
     async def execute(self, job: JobView, effects: Sequence[Effect]) -> Outcome:
         """Perform `effects` in order, neighbours that concern pods in parallel. `job` has the status just written."""
         outcome = Outcome()
+        effects = await self._steer(job, effects)
         for parallel, group in groupby(effects, key=lambda effect: isinstance(effect, CreateWorker | DeletePod)):
             members = list(group)
             if parallel:

@@ -150,7 +150,7 @@ class Supplies:
             return Supply(why=why, sets_caps=self.agents.sets_caps(job), limits_known=self._limits_known)
         now = self._clock.now().timestamp()
         signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
-        tariff = next((each.name for each in settings.tariffs if each.zone in (None, zone)), None)
+        tariff = self._tariff(zone)
         if tariff is not None:
             signals[Measure.PRICE] = self._whole(feeds.price(tariff, now), now)
         return Supply(
@@ -168,6 +168,19 @@ class Supplies:
 
     def _is_capping(self) -> bool:
         return bool(self.agents.cards) and any(not each.idle for each in self._domains.values())
+
+    def signal(self, zone: str, measure: Measure) -> Signal | None:
+        """What holds of a zone; a price is that of its tariff. None while nothing is known."""
+        feeds, now = self._feeds, self._clock.now().timestamp()
+        if feeds is None:
+            return None
+        if measure is not Measure.PRICE:
+            return self._signal(feeds, zone, measure, now)
+        tariff = self._tariff(zone)
+        return self._whole(feeds.price(tariff, now), now) if tariff is not None else None
+
+    def _tariff(self, zone: str) -> str | None:
+        return next((each.name for each in self._document.settings.tariffs if each.zone in (None, zone)), None)
 
     def _is_pending(self, zone: str, signals: Iterable[Signal]) -> bool:
         if self._clock.monotonic() - self._began > FIRST_SECONDS:

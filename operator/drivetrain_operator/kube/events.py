@@ -62,6 +62,12 @@ EVENTS: Final = (
         "Nothing; spec.energy.tier says what it gives before others do (docs/energy-power.md).",
     ),
     EventReason("PowerRestored", "Normal", "The limit of its power domain is over for this job.", "Nothing."),
+    EventReason(
+        "WorkersSteered",
+        "Normal",
+        "New workers prefer nodes where their work takes the least, and keep off hot ones; says which, and why.",
+        "Nothing; the scheduler has the last word, and energy.yaml turns it off (docs/energy-placement.md).",
+    ),
     EventReason("JobResumed", "Normal", "spec.suspend was cleared.", "Nothing."),
     EventReason(
         "Completed",

@@ -146,6 +146,20 @@ class CreateCoordinator:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """Where a worker had better run. A scheduler may do otherwise."""
+
+    node: str = ""
+    """Empty: no node is better than all others."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of nodes that are second best; empty: none are."""
+    avoid: tuple[str, ...] = ()
+    """Names of nodes."""
+    weight: int = 100
+    """Of all of it together, at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateWorker:
     """A worker pod of an incarnation that status already holds. Render: `render.pod.worker_pod`."""
 
@@ -153,6 +167,8 @@ class CreateWorker:
     index: int
     incarnation: int
     attempt: int
+    prefers: Preference | None = None
+    """No plan says it: it is found as the pod is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from drivetrain_api import node_match
 from drivetrain_api.constants import (
     COORDINATOR_CONTAINER,
     LABEL_ATTEMPT,
@@ -142,7 +143,15 @@ def pod_view(pod: Json) -> PodView:
         disruption=(disrupted.get("reason") or "DisruptionTarget") if disrupted.get("status") == "True" else "",
         reason=status.get("reason") or "",
         message=status.get("message") or "",
+        asks=_asks(pod.get("spec") or {}),
     )
+
+
+def _asks(spec: Json) -> tuple[tuple[str, float], ...]:
+    try:
+        return tuple(sorted((name, float(amount)) for name, amount in node_match.requests(spec).items()))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ()
 
 
 def service_view(service: Json) -> ServiceView:

@@ -112,6 +112,8 @@ class PodView:
     reason: str = ""
     """pod.status.reason, such as Evicted, NodeLost, Shutdown, UnexpectedAdmissionError."""
     message: str = ""
+    asks: tuple[tuple[str, float], ...] = ()
+    """What it takes of a node, by resource."""
 
     @property
     def over(self) -> bool:

@@ -30,6 +30,7 @@ from drivetrain_operator.render.errors import InvalidTemplate
 from drivetrain_operator.render.keep_off import keep_off
 from drivetrain_operator.render.names import Json
 from drivetrain_operator.render.platform import Platform
+from drivetrain_operator.render.prefer import prefer
 from drivetrain_operator.render.reserved import SCRIPT_VOLUME, check_worker
 from drivetrain_operator.render.storage import storage_mounts, storage_volumes
 
@@ -62,7 +63,10 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     labels = names.worker_labels(job, effect.index, effect.incarnation, effect.attempt)
     metadata = names.metadata(job, effect.name, labels)
     secret = names.worker_secret(job.name, job.uid, job.status.keeper.root)
-    pod = _assembled(spec, metadata, env, secret, platform, job.status.resolved)
+    steered = effect.prefers is not None and bool(effect.prefers.node)
+    pod = _assembled(spec, metadata, env, secret, platform, job.status.resolved, spread=not steered)
+    if effect.prefers is not None:
+        prefer(pod["spec"], effect.prefers)
     for node in job.status.excluded_nodes:  # a requirement about fields takes one value
         keep_off(pod["spec"], node, strictly=True)
     return pod
@@ -96,6 +100,8 @@ def _assembled(
     secret: str,
     platform: Platform,
     resolved: Resolved | None = None,
+    *,
+    spread: bool = True,
 ) -> Json:
     check = check_worker(spec)
     templates = [
@@ -107,13 +113,12 @@ def _assembled(
         "containers": [_container(spec, env)],
         "volumes": [common.credentials_volume(secret), *_script_volumes(spec, frozen.script), *storage_volumes(spec)],
     }
-    defaults = {
-        **common.with_variables(_DEFAULTS, platform.worker_env),
-        "topologySpreadConstraints": [_spread(metadata["labels"])],
-    }
+    defaults = common.with_variables(_DEFAULTS, platform.worker_env)
+    if spread:  # beside a preferred node, it would weigh as much as that
+        defaults = {**defaults, "topologySpreadConstraints": [_spread(metadata["labels"])]}
     if frozen.runtime_image is not None:
         _bring(ours, spec, frozen.runtime_image)
-        defaults["initContainers"] = [runtime.init_defaults()]
+        defaults = {**defaults, "initContainers": [runtime.init_defaults()]}
         if platform.image_pull_secrets:
             defaults["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
     return assemble(metadata, ours, defaults, templates, STAY_ON_LOST_NODE)

@@ -40,7 +40,9 @@ def rules(name: str) -> set[tuple[str, str, frozenset[str], frozenset[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "used"), [("jobs", rbac.JOBS), ("own", rbac.OWN), ("power", rbac.POWER)])
+@pytest.mark.parametrize(
+    ("name", "used"), [("jobs", rbac.JOBS), ("own", rbac.OWN), ("power", rbac.POWER), ("places", rbac.PLACES)]
+)
 def test_the_chart_grants_exactly_what_the_operator_uses(name: str, used: Iterable[rbac.Rule]) -> None:
     verbs: dict[tuple[str, str, frozenset[str]], frozenset[str]] = {}
     for rule in used:

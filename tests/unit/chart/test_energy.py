@@ -64,6 +64,21 @@ def test_without_settings_there_is_nothing_of_it() -> None:
     assert roles(objects) == {}
 
 
+def test_nodes_are_read_only_where_workers_are_steered_and_only_by_an_operator_of_all_namespaces() -> None:
+    name = "drivetrain-operator-drivetrain-system-places"
+    on = {"energy": {"settings": {**SETTINGS, "placement": {}}}}
+    for values, there in (
+        ({"energy": {"settings": SETTINGS}}, False),
+        (on, True),
+        ({**on, "watchNamespaces": ["team"]}, False),
+        ({**on, "rbac": {"create": False}}, False),
+    ):
+        objects = rendered(values)
+        assert [kind for kind, each in objects if each == name] == ["ClusterRole", "ClusterRoleBinding"] * there
+    found = read(rendered(on)["ConfigMap", "drivetrain-energy"]["data"]["energy.yaml"])
+    assert found.placement is not None
+
+
 def test_in_a_few_namespaces_it_may_read_the_config_maps_that_sources_name() -> None:
     """The ClusterRole of an operator of all namespaces reads ConfigMaps anyhow."""
     values = {"energy": {"settings": SETTINGS}}

@@ -1,0 +1,142 @@
+"""Which nodes new workers prefer, and keep off, by what is known of the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from drivetrain_api.node_match import requests
+from drivetrain_api.power import DeviceReport, NodeReport
+from drivetrain_energy.settings import Efficiency, Placement
+from drivetrain_operator.energy.choice import Choice, Ground, Site, Wish, choose
+from drivetrain_operator.energy.nodes import NodeView, node_view
+
+GPU = "nvidia.com/gpu"
+GREEN = Site("green", "SE", {"hall": "green"}, 30.0, "g/kWh", max_celsius=80.0)
+GREY = Site("grey", "PL", {"hall": "grey"}, 600.0, "g/kWh", max_celsius=80.0)
+
+
+def node(name: str, hall: str, gpus: int = 8, **fields: Any) -> NodeView:
+    allocatable = {"cpu": 64.0, "pods": 110.0, GPU: float(gpus)}
+    return replace(NodeView(name, {"hall": hall}, allocatable=allocatable), **fields)
+
+
+def ground(*nodes: NodeView, **fields: Any) -> Ground:
+    return replace(Ground(nodes, {}, {}, Placement()), **fields)
+
+
+def wish(workers: int = 1, gpus: int = 4, **fields: Any) -> Wish:
+    amounts = {"cpu": "1"} | ({GPU: str(gpus)} if gpus else {})
+    pod = {"containers": [{"name": "worker", "resources": {"requests": amounts}}]} | fields.pop("pod", {})
+    asks = tuple((name, float(amount)) for name, amount in requests(pod).items())
+    base = Wish("uid", pod, asks, workers, GPU if gpus else "", sites=(GREEN, GREY))
+    return replace(base, **fields)
+
+
+def report(celsius: float, cap: float | None = None) -> NodeReport:
+    return NodeReport(at=0, devices=(DeviceReport(uuid="u", least=100, most=400, celsius=celsius, cap=cap),))
+
+
+def nodes_of(choice: Choice) -> list[str]:
+    return [each.node for each in choice.prefers]
+
+
+SE, PL = node("se", "green"), node("pl", "grey")
+CASES = {
+    # the ground, the wish, nodes that are preferred, nodes that are kept off
+    "less carbon": (ground(PL, SE), wish(), ["se"], ()),
+    "cordoned, or not ready": (ground(PL, replace(SE, open=False)), wish(), ["pl"], ()),
+    "tainted": (ground(PL, replace(SE, taints=({"key": "k", "effect": "NoSchedule"},))), wish(), ["pl"], ()),
+    "a taint that it tolerates": (
+        ground(PL, replace(SE, taints=({"key": "k", "effect": "NoSchedule"},))),
+        wish(pod={"tolerations": [{"operator": "Exists"}]}), ["se"], (),
+    ),
+    "not of its selector": (ground(PL, SE), wish(pod={"nodeSelector": {"hall": "grey"}}), ["pl"], ()),
+    "not of its zone": (ground(PL, SE), wish(zone="PL"), ["pl"], ()),
+    "a zone that is nowhere": (ground(PL, SE), wish(zone="FR"), ["se"], ()),
+    "full": (ground(PL, SE, used={"se": {GPU: 5.0}}), wish(), ["pl"], ()),
+    "no processor left": (ground(PL, SE, used={"se": {"cpu": 63.5}}), wish(), ["pl"], ()),
+    "hot": (ground(PL, SE, reports={"se": report(80)}), wish(), ["pl"], ("se",)),
+    "warm": (ground(PL, SE, reports={"se": report(79)}), wish(), ["se"], ()),
+    "slowed, of two alike": (
+        ground(SE, node("se2", "green"), reports={"se": report(50, cap=200)}), wish(), ["se2"], ("se",),
+    ),
+    "a limit for all": (
+        ground(PL, SE, reports={"se": report(70)}, settings=Placement(max_temperature_c=65)), wish(), ["pl"], ("se",),
+    ),
+    "nothing known of heat without a limit": (
+        ground(PL, SE, reports={"se": report(99)}), wish(sites=(replace(GREEN, max_celsius=None), GREY)), ["se"], (),
+    ),
+    "less energy for the same work": (
+        ground(
+            replace(SE, labels={"hall": "green", "card": "old"}), node("se2", "green"),
+            settings=Placement(efficiency=(Efficiency(node_selector={"card": "old"}, energy=1.5),)),
+        ),
+        wish(), ["se2"], (),
+    ),
+    "nobody knows what it costs": (
+        ground(PL, SE), wish(sites=(replace(GREEN, cost=None), replace(GREY, cost=None))), ["pl"], (),
+    ),
+    "all of it at one place, on two nodes": (
+        ground(PL, SE, node("se2", "green"), node("se3", "green")), wish(2), ["se", "se2"], (),
+    ),
+    "beside those that run": (
+        ground(*(node(f"n{i}", "green", labels={"hall": "green", "topology.kubernetes.io/zone": f"z{i % 2}"})
+                 for i in range(6))),
+        wish(beside=("n3",)), ["n1"], (),
+    ),
+    "without GPUs": (ground(PL, SE), wish(3, gpus=0), ["se", "se", "se"], ()),
+    "no more than have room": (ground(PL, SE), wish(4), ["pl", "pl", "se", "se"], ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("around", "of", "nodes", "avoid"), CASES.values(), ids=CASES)
+def test_what_is_preferred(around: Ground, of: Wish, nodes: list[str], avoid: tuple[str, ...]) -> None:
+    found = choose(around, of)
+    assert nodes_of(found) == nodes
+    assert {each.avoid for each in found.prefers} == {avoid}
+    assert choose(replace(around, nodes=around.nodes[::-1]), of) == found, "the same, in whatever order"
+
+
+def test_where_not_all_have_room_they_prefer_a_place_and_no_node() -> None:
+    found = choose(ground(PL, SE), wish(5))
+    assert nodes_of(found) == [""] * 5
+    assert {each.labels for each in found.prefers} == {(("hall", "green"),)}
+    assert found.why == "prefer green (SE, 30 g/kWh), where not all of them have room now; elsewhere 600"
+
+
+def test_where_nothing_is_known_nothing_is_preferred() -> None:
+    assert choose(ground(), wish()) == Choice()
+    assert choose(ground(node("a", "none")), wish(9, sites=())) == Choice()
+
+
+def test_what_is_said() -> None:
+    hot = [node(f"hot{i}", "grey") for i in range(5)]
+    around = ground(SE, PL, *hot, reports={each.name: report(91) for each in hot})
+    assert choose(around, wish()).why == (
+        "prefer se in green (SE, 30 g/kWh); elsewhere 600; keep off hot0 (91 °C), hot1 (91 °C), hot2 (91 °C) and 2 more"
+    )
+
+
+def test_a_large_job_in_a_large_cluster_is_placed_by_several_at_once() -> None:
+    around = ground(*(node(f"n{i:04}", "green" if i % 10 == 0 else "grey") for i in range(5000)))
+    found = choose(around, wish(100, gpus=4))
+    assert len(found.prefers) == 100
+    assert {each.labels for each in found.prefers} == {(("hall", "green"),)}
+
+
+def test_a_node_as_the_api_server_has_it() -> None:
+    body: dict[str, Any] = {
+        "metadata": {"name": "a", "labels": {"k": "v"}},
+        "spec": {"taints": [{"key": "t", "effect": "NoSchedule"}]},
+        "status": {
+            "allocatable": {"cpu": "1500m", "memory": "1Gi", GPU: "8"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+    allocatable = {"cpu": 1.5, "memory": float(1 << 30), GPU: 8.0}
+    assert node_view(body) == NodeView("a", {"k": "v"}, (body["spec"]["taints"][0],), allocatable)
+    assert not node_view({**body, "spec": {"unschedulable": True}}).open
+    assert not node_view({**body, "status": {}}).open
