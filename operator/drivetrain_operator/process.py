@@ -10,10 +10,10 @@ import asyncio
 import datetime as dt
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from drivetrain_api import logs
 from drivetrain_api.constants import API_VERSION, KIND
@@ -53,6 +53,7 @@ from drivetrain_operator.reports.server import ReportsServer
 from drivetrain_operator.reports.trust import Trust
 from drivetrain_operator.settings import Settings
 from drivetrain_operator.traces.exporter import Exporter
+from drivetrain_operator.waiting import at_most, unless
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -143,7 +144,7 @@ class Process:
         metrics_port = await self.health.start(settings.metrics_host, settings.metrics_port)
         tasks = [asyncio.create_task(self._guard.run(self._clock), name="metrics files")]
         try:
-            trust = await _unless(stop, self._persist("root of trust", self._load_root))
+            trust = await unless(stop, self._persist("root of trust", self._load_root))
             if trust is None:
                 return
             pair = trust.serving_pair(self._clock.now())
@@ -152,12 +153,12 @@ class Process:
             tasks.append(asyncio.create_task(self._listening.run(), name="listening"))
             if self._traces is not None:
                 tasks.append(asyncio.create_task(self._traces.run(), name="traces"))
-            url = await _unless(stop, self._persist("reports address", lambda: self._reports_url(reports_port)))
+            url = await unless(stop, self._persist("reports address", lambda: self._reports_url(reports_port)))
             if url is None:
                 return
             self._prepared = True
             log.info("prepared", extra={"reports": url, "reports_port": reports_port, "metrics_port": metrics_port})
-            if settings.leader_election and await _unless(stop, self._acquire()) is None:
+            if settings.leader_election and await unless(stop, self._acquire()) is None:
                 return
             platform = Platform(
                 settings.image,
@@ -238,11 +239,11 @@ class Process:
         await asyncio.wait(vital)
         if self._historian is not None:
             # Still as the leader: what two wrote at once would be joined, but not before one of them has failed.
-            await _at_most(HISTORY_SECONDS, self._historian.flush())
+            await at_most(HISTORY_SECONDS, self._historian.flush())
         await self._elector.release()
-        await _at_most(STOP_SECONDS, self._recorder.flush())
+        await at_most(STOP_SECONDS, self._recorder.flush())
         if self._traces is not None:
-            await _at_most(TRACES_SECONDS, self._traces.flush())
+            await at_most(TRACES_SECONDS, self._traces.flush())
             self._traces.lost()
         await self.reports.stop()
         await self.health.stop()
@@ -380,24 +381,3 @@ class Process:
 def _terms(duration: float) -> Terms:
     """The proportions of Kubernetes' own components: 15 s, 10 s, 2 s."""
     return Terms(duration, duration * 10 / 15, duration * 2 / 15, duration * 4 / 15)
-
-
-async def _at_most(seconds: float, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await work
-    except TimeoutError:
-        pass
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None if `stop` was set first; then `work` is cancelled."""
-    task = asyncio.create_task(work)
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        return await task if task.done() else None
-    finally:
-        for one in (task, stopped):
-            one.cancel()
-        await asyncio.wait({task, stopped})

@@ -43,7 +43,7 @@ class Steering:
             nodes=self.nodes.views,
             pods=lambda: children().pods(),
             pods_of=lambda job: children().family(job.namespace, job.uid).pods,
-            reports=lambda: supplies.reports.by_node,
+            reports=lambda: supplies.agents.reports.by_node,
             electricity=supplies,
         )
         self.places = Places(cluster, given.platform, given.clock)
