@@ -14,6 +14,7 @@ What switching costs, and a `min_run` above the length of a window, are not seen
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,6 +22,7 @@ from itertools import pairwise
 from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.guard import must_run, slack
+from drivetrain_energy.load import peaks
 from drivetrain_energy.plan import Mode, Plan, PlanSlot, merged
 from drivetrain_energy.planner import answer, latest
 from drivetrain_energy.request import HORIZON, Request, RequestInvalid, check
@@ -34,6 +36,8 @@ WORK = 120_000
 """Windows that are filled to find shadow prices, and again to fill at the true ones: what bounds the time it takes."""
 AGAIN = 3
 """Times that each job fills again, at most."""
+WAITS = 3600.0
+"""Seconds that a plan with nothing in it holds at least: what gets free before is reason enough for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +67,62 @@ class Granted:
     slots: tuple[PlanSlot, ...]
     done: bool
     """False: what is free before its deadline is not enough for work and margin; this is what there is."""
+    mode: Mode = Mode.PLANNED
 
-    def plan(self) -> Plan:
-        """The same as a plan of its own. Made when it is asked for: most of a fleet's plans stay as they were."""
+    def plan(self, among: str = "its fleet") -> Plan:
+        """The same as a plan of its own. Made when it is asked for: most of a fleet's plans stay as they were. What
+        finds too little waits for the rest: somebody may end before he said. `among`: whom it shares with."""
         asked = self.member.request
-        why = (
-            "The least of its objective in what its fleet leaves it." if self.done else "All that its fleet leaves it."
-        )
-        return answer(asked, latest(asked), Mode.PLANNED, list(self.slots), why)
+        slots = list(self.slots)
+        if not self.done or not slots:
+            begin, end = slots[-1].end if slots else asked.now, max(latest(asked), asked.now + WAITS)
+            slots.append(_slot(begin, min(end, asked.now + HORIZON), None))
+        return answer(asked, latest(asked), self.mode, slots, self._why(among))
+
+    def _why(self, among: str) -> str:
+        if not self.done:
+            return f"All that the other jobs of {among} leave it."
+        if self.mode is Mode.PLANNED:
+            return f"The least of its objective in what the other jobs of {among} leave it."
+        what = "As fast as it can" if self.mode is Mode.FLAT_OUT else "As soon as it can, at its usual size at most"
+        return f"{what}, in what the other jobs of {among} leave it."
 
 
-def share(members: Iterable[Member], capacity: Capacity) -> list[Granted]:
-    """By namespace and name. Raises `RequestInvalid` for what cannot be planned, with the name of the job."""
+def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence[PlanSlot]] = ()) -> list[Granted]:
+    """By namespace and name. `held`: what others have already, and keep. Raises `RequestInvalid` for what cannot be
+    planned, with the name of the job."""
     jobs = _jobs(members)
     if not jobs:
         return []
     cuts = jobs[0].cuts
-    prices = _shadow_prices([job.wants for job in jobs if not job.soon], capacity, len(cuts) - 1)
+    room = _room(capacity, cuts, held)
+    prices = _shadow_prices([job.wants for job in jobs if not job.soon], room, len(cuts) - 1)
     first: set[int] = set()
-    pool, taken = _in_turn(jobs, capacity, cuts, prices, first)
+    pool, taken = _in_turn(jobs, room, cuts, prices, first)
     for _ in range(2):  # who found too little because others were before him goes first
         short = {at for at, job in enumerate(jobs) if not taken[at].done and not job.soon}
         if not short - first:
             break
         first |= short
-        again = _in_turn(jobs, capacity, cuts, prices, first)
+        again = _in_turn(jobs, room, cuts, prices, first)
         if sum(one.done for one in again[1]) <= sum(one.done for one in taken):
             break
         pool, taken = again
     rounds = min(AGAIN, WORK // (len(jobs) * len(cuts)))
     for _ in range(rounds):
         _fill_again(jobs, pool, taken)
-    return [Granted(job.member, _slots(job, one, cuts), one.done) for job, one in zip(jobs, taken, strict=True)]
+    return [
+        Granted(job.member, _slots(job, one, cuts), one.done, job.mode) for job, one in zip(jobs, taken, strict=True)
+    ]
+
+
+def _room(capacity: Capacity, cuts: Sequence[float], held: Sequence[Sequence[PlanSlot]]) -> Pool:
+    """What is there in each window, beside those who keep what they have."""
+    pool = Pool.of(capacity.nodes, capacity.watts, len(cuts) - 1)
+    for at, (workers, watts) in enumerate(peaks(held, cuts)):
+        pool.nodes[at] = max(0, pool.nodes[at] - workers)
+        pool.watts[at] = max(0.0, pool.watts[at] - watts)
+    return pool
 
 
 @dataclass(slots=True)
@@ -108,6 +136,13 @@ class _Job:
     late: bool
     """Even alone it would be."""
     slack: float
+
+    @property
+    def mode(self) -> Mode:
+        """What a plan of its own would be."""
+        if self.urgent or self.late or self.member.request.objective.time:
+            return Mode.FLAT_OUT
+        return Mode.NOW if self.soon else Mode.PLANNED
 
 
 def _jobs(members: Iterable[Member]) -> list[_Job]:
@@ -135,7 +170,7 @@ def _jobs(members: Iterable[Member]) -> list[_Job]:
             found = priced(asked, cuts)
             spans[kind] = [window.price for window in found], [window.node_watts for window in found]
         urgent = must_run(asked, latest(asked))
-        soon = urgent or asked.objective.time or not _may_wait(asked)
+        soon = urgent or asked.objective.time or not may_wait(asked)
         curve = asked.curve
         if soon and not urgent and not asked.objective.time:
             curve = tuple(point for point in curve if point.throughput <= asked.usual())
@@ -166,19 +201,21 @@ def _foreseen(members: Sequence[Member], now: float, until: float) -> list[Reque
     return asked
 
 
-def _may_wait(asked: Request) -> bool:
+def may_wait(asked: Request) -> bool:
+    """Whether what is known of its signals is worth to wait for."""
     weights = asked.objective
     return (not weights.carbon or usable(asked.signal)) and (not weights.cost or usable(asked.tariff))
 
 
-def _shadow_prices(wants: Sequence[Wants], capacity: Capacity, count: int) -> list[tuple[float, float]]:
+def _shadow_prices(wants: Sequence[Wants], room: Pool, count: int) -> list[tuple[float, float]]:
     """Of a node, in watts, and of a watt, as a share of its price, in each window."""
     if not wants:
         return [(0.0, 0.0)] * count
     sample = wants[:: max(1, -(-len(wants) // SAMPLE))]
     part = sum(one.work / one.fastest for one in sample) / max(sum(one.work / one.fastest for one in wants), 1e-9)
-    nodes = max(capacity.nodes * part, 1e-9)
-    watts = capacity.watts * part if capacity.watts is not None else None
+    nodes = [max(each * part, 1e-9) for each in room.nodes]
+    watts = [max(each * part, 1e-9) for each in room.watts]
+    bounded = min(watts) < math.inf
     unit = sum(one.watts_a_worker for one in sample) / len(sample)
     node, watt = [0.0] * count, [0.0] * count
     sums, taken = [[0.0, 0.0] for _ in range(count)], 0
@@ -193,9 +230,9 @@ def _shadow_prices(wants: Sequence[Wants], capacity: Capacity, count: int) -> li
         step = 1.0 / (1 + turn / 6)
         for at in range(count):
             seconds = max((one.seconds[at] for one in sample if at < len(one.seconds)), default=1.0)
-            node[at] = max(0.0, node[at] + step * unit * _over(wanted[at] / seconds, nodes))
-            if watts is not None:
-                watt[at] = max(0.0, watt[at] + step * _over(drawn[at] / seconds, watts))
+            node[at] = max(0.0, node[at] + step * unit * _over(wanted[at] / seconds, nodes[at]))
+            if bounded:
+                watt[at] = max(0.0, watt[at] + step * _over(drawn[at] / seconds, watts[at]))
         if turn >= rounds // 2:
             taken += 1
             for total, one_node, one_watt in zip(sums, node, watt, strict=True):
@@ -210,13 +247,13 @@ def _over(wanted: float, there: float) -> float:
 
 def _in_turn(
     jobs: Sequence[_Job],
-    capacity: Capacity,
+    room: Pool,
     cuts: Sequence[float],
     prices: Sequence[tuple[float, float]],
     first: set[int],
 ) -> tuple[Pool, list[Taken]]:
     """Urgent jobs, those that go first, the rest, late ones; namespaces by what they were granted so far."""
-    pool = Pool.of(capacity.nodes, capacity.watts, len(cuts) - 1)
+    pool = Pool(room.nodes.copy(), room.watts.copy())
     taken: list[Taken] = [Taken({}, 0.0, False)] * len(jobs)
     granted: dict[str, float] = {}
     groups: list[list[int]] = [[], [], [], []]
@@ -275,4 +312,4 @@ def _slot(start: float, end: float, point: Point | None) -> PlanSlot:
     return PlanSlot(start, end, point.workers, point.cap_watts, point.throughput, point.watts)
 
 
-__all__ = ["Capacity", "Granted", "Member", "share"]
+__all__ = ["Capacity", "Granted", "Member", "may_wait", "share"]

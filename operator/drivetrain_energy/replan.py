@@ -26,7 +26,7 @@ def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
         return plan(request), "it has none yet"
     if request.work_steps <= 0:
         return None  # it ends by itself
-    if (reason := _overtaken(old, request)) is not None:
+    if (reason := overtaken(old, request)) is not None:
         return plan(request), reason
     if tuple(s.vintage for s in (request.signal, request.tariff) if s is not None) == old.vintages:
         return None
@@ -37,7 +37,7 @@ def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
     if new.mode is not old.mode and Mode.NOW in (new.mode, old.mode):
         return new, "signals may be trusted again" if old.mode is Mode.NOW else "signals may be trusted no more"
     spans = windows(request, max(_end(new), _end(old), request.now + 1))
-    before, after = (_worth(one.slots, spans, request.work_steps, request.now) for one in (old, new))
+    before, after = (worth(one.slots, spans, request.work_steps, request.now) for one in (old, new))
     return (new, "newer signals make another one better") if after < before * (1 - REAL) else None
 
 
@@ -46,11 +46,11 @@ def _cannot_be_beaten(old: Plan, request: Request) -> bool:
     until = min(old.deadline - request.reserve, request.now + HORIZON)
     if until <= request.now:
         return False
-    before = _worth(old.slots, windows(request, max(_end(old), until)), request.work_steps, request.now)
+    before = worth(old.slots, windows(request, max(_end(old), until)), request.work_steps, request.now)
     return before * (1 - REAL) <= least(request, until)
 
 
-def _overtaken(old: Plan, request: Request) -> str | None:
+def overtaken(old: Plan, request: Request) -> str | None:
     """What makes it useless, whatever signals say."""
     if must_run(request, old.deadline) and old.mode is not Mode.FLAT_OUT:
         return "its deadline is close"
@@ -82,7 +82,7 @@ def _apart(one: float, other: float) -> bool:
     return abs(one - other) > REAL * max(one, other)
 
 
-def _worth(slots: Sequence[PlanSlot], spans: Sequence[Window], work: float, now: float) -> float:
+def worth(slots: Sequence[PlanSlot], spans: Sequence[Window], work: float, now: float) -> float:
     """What it costs to do the work so from now on, at the prices that hold now; without end if it is not done."""
     cost, left, ahead = 0.0, work, iter(spans)
     span = next(ahead)
@@ -106,4 +106,4 @@ def _end(old: Plan) -> float:
     return old.slots[-1].end if old.slots else old.made_at
 
 
-__all__ = ["REAL", "renew"]
+__all__ = ["REAL", "overtaken", "renew", "worth"]

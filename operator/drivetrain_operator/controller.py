@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -203,6 +203,11 @@ class Controller:
     def supply_changed(self) -> None:
         """Something is known that may make other plans of energy."""
         for key in self.jobs.jobs():
+            self.queue.add(key, priority=Priority.RESYNC)
+
+    def plans_changed(self, job_uids: Iterable[str]) -> None:
+        """These have another plan of energy, made together with others."""
+        for key in filter(None, map(self.jobs.key_of_uid, job_uids)):
             self.queue.add(key, priority=Priority.RESYNC)
 
     def _written(self, job: JobView, after: TrainingJobStatus) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
+from scipy.sparse import lil_matrix
 
 from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.request import Request
@@ -50,4 +51,24 @@ def least(values: Sequence[float], curve: Curve, work: float, step: float = HOUR
     return float(found.fun)
 
 
-__all__ = ["AMDAHL", "HOUR", "least", "request", "signal"]
+def can_be_in_time(asked: Sequence[Request], nodes: int, spare: float = 0.0) -> bool:
+    """Whether any plan by the hour does the work of all on so many nodes, and `spare` of it more, by HiGHS."""
+    hours = max(int((each.deadline or 0) // HOUR) for each in asked)
+    ways = [
+        (job, hour, point)
+        for job, each in enumerate(asked)
+        for hour in range(int((each.deadline or 0) // HOUR))
+        for point in each.curve
+    ]
+    rows = len(asked) * (hours + 1) + hours
+    bounds, limits = lil_matrix((rows, len(ways))), np.ones(rows)
+    for at, (job, hour, point) in enumerate(ways):
+        bounds[job, at] = -point.throughput * HOUR
+        bounds[len(asked) + job * hours + hour, at] = 1
+        bounds[len(asked) * (hours + 1) + hour, at] = point.workers
+    limits[: len(asked)] = [-each.work_steps * (1 + spare) for each in asked]
+    limits[len(asked) * (hours + 1) :] = nodes
+    return bool(linprog(np.zeros(len(ways)), A_ub=bounds.tocsr(), b_ub=limits, method="highs").success)
+
+
+__all__ = ["AMDAHL", "HOUR", "can_be_in_time", "least", "request", "signal"]

@@ -29,6 +29,12 @@ class PowerDomain(Part):
     zone: ZoneName = Field(description="Of the grid that it hangs on.")
     pue: float = Field(default=1.0, ge=1.0, le=5.0, description="Power of the site for each watt of the nodes.")
     watts: float | None = Field(default=None, gt=0, description="What its nodes may draw together. Default: no limit.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Places for workers on its nodes, which jobs then share. Default: each job is planned alone.",
+    )
     max_temperature_c: float | None = Field(default=None, ge=40, le=110, alias="maxTemperatureC")
     embodied_kg: float | None = Field(
         default=None, ge=0, description="CO2 equivalent that making one of its nodes took; lifespanYears goes with it."

@@ -1,5 +1,4 @@
-"""On which node does a pod run? Of those that fit, the one that it prefers most, and of those the one with the fewest
-pods.
+"""On which node does a pod run? The one with the fewest pods among those that fit.
 
 Filters stand in `fit.py`. Pod affinity, topology spread, priorities and preemption are left to `make cluster`.
 """
@@ -10,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 
-from drivetrain_api import node_match
 from drivetrain_local.client import RETRYABLE, ApiFailure, Client, Mirror
 from drivetrain_local.controllers import fit
 from drivetrain_local.node.events import EventRecorder
@@ -87,20 +85,19 @@ class Scheduler:
             place = dig(other, "spec", "nodeName") or self._assumed.get(meta(other)["uid"])
             if place:
                 on_node.setdefault(place, []).append(other)
-        found, places = list[list[str]](), list[tuple[int, int, str]]()
+        found, places = [], []
         for node in sorted(self._nodes.objects.values(), key=lambda node: str(meta(node)["name"])):
             bound = on_node.get(meta(node)["name"], [])
             reasons = fit.obstacles(pod, node, fit.free(node, bound))
             found.append(reasons)
             if not reasons:
                 active = sum(dig(other, "status", "phase") not in ("Succeeded", "Failed") for other in bound)
-                liked = node_match.preferred(pod["spec"], meta(node)["name"], meta(node).get("labels") or {})
-                places.append((-liked, active, meta(node)["name"]))
+                places.append((active, meta(node)["name"]))
         path = f"/api/v1/namespaces/{meta(pod)['namespace']}/pods/{meta(pod)['name']}"
         if not places:
             await self._say_unschedulable(pod, path, fit.explanation(found))
             return
-        node_name = min(places)[2]
+        node_name = min(places)[1]
         target = {"apiVersion": "v1", "kind": "Node", "name": node_name}
         metadata = {"name": meta(pod)["name"], "uid": meta(pod)["uid"]}
         self._assumed[meta(pod)["uid"]] = node_name

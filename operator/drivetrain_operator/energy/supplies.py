@@ -30,11 +30,11 @@ from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain, full_watts
+from drivetrain_operator.energy.fleets import Fleets
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS
-from drivetrain_operator.metrics.feeds import Feeding
 from drivetrain_operator.plan.view import JobView, PowerOrder, Supply
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,10 @@ class Supplies:
         clock: Clock,
         jobs: Callable[[], Iterable[JobView]],
         changed: Callable[[], None],
+        moved: Callable[[Iterable[str]], None] = lambda uids: None,
     ) -> None:
-        """`credentials` and `traces`: folders of files that the settings name."""
+        """`credentials` and `traces`: folders of files that the settings name. `moved` is told the uids of jobs that
+        have another plan together with others."""
         self._document = document
         self._limits = limits
         self.agents = agents
@@ -100,6 +102,7 @@ class Supplies:
         self._domains: dict[str, Domain] = {}
         self._clock = clock
         self._changed = changed
+        self._fleets = Fleets(clock, jobs, self._sources, moved)
         self._maps = ClusterConfigMaps(client, namespace)
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
@@ -120,11 +123,12 @@ class Supplies:
     async def _run(self) -> None:
         self._document.look()
         self._began = self._clock.monotonic()
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(trust_env=True) as session:
             ports = Ports(AiohttpHttp(session), *self._folders, self._maps)
             feeds = self._feeds = Feeds(self._document.settings, ports, self._clock)
             async with asyncio.TaskGroup() as group:
                 group.create_task(feeds.run(), name="feeds")
+                group.create_task(self._fleets.run(lambda: self._document.settings), name="fleets")
                 while True:
                     if self._document.look():
                         log.info("settings of energy have changed")
@@ -139,23 +143,21 @@ class Supplies:
                     await self.agents.tell()
                     await self._clock.sleep(CAPPING_SECONDS if self._is_capping() else LOOK_SECONDS)
 
-    def feeding(self) -> Feeding:
-        """How old is what sources say, and what was asked of them? Nothing before this process leads."""
-        feeds = self._feeds
-        if feeds is None:
-            return Feeding()
-        return Feeding(feeds.ages(self._clock.now().timestamp()), feeds.by_provider())
-
     def of(self, job: JobView) -> Supply:
         """Never waits. Without settings it says that there are none."""
         settings, feeds = self._document.settings, self._feeds
         if job.spec is None or feeds is None:
             return Supply(why=self._document.problem, sets_caps=self.agents.sets_caps(job), limits_known=False)
         domain = domain_of(job.spec, settings)
-        zone = _zone(job.spec, domain, settings)
+        around = self._around(feeds, domain, _zone(job.spec, domain, settings))
+        order, shared = self._order(domain, job), self._fleets.of(domain, job)
+        return replace(around, sets_caps=self.agents.sets_caps(job), order=order, shared=shared)
+
+    def _around(self, feeds: Feeds, domain: PowerDomain | None, zone: str) -> Supply:
+        """What is the same for all jobs of a domain that draw from one zone."""
         if not zone:
             why = self._document.problem or "the platform has no source of carbon intensity, and no zone"
-            return Supply(why=why, sets_caps=self.agents.sets_caps(job), limits_known=self._limits_known)
+            return Supply(why=why, limits_known=self._limits_known)
         now = self._clock.now().timestamp()
         signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
         tariff = self._tariff(zone)
@@ -167,8 +169,6 @@ class Supplies:
             pue=domain.pue if domain is not None else 1.0,
             embodied_kg=domain.embodied_kg if domain is not None else None,
             lifespan_years=domain.lifespan_years if domain is not None else None,
-            sets_caps=self.agents.sets_caps(job),
-            order=self._order(domain, job),
             limits_known=self._limits_known,
             pending=self._is_pending(zone, signals.values()),
             why=self._document.problem,
@@ -189,6 +189,23 @@ class Supplies:
 
     def _tariff(self, zone: str) -> str | None:
         return next((each.name for each in self._document.settings.tariffs if each.zone in (None, zone)), None)
+
+    def _sources(self) -> Callable[[JobView], tuple[PowerDomain | None, Supply]]:
+        """For one look at all jobs: what many have in common is made once."""
+        settings, feeds = self._document.settings, self._feeds
+        known: dict[tuple[str, str], Supply] = {}
+
+        def of(job: JobView) -> tuple[PowerDomain | None, Supply]:
+            if job.spec is None or feeds is None:
+                return None, Supply()
+            domain = domain_of(job.spec, settings)
+            zone = _zone(job.spec, domain, settings)
+            key = domain.name if domain is not None else "", zone
+            if key not in known:
+                known[key] = self._around(feeds, domain, zone)
+            return domain, replace(known[key], sets_caps=self.agents.sets_caps(job))
+
+        return of
 
     def _is_pending(self, zone: str, signals: Iterable[Signal]) -> bool:
         if self._clock.monotonic() - self._began > FIRST_SECONDS:

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
@@ -288,6 +289,16 @@ class PowerOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """The job's part in the plan of all jobs of its power domain, which share its nodes."""
+
+    among: str
+    """Name of the domain."""
+    granted: EnergyPlan | None = None
+    """Made for it last by this process; None: what stands in its status holds, and who has none is counted soon."""
+
+
+@dataclass(frozen=True, slots=True)
 class Supply:
     """What is known of the electricity that a job draws."""
 
@@ -305,6 +316,8 @@ class Supply:
     order: PowerOrder | None = None
     limits_known: bool = True
     """Whether this process has looked for limits of its power domain: until then, no order is no leave to grow."""
+    shared: Shared | None = None
+    """None: it is planned alone."""
     pending: bool = False
     """This process has just begun to ask for its zone: a job that never ran waits for the first answer."""
     why: str = ""

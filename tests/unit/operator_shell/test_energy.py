@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -242,3 +242,22 @@ async def test_what_was_is_made_into_what_is_to_come(tmp_path: Path) -> None:
         values = [signal.at(now.timestamp() + h * 3600 + 1) for h in range(1, 100)]
         assert None not in values
         assert max(v for v in values if v is not None) - min(v for v in values if v is not None) > 50
+
+
+async def test_jobs_of_a_domain_with_places_are_planned_together(tmp_path: Path) -> None:
+    deadline = (datetime.now(UTC) + timedelta(hours=40)).isoformat()
+    profile = [{"workers": n, "stepsPerSecond": float(n), "watts": 300.0 * n} for n in range(1, 5)]
+    of = b.spec(
+        workers=2,
+        elastic={"minWorkers": 1, "maxWorkers": 4},
+        training={"steps": 40_000},
+        energy={"deadline": deadline, "profile": profile},
+    )
+    two = [replace(b.job(of, created=datetime.now(UTC)), name=name, uid=name * 8) for name in "ab"]
+    async with platform(tmp_path, SETTINGS.replace("pue: 1.3", "pue: 1.3, workers: 4"), *two) as found:
+
+        def granted(job: JobView) -> bool:
+            shared = found.supplies.of(job).shared
+            return shared is not None and shared.granted is not None
+
+        await found.until(lambda: all(granted(job) for job in two))

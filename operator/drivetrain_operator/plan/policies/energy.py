@@ -16,27 +16,22 @@ from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.guard import slack
+from drivetrain_energy.guard import must_run, slack
 from drivetrain_energy.plan import Mode, Plan
 from drivetrain_energy.replan import renew
 from drivetrain_energy.request import Request, RequestInvalid
-from drivetrain_energy.windows import usable
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
 from drivetrain_operator.plan.energy.budget import exceeded
 from drivetrain_operator.plan.energy.curve import profile
+from drivetrain_operator.plan.energy.standing import outlives, standing
+from drivetrain_operator.plan.energy.together import in_force
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import PowerOrder, View
 
 SOON: Final = 1.0
 """Seconds: no pass comes sooner because of the clock alone."""
-AHEAD: Final = 60.0
-"""A plan that was made later than this was made by a clock that is wrong, ours or another's."""
-STALE_SECONDS: Final = 6 * 3600.0
-"""As feeds keep their last good answers by default."""
-BEGINNING: Final = 60.0
-"""Seconds in which a leader may not have heard of its feeds yet: no job is woken for that, however old its plan is."""
 _UNWISHED: Final = Energy()
 _REASONS: Final = {Mode.PLANNED: "Planned", Mode.NOW: "RunsAtOnce", Mode.FLAT_OUT: "FlatOut"}
 
@@ -55,9 +50,8 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     status = status.model_copy(update={"energy": known})
     if view.job.wishes.suspend:
         return Decision(_with(view, status, known, None))
-    if _waits_for_the_first_answer(view, status, wish, known):
-        why = f"the first answer of the sources of {view.supply.zone} is awaited"
-        first = EnergyOrder(workers=0, by="plan", why=why)
+    if (awaited := _awaited(view, status, wish, known)) is not None:
+        first = EnergyOrder(workers=0, by="plan", why=f"{awaited} is awaited")
         return Decision(_with(view, status, known, first), after=SOON)
     question = asked(view, status, spec, wish)
     if isinstance(question, Unasked):
@@ -79,23 +73,31 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     return Decision(_with(view, status, known, order), after=_next(plan, question))
 
 
-def _waits_for_the_first_answer(view: View, status: TrainingJobStatus, wish: Energy, known: EnergyStatus) -> bool:
-    """Of a process that has just begun; half a minute at most."""
-    would_wait = wish.objective in ("carbon", "cost") and (wish.deadline or wish.max_completion_factor)
-    return bool(view.supply.pending and would_wait and status.membership.term == 0 and known.plan is None)
+def _awaited(view: View, status: TrainingJobStatus, wish: Energy, known: EnergyStatus) -> str | None:
+    """What a job that never ran waits for before it has a plan; half a minute at most."""
+    if not (wish.deadline or wish.max_completion_factor) or status.membership.term or known.plan is not None:
+        return None
+    if view.supply.pending and wish.objective in ("carbon", "cost"):
+        return f"the first answer of the sources of {view.supply.zone}"
+    shared = view.supply.shared
+    if shared is not None and shared.granted is None and wish.objective != "time":
+        return f"its part in the plan of {shared.among}"
+    return None
 
 
 def _plan(
     view: View, spec: TrainingJobSpec, wish: Energy, known: EnergyStatus, question: Request
 ) -> tuple[Plan, EnergyPlan]:
     """The plan that holds, as it is written: what was written is not written again."""
-    before, wishes = known.plan, source(spec, wish)
-    if before is not None and before.made.timestamp() > question.now + AHEAD:
-        before = None
-    if before is not None and before.asked != wishes and view.serving_seconds >= BEGINNING:
-        before = None
+    wishes = source(spec, wish)
+    if view.supply.shared is not None:
+        # Whoever moves by itself takes what is another's.
+        held = in_force(known, view.supply.shared.granted, wishes, view.now)
+        if held is not None and not _runs_out(from_status(held), question):
+            return from_status(held), held
+    before = standing(known, question, wishes, view.serving_seconds)
     old = from_status(before) if before is not None else None
-    if old is not None and _outlives(view, old, question):
+    if old is not None and outlives(old, question, view.serving_seconds):
         found = renew(replace(old, vintages=()), replace(question, signal=None, tariff=None))
     else:
         found = renew(old, question)
@@ -106,15 +108,9 @@ def _plan(
     return from_status(written), written
 
 
-def _outlives(view: View, old: Plan, question: Request) -> bool:
-    """No signal is known, as after a start of ours or while a feed is down, and the plan was made of one that is not
-    stale yet: what was foreseen then holds until somebody knows better."""
-    weights = question.objective
-    known = [s for s, counts in ((question.signal, weights.carbon), (question.tariff, weights.cost)) if counts]
-    if old.mode is not Mode.PLANNED or not known or all(usable(signal) for signal in known):
-        return False
-    made = min([old.made_at, *old.vintages])
-    return question.now - made < STALE_SECONDS or view.serving_seconds < BEGINNING
+def _runs_out(held: Plan, question: Request) -> bool:
+    """The deadline first. A grant that is flat out is of all that is free: to run on beside it helps nobody."""
+    return held.mode is not Mode.FLAT_OUT and question.work_steps > 0 and must_run(question, held.deadline)
 
 
 def _outer(
@@ -133,7 +129,8 @@ def _outer(
     spent = exceeded(wish, known)
     if spent and wish.budget.on_exceed == "suspend":
         return EnergyOrder(workers=0, by="budget", why=f"{spent}; raise spec.energy.budget to let it go on")
-    wanted = _by_plan(plan, question) if question is None or question.work_steps > 0 else _as_before(known)
+    shared = view.supply.shared is not None
+    wanted = _by_plan(plan, question, shared) if question is None or question.work_steps > 0 else _as_before(known)
     limit = _limit(view, known)
     if limit is not None:
         most = wanted.workers if wanted is not None else base
@@ -175,14 +172,16 @@ def _as_before(known: EnergyStatus) -> EnergyOrder | None:
     return order if order is not None and order.workers and order.by in ("plan", "deadline") else None
 
 
-def _by_plan(plan: Plan | None, question: Request | None) -> EnergyOrder | None:
+def _by_plan(plan: Plan | None, question: Request | None, shared: bool) -> EnergyOrder | None:
     if plan is None or question is None or not plan.slots:
         return None
     # Whole seconds are written: the first may be a moment ahead.
     slot = plan.at(max(question.now, plan.slots[0].start))
-    if slot is None or (plan.mode is Mode.NOW and slot.throughput <= question.usual()):
+    if slot is None:
         return None
-    by = "plan" if plan.mode is Mode.PLANNED else "deadline"
+    if plan.mode is Mode.NOW and not shared and slot.throughput <= question.usual():
+        return None  # spec.workers, with which it would run by itself
+    by = "plan" if plan.mode is Mode.PLANNED or (shared and plan.mode is Mode.NOW) else "deadline"
     return EnergyOrder(workers=slot.workers, cap_watts=slot.cap_watts, by=by, why=plan.why)
 
 
