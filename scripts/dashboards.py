@@ -596,6 +596,22 @@ OPERATOR = Board(
                     unit="s",
                 ),
                 Panel(
+                    "Sources of energy",
+                    "Since their last good answer; without any, since they are asked.",
+                    [
+                        Ask("drivetrain_energy_feed_age_seconds", "{{source}} {{zone}} {{measure}}"),
+                    ],
+                    unit="s",
+                    width=12,
+                ),
+                Panel(
+                    "Answers of sources of energy that could not be used",
+                    "By provider and reason.",
+                    [Ask(grew("drivetrain_energy_feed_failures_total", "provider, reason"), "{{provider}} {{reason}}")],
+                    kind="stacked",
+                    width=12,
+                ),
+                Panel(
                     "Age of watches",
                     "Since their last sign of life.",
                     [Ask("drivetrain_watch_age_seconds", "{{instance}} {{resource}}")],

@@ -45,6 +45,13 @@ def selects(spec: Json, name: str, labels: Mapping[str, str]) -> bool:
     return terms is None or any(_term(term, name, labels) for term in terms)
 
 
+def preferred(spec: Json, name: str, labels: Mapping[str, str]) -> int:
+    """The weights of all that the pod's preferred node affinity likes about a node of this name and these labels."""
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+    return sum(int(term["weight"]) for term in terms if _term(term["preference"], name, labels))
+
+
 def untolerated(spec: Json, taints: Iterable[Json]) -> Json | None:
     """The first taint that keeps the pod off."""
     for taint in taints:
@@ -88,4 +95,4 @@ def _expression(expression: Json, labels: Mapping[str, str]) -> bool:
             return value is not None and value.isdigit() and int(value) < int(values[0])
 
 
-__all__ = ["Amounts", "requests", "selects", "untolerated"]
+__all__ = ["Amounts", "preferred", "requests", "selects", "untolerated"]

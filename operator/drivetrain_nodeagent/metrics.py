@@ -40,6 +40,11 @@ class NodeMetrics(Collector):
                 "The power limit that is in force because of Drivetrain",
                 {d.uuid: d.cap for d in devices},
             ),
+            (
+                "gpu_slowed",
+                "1 while heat, or a brake of its board, keeps its clocks down",
+                {d.uuid: float(d.slowed) for d in devices},
+            ),
         ):
             gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["gpu"])
             for uuid, value in values.items():

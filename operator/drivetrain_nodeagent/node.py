@@ -78,6 +78,7 @@ class Node:
             watts=self._nvml.watts(device),
             celsius=self._nvml.celsius(device),
             cap=cap,
+            slowed=self._nvml.slowed(device),
             pods=tuple(sorted(pod for pod in owners[device.uuid] if pod is not None)),
         )
 

@@ -18,6 +18,8 @@ _SUCCESS: Final = 0
 _INSUFFICIENT_SIZE: Final = 7
 _TEMPERATURE_GPU: Final = 0
 _MOST_PROCESSES: Final = 4096
+_SLOWED: Final = 0x8 | 0x20 | 0x40 | 0x80
+"""nvmlClocksThrottleReasonHwSlowdown, SwThermalSlowdown, HwThermalSlowdown, HwPowerBrakeSlowdown."""
 
 
 class _Process(ctypes.Structure):
@@ -95,6 +97,11 @@ class Nvml:
             return None
         return float(value.value)
 
+    def slowed(self, device: Device) -> bool:
+        """Whether heat, or a brake of its board's power, keeps its clocks down; a power cap is neither."""
+        reasons = self._maybe("nvmlDeviceGetCurrentClocksThrottleReasons", device, ctypes.c_ulonglong)
+        return bool((reasons or 0) & _SLOWED)
+
     def processes(self, device: Device) -> list[int]:
         """Ids of those that compute on it, as the host counts them."""
         room = 64
@@ -133,7 +140,7 @@ class Nvml:
     ) -> int | None:
         try:
             return self._number(call, device, kind)
-        except NvmlError:
+        except (NvmlError, NvmlMissing):  # the card cannot tell, or the driver knows no such call
             return None
 
     def _call(self, name: str, *arguments: object) -> None:

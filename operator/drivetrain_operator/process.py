@@ -40,6 +40,7 @@ from drivetrain_operator.kube.resources import TRAININGJOBS, Object
 from drivetrain_operator.listening import Listening
 from drivetrain_operator.metrics.collector import JobSample, JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.feeds import Feeding, FeedsCollector
 from drivetrain_operator.metrics.jobs import samples
 from drivetrain_operator.plan.effects import RecordEvent
 from drivetrain_operator.plan.view import JobView
@@ -137,6 +138,8 @@ class Process:
         self._recorder = Recorder(client, clock, instance=settings.identity, dropped=metrics.event_dropped)
         metrics.leading(lambda: self._serving and self._leading())
         metrics.registry.register(JobsCollector(self._samples))
+        self._feeding: Callable[[], Feeding] = Feeding
+        metrics.registry.register(FeedsCollector(lambda: self._feeding()))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Live until `stop` is set. Raises what made it impossible to go on."""
@@ -196,6 +199,7 @@ class Process:
         )
         document = Document(settings.energy_settings)
         supplies = self._supplies(document)
+        self._feeding = supplies.feeding
         given = replace(given, written=self._written, supply=supplies.of)
         steering = Steering(given, document, supplies, lambda: self._controller, settings.namespaces, self._metrics)
         given = replace(given, steer=steering.places.steer)

@@ -68,19 +68,27 @@ def lines(found: Json) -> list[str]:
     """PURE: for people."""
     if not found.get("joules"):
         return [f"Nobody has told of electricity of {found['job']}.", *_planned(found)]
-    text = [f"{found['job']} has used {short(found['kilowattHours'])} kWh{_watts(found)}."]
     rows = [["COMPONENT", "KWH", "SHARE", "HOW IT IS KNOWN"]]
-    parts = [(c, s, value) for c, by_source in found["joules"].items() for s, value in by_source.items()]
-    for component, source, joules in sorted(parts, key=lambda part: -part[2]):
-        kwh = joules / JOULES_A_KWH
+    for component, source, kwh in by_component(found):
         share = f"{100 * kwh / found['kilowattHours']:.1f}%" if found["kilowattHours"] else "-"
         rows.append([component, short(kwh), share, KNOWN_BY.get(source, source)])
-    text += aligned(rows).splitlines()
+    first, *more = sentences(found)
+    return [first, *aligned(rows).splitlines(), *more, *_planned(found)]
+
+
+def by_component(found: Json) -> list[tuple[str, EnergySource, float]]:
+    """PURE: component, source and kilowatt-hours, the most first."""
+    parts = [(c, s, value / JOULES_A_KWH) for c, of in (found.get("joules") or {}).items() for s, value in of.items()]
+    return sorted(parts, key=lambda part: -part[2])
+
+
+def sentences(found: Json) -> list[str]:
+    """PURE: what it used, emitted, cost and avoided, of a job of which anything was told."""
+    text = [f"{found['job']} has used {short(found['kilowattHours'])} kWh{_watts(found)}."]
     text += _carbon(found)
     if (spent := found.get("spent")) is not None:
         text.append(f"It cost {short(spent['amount'])} {spent['currency']}.")
     text += _avoided(found)
-    text += _planned(found)
     if found.get("refused"):
         text.append(f"{found['refused']} readings could not be, and were cut or left out.")
     return text

@@ -8,6 +8,7 @@ from typing import Any, Final
 from drivetrain_cli.reasons import headline
 from drivetrain_cli.report import sections
 from drivetrain_cli.report.axis import elapsed, number
+from drivetrain_cli.report.electricity import electricity
 from drivetrain_cli.report.markup import Html, Ids, join, tag
 from drivetrain_cli.report.style import STYLE
 from drivetrain_cli.report.told import Told
@@ -19,6 +20,7 @@ _PARTS: Final[tuple[tuple[str, str, Callable[[Told, Ids], list[Html]]], ...]] = 
     ("members", "Members and what happened", sections.happenings),
     ("recoveries", "Recoveries", sections.recoveries),
     ("time", "Time", sections.time),
+    ("energy", "Electricity", electricity),
     ("stragglers", "Stragglers", sections.holdup),
     ("bytes", "Bytes and snapshots", lambda told, _: sections.traffic(told)),
     ("failures", "Last failures", lambda told, _: sections.failures(told)),

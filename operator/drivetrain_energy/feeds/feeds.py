@@ -19,7 +19,7 @@ from drivetrain_energy.feeds.clock import Clock
 from drivetrain_energy.feeds.judge import nothing
 from drivetrain_energy.feeds.means import mean
 from drivetrain_energy.feeds.openadr import Limit
-from drivetrain_energy.feeds.source import Counts, Fetched
+from drivetrain_energy.feeds.source import Counts, Fetched, summed
 from drivetrain_energy.feeds.tariff import prices
 from drivetrain_energy.settings.document import EnergySettings
 from drivetrain_energy.signal import Measure, Signal
@@ -31,6 +31,21 @@ class Limits:
 
     limits: tuple[Limit, ...]
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How old is what a source says of a zone?"""
+
+    source: str
+    zone: str
+    """Empty: of limits."""
+    measure: str
+    """`average`, `marginal`, `price` or `limit`."""
+    seconds: float
+    """Since the last good answer; without any, since it is asked."""
+    interval: float
+    """Seconds after which it is asked again."""
 
 
 class Feeds:
@@ -47,19 +62,26 @@ class Feeds:
         self._sources: dict[str, Fetched] = {}
         self._prices: dict[tuple[str, int], Signal] = {}
         self.counts: dict[str, Counts] = {}
-        """By source; a source that is gone from the settings keeps its own."""
+        """By source."""
+        self._gone: list[Counts] = []
+        """Of sources that the settings have no more: what is counted only grows."""
         self.configure(settings)
 
     def configure(self, settings: EnergySettings) -> None:
         """From now on these."""
-        before = self._sources
-        self._sources = {}
+        before, found = self._sources, dict[str, Fetched]()
         for source in settings.sources:
             held = before.get(source.name)
             if held is None or held.source != source or held.polling != settings.polling:
-                counts = self.counts.setdefault(source.name, Counts())
+                counts = self.counts.get(source.name)
+                if counts is None or counts.provider != source.provider:
+                    counts = Counts(source.provider)
                 held = Fetched(source, settings.polling, self._ports, self._clock, self._jitter, counts)
-            self._sources[source.name] = held
+            found[source.name] = held
+        counting = [each.counts for each in found.values()]
+        gone = [each for each in self.counts.values() if not any(each is other for other in counting)]
+        self._gone = summed([*self._gone, *gone])
+        self._sources, self.counts = found, {name: each.counts for name, each in found.items()}
         self._settings = settings
         self._prices.clear()
         self._changed.set()
@@ -133,14 +155,23 @@ class Feeds:
             return Limits((), "")
         return Limits(tuple(limit for limit in source.limits if limit.end > now), source.zones[""].problem)
 
-    def ages(self, now: float) -> dict[tuple[str, str], float]:
-        """Seconds since the last good answer, by source and zone; those that never had one are left out."""
-        return {
-            (name, zone): now - asked.good_at
+    def ages(self, now: float) -> list[Age]:
+        """Of each source and zone."""
+        return [
+            Age(
+                name,
+                zone,
+                source.measured[0].value if source.measured is not None else "limit",
+                max(0.0, now - (asked.good_at or source.began)),
+                asked.interval,
+            )
             for name, source in self._sources.items()
             for zone, asked in source.zones.items()
-            if asked.good_at
-        }
+        ]
+
+    def by_provider(self) -> list[Counts]:
+        """What was asked, and how it ended, since this process began; one for each provider."""
+        return summed([*self._gone, *self.counts.values()])
 
     def _asked(self, zone: str, measure: Measure) -> Iterator[tuple[Fetched, Asked]]:
         for source in self._sources.values():
@@ -154,4 +185,4 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
-__all__ = ["Feeds", "Limits"]
+__all__ = ["Age", "Feeds", "Limits"]

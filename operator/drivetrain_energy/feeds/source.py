@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -30,12 +30,24 @@ LONGEST_LIMIT_WAIT: Final = 300.0
 class Counts:
     """Of one source, since the process began."""
 
+    provider: str
     requests: int = 0
     """To the provider, logins and pages with them."""
     answers: int = 0
     """That were good."""
     failures: Counter[str] = field(default_factory=Counter)
     """By reason."""
+
+
+def summed(counts: Iterable[Counts]) -> list[Counts]:
+    """One for each provider, in alphabetical order."""
+    found: dict[str, Counts] = {}
+    for each in counts:
+        of = found.setdefault(each.provider, Counts(each.provider))
+        of.requests += each.requests
+        of.answers += each.answers
+        of.failures.update(dict(each.failures))  # a scrape is in another thread
+    return [found[provider] for provider in sorted(found)]
 
 
 class _Counted:
@@ -66,6 +78,8 @@ class Fetched:
         self.counts = counts
         self.measured = measured(source)
         self.limits: tuple[Limit, ...] = ()
+        self.began = clock.now().timestamp()
+        """By the wall clock."""
         self._clock = clock
         self._jitter = jitter
         self._adapter: Adapter = adapter(
@@ -129,4 +143,4 @@ class Fetched:
             log.warning("a feed fails", extra={"source": self.source.name, "failures": asked.failures, "why": problem})
 
 
-__all__ = ["Counts", "Fetched"]
+__all__ = ["Counts", "Fetched", "summed"]

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeGuard
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -60,11 +62,22 @@ class ConfigMaps(Protocol):
     async def config_map(self, namespace: str, name: str) -> Mapping[str, bytes]: ...
 
 
+def environment_proxy(url: str) -> str | None:
+    """HTTPS_PROXY, HTTP_PROXY and NO_PROXY. No session of ours has `trust_env` for that: it would read ~/.netrc, too,
+    send what stands there to sources, and fail where a source has a credential of its own."""
+    parts, proxies = urlsplit(url), getproxies()
+    if not proxies or parts.hostname is None or proxy_bypass(parts.hostname):
+        return None
+    return proxies.get(parts.scheme)
+
+
 class AiohttpHttp:
     """On a session of aiohttp's, which is closed by whoever made it. `seconds`: for one request, as a whole; settings
     may want less."""
 
     def __init__(self, session: aiohttp.ClientSession, *, seconds: float = 60.0, max_body: int = MAX_BODY) -> None:
+        if session.trust_env:
+            raise ValueError("session: trust_env reads ~/.netrc; proxies of the environment are used without it")
         self._session = session
         self._seconds = seconds
         self._max_body = max_body
@@ -79,6 +92,7 @@ class AiohttpHttp:
                 headers=dict(request.headers),
                 data=None if request.form is None else dict(request.form),
                 allow_redirects=False,
+                proxy=environment_proxy(request.url),
                 timeout=timeout,
             ) as answer:
                 body = bytearray()
@@ -185,6 +199,7 @@ __all__ = [
     "Request",
     "checked",
     "document",
+    "environment_proxy",
     "is_line",
     "retry_after",
     "secret",

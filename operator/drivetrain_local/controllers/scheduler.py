@@ -1,4 +1,5 @@
-"""On which node does a pod run? The one with the fewest pods among those that fit.
+"""On which node does a pod run? Of those that fit, the one that it prefers most, and of those the one with the fewest
+pods.
 
 Filters stand in `fit.py`. Pod affinity, topology spread, priorities and preemption are left to `make cluster`.
 """
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 
+from drivetrain_api import node_match
 from drivetrain_local.client import RETRYABLE, ApiFailure, Client, Mirror
 from drivetrain_local.controllers import fit
 from drivetrain_local.node.events import EventRecorder
@@ -85,19 +87,20 @@ class Scheduler:
             place = dig(other, "spec", "nodeName") or self._assumed.get(meta(other)["uid"])
             if place:
                 on_node.setdefault(place, []).append(other)
-        found, places = [], []
+        found, places = list[list[str]](), list[tuple[int, int, str]]()
         for node in sorted(self._nodes.objects.values(), key=lambda node: str(meta(node)["name"])):
             bound = on_node.get(meta(node)["name"], [])
             reasons = fit.obstacles(pod, node, fit.free(node, bound))
             found.append(reasons)
             if not reasons:
                 active = sum(dig(other, "status", "phase") not in ("Succeeded", "Failed") for other in bound)
-                places.append((active, meta(node)["name"]))
+                liked = node_match.preferred(pod["spec"], meta(node)["name"], meta(node).get("labels") or {})
+                places.append((-liked, active, meta(node)["name"]))
         path = f"/api/v1/namespaces/{meta(pod)['namespace']}/pods/{meta(pod)['name']}"
         if not places:
             await self._say_unschedulable(pod, path, fit.explanation(found))
             return
-        node_name = min(places)[1]
+        node_name = min(places)[2]
         target = {"apiVersion": "v1", "kind": "Node", "name": node_name}
         metadata = {"name": meta(pod)["name"], "uid": meta(pod)["uid"]}
         self._assumed[meta(pod)["uid"]] = node_name

@@ -154,11 +154,11 @@ def _heat(ground: Ground, view: NodeView, site: Site | None) -> tuple[float, boo
         return HEADROOM_C, False, ""
     told = [report.host_celsius, *(device.celsius for device in report.devices)]
     hottest = max((celsius for celsius in told if celsius is not None), default=None)
-    throttled = any(device.cap is not None and device.cap < device.most for device in report.devices)
+    throttled = any(device.slowed for device in report.devices)
     if hottest is not None and limit is not None and hottest >= limit:
         return 0.0, throttled, f"{hottest:.0f} °C"
     headroom = limit - hottest if limit is not None and hottest is not None else HEADROOM_C
-    return headroom, throttled, "slowed by a power cap" if throttled else ""
+    return headroom, throttled, "its cards are slowed" if throttled else ""
 
 
 def _room(view: NodeView, used: Mapping[str, float], needs: Mapping[str, float], gpu: str) -> int:

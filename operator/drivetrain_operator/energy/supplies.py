@@ -35,6 +35,7 @@ from drivetrain_operator.energy.limits import Limited, WrittenLimits
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound
 from drivetrain_operator.kube.resources import CONFIGMAPS
+from drivetrain_operator.metrics.feeds import Feeding
 from drivetrain_operator.plan.view import JobView, PowerOrder, Supply
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Supplies:
     async def _run(self) -> None:
         self._document.look()
         self._began = self._clock.monotonic()
-        async with aiohttp.ClientSession(trust_env=True) as session:
+        async with aiohttp.ClientSession() as session:
             ports = Ports(AiohttpHttp(session), *self._folders, self._maps)
             feeds = self._feeds = Feeds(self._document.settings, ports, self._clock)
             async with asyncio.TaskGroup() as group:
@@ -142,6 +143,13 @@ class Supplies:
                         self._changed()
                     await self.agents.tell()
                     await self._clock.sleep(CAPPING_SECONDS if self._is_capping() else LOOK_SECONDS)
+
+    def feeding(self) -> Feeding:
+        """How old is what sources say, and what was asked of them? Nothing before this process leads."""
+        feeds = self._feeds
+        if feeds is None:
+            return Feeding()
+        return Feeding(feeds.ages(self._clock.now().timestamp()), feeds.by_provider())
 
     def of(self, job: JobView) -> Supply:
         """Never waits. Without settings it says that there are none."""

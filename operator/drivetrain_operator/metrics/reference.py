@@ -7,12 +7,14 @@ from prometheus_client import CollectorRegistry
 
 from drivetrain_operator.metrics.collector import LABELS, MAX_SERIES, JobsCollector
 from drivetrain_operator.metrics.counters import PREFIX, OperatorMetrics
+from drivetrain_operator.metrics.feeds import FEED_LABELS, Feeding, FeedsCollector
 from drivetrain_serving.metric_table import kept, labels_of, table
 
 
 def reference() -> str:
     """The document in Markdown."""
     jobs = JobsCollector(tuple)
+    feeds = FeedsCollector(Feeding)
     own = CollectorRegistry()
     OperatorMetrics(own, version="0")
     return "\n".join(
@@ -36,7 +38,7 @@ def reference() -> str:
             "",
             "## About the operator and all jobs together",
             "",
-            *table(kept(own), labels_of(own)),
+            *table([*kept(own), *feeds.describe()], {**labels_of(own), **FEED_LABELS}),
             "",
         ]
     )

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from drivetrain_coordinator.metrics import JobMetrics
 from drivetrain_operator.metrics.collector import JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.feeds import Feeding, FeedsCollector
 from harness.promtool import promtool
 
 ROOT: Final = Path(__file__).parents[3]
@@ -129,6 +130,16 @@ FAULTS = [
         {"cause": "Unreachable"},
     ),
     Fault(
+        "DrivetrainEnergyFeedStale",
+        {
+            'drivetrain_energy_feed_age_seconds{instance="a", source="maps", zone="DE", measure="average"}': "0+60x240",
+            'drivetrain_energy_feed_age_seconds{instance="a", source="maps", zone="FR", measure="average"}': "300x240",
+            'drivetrain_energy_feed_interval_seconds{instance="a", source="maps"}': "900x240",
+        },
+        "80m",
+        {"instance": "a", "source": "maps", "zone": "DE", "measure": "average"},
+    ),
+    Fault(
         "DrivetrainRecoverySlow",
         {
             'drivetrain_recovery_seconds_bucket{cause="pod", le="60.0"}': "0x240",
@@ -164,6 +175,10 @@ WELL = {
     'drivetrain_queue_wait_seconds_bucket{le="10"}': "0+10x240",
     'drivetrain_queue_wait_seconds_bucket{le="60"}': "0+10x240",
     'drivetrain_queue_wait_seconds_bucket{le="+Inf"}': "0+10x240",
+    'drivetrain_energy_feed_age_seconds{instance="a", source="maps", zone="DE", measure="average"}': "0+60x70 0+60x170",
+    'drivetrain_energy_feed_interval_seconds{instance="a", source="maps"}': "10800x240",
+    'drivetrain_energy_feed_age_seconds{instance="a", source="grid", zone="", measure="limit"}': "0x100 120x10 5x130",
+    'drivetrain_energy_feed_interval_seconds{instance="a", source="grid"}': "15x240",
     'drivetrain_recovery_seconds_bucket{cause="pod", le="5.0"}': "0x10 3x230",
     'drivetrain_recovery_seconds_bucket{cause="pod", le="60.0"}': "0x10 3x230",
     'drivetrain_recovery_seconds_bucket{cause="pod", le="+Inf"}': "0x10 3x230",
@@ -226,6 +241,7 @@ def test_they_ask_for_metrics_that_are_there() -> None:
     own = CollectorRegistry()
     OperatorMetrics(own, version="0")
     families = [*own.collect(), *JobsCollector(tuple).describe(), *JobMetrics(None).describe()]
+    families += FeedsCollector(Feeding).describe()
     known = {f"{f.name}_total" if f.type == "counter" else f.name for f in families}
     known |= {f"{f.name}_bucket" for f in families if f.type == "histogram"}
     asked = {name for text in EXPRESSIONS for name in re.findall(r"(?<![:\w])drivetrain_\w+", text)}

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from drivetrain_coordinator.metrics import JobMetrics
 from drivetrain_operator.metrics.collector import JobsCollector
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.metrics.feeds import Feeding, FeedsCollector
 from harness.helm import CHART, rendered
 from harness.promtool import promtool
 
@@ -42,6 +43,7 @@ def metrics() -> set[str]:
     own = CollectorRegistry()
     OperatorMetrics(own, version="0")
     families = [*own.collect(), *JobsCollector(tuple).describe(), *JobMetrics(None).describe()]
+    families += FeedsCollector(Feeding).describe()
     found = {f"{f.name}_total" if f.type == "counter" else f.name for f in families}
     return found | {
         f"{f.name}_{part}" for f in families if f.type == "histogram" for part in ("bucket", "count", "sum")

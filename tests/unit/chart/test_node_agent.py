@@ -7,7 +7,7 @@ import pytest
 from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP
 from drivetrain_nodeagent.main import main
 from drivetrain_operator.settings import parse
-from harness.helm import Objects, container, rendered
+from harness.helm import NAMESPACE, Objects, container, rendered
 
 NAME = "drivetrain-nodeagent"
 
@@ -75,3 +75,14 @@ def test_the_operator_is_told_of_it_and_may_what_it_takes(objects: Objects) -> N
     assert [each["name"] for each in bound["subjects"]] == ["drivetrain-operator"]
     without = rendered({"nodeAgent": {"enabled": True}, "rbac": {"create": False}})
     assert not [name for kind, name in without if kind.startswith("Role")]
+
+
+def test_in_a_namespace_of_its_own_it_talks_to_the_operator_s() -> None:
+    """So that the operator's may enforce restricted Pod Security."""
+    objects = rendered({"nodeAgent": {"enabled": True, "namespace": "agents"}})
+    pods = objects["DaemonSet", f"agents/{NAME}"]["spec"]["template"]["spec"]
+    assert pods["containers"][0]["args"] == [f"--namespace={NAMESPACE}"]
+    assert objects["ServiceAccount", f"agents/{NAME}"]
+    assert objects["RoleBinding", NAME]["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": "agents"}]
+    for name in (CAPS_CONFIGMAP, REPORTS_CONFIGMAP):
+        assert ("ConfigMap", name) in objects, "in the operator's"

@@ -46,6 +46,7 @@ WRONG: Final[list[tuple[str, Any, str]]] = [
     ("metrics.podMonitor.relabelings", [{"target": "x"}], "/metrics/podMonitor/relabelings/0"),
     ("metrics.rules.runbooks", "docs/runbooks", "/metrics/rules/runbooks"),
     ("metrics.rules.labels", {"a": True}, "/metrics/rules/labels/a"),
+    ("nodeAgent.namespace", "A B", "/nodeAgent/namespace"),
     ("nodeAgent.runtimeClassName", "A B", "/nodeAgent/runtimeClassName"),
     ("nodeAgent.tolerations", [{"keys": "a"}], "/nodeAgent/tolerations/0"),
     ("nodeAgent.resources.limits", {"memory": "1 GB"}, "/nodeAgent/resources/limits/memory"),

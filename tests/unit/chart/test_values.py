@@ -185,6 +185,7 @@ CASES: Final[dict[str, tuple[Any, tuple[Path, Any]]]] = {
     "readinessProbe.timeoutSeconds": (77, ((*C, "readinessProbe", "timeoutSeconds"), 77)),
     "readinessProbe.failureThreshold": (77, ((*C, "readinessProbe", "failureThreshold"), 77)),
     "nodeAgent.enabled": (False, (EVERY, lambda every: not any("nodeagent" in name for _, name in every))),
+    "nodeAgent.namespace": ("gpu", (EVERY, lambda every: ("DaemonSet", "gpu/drivetrain-nodeagent") in every)),
     "nodeAgent.runtimeClassName": ("nvidia", ((*AGENT, "runtimeClassName"), "nvidia")),
     "nodeAgent.resources.requests": (
         {"cpu": "1"}, ((*AGENT, "containers", 0, "resources", "requests"), {"cpu": "1", "memory": "64Mi"}),

@@ -83,7 +83,26 @@ def told(job: Json | None = None, history: History | None = None, **more: Any) -
     return Told(job or a_job(), BEGAN + timedelta(seconds=610), history, **more)
 
 
+def by_plan(**used: Any) -> Json:
+    """It used 2 kWh, rests until 300 s, and then has four workers."""
+    way = {"stepsPerSecond": 1.0, "watts": 900.0}
+    foreseen = {"made": stamp(5), "finish": stamp(900), "kwh": 2.5, "grams": 800.0}
+    plan = {
+        "made": stamp(5),
+        "end": stamp(900),
+        "deadline": stamp(1000),
+        "why": EVIL,
+        "slots": [{"start": stamp(5), "workers": 0}, {"start": stamp(300), "workers": 4, "capWatts": 250.0, **way}],
+    }
+    joules = {"gpu": {"nvml": 5.4e6}, "cpu": {"model": 1.8e6}}
+    carbon = {"average": {"grams": 700.0, "kwh": 2.0, "source": EVIL, "quality": "history"}}
+    told = {"joules": joules, "seconds": 3600.0, "carbon": carbon} | used
+    return a_job(energy={"used": told, "plan": plan, "first": foreseen, "foreseen": foreseen})
+
+
 CASES: dict[str, Told] = {
+    "planned": told(by_plan(), a_history()),
+    "only a plan": told(a_job(energy={"plan": by_plan()["status"]["energy"]["plan"]})),
     "running": told(history=a_history()),
     "finished": told(a_job("Succeeded"), a_history()),
     "failed": told(a_job("Failed", message="a rank raised"), a_history()),
@@ -128,6 +147,19 @@ def test_who_holds_the_others_up_is_drawn() -> None:
         "waits for rank 2, 3: 0.4 s of each step (30 %)",
     ]
     assert "data" in part.text
+
+
+def test_electricity_and_the_plan_are_drawn() -> None:
+    found = parsed(page(CASES["planned"]))
+    (part,) = (each for each in found.all("section") if each.attributes["id"] == "energy")
+    assert "lm has used 2.00 kWh, 2000 W on average." in part.text
+    rows = [[cell.text for cell in row.all("th", "td")] for row in part.all("tr")]
+    assert ["gpu", "1.50", "75.0 %", "measured: the GPU's own counter"] in rows
+    assert ["g CO2e", "800", "800"] in rows
+    assert ["5m", "10m", "4", "250 W", "900 W"] in rows
+    words = [each.text for each in part.all("desc")]
+    assert words[-1].endswith("from 5s 0, from 5m 4; until 15m after creation.")
+    assert not any(each.attributes["id"] == "energy" for each in parsed(page(CASES["running"])).all("section"))
 
 
 def picture_words(picture: Element) -> str:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drivetrain_api.node_match import requests
 from drivetrain_api.power import DeviceReport, NodeReport
@@ -35,8 +37,8 @@ def wish(workers: int = 1, gpus: int = 4, **fields: Any) -> Wish:
     return replace(base, **fields)
 
 
-def report(celsius: float, cap: float | None = None) -> NodeReport:
-    return NodeReport(at=0, devices=(DeviceReport(uuid="u", least=100, most=400, celsius=celsius, cap=cap),))
+def report(celsius: float, **fields: Any) -> NodeReport:
+    return NodeReport(at=0, devices=(DeviceReport(uuid="u", least=100, most=400, celsius=celsius, **fields),))
 
 
 def nodes_of(choice: Choice) -> list[str]:
@@ -61,7 +63,10 @@ CASES = {
     "hot": (ground(PL, SE, reports={"se": report(80)}), wish(), ["pl"], ("se",)),
     "warm": (ground(PL, SE, reports={"se": report(79)}), wish(), ["se"], ()),
     "slowed, of two alike": (
-        ground(SE, node("se2", "green"), reports={"se": report(50, cap=200)}), wish(), ["se2"], ("se",),
+        ground(SE, node("se2", "green"), reports={"se": report(50, slowed=True)}), wish(), ["se2"], ("se",),
+    ),
+    "a power cap is somebody's wish, and no fault of the node": (
+        ground(SE, node("se2", "green"), reports={"se": report(50, cap=200)}), wish(), ["se"], (),
     ),
     "a limit for all": (
         ground(PL, SE, reports={"se": report(70)}, settings=Placement(max_temperature_c=65)), wish(), ["pl"], ("se",),
@@ -140,3 +145,38 @@ def test_a_node_as_the_api_server_has_it() -> None:
     assert node_view(body) == NodeView("a", {"k": "v"}, (body["spec"]["taints"][0],), allocatable)
     assert not node_view({**body, "spec": {"unschedulable": True}}).open
     assert not node_view({**body, "status": {}}).open
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> tuple[Ground, Wish]:
+    labels = st.fixed_dictionaries({"hall": st.sampled_from(["green", "grey", "none"]), "rack": st.sampled_from("ab")})
+    nodes = [
+        node(f"n{index}", "", draw(st.integers(0, 8)), labels=draw(labels), open=draw(st.booleans()))
+        for index in range(draw(st.integers(0, 8)))
+    ]
+    reports = {each.name: report(draw(st.floats(20, 100)), slowed=draw(st.booleans())) for each in nodes}
+    used = {each.name: {GPU: float(draw(st.integers(0, 8)))} for each in nodes}
+    pod = draw(st.sampled_from([{}, {"nodeSelector": {"rack": "a"}}]))
+    of = wish(draw(st.integers(1, 6)), draw(st.integers(0, 8)), pod=pod, uid=draw(st.text(max_size=3)))
+    return ground(*nodes, reports=reports, used=used, settings=Placement(topology_key="rack")), of
+
+
+@given(clusters())
+def test_only_nodes_that_have_room_are_preferred_and_no_hot_ones(world: tuple[Ground, Wish]) -> None:
+    around, of = world
+    found = choose(around, of)
+    assert len(found.prefers) in (0, of.workers)
+    assert choose(replace(around, nodes=around.nodes[::-1]), of) == found
+    wanted = [name for name in nodes_of(found) if name]
+    assert len(wanted) in (0, of.workers)
+    gpus = int(dict(of.asks).get(GPU, 0))
+    for view in around.nodes:
+        if view.name not in wanted:
+            continue
+        assert view.open
+        assert of.pod.get("nodeSelector", {}).items() <= view.labels.items()
+        if gpus:
+            assert wanted.count(view.name) * gpus <= view.allocatable[GPU] - around.used[view.name][GPU]
+        celsius = around.reports[view.name].devices[0].celsius
+        limit = {"green": 80, "grey": 80}.get(view.labels["hall"])
+        assert limit is None or celsius is None or celsius < limit

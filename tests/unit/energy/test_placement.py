@@ -34,8 +34,12 @@ def worlds(draw: st.DrawFn) -> tuple[list[Node], list[Gang], float | None]:
         )
         for index in range(draw(st.integers(1, 6)))
     ]
+    names = st.lists(st.sampled_from([node.name for node in nodes]), max_size=3).map(tuple)
     gangs = [
-        gang(f"g{index}", draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.floats(0.1, 3)))
+        replace(
+            gang(f"g{index}", draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.floats(0.1, 3))),
+            beside=draw(names),
+        )
         for index in range(draw(st.integers(0, 5)))
     ]
     return nodes, gangs, draw(st.one_of(st.none(), st.floats(0, 10_000)))
@@ -76,6 +80,18 @@ def test_goes_where_it_is_better(better: dict[str, float]) -> None:
 def test_a_gang_stays_together() -> None:
     nodes = [Node("a", 4, rack="1"), Node("b", 4, rack="2"), Node("c", 4, rack="1")]
     assert place(nodes, [gang("g", 2)], None, 0)["g"].nodes == ("a", "c")
+
+
+def test_who_comes_later_goes_to_those_that_run() -> None:
+    nodes = [Node("a", 4, rack="1"), Node("b", 4, rack="2"), Node("c", 0, rack="2")]
+    assert place(nodes, [replace(gang("g"), beside=("c",))], None, 0)["g"].nodes == ("b",)
+
+
+def test_not_all_of_a_gang_is_on_one_node_where_another_is_as_good() -> None:
+    nodes = [Node("a", 8), Node("b", 8)]
+    assert place(nodes, [gang("g", 2)], None, 0)["g"].nodes == ("a", "b")
+    assert place([nodes[0], replace(nodes[1], intensity=1.2)], [gang("g", 2)], None, 0)["g"].nodes == ("a", "a")
+    assert place(nodes, [replace(gang("g", 1), beside=("a",))], None, 0)["g"].nodes == ("b",)
 
 
 def test_small_ones_do_not_break_two_nodes() -> None:

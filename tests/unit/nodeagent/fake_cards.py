@@ -46,6 +46,10 @@ class Cards:
         """As somebody else does it."""
         self._write(index, "limit", round(watts * 1000))
 
+    def slow(self, reasons: int, index: int = 0) -> None:
+        """NVML's bits of why its clocks are lower than they might be."""
+        self._write(index, "reasons", reasons)
+
     def compute(self, *pids: int, index: int = 0) -> None:
         """Whose processes are on it."""
         (self.root / f"gpu{index}" / "pids").write_text("".join(f"{pid}\n" for pid in pids))

@@ -1,7 +1,7 @@
 /* A libnvidia-ml.so for tests: cards that live in a folder, $FAKE_NVML.
  *
  * Each card is a folder gpu0, gpu1, …, with files of one number: limit, least, most, default (mW), watts (mW), joules (mJ),
- * celsius; `pids` has a process id a line. What is set is written there, so it outlives the process, as in a card.
+ * celsius, reasons (bits); `pids` has a process id a line. What is set is written there, so it outlives the process, as in a card.
  *
  * Faults: `die` in $FAKE_NVML with "CALL N" kills the process (SIGKILL) at the Nth call of CALL, before it does anything; `die_after`
  * the same, when it has; `refuse` with "CALL CODE" makes it fail.
@@ -99,6 +99,8 @@ int nvmlDeviceGetPowerManagementDefaultLimit(void *handle, unsigned *mw) { ENTER
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *mw) { ENTER; LEAVE(get(handle, "watts", mw)); }
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) { ENTER; LEAVE(number(handle, "joules", mj)); }
 int nvmlDeviceGetTemperature(void *handle, unsigned sensor, unsigned *c) { (void)sensor; ENTER; LEAVE(get(handle, "celsius", c)); }
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *bits) { ENTER; LEAVE(number(handle, "reasons", bits)); }
 
 int nvmlDeviceGetPowerManagementLimitConstraints(void *handle, unsigned *least, unsigned *most) {
     ENTER;

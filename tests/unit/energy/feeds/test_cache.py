@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from drivetrain_energy.feeds import Feeds, Ports
+from drivetrain_energy.feeds.feeds import Age
 from drivetrain_energy.settings import EnergySettings
 from drivetrain_energy.settings import of as settings_of
 from drivetrain_energy.signal import Measure, Quality
@@ -367,4 +368,19 @@ async def test_what_operators_count() -> None:
         counts = feeds.counts["it"]
         assert (counts.requests, counts.answers, dict(counts.failures)) == (2, 1, {})
         world.clock.advance(100)
-        assert feeds.ages(world.clock.at) == {("it", "Z"): 100}
+        assert feeds.ages(world.clock.at) == [Age("it", "Z", "marginal", 100.0, QUARTER)]
+        assert feeds.by_provider() == [counts]
+        feeds.configure(EnergySettings())
+        assert (feeds.ages(world.clock.at), feeds.counts) == ([], {})
+        assert feeds.by_provider() == [counts], "what is counted only grows"
+
+
+async def test_what_never_answered_is_as_old_as_it_is_asked() -> None:
+    world = World()
+    async with world.feeds() as feeds:
+        world.said = Said({}, status=500)
+        for _ in range(3):
+            await feeds.poll()
+            world.clock.advance(1000)
+        assert [each.seconds for each in feeds.ages(world.clock.at)] == [3000.0]
+        assert [sum(each.failures.values()) for each in feeds.by_provider()] == [feeds.counts["it"].requests]
