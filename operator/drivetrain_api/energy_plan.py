@@ -86,6 +86,14 @@ class EnergyCounting(StatusModel):
     )
 
 
+class EnergyTry(StatusModel):
+    """Another number of workers than the plan's, for some minutes, once: to know how the job scales."""
+
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(description="Workers that are tried.")
+    began: Time = Field(description="Since when.")
+    over: bool = Field(default=False, description="It has ended; there is no second one.")
+
+
 class EnergyOrder(StatusModel):
     """How the job is to run now."""
 
@@ -97,5 +105,5 @@ class EnergyOrder(StatusModel):
 
 __all__ = [
     "MAX_MEASURED", "MAX_SLOTS", "EnergyCounting", "EnergyMeasured", "EnergyOrder", "EnergyPlan", "EnergySlot",
-    "EnergyTotals",
+    "EnergyTotals", "EnergyTry",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from drivetrain_api.energy import MAX_JOULES, Component, EnergySource
-from drivetrain_api.energy_plan import MAX_MEASURED, EnergyCounting, EnergyMeasured, EnergyOrder, EnergyPlan
+from drivetrain_api.energy_plan import MAX_MEASURED, EnergyCounting, EnergyMeasured, EnergyOrder, EnergyPlan, EnergyTry
 from drivetrain_api.status_model import Count, Elapsed, Named, StatusModel, Time
 
 MAX_TRACE: Final = 672
@@ -137,6 +137,7 @@ class EnergyStatus(StatusModel):
     measured: list[EnergyMeasured] = Field(
         default_factory=list, max_length=MAX_MEASURED, description="What it did at each number of workers."
     )
+    tried: EnergyTry | None = Field(default=None, description="The one try at another size, of a job without profile.")
     first: ForeseenEnergy | None = Field(default=None, description="What the first plan foresaw of the whole job.")
     foreseen: ForeseenEnergy | None = Field(default=None, description="The same of the plan that holds.")
     counting: EnergyCounting | None = Field(default=None, description="What its pace is measured from.")

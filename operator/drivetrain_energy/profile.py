@@ -1,7 +1,7 @@
 """What is known of a job's curve: declared, measured while it runs, and assumed where neither is. Says which is which.
 
-A job that nobody profiled has no curve before it ran: it starts at its usual size, and `explore` says which size is
-worth a short try. What is measured at one size moves the others with it: machines are slower some days, all of them.
+A job that nobody profiled has no curve before it ran: it starts at its usual size. What is measured at one size moves
+the others with it: machines are slower some days, all of them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from drivetrain_energy.curve import Curve, Point
 
 SCALING = 0.85
 """Assumed of a job of which one size is known: twice the workers make 2**0.85 = 1.8 times the steps."""
-CLOSE = 0.05
-"""A curve that misses its measurements by less than this needs no more tries."""
-
 Way = tuple[int, float | None]
 """Workers, and the power cap of each device."""
 
@@ -63,21 +60,6 @@ class Profile:
                 ways[way] = Point(point.workers, point.throughput, known, point.cap_watts), Basis.MEASURED
         return [ways[way] for way in sorted(ways, key=lambda way: (way[0], way[1] or math.inf))]
 
-    def explore(self) -> int | None:
-        """The size that is worth a short try next: the ends first, then the middle, until the curve fits what was
-        measured. None: none is, or its author has said enough."""
-        known = sorted({point.workers for point in self.measured if point.cap_watts is None})
-        if self.declared or not known or len(self.sizes) < 2:
-            return None
-        for size in (self.sizes[-1], self.sizes[0]):
-            if size not in known and (len(known) < 2):
-                return size
-        if len(known) < 3 and len(self.sizes) > 2:
-            middle = math.sqrt(self.sizes[0] * self.sizes[-1])
-            rest = [size for size in self.sizes if size not in known]
-            return min(rest, key=lambda size: (abs(math.log(size / middle)), size), default=None)
-        return None if self._misses() < CLOSE else self._widest(known)
-
     def told(self) -> str:
         """For a person: what the curve rests on."""
         bases = [basis for _, basis in self.points()]
@@ -117,18 +99,6 @@ class Profile:
         if spread <= 0:
             return SCALING
         return min(max(sum((a - x) * (b - y) for a, b in logs) / spread, 0.0), 1.0)
-
-    def _misses(self) -> float:
-        assumed = self._assumed()
-        return max(
-            abs(assumed[way][0].throughput / point.throughput - 1) if way in assumed else 0.0
-            for way, point in self._measured().items()
-        )
-
-    def _widest(self, known: Sequence[int]) -> int | None:
-        """In the middle of the widest gap between sizes that were measured."""
-        rest = [size for size in self.sizes if size not in known]
-        return max(rest, key=lambda size: (min(abs(math.log(size / other)) for other in known), -size), default=None)
 
 
 __all__ = ["Basis", "Profile", "Way"]

@@ -42,6 +42,7 @@ from drivetrain_operator.plan.policies.success import success
 from drivetrain_operator.plan.policies.summary import summary
 from drivetrain_operator.plan.policies.suspend import suspend
 from drivetrain_operator.plan.policies.tally import tally
+from drivetrain_operator.plan.policies.tries import tries
 from drivetrain_operator.plan.policies.unusable_report import unusable_report
 from drivetrain_operator.plan.policies.workers import workers
 from drivetrain_operator.plan.stored import writable
@@ -51,6 +52,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
     finished,  # what is over stays over
     success,  # proof of success outweighs everything that happened beside it
     energy,  # before what it decides: whether the job rests, and its size
+    tries,  # after it: what a plan, a deadline or a limit wants outweighs what would be good to know
     suspend,  # before failures: pods that we delete ourselves have not failed
     deadline,
     own_namespace,  # before anything is created there

@@ -41,6 +41,7 @@ DESCRIBES: Final[tuple[Path, ...]] = (
     ("energy", "order"),
     ("energy", "measured"),
     ("energy", "counting"),
+    ("energy", "tried"),
     ("energy", "first"),
     ("energy", "foreseen"),
     ("energy", "summary"),

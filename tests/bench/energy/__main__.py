@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean
 
-from bench.energy import closed, fleets, report, single
+from bench.energy import closed, fleets, report, single, unknown
 from bench.energy.zones import cov, trace, zones
 
 WORKERS = 2
@@ -38,12 +38,14 @@ def main() -> int:
             for zone in ("mixed", "solar", "wind", "nuclear-gas")
             for seed in range(given.fleets)
         }
+        tried = pool.submit(unknown.compared, grids, (2.0, 8.0, 24.0), 1, given.seed)
         cells = {key: cell for part in parts for key, cell in part.result().items()}
         outcomes = {zone: one.result() for zone, one in looped.items()}
         some = {key: one.result() for key, one in shared.items()}
     report.single(cells, {zone: cov(values) for zone, values in grids.items()})
     report.closed(outcomes)
     report.fleets(some)
+    print("\nwithout a profile, grams over those of a known curve, by hours of work:", *tried.result(), sep="\n")
     print()
     for name, kind in (("workers × caps, power of GPUs only", "caps"), ("workers alone, without hosts", "workers")):
         print(f"{name}: {_beside_scaler(cells, kind):.3f} of CarbonScaler's")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from drivetrain_energy.curve import Point
-from drivetrain_energy.profile import Basis, Profile
+from drivetrain_energy.profile import Profile
 
 SIZES = range(1, 9)
 
@@ -27,7 +27,6 @@ def rates(profile: Profile) -> dict[int, float]:
 def test_nothing_is_known_before_it_runs() -> None:
     profile = Profile(SIZES)
     assert profile.curve() == ()
-    assert profile.explore() is None
     assert "nothing" in profile.told()
 
 
@@ -40,22 +39,10 @@ def test_one_size_makes_the_others_an_assumption_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.4, 0.7, 1.0])
-def test_a_few_tries_find_the_scaling(power: float) -> None:
-    profile, tries = seen(Profile(SIZES), real(4, power)), []
-    while (size := profile.explore()) is not None:
-        tries.append(size)
-        profile = seen(profile, real(size, power))
-    assert tries == [8, 3]
+def test_a_second_size_says_how_it_scales(power: float) -> None:
+    profile = seen(seen(Profile(SIZES), real(4, power)), real(8, power))
     assert rates(profile)[1] == pytest.approx(10, rel=0.02)
-
-
-def test_a_curve_that_fits_nothing_simple_is_measured_at_every_size() -> None:
-    profile, tries = seen(Profile(SIZES), Point(4, 12.0, 1.0)), []
-    while (size := profile.explore()) is not None:
-        tries.append(size)
-        profile = seen(profile, Point(size, 10.0 + 5 * (size % 2), 1.0))
-    assert sorted(tries) == [1, 2, 3, 5, 6, 7, 8]
-    assert all(basis is Basis.MEASURED for _, basis in profile.points())
+    assert profile.told() == f"2 measured, 6 assumed (as workers to the power of {power:.2f})"
 
 
 def test_what_is_measured_at_one_size_moves_what_was_declared_of_others() -> None:
@@ -63,7 +50,6 @@ def test_what_is_measured_at_one_size_moves_what_was_declared_of_others() -> Non
     profile = seen(Profile(SIZES, declared), Point(4, 0.8 * real(4).throughput, 0.0))
     assert rates(profile)[8] == pytest.approx(0.8 * real(8).throughput)
     assert profile.points()[3][0].watts == real(4).watts
-    assert profile.explore() is None
 
 
 def test_sizes_that_it_may_not_have_are_left_out() -> None:
