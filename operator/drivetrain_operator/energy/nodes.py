@@ -67,6 +67,10 @@ class Nodes:
         informer = self._informer
         return informer.views() if informer is not None and informer.synced else []
 
+    def get(self, name: str) -> NodeView | None:
+        """One of them."""
+        return self._informer.get("", name) if self._informer is not None else None
+
     async def run(self) -> None:
         """Follow them for ever, while that is wanted. A defect in here costs preferences, and no job's training."""
         while True:
@@ -89,8 +93,12 @@ class Nodes:
         informer = Informer(self._client, NODES, node_view, self._clock, self._rng, observer=self._observer)
         task = asyncio.create_task(informer.run(), name="nodes")
         self._informer = informer
+        told = False
         try:
             while self._wanted() and not task.done():
+                if informer.synced and not told:
+                    told = True
+                    log.info("nodes are followed", extra={"nodes": len(informer)})
                 await self._clock.sleep(LOOK_SECONDS)
         finally:
             self._informer = None

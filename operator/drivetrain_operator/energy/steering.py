@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from drivetrain_operator.act.children import Children
 from drivetrain_operator.controller import Controller, Surroundings
 from drivetrain_operator.energy.document import Document
+from drivetrain_operator.energy.located import Located
 from drivetrain_operator.energy.nodes import Nodes
 from drivetrain_operator.energy.places import Cluster, Places
 from drivetrain_operator.energy.supplies import Supplies
 from drivetrain_operator.metrics.counters import OperatorMetrics
+from drivetrain_operator.plan.view import JobView, PodView
 
 
 class Steering:
@@ -38,11 +40,16 @@ class Steering:
             "with watchNamespaces, no role reads nodes" if namespaces else "",
             metrics.informers,
         )
+
+        def pods_of(job: JobView) -> Iterable[PodView]:
+            return children().family(job.namespace, job.uid).pods
+
+        supplies.located = Located(lambda: document.settings, self.nodes.get, pods_of).domain
         cluster = Cluster(
             settings=lambda: document.settings,
             nodes=self.nodes.views,
             pods=lambda: children().pods(),
-            pods_of=lambda job: children().family(job.namespace, job.uid).pods,
+            pods_of=pods_of,
             reports=lambda: supplies.agents.reports.by_node,
             electricity=supplies,
         )

@@ -1,6 +1,7 @@
 """What is known of the electricity of each job? The leader asks at every pass; what fetches runs beside it.
 
-A job's domain is the first whose nodeSelector its own podTemplate has; else the first of its zone, or at all.
+A job's domain is that of the nodes that it runs on, where those are known; else the first whose nodeSelector its own
+podTemplate has, of its zone, or at all.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class Supplies:
         self._limits = limits
         self.agents = agents
         self._jobs = jobs
+        self.located: Callable[[JobView], PowerDomain | None] = lambda job: None
+        """Where nodes are known: the domain of those that it runs on."""
         self._domains: dict[str, Domain] = {}
         self._clock = clock
         self._changed = changed
@@ -156,7 +159,7 @@ class Supplies:
         settings, feeds = self._document.settings, self._feeds
         if job.spec is None or feeds is None:
             return Supply(why=self._document.problem, sets_caps=self.agents.sets_caps(job), limits_known=False)
-        domain = domain_of(job.spec, settings)
+        domain = self._domain(job)
         around = self._around(feeds, domain, _zone(job.spec, domain, settings))
         order, shared = self._order(domain, job), self._fleets.of(domain, job)
         return replace(around, sets_caps=self.agents.sets_caps(job), order=order, shared=shared)
@@ -195,6 +198,12 @@ class Supplies:
         tariff = self._tariff(zone)
         return self._whole(feeds.price(tariff, now), now) if tariff is not None else None
 
+    def _domain(self, job: JobView) -> PowerDomain | None:
+        """Where its workers are, or where its podTemplate says."""
+        if job.spec is None:
+            return None
+        return self.located(job) or domain_of(job.spec, self._document.settings)
+
     def _tariff(self, zone: str) -> str | None:
         return next((each.name for each in self._document.settings.tariffs if each.zone in (None, zone)), None)
 
@@ -206,7 +215,7 @@ class Supplies:
         def of(job: JobView) -> tuple[PowerDomain | None, Supply]:
             if job.spec is None or feeds is None:
                 return None, Supply()
-            domain = domain_of(job.spec, settings)
+            domain = self._domain(job)
             zone = _zone(job.spec, domain, settings)
             key = domain.name if domain is not None else "", zone
             if key not in known:
@@ -236,7 +245,7 @@ class Supplies:
             if domain.name not in self._limits.entries and not told and held.idle and not held.orders:
                 continue
             jobs = list(self._jobs()) if jobs is None else jobs
-            own = [job for job in jobs if job.spec is not None and domain_of(job.spec, settings) == domain]
+            own = [job for job in jobs if job.spec is not None and self._domain(job) == domain]
             limit = self._strictest(domain, full_watts(domain, own), told, now)
             meter = partial(self.agents.drawn, own)
             changed = held.tick(domain, limit, own, self._clock.monotonic(), self.agents.cards, meter) or changed

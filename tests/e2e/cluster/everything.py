@@ -100,6 +100,7 @@ def _values(namespaces: list[str], collector: str) -> Json:
         "proxy": {"http": "http://127.0.0.1:9", "except": f"{_EXCEPT},{CONTROL_PLANE}"},
         "traces": {"endpoint": collector, "headers": {"secretName": "trace-headers"}},
         "log": {"level": "debug", "workers": {"format": "json"}},
+        "energy": {"settings": {"placement": {}}},
         "commonLabels": {"team": "platform"},
         "commonAnnotations": {"example.com/owner": "platform"},
     }

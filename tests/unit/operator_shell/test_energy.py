@@ -261,3 +261,15 @@ async def test_jobs_of_a_domain_with_places_are_planned_together(tmp_path: Path)
             return shared is not None and shared.granted is not None
 
         await found.until(lambda: all(granted(job) for job in two))
+
+
+async def test_a_job_draws_where_its_workers_are(tmp_path: Path) -> None:
+    """Also where its podTemplate says nothing, or another hall: as known from its nodes."""
+    text = SETTINGS + '  - {name: hall-2, nodeSelector: {hall: "2"}, zone: FR, pue: 1.1}\n'
+    async with platform(tmp_path, text) as found:
+        of = job()
+        await found.until(lambda: found.supplies.of(of).zone == "DE")
+        hall = read(text).power_domains[1]
+        found.supplies.located = lambda job: hall
+        assert (found.supplies.of(of).zone, found.supplies.of(of).pue) == ("FR", 1.1)
+        assert found.supplies.of(job(zone="DE")).zone == "DE", "who names a zone has it"
