@@ -90,6 +90,9 @@ class ConditionType(StrEnum):
     RESULTS_LOST = "ResultsLost"
     """True once a worker ended before all that it had left was at the URL of spec.storage; the message has which, and
     what the storage said."""
+    NODE_TOO_HOT = "NodeTooHot"
+    """True while a node of its workers is hotter than its power domain allows; its cards are capped, and the message
+    says whether workers leave."""
     ENERGY_PLANNED = "EnergyPlanned"
     """True while the job runs by a plan of its energy; else its reason says why it runs at once."""
     REPORT_UNUSABLE = "ReportUnusable"

@@ -35,7 +35,14 @@ class PowerDomain(Part):
         le=100_000,
         description="Places for workers on its nodes, which jobs then share. Default: each job is planned alone.",
     )
-    max_temperature_c: float | None = Field(default=None, ge=40, le=110, alias="maxTemperatureC")
+    max_temperature_c: float | None = Field(
+        default=None,
+        ge=40,
+        le=110,
+        alias="maxTemperatureC",
+        description="What the hottest sensor of a node may say, where node agents report: then its cards are capped, "
+        "and workers leave if that does not help. Default: no limit.",
+    )
     embodied_kg: float | None = Field(
         default=None, ge=0, description="CO2 equivalent that making one of its nodes took; lifespanYears goes with it."
     )

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.capped import Placed, capped
 from drivetrain_operator.energy.cards import Cards, cards, drawn
+from drivetrain_operator.energy.hot import HotNodes, allowed
 from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.told_caps import ToldCaps
 from drivetrain_operator.plan.view import JobView
 
+DomainOf = Callable[[JobView], PowerDomain | None]
 PATIENCE_SECONDS: Final = 60.0
 """So long a leader waits for namespaces that cannot be read."""
 
@@ -41,6 +44,7 @@ class Agents:
         self._jobs: Mapping[str, Placed] = {}
         self.cards: Mapping[str, Cards] = {}
         """By the job's uid, of those that can be capped."""
+        self.hot = HotNodes()
 
     async def hear(self) -> None:
         """Read all reports again. Raises nothing."""
@@ -74,7 +78,18 @@ class Agents:
             return
         if not self._all_known() and self._clock.monotonic() - self._began < PATIENCE_SECONDS:
             return
-        await self._told.tell(capped(self._placed(), self.reports.by_node))
+        await self._told.tell(capped(self._placed(), self.reports.by_node, self.hot.caps))
+
+    def feel(self, domains: Iterable[PowerDomain], jobs: Iterable[JobView], domain_of: DomainOf) -> bool:
+        """How hot are nodes? `jobs` is read only where one may be too hot. Whether that is news for jobs."""
+        limits = [each.max_temperature_c for each in domains if each.max_temperature_c is not None]
+        if not limits:
+            self.hot = HotNodes()
+            return False
+        reports = self.reports.by_node
+        suspects = self.hot.suspects(reports, min(limits))
+        degrees = allowed(suspects, self._jobs, jobs, domain_of) if suspects else {}
+        return self.hot.look(reports, degrees, self._clock.monotonic(), self._clock.now())
 
 
 def _counts_on_caps(job: JobView) -> bool:

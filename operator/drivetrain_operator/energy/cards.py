@@ -33,8 +33,8 @@ def cards(job: Placed, reports: Mapping[str, NodeReport]) -> Cards | None:
         computing = [device for device in devices if not pods.isdisjoint(device.pods)]
         found += computing or devices
         own += computing
-    limits = _limits(found)
-    return Cards(limits, _highest(device.cap for device in own)) if limits is not None else None
+    takes = limits(found)
+    return Cards(takes, _highest(device.cap for device in own)) if takes is not None else None
 
 
 def drawn(nodes: Iterable[str], reports: Mapping[str, NodeReport]) -> float | None:
@@ -52,7 +52,7 @@ def drawn(nodes: Iterable[str], reports: Mapping[str, NodeReport]) -> float | No
     return watts or None
 
 
-def _limits(devices: Iterable[DeviceReport]) -> Limits | None:
+def limits(devices: Iterable[DeviceReport]) -> Limits | None:
     """A cap that all of them take; what the largest has is none."""
     devices = list(devices)
     least = max((max(device.least, 1.0) for device in devices), default=0.0)
@@ -66,4 +66,4 @@ def _highest(caps: Iterable[float | None]) -> float | None:
     return max(found) if found and len(found) == len(known) else None
 
 
-__all__ = ["Cards", "cards", "drawn"]
+__all__ = ["Cards", "cards", "drawn", "limits"]

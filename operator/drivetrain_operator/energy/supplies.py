@@ -139,7 +139,7 @@ class Supplies:
                         feeds.configure(self._document.settings)
                     await self._limits.look()
                     await self.agents.hear()
-                    orders = self._limit(feeds)
+                    orders = self._limit(feeds) | self._feel()
                     if self._limits.known and not self._limits_known:
                         self._limits_known = orders = True
                     if self._is_news(feeds) or orders:
@@ -180,10 +180,16 @@ class Supplies:
             pue=domain.pue if domain is not None else 1.0,
             embodied_kg=domain.embodied_kg if domain is not None else None,
             lifespan_years=domain.lifespan_years if domain is not None else None,
+            hot=tuple(self.agents.hot.found.values()),
             limits_known=self._limits_known,
             pending=self._is_pending(zone, signals.values()),
             why=self._document.problem,
         )
+
+    def _feel(self) -> bool:
+        """Whether there is news of hot nodes."""
+        jobs = (job for job in self._jobs() if job.spec is not None)  # not read before it is asked
+        return self.agents.feel(self._document.settings.power_domains, jobs, self._domain)
 
     def _is_capping(self) -> bool:
         return bool(self.agents.cards) and any(not each.idle for each in self._domains.values())

@@ -115,6 +115,14 @@ EVENTS: Final = (
         "Train with three workers or more, so that most of them say which bits are right (docs/corruption.md).",
     ),
     EventReason(
+        "NodeTooHot",
+        "Warning",
+        "A node of the job's workers is hotter than maxTemperatureC of its power domain: its cards are capped, and "
+        "where that does not help, workers leave it one after the other. Names node and degrees.",
+        "Have the node's cooling looked at, and cordon it meanwhile (docs/energy-power.md).",
+    ),
+    EventReason("NodeCool", "Normal", "None of the job's workers' nodes is too hot any more.", "Nothing."),
+    EventReason(
         "NodeExcluded",
         "Warning",
         "Three StateCorrupted in a row were on one node: new workers of the job keep off it.",

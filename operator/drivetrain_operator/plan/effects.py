@@ -169,6 +169,8 @@ class CreateWorker:
     attempt: int
     prefers: Preference | None = None
     """No plan says it: it is found as the pod is made."""
+    avoids: tuple[str, ...] = ()
+    """Nodes that are too hot: it goes there only where there is no other."""
 
 
 @dataclass(frozen=True, slots=True)

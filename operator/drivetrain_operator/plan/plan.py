@@ -25,6 +25,7 @@ from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
 from drivetrain_operator.plan.policies.goodput import goodput
+from drivetrain_operator.plan.policies.heat import heat
 from drivetrain_operator.plan.policies.holdup import holdup
 from drivetrain_operator.plan.policies.keeper import keeper, kept_elsewhere
 from drivetrain_operator.plan.policies.network import network
@@ -61,6 +62,7 @@ DECIDING: Final[tuple[Policy, ...]] = (
     tally,  # failures of processes, as reported
     failure,  # failures of pods, as seen
     restart_budget,  # after both have been charged
+    heat,  # after failures: a worker that leaves a hot node has not failed
     size,  # which slots
     network,  # before any pod: none is open, not even for a moment
     coordinator,  # before workers: they are given its address

@@ -299,6 +299,17 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
+class HotNode:
+    """A node above the temperature that its power domain allows."""
+
+    node: str
+    why: str
+    """With its name and degrees, as they were when this began; for a person."""
+    leaves_since: datetime | None = None
+    """Since when workers are to leave it; None: its cards are only capped."""
+
+
+@dataclass(frozen=True, slots=True)
 class Supply:
     """What is known of the electricity that a job draws."""
 
@@ -313,6 +324,8 @@ class Supply:
     lifespan_years: float | None = None
     sets_caps: bool = False
     """Somebody sets power caps on the nodes; else they are advice, and no plan counts on them."""
+    hot: tuple[HotNode, ...] = ()
+    """Nodes with agents that are too hot, by name; of all jobs."""
     order: PowerOrder | None = None
     limits_known: bool = True
     """Whether this process has looked for limits of its power domain: until then, no order is no leave to grow."""

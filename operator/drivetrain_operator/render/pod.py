@@ -67,6 +67,8 @@ def worker_pod(job: JobView, effect: CreateWorker, platform: Platform) -> Json:
     pod = _assembled(spec, metadata, env, secret, platform, job.status.resolved, spread=not steered)
     if effect.prefers is not None:
         prefer(pod["spec"], effect.prefers)
+    for node in effect.avoids:
+        keep_off(pod["spec"], node, strictly=False)
     for node in job.status.excluded_nodes:  # a requirement about fields takes one value
         keep_off(pod["spec"], node, strictly=True)
     return pod

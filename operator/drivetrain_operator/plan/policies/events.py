@@ -59,6 +59,10 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
     )
     told.extend(RecordEvent("Warning", c.type, c.message) for c in _changed(old, new, ConditionType.NODE_EXCLUDED))
     told.extend(RecordEvent("Warning", c.type, c.message) for c in _changed(old, new, ConditionType.RESULTS_LOST))
+    told.extend(
+        RecordEvent(*(("Warning", c.type) if c.status == "True" else ("Normal", "NodeCool")), c.message)
+        for c in _changed(old, new, ConditionType.NODE_TOO_HOT)
+    )
     if new.is_true(still := ConditionType.STANDING_STILL) and not old.is_true(still):  # later words add only time
         told.extend(RecordEvent("Warning", still.value, c.message) for c in _changed(old, new, still))
     told.extend(_hold_up(old.hold_up, new.hold_up))

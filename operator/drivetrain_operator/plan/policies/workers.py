@@ -52,12 +52,13 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
         return [], finite(held)
     effects: list[Effect] = []
     after: float | None = None
+    avoids = tuple(each.node for each in view.supply.hot if each.leaves_since is not None)
     last = {pod.index: pod for pod in of_role(view, ROLE_WORKER) if pod.over}
     for index in missing:
         name = names.worker(job.name, names.of(status), index, status.incarnations.get(index, 0))
         left = max(retry_delay(view, name), wait(view, status, index, last.get(index)))
         if left <= 0:
-            effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt))
+            effects.append(CreateWorker(name, index, status.incarnations.get(index, 0), status.attempt, avoids=avoids))
         else:
             after = soonest(after, finite(left))
     return [*(_files(view, status) if effects else ()), *effects], after
