@@ -141,13 +141,6 @@ class RuntimeStorage(_Runtime):
     """A folder with a file for each of its keys. None: what the environment has."""
 
 
-class RuntimePower(_Runtime):
-    """Of what is not measured. The defaults are Cloud Carbon Footprint's means over AWS's machines, per vCPU."""
-
-    cpu_idle_watts: float = 0.74
-    cpu_max_watts: float = 3.5
-
-
 class RuntimeTraining(_Runtime):
     """`spec.training`, with defaults resolved."""
 
@@ -207,5 +200,3 @@ class RuntimeSpec(_Runtime):
     """None: nothing is written but what the script saves."""
     storage: RuntimeStorage | None = None
     """None: what the script saves goes with its pod, unless it knows better."""
-    power: RuntimePower | None = None
-    """None: the defaults."""

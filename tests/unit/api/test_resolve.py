@@ -90,7 +90,6 @@ def test_runtime_has_all_of_the_training_section() -> None:
         "check_every_steps": 7,
         "snapshots": None,
         "storage": None,
-        "power": None,
         "training": {
             "steps": 7,
             "seed": 3,

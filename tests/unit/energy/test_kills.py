@@ -23,7 +23,6 @@ from drivetrain_api.energy import Component, EnergyTold, total
 from drivetrain_api.energy_status import UsedEnergy
 from drivetrain_api.messages import LauncherState
 from drivetrain_api.report import Report
-from drivetrain_api.runtime import RuntimePower
 from drivetrain_api.status import Membership, TrainingJobStatus
 from drivetrain_coordinator.membership.energy import Drawn
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
@@ -129,7 +128,7 @@ class Launcher:
     asked: bool = False
 
     def __post_init__(self) -> None:
-        host = Host(lambda: self.used, lambda: self.node.busy, RuntimePower(), powercap=self.node.folder)
+        host = Host(lambda: self.used, lambda: self.node.busy, powercap=self.node.folder)
         self.meter = EnergyMeter(lambda: (host, Gpus(self.gpus)), lambda: self.clock[0])
         self.meter.look()
 

@@ -16,7 +16,6 @@ from drivetrain.energy.gain import Gain, Unreadable
 from drivetrain.energy.host import Host
 from drivetrain.energy.meter import EnergyMeter
 from drivetrain_api.energy import Component, EnergyAsked, EnergyCounted, EnergySource
-from drivetrain_api.runtime import RuntimePower
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ class Node:
 
 def host(node: Node, **fields: Any) -> Host:
     node.write()
-    return Host(lambda: node.worker, lambda: node.busy, RuntimePower(), powercap=node.folder, **fields)
+    return Host(lambda: node.worker, lambda: node.busy, powercap=node.folder, **fields)
 
 
 def test_a_worker_gets_its_share_of_the_nodes_counters(tmp_path: Path) -> None:
@@ -188,7 +187,7 @@ def test_a_worker_gets_its_share_of_the_nodes_counters(tmp_path: Path) -> None:
 def test_two_workers_and_the_rest_of_the_node_are_the_node(tmp_path: Path) -> None:
     node, used, sums = Node(tmp_path), [20.0, 7.0, 3.0], [0.0, 0.0, 0.0]
     node.write()
-    hosts = [Host(lambda n=n: used[n], lambda: sum(used), RuntimePower(), powercap=tmp_path) for n in range(3)]  # type: ignore[misc]
+    hosts = [Host(lambda n=n: used[n], lambda: sum(used), powercap=tmp_path) for n in range(3)]  # type: ignore[misc]
     for second in range(21):
         for n, each in enumerate(hosts):
             passed = 1.0 if second else 0.0
@@ -206,7 +205,7 @@ def test_where_nothing_can_be_measured_it_is_modelled(
     tmp_path: Path, what: str, reserved: float | None, expect: float
 ) -> None:
     worker = [5.0]
-    source = Host(lambda: worker[0], lambda: None, RuntimePower(), reserved, powercap=tmp_path / "none")
+    source = Host(lambda: worker[0], lambda: None, reserved, powercap=tmp_path / "none")
     list(source.read(0.0))
     found: list[Gain] = []
     for _ in range(10):

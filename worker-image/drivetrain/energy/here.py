@@ -10,7 +10,6 @@ from drivetrain.energy import nvml, processor
 from drivetrain.energy.gain import Source
 from drivetrain.energy.host import Host
 from drivetrain_api.constants import ENV_POD_ROOT
-from drivetrain_api.runtime import RuntimePower
 
 log = logging.getLogger(__name__)
 
@@ -18,13 +17,13 @@ TREE_SECONDS: Final = 2.0
 """Between two looks at all of /proc, which take milliseconds."""
 
 
-def sources(power: RuntimePower, env: Mapping[str, str]) -> Sequence[Source]:
+def sources(env: Mapping[str, str]) -> Sequence[Source]:
     """GPUs by NVML, and the host. Where pods are mere processes they share the machine's control group: then what
     descends from this process is the worker."""
     contained = not env.get(ENV_POD_ROOT) and processor.of_container() is not None
     worker = processor.of_container if contained else processor.Tree()
     reserved, every = (processor.limit(), 0.0) if contained else (None, TREE_SECONDS)
-    host = Host(worker, processor.of_node, power, reserved, every)
+    host = Host(worker, processor.of_node, reserved, every)
     try:
         gpus = nvml.devices(env.get("CUDA_VISIBLE_DEVICES"))
     except nvml.NvmlError as error:

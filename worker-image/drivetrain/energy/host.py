@@ -15,12 +15,15 @@ from typing import Final
 from drivetrain.energy.counter import Counter
 from drivetrain.energy.gain import Gain
 from drivetrain_api.energy import WATTS_AT_MOST, Component, EnergySource
-from drivetrain_api.runtime import RuntimePower
 
 POWERCAP: Final = Path("/sys/class/powercap")
 _PACKAGE: Final = re.compile(r"intel-rapl:\d+")
 _PART: Final = re.compile(r"intel-rapl:\d+:\d+")
 """AMD's processors are in the same folders. Those of `intel-rapl-mmio` are the same packages again."""
+
+IDLE_WATTS: Final = 0.74
+MOST_WATTS: Final = 3.5
+"""Of a processor that is not measured: Cloud Carbon Footprint's means over AWS's machines, per vCPU."""
 
 Seconds = Callable[[], float | None]
 
@@ -40,7 +43,6 @@ class Host:
     """Processor seconds of this worker, since any time."""
     node: Seconds
     """Of the node."""
-    power: RuntimePower
     reserved: float | None = None
     """Processors that are kept for the worker; None: not known, and it is as if it kept what it uses."""
     every: float = 0.0
@@ -82,9 +84,8 @@ class Host:
 
     def _modelled(self, used: float, passed: float) -> float:
         """Idle, and utilisation times what there is above it; of the processors that the worker keeps."""
-        idle, most = self.power.cpu_idle_watts, self.power.cpu_max_watts
         kept = max(used, (self.reserved or 0.0) * passed)
-        return idle * kept + (most - idle) * used
+        return IDLE_WATTS * kept + (MOST_WATTS - IDLE_WATTS) * used
 
 
 def _zones(folder: Path) -> Iterator[_Zone]:

@@ -28,7 +28,6 @@ from drivetrain_api import logs
 from drivetrain_api.exit_codes import ExitCode
 from drivetrain_api.logline import LogFormat, of_pod
 from drivetrain_api.logs import LogSettings
-from drivetrain_api.runtime import RuntimePower
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def _launch(
         agent = Agent(settings, console, spawn, memory_kills, stop_seconds, output, endpoint, meter)
         return await agent.run(processes, early)
 
-    meter = EnergyMeter(partial(sources, settings.spec.power or RuntimePower(), dict(os.environ)))
+    meter = EnergyMeter(partial(sources, dict(os.environ)))
     console = Console(1, _gap(chosen))
     try:
         _log_to(chosen, console.line)
