@@ -16,6 +16,7 @@ from drivetrain_api.power import NodeReport
 from drivetrain_energy.curve import Point
 from drivetrain_energy.placement import HEADROOM_C, Gang, Node, place
 from drivetrain_energy.settings import Placement
+from drivetrain_operator.energy.hot import hottest
 from drivetrain_operator.energy.nodes import NodeView
 from drivetrain_operator.plan.effects import Preference
 
@@ -55,6 +56,8 @@ class Ground:
     """By node and resource: by our own pods."""
     reports: Mapping[str, NodeReport]
     settings: Placement
+    hot: frozenset[str] = frozenset()
+    """Nodes that are too hot, or were until a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +155,13 @@ def _heat(ground: Ground, view: NodeView, site: Site | None) -> tuple[float, boo
     limit = ground.settings.max_temperature_c or (site.max_celsius if site is not None else None)
     if report is None:
         return HEADROOM_C, False, ""
-    told = [report.host_celsius, *(device.celsius for device in report.devices)]
-    hottest = max((celsius for celsius in told if celsius is not None), default=None)
+    celsius = hottest(report)
     throttled = any(device.slowed for device in report.devices)
-    if hottest is not None and limit is not None and hottest >= limit:
-        return 0.0, throttled, f"{hottest:.0f} °C"
-    headroom = limit - hottest if limit is not None and hottest is not None else HEADROOM_C
+    if celsius is not None and limit is not None and celsius >= limit:
+        return 0.0, throttled, f"{celsius:.0f} °C"
+    if view.name in ground.hot:
+        return 0.0, throttled, "cools down"
+    headroom = limit - celsius if limit is not None and celsius is not None else HEADROOM_C
     return headroom, throttled, "its cards are slowed" if throttled else ""
 
 

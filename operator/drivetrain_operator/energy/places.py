@@ -55,6 +55,8 @@ class Cluster:
     pods_of: Callable[[JobView], Iterable[PodView]]
     reports: Callable[[], Mapping[str, NodeReport]]
     electricity: Electricity
+    hot: Callable[[], Iterable[str]] = tuple
+    """Nodes that are too hot, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Places:
     def _ground(self, nodes: Sequence[NodeView]) -> Ground:
         settings = self._cluster.settings().placement
         assert settings is not None, "it is on"
-        return Ground(nodes, self._in_use(), self._cluster.reports(), settings)
+        return Ground(nodes, self._in_use(), self._cluster.reports(), settings, frozenset(self._cluster.hot()))
 
     def _in_use(self) -> dict[str, dict[str, float]]:
         """By node and resource, with what was promised since."""

@@ -52,6 +52,7 @@ class Steering:
             pods_of=pods_of,
             reports=lambda: supplies.agents.reports.by_node,
             electricity=supplies,
+            hot=lambda: supplies.agents.hot.found,
         )
         self.places = Places(cluster, given.platform, given.clock)
 

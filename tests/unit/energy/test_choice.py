@@ -61,6 +61,9 @@ CASES = {
     "full": (ground(PL, SE, used={"se": {GPU: 5.0}}), wish(), ["pl"], ()),
     "no processor left": (ground(PL, SE, used={"se": {"cpu": 63.5}}), wish(), ["pl"], ()),
     "hot": (ground(PL, SE, reports={"se": report(80)}), wish(), ["pl"], ("se",)),
+    "hot until a moment ago": (
+        ground(PL, SE, reports={"se": report(77)}, hot=frozenset({"se"})), wish(), ["pl"], ("se",),
+    ),
     "warm": (ground(PL, SE, reports={"se": report(79)}), wish(), ["se"], ()),
     "slowed, of two alike": (
         ground(SE, node("se2", "green"), reports={"se": report(50, slowed=True)}), wish(), ["se2"], ("se",),
