@@ -46,6 +46,8 @@ class DeviceReport(_Told):
     celsius: Annotated[float, Field(ge=-273, le=1000, allow_inf_nan=False)] | None = None
     cap: Watts | None = None
     """In force because of us."""
+    limit: Watts | None = None
+    """In force, whoever set it."""
     slowed: bool = False
     """By heat, or by its board: its clocks are lower than anybody has set."""
     pods: Annotated[tuple[Uid, ...], Field(max_length=MAX_PODS_A_NODE)] = ()

@@ -78,9 +78,17 @@ class Node:
             watts=self._nvml.watts(device),
             celsius=self._nvml.celsius(device),
             cap=cap,
+            limit=self._limit(device),
             slowed=self._nvml.slowed(device),
             pods=tuple(sorted(pod for pod in owners[device.uuid] if pod is not None)),
         )
+
+    def _limit(self, device: Device) -> float | None:
+        assert self._nvml is not None
+        try:
+            return self._nvml.limit(device)
+        except NvmlError:
+            return None
 
     def _host_watts(self, now: float, joules: float | None) -> float | None:
         before, self._before = self._before, None if joules is None else (now, joules)

@@ -18,7 +18,8 @@ class Cards:
 
     limits: Limits
     cap: float | None
-    """The highest in force; None: a card has none, or nobody computes on any. Such a cap is not counted on."""
+    """The highest in force, whoever set it; None: a card has none, or nobody computes on any, and it is not counted
+    on."""
 
 
 def cards(job: Placed, reports: Mapping[str, NodeReport]) -> Cards | None:
@@ -34,7 +35,7 @@ def cards(job: Placed, reports: Mapping[str, NodeReport]) -> Cards | None:
         found += computing or devices
         own += computing
     takes = limits(found)
-    return Cards(takes, _highest(device.cap for device in own)) if takes is not None else None
+    return Cards(takes, _highest(_held(device) for device in own)) if takes is not None else None
 
 
 def drawn(nodes: Iterable[str], reports: Mapping[str, NodeReport]) -> float | None:
@@ -58,6 +59,12 @@ def limits(devices: Iterable[DeviceReport]) -> Limits | None:
     least = max((max(device.least, 1.0) for device in devices), default=0.0)
     most = max((device.most for device in devices), default=0.0)
     return Limits(least, most) if 0 < least <= most else None
+
+
+def _held(device: DeviceReport) -> float | None:
+    """What it may draw now: where an administrator has limited it to less than our cap, there is no cap of ours."""
+    limit = device.limit if device.limit is not None and device.limit < device.most else None
+    return min((each for each in (device.cap, limit) if each is not None), default=None)
 
 
 def _highest(caps: Iterable[float | None]) -> float | None:

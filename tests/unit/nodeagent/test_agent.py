@@ -99,6 +99,7 @@ def test_told_capped_reported_and_given_back(node: Node) -> None:
     card = report.devices[0]
     assert (card.uuid, card.least, card.most, card.watts, card.celsius) == ("GPU-gpu0", 100, 400, 312.5, 61)
     assert card.pods == (POD,)
+    assert card.limit == 250
     assert 'drivetrain_node_gpu_cap_watts{gpu="GPU-gpu0"} 250.0' in node.metrics()
     assert 'drivetrain_node_gpu_joules_total{gpu="GPU-gpu0"} 5000.25' in node.metrics()
 

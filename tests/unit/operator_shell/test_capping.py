@@ -148,6 +148,21 @@ def test_cards_of_a_job_are_those_on_which_its_workers_compute() -> None:
     assert cards(TEAM, reports) == Cards(Limits(100, 400), 250)
 
 
+def test_what_an_administrator_has_set_is_in_force_too() -> None:
+    """His is lower, so that the agent sets none: nobody waits for ours, or makes up for it."""
+    reports = {
+        "a": node(device("1", ("p0",), 250, limit=250.0)),
+        "b": node(device("2", ("p1",), None, limit=220.0)),
+    }
+    found = cards(TEAM, reports)
+    assert found is not None
+    assert found.cap == 250
+    free = {name: node(device(name, (f"p{n}",), None, limit=400.0)) for n, name in enumerate("ab")}
+    known = cards(TEAM, free)
+    assert known is not None
+    assert known.cap is None
+
+
 @pytest.mark.parametrize(
     "b_has",
     [node(device("3", ("p1",), None)), node(device("3", (), 250))],
