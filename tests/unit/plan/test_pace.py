@@ -168,6 +168,12 @@ def test_an_unknown_pace_is_known_within_a_minute() -> None:
     assert energy.plan is not None
 
 
+def test_who_has_two_minutes_knows_sooner() -> None:
+    wish = {"deadline": (b.NOW + timedelta(seconds=120)).isoformat()}
+    of = b.spec(workers=2, training={"steps": 400}, energy=wish)
+    assert Trains(lambda _: 5.0, of).seconds(3 * LOOK).measured() == pytest.approx(5.0, rel=0.05)
+
+
 def test_what_an_older_release_has_measured_is_measured_again() -> None:
     job = Trains(lambda _: 5.0)
     old = EnergyStatus(measured=[EnergyMeasured(workers=2, steps_per_second=50.0)])

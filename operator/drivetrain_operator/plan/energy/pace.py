@@ -20,7 +20,7 @@ WARM_STEPS: Final = 3
 BRIEF: Final = 10.0
 """Seconds: what is counted over less is noise."""
 SHARE: Final = 0.02
-"""Of the time that a plan has, at most: one of two minutes has to know sooner."""
+"""Of the time that a plan has, or would have, at most: one of two minutes has to know sooner."""
 MEMORY: Final = 1200.0
 """Seconds: by how much what is known weighs at most beside what is counted now."""
 JUMP: Final = 0.25

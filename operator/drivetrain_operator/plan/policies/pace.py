@@ -5,6 +5,7 @@ Decides nothing: what a plan of energy rests on is read by `energy`, in the next
 
 from __future__ import annotations
 
+from drivetrain_api.energy_spec import Energy, moment
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
@@ -21,13 +22,18 @@ def pace(view: View, status: TrainingJobStatus) -> Decision:
     known, writes = status.energy or EnergyStatus(), status != view.job.status
     heard = _heard(view, status)
     if heard is not None:
-        plan = known.plan
-        seconds = (plan.deadline - plan.made).total_seconds() if plan is not None else None
-        new = paced(known, heard, brief(seconds), writes)
+        new = paced(known, heard, brief(_has(view, known, view.job.spec.energy)), writes)
     else:
         # It stands still, rests, or nobody knows: what follows is counted from its next step on.
         new = known.model_copy(update={"counting": None}) if writes else known
     return Decision(status.model_copy(update={"energy": new}) if new != known else status)
+
+
+def _has(view: View, known: EnergyStatus, wish: Energy) -> float | None:
+    """Seconds that its plan has, or would have; None: not known."""
+    if known.plan is not None:
+        return (known.plan.deadline - known.plan.made).total_seconds()
+    return (moment(wish.deadline) - view.job.created).total_seconds() if wish.deadline is not None else None
 
 
 def _heard(view: View, status: TrainingJobStatus) -> Heard | None:
