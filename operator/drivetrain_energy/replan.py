@@ -19,14 +19,14 @@ TOLD = 60.0
 """Seconds by which what is known of progress may be late: that alone is no news, also of a job that is almost done."""
 
 
-def renew(old: Plan | None, request: Request) -> tuple[Plan, str] | None:
+def renew(old: Plan | None, request: Request, patience: float = 0.0) -> tuple[Plan, str] | None:
     """A plan in place of `old`, and for what reason, in a few words; None: `old` still holds. `request` says how things
-    stand now, with `old.deadline` as its deadline."""
+    stand now, with `old.deadline` as its deadline. `patience`: as in `overtaken`."""
     if old is None:
         return plan(request), "it has none yet"
     if request.work_steps <= 0:
         return None  # it ends by itself
-    if (reason := overtaken(old, request)) is not None:
+    if (reason := overtaken(old, request, patience)) is not None:
         return plan(request), reason
     if tuple(s.vintage for s in (request.signal, request.tariff) if s is not None) == old.vintages:
         return None
@@ -50,12 +50,15 @@ def _cannot_be_beaten(old: Plan, request: Request) -> bool:
     return before * (1 - REAL) <= least(request, until)
 
 
-def overtaken(old: Plan, request: Request) -> str | None:
-    """What makes it useless, whatever signals say."""
+def overtaken(old: Plan, request: Request, patience: float = 0.0) -> str | None:
+    """What makes it useless, whatever signals say. A plan younger than `patience`, in seconds, is not for its progress:
+    that of a job that may not run as planned is behind again at once."""
     if must_run(request, old.deadline) and old.mode is not Mode.FLAT_OUT:
         return "its deadline is close"
     if request.deadline is not None and request.deadline != old.deadline:
         return "its deadline is another one"
+    if request.now < old.made_at + patience:
+        return _other_rates(old, request)
     if request.work_steps > 0 and request.now >= _end(old):
         return "the plan has ended before the work"
     told = min(TOLD, REAL * max(0.0, old.deadline - old.made_at))

@@ -18,7 +18,7 @@ from drivetrain_energy.load import peaks
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
 from drivetrain_energy.planner import latest, plan
 from drivetrain_energy.replan import REAL, overtaken, worth
-from drivetrain_energy.request import Objective, Request
+from drivetrain_energy.request import Objective
 from drivetrain_energy.windows import Window, windows
 
 ALONE = 64
@@ -40,6 +40,8 @@ class Standing:
     """None: nothing yet."""
     pinned: bool = False
     """It keeps its plan whatever others do: what it was made of is not known at this moment."""
+    patience: float = 0.0
+    """As `overtaken` has it."""
 
     @property
     def key(self) -> Key:
@@ -52,11 +54,7 @@ def settle(jobs: Iterable[Standing], capacity: Capacity, among: str, news: bool,
     jobs = sorted(jobs, key=lambda job: job.key)
     pinned = {job.key: job.plan for job in jobs if job.pinned and job.plan is not None}
     free = {job.key: job.member for job in jobs if job.key not in pinned}
-    holds = {
-        job.key: job.plan
-        for job in jobs
-        if job.key in free and job.plan is not None and _holds(job.plan, job.member.request)
-    }
+    holds = {job.key: job.plan for job in jobs if job.key in free and job.plan is not None and _holds(job.plan, job)}
     if not _fits(holds, pinned, capacity):
         holds = {}
     due = [member for key, member in free.items() if key not in holds]
@@ -80,8 +78,9 @@ def settle(jobs: Iterable[Standing], capacity: Capacity, among: str, news: bool,
     return found
 
 
-def _holds(made: Plan, asked: Request) -> bool:
-    if overtaken(made, asked) is not None:
+def _holds(made: Plan, job: Standing) -> bool:
+    asked = job.member.request
+    if overtaken(made, asked, job.patience) is not None:
         return False
     return made.mode is Mode.FLAT_OUT or may_wait(asked) is (made.mode is Mode.PLANNED)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, ConditionType, ProgressStatus, TrainingJobStatus
@@ -19,7 +18,7 @@ from drivetrain_operator.plan.energy.asked import START_SECONDS, asked
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.stored import read
-from drivetrain_operator.plan.view import PowerOrder, ReportView, Supply, View
+from drivetrain_operator.plan.view import ReportView, Supply, View
 from unit.plan import builders as b
 
 HOUR = 3600.0
@@ -196,53 +195,6 @@ def test_a_factor_makes_one_deadline_that_stays() -> None:
     assert after.energy.plan.deadline == deadline
 
 
-USED = UsedEnergy(joules={"gpu": {"nvml": 7.2e6}}, carbon={"average": CarbonUsed(grams=900.0, kwh=2.0)})
-
-
-@pytest.mark.parametrize(
-    ("budget", "workers", "rests"),
-    [
-        ({"kilowattHours": 1, "onExceed": "suspend"}, 0, True),
-        ({"grams": 900, "onExceed": "suspend"}, 0, True),
-        ({"grams": 901, "onExceed": "suspend"}, 4, False),
-        ({"kilowattHours": 1, "onExceed": "shrink"}, 1, False),
-        ({"kilowattHours": 1}, 4, False),
-    ],
-)
-def test_a_budget_that_is_used_up(budget: dict[str, Any], workers: int, rests: bool) -> None:
-    of = spec(budget=budget)
-    status, seen = running(of, energy=EnergyStatus(used=USED))
-    done = plan(view(of, status, given=signal(*[CLEAN, *[DIRTY] * 11]), **seen))
-    assert done.status.is_true(ConditionType.SUSPENDED) is rests
-    if not rests:
-        assert done.status.workers.target == workers
-
-
-@pytest.mark.parametrize(
-    ("order", "workers", "rests"), [(PowerOrder(1, None, "hall"), 1, False), (PowerOrder(0, None, "hall"), 0, True)]
-)
-def test_a_power_domain_is_obeyed_by_all(order: PowerOrder, workers: int, rests: bool) -> None:
-    for of in (spec(1.0), spec().model_copy(update={"energy": None})):
-        status, seen = running(of)
-        supply = Supply("DE", {Measure.AVERAGE: signal(*[CLEAN] * 12)}, order=order)
-        done = plan(view(of, status, supply=supply, **seen))
-        assert done.status.is_true(ConditionType.SUSPENDED) is rests
-        if not rests:
-            assert done.status.workers.target == workers
-        assert done.status.energy is not None
-        assert done.status.energy.order is not None
-        assert done.status.energy.order.by == "limit"
-
-
-def test_and_when_it_is_over_all_is_as_it_was() -> None:
-    of = spec().model_copy(update={"energy": None})
-    status, seen = running(of)
-    limited = plan(view(of, status, supply=Supply(order=PowerOrder(1, None, "hall")), **seen)).status
-    after = plan(view(of, limited, **seen)).status
-    assert after.workers.target == 2
-    assert after.energy is None or after.energy.order is None
-
-
 def test_a_plan_holds_from_the_moment_it_is_made() -> None:
     """Whole seconds are written: what begins at half past is written as a second later, and holds before that, too."""
     of = spec()
@@ -353,18 +305,6 @@ def test_who_has_done_all_steps_is_let_end(later: float) -> None:
     assert (done.energy.plan, done.energy.order) == (before.energy.plan, before.energy.order)
 
 
-def test_a_budget_that_shrinks_puts_nobody_to_rest_who_may_not() -> None:
-    """What its plan has it do was made when it might."""
-    status = rested().model_copy(update={"conditions": [], "start_time": b.NOW})
-    assert status.energy is not None
-    status = status.model_copy(update={"energy": status.energy.model_copy(update={"used": USED})})
-    of = spec(8.0, marginPercent=0, suspend=False, budget={"kilowattHours": 1, "onExceed": "shrink"})
-    _, seen = running(of)
-    done = plan(view(of, status, given=STRIPES, later=HOUR + 2, **seen)).status
-    assert not done.is_true(ConditionType.SUSPENDED)
-    assert done.workers.target == 1
-
-
 FAILING = Condition(type="SnapshotsFailing", status="True", reason="StorageFails", last_transition_time=b.NOW)
 
 
@@ -472,13 +412,3 @@ def test_a_resize_of_torchrun_starts_all_ranks_again(runtime: str, seconds: floa
     question = asked(view(of, status, given=NIGHT), status, of, wish)
     assert isinstance(question, Request)
     assert question.switch.resize == seconds
-
-
-@pytest.mark.parametrize("wish", [True, False])
-def test_a_leader_that_has_not_looked_yet_lifts_no_limit(wish: bool) -> None:
-    of = spec(1.0) if wish else spec().model_copy(update={"energy": None})
-    status, seen = running(of)
-    limited = plan(view(of, status, supply=Supply(order=PowerOrder(1, None, "hall")), **seen)).status
-    assert limited.workers.target == 1
-    assert plan(view(of, limited, supply=Supply(limits_known=False), **seen)).status.workers.target == 1
-    assert plan(view(of, limited, supply=Supply(), **seen)).status.workers.target > 1

@@ -16,6 +16,8 @@ STALE_SECONDS: Final = 6 * 3600.0
 """As feeds keep their last good answers by default."""
 BEGINNING: Final = 60.0
 """Seconds in which a leader may not have heard of its feeds yet: no job is woken for that, however old its plan is."""
+LIMITED_SECONDS: Final = 900.0
+"""So long a plan holds at least while its domain's limit is what is done: it is behind again a minute after another."""
 
 
 def standing(known: EnergyStatus, question: Request, wishes: str, serving_seconds: float) -> EnergyPlan | None:
@@ -37,4 +39,4 @@ def outlives(old: Plan, question: Request, serving_seconds: float) -> bool:
     return question.now - made < STALE_SECONDS or serving_seconds < BEGINNING
 
 
-__all__ = ["AHEAD", "outlives", "standing"]
+__all__ = ["AHEAD", "LIMITED_SECONDS", "outlives", "standing"]

@@ -18,7 +18,7 @@ from drivetrain_energy.request import Request, RequestInvalid, check
 from drivetrain_energy.settle import Standing, settle
 from drivetrain_operator.plan.energy.asked import Unasked, asked, source, worker_watts
 from drivetrain_operator.plan.energy.curve import GPU_WATTS, WATTS
-from drivetrain_operator.plan.energy.standing import AHEAD, outlives, standing
+from drivetrain_operator.plan.energy.standing import AHEAD, LIMITED_SECONDS, outlives, standing
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import JobView, Supply, View
 
@@ -108,7 +108,9 @@ def _asking(view: View, granted: EnergyPlan | None, serving_seconds: float) -> _
     written = standing(known, question, wishes, serving_seconds)
     plan = from_status(written) if written is not None else None
     pinned = plan is not None and outlives(plan, question, serving_seconds)
-    return _Asking(job, Standing(Member(job.namespace, job.name, question), plan, pinned), wishes)
+    order = status.energy.order if status.energy is not None else None
+    patience = LIMITED_SECONDS if order is not None and order.by == "limit" else 0.0
+    return _Asking(job, Standing(Member(job.namespace, job.name, question), plan, pinned, patience), wishes)
 
 
 def _has(job: JobView) -> int:

@@ -25,7 +25,7 @@ from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
 from drivetrain_operator.plan.energy.budget import exceeded
 from drivetrain_operator.plan.energy.curve import profile
-from drivetrain_operator.plan.energy.standing import outlives, standing
+from drivetrain_operator.plan.energy.standing import LIMITED_SECONDS, outlives, standing
 from drivetrain_operator.plan.energy.together import in_force
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import PowerOrder, View
@@ -95,12 +95,13 @@ def _plan(
         held = in_force(known, view.supply.shared.granted, wishes, view.now)
         if held is not None and not _runs_out(from_status(held), question):
             return from_status(held), held
+    patience = LIMITED_SECONDS if _limit(view, known) is not None else 0.0
     before = standing(known, question, wishes, view.serving_seconds)
     old = from_status(before) if before is not None else None
     if old is not None and outlives(old, question, view.serving_seconds):
-        found = renew(replace(old, vintages=()), replace(question, signal=None, tariff=None))
+        found = renew(replace(old, vintages=()), replace(question, signal=None, tariff=None), patience)
     else:
-        found = renew(old, question)
+        found = renew(old, question, patience)
     if found is None and before is not None and old is not None:
         return old, before
     assert found is not None, "without an old plan there is always a new one"

@@ -1,0 +1,83 @@
+"""Is the limit of a power domain kept, for as long as it is there, and without a plan a minute?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from drivetrain_api.status import ConditionType
+from drivetrain_energy.signal import Measure
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import PowerOrder, Supply
+from unit.plan.test_energy import CLEAN, DIRTY, HOUR, running, signal, spec, told, view
+
+
+@pytest.mark.parametrize(
+    ("order", "workers", "rests"), [(PowerOrder(1, None, "hall"), 1, False), (PowerOrder(0, None, "hall"), 0, True)]
+)
+def test_a_power_domain_is_obeyed_by_all(order: PowerOrder, workers: int, rests: bool) -> None:
+    for of in (spec(1.0), spec().model_copy(update={"energy": None})):
+        status, seen = running(of)
+        supply = Supply("DE", {Measure.AVERAGE: signal(*[CLEAN] * 12)}, order=order)
+        done = plan(view(of, status, supply=supply, **seen))
+        assert done.status.is_true(ConditionType.SUSPENDED) is rests
+        if not rests:
+            assert done.status.workers.target == workers
+        assert done.status.energy is not None
+        assert done.status.energy.order is not None
+        assert done.status.energy.order.by == "limit"
+
+
+def test_and_when_it_is_over_all_is_as_it_was() -> None:
+    of = spec().model_copy(update={"energy": None})
+    status, seen = running(of)
+    limited = plan(view(of, status, supply=Supply(order=PowerOrder(1, None, "hall")), **seen)).status
+    after = plan(view(of, limited, **seen)).status
+    assert after.workers.target == 2
+    assert after.energy is None or after.energy.order is None
+
+
+@pytest.mark.parametrize("wish", [True, False])
+def test_a_leader_that_has_not_looked_yet_lifts_no_limit(wish: bool) -> None:
+    of = spec(1.0) if wish else spec().model_copy(update={"energy": None})
+    status, seen = running(of)
+    limited = plan(view(of, status, supply=Supply(order=PowerOrder(1, None, "hall")), **seen)).status
+    assert limited.workers.target == 1
+    assert plan(view(of, limited, supply=Supply(limits_known=False), **seen)).status.workers.target == 1
+    assert plan(view(of, limited, supply=Supply(), **seen)).status.workers.target > 1
+
+
+FIRST = signal(CLEAN, CLEAN, *[DIRTY] * 10)
+"""It runs with all that it may have while they last."""
+
+
+@pytest.mark.parametrize(("deadline", "steps"), [(12.0, 5_000), (1.0, 3_000), (3.0, 20_000)])
+def test_a_limited_job_is_planned_anew_a_few_times_an_hour(deadline: float, steps: int) -> None:
+    """It is behind its plan at every moment; one that would be late flat out no less than one that has time."""
+    of = spec(deadline, steps=steps)
+    status, seen = running(of)
+    supply = Supply("DE", {Measure.AVERAGE: FIRST}, order=PowerOrder(1, None, "hall"))
+    made: set[Any] = set()
+    for minute in range(min(60, (steps - 1000) // 60)):
+        seen["report"] = told(2**-0.9, 1000 + 60 * minute)
+        status = plan(view(of, status, supply=supply, later=60.0 * minute, **seen)).status
+        assert status.energy is not None
+        assert status.energy.plan is not None
+        assert status.workers.target == 1
+        made.add(status.energy.plan.made)
+    assert len(made) <= 5
+
+
+def test_and_at_once_when_the_limit_is_over() -> None:
+    of = spec(12.0, steps=20_000)
+    status, seen = running(of)
+    supply = Supply("DE", {Measure.AVERAGE: FIRST}, order=PowerOrder(1, None, "hall"))
+    status = plan(view(of, status, supply=supply, **seen)).status
+    assert status.energy is not None
+    before = status.energy.plan
+    seen["report"] = told(2**-0.9, 1000 + 600)
+    free = Supply("DE", supply.signals)
+    status = plan(view(of, status, supply=free, later=HOUR / 6, **seen)).status
+    assert status.energy is not None
+    assert status.energy.plan != before
