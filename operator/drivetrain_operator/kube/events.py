@@ -78,7 +78,7 @@ EVENTS: Final = (
     EventReason(
         "EnergyUsed",
         "Normal",
-        "The job ended; the message says how much electricity it took, what that emitted and cost.",
+        "The job ended; the message says how much electricity it took, what that emitted and cost, what was planned.",
         "Nothing; drivetrain energy says what of it was measured.",
     ),
     EventReason(

@@ -9,6 +9,7 @@ from drivetrain_api.energy_status import (
     CarbonUsed,
     CostUsed,
     CountedEnergy,
+    ForeseenEnergy,
     IntensityTrace,
     UsedEnergy,
 )
@@ -95,14 +96,17 @@ def to_status(ledger: Ledger, *, why: str) -> UsedEnergy:
     )
 
 
-def what_it_took(used: UsedEnergy) -> str:
-    """What a job has used, in a sentence."""
+def what_it_took(used: UsedEnergy, first: ForeseenEnergy | None = None) -> str:
+    """What a job has used, in a sentence. `first`: what its first plan foresaw."""
     parts = [f"{used.kwh or '0'} kWh"]
     parts += [f"{short(each.grams)} g CO2e ({measure})" for measure, each in sorted(used.carbon.items())]
     parts += [used.cost] if used.cost else []
     if used.avoided is not None:
         word = "less" if used.avoided.grams >= 0 else "more"
         parts.append(f"{short(abs(used.avoided.grams))} g {word} than at once and without a pause")
+    if first is not None:
+        grams = f" and {short(first.grams)} g" if first.grams is not None else ""
+        parts.append(f"its first plan foresaw {short(first.kwh)} kWh{grams}")
     return ", ".join(parts)
 
 

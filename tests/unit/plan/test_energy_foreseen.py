@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, UsedEnergy
+from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, ForeseenEnergy, UsedEnergy
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_operator.plan.energy_words import what_it_took
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.stored import read
@@ -73,3 +74,10 @@ def test_what_is_not_known_of_what_was_used_is_not_known_in_all() -> None:
     assert found.first is not None
     assert found.first.grams is None
     assert found.first.kwh == pytest.approx(5.0, rel=0.02)
+
+
+@pytest.mark.parametrize(("grams", "told"), [(900.0, "2.00 kWh and 900 g"), (None, "2.00 kWh")])
+def test_the_event_at_its_end_has_both(grams: float | None, told: str) -> None:
+    used = UsedEnergy(kwh="1.00", joules={"gpu": {"nvml": 3.6e6}}, seconds=900.0)
+    first = ForeseenEnergy(made=b.NOW, finish=b.NOW, kwh=2.0, grams=grams)
+    assert what_it_took(used, first) == f"1.00 kWh, its first plan foresaw {told}"

@@ -117,10 +117,10 @@ def _late(found: LateRankStatus) -> str:
 
 def _electricity(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
     """Of a job that has ended."""
-    used = new.energy.used if new.energy is not None else None
-    if not new.finished or old.finished or used is None or not used.kwh:
+    energy = new.energy
+    if not new.finished or old.finished or energy is None or energy.used is None or not energy.used.kwh:
         return []
-    return [RecordEvent("Normal", "EnergyUsed", what_it_took(used))]
+    return [RecordEvent("Normal", "EnergyUsed", what_it_took(energy.used, energy.first))]
 
 
 def _in_phases(last: RecoveryStatus) -> str:
