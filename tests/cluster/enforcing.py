@@ -21,10 +21,11 @@ _BRIDGED = "net.bridge.bridge-nf-call-iptables"
 def enforcing(nodes: Sequence[Node]) -> Iterator[None]:
     """From when it returns, all NetworkPolicies that are there hold; later ones soon after they are made."""
     before = {node: run([*inside(node), "iptables-save", "-t", "filter"]) for node in nodes}
+    bridged = {node: run([*inside(node), "sysctl", "-n", _BRIDGED]).strip() for node in nodes}
     daemons: dict[Node, Daemon] = {}
     try:
         for node in nodes:
-            _filter_between_pods_of(node, True)
+            _filter_between_pods_of(node, "1")
             daemons[node] = start(f"{node.name}-kube-router", _command(node))
         for daemon in daemons.values():
             wait_until(lambda daemon=daemon: _has_synced(daemon), "policies hold", daemon, _START_SECONDS)  # type: ignore[misc]
@@ -36,7 +37,7 @@ def enforcing(nodes: Sequence[Node]) -> Iterator[None]:
         for node in daemons:  # kube-router --cleanup-config stumbles where there is no ip_vs
             run([*inside(node), "iptables-restore", "-T", "filter"], stdin=before[node])
             run([*inside(node), "ipset", "destroy"])
-            _filter_between_pods_of(node, False)
+            _filter_between_pods_of(node, bridged[node])
 
 
 def _command(node: Node) -> list[str]:
@@ -60,6 +61,7 @@ def _has_synced(daemon: Daemon) -> bool:
     return "sync iptables took" in daemon.log.read_text(errors="replace")
 
 
-def _filter_between_pods_of(node: Node, wanted: bool) -> None:
-    """A bridge has its own way between its ports, past iptables, unless it is told otherwise."""
-    run([*inside(node), "sysctl", "-qw", f"{_BRIDGED}={int(wanted)}"])
+def _filter_between_pods_of(node: Node, wanted: str) -> None:
+    """A bridge has its own way between its ports, past iptables, unless it is told otherwise. Services need it told,
+    too: an answer that goes past iptables comes from an address that its pod did not ask."""
+    run([*inside(node), "sysctl", "-qw", f"{_BRIDGED}={wanted}"])

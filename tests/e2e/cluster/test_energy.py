@@ -83,7 +83,7 @@ def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
             if not seen[name] or seen[name][-1][1] != target:
                 seen[name].append((now, target))
                 print(f"{name}: {(now - grid.began) / day.HOUR:5.1f} h {grid.intensity(now):4.0f} g/kWh: {target}")
-        if killed is None and now > grid.at(6):
+        if killed is None and now > grid.at(11):
             killed = {name: _energy(status).get("plan") for name, status in left.items()}
             day.ends(SYSTEM)
             kubectl(
