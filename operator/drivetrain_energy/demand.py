@@ -61,6 +61,8 @@ class Job:
     may_suspend: bool = True
     capped: bool = True
     """Somebody sets the caps. Without a node agent they are advice, and save nothing."""
+    keep: float | None = None
+    """The share of its throughput that it keeps; None: as its tier has it."""
     whole: float | None = None
     """The throughput that shares are shares of; None: what it gets with all its workers."""
 
@@ -78,7 +80,7 @@ class Job:
 
     @property
     def share(self) -> float:
-        return least_share(self.tier)
+        return least_share(self.tier) if self.keep is None else self.keep
 
     def gang(self, workers: int, share: float | None = None) -> Gang:
         """Its part in the water-filling, with so many workers."""

@@ -31,6 +31,8 @@ class Limits:
 
     limits: tuple[Limit, ...]
     why: str
+    heard: bool = True
+    """False: its source has not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,9 @@ class Feeds:
         source = self._sources.get(given.limit_from or "") if given is not None else None
         if source is None:
             return Limits((), "")
-        return Limits(tuple(limit for limit in source.limits if limit.end > now), source.zones[""].problem)
+        asked = source.zones[""]
+        limits = tuple(limit for limit in source.limits if limit.end > now)
+        return Limits(limits, asked.problem, heard=asked.good_at > 0)
 
     def ages(self, now: float) -> list[Age]:
         """Of each source and zone."""

@@ -12,7 +12,8 @@ Label = Annotated[str, Field(max_length=63)]
 
 
 class Tier(Part):
-    """What jobs must be left with when power is short; the first tier that fits a job is its own."""
+    """What jobs must be left with when power is short; the first tier that fits a job is its own, and the later ones
+    give first."""
 
     name: Name
     keep: float = Field(ge=0, le=1, description="The share of its throughput that a job keeps.")

@@ -19,7 +19,7 @@ from drivetrain_energy.assumed_caps import with_caps
 from drivetrain_energy.caps import Limits
 from drivetrain_energy.course import SETTLE_S, Course, Seen, advance
 from drivetrain_energy.demand import Job, Means
-from drivetrain_energy.settings import PowerDomain
+from drivetrain_energy.settings import PowerDomain, Tier
 from drivetrain_operator.energy.cards import Cards
 from drivetrain_operator.energy.limits import Limited
 from drivetrain_operator.plan.energy.asked import may_rest, worker_watts
@@ -76,7 +76,7 @@ class Domain:
             self._course,
             now,
             limit.watts if limit is not None else None,
-            [_asked(each, cards.get(each.job.uid)) for each in members],
+            [_asked(each, given, cards.get(each.job.uid)) for each in members],
             {each.job.uid: _seen(each, cards.get(each.job.uid)) for each in members},
             measured=measured(self._course.changed + SETTLE_S),
             cap_patience=PATIENCE_SECONDS,
@@ -98,7 +98,7 @@ def full_watts(given: PowerDomain, jobs: Iterable[JobView]) -> float:
     if given.watts is not None:
         return given.watts
     members = [member for job in jobs if (member := _member(job)) is not None]
-    asked = [_asked(member) for member in members]
+    asked = [_asked(member, given) for member in members]
     return sum(job.line(job.workers).most.watts for job in asked)
 
 
@@ -117,7 +117,19 @@ def _seen(member: Member, cards: Cards | None) -> Seen:
     return Seen(member.job.status.workers.current, cards.cap if cards is not None else None)
 
 
-def _asked(member: Member, cards: Cards | None = None) -> Job:
+def tier_of(job: JobView, given: PowerDomain) -> tuple[int, Tier | None]:
+    """The first of the domain's tiers that fits, and which it is: the later ones give first. A job that none fits, and
+    all where there are none, have the tier of their own spec.energy."""
+    for number, tier in enumerate(given.tiers, 1):
+        named = not tier.namespaces or job.namespace in tier.namespaces
+        if named and all(job.labels.get(key) == value for key, value in tier.job_labels.items()):
+            return number, tier
+    wish = job.spec.energy if job.spec is not None else None
+    return (wish or _DEFAULT).tier, None
+
+
+def _asked(member: Member, given: PowerDomain, cards: Cards | None = None) -> Job:
+    number, tier = tier_of(member.job, given)
     spec, known = member.spec, member.job.status.energy or EnergyStatus()
     wish = spec.energy or _DEFAULT
     watts = worker_watts(known)
@@ -130,11 +142,12 @@ def _asked(member: Member, cards: Cards | None = None) -> Job:
         limits=cards.limits if cards is not None else UNCAPPED,
         workers=member.wanted,
         least_workers=spec.elastic.min_workers if spec.elastic is not None else member.wanted,
-        tier=wish.tier,
+        tier=number,
+        keep=tier.keep if tier is not None else None,
         weight=float(member.wanted * max(1, spec.gpus_per_worker)),
-        may_suspend=may_rest(spec, wish, member.job.status),
+        may_suspend=may_rest(spec, wish, member.job.status) and (tier is None or tier.suspend),
         capped=cards is not None,
     )
 
 
-__all__ = ["Domain", "full_watts"]
+__all__ = ["Domain", "full_watts", "tier_of"]

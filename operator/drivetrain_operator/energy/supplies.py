@@ -46,6 +46,8 @@ LOOK_SECONDS: Final = 5.0
 CAPPING_SECONDS: Final = 1.0
 """The same while a domain is limited whose jobs can be capped: caps are in force within seconds, and heard of then."""
 RETRY_SECONDS: Final = 30.0
+SILENT_SECONDS: Final = 600.0
+"""So long what a domain was told before is kept, where its source of limits says nothing to a leader that begins."""
 FIRST_SECONDS: Final = 30.0
 """So long may the first answers take until a job starts without them."""
 AHEAD_SECONDS: Final = 7 * 86400.0
@@ -111,7 +113,8 @@ class Supplies:
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
         self._began = 0.0
-        self._limits_known = False
+        self._heard: frozenset[str] = frozenset()
+        """Domains whose limits are known, by all who may set one."""
         self._foreseen: dict[tuple[str, str, Measure], tuple[float, Signal]] = {}
         self._vintages: dict[Known, tuple[float, Quality]] = {}
 
@@ -140,9 +143,7 @@ class Supplies:
                     await self._limits.look()
                     await self.agents.hear()
                     orders = self._limit(feeds) | self._feel()
-                    if self._limits.known and not self._limits_known:
-                        self._limits_known = orders = True
-                    if self._is_news(feeds) or orders:
+                    if self._limits_heard(feeds) | self._is_news(feeds) or orders:
                         self._changed()
                     await self.agents.tell()
                     await self._clock.sleep(CAPPING_SECONDS if self._is_capping() else LOOK_SECONDS)
@@ -168,7 +169,7 @@ class Supplies:
         """What is the same for all jobs of a domain that draw from one zone."""
         if not zone:
             why = self._document.problem or "the platform has no source of carbon intensity, and no zone"
-            return Supply(why=why, limits_known=self._limits_known)
+            return Supply(why=why, limits_known=self._knows_limits(domain))
         now = self._clock.now().timestamp()
         signals = {measure: self._signal(feeds, zone, measure, now) for measure in (Measure.AVERAGE, Measure.MARGINAL)}
         tariff = self._tariff(zone)
@@ -181,10 +182,23 @@ class Supplies:
             embodied_kg=domain.embodied_kg if domain is not None else None,
             lifespan_years=domain.lifespan_years if domain is not None else None,
             hot=tuple(self.agents.hot.found.values()),
-            limits_known=self._limits_known,
+            limits_known=self._knows_limits(domain),
             pending=self._is_pending(zone, signals.values()),
             why=self._document.problem,
         )
+
+    def _knows_limits(self, domain: PowerDomain | None) -> bool:
+        return self._limits.known if domain is None else domain.name in self._heard
+
+    def _limits_heard(self, feeds: Feeds) -> bool:
+        """Whether there is news of who has been heard. A source that is silent is not waited for for ever."""
+        late = self._clock.monotonic() - self._began > SILENT_SECONDS
+        now, domains = self._clock.now().timestamp(), self._document.settings.power_domains
+        heard = frozenset(
+            each.name for each in domains if self._limits.known and (late or feeds.limits(each.name, now).heard)
+        )
+        news, self._heard = heard != self._heard, heard
+        return news
 
     def _feel(self) -> bool:
         """Whether there is news of hot nodes."""

@@ -95,6 +95,7 @@ def job_view(job: Json, read: Callable[[Json], SpecRead] = read_spec) -> JobView
         stays_wished=wishes_of(job.get("spec")) if invalid else Wishes(),
         unreadable=unreadable,
         replaces=job["status"] if mended else None,
+        labels=meta.get("labels") or {},
     )
 
 

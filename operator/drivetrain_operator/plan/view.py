@@ -46,6 +46,8 @@ class JobView:
     """Why the stored status cannot be believed; then `status` says nothing, and the job is left alone."""
     replaces: Mapping[str, Any] | None = None
     """The stored status, where `status` lacks something that stands there and was not believed."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Its own, not those of its pods."""
 
     @property
     def wishes(self) -> Wishes:

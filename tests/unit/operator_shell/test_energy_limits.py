@@ -1,0 +1,89 @@
+"""Who gives first under a limit, and how long does a leader that begins keep what it does not know yet?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivetrain_energy.settings import PowerDomain
+from drivetrain_operator.energy import supplies
+from drivetrain_operator.energy.domains import Domain, tier_of
+from drivetrain_operator.energy.limits import Limited
+from drivetrain_operator.plan.view import JobView
+from unit.operator_shell.test_energy import SETTINGS, job, platform
+
+TIERS = [
+    {"name": "production", "keep": 1.0, "job_labels": {"team": "production"}},
+    {"name": "research", "keep": 0.5, "namespaces": ("research",)},
+    {"name": "rest", "keep": 0.0, "suspend": True, "namespaces": ("other",)},
+]
+
+
+def hall(*tiers: dict[str, Any]) -> PowerDomain:
+    fields = {"name": "hall-1", "nodeSelector": {"hall": "1"}, "zone": "DE", "watts": 1200.0}
+    return PowerDomain.model_validate({**fields, "tiers": tuple(tiers)})
+
+
+def of(name: str, namespace: str, **labels: str) -> JobView:
+    return replace(job(4, tier=3), uid=f"{name.encode().hex():>08}", name=name, namespace=namespace, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "labels", "expected"),
+    [
+        ("research", {"team": "production"}, (1, "production")),
+        ("research", {"team": "other"}, (2, "research")),
+        ("other", {}, (3, "rest")),
+        ("nobody", {}, (3, None)),
+    ],
+)
+def test_the_first_that_fits_is_its_own(namespace: str, labels: dict[str, str], expected: tuple[int, str]) -> None:
+    number, tier = tier_of(of("a", namespace, **labels), hall(*TIERS))
+    assert (number, tier.name if tier is not None else None) == expected
+
+
+def test_who_keeps_all_has_all_while_others_can_give() -> None:
+    """Three jobs of four workers at 100 W, in 900 W."""
+    jobs = [of("a", "ml", team="production"), of("b", "research"), of("c", "other")]
+    held = Domain()
+    held.tick(hall(*TIERS), Limited(900.0, "a limit"), jobs, 0.0)
+    workers = {each.name: held.orders[each.uid].workers if each.uid in held.orders else 4 for each in jobs}
+    assert workers["a"] == 4
+    assert workers["c"] < 4
+    assert sum(workers.values()) <= 9
+
+
+def test_what_no_tier_fits_goes_by_its_own() -> None:
+    jobs = [of("a", "x"), of("b", "x")]
+    held, plain = Domain(), Domain()
+    held.tick(hall(*TIERS), Limited(400.0, "a limit"), jobs, 0.0)
+    plain.tick(hall(), Limited(400.0, "a limit"), jobs, 0.0)
+    assert held.orders == plain.orders
+
+
+GRID = """
+  - {name: grid, provider: openADR, measure: limit, zones: [DE], baseURL: "http://127.0.0.1:9/openadr"}
+powerDomains:
+  - {name: hall-1, nodeSelector: {hall: "1"}, zone: DE, watts: 1000, limitFrom: grid}
+"""
+
+
+async def test_a_silent_source_of_limits_is_waited_for_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SETTINGS[: SETTINGS.index("powerDomains")].rstrip() + GRID
+    asked = job()
+    async with platform(tmp_path, text, asked) as found:
+        await found.until(lambda: found.supplies.of(asked).zone == "DE" and found.cluster.asked > 3)
+        assert not found.supplies.of(asked).limits_known
+        monkeypatch.setattr(supplies, "SILENT_SECONDS", 0.0)
+        await found.until(lambda: found.supplies.of(asked).limits_known)
+
+
+async def test_without_one_what_is_written_is_all_that_there_is(tmp_path: Path) -> None:
+    asked = job()
+    async with platform(tmp_path, SETTINGS, asked) as found:
+        await found.until(lambda: found.supplies.of(asked).limits_known)
