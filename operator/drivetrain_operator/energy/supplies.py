@@ -307,7 +307,7 @@ class Supplies:
 
 def domain_of(spec: TrainingJobSpec, settings: EnergySettings) -> PowerDomain | None:
     """Where its pods are."""
-    selector = (spec.pod_template.get("spec") or {}).get("nodeSelector") or {}
+    selector = _node_selector(spec)
     named = [
         each for each in settings.power_domains if all(selector.get(k) == v for k, v in each.node_selector.items())
     ]
@@ -315,6 +315,14 @@ def domain_of(spec: TrainingJobSpec, settings: EnergySettings) -> PowerDomain | 
     near = [each for each in settings.power_domains if wish in (None, each.zone)]
     # Whoever names another zone draws from a hall all the same.
     return next(iter((*named, *near, *settings.power_domains)), None)
+
+
+def _node_selector(spec: TrainingJobSpec) -> Mapping[str, Any]:
+    """Of the podTemplate, which may be anything: that its pods are refused is said elsewhere."""
+    found: Any = spec.pod_template
+    for key in ("spec", "nodeSelector"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _zone(spec: TrainingJobSpec, domain: PowerDomain | None, settings: EnergySettings) -> str:

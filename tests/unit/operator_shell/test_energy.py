@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+import pytest
+
 from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_energy.settings import PowerDomain, read
 from drivetrain_energy.signal import Measure, Quality
@@ -182,6 +184,17 @@ async def test_a_limit_that_is_written_reaches_the_jobs_of_the_domain(tmp_path: 
         assert found.supplies.of(of).order == order
         found.cluster.data = None
         await found.until(lambda: found.supplies.of(of).order != order)
+
+
+@pytest.mark.parametrize("template", [{"spec": "x"}, {"spec": [1]}, {"spec": {"nodeSelector": ["a"]}}, {"spec": None}])
+async def test_a_template_of_any_shape_frees_nobody_of_a_limit(tmp_path: Path, template: dict[str, Any]) -> None:
+    """One tenant's mistake ended the look at all jobs."""
+    of, odd = job(), replace(b.job(b.spec(workers=1, podTemplate=template)), uid="odd")
+    async with platform(tmp_path, SETTINGS, odd, of) as found:
+        await found.until(lambda: found.supplies.of(of).zone == "DE")
+        found.cluster.data = {"hall-1": "50%"}
+        await found.until(lambda: found.supplies.of(of).order is not None)
+        assert found.supplies.of(odd).zone == "DE"
 
 
 def test_an_entry_of_a_megabyte_is_a_limit_and_no_status() -> None:
