@@ -382,7 +382,7 @@ class TrainingJobStatus(StatusModel):
     message: Text = Field(default="", description="Why the job is in this phase, for a person.")
     conditions: list[Condition] = Field(
         default_factory=list,
-        max_length=16,
+        max_length=32,
         description=", ".join(ConditionType) + ".",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

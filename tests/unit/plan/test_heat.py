@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.status import TrainingJobStatus
+from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_operator.plan.effects import CreateWorker, DeletePod, Plan, RecordEvent
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import HotNode, Supply, View
@@ -74,6 +74,23 @@ def test_workers_leave_one_after_the_other_for_pods_that_avoid_the_node() -> Non
     assert (done.status.restarts, done.status.departures, done.status.failures) == (0, [], [])
     waits = plan(replace(b.running(b.spec(elastic=ELASTIC), status=done.status), supply=view.supply))
     assert waits.status.incarnations == {0: 1}, "the first is not there yet"
+
+
+def test_a_hall_that_is_hot_as_a_whole_makes_no_pod_of_a_megabyte() -> None:
+    done = plan(running(*drains(*(f"a{n:04}" for n in range(1000)), "node0")))
+    (made,) = [each for each in done.effects if isinstance(each, CreateWorker)]
+    assert (len(made.avoids), "node0" in made.avoids) == (16, True), "those where its workers are come first"
+    every = plan(running(*drains(*(f"a{n:04}" for n in range(1000)), "node0", "node1", "node2")))
+    assert len(b.condition(every.status, "NodeTooHot").message) <= 2000
+
+
+def test_all_types_of_conditions_have_room_in_a_status() -> None:
+    now = [
+        b.condition(plan(running(CAPPED)).status, "NodeTooHot").model_copy(update={"type": t}) for t in ConditionType
+    ]
+    extra = now[0].model_copy(update={"type": "OfAnotherVersion"})
+    read = TrainingJobStatus.model_validate_json(TrainingJobStatus(conditions=[*now, extra]).model_dump_json())
+    assert len(read.conditions) == len(ConditionType) + 1
 
 
 def test_who_came_there_later_stays_as_there_was_no_other_node() -> None:

@@ -7,6 +7,8 @@ that meets its own pod, or a delete of a pod that is gone, and both are harmless
 
 from __future__ import annotations
 
+from typing import Final
+
 from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_operator.plan.children import PLACED_SECONDS, Workers, kept_by_others, of_role, runs, wait_for_files
@@ -18,6 +20,9 @@ from drivetrain_operator.plan.short_lives import wait
 from drivetrain_operator.plan.view import PodView, RefusalKind, View
 from drivetrain_operator.render import names
 from drivetrain_operator.render.templates import template_problem
+
+MAX_AVOIDED: Final = 16
+"""Hot nodes that are named in one pod."""
 
 
 def workers(view: View, status: TrainingJobStatus) -> Decision:
@@ -52,7 +57,7 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
         return [], finite(held)
     effects: list[Effect] = []
     after: float | None = None
-    avoids = tuple(each.node for each in view.supply.hot if each.leaves_since is not None)
+    avoids = _avoided(view)
     last = {pod.index: pod for pod in of_role(view, ROLE_WORKER) if pod.over}
     for index in missing:
         name = names.worker(job.name, names.of(status), index, status.incarnations.get(index, 0))
@@ -62,6 +67,13 @@ def _creates(view: View, status: TrainingJobStatus, have: Workers) -> tuple[list
         else:
             after = soonest(after, finite(left))
     return [*(_files(view, status) if effects else ()), *effects], after
+
+
+def _avoided(view: View) -> tuple[str, ...]:
+    """Nodes that workers leave, first those where this job has some: of a hall that is hot a few will do."""
+    own = {pod.node for pod in view.pods}
+    hot = [each.node for each in view.supply.hot if each.leaves_since is not None]
+    return tuple(sorted(sorted(hot, key=lambda node: (node not in own, node))[:MAX_AVOIDED]))
 
 
 def _files(view: View, status: TrainingJobStatus) -> list[Effect]:
