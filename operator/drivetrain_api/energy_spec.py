@@ -65,6 +65,25 @@ class EnergyBudget(SpecModel):
     )
 
 
+class EnergyPower(SpecModel):
+    """How much of its power may be taken from it. Caps are set by node agents; without them they are advice."""
+
+    cap_watts: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Power cap of each of its GPUs, always, within what the card takes. Plans, a limited domain and "
+        "heat may order a lower one. Default: none.",
+    )
+    max_slowdown_percent: int = Field(
+        default=100,
+        ge=0,
+        le=100,
+        description="How much of its pace at a number of workers a power cap of the plan may cost; points of the "
+        "profile that are slower are not planned with. A limited domain may ask for more.",
+    )
+
+
 class Energy(SpecModel):
     """When the job must be done, and what may be saved on the way there."""
 
@@ -128,6 +147,7 @@ class Energy(SpecModel):
         description="What it does and draws at numbers of workers. Default: measured as it runs, and assumed before.",
     )
     budget: EnergyBudget = Field(default=EnergyBudget(), description="What it may take in all.")
+    power: EnergyPower = Field(default=EnergyPower(), description="How much of its power may be taken from it.")
 
 
-__all__ = ["MAX_POINTS", "Energy", "EnergyBudget", "EnergyPoint", "Objective", "moment"]
+__all__ = ["MAX_POINTS", "Energy", "EnergyBudget", "EnergyPoint", "EnergyPower", "Objective", "moment"]

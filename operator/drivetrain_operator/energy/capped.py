@@ -1,4 +1,4 @@
-"""PURE: which pods have which power cap now? What statuses order: whoever leads next says the same.
+"""PURE: which pods have which power cap now? What specs wish and statuses order: whoever leads next says the same.
 
 A cap is of each card of the pod. Agents hold it within what the card takes; where they told that, it is here already,
 so that what stands in the ConfigMap is what comes into force.
@@ -27,7 +27,7 @@ class Placed:
     uid: str
     """The job's."""
     cap: float | None
-    """That its status orders, in watts of each card."""
+    """That it wishes itself, or its status orders, in watts of each card: the lower one."""
     pods: tuple[PodView, ...]
     """That have a node, and have not ended: one that is deleted computes until its grace is over."""
 
@@ -59,12 +59,21 @@ def _within(cap: float, report: NodeReport | None) -> float:
 
 
 def _ordered(job: Mapping[str, Any]) -> float | None:
-    found: Any = job
-    for key in ("status", "energy", "order"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping) or not found.get("workers"):
+    order = _of(job, "status", "energy", "order")
+    if order is not None and not order.get("workers"):
         return None
-    cap = found.get("capWatts")
+    caps = [_watts(of.get("capWatts")) for of in (order, _of(job, "spec", "energy", "power")) if of is not None]
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
+def _of(job: Mapping[str, Any], *path: str) -> Mapping[str, Any] | None:
+    found: Any = job
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def _watts(cap: Any) -> float | None:
     if isinstance(cap, bool) or not isinstance(cap, int | float) or not math.isfinite(cap) or not 0 < cap <= _MOST:
         return None
     return float(cap)

@@ -64,7 +64,7 @@ def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
     wish = {"deadline": grid.deadline(), "minRunSeconds": 0, "marginPercent": 5, "profile": PROFILE}
     volume = {"storage": {"persistentVolumeClaim": claim}}
     rests = start("rests", steps=520, energy=wish, snapshots=volume, **COMMON)
-    shrinks = start("shrinks", steps=240, energy=wish, **COMMON)
+    shrinks = start("shrinks", steps=420, energy=wish, **COMMON)
     jobs = {"rests": rests, "shrinks": shrinks}
     for job in jobs.values():
         job.until("its plan", lambda s: _energy(s).get("plan", {}).get("mode") == "planned", 120)

@@ -163,6 +163,8 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "energy.budget.grams": ([1, 10**12], [0, 10**12 + 1]),
     "energy.budget.kilowattHours": ([0.1, 10**9], [0, 10**9 + 1]),
     "energy.budget.onExceed": (["warn", "shrink", "suspend"], ["stop", ""]),
+    "energy.power.capWatts": ([1, 10_000], [0, 10_001]),
+    "energy.power.maxSlowdownPercent": ([0, 100], [-1, 101]),
     "suspend": ([True, False], ["yes"]),
     "activeDeadlineSeconds": ([1, _INT32], [0, _INT32 + 1]),
     "ttlSecondsAfterFinished": ([0, _INT32], [-1, _INT32 + 1]),
@@ -198,8 +200,9 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         return job(elastic={"minWorkers": 1, "maxWorkers": 4096} | {path.split(".")[1]: value})
     if path.startswith("energy.profile[]."):
         return job(energy={"profile": [POINT | {path.rpartition(".")[2]: value}]})
-    if path.startswith("energy.budget."):
-        return job(energy={"budget": {path.rpartition(".")[2]: value}})
+    if path.startswith(("energy.budget.", "energy.power.")):
+        _, section, name = path.split(".")
+        return job(energy={section: {name: value}})
     if path.startswith("script."):
         return job(command=None, script=SCRIPT | {path.split(".")[1]: value})
     top, _, inner = path.partition(".")

@@ -55,6 +55,24 @@ def test_a_status_of_any_shape_is_read(status: Any) -> None:
     assert placed({"metadata": {"uid": "u"}, "status": status}, []).cap is None
 
 
+@pytest.mark.parametrize(
+    ("wished", "status", "cap"),
+    [
+        (300, {}, 300),
+        (300, {"energy": {"order": None}}, 300),
+        (300, {"energy": {"order": {"workers": 2}}}, 300),
+        (300, {"energy": {"order": {"workers": 2, "capWatts": 200}}}, 200),
+        (150, {"energy": {"order": {"workers": 2, "capWatts": 200}}}, 150),
+        (300, {"energy": {"order": {"workers": 0, "capWatts": 200}}}, None),
+        ("300", {}, None),
+    ],
+    ids=str,
+)
+def test_a_job_may_wish_a_cap_itself(wished: Any, status: dict[str, Any], cap: float | None) -> None:
+    body = {"metadata": {"uid": "u"}, "spec": {"energy": {"power": {"capWatts": wished}}}, "status": status}
+    assert placed(body, []).cap == cap
+
+
 def test_who_was_deleted_computes_until_its_grace_is_over() -> None:
     pods = [b.worker(0, node="a", deleting=True), b.ended(1, 0, node="b"), b.pending(2)]
     job = placed({"metadata": {"uid": "u"}, "status": {"energy": {"order": {"workers": 3, "capWatts": 200}}}}, pods)

@@ -66,3 +66,30 @@ def test_a_limit_that_caps_takes_no_workers() -> None:
     found = order(PowerOrder(2, 200.0, "hall"), deadline=None)
     assert found is not None
     assert (found.by, found.workers, found.cap_watts) == ("limit", 2, 200)
+
+
+@pytest.mark.parametrize(
+    ("power", "cap"),
+    [
+        ({}, 250),
+        ({"maxSlowdownPercent": 10}, 250),
+        ({"maxSlowdownPercent": 9}, None),
+        ({"maxSlowdownPercent": 0}, None),
+        ({"capWatts": 300}, 250),
+        ({"capWatts": 250}, None),
+    ],
+    ids=str,
+)
+def test_a_plan_slows_a_job_by_no_more_than_it_may(power: dict[str, Any], cap: float | None) -> None:
+    """A cap that the job always has is none of the plan's: at it its pace is measured."""
+    found = order(None, power=power)
+    assert (found.cap_watts if found is not None else None) == cap
+
+
+def test_a_cap_of_its_own_is_advice_without_node_agents() -> None:
+    of = spec(power={"capWatts": 300})
+    for sets_caps in (False, True):
+        supply = Supply("DE", {Measure.AVERAGE: FLAT}, sets_caps=sets_caps)
+        said = plan(view(of, supply=supply)).status.condition(ConditionType.ENERGY_PLANNED)
+        assert said is not None
+        assert ("Its power cap is advice" in said.message) is not sets_caps

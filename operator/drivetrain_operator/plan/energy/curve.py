@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from drivetrain_api.energy_plan import EnergyMeasured
+from drivetrain_api.energy_spec import Energy, EnergyPoint
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_energy.curve import Curve, Point
@@ -16,6 +17,7 @@ WATTS: Final = 100.0
 """Assumed of a worker without GPUs that nobody has measured."""
 GPU_WATTS: Final = 400.0
 """Assumed of each GPU."""
+_UNWISHED: Final = Energy()
 
 
 def sizes(spec: TrainingJobSpec) -> tuple[int, ...]:
@@ -29,12 +31,11 @@ def profile(
     spec: TrainingJobSpec, measured: Sequence[EnergyMeasured], worker_watts: float | None, caps: bool = False
 ) -> Profile:
     """`worker_watts`: what a worker drew on average, where that was measured; `caps`: whether power caps can be set."""
-    may = sizes(spec)
-    said = (spec.energy.profile if spec.energy is not None else None) or []
+    may, wish = sizes(spec), spec.energy or _UNWISHED
     declared = tuple(
         Point(point.workers, point.steps_per_second, point.watts, point.cap_watts)
-        for point in said
-        if point.workers in may and (caps or point.cap_watts is None)
+        for point in wish.profile or ()
+        if point.workers in may and (point.cap_watts is None or (caps and _may_be(point, wish)))
     )
     return Profile(
         sizes=may,
@@ -44,6 +45,14 @@ def profile(
             Point(each.workers, each.steps_per_second, (worker_watts or 0.0) * each.workers) for each in measured
         ),
     )
+
+
+def _may_be(capped: EnergyPoint, wish: Energy) -> bool:
+    """By spec.energy.power. What is said without a cap is what the job does at its own: that is how it is measured."""
+    if wish.power.cap_watts is not None and (capped.cap_watts or 0.0) >= wish.power.cap_watts:
+        return False
+    alike = [each.steps_per_second for each in wish.profile or () if each.workers == capped.workers]
+    return capped.steps_per_second >= (1 - wish.power.max_slowdown_percent / 100) * max(alike) * (1 - 1e-9)
 
 
 def assumed(spec: TrainingJobSpec, worker_watts: float | None = None) -> Curve:

@@ -152,9 +152,13 @@ def _outer(
 
 
 def _advice(view: View, spec: TrainingJobSpec) -> str:
-    """For a profile with caps that nobody would set."""
-    said = (spec.energy.profile if spec.energy is not None else None) or []
-    if view.supply.sets_caps or all(point.cap_watts is None for point in said):
+    """For caps that nobody would set."""
+    wish = spec.energy or _UNWISHED
+    if view.supply.sets_caps:
+        return ""
+    if wish.power.cap_watts is not None:
+        return " Its power cap is advice: no node agent reports cards of its nodes."
+    if all(point.cap_watts is None for point in wish.profile or ()):
         return ""
     return " The power caps of its profile are advice, and not planned with: no node agent reports cards of its nodes."
 
