@@ -7,6 +7,7 @@ would end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from drivetrain_energy.settings import PowerDomain
@@ -21,6 +22,7 @@ from drivetrain_operator.plan.view import JobView
 DomainOf = Callable[[JobView], PowerDomain | None]
 PATIENCE_SECONDS: Final = 60.0
 """So long a leader waits for namespaces that cannot be read."""
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Agents:
@@ -80,16 +82,25 @@ class Agents:
             return
         await self._told.tell(capped(self._placed(), self.reports.by_node, self.hot.caps))
 
-    def feel(self, domains: Iterable[PowerDomain], jobs: Iterable[JobView], domain_of: DomainOf) -> bool:
+    def feel(
+        self,
+        domains: Iterable[PowerDomain],
+        jobs: Iterable[JobView],
+        domain_of: DomainOf,
+        degrees_of: Callable[[str], float | None] = lambda node: None,
+    ) -> bool:
         """How hot are nodes? `jobs` is read only where one may be too hot. Whether that is news for jobs."""
-        limits = [each.max_temperature_c for each in domains if each.max_temperature_c is not None]
-        if not limits:
-            self.hot = HotNodes()
-            return False
-        reports = self.reports.by_node
-        suspects = self.hot.suspects(reports, min(limits))
-        degrees = allowed(suspects, self._jobs, jobs, domain_of) if suspects else {}
-        return self.hot.look(reports, degrees, self._clock.monotonic(), self._clock.now())
+        limits = frozenset(each.max_temperature_c for each in domains if each.max_temperature_c is not None)
+        self.hot.keep(limits)
+        reports = self.reports.by_node if limits else {}
+        suspects = self.hot.suspects(reports, min(limits, default=None))
+        degrees = allowed(suspects, self._jobs, jobs, domain_of, degrees_of) if suspects else {}
+        return self.hot.look(reports, degrees, self._clock.monotonic(), self._newest() if suspects else _EVER)
+
+    def _newest(self) -> datetime:
+        """When the last pod came. Our own clock may be ahead of the API server's, whose pods' times are: all that come
+        later would be older than now, and leave again."""
+        return max((pod.created for job in self._jobs.values() for pod in job.pods), default=_EVER)
 
 
 def _counts_on_caps(job: JobView) -> bool:

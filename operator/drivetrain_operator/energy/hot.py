@@ -7,6 +7,7 @@ ten minutes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,11 +51,17 @@ class HotNodes:
         """Nodes of which has to be known what they may be; `least` is the lowest limit that any has, None: none has."""
         if least is None:
             return frozenset()
-        return frozenset(node for node, report in reports.items() if (hottest(report) or 0.0) >= least)
+        hot = {node for node, report in reports.items() if (hottest(report) or 0.0) >= least}
+        return frozenset(hot | (self._nodes.keys() & reports.keys()))
+
+    def keep(self, limits: frozenset[float]) -> None:
+        """Before a look. Those that are too hot by a limit that is none any more are forgotten."""
+        self._nodes = {name: node for name, node in self._nodes.items() if node.allowed in limits}
 
     def look(self, reports: Mapping[str, NodeReport], allowed: Mapping[str, float], now: float, date: datetime) -> bool:
-        """After each look at the reports. `allowed`: degrees, of suspects with a worker; those known before keep what
-        they had. `now` on any clock that only goes on. Whether anything is news for jobs."""
+        """After each look at the reports. `allowed`: degrees, of suspects, infinite without a limit; those known before
+        keep what they had. `now` on any clock that only goes on; `date` by the API server's, which pods' are, too.
+        Whether anything is news for jobs."""
         before = self.found
         names = {*self._nodes, *(node for node in allowed if node in reports)}
         turned = {name: self._turned(name, reports.get(name), allowed, now, date) for name in names}
@@ -74,7 +81,7 @@ class HotNodes:
             return node if now - node.heard < FORGET_SECONDS else None
         most = allowed.get(name, node.allowed)
         turn = read(node.heat, now, hottest(report), most)
-        if turn.heat.level is Level.FINE:
+        if turn.heat.level is Level.FINE or most == math.inf:
             return None
         why = node.why
         if turn.event is not None:
@@ -97,17 +104,22 @@ def allowed(
     placed: Mapping[str, Placed],
     jobs: Iterable[JobView],
     domain_of: Callable[[JobView], PowerDomain | None],
+    degrees_of: Callable[[str], float | None] = lambda node: None,
 ) -> dict[str, float]:
-    """PURE: what each of these nodes may be, by the power domains of the jobs that are on it: the lowest."""
+    """PURE: what each of these nodes may be: as its own power domain says (`degrees_of`), infinite without a limit.
+    Where nobody knows the node (None), the highest that the domains of the jobs on it say: those are tenants' to
+    choose, and by the lowest one of them could have others' cards capped."""
+    own = {node: degrees for node in nodes if (degrees := degrees_of(node)) is not None}
+    unknown = nodes - own.keys()
     found: dict[str, float] = {}
-    for job in jobs:
-        here = {pod.node for pod in placed[job.uid].pods} & nodes if job.uid in placed else set()
+    for job in jobs if unknown else ():
+        here = {pod.node for pod in placed[job.uid].pods} & unknown if job.uid in placed else set()
         domain = domain_of(job) if here else None
         if domain is None or domain.max_temperature_c is None:
             continue
         for node in here:
-            found[node] = min(found.get(node, domain.max_temperature_c), domain.max_temperature_c)
-    return found
+            found[node] = max(found.get(node, 0.0), domain.max_temperature_c)
+    return own | found
 
 
 __all__ = ["HotNodes", "allowed", "hottest"]

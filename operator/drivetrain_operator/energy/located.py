@@ -6,6 +6,7 @@ podTemplate says has to do.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -48,6 +49,15 @@ class Located:
             self._remember(job.uid, most)
         known = self._last.get(job.uid)
         return next((each for each in settings.power_domains if each.name == known), None)
+
+    def degrees(self, node: str) -> float | None:
+        """The most that a node may have, infinite without a limit. None: nobody knows the node."""
+        settings = self._settings()
+        if settings.placement is None or self._node(node) is None:
+            return None
+        name = self._domain(node, settings)
+        given = (each.max_temperature_c for each in settings.power_domains if each.name == name)
+        return next((degrees for degrees in given if degrees is not None), math.inf)
 
     def _domain(self, name: str, settings: EnergySettings) -> str:
         view = self._node(name) if name else None

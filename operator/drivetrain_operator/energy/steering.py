@@ -44,7 +44,8 @@ class Steering:
         def pods_of(job: JobView) -> Iterable[PodView]:
             return children().family(job.namespace, job.uid).pods
 
-        supplies.located = Located(lambda: document.settings, self.nodes.get, pods_of).domain
+        located = Located(lambda: document.settings, self.nodes.get, pods_of)
+        supplies.located, supplies.degrees = located.domain, located.degrees
         cluster = Cluster(
             settings=lambda: document.settings,
             nodes=self.nodes.views,

@@ -105,6 +105,8 @@ class Supplies:
         self._jobs = jobs
         self.located: Callable[[JobView], PowerDomain | None] = lambda job: None
         """Where nodes are known: the domain of those that it runs on."""
+        self.degrees: Callable[[str], float | None] = lambda node: None
+        """The most that a node may have, infinite without a limit. None: nobody knows the node."""
         self._domains: dict[str, Domain] = {}
         self._clock = clock
         self._changed = changed
@@ -203,7 +205,7 @@ class Supplies:
     def _feel(self) -> bool:
         """Whether there is news of hot nodes."""
         jobs = (job for job in self._jobs() if job.spec is not None)  # not read before it is asked
-        return self.agents.feel(self._document.settings.power_domains, jobs, self._domain)
+        return self.agents.feel(self._document.settings.power_domains, jobs, self._domain, self.degrees)
 
     def _is_capping(self) -> bool:
         return bool(self.agents.cards) and any(not each.idle for each in self._domains.values())

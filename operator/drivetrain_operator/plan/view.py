@@ -308,7 +308,7 @@ class HotNode:
     why: str
     """With its name and degrees, as they were when this began; for a person."""
     leaves_since: datetime | None = None
-    """Since when workers are to leave it; None: its cards are only capped."""
+    """Workers created by then, by the API server's clock, are to leave it; None: its cards are only capped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from drivetrain_energy.settings import EnergySettings, of
@@ -59,3 +60,13 @@ def test_settings_and_labels_change() -> None:
     assert cluster.on("n1") is None
     cluster.settings = of({"powerDomains": HALLS})
     assert cluster.on("n1") is None, "nodes are not followed any more"
+
+
+def test_what_a_node_may_be_its_own_domain_says() -> None:
+    cluster = Cluster()
+    limited = [HALLS[0] | {"maxTemperatureC": 80.0}, HALLS[1]]
+    cluster.settings = of({"powerDomains": limited, "placement": {}})
+    found = [cluster.located.degrees(node) for node in ("n0", "n1", "x", "nobody")]
+    assert found == [80.0, math.inf, math.inf, None]
+    cluster.settings = of({"powerDomains": limited})
+    assert cluster.located.degrees("n0") is None, "nodes are not followed"

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, cast
+
+import pytest
 
 from drivetrain_api.power import DeviceReport, NodeReport
 from drivetrain_energy.heat import COOL_S, DRAIN_S, STEP_S, STEPS
 from drivetrain_energy.settings import PowerDomain
+from drivetrain_operator.clock import SystemClock
+from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.capped import Placed, capped
 from drivetrain_operator.energy.hot import FORGET_SECONDS, HotNodes, allowed
+from drivetrain_operator.energy.reports import Reports
+from drivetrain_operator.energy.told_caps import ToldCaps
+from drivetrain_operator.kube.client import KubeClient
 from unit.plan import builders as b
 
 BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -85,12 +96,90 @@ def test_an_agent_that_is_gone_changes_nothing_for_a_while() -> None:
 
 
 def test_a_node_may_be_as_hot_as_the_domains_of_its_jobs_say() -> None:
-    def domain(name: str, degrees: float | None) -> PowerDomain:
-        given = {"name": name, "nodeSelector": {"a": "b"}, "zone": "DE", "maxTemperatureC": degrees}
-        return PowerDomain.model_validate(given)
-
     domains = {"x": domain("x", 80.0), "y": domain("y", 90.0), "z": domain("z", None)}
     placed = {name: Placed(name, None, (b.worker(0, node="a"), b.worker(1, node=name))) for name in domains}
     jobs = [b.job(uid=name) for name in (*domains, "none")]
     found = allowed(frozenset({"a", "y", "z"}), placed, jobs, lambda job: domains.get(job.uid))
-    assert found == {"a": 80.0, "y": 90.0}
+    assert found == {"a": 90.0, "y": 90.0}, "x's word caps nobody but itself"
+    own = {"a": 70.0, "y": math.inf}
+    found = allowed(frozenset({"a", "y", "x"}), placed, jobs, lambda job: domains.get(job.uid), own.get)
+    assert found == {"a": 70.0, "y": math.inf, "x": 80.0}, "what the node itself hangs on, where that is known"
+
+
+class Time(SystemClock):
+    """By which our clock is ahead of the API server's, and how long it goes."""
+
+    ahead = timedelta(0)
+    seconds = 0.0
+
+    def now(self) -> datetime:
+        return BEGAN + timedelta(seconds=self.seconds) + self.ahead
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Leader:
+    """What it hears of one node at each look, and one job with a worker there."""
+
+    degrees: float | None = 60.0
+    own: float | None = None
+    celsius: float = 70.0
+    clock: Time = field(default_factory=Time)
+
+    def __post_init__(self) -> None:
+        client = cast(KubeClient, self)
+        reports, told = Reports(client, "ns", self.clock), ToldCaps(client, "ns", self.clock, Random(1))
+        pods = (b.worker(0, uid="x0", node="a", created=BEGAN),)
+        self.agents = Agents(reports, told, self.clock, lambda: [Placed("x", None, pods)], lambda: True)
+
+    async def get(self, *args: Any, **options: Any) -> dict[str, Any]:
+        said = report(self.celsius).model_copy(update={"at": self.clock.now().timestamp()})
+        return {"data": {"a": said.model_dump_json()}}
+
+    async def run(self, seconds: float) -> bool:
+        """Whether anything was news."""
+        news, until = False, self.clock.seconds + seconds
+        while self.clock.seconds < until:
+            self.clock.seconds += 5
+            await self.agents.hear()
+            news = self._feel() or news
+        return news
+
+    def _feel(self) -> bool:
+        mine, other = domain("mine", self.degrees), domain("other", 80.0)
+        return self.agents.feel([mine, other], [b.job(uid="x")], lambda job: mine, lambda node: self.own)
+
+
+def domain(name: str, degrees: float | None) -> PowerDomain:
+    given = {"name": name, "nodeSelector": {"a": "b"}, "zone": "DE", "maxTemperatureC": degrees}
+    return PowerDomain.model_validate(given)
+
+
+@pytest.mark.parametrize("higher", [75.0, None], ids=["raised", "taken away"])
+async def test_a_limit_that_is_raised_caps_nobody_any_more(higher: float | None) -> None:
+    """The node stayed capped, and was left, as long as it was above the old limit."""
+    leader = Leader()
+    assert await leader.run(5)
+    assert leader.agents.hot.caps
+    leader.degrees = higher
+    assert await leader.run(5 if higher is None else COOL_S + 10)
+    assert (dict(leader.agents.hot.caps), dict(leader.agents.hot.found)) == ({}, {})
+
+
+async def test_a_known_node_without_a_limit_is_given_back() -> None:
+    leader = Leader(degrees=80.0, own=80.0, celsius=85.0)
+    assert await leader.run(5)
+    leader.own = math.inf
+    assert await leader.run(5)
+    assert dict(leader.agents.hot.caps) == {}
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=3), timedelta(hours=-3)], ids=str)
+async def test_whatever_our_clock_says_those_leave_that_are_there_and_no_later_ones(ahead: timedelta) -> None:
+    """By a clock that was ahead, each successor was older than the moment when the node had to be left."""
+    leader = Leader()
+    leader.clock.ahead = ahead
+    await leader.run(STEP_S * STEPS + DRAIN_S + 30)
+    assert leader.agents.hot.found["a"].leaves_since == BEGAN

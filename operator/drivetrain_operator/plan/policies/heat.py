@@ -46,7 +46,7 @@ def _stays(view: View, status: TrainingJobStatus) -> str:
 def _leaves(status: TrainingJobStatus, pod: PodView, hot: list[HotNode]) -> bool:
     """It is there since before the node had to be left, and nobody else is away."""
     since = next((each.leaves_since for each in hot if each.node == pod.node), None)
-    return since is not None and pod.live and pod.created < since and status.is_true(ConditionType.READY)
+    return since is not None and pod.live and pod.created <= since and status.is_true(ConditionType.READY)
 
 
 __all__ = ["heat"]
