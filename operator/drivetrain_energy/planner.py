@@ -12,6 +12,7 @@ Pure: the same request gives the same plan, in the operator and offline. The ord
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from drivetrain_energy.curve import Point
@@ -24,6 +25,9 @@ from drivetrain_energy.request import HORIZON, Request, check
 from drivetrain_energy.runs import Search, begin
 from drivetrain_energy.signal import Signal
 from drivetrain_energy.windows import Window, usable, windows
+
+HOLDS = 60.0
+"""Seconds that a plan lasts at least, however little is left: what ends at once is made anew, and written, at once."""
 
 
 def plan(request: Request) -> Plan:
@@ -101,9 +105,9 @@ def _at_once(request: Request, deadline: float, why: str) -> Plan:
 def _constant(request: Request, point: Point) -> list[PlanSlot]:
     """From now until the work and its margin are done."""
     steps, lost = request.work_steps * (1 + request.margin), _starting(request)
-    end = request.now + lost + steps / point.throughput
-    rate = steps / (end - request.now)
-    return [PlanSlot(request.now, end, point.workers, point.cap_watts, rate, point.watts)]
+    takes = lost + steps / point.throughput  # may be less than a float of today can be told from
+    end = request.now + max(takes, HOLDS)
+    return [PlanSlot(request.now, end, point.workers, point.cap_watts, steps / takes, point.watts)]
 
 
 def _starting(request: Request) -> float:
@@ -157,7 +161,7 @@ def _slot(start: float, end: float, point: Point, progress: float) -> PlanSlot:
 
 def answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot], why: str) -> Plan:
     """`slots`, which begin at `request.now`, as a plan, with what they take."""
-    kept = _bounded(merged(slots))
+    kept = _lasting(_bounded(merged(slots)), request.now)
     finish, left = _finish(kept, request)
     point = fastest([p for p in request.curve if p.throughput == request.usual()])
     usual_end = request.now + request.work_steps / point.throughput
@@ -178,6 +182,13 @@ def answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot],
         vintages=tuple(signal.vintage for signal in known),
         why=why,
     )
+
+
+def _lasting(slots: tuple[PlanSlot, ...], now: float) -> tuple[PlanSlot, ...]:
+    """With a last slot that goes on after the work, if all of it is so little."""
+    if not slots or slots[-1].end >= now + HOLDS:
+        return slots
+    return (*slots[:-1], replace(slots[-1], end=now + HOLDS))
 
 
 def _bounded(slots: tuple[PlanSlot, ...]) -> tuple[PlanSlot, ...]:

@@ -14,6 +14,12 @@ from drivetrain_energy.signal import Measure, Signal
 JOULES_PER_KWH = 3.6e6
 HORIZON = 92 * 86400.0
 """No plan looks farther ahead, in seconds: no signal says anything of then."""
+LEAST_PACE = 1e-9
+"""Steps a second, and ..."""
+LEAST_WATTS = 1e-6
+"""... watts, of a way to run: below them products and quotients leave the range of a float."""
+MOST_STEPS = 1e15
+"""As many as a status can carry."""
 
 
 class RequestInvalid(ValueError):
@@ -104,6 +110,8 @@ def check(request: Request) -> None:
     _finite("now", request.now)
     for name in ("work_steps", "min_run", "margin", "reserve"):
         _not_negative(name, getattr(request, name))
+    if request.work_steps > MOST_STEPS:
+        raise RequestInvalid(f"work_steps: {request.work_steps:g} are left, and at most {MOST_STEPS:g} can be planned")
     for name in ("suspend", "resume", "resize"):
         _not_negative(f"switch.{name}", getattr(request.switch, name))
     if request.max_start_delay is not None:
@@ -127,6 +135,9 @@ def _check_curve(curve: Curve) -> None:
             raise RequestInvalid(f"{where}: not a number of workers, steps a second and watts")
         if point.throughput < 0 or point.watts < 0 or (point.throughput > 0 and not point.workers):
             raise RequestInvalid(f"{where}: {point.throughput:g} steps/s at {point.watts:g} W cannot be")
+        if 0 < point.throughput < LEAST_PACE or 0 < point.watts < LEAST_WATTS:
+            least = f"{LEAST_PACE:g} steps/s at {LEAST_WATTS:g} W"
+            raise RequestInvalid(f"{where}: {point.throughput:g} steps/s at {point.watts:g} W, of {least} at least")
 
 
 def _check_objective(request: Request) -> None:
@@ -157,6 +168,7 @@ __all__ = [
     "ENERGY",
     "HORIZON",
     "JOULES_PER_KWH",
+    "LEAST_PACE",
     "TIME",
     "Objective",
     "Request",

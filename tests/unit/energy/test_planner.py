@@ -216,3 +216,25 @@ def test_a_hull_rises_and_no_point_is_below_it(curve: list[Point], node_watts: f
 def test_what_cannot_be_planned_is_named(wrong: dict[str, object], field: str) -> None:
     with pytest.raises(RequestInvalid, match=f"^{field}"):
         plan(request(**wrong))
+
+
+@pytest.mark.parametrize(
+    ("left", "objective"), [(1e-12, TIME), (1e-6, TIME), (1.0, TIME), (1e-3, ENERGY), (1.0, ENERGY)]
+)
+def test_what_is_almost_done_has_a_plan_that_holds_for_a_minute(left: float, objective: Objective) -> None:
+    """In seconds since 1970 a float of today has no room for a millionth."""
+    now = 1.7e9
+    asked = request(now=now, work_steps=left, deadline=now + HOUR, running_since=now - HOUR, objective=objective)
+    made = plan(replace(asked, signal=None))
+    assert made.meets_deadline
+    assert made.slots[-1].end >= now + 60
+
+
+@pytest.mark.parametrize(
+    "point",
+    [Point(1, 1e-308, 100.0), Point(1, 1.0, 5e-324)],
+    ids=["pace", "watts"],
+)
+def test_a_curve_that_no_arithmetic_bears_is_refused(point: Point) -> None:
+    with pytest.raises(RequestInvalid, match="curve: 1 workers"):
+        plan(request(curve=(point,)))

@@ -230,3 +230,26 @@ def test_other_wishes_are_planned_at_the_next_look() -> None:
     assert hall.look() == {uid("a")}
     hall.passes()
     assert hall.plan_of("a").asked != old.asked
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"profile": [{"workers": 2, "stepsPerSecond": 1e-308, "watts": 300}]},
+        {"profile": [{"workers": 2, "stepsPerSecond": 5e-324, "watts": 300}], "maxCompletionFactor": 2},
+        {"profile": [{"workers": 2, "stepsPerSecond": 1, "watts": 5e-324}], "maxCompletionFactor": 2},
+    ],
+    ids=["pace", "factor", "watts"],
+)
+def test_numbers_that_no_arithmetic_bears_are_their_own_jobs_trouble(wish: dict[str, Any]) -> None:
+    hall = Hall()
+    deadline: dict[str, Any] = {"deadline": None} if "maxCompletionFactor" in wish else {}
+    hall.add("a", spec(steps=10_000))
+    hall.add("b", spec(**deadline, **wish))
+    hall.look()
+    hall.passes()
+    assert uid("a") in hall.found.members
+    said = hall.jobs["b"].status.condition(ConditionType.ENERGY_PLANNED)
+    assert said is not None
+    assert said.reason == "CannotBePlanned"
+    assert "2 workers" in said.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_energy.curve import Curve
-from drivetrain_energy.request import CARBON, COST, ENERGY, TIME, Objective, Request, Switch
+from drivetrain_energy.request import CARBON, COST, ENERGY, LEAST_PACE, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.energy.written import from_status, written_time
@@ -103,7 +104,8 @@ def _left(status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus,
     if known.plan is None or spec.snapshots is None or not status.membership.term or status.start_time is None:
         return float(total)
     plan = from_status(known.plan)
-    return min(plan.work_steps - plan.steps_by(status.start_time.timestamp()), float(total))
+    left = plan.work_steps - plan.steps_by(status.start_time.timestamp())
+    return float(min(math.ceil(left - 1e-6), total))  # whole steps: a sum of floats leaves a hair of one
 
 
 def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base: int, total: int) -> float:
@@ -113,7 +115,7 @@ def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base
         return known.plan.deadline.timestamp()  # or it would move with what is measured
     factor = energy.max_completion_factor or 1.0
     pace = max((p.throughput for p in ways if p.workers == base), default=max(p.throughput for p in ways))
-    return view.job.created.timestamp() + START_SECONDS + factor * total / pace
+    return view.job.created.timestamp() + START_SECONDS + factor * total / max(pace, LEAST_PACE)
 
 
 def worker_watts(known: EnergyStatus) -> float | None:
