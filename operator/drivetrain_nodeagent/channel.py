@@ -60,7 +60,7 @@ class Channel:
         if age < TALKATIVE_S or (age < QUIET_S and news == self._told[1]):
             return False
         self._told = (time, news)
-        await self._patch(report.model_dump_json(exclude_none=True))
+        await self._patch(report.model_dump_json(exclude_none=True, exclude_defaults=True))
         return True
 
     async def leave(self) -> None:

@@ -61,7 +61,7 @@ OWN: Final = (
 )
 
 POWER: Final = (
-    _rule("", "configmaps", "get", "what node agents say of their nodes", REPORTS_CONFIGMAP),
+    _rule("", "configmaps", "get patch", "what node agents say; remove what dead nodes said", REPORTS_CONFIGMAP),
     _rule("", "configmaps", "get patch", "tell node agents the power caps of pods", CAPS_CONFIGMAP),
 )
 

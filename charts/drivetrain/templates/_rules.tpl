@@ -70,7 +70,7 @@
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [drivetrain-power-reports]
-  verbs: [get]
+  verbs: [get, patch]
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [drivetrain-power-caps]

@@ -2,12 +2,14 @@
 draw, how hot they are, and which caps are in force.
 
 A report that is two minutes old is of an agent that is gone, and is no report. Nodes' clocks may be wrong by any
-amount: what this process has seen change is new, whatever its time says.
+amount: what this process has seen change is new, whatever its time says. Nodes that died left their entries behind:
+those are removed in the end, as a ConfigMap that is full takes no more reports.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +26,12 @@ log = logging.getLogger(__name__)
 
 OLD_SECONDS: Final = 120.0
 """Agents report every 30 s, whatever happens."""
+GONE_SECONDS: Final = 3600.0
+"""An entry that has not changed for so long is of a node that will not come back. One that does writes it again."""
+MAX_REMOVED: Final = 500
+"""At once."""
+FULL_BYTES: Final = 900 * 1024
+"""Of the 1 MiB that the API server takes: it has to be told before agents are refused."""
 TIMEOUT_SECONDS: Final = 5.0
 
 
@@ -51,6 +59,10 @@ class Reports:
         self._enabled = enabled
         self._heard: Mapping[str, _Heard] = {}
         self._said: frozenset[str] = frozenset()
+        self._looked_at = -math.inf
+        self._steady_since = 0.0
+        """Since then every look had an answer."""
+        self._not_before = 0.0
         self.looked = not enabled
         """Whether the API server has ever said what there is."""
 
@@ -70,7 +82,36 @@ class Reports:
         problems: set[str] = set()
         self._heard = {node: self._entry(node, text, problems) for node, text in entries.items()}
         self.looked = True
+        if sum(len(node) + len(text) for node, text in entries.items()) > FULL_BYTES:
+            problems.add(f"ConfigMap {REPORTS_CONFIGMAP} is nearly full: agents of more nodes cannot report")
+        await self._remove(self._gone(), problems)
         self._tell(problems)
+
+    def _gone(self) -> list[str]:
+        """Nodes that have not changed their entries while we looked all the time: nobody changes anything while the
+        API server is away."""
+        now = self._clock.monotonic()
+        if now - self._looked_at > OLD_SECONDS:
+            self._steady_since = now
+        self._looked_at = now
+        before = now - GONE_SECONDS
+        if self._steady_since > before or now < self._not_before:
+            return []
+        return sorted(node for node, each in self._heard.items() if each.at <= before)[:MAX_REMOVED]
+
+    async def _remove(self, nodes: list[str], problems: set[str]) -> None:
+        if not nodes:
+            return
+        patch = {"data": dict.fromkeys(nodes)}
+        try:
+            await self._client.merge_patch(
+                CONFIGMAPS, REPORTS_CONFIGMAP, patch, self._namespace, timeout=TIMEOUT_SECONDS
+            )
+        except KubeError as error:
+            problems.add(f"ConfigMap {REPORTS_CONFIGMAP}: entries of nodes that are gone cannot be removed: {error}")
+            self._not_before = self._clock.monotonic() + OLD_SECONDS
+        else:
+            log.info("reports of nodes that are gone are removed", extra={"nodes": len(nodes), "first": nodes[0]})
 
     @property
     def by_node(self) -> Mapping[str, NodeReport]:
@@ -111,4 +152,4 @@ def _parsed(text: str) -> NodeReport | None:
         return None
 
 
-__all__ = ["OLD_SECONDS", "Reports"]
+__all__ = ["GONE_SECONDS", "OLD_SECONDS", "Reports"]

@@ -11,7 +11,7 @@ import pytest
 
 from drivetrain_api.power import REPORTS_CONFIGMAP, NodeReport
 from drivetrain_operator.clock import SystemClock
-from drivetrain_operator.energy.reports import OLD_SECONDS, Reports
+from drivetrain_operator.energy.reports import GONE_SECONDS, OLD_SECONDS, Reports
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import Forbidden, KubeError, NotFound
 
@@ -36,6 +36,9 @@ class Cluster:
 
     data: dict[str, Any] | None = None
     error: KubeError | None = None
+    refuses: KubeError | None = None
+    """Of patches."""
+    tries: int = 0
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     async def get(self, resource: Any, name: str, namespace: str, *, timeout: float) -> dict[str, Any]:
@@ -44,7 +47,18 @@ class Cluster:
             raise self.error
         if self.data is None:
             raise NotFound(404, message=f"{name} not found")
-        return {"data": self.data}
+        return {"data": dict(self.data)}
+
+    async def merge_patch(
+        self, resource: Any, name: str, patch: dict[str, Any], namespace: str, *, timeout: float
+    ) -> None:
+        if self.refuses is not None:
+            self.tries += 1
+            raise self.refuses
+        assert self.data is not None
+        for node, text in patch["data"].items():
+            assert text is None
+            self.data.pop(node, None)
 
 
 @dataclass
@@ -124,3 +138,49 @@ async def test_without_agents_nobody_is_asked() -> None:
     reports = Reports(cast(KubeClient, cluster), "ns", At(), enabled=False)
     await reports.look()
     assert (cluster.asked, dict(reports.by_node), reports.looked) == ([], {}, True)
+
+
+async def _an_hour(world: World) -> None:
+    """In which `dead` says nothing new."""
+    for n in range(int(GONE_SECONDS / 100) + 2):
+        await world.look(100, dead=report(), live=report(100 * n))
+
+
+async def test_what_nodes_said_that_are_gone_is_removed() -> None:
+    """With nodes that come and go the ConfigMap grew until it was full, and nobody could report."""
+    world = World()
+    await _an_hour(world)
+    assert world.cluster.data is not None
+    assert set(world.cluster.data) == {"live"}
+    world.cluster.data["dead"] = report(5000)
+    await world.reports.look()
+    assert set(world.reports.by_node) == {"dead", "live"}, "it is back"
+
+
+async def test_nobody_is_gone_only_because_the_api_server_was() -> None:
+    world = World()
+    await world.look(live=report())
+    world.cluster.error = Forbidden(403, message="no")
+    for _ in range(int(GONE_SECONDS / 100) + 2):
+        world.clock.seconds += 100
+        await world.reports.look()
+    world.cluster.error = None
+    await world.look(5, live=report())
+    assert set(world.cluster.data or ()) == {"live"}
+
+
+async def test_what_cannot_be_removed_is_said_and_not_tried_at_each_look() -> None:
+    world = World(Cluster(refuses=Forbidden(403, message="no")))
+    await _an_hour(world)
+    before = world.cluster.tries
+    for _ in range(10):
+        await world.look(1, dead=report(), live=report(9999))
+    assert (before > 0, world.cluster.tries) == (True, before)
+    assert set(world.reports.by_node) == {"live"}
+
+
+async def test_a_configmap_that_is_nearly_full_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    with caplog.at_level(logging.ERROR):
+        await world.look(a=report(), b="x" * 1_000_000)
+    assert any("nearly full" in getattr(each, "error", "") for each in caplog.records)
