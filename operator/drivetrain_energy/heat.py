@@ -19,6 +19,12 @@ DRAIN_S = 120.0
 COOL_C = 5.0
 """Below the limit by so much it is cool again: at the limit itself caps would come and go."""
 COOL_S = 60.0
+"""So long it has to be cool until a cap is given back."""
+MOST_COOL_S = 1800.0
+"""Cards heat up within seconds: a node that is hot again without its cap would have it and not have it every minute.
+Each time it has to be cool for twice as long."""
+RELAPSE_S = 3600.0
+"""Cool for so long without a cap, it begins anew."""
 
 
 class Level(StrEnum):
@@ -40,6 +46,8 @@ class Heat:
     since: float = 0.0
     """When the level or the step last changed."""
     cool_since: float | None = None
+    cool_s: float = COOL_S
+    """So long it has to be cool until it may be worked on again, or has no cap."""
 
     def cap(self, limits: Limits) -> float | None:
         """The highest that any of its cards may have; None: no cap for heat."""
@@ -68,23 +76,26 @@ def read(heat: Heat, time: float, celsius: float | None, limit: float) -> Turn:
     if heat.level is Level.FINE:
         return Turn(heat)
     since = heat.cool_since if heat.cool_since is not None else time
-    if time - since < COOL_S:
+    longer = min(2 * heat.cool_s, MOST_COOL_S)
+    if time - since < (heat.cool_s if heat.level is Level.DRAIN or heat.step <= 1 else COOL_S):
         return Turn(replace(heat, cool_since=since))
     if heat.step > 1:
-        return Turn(Heat(Level.CAPPED, heat.step - 1, time, time))
-    return Turn(Heat(since=time), f"{celsius:.0f} °C: cool again")
+        cool_s = longer if heat.level is Level.DRAIN else heat.cool_s
+        return Turn(Heat(Level.CAPPED, heat.step - 1, time, time, cool_s))
+    return Turn(Heat(since=time, cool_s=longer), f"{celsius:.0f} °C: cool again")
 
 
 def _hot(heat: Heat, time: float, what: str) -> Turn:
     if heat.level is Level.FINE:
-        return Turn(Heat(Level.CAPPED, 1, time), f"{what}: its cards are capped")
+        cool_s = heat.cool_s if time - heat.since < RELAPSE_S else COOL_S
+        return Turn(Heat(Level.CAPPED, 1, time, cool_s=cool_s), f"{what}: its cards are capped")
     if heat.level is Level.DRAIN:
         return Turn(heat)
     if heat.step < STEPS:
-        return Turn(heat if time - heat.since < STEP_S else Heat(Level.CAPPED, heat.step + 1, time))
+        return Turn(heat if time - heat.since < STEP_S else replace(heat, step=heat.step + 1, since=time))
     if time - heat.since < DRAIN_S:
         return Turn(heat)
-    return Turn(Heat(Level.DRAIN, STEPS, time), f"{what} at the least cap: jobs are to leave")
+    return Turn(replace(heat, level=Level.DRAIN, since=time), f"{what} at the least cap: jobs are to leave")
 
 
-__all__ = ["Heat", "Level", "Turn", "read"]
+__all__ = ["RELAPSE_S", "Heat", "Level", "Turn", "read"]

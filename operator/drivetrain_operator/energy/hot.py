@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from drivetrain_api.power import NodeReport
 from drivetrain_energy.caps import Limits
-from drivetrain_energy.heat import Heat, Level, read
+from drivetrain_energy.heat import RELAPSE_S, Heat, Level, read
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.energy.capped import Placed
 from drivetrain_operator.energy.cards import limits
@@ -42,6 +42,8 @@ class HotNodes:
 
     def __init__(self) -> None:
         self._nodes: Mapping[str, _Node] = {}
+        self._cooled: dict[str, Heat] = {}
+        """Of nodes that were too hot within the hour."""
         self.caps: Mapping[str, float] = {}
         """The most that cards of these nodes may have, in watts."""
         self.found: Mapping[str, HotNode] = {}
@@ -63,6 +65,7 @@ class HotNodes:
         keep what they had. `now` on any clock that only goes on; `date` by the API server's, which pods' are, too.
         Whether anything is news for jobs."""
         before = self.found
+        self._cooled = {name: heat for name, heat in self._cooled.items() if now - heat.since < RELAPSE_S}
         names = {*self._nodes, *(node for node in allowed if node in reports)}
         turned = {name: self._turned(name, reports.get(name), allowed, now, date) for name in names}
         self._nodes = {name: node for name, node in turned.items() if node is not None}
@@ -76,12 +79,13 @@ class HotNodes:
     ) -> _Node | None:
         node = self._nodes.get(name)
         if node is None:
-            node = _Node(Heat(since=now), allowed[name], now, None)
+            node = _Node(self._cooled.pop(name, Heat(since=now)), allowed[name], now, None)
         if report is None:
             return node if now - node.heard < FORGET_SECONDS else None
         most = allowed.get(name, node.allowed)
         turn = read(node.heat, now, hottest(report), most)
         if turn.heat.level is Level.FINE or most == math.inf:
+            self._cooled[name] = replace(turn.heat, level=Level.FINE, step=0)
             return None
         why = node.why
         if turn.event is not None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from drivetrain_api.power import DeviceReport, NodeReport
-from drivetrain_energy.heat import COOL_S, DRAIN_S, STEP_S, STEPS
+from drivetrain_energy.heat import COOL_S, DRAIN_S, RELAPSE_S, STEP_S, STEPS
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy.agents import Agents
@@ -104,6 +104,42 @@ def test_a_node_may_be_as_hot_as_the_domains_of_its_jobs_say() -> None:
     own = {"a": 70.0, "y": math.inf}
     found = allowed(frozenset({"a", "y", "x"}), placed, jobs, lambda job: domains.get(job.uid), own.get)
     assert found == {"a": 70.0, "y": math.inf, "x": 80.0}, "what the node itself hangs on, where that is known"
+
+
+@pytest.mark.parametrize(("hot", "cool"), [(5, 65), (10, 70), (30, 120), (5, 600)])
+def test_a_node_that_is_hot_whenever_it_has_no_cap_is_no_news_every_minute(hot: int, cool: int) -> None:
+    """Each is an event, a write of each job's status, and a plan: there were a hundred an hour."""
+    room = Room()
+    while room.now < 3600:
+        room.run(hot, a=report(86))
+        room.run(cool, a=report(79))
+    assert room.news <= 12
+    first, room.news = room.now, 0
+    while room.now < first + 3600:
+        room.run(hot, a=report(86))
+        room.run(cool, a=report(79))
+    assert room.news <= 5
+
+
+def test_after_an_hour_without_a_cap_it_begins_anew() -> None:
+    room = Room()
+    for _ in range(3):
+        room.run(5, a=report(86))
+        room.run(300, a=report(60))
+    assert dict(room.hot.caps) == {}
+    room.run(RELAPSE_S, a=report(60))
+    room.run(5, a=report(86))
+    assert dict(room.run(COOL_S + 10, a=report(60)).caps) == {}
+
+
+def test_a_hall_that_cools_and_heats_makes_nobody_leave_each_time() -> None:
+    """Workers that come back to hot nodes, as there are no others, would leave again and again."""
+    room, left = Room(), set()
+    while room.now < 2 * 3600:
+        hot = room.run(5, a=report(91 if room.now % 300 < 220 else 79))
+        if hot.found and hot.found["a"].leaves_since is not None:
+            left.add(hot.found["a"].leaves_since)
+    assert len(left) <= 2
 
 
 class Time(SystemClock):
