@@ -27,6 +27,8 @@ MAX_PARTS: Final = 64
 MAX_AVOIDED: Final = 16
 """Named in one pod."""
 MOVES: Final = 300
+MAX_SAID: Final = 1000
+"""Values and tolerations that a pod says of nodes: each of them is looked at for each node, while others wait."""
 LEAST_COST: Final = 0.01
 """Of the highest: what costs nothing, or brings money, is not infinitely better."""
 SHOWN: Final = 3
@@ -100,6 +102,8 @@ class _Place:
 
 def choose(ground: Ground, wish: Wish) -> Choice:
     """Where they had better be."""
+    if _says(wish.pod) > MAX_SAID:
+        return Choice()
     places = {place.view.name: place for place in _places(ground, wish)}
     avoid = tuple(name for name, each in sorted(places.items()) if each.bad)[:MAX_AVOIDED]
     weight = ground.settings.weight
@@ -114,6 +118,15 @@ def choose(ground: Ground, wish: Wish) -> Choice:
     if best is None and not avoid:
         return Choice()
     return Choice((Preference("", _labels(best), avoid, weight),) * wish.workers, _said((), [best], places, avoid))
+
+
+def _says(pod: Mapping[str, Any]) -> int:
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    terms = required.get("nodeSelectorTerms") or ()
+    about = [e for term in terms for key in ("matchExpressions", "matchFields") for e in term.get(key) or ()]
+    values = sum(1 + len(each.get("values") or ()) for each in about)
+    return values + len(terms) + len(pod.get("nodeSelector") or ()) + len(pod.get("tolerations") or ())
 
 
 def _places(ground: Ground, wish: Wish) -> list[_Place]:
