@@ -11,6 +11,7 @@ from drivetrain_api.status_model import Named, StatusModel, Text, Time
 
 MAX_SLOTS: Final = 200
 MAX_MEASURED: Final = 16
+MAX_VALUES: Final = 168
 Amount = Annotated[float, Field(ge=0, le=1e15)]
 Count = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
 
@@ -36,6 +37,17 @@ class EnergyTotals(StatusModel):
     node_hours: Amount = Field(description="Workers, times hours.")
 
 
+class EnergySignal(StatusModel):
+    """What was known, when the plan was made, of the hours to its deadline: while no source answers it is planned anew
+    by that."""
+
+    start: Time = Field(description="When the first value begins to hold.")
+    seconds: Annotated[float, Field(gt=0, le=1e10)] = Field(description="How long each of them holds.")
+    values: list[Annotated[float, Field(ge=-1e9, le=1e9)]] = Field(
+        max_length=MAX_VALUES, description="Grams a kilowatt-hour, or money."
+    )
+
+
 class EnergyPlan(StatusModel):
     """When, and with how many workers, the job is to run."""
 
@@ -59,6 +71,9 @@ class EnergyPlan(StatusModel):
     )
     why: Text = Field(default="", description="For a person.")
     end: Time = Field(description="When its last slot ends.")
+    signal: EnergySignal | None = Field(
+        default=None, description="The signal that it is of; absent where it waits for none."
+    )
     slots: list[EnergySlot] = Field(default_factory=list, max_length=MAX_SLOTS, description="By time.")
 
 
@@ -104,6 +119,6 @@ class EnergyOrder(StatusModel):
 
 
 __all__ = [
-    "MAX_MEASURED", "MAX_SLOTS", "EnergyCounting", "EnergyMeasured", "EnergyOrder", "EnergyPlan", "EnergySlot",
-    "EnergyTotals", "EnergyTry",
+    "MAX_MEASURED", "MAX_SLOTS", "MAX_VALUES", "EnergyCounting", "EnergyMeasured", "EnergyOrder", "EnergyPlan",
+    "EnergySignal", "EnergySlot", "EnergyTotals", "EnergyTry",
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def windows(request: Request, until: float) -> list[Window]:
 def priced(request: Request, cuts: Sequence[float]) -> list[Window]:
     """Between any two cuts a window. Time that a signal does not cover counts as the mean of what it does: it draws
     nobody there, and keeps nobody away."""
-    carbon, tariff = _Lookup(request.signal, request.now), _Lookup(request.tariff, request.now)
+    carbon, tariff = Means(request.signal, request.now), Means(request.tariff, request.now)
     weights, joule = request.objective, request.pue / JOULES_PER_KWH
     found = []
     for start, end in pairwise(cuts):
@@ -99,7 +99,7 @@ def grid(signals: Sequence[Signal], now: float, until: float) -> list[float]:
     return sorted({now, until, *(step * k for k in range(first, math.ceil(until / step)))})
 
 
-class _Lookup:
+class Means:
     """Means of a signal over spans of time; what is missing is the mean of all that is known from now on."""
 
     def __init__(self, signal: Signal | None, now: float) -> None:
@@ -124,4 +124,4 @@ class _Lookup:
         return (total + (end - start - seconds) * self._mean) / (end - start)
 
 
-__all__ = ["Window", "grid", "priced", "usable", "windows"]
+__all__ = ["Means", "Window", "grid", "priced", "usable", "windows"]

@@ -14,9 +14,9 @@ FEED: Final = "feed"
 HOUR: Final = 15.0
 """Seconds."""
 DIRTY, GREEN = 500.0, 50.0
-SHAPE: Final = (*[DIRTY] * 8, *[GREEN] * 5, *[DIRTY] * 4, *[GREEN] * 8, *[DIRTY] * 8)
+SHAPE: Final = (*[DIRTY] * 8, *[GREEN] * 5, *[DIRTY] * 6, *[GREEN] * 8, *[DIRTY] * 8)
 """It is dirty for long at first: an operator may take a minute to be there."""
-DEADLINE: Final = 25
+DEADLINE: Final = 27
 """Hours after its beginning."""
 SERVER: Final = """
 import http.server, json, os, time, datetime

@@ -16,7 +16,8 @@ from drivetrain_energy.curve import Curve
 from drivetrain_energy.request import CARBON, COST, ENERGY, LEAST_PACE, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
-from drivetrain_operator.plan.energy.written import from_status, written_time
+from drivetrain_operator.plan.energy.stamps import written_time
+from drivetrain_operator.plan.energy.written import from_status
 from drivetrain_operator.plan.view import View
 
 OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}

@@ -64,15 +64,18 @@ def look(
             asking.append(found)
         else:
             alone.append(job.uid)
-            own = _has(job)
-            workers, watts = workers + own, watts + own * _watts(job)
+            taken = _has(job)
+            workers, watts = workers + taken, watts + taken * _watts(job)
     capacity = Capacity(
         max(0, bounds.nodes - workers), max(0.0, bounds.watts - watts) if bounds.watts is not None else None
     )
     names = {each.standing.key: each for each in asking}
     news = (capacity, frozenset(each.job.uid for each in asking), frozenset(_vintages(asking)))
     plans = settle([each.standing for each in asking], capacity, domain, news != before.news, float(now.timestamp()))
-    moved = {names[key].job.uid: to_status(plan, names[key].wishes) for key, plan in plans.items()}
+    moved = {}
+    for key, plan in plans.items():
+        own = names[key]
+        moved[own.job.uid] = to_status(plan, own.wishes, own.standing.member.request)
     members = frozenset(each.job.uid for each in asking)
     kept = {uid: grant for uid, grant in before.grants.items() if uid in members}
     return Look({**kept, **moved}, members, frozenset(alone), frozenset(moved), news)

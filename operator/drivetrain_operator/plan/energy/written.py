@@ -1,24 +1,24 @@
-"""PURE: a plan as it stands in status, and back. Times are whole seconds there: what is written is acted on."""
+"""PURE: a plan as it stands in status, and back. Times are whole seconds there: what is written is acted on. What of
+its signal stands there, see remembered.py."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
 from drivetrain_api.energy_plan import EnergyPlan, EnergySlot, EnergyTotals
-from drivetrain_api.older_python import UTC
-from drivetrain_api.status_model import FIRST, LAST
 from drivetrain_energy.plan import Mode, Plan, PlanSlot, Totals
-from drivetrain_energy.request import JOULES_PER_KWH
+from drivetrain_energy.request import JOULES_PER_KWH, Request
 from drivetrain_energy.signal import Measure
+from drivetrain_operator.plan.energy.remembered import counting, signal_to_status
+from drivetrain_operator.plan.energy.stamps import written_time
 
 MOST: Final = 1e15
 """Of an amount in status."""
 
 
-def to_status(plan: Plan, asked: str) -> EnergyPlan:
-    """`asked`: what of the spec its deadline follows from."""
+def to_status(plan: Plan, asked: str, question: Request) -> EnergyPlan:
+    """`asked`: what of the spec its deadline follows from. `question`: what the plan answers."""
     return EnergyPlan(
         made=written_time(plan.made_at),
         mode=plan.mode.value,
@@ -33,6 +33,7 @@ def to_status(plan: Plan, asked: str) -> EnergyPlan:
         vintages=list(plan.vintages),
         why=plan.why,
         end=written_time(plan.slots[-1].end if plan.slots else plan.made_at),
+        signal=signal_to_status(counting(question), plan) if plan.mode is Mode.PLANNED else None,
         slots=[
             EnergySlot(
                 start=written_time(slot.start),
@@ -70,11 +71,6 @@ def from_status(written: EnergyPlan) -> Plan:
     )
 
 
-def written_time(seconds: float) -> datetime:
-    """In whole seconds, and of a year that a status can have: a job may be slow enough to be done in none."""
-    return datetime.fromtimestamp(round(min(max(seconds, FIRST.timestamp()), LAST.timestamp())), UTC)
-
-
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
@@ -96,4 +92,4 @@ def _of(written: EnergyTotals) -> Totals:
     return Totals(written.kwh * JOULES_PER_KWH, written.grams, written.cost, written.node_hours)
 
 
-__all__ = ["from_status", "to_status", "written_time"]
+__all__ = ["from_status", "to_status"]

@@ -25,6 +25,7 @@ from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
 from drivetrain_operator.plan.energy.budget import exceeded
 from drivetrain_operator.plan.energy.curve import profile
+from drivetrain_operator.plan.energy.remembered import remembering
 from drivetrain_operator.plan.energy.standing import LIMITED_SECONDS, outlives, standing
 from drivetrain_operator.plan.energy.together import in_force
 from drivetrain_operator.plan.energy.written import from_status, to_status
@@ -98,14 +99,15 @@ def _plan(
     patience = LIMITED_SECONDS if _limit(view, known) is not None else 0.0
     before = standing(known, question, wishes, view.serving_seconds)
     old = from_status(before) if before is not None else None
-    if old is not None and outlives(old, question, view.serving_seconds):
-        found = renew(replace(old, vintages=()), replace(question, signal=None, tariff=None), patience)
+    if before is not None and old is not None and outlives(old, question, view.serving_seconds):
+        question, vintages = remembering(question, before, view.supply.zone)
+        found = renew(replace(old, vintages=vintages), question, patience)
     else:
         found = renew(old, question, patience)
     if found is None and before is not None and old is not None:
         return old, before
     assert found is not None, "without an old plan there is always a new one"
-    written = to_status(found[0], wishes)
+    written = to_status(found[0], wishes, question)
     return from_status(written), written
 
 

@@ -1,0 +1,59 @@
+"""PURE: what a plan's signal said, as it stands in status. While no source answers, a job that is slower than was
+expected is planned anew by that, in place of running through the hours that its plan wanted to avoid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+
+from drivetrain_api.energy_plan import MAX_VALUES, EnergyPlan, EnergySignal
+from drivetrain_energy.plan import Plan
+from drivetrain_energy.request import Request
+from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.windows import Means, usable
+from drivetrain_operator.plan.energy.stamps import written_time
+
+
+def counting(question: Request) -> Signal | None:
+    """The signal that its objective counts, if a job may wait for it."""
+    weights = question.objective
+    signal = question.signal if weights.carbon else question.tariff if weights.cost else None
+    return signal if usable(signal) else None
+
+
+def signal_to_status(signal: Signal | None, plan: Plan) -> EnergySignal | None:
+    """As it is from when the plan was made until its deadline; hours that are too many are averaged."""
+    known = [slot for slot in signal.slots if plan.made_at < slot.end] if signal is not None else []
+    known = [slot for slot in known if slot.start < plan.deadline]
+    if not known:
+        return None
+    start = written_time(known[0].start)
+    span = known[-1].end - start.timestamp()
+    seconds = max(median(slot.end - slot.start for slot in known), span / MAX_VALUES)
+    means, count = Means(signal, plan.made_at), max(1, min(MAX_VALUES, round(span / seconds)))
+    edges = [start.timestamp() + seconds * number for number in range(count + 1)]
+    now = plan.made_at
+    found = [means.mean(max(one, now), max(other, max(one, now) + 1)) for one, other in pairwise(edges)]
+    return EnergySignal(start=start, seconds=seconds, values=[_short(value or 0.0) for value in found])
+
+
+def remembering(question: Request, written: EnergyPlan, zone: str) -> tuple[Request, tuple[float, ...]]:
+    """The question by the plan's own signal, and the vintages that a plan of it has."""
+    told = written.signal
+    if told is None or not told.values or not written.vintages:
+        return replace(question, signal=None, tariff=None), ()
+    starts = [told.start.timestamp() + told.seconds * number for number in range(len(told.values))]
+    slots = tuple(Slot(start, start + told.seconds, value) for start, value in zip(starts, told.values, strict=True))
+    carbon, vintage = bool(question.objective.carbon), min(written.vintages)
+    measure = Measure(written.measure) if carbon and written.measure is not None else Measure.PRICE
+    signal = Signal(zone, measure, Quality.FORECAST, slots, vintage, "its plan")
+    found = replace(question, signal=signal if carbon else None, tariff=None if carbon else signal)
+    return found, (vintage,)
+
+
+def _short(value: float) -> float:
+    return float(f"{min(max(value, -1e9), 1e9):.4g}")
+
+
+__all__ = ["counting", "remembering", "signal_to_status"]
