@@ -187,8 +187,9 @@ def _now(
         workers, cap = order.workers, order.cap
         if sent is not None and not _heeds_cap(sent, seen) and _lower(sent.cap, cap):
             cap = sent.cap  # not counted on, but still wished
-        if sent is not None and not _heeds_workers(sent, seen):
-            workers = min(workers, sent.workers)
+        if sent is not None and not _heeds_workers(sent, seen) and sent.workers < workers:
+            # Still told: who takes longer than we wait would else hear that there is no limit, and never go.
+            workers, order = sent.workers, replace(order, means=Means.SHRINK)
         if order.name not in may:
             workers, cap = min(workers, seen.workers), _min(cap, seen.cap)
         elif workers > seen.workers > 0 and _lower(cap, seen.cap):

@@ -91,6 +91,23 @@ def test_without_agents_workers_go() -> None:
     assert (order.workers, order.cap_watts) == (3, None)
 
 
+def test_who_takes_longer_to_shrink_than_is_waited_for_is_told_as_long_as_it_takes() -> None:
+    """A job shrinks when its step is over. After twelve seconds the limit was taken back, and the job never shrank."""
+    held, slow = Domain(), job()
+    for second in range(60):
+        held.tick(DOMAIN, Limited(0.7 * 1600, "a limit"), [slow], float(second))
+        assert held.orders[slow.uid].workers == 2, f"after {second} s"
+    slow = job(current=2)
+    for second in range(60, 90):
+        held.tick(DOMAIN, Limited(0.7 * 1600, "a limit"), [slow], float(second))
+        assert held.orders[slow.uid].workers == 2
+    second = 90
+    while not held.idle and second < 300:
+        second += 1
+        held.tick(DOMAIN, None, [slow], float(second))
+    assert dict(held.orders) == {}
+
+
 def test_a_job_without_gpus_has_no_caps_whatever_its_nodes_have() -> None:
     hall = Hall(job(gpus=0))
     hall.run(1, 0.8 * 1600)
