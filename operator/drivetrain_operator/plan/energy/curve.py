@@ -17,28 +17,41 @@ WATTS: Final = 100.0
 """Assumed of a worker without GPUs that nobody has measured."""
 GPU_WATTS: Final = 400.0
 """Assumed of each GPU."""
+MOST_SIZES: Final = 64
 _UNWISHED: Final = Energy()
 
 
-def sizes(spec: TrainingJobSpec) -> tuple[int, ...]:
-    """Numbers of workers that it may run with."""
+def bounds(spec: TrainingJobSpec) -> tuple[int, int]:
+    """The fewest and the most workers that it may run with."""
     if spec.elastic is None:
-        return (target_workers(spec),)
-    return tuple(range(spec.elastic.min_workers, spec.elastic.max_workers + 1))
+        return target_workers(spec), target_workers(spec)
+    return spec.elastic.min_workers, spec.elastic.max_workers
+
+
+def sizes(spec: TrainingJobSpec) -> tuple[int, ...]:
+    """Numbers of workers that plans look at: all that it may have, or so many of them, each larger than the one before
+    by the same share. With thousands, each job would cost seconds."""
+    least, most = bounds(spec)
+    if most - least < MOST_SIZES:
+        return tuple(range(least, most + 1))
+    step = (most / least) ** (1 / (MOST_SIZES - 1))
+    rungs = {min(round(least * step**rung), most) for rung in range(MOST_SIZES)}
+    return tuple(sorted({*rungs, target_workers(spec), most}))
 
 
 def profile(
     spec: TrainingJobSpec, measured: Sequence[EnergyMeasured], worker_watts: float | None, caps: bool = False
 ) -> Profile:
     """`worker_watts`: what a worker drew on average, where that was measured; `caps`: whether power caps can be set."""
-    may, wish = sizes(spec), spec.energy or _UNWISHED
+    (least, most), wish = bounds(spec), spec.energy or _UNWISHED
     declared = tuple(
         Point(point.workers, point.steps_per_second, point.watts, point.cap_watts)
         for point in wish.profile or ()
-        if point.workers in may and (point.cap_watts is None or (caps and _may_be(point, wish)))
+        if least <= point.workers <= most and (point.cap_watts is None or (caps and _may_be(point, wish)))
     )
+    known = {point.workers for point in declared} | {each.workers for each in measured}
     return Profile(
-        sizes=may,
+        sizes=tuple(sorted({*sizes(spec), *(each for each in known if least <= each <= most)})),
         declared=declared,
         watts_a_worker=WATTS + GPU_WATTS * spec.gpus_per_worker,
         measured=tuple(
@@ -60,4 +73,4 @@ def assumed(spec: TrainingJobSpec, worker_watts: float | None = None) -> Curve:
     return profile(spec, [EnergyMeasured(workers=1, steps_per_second=1.0)], worker_watts).curve()
 
 
-__all__ = ["GPU_WATTS", "WATTS", "assumed", "profile", "sizes"]
+__all__ = ["GPU_WATTS", "WATTS", "assumed", "bounds", "profile", "sizes"]

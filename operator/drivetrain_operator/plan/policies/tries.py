@@ -19,7 +19,7 @@ from drivetrain_energy.guard import slack
 from drivetrain_operator.plan.conditions import stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.energy.asked import Unasked, asked
-from drivetrain_operator.plan.energy.curve import sizes
+from drivetrain_operator.plan.energy.curve import bounds
 from drivetrain_operator.plan.view import View
 
 TRY_SECONDS: Final = 300.0
@@ -85,9 +85,9 @@ def _worth_a_try(
         return None
     if slack(question, known.plan.deadline.timestamp()) < 2 * TRY_SECONDS:
         return None
-    may = sizes(spec)
-    wanted = min(2 * seen.workers, may[-1])
-    return wanted if wanted > seen.workers else max(seen.workers // 2, may[0]) if may[0] < seen.workers else None
+    least, most = bounds(spec)
+    wanted = min(2 * seen.workers, most)
+    return wanted if wanted > seen.workers else max(seen.workers // 2, least) if least < seen.workers else None
 
 
 def _is_over(known: EnergyStatus, spec: TrainingJobSpec, tried: EnergyTry, lasted: float) -> bool:
@@ -97,7 +97,8 @@ def _is_over(known: EnergyStatus, spec: TrainingJobSpec, tried: EnergyTry, laste
         return True
     order = known.order
     decides_else = order is None or order.by != "plan" or not order.workers
-    return decides_else or tried.workers not in sizes(spec)
+    least, most = bounds(spec)
+    return decides_else or not least <= tried.workers <= most
 
 
 __all__ = ["TRY_SECONDS", "tries"]
