@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from drivetrain_energy.settings.domains import PowerDomain
 from drivetrain_energy.settings.model import Part, ZoneName
@@ -126,7 +127,7 @@ def of(found: Any) -> EnergySettings:
     try:
         return EnergySettings.model_validate_json(json.dumps(found, default=str))
     except ValidationError as error:
-        lines = [_line(each["loc"], each["msg"]) for each in error.errors(include_url=False)]
+        lines = [_line(each["loc"], _said(each)) for each in error.errors(include_url=False)]
         more = [] if len(lines) <= MAX_TOLD else [f"and {len(lines) - MAX_TOLD} more"]
         raise SettingsError("\n".join([*lines[:MAX_TOLD], *more])) from None
     except (TypeError, ValueError, RecursionError) as error:
@@ -139,6 +140,14 @@ _PROVIDERS: Final = frozenset(
         "energyCharts", "openADR",
     }
 )  # fmt: skip
+
+
+def _said(error: ErrorDetails) -> str:
+    """What YAML makes of `zone: NO` and `hall: 1`, nobody guesses from what pydantic says."""
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        word = json.dumps(error["input"])
+        return f"{error['msg']}; YAML reads NO, yes, on and digits as {word} or such: put it in quotes"
+    return error["msg"]
 
 
 def _line(where: Sequence[int | str], what: str) -> str:

@@ -113,3 +113,18 @@ def test_what_is_refused_and_with_which_field(text: str) -> None:
 def test_many_errors_are_counted() -> None:
     with pytest.raises(SettingsError, match="and 40 more"):
         read("\n".join(f"a{n}: 1" for n in range(50)))
+
+
+@pytest.mark.parametrize(
+    ("domain", "field"),
+    [
+        ('{name: a, nodeSelector: {hall: "1"}, zone: NO}', "powerDomains[0].zone"),
+        ("{name: a, nodeSelector: {hall: 1}, zone: DE}", "powerDomains[0].nodeSelector.hall"),
+        ("{name: a, nodeSelector: {hall: yes}, zone: DE}", "powerDomains[0].nodeSelector.hall"),
+    ],
+)
+def test_what_yaml_makes_no_text_of_is_to_be_put_in_quotes(domain: str, field: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(f"powerDomains: [{domain}]")
+    assert str(refused.value).startswith(f"{field}: ")
+    assert "in quotes" in str(refused.value)
