@@ -10,7 +10,7 @@ import pytest
 
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_api.status import ConditionType, TrainingJobStatus
+from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
 from drivetrain_energy.fleet import Capacity
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.together import Look, look
@@ -253,3 +253,28 @@ def test_numbers_that_no_arithmetic_bears_are_their_own_jobs_trouble(wish: dict[
     assert said is not None
     assert said.reason == "CannotBePlanned"
     assert "2 workers" in said.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "since", "ready", "left"),
+    [
+        ("Unschedulable", 3600.0, 0, 4),
+        ("QuotaExceeded", 3600.0, 1, 3),
+        ("Unschedulable", 60.0, 0, 0),
+        ("WorkersStarting", 3600.0, 0, 0),
+        ("ImagePullFailed", 3600.0, 0, 0),
+    ],
+)
+def test_who_gets_no_nodes_keeps_places_from_others_for_ten_minutes_only(
+    reason: str, since: float, ready: int, left: int
+) -> None:
+    """A job that asked for 4,096 workers, and never had one, kept all others from running, past their deadlines."""
+    hall = Hall()
+    status = b.started(b.spec(workers=4096))
+    stands = Condition(type=ConditionType.READY, status="False", reason=reason, last_transition_time=b.ago(since))
+    counts = status.workers.model_copy(update={"ready": ready, "current": 4096})
+    hall.add("hog", b.spec(workers=4096), status.model_copy(update={"conditions": [stands], "workers": counts}))
+    hall.add("a", spec(0.5, steps=20_000))
+    hall.look()
+    granted = hall.found.grants[uid("a")]
+    assert max(slot.workers for slot in granted.slots) == left

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
+from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_energy.fleet import Capacity, Member
 from drivetrain_energy.request import Request, RequestInvalid, check
 from drivetrain_energy.settle import Standing, settle
@@ -21,6 +23,13 @@ from drivetrain_operator.plan.energy.curve import GPU_WATTS, WATTS
 from drivetrain_operator.plan.energy.standing import AHEAD, LIMITED_SECONDS, outlives, standing
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import JobView, Supply, View
+
+NODELESS: Final = frozenset(
+    ("Unschedulable", "InvalidTemplate", "ScriptNotFound", "QuotaExceeded", "Forbidden", "CreateFailed", "NameConflict")
+)
+"""Reasons for which a job is not ready: whatever pods it lacks are on no node."""
+NODELESS_SECONDS: Final = 600.0
+"""So long places are kept for it all the same. For ever, and whoever asks for more than there is would stop all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ def look(
             asking.append(found)
         else:
             alone.append(job.uid)
-            taken = _has(job)
+            taken = _has(job, now)
             workers, watts = workers + taken, watts + taken * _watts(job)
     capacity = Capacity(
         max(0, bounds.nodes - workers), max(0.0, bounds.watts - watts) if bounds.watts is not None else None
@@ -116,15 +125,26 @@ def _asking(view: View, granted: EnergyPlan | None, serving_seconds: float) -> _
     return _Asking(job, Standing(Member(job.namespace, job.name, question), plan, pinned, patience), wishes)
 
 
-def _has(job: JobView) -> int:
-    """Workers, of one that others do not know the plan of."""
+def _has(job: JobView, now: datetime) -> int:
+    """Workers, of one that others do not know the plan of: those that it wants, unless it has not got them for long."""
     status = job.status
     if status.finished:
         return 0
     if job.spec is None or job.deleting:
         return status.workers.current
     order = status.energy.order if status.energy is not None else None
-    return 0 if job.wishes.suspend else order.workers if order is not None else target_workers(job.spec)
+    if job.wishes.suspend:
+        return 0
+    wanted = order.workers if order is not None else target_workers(job.spec)
+    return min(wanted, status.workers.ready) if _gets_none(status, now) else wanted
+
+
+def _gets_none(status: TrainingJobStatus, now: datetime) -> bool:
+    """What it lacks has no node, and that is not about to change."""
+    ready = status.condition(ConditionType.READY)
+    if ready is None or ready.status != "False" or ready.reason not in NODELESS or ready.last_transition_time is None:
+        return False
+    return (now - ready.last_transition_time).total_seconds() > NODELESS_SECONDS
 
 
 def _watts(job: JobView) -> float:
