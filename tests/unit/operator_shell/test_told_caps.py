@@ -87,6 +87,16 @@ def test_a_cap_is_within_what_the_cards_of_its_node_take() -> None:
     }
 
 
+def test_pods_on_thousands_of_nodes_that_are_not_there_take_nobody_his_cap() -> None:
+    """The ConfigMap would be above what the API server takes, and nothing of it be told."""
+    forged = Placed("f", 200.0, tuple(b.worker(n, uid=f"f{n}", node=f"{n:0250}") for n in range(4000)))
+    honest = [a_job(200, uid="x")]
+    assert capped([forged, *honest], {"a": card(100, 400), "b": card(100, 400)}) == {
+        "a": {"x-0": 200},
+        "b": {"x-1": 200},
+    }
+
+
 @dataclass
 class Leader:
     """An operator that leads, and what stands in the ConfigMap."""
