@@ -55,7 +55,9 @@ def account(job: Json) -> Json:
     energy = status.get("energy") or {}
     used = dict(energy.get("used") or {})
     used.pop("counted", None)
-    planned = {name: energy[name] for name in ("first", "foreseen") if energy.get(name)}
+    planned: Json = {name: energy[name] for name in ("first", "foreseen") if energy.get(name)}
+    if planned:
+        planned["measure"] = ((job.get("spec") or {}).get("energy") or {}).get("measure", "average")
     if planned and status.get("completionTime"):
         planned["ended"] = status["completionTime"]
     joules = used.get("joules") or {}
@@ -135,7 +137,7 @@ def _planned(found: Json) -> list[str]:
     carbon = found.get("carbon") or {}
     used = {
         "kwh": found["kilowattHours"],
-        "grams": next((carbon[name]["grams"] for name in sorted(carbon)), None),
+        "grams": carbon.get(planned.get("measure"), {}).get("grams"),
         "cost": (found.get("spent") or {}).get("amount"),
         "finish": ended,
     }

@@ -50,10 +50,11 @@ def from_status(known: UsedEnergy | None) -> Ledger:
     )
 
 
-def to_status(ledger: Ledger, *, why: str) -> UsedEnergy:
-    """For people, and to go on from."""
+def to_status(ledger: Ledger, *, why: str, prefers: Measure | None = None) -> UsedEnergy:
+    """For people, and to go on from. `prefers`: by which intensity the job is planned."""
     used, told, replayed = ledger.used, ledger.told, ledger.replayed
-    carbon = ledger.carbon.get(Measure.AVERAGE) or ledger.carbon.get(Measure.MARGINAL)
+    order = (prefers, Measure.AVERAGE, Measure.MARGINAL)
+    carbon = next((ledger.carbon[each] for each in order if each is not None and each in ledger.carbon), None)
     cost = ledger.cost
     return UsedEnergy(
         kwh=short(used.total / JOULES_A_KWH) if used.seconds else "",

@@ -88,6 +88,16 @@ def test_what_was_planned_stands_beside_what_was_used() -> None:
     assert ended[-1].endswith("2026-11-22T06:30:00Z")
 
 
+@pytest.mark.parametrize(("measure", "grams"), [("average", "1000"), ("marginal", "1500")])
+def test_plans_stand_beside_grams_of_their_own_measure(measure: str, grams: str) -> None:
+    both = USED["carbon"] | {"marginal": {"grams": 1500.0, "kwh": 3.0, "source": "watttime", "quality": "history"}}
+    status = {"energy": {"used": USED | {"carbon": both}} | PLANNED}
+    made = {"metadata": {"name": "lm"}, "spec": {"energy": {"measure": measure}}, "status": status}
+    assert lines(account(made))[-2].split() == ["g", "CO2e", "900", "1100", grams]
+    only = {**made, "status": {"energy": {"used": USED} | PLANNED}}
+    assert lines(account(only))[-2].split()[-1] == ("1000" if measure == "average" else "-")
+
+
 def test_also_before_anything_was_drawn() -> None:
     text = lines(account({"metadata": {"name": "lm"}, "status": {"energy": PLANNED}}))
     assert text[0] == "Nobody has told of electricity of lm."

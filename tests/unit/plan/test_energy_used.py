@@ -217,3 +217,11 @@ def test_a_job_that_another_release_has_looked_after_goes_on() -> None:
     status = started(energy=EnergyStatus(used=UsedEnergy(joules={"cpu": {"model": 1.0}})))
     _, used = booked(running(status=status, report=report(energy=told(1.0))), 1000)
     assert used.joules == {"cpu": {"model": 1.0}, "gpu": {"nvml": KWH}}
+
+
+@pytest.mark.parametrize(("measure", "grams"), [("average", "100"), ("marginal", "500")])
+def test_grams_in_kubectl_get_are_of_the_measure_that_the_job_is_planned_by(measure: str, grams: str) -> None:
+    of = spec(energy={"measure": measure})
+    given = supply(signal(Measure.AVERAGE, 100, 100), signal(Measure.MARGINAL, 500, 500))
+    _, used = booked(running(of, report=report(energy=told(1.0)), supply=given))
+    assert used.grams == grams

@@ -39,8 +39,9 @@ def energy_used(view: View, status: TrainingJobStatus) -> Decision:
     if status == view.job.status and known is not None and due > 0:
         return Decision(status, after=due if draws or _may_wait(view) else None)
     created = view.job.created.timestamp()
-    after = booked(before, told, created, view.now.timestamp(), _site(view, status))
-    used = to_status(after, why=_why(view.supply))
+    site = _site(view, status)
+    after = booked(before, told, created, view.now.timestamp(), site)
+    used = to_status(after, why=_why(view.supply), prefers=site.prefers)
     energy = (status.energy if status.energy is not None else EnergyStatus()).model_copy(update={"used": used})
     after_that = COUNT_SECONDS if draws else REST_SECONDS if _may_wait(view) else None
     return Decision(status.model_copy(update={"energy": energy}), after=after_that)
