@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.spec import MAX_WORKERS
 from drivetrain_api.status_model import Named, StatusModel, Text, Time
 
@@ -93,7 +94,7 @@ class EnergyCounting(StatusModel):
     term: Named = Field(description="Term of the membership.")
     epoch: Named = Field(description="Its number in that term.")
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(description="Workers that it has.")
-    step: Named = Field(description="The step from which on.")
+    step: Annotated[int, Field(ge=0, le=MAX_EXACT)] = Field(description="The step from which on.")
     at: Annotated[float, Field(ge=0, le=1e12)] = Field(description="When that was, in seconds since 1970.")
     warm: bool = Field(default=False, description="Its first steps are over.")
     apart: Literal[-1, 0, 1] = Field(

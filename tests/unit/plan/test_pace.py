@@ -191,3 +191,14 @@ def test_a_clock_that_is_set_back_measures_from_there() -> None:
 def test_who_wishes_nothing_is_not_measured() -> None:
     job = Trains(lambda _: 5.0, of=spec().model_copy(update={"energy": None})).seconds(600)
     assert job.status.energy is None
+
+
+@pytest.mark.parametrize("leap", [10**9, 10**12, 10**15])
+def test_a_job_that_tells_of_any_number_of_steps_is_looked_at_all_the_same(leap: int) -> None:
+    """What its own coordinator tells may be anything, and a thousand million steps are a long run."""
+    trains = Trains(lambda at: 5.0, spec(pace=1000.0)).seconds(60)
+    trains.done = float(leap)
+    trains.seconds(120)
+    assert trains.measured() <= 1e6
+    assert trains.status.progress is not None
+    assert trains.status.progress.step == trains.of.training.steps

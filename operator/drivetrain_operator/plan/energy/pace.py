@@ -25,6 +25,8 @@ MEMORY: Final = 1200.0
 """Seconds: by how much what is known weighs at most beside what is counted now."""
 JUMP: Final = 0.25
 """What differs by more, twice in a row, is another pace and no noise."""
+SLOWEST, FASTEST = 1e-9, 1e6
+"""Steps a second that a status can carry: what a job's own coordinator tells may be anything."""
 HURRY: Final = 2.0
 """So many times `BRIEF` is a jump counted before it is worth a write of its own."""
 
@@ -59,7 +61,7 @@ def paced(known: EnergyStatus, heard: Heard, at_least: float, writes: bool) -> E
         return _from(known, heard, warm=True) if may and warm else known
     if steps < 1 or seconds < at_least:
         return known
-    rate = steps / seconds
+    rate, seconds = min(max(steps / seconds, SLOWEST), FASTEST), min(seconds, MEMORY)
     apart = _apart(rate, before, steps)
     if not may and not (apart and seconds >= HURRY * at_least):
         return known
@@ -110,7 +112,7 @@ def _with(known: Sequence[EnergyMeasured], new: EnergyMeasured) -> list[EnergyMe
     """The one that was measured last stands last; the oldest goes."""
     new = new.model_copy(
         update={
-            "steps_per_second": float(f"{min(max(new.steps_per_second, 1e-9), 1e6):.4g}"),
+            "steps_per_second": float(f"{min(max(new.steps_per_second, SLOWEST), FASTEST):.4g}"),
             "seconds": round(min(new.seconds, MEMORY), 1),
         }
     )
