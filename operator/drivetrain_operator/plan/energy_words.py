@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from drivetrain_api.bounds import MAX_EXACT
 from drivetrain_api.energy_status import (
     AvoidedCarbon,
     CarbonUsed,
@@ -63,7 +64,7 @@ def to_status(ledger: Ledger, *, why: str, prefers: Measure | None = None) -> Us
         joules=_plain(used),
         worker_seconds=used.worker_seconds,
         seconds=used.seconds,
-        refused=used.refused,
+        refused=min(used.refused, MAX_EXACT),
         carbon={
             str(measure): CarbonUsed(
                 grams=each.amount, kwh=each.kwh, source=each.source[:64], quality=each.quality[:16]
@@ -86,7 +87,7 @@ def to_status(ledger: Ledger, *, why: str, prefers: Measure | None = None) -> Us
             joules=_plain(told),
             worker_seconds=told.worker_seconds,
             seconds=told.seconds,
-            refused=told.refused,
+            refused=min(told.refused, MAX_EXACT),
             uptime=told.uptime,
             until=stamp(datetime.fromtimestamp(ledger.until, UTC)) if ledger.until is not None else None,
             trace=IntensityTrace(

@@ -14,7 +14,9 @@ from drivetrain_api.energy_status import EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import Membership, TrainingJobStatus
+from drivetrain_energy.ledger import Drawn, Ledger
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_operator.plan.energy_words import to_status
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.policies.energy_used import energy_used
@@ -225,3 +227,8 @@ def test_grams_in_kubectl_get_are_of_the_measure_that_the_job_is_planned_by(meas
     given = supply(signal(Measure.AVERAGE, 100, 100), signal(Measure.MARGINAL, 500, 500))
     _, used = booked(running(of, report=report(energy=told(1.0)), supply=given))
     assert used.grams == grams
+
+
+def test_no_number_of_refused_readings_is_more_than_a_status_carries() -> None:
+    """Each coordinator may tell as many as can be told, and they are added up."""
+    assert to_status(Ledger(used=Drawn(refused=2**54), told=Drawn(refused=2**54)), why="").refused == 2**53

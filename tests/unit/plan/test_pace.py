@@ -202,3 +202,11 @@ def test_a_job_that_tells_of_any_number_of_steps_is_looked_at_all_the_same(leap:
     assert trains.measured() <= 1e6
     assert trains.status.progress is not None
     assert trains.status.progress.step == trains.of.training.steps
+
+
+@pytest.mark.parametrize("step_seconds", [1e300, 1e9, -1.0])
+def test_a_job_that_would_take_for_ever_is_believed_all_else(step_seconds: float) -> None:
+    told = b.report(progress=Progress(step=9, steps=10**12, step_seconds=step_seconds))
+    found = plan(b.running(b.spec(), report=told)).status.progress
+    assert found is not None
+    assert (found.step, found.eta_seconds, found.eta) == (10, None, "")

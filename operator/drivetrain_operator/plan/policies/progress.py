@@ -10,6 +10,7 @@ import itertools
 import math
 from typing import Final
 
+from drivetrain_api.bounds import MAX_SECONDS
 from drivetrain_api.messages import Communication, Progress, Snapshotted
 from drivetrain_api.status import (
     MAX_METRIC_NAME,
@@ -79,6 +80,7 @@ def _progress(view: View, told: Progress, old: ProgressStatus | None) -> Progres
     if steps is not None:
         step = min(step, steps)
     left = (steps - step) * told.step_seconds if steps is not None and told.step_seconds is not None else None
+    left = left if left is not None and 0 <= left <= MAX_SECONDS else None  # a rank may tell any pace
     percent = 100 * step // steps if steps is not None else None
     return ProgressStatus(
         step=step,
