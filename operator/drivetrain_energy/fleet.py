@@ -23,7 +23,7 @@ from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.guard import must_run, slack
 from drivetrain_energy.load import peaks
-from drivetrain_energy.plan import Mode, Plan, PlanSlot, merged
+from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan, PlanSlot, merged
 from drivetrain_energy.planner import answer, latest
 from drivetrain_energy.request import HORIZON, Request, RequestInvalid, check
 from drivetrain_energy.share import Pool, Taken, Wants, soonest, take
@@ -36,6 +36,8 @@ WORK = 120_000
 """Windows that are filled to find shadow prices, and again to fill at the true ones: what bounds the time it takes."""
 AGAIN = 3
 """Times that each job fills again, at most."""
+WINDOWS = MOST_SLOTS - 4
+"""At most, so that no plan has to be shortened: neighbours that go together, at the larger size, take others' room."""
 WAITS = 3600.0
 """Seconds that a plan with nothing in it holds at least: what gets free before is reason enough for another."""
 
@@ -159,7 +161,7 @@ def _jobs(members: Iterable[Member]) -> list[_Job]:
     told = _foreseen(ordered, now, max(ends))
     ordered = [replace(member, request=asked) for member, asked in zip(ordered, told, strict=True)]
     signals = {id(s): s for m in ordered for s in (m.request.signal, m.request.tariff) if s is not None}
-    cuts = grid(list(signals.values()), now, max(ends))
+    cuts = grid(list(signals.values()), now, max(ends), WINDOWS)
     spans: dict[tuple[object, ...], tuple[list[float], list[float]]] = {}
     curves: dict[Curve, int] = {}
     jobs = []

@@ -85,16 +85,16 @@ def priced(request: Request, cuts: Sequence[float]) -> list[Window]:
     return found
 
 
-def grid(signals: Sequence[Signal], now: float, until: float) -> list[float]:
-    """Where prices change, from now until then; at even distances if that is too often."""
+def grid(signals: Sequence[Signal], now: float, until: float, most: int = MOST) -> list[float]:
+    """Where prices change, from now until then; at even distances if that is too often, `most` of them."""
     edges = {now, until}
     for signal in signals:
         for slot in signal.slots:
             edges.update(edge for edge in (slot.start, slot.end) if now < edge < until)
     finest = min(FINEST, max(until - now, 1.0) / FEWEST)
-    if (until - now) / finest >= len(edges) - 1 <= MOST:
+    if (until - now) / finest >= len(edges) - 1 <= most:
         return sorted(edges)
-    step = finest * math.ceil(max(until - now, 1.0) / finest / (MOST - 2))
+    step = finest * math.ceil(max(until - now, 1.0) / finest / (most - 2))
     first = math.floor(now / step) + 1
     return sorted({now, until, *(step * k for k in range(first, math.ceil(until / step)))})
 

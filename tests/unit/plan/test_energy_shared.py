@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
 from drivetrain_energy.fleet import Capacity
-from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy.together import Look, look
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import JobView, Shared, Supply, View
@@ -278,3 +279,19 @@ def test_who_gets_no_nodes_keeps_places_from_others_for_ten_minutes_only(
     hall.look()
     granted = hall.found.grants[uid("a")]
     assert max(slot.workers for slot in granted.slots) == left
+
+
+def test_a_week_of_quarter_hours_fits_into_the_places_as_it_is_written() -> None:
+    """A status carries 200 slots. Plans that were shortened to that took more places than there are: all jobs of the
+    domain were planned anew at each look."""
+    rng, begin = random.Random(7), b.NOW.timestamp()
+    values = [rng.choice([50.0, 500.0, 200.0, 350.0]) for _ in range(398)]
+    slots = tuple(Slot(begin + at * 900, begin + (at + 1) * 900, value) for at, value in enumerate(values))
+    hall = Hall(Capacity(4), Signal("DE", Measure.AVERAGE, Quality.FORECAST, slots, 1.0, "test"))
+    for name in "abcd":
+        hall.add(name, spec(hours=99, steps=260_000))
+    hall.look()
+    hall.passes()
+    assert hall.most() <= 4
+    hall.later += 10
+    assert hall.look() == frozenset()
