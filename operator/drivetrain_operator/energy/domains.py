@@ -8,7 +8,7 @@ goes on from what is in force.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from drivetrain_api.energy_spec import Energy
@@ -18,12 +18,13 @@ from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_energy.assumed_caps import with_caps
 from drivetrain_energy.caps import Limits
 from drivetrain_energy.course import SETTLE_S, Course, Seen, advance
+from drivetrain_energy.curve import Curve
 from drivetrain_energy.demand import Job, Means
 from drivetrain_energy.settings import PowerDomain, Tier
 from drivetrain_operator.energy.cards import Cards
 from drivetrain_operator.energy.limits import Limited
 from drivetrain_operator.plan.energy.asked import may_rest, worker_watts
-from drivetrain_operator.plan.energy.curve import assumed, profile
+from drivetrain_operator.plan.energy.curve import GPU_WATTS, WATTS, assumed, profile
 from drivetrain_operator.plan.view import JobView, PowerOrder
 
 UNCAPPED: Final = Limits(1.0, 10_000.0)
@@ -31,6 +32,9 @@ UNCAPPED: Final = Limits(1.0, 10_000.0)
 PATIENCE_SECONDS: Final = 10.0
 """Until a cap is in force: it goes into a status, to the agents, and comes back with their reports."""
 NO_CARDS: Final[Mapping[str, Cards]] = {}
+BELIEVED: Final = (1 / 8, 4.0)
+"""Of the watts that are assumed of a worker: so little, or so much, is believed of a profile until it is measured.
+Others give for what a job says that it draws."""
 _DEFAULT: Final = Energy()
 
 
@@ -136,6 +140,8 @@ def _asked(member: Member, given: PowerDomain, cards: Cards | None = None) -> Jo
     if not spec.gpus_per_worker:
         cards = None  # whatever its nodes have, it is not on it
     curve = profile(spec, known.measured, watts, caps=cards is not None).curve() or assumed(spec, watts)
+    if watts is None:
+        curve = _believed(curve, spec)
     return Job(
         name=member.job.uid,
         curve=with_caps(curve, spec.gpus_per_worker, cards.limits) if cards is not None else curve,
@@ -148,6 +154,11 @@ def _asked(member: Member, given: PowerDomain, cards: Cards | None = None) -> Jo
         may_suspend=may_rest(spec, wish, member.job.status) and (tier is None or tier.suspend),
         capped=cards is not None,
     )
+
+
+def _believed(curve: Curve, spec: TrainingJobSpec) -> Curve:
+    least, most = (share * (WATTS + GPU_WATTS * spec.gpus_per_worker) for share in BELIEVED)
+    return tuple(replace(p, watts=min(max(p.watts, least * p.workers), most * p.workers)) for p in curve)
 
 
 __all__ = ["Domain", "full_watts", "tier_of"]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from drivetrain_api.energy_spec import EnergyPoint
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.energy import supplies
-from drivetrain_operator.energy.domains import Domain, tier_of
+from drivetrain_operator.energy.domains import Domain, full_watts, tier_of
 from drivetrain_operator.energy.limits import Limited
 from drivetrain_operator.plan.view import JobView
 from unit.operator_shell.test_energy import SETTINGS, job, platform
@@ -62,6 +63,20 @@ def test_what_no_tier_fits_goes_by_its_own() -> None:
     held.tick(hall(*TIERS), Limited(400.0, "a limit"), jobs, 0.0)
     plain.tick(hall(), Limited(400.0, "a limit"), jobs, 0.0)
     assert held.orders == plain.orders
+
+
+@pytest.mark.parametrize(("claimed", "believed"), [(1e-3, 4 * 12.5), (350.0, 350.0), (1e9, 4 * 400.0)])
+def test_what_a_job_says_that_it_draws_is_believed_within_reason(claimed: float, believed: float) -> None:
+    """Until it is measured: by one number a tenant would have all others give, or give nothing himself."""
+    points = [{"workers": n, "stepsPerSecond": float(n), "watts": claimed} for n in range(1, 5)]
+    others = [of("a", "x"), of("b", "x")]
+    boast = of("c", "y")
+    assert boast.spec is not None
+    assert boast.spec.energy is not None
+    wish = boast.spec.energy.model_copy(update={"profile": [EnergyPoint.model_validate(each) for each in points]})
+    boast = replace(boast, spec=boast.spec.model_copy(update={"energy": wish}))
+    unbounded = hall().model_copy(update={"watts": None})
+    assert full_watts(unbounded, [*others, boast]) == pytest.approx(full_watts(unbounded, others) + believed)
 
 
 GRID = """
