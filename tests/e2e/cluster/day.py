@@ -11,7 +11,7 @@ from cluster import project
 from cluster.kubectl import kubectl
 
 FEED: Final = "feed"
-HOUR: Final = 15.0
+HOUR: Final = 12.0
 """Seconds."""
 DIRTY, GREEN = 500.0, 50.0
 SHAPE: Final = (*[DIRTY] * 8, *[GREEN] * 5, *[DIRTY] * 6, *[GREEN] * 8, *[DIRTY] * 8)

@@ -17,11 +17,12 @@ from drivetrain_api.runtime import RuntimeSpec, RuntimeTraining
 from drivetrain_coordinator.membership import lateness
 from drivetrain_coordinator.membership.lateness import Late, Rank
 from harness.job import LocalJob
+from harness.often import often
 from harness.ports import free_port
 
 SCRIPT = Path(__file__).with_name("delayed.py")
 STAGES = ("data", "forward", "backward", "update", "script")
-GROUPS = ((2, 20), (4, 20), (8, 10))
+GROUPS = ((2, often(20, 10)), (4, often(20, 10)), (8, often(10, 5)))
 """Ranks, and delays that are hidden among them."""
 Case = tuple[int | None, str, float]
 Group = tuple[str, int, list[Case]]
@@ -81,7 +82,7 @@ def outcomes(
 
 
 @pytest.mark.timeout(240)
-def test_fifty_hidden_delays(tmp_path: Path) -> None:
+def test_hidden_delays(tmp_path: Path) -> None:
     groups: list[Group] = [(str(world), world, hidden(world, count)) for world, count in GROUPS]
     first = among_two = stage_right = delays = 0
     alarms, wrong = [], []
@@ -96,11 +97,11 @@ def test_fifty_hidden_delays(tmp_path: Path) -> None:
         stage_right += stages == (stage,)
         if late is None or (late.rank, stages) != (rank, (stage,)):
             wrong.append((world, rank, stage, round(part, 2), late))
-    assert delays == 50
+    assert delays == often(50, 25)
     assert not alarms
-    assert first >= 48, wrong
-    assert among_two == 50, wrong
-    assert stage_right >= 45, wrong
+    assert first >= 0.96 * delays, wrong
+    assert among_two == delays, wrong
+    assert stage_right >= 0.9 * delays, wrong
 
 
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
