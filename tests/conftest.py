@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +24,16 @@ settings.register_profile("drivetrain", settings.get_profile("explore"), derando
 settings.load_profile("drivetrain")
 
 _agreement = collection.Agreement()
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """The programs' beginnings are tried in this process: what they set of logs and hooks ends with their test."""
+    root = logging.getLogger()
+    level, hooks = root.level, (sys.excepthook, threading.excepthook)
+    yield
+    root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
 
 
 def pytest_configure() -> None:

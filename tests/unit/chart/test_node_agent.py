@@ -68,7 +68,7 @@ def test_the_operator_is_told_of_it_and_may_what_it_takes(objects: Objects) -> N
     assert not parse(container(rendered())["args"], environment).node_agents
     rules = objects["Role", "drivetrain-operator-power"]["rules"]
     assert {(*rule["resources"], *rule["resourceNames"], *rule["verbs"]) for rule in rules} == {
-        ("configmaps", REPORTS_CONFIGMAP, "get"),
+        ("configmaps", REPORTS_CONFIGMAP, "get", "patch"),
         ("configmaps", CAPS_CONFIGMAP, "get", "patch"),
     }
     bound = objects["RoleBinding", "drivetrain-operator-power"]
