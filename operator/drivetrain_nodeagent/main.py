@@ -53,14 +53,14 @@ def main(arguments: Sequence[str] | None = None, env: Mapping[str, str] = os.env
     parser.add_argument("--port", type=int, default=7072, help="their port; 0 picks one (default: %(default)s)")
     parser.add_argument("--sys", type=Path, default=Path("/sys"), help="(default: %(default)s)")
     parser.add_argument("--proc", type=Path, default=Path("/proc"), help="(default: %(default)s)")
-    parser.add_argument("--agent", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--agent", type=int, metavar="GUARDIAN", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     try:
         logs.configure("nodeagent", logs.from_environment(env, LogSettings(LogFormat.AUTO)), {"node": given.node})
         for name in ("node", "namespace"):
             if not getattr(given, name):
                 raise AgentError(f"--{name} is not given")
-        if given.agent:
+        if given.agent is not None:
             asyncio.run(_serve(given))
             return 0
         command = [
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, env: Mapping[str, str] = os.env
             "drivetrain_nodeagent.main",
             *(sys.argv[1:] if arguments is None else arguments),
         ]
-        return guard([*command, "--agent"], given.journal, given.nvml)
+        return guard([*command, "--agent", str(os.getpid())], given.journal, given.nvml)
     except (AgentError, LogSettingsError) as error:
         print(f"drivetrain-nodeagent: {error}", file=sys.stderr)
         return int(ExitCode.USAGE)
@@ -84,7 +84,7 @@ async def _serve(given: argparse.Namespace) -> None:
     from drivetrain_operator.kube.client import KubeClient
     from drivetrain_operator.kube.errors import CredentialsError
 
-    _die_with_parent()
+    _die_with(given.agent)
     try:
         nvml: Nvml | None = Nvml(given.nvml)
     except NvmlMissing as error:
@@ -104,9 +104,11 @@ async def _serve(given: argparse.Namespace) -> None:
         await agent.run(given.host, given.port)
 
 
-def _die_with_parent() -> None:
-    """A guardian that is killed takes us with it: nobody would give back what we set."""
+def _die_with(guardian: int) -> None:
+    """If it is killed it takes us with it: nobody would give back what we set. Raises AgentError if it was already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guardian:
+        raise AgentError("the process that started it is gone")
 
 
 if __name__ == "__main__":

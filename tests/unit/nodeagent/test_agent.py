@@ -134,6 +134,16 @@ def test_killed_with_its_guardian(node: Node) -> None:
     until(lambda: node.cards.limit() == 350, "the next one does not give back what the former left")
 
 
+def test_a_guardian_that_was_killed_before_its_agent_began(tmp_path: Path) -> None:
+    """The kernel tells of no death that was before it was asked to: such agents stayed for ever."""
+    command = [
+        sys.executable, "-m", "drivetrain_nodeagent.main", "--node", "a", "--namespace", "b", "--journal",
+        str(tmp_path / "limits.json"), "--port", "0", "--agent", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.strip()) == (64, "drivetrain-nodeagent: the process that started it is gone")
+
+
 def test_an_operator_that_is_gone(node: Node) -> None:
     capped(node)
     node.tell(250, seconds=3)
