@@ -43,7 +43,7 @@ class EnergySignal(StatusModel):
     by that."""
 
     start: Time = Field(description="When the first value begins to hold.")
-    seconds: Annotated[float, Field(gt=0, le=1e10)] = Field(description="How long each of them holds.")
+    seconds: Annotated[float, Field(gt=0, le=1e12)] = Field(description="How long each of them holds.")
     values: list[Annotated[float, Field(ge=-1e9, le=1e9)]] = Field(
         max_length=MAX_VALUES, description="Grams a kilowatt-hour, or money."
     )

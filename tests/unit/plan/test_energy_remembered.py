@@ -102,3 +102,18 @@ def test_what_is_written_is_what_was_known(step: float, count: int, offset: floa
     assert again == pytest.approx(whole, rel=0.02, abs=2 * DIRTY * length)
     if len(known) <= 168 and offset == int(offset):
         assert all(found.at((s.start + s.end) / 2) == pytest.approx(s.value, rel=1e-3) for s in known[1:])
+
+
+@pytest.mark.parametrize("deadline", ["2026-11-22T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_value_that_holds_for_ages_fits_into_a_status(deadline: str) -> None:
+    """A defect here would end every pass over the job."""
+    begin = b.NOW.timestamp()
+    slots = (Slot(begin, begin + HOUR, DIRTY), Slot(begin + HOUR, begin + 1e15, CLEAN))
+    of = spec(deadline=deadline)
+    first = plan(view(of, given=replace(fresh(STRIPES), slots=slots))).status
+    stored, mended = read(status_json(first))
+    assert not mended
+    assert stored.energy is not None
+    assert stored.energy.plan is not None
+    assert stored.energy.plan.signal is not None
+    assert plan(view(of, stored, later=60.0)).status.energy is not None

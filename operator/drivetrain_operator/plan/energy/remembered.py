@@ -29,8 +29,8 @@ def signal_to_status(signal: Signal | None, plan: Plan) -> EnergySignal | None:
     if not known:
         return None
     start = written_time(known[0].start)
-    span = known[-1].end - start.timestamp()
-    seconds = max(median(slot.end - slot.start for slot in known), span / MAX_VALUES)
+    span = max(1.0, min(known[-1].end, plan.deadline) - start.timestamp())
+    seconds = max(min(median(slot.end - slot.start for slot in known), span), span / MAX_VALUES)
     means, count = Means(signal, plan.made_at), max(1, min(MAX_VALUES, round(span / seconds)))
     edges = [start.timestamp() + seconds * number for number in range(count + 1)]
     now = plan.made_at
