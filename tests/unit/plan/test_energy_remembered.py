@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drivetrain_api.status import ProgressStatus, TrainingJobStatus
@@ -72,6 +72,9 @@ def test_it_is_remembered_from_plan_to_plan_until_it_is_stale() -> None:
     offset=st.floats(-5000.0, 3000.0),
     objective=st.sampled_from([CARBON, COST]),
 )
+@example(step=HOUR, count=400, offset=2400.0, objective=CARBON)
+@example(step=HOUR, count=160, offset=-2400.0, objective=CARBON)
+@example(step=HOUR, count=1, offset=-2400.0, objective=COST)
 def test_what_is_written_is_what_was_known(step: float, count: int, offset: float, objective: Objective) -> None:
     """Up to the deadline; averaged where there are more values than a status has."""
     now = 1e9

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
 from statistics import median
 
 from drivetrain_api.energy_plan import MAX_VALUES, EnergyPlan, EnergySignal
@@ -31,7 +32,7 @@ def signal_to_status(signal: Signal | None, plan: Plan) -> EnergySignal | None:
     start = written_time(known[0].start)
     span = max(1.0, min(known[-1].end, plan.deadline) - start.timestamp())
     seconds = max(min(median(slot.end - slot.start for slot in known), span), span / MAX_VALUES)
-    means, count = Means(signal, plan.made_at), max(1, min(MAX_VALUES, round(span / seconds)))
+    means, count = Means(signal, plan.made_at), max(1, min(MAX_VALUES, ceil(span / seconds - 1e-6)))
     edges = [start.timestamp() + seconds * number for number in range(count + 1)]
     now = plan.made_at
     found = [means.mean(max(one, now), max(other, max(one, now) + 1)) for one, other in pairwise(edges)]
