@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--nodes", type=int, default=3)
     verb.add_argument("--install", action="store_true", help="apt-get install what is missing")
     verb.set_defaults(call=_preflight)
-    verbs.add_parser("build", help="build the programs only").set_defaults(call=lambda _: print(binaries.build()))
+    verb = verbs.add_parser("build", help="build the programs only")
+    verb.add_argument("names", nargs="*", help="default: all of them")
+    verb.set_defaults(call=lambda options: print(binaries.build(*options.names)))
 
     verb = verbs.add_parser("image", help="build an image from any Dockerfile, for `load`")
     verb.add_argument("name", help="as in docker.io/library/drivetrain-operator:0.1.0")

@@ -84,19 +84,23 @@ def go_version() -> str:
 
 
 def build(*names: str) -> Path:
-    """Build what is not there yet (of these, if there are names), one program at a time, and return the folder.
+    """Build what is not there yet (of these, if there are names), one program after the other, and return the folder.
     Interrupted builds go on where they were: Go keeps the compiled packages."""
+    if unknown := set(names) - {each.name for each in BINARIES}:
+        raise ClusterError(f"there is no program {min(unknown)!r}: {', '.join(each.name for each in BINARIES)}")
     target = bin_dir()
     if not missing(*names):
         return target
     if shutil.which("go") is None:
         raise ClusterError(f"`go` is not on PATH; install Go {go_version()} or newer")
     target.mkdir(parents=True, exist_ok=True)
-    with (target.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would only halve each other's speed
-        todo = missing(*names)
-        print(f"building {len(todo)} programs into {target}; about {sum(b.seconds for b in todo) // 60 + 1} min cold")
-        for position, each in enumerate(todo, 1):
+    todo = missing(*names)
+    print(f"building {len(todo)} programs into {target}; about {sum(b.seconds for b in todo) // 60 + 1} min cold")
+    for position, each in enumerate(todo, 1):
+        with (target.parent / f"{each.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever needs one program waits for that one, and for no other
+            if (target / each.name).exists():
+                continue
             print(f"[{position}/{len(todo)}] {each.name}, usually {each.seconds} s on 2 cores ...", end=" ", flush=True)
             started = time.monotonic()
             _compile(each, target)

@@ -16,7 +16,7 @@ from cluster.faults import pod_processes
 from cluster.kubectl import get, kubectl
 from cluster.processes import kill
 from e2e.cluster.conftest import SYSTEM
-from e2e.cluster.job import Job
+from e2e.cluster.job import NO_SPARES, Job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 ELASTIC = {"minWorkers": 1, "maxWorkers": 2}
@@ -24,8 +24,8 @@ ELASTIC = {"minWorkers": 1, "maxWorkers": 2}
 
 def test_the_operator_is_paused(start: Callable[..., Job]) -> None:
     """Shorter than its Lease lasts, or another one would lead."""
-    job = start("paused", workers=2, elastic=ELASTIC, steps=600)
-    members = job.settled(2)
+    job = start("paused", workers=2, elastic=ELASTIC, steps=600, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     coordinator = job.coordinator()["metadata"]["uid"]
     lease = get("lease", "drivetrain-operator", "--namespace", SYSTEM)["spec"]
     leader = lease["holderIdentity"].rpartition("_")[0]
@@ -44,8 +44,8 @@ def test_the_operator_is_paused(start: Callable[..., Job]) -> None:
 
 
 def test_a_coordinator_hangs(start: Callable[..., Job]) -> None:
-    job = start("hangs", workers=2, elastic=ELASTIC, steps=900)
-    members = job.settled(2)
+    job = start("hangs", workers=2, elastic=ELASTIC, steps=900, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     uid, at = job.coordinator()["metadata"]["uid"], time.time()
     with stopped(uid, "drivetrain-coordinator"):
         job.until("a successor", lambda status: status["membership"]["term"] == 2, 40)
@@ -100,8 +100,8 @@ def test_a_missing_module_ends_the_job_at_once(start: Callable[..., Job]) -> Non
 
 
 def test_the_root_of_trust_is_lost_and_restored(start: Callable[..., Job]) -> None:
-    job = start("rootless", workers=2, elastic=ELASTIC, steps=2000)
-    members = job.settled(2)
+    job = start("rootless", workers=2, elastic=ELASTIC, steps=2000, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     backup = get("secret", "drivetrain-root", "--namespace", SYSTEM)
     backup["metadata"] = {key: backup["metadata"][key] for key in ("name", "namespace", "labels")}
     step = job.ledger.newest_step()
@@ -165,8 +165,8 @@ def _restarted() -> None:
 
 
 def test_pods_lose_their_labels(start: Callable[..., Job]) -> None:
-    job = start("nameless", workers=2, elastic=ELASTIC, steps=900)
-    members = job.settled(2)
+    job = start("nameless", workers=2, elastic=ELASTIC, steps=900, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     one, other = (job.pod_of(each)["metadata"]["name"] for each in members)
     leads = job.coordinator()["metadata"]["name"]
     kubectl("label", "pod", one, "drivetrain.dev/role-", "--namespace", job.namespace)

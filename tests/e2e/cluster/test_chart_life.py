@@ -13,7 +13,7 @@ from cluster.kubectl import get, kubectl
 from cluster.layout import Node
 from e2e.cluster import earlier
 from e2e.cluster.conftest import CHART, SYSTEM, helm
-from e2e.cluster.job import QUICK, Job, strike
+from e2e.cluster.job import NO_SPARES, QUICK, Job, strike
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 CRD = "trainingjobs.drivetrain.dev"
@@ -64,8 +64,8 @@ def test_the_release_before_is_upgraded_under_its_jobs(
 
 def test_a_job_outlives_the_chart(start: Callable[..., Job]) -> None:
     values = helm("get", "values", "drivetrain", "--namespace", SYSTEM, "--output", "json")
-    job = start("left-alone", workers=2, steps=1000)
-    members = job.settled(2)
+    job = start("left-alone", workers=2, steps=1000, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     step = job.ledger.newest_step()
     try:
         helm("uninstall", "drivetrain", "--namespace", SYSTEM, "--wait")
@@ -75,7 +75,7 @@ def test_a_job_outlives_the_chart(start: Callable[..., Job]) -> None:
         helm(
             *upgrade(CHART), "--set-json", f"podAnnotations={json.dumps(json.loads(values).get('podAnnotations', {}))}"
         )
-    job.settled(2)
+    job.settled(2, spares=0)
     assert all(each.alive() for each in members)
     assert job.ledger.newest_step() > step
     assert job.succeeds()["restarts"] == 0

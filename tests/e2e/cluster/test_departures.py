@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import CommandFailed
 from cluster.kubectl import get, kubectl
-from e2e.cluster.job import Job, strike, wait_until
+from e2e.cluster.job import NO_SPARES, Job, strike, wait_until
 from harness.patience import Patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -44,8 +44,8 @@ def test_evictions_take_workers_one_after_another(start: Callable[..., Job]) -> 
 
 
 def test_a_job_is_deleted_without_its_pods(start: Callable[..., Job]) -> None:
-    job = start("orphaned", workers=2, steps=600)
-    members = job.settled(2)
+    job = start("orphaned", workers=2, steps=600, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     kubectl("delete", "trainingjob", job.name, "--namespace", job.namespace, "--cascade=orphan")
     step = job.ledger.newest_step()
     job.until_ledger("training goes on", lambda: job.ledger.newest_step() > step + 30, 30)
@@ -66,8 +66,8 @@ def test_a_job_is_deleted_without_its_pods(start: Callable[..., Job]) -> None:
 
 
 def test_a_job_made_again_under_its_name_does_not_wait(start: Callable[..., Job]) -> None:
-    job = start("again", workers=2, steps=600)
-    job.settled(2)
+    job = start("again", workers=2, steps=600, recovery=NO_SPARES)
+    job.settled(2, spares=0)
     kubectl("delete", "trainingjob", job.name, "--namespace", job.namespace, "--wait=false")
     wait_until(10, "the job is gone", lambda: not _exists(job))
     at = time.time()

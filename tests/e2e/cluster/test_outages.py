@@ -11,7 +11,7 @@ import pytest
 from cluster.kubectl import get, kubectl
 from cluster.processes import kill, marked
 from e2e.cluster.conftest import CHART, SYSTEM, helm
-from e2e.cluster.job import QUICK, Job, wait_until
+from e2e.cluster.job import NO_SPARES, QUICK, Job, wait_until
 from harness.often import often
 from harness.patience import Patience
 
@@ -24,8 +24,8 @@ CROWD = often(20, 8)
 
 def test_the_api_server_is_away_for_a_while(start: Callable[..., Job]) -> None:
     """Stopped, not ended: requests hang."""
-    job = start("unserved", workers=2, elastic=ELASTIC, steps=1200)
-    members = job.settled(2)
+    job = start("unserved", workers=2, elastic=ELASTIC, steps=1200, recovery=NO_SPARES)
+    members = job.settled(2, spares=0)
     leader, step = job.coordinator()["metadata"]["uid"], job.ledger.newest_step()
     (server,) = [each for each in marked() if each.daemon == "kube-apiserver"]
     kill(server, signal.SIGSTOP)
@@ -48,8 +48,7 @@ def test_many_jobs_at_once(start: Callable[..., Job]) -> None:
     """More than the machine can start: they take turns, and nobody is replaced for being slow."""
     at = time.time()
     jobs = [
-        start(f"crowd-{number}", script=False, workers=1, command=QUICK, recovery={"spares": 0})
-        for number in range(CROWD)
+        start(f"crowd-{number}", script=False, workers=1, command=QUICK, recovery=NO_SPARES) for number in range(CROWD)
     ]
     patience = Patience(500)
     phases: list[str] = []
@@ -75,14 +74,14 @@ def two_namespaces(namespace: str) -> Iterator[str]:
 
 
 def test_one_of_its_namespaces_is_removed(namespace: str, two_namespaces: str, start: Callable[..., Job]) -> None:
-    job = start("remains", workers=2, elastic=ELASTIC, steps=1500)
-    job.settled(2)
+    job = start("remains", workers=2, elastic=ELASTIC, steps=1500, recovery=NO_SPARES)
+    job.settled(2, spares=0)
     before = _operators()
     kubectl("delete", "namespace", two_namespaces, "--timeout=60s")
     time.sleep(70)  # kopf gives up after 54 s of refusals
     kubectl("delete", "pod", job.pods()[0]["metadata"]["name"], "--namespace", namespace, "--wait=false")
     job.until("a successor", lambda status: bool(status.get("incarnations")), 20)
-    job.settled(2)
+    job.settled(2, spares=0)
     assert _operators() == before, "no operator was restarted"
     job.succeeds()
 

@@ -25,7 +25,7 @@ from cluster.layout import kubeconfig
 from contract.kit import access
 from e2e.cluster.conftest import SYSTEM, helm
 from e2e.cluster.everything import HEADER, SERVER_NAME, TOKEN, Release, everything_on
-from e2e.cluster.job import QUICK, Job, strike, wait_until
+from e2e.cluster.job import NO_SPARES, QUICK, Job, strike, wait_until
 from harness.grants import Grant, granted, in_vain, of_role
 from harness.often import often
 
@@ -80,6 +80,7 @@ def test_nothing_is_refused_and_nothing_granted_in_vain(
 def _features(claim: str) -> Json:
     return {
         "elastic": {"minWorkers": 1, "maxWorkers": 3},
+        "recovery": NO_SPARES,
         "network": {"ingress": "job", "egress": "job"},
         "snapshots": {"storage": {"persistentVolumeClaim": claim}, "commitSeconds": 1, "baseEverySteps": 40},
     }
@@ -87,9 +88,9 @@ def _features(claim: str) -> Json:
 
 def _lives_through_it(job: Job) -> None:
     """Whatever makes the operator ask for something else."""
-    members = job.settled(2)
+    members = job.settled(2, spares=0)
     strike(members[1])
-    job.settled(2)
+    job.settled(2, spares=0)
     for kind in ("service", "poddisruptionbudget", "networkpolicy"):  # it loses sight of them, finds and mends them
         (first, *_) = _children(job, kind)
         kubectl("label", kind, first, "drivetrain.dev/job-uid-", "-n", job.namespace)
@@ -99,7 +100,7 @@ def _lives_through_it(job: Job) -> None:
     pod = job.pods()[0]["metadata"]["name"]
     kubectl("delete", "pod", pod, "-n", job.namespace, "--grace-period=0", "--force")
     job.until("its successor", lambda status: bool(status.get("incarnations")), 60)
-    job.settled(2)
+    job.settled(2, spares=0)
     for size in (3, 2):
         kubectl("scale", "trainingjob", job.name, "-n", job.namespace, f"--replicas={size}")
         job.until(f"{size} workers", lambda status, size=size: status["workers"]["world"] == size, 90)  # type: ignore[misc]
@@ -109,7 +110,7 @@ def _lives_through_it(job: Job) -> None:
     _patched(job, {"suspend": True})
     job.until("it rests", lambda status: status["phase"] == "Suspended", 60)
     _patched(job, {"suspend": False})
-    job.settled(2)
+    job.settled(2, spares=0)
     kubectl("delete", "trainingjob", job.name, "-n", job.namespace, timeout=90)
 
 
@@ -166,7 +167,7 @@ def _monitors_find_what_they_name(release: Release, job: Job) -> None:
         ]
         assert (told[0][0], told[1][0]) == (401, 200), told
         assert "# TYPE drivetrain_" in told[1][1]
-    job.settled(2)
+    job.settled(2, spares=0)
     status, text = _answer(job.coordinator()["status"]["podIP"], 7071, {}, None)
     assert status == 200
     assert "# TYPE drivetrain_" in text

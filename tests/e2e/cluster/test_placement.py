@@ -10,7 +10,7 @@ import pytest
 
 from cluster.kubectl import get, kubectl
 from e2e.cluster.conftest import CHART, SYSTEM, helm
-from e2e.cluster.job import Job, wait_until
+from e2e.cluster.job import NO_SPARES, Job, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 LABEL: Final = "drivetrain.test/hall"
@@ -45,8 +45,8 @@ def green(installed: str) -> Iterator[set[str]]:
 
 def test_three_workers_share_two_green_nodes(green: set[str], start: Callable[..., Job]) -> None:
     """Left alone, they are spread over all three."""
-    job = start("steered", workers=3, steps=4000)
-    job.settled(3)
+    job = start("steered", workers=3, steps=4000, recovery=NO_SPARES)
+    job.settled(3, spares=0)
     assert {pod["spec"]["nodeName"] for pod in job.pods()} == green
     assert [pod for pod in job.pods() if pod["spec"]["nodeName"] not in _preferred(pod)] == []
     told = get("events", "-n", job.namespace, "--field-selector", "reason=WorkersSteered")["items"]
@@ -54,7 +54,7 @@ def test_three_workers_share_two_green_nodes(green: set[str], start: Callable[..
 
     kubectl("delete", "pod", job.pods()[0]["metadata"]["name"], "-n", job.namespace, "--grace-period=0", "--force")
     job.until("its successor", lambda status: bool(status.get("incarnations")), 60)
-    job.settled(3)
+    job.settled(3, spares=0)
     assert {pod["spec"]["nodeName"] for pod in job.pods()} <= green
 
 

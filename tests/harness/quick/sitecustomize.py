@@ -1,8 +1,9 @@
 """Ranks of whole jobs in tests start without torch's compiler, which the first optimizer loads though nobody uses it;
 the call that makes algorithms deterministic does, too.
 
-That takes as long as torch itself, and these jobs start eighty ranks. This folder is on the path of `LocalJob`, of the
-embedded plane and of torchrun in tests; `drivetrain run` and `demo`, and jobs on a real cluster, start as for a user.
+That takes as long as torch itself, and these jobs start hundreds of ranks. This folder is on the path of `LocalJob`, of
+the embedded plane and of torchrun in tests, and this file is a part of the script that most tests on a real cluster
+run. `drivetrain run` and `demo`, examples, and other scripts on a cluster start as for a user.
 """
 
 import functools
