@@ -23,7 +23,8 @@ from harness.ports import free_port as free_port  # tests of ranks ask for it he
 from harness.ports import reserve_port
 
 _context = mp.get_context("forkserver")
-_context.set_forkserver_preload(["unit.runtime.warm"])
+_WARM = "unit.runtime.warm"
+_context.set_forkserver_preload([_WARM])
 
 
 def _server() -> None:
@@ -163,6 +164,8 @@ def _child(
     Worlds.enter(store)
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
+        # Python's forkserver says nothing of it, and each rank would load and compile all that by itself.
+        assert _WARM in sys.modules, f"`python -c 'import {_WARM}'` fails"
         # Not `send`: torch would pass tensors by shared memory that ends with this process.
         connection.send_bytes(pickle.dumps(("value", function(Pipe(connection, rank, world, port), *args))))
     except BaseException:  # noqa: BLE001  Whatever it was, the test shall read it.

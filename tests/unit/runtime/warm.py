@@ -23,9 +23,10 @@ from drivetrain.compress.quantized import Quantized
 
 
 def load_everything() -> None:
-    """All modules of the training side, and those of tests that most ranks are made of."""
+    """All modules of the training side, and those of tests that most ranks are made of. Integrations need what they
+    integrate with."""
     for found in pkgutil.walk_packages(drivetrain.__path__, "drivetrain."):
-        if found.name.split(".")[1] != "launch":
+        if found.name.split(".")[1] not in ("launch", "integrations"):
             importlib.import_module(found.name)
     for name in ("pytest", "encodings.idna", "unit.runtime.text", "unit.runtime.training"):
         importlib.import_module(name)
