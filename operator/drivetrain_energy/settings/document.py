@@ -123,15 +123,38 @@ def read(text: str) -> EnergySettings:
 
 
 def of(found: Any) -> EnergySettings:
-    """The same of what YAML or JSON made of it. Raises SettingsError."""
+    """The same of what YAML or JSON made of it. Raises SettingsError. A name with nothing behind it is refused: it may
+    be meant as all defaults, and would be read as not set."""
     try:
+        empty = [f"{path}: is empty: leave it out, or write {{}} for all defaults" for path in _empty(found)]
+        if empty:
+            raise SettingsError(_listed(empty))
         return EnergySettings.model_validate_json(json.dumps(found, default=str))
     except ValidationError as error:
         lines = [_line(each["loc"], _said(each)) for each in error.errors(include_url=False)]
-        more = [] if len(lines) <= MAX_TOLD else [f"and {len(lines) - MAX_TOLD} more"]
-        raise SettingsError("\n".join([*lines[:MAX_TOLD], *more])) from None
+        raise SettingsError(_listed(lines)) from None
+    except SettingsError:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         raise SettingsError(str(error)) from None
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = [] if len(lines) <= MAX_TOLD else [f"and {len(lines) - MAX_TOLD} more"]
+    return "\n".join([*lines[:MAX_TOLD], *more])
+
+
+def _empty(found: Any, path: str = "") -> Iterable[str]:
+    """Where nothing stands behind a name."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            here = f"{path}.{name}" if path else str(name)
+            if value is None and not path.endswith("nodeSelector"):  # nothing of a label's value can be left out
+                yield here
+            yield from _empty(value, here)
+    elif isinstance(found, list):
+        for number, value in enumerate(found):
+            yield from _empty(value, f"{path}[{number}]")
 
 
 _PROVIDERS: Final = frozenset(
@@ -147,6 +170,8 @@ def _said(error: ErrorDetails) -> str:
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         word = json.dumps(error["input"])
         return f"{error['msg']}; YAML reads NO, yes, on and digits as {word} or such: put it in quotes"
+    if error["type"] == "string_type" and error["input"] is None:
+        return f'{error["msg"]}; write "" for an empty one'
     return error["msg"]
 
 

@@ -83,6 +83,11 @@ REFUSED = {
     "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, pue: 0.9}]": "powerDomains[0].pue: ",
     "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, embodiedKg: 1}]": "powerDomains[0]: embodiedKg and",
     "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, limitFrom: x}]": "powerDomains[0]: watts is needed",
+    "placement:": "placement: is empty: leave it out, or write {}",
+    "polling:\nplacement: {}": "polling: is empty",
+    "powerDomains: [{name: a, nodeSelector: {a: b}, zone: DE, watts: }]": "powerDomains[0].watts: is empty",
+    "powerDomains: [{name: a, nodeSelector: {a: }, zone: DE}]":
+        'powerDomains[0].nodeSelector.a: Input should be a valid string; write "" for',
     "placement: {weight: 0}": "placement.weight: ",
     "placement: {weight: 101}": "placement.weight: ",
     "placement: {topologyKey: a b}": "placement.topologyKey: ",
