@@ -57,6 +57,9 @@ class EnergyBudget(SpecModel):
         default=None, gt=0, le=1e12, description="Grams of CO2 equivalent, operational. Default: no bound."
     )
     kilowatt_hours: float | None = Field(default=None, gt=0, le=1e9, description="Kilowatt-hours. Default: no bound.")
+    cost: float | None = Field(
+        default=None, gt=0, le=1e12, description="Money, in the currency of its zone's tariff. Default: no bound."
+    )
     on_exceed: OnExceed = Field(
         default="warn",
         description="What follows when a bound is reached. warn: an event. shrink: the job goes on with "

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from drivetrain_api.energy_spec import EnergyBudget
 from drivetrain_api.older_python import UTC
 from drivetrain_cli.table import aligned
 from drivetrain_energy.plan import Plan, PlanSlot, Totals
 from drivetrain_energy.planner import plan
 from drivetrain_energy.request import JOULES_PER_KWH, Request
 from drivetrain_energy.signal import Signal
+from drivetrain_operator.plan.energy.budget import insufficient
 from drivetrain_operator.plan.policies.progress import duration
 
 LATER: Final = (("6 hours", 6 * 3600.0), ("a day", 86400.0), ("two days", 2 * 86400.0))
@@ -38,7 +40,9 @@ def later(request: Request, horizon: float) -> list[Later]:
     return found
 
 
-def as_object(name: str, found: Plan, request: Request, others: Sequence[Later]) -> dict[str, Any]:
+def as_object(
+    name: str, found: Plan, request: Request, others: Sequence[Later], budget: EnergyBudget
+) -> dict[str, Any]:
     """For programs."""
     return {
         "job": name,
@@ -66,10 +70,13 @@ def as_object(name: str, found: Plan, request: Request, others: Sequence[Later])
             {"later": each.name, "finish": _time(each.plan.finish), "expected": _totals(each.plan.totals)}
             for each in others
         ],
+        "beyondBudget": _beyond(found, request, budget),
     }
 
 
-def lines(name: str, found: Plan, request: Request, others: Sequence[Later], currency: str) -> list[str]:
+def lines(
+    name: str, found: Plan, request: Request, others: Sequence[Later], currency: str, budget: EnergyBudget
+) -> list[str]:
     """For people."""
     now = request.now
     text = [found.why if found.why.endswith(".") else f"{found.why}."]
@@ -96,7 +103,13 @@ def lines(name: str, found: Plan, request: Request, others: Sequence[Later], cur
             f"{abs(100 * share):.0f}% {'less' if share >= 0 else 'more'} {what}" for what, share in saved.items()
         )
         text.append(f"Beside running at once: {told}.")
-    return text
+    return text + [f"{each}." for each in _beyond(found, request, budget)]
+
+
+def _beyond(found: Plan, request: Request, budget: EnergyBudget) -> list[str]:
+    totals = found.totals
+    kwh = totals.joules / JOULES_PER_KWH / request.pue  # those of a budget are without the site's overhead
+    return insufficient(budget, kwh, totals.grams, totals.cost)
 
 
 def mean(signal: Signal | None, start: float, end: float) -> float | None:

@@ -76,9 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise CliError(f"--picture {arguments.picture}: {error.strerror}") from None
     if arguments.output:
-        print(output.dumped(answer.as_object(job.name, found, asked, others), arguments.output))
+        print(output.dumped(answer.as_object(job.name, found, asked, others, energy.budget), arguments.output))
     else:
-        print(printable_lines("\n".join(answer.lines(job.name, found, asked, others, arguments.currency))))
+        told = answer.lines(job.name, found, asked, others, arguments.currency, energy.budget)
+        print(printable_lines("\n".join(told)))
     return Exit.OK if found.meets_deadline else Exit.FAILED
 
 

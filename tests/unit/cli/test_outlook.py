@@ -96,6 +96,17 @@ def test_a_person_reads_it(tmp_path: Path, trace: Path, capsys: pytest.CaptureFi
     assert "a day later" in out
 
 
+def test_a_budget_that_will_not_do_is_said_before_it_is_submitted(
+    tmp_path: Path, trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trace", trace, "--at", "2026-11-30T00:00:00Z"]
+    few = written(tmp_path, budget={"grams": 0.5, "kilowattHours": 1e6})
+    assert "\nspec.energy.budget.grams (0.5) will not suffice: all of it takes " in asked(capsys, few, *words)[1]
+    found = json.loads(asked(capsys, few, *words, "-o", "json")[1])
+    assert [each.partition(" ")[0] for each in found["beyondBudget"]] == ["spec.energy.budget.grams"]
+    assert "budget" not in asked(capsys, written(tmp_path, budget={"grams": 1e9}), *words)[1]
+
+
 def test_what_moves_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     later = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     code, out, _ = asked(capsys, written(tmp_path, zone="DE", deadline=later))

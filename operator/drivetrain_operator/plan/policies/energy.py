@@ -23,8 +23,9 @@ from drivetrain_energy.request import Request, RequestInvalid
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
-from drivetrain_operator.plan.energy.budget import exceeded
+from drivetrain_operator.plan.energy.budget import exceeded, insufficient, unwatched
 from drivetrain_operator.plan.energy.curve import profile
+from drivetrain_operator.plan.energy.foreseen import in_all
 from drivetrain_operator.plan.energy.remembered import remembering
 from drivetrain_operator.plan.energy.standing import LIMITED_SECONDS, outlives, standing
 from drivetrain_operator.plan.energy.together import in_force
@@ -56,7 +57,14 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(_with(view, status, known, first), after=SOON)
     question = asked(view, status, spec, wish)
     if isinstance(question, Unasked):
-        status = with_condition(view, status, ConditionType.ENERGY_PLANNED, False, question.reason, question.message)
+        status = with_condition(
+            view,
+            status,
+            ConditionType.ENERGY_PLANNED,
+            False,
+            question.reason,
+            question.message + "".join(f"; {each}" for each in _of_budget(view, wish, known)),
+        )
         known = known.model_copy(update={"plan": None})
         return Decision(_with(view, status, known, _outer(view, spec, wish, known, status)))
     try:
@@ -67,9 +75,10 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     holds = plan.mode is Mode.PLANNED
     late = "" if plan.meets_deadline else " It will be late, by what is expected now."
     rests_on = profile(spec, known.measured, worker_watts(known), view.supply.sets_caps).told()
-    message = f"{plan.why}{late} Its curve: {rests_on}.{_advice(view, spec)}"
-    status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     known = known.model_copy(update={"plan": written})
+    budget = "".join(f" {each}." for each in _of_budget(view, wish, known))
+    message = f"{plan.why}{late} Its curve: {rests_on}.{_advice(view, spec)}{budget}"
+    status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     order = _outer(view, spec, wish, known, status, plan, question)
     return Decision(_with(view, status, known, order), after=_next(plan, question))
 
@@ -163,6 +172,16 @@ def _advice(view: View, spec: TrainingJobSpec) -> str:
     if all(point.cap_watts is None for point in wish.profile or ()):
         return ""
     return " The power caps of its profile are advice, and not planned with: no node agent reports cards of its nodes."
+
+
+def _of_budget(view: View, wish: Energy, known: EnergyStatus) -> list[str]:
+    """What a person should know of a budget that is not used up."""
+    pue, plan, foreseen = max(1.0, view.supply.pue), known.plan, known.foreseen
+    told = unwatched(wish, known, pue)
+    if plan is not None and not exceeded(wish, known):
+        found = foreseen if foreseen is not None and foreseen.made == plan.made else in_all(plan, known.used, pue)
+        told += insufficient(wish.budget, found.kwh, found.grams, found.cost)
+    return told
 
 
 def _limit(view: View, known: EnergyStatus | None) -> PowerOrder | None:
