@@ -1,16 +1,21 @@
-"""What the operator tells node agents, and they it: one ConfigMap each way, in the operator's namespace, with a key for
-each node.
+"""What the operator tells node agents, and they it: ConfigMaps in the operator's namespace, with a key for each node.
+
+Each way has a fixed number of them, and a node's name says in which its key stands. One alone would be full with some
+hundred nodes, and rewritten as a whole with each report of each of them; one a node could not be named in a Role.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-CAPS_CONFIGMAP: Final = "drivetrain-power-caps"
+SHARDS: Final = 16
+"""As many as the chart makes."""
+CAPS_CONFIGMAPS: Final = tuple(f"drivetrain-power-caps-{n}" for n in range(SHARDS))
 """Written by the operator: by node, the JSON of `NodeCaps`."""
-REPORTS_CONFIGMAP: Final = "drivetrain-power-reports"
+REPORTS_CONFIGMAPS: Final = tuple(f"drivetrain-power-reports-{n}" for n in range(SHARDS))
 """Written by the agents: by node, the JSON of `NodeReport`."""
 MAX_DEVICES: Final = 64
 MAX_PODS_A_NODE: Final = 512
@@ -19,6 +24,11 @@ MAX_HOURS: Final = 1.0
 
 Watts = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Uid = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def shard(node: str) -> int:
+    """In which of the ConfigMaps of each way a node's key stands."""
+    return zlib.crc32(node.encode()) % SHARDS
 
 
 class _Told(BaseModel):
@@ -66,4 +76,13 @@ class NodeReport(_Told):
     """The hottest sensor of the node itself."""
 
 
-__all__ = ["CAPS_CONFIGMAP", "MAX_HOURS", "REPORTS_CONFIGMAP", "DeviceReport", "NodeCaps", "NodeReport"]
+__all__ = [
+    "CAPS_CONFIGMAPS",
+    "MAX_HOURS",
+    "REPORTS_CONFIGMAPS",
+    "SHARDS",
+    "DeviceReport",
+    "NodeCaps",
+    "NodeReport",
+    "shard",
+]

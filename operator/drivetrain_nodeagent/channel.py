@@ -1,4 +1,5 @@
-"""What the operator says to this node, and what the node says to it, by two ConfigMaps (drivetrain_api.power).
+"""What the operator says to this node, and what the node says to it, by two ConfigMaps that it shares with other
+nodes (drivetrain_api.power).
 
 Rights: `get`, `list` and `watch` of one of them, `patch` of the other, by name.
 """
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP, NodeCaps, NodeReport
+from drivetrain_api.power import CAPS_CONFIGMAPS, REPORTS_CONFIGMAPS, NodeCaps, NodeReport, shard
 from drivetrain_operator.kube.backoff import Backoff
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError
@@ -35,6 +36,7 @@ class Channel:
         self._client = client
         self._namespace = namespace
         self._node = node
+        self._caps_name, self._reports_name = CAPS_CONFIGMAPS[shard(node)], REPORTS_CONFIGMAPS[shard(node)]
         self._heard = heard
         self._told: tuple[float, object] = (float("-inf"), None)
         self.failures = 0
@@ -69,16 +71,16 @@ class Channel:
 
     async def _patch(self, text: str | None) -> None:
         patch = {"data": {self._node: text}}
-        await self._client.merge_patch(CONFIGMAPS, REPORTS_CONFIGMAP, patch, self._namespace, timeout=PATCH_S)
+        await self._client.merge_patch(CONFIGMAPS, self._reports_name, patch, self._namespace, timeout=PATCH_S)
 
     async def _follow_once(self) -> None:
-        there = await self._client.get(CONFIGMAPS, CAPS_CONFIGMAP, self._namespace, timeout=PATCH_S)
+        there = await self._client.get(CONFIGMAPS, self._caps_name, self._namespace, timeout=PATCH_S)
         self._hear(there)
         async with self._client.watch(
             CONFIGMAPS,
             self._namespace,
             resource_version=there["metadata"]["resourceVersion"],
-            field_selector=f"metadata.name={CAPS_CONFIGMAP}",
+            field_selector=f"metadata.name={self._caps_name}",
         ) as events:
             async for event in events:
                 if event.type in ("ADDED", "MODIFIED"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivetrain_api.constants import GROUP, PLURAL
-from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP
+from drivetrain_api.power import CAPS_CONFIGMAPS, REPORTS_CONFIGMAPS
 from drivetrain_operator.act.kinds import CHILD_KINDS
 from drivetrain_operator.reports.keystore import ROOT_SECRET
 
@@ -61,8 +61,10 @@ OWN: Final = (
 )
 
 POWER: Final = (
-    _rule("", "configmaps", "get patch", "what node agents say; remove what dead nodes said", REPORTS_CONFIGMAP),
-    _rule("", "configmaps", "get patch", "tell node agents the power caps of pods", CAPS_CONFIGMAP),
+    _rule(
+        "", "configmaps", "get patch", "what node agents say; remove what dead nodes said", " ".join(REPORTS_CONFIGMAPS)
+    ),
+    _rule("", "configmaps", "get patch", "tell node agents the power caps of pods", " ".join(CAPS_CONFIGMAPS)),
 )
 
 PLACES: Final = (_rule("", "nodes", "list watch", "prefer nodes where work takes the least, and keep off hot ones"),)

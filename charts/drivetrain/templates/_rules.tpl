@@ -65,15 +65,25 @@
   verbs: [get, patch]
 {{- end }}
 
+{{- /* The ConfigMaps by which operator and node agents talk, a JSON list: as many as drivetrain_api.power has. */}}
+{{- define "drivetrain.power.names" -}}
+{{- $what := . -}}
+{{- $names := list -}}
+{{- range until 16 -}}
+{{- $names = append $names (printf "drivetrain-power-%s-%d" $what .) -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end }}
+
 {{- define "drivetrain.rules.power" -}}
 # What node agents say of their nodes, and what they are told.
 - apiGroups: [""]
   resources: [configmaps]
-  resourceNames: [drivetrain-power-reports]
+  resourceNames: {{ include "drivetrain.power.names" "reports" }}
   verbs: [get, patch]
 - apiGroups: [""]
   resources: [configmaps]
-  resourceNames: [drivetrain-power-caps]
+  resourceNames: {{ include "drivetrain.power.names" "caps" }}
   verbs: [get, patch]
 {{- end }}
 

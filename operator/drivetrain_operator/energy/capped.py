@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from drivetrain_api.constants import ROLE_WORKER
-from drivetrain_api.power import MAX_PODS_A_NODE, NodeReport
+from drivetrain_api.power import MAX_PODS_A_NODE, SHARDS, NodeReport, shard
 from drivetrain_operator.plan.view import PodView
 
 Caps = dict[str, dict[str, float]]
 """By node, watts by pod's uid; no node without pods."""
 MOST_BYTES: Final = 900 * 1024
-"""Of the 1 MiB that a ConfigMap holds. Above, only nodes with an agent are told: whoever may create pods may say
+"""Of the 1 MiB that a ConfigMap holds. Above, only its nodes with an agent are told: whoever may create pods may say
 `nodeName`, and thousands of nodes that are not there would leave no cap to anybody."""
 _ENTRY, _POD = 64, 64
 """Bytes at most, beside the node's name."""
@@ -52,8 +52,10 @@ def capped(jobs: Iterable[Placed], reports: Mapping[str, NodeReport], hot: Mappi
             caps = [cap for cap in (job.cap, hot.get(pod.node)) if cap is not None]
             if caps:
                 found.setdefault(pod.node, {})[pod.uid] = _within(min(caps), reports.get(pod.node))
-    if sum(len(node) + _ENTRY + _POD * len(of) for node, of in found.items()) > MOST_BYTES:
-        found = {node: of for node, of in found.items() if node in reports}
+    size = [0] * SHARDS
+    for node, of in found.items():
+        size[shard(node)] += len(node) + _ENTRY + _POD * len(of)
+    found = {node: of for node, of in found.items() if size[shard(node)] <= MOST_BYTES or node in reports}
     return {node: dict(sorted(of.items())[:MAX_PODS_A_NODE]) for node, of in sorted(found.items())}
 
 

@@ -1,4 +1,4 @@
-"""Tells node agents their caps: one ConfigMap, a key for each node.
+"""Tells node agents their caps: a key for each node, in the ConfigMap that its agent watches.
 
 Caps end by themselves after minutes, and are renewed before: an operator that dies leaves nothing capped for ever,
 and its successor, which reads what stands there and orders by the same statuses, leaves nobody uncapped. Written only
@@ -7,6 +7,7 @@ when something differs or is to be renewed, and never over what another has writ
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from drivetrain_api.power import CAPS_CONFIGMAP, NodeCaps
+from drivetrain_api.power import CAPS_CONFIGMAPS, NodeCaps, shard
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.capped import Caps
 from drivetrain_operator.kube.backoff import Backoff
@@ -42,11 +43,29 @@ class ToldCaps:
         self, client: KubeClient, namespace: str, clock: Clock, rng: random.Random, *, enabled: bool = True
     ) -> None:
         """Without `enabled` nobody is told anything."""
+        self.enabled = enabled
+        self._parts = [_Part(client, namespace, clock, rng, name) for name in CAPS_CONFIGMAPS]
+
+    async def tell(self, wanted: Caps) -> None:
+        """Caps of all nodes; those of others end. Raises nothing: it is tried again at the next call, with a pause that
+        grows."""
+        if not self.enabled:
+            return
+        of: list[Caps] = [{} for _ in self._parts]
+        for node, pods in wanted.items():
+            of[shard(node)][node] = pods
+        await asyncio.gather(*(part.tell(caps) for part, caps in zip(self._parts, of, strict=True)))
+
+
+class _Part:
+    """One of the ConfigMaps."""
+
+    def __init__(self, client: KubeClient, namespace: str, clock: Clock, rng: random.Random, name: str) -> None:
         self._client = client
         self._namespace = namespace
         self._clock = clock
         self._rng = rng
-        self.enabled = enabled
+        self._name = name
         self._there: tuple[str, Mapping[str, str]] | None = None
         """Version and entries, as they were read or written last."""
         self._read_at = 0.0
@@ -55,9 +74,8 @@ class ToldCaps:
         self._not_before = 0.0
 
     async def tell(self, wanted: Caps) -> None:
-        """Caps of all nodes; those of others end. Raises nothing: it is tried again at the next call, with a pause that
-        grows."""
-        if not self.enabled or self._clock.monotonic() < self._not_before:
+        """Caps of its nodes."""
+        if self._clock.monotonic() < self._not_before:
             return
         try:
             await self._tell(wanted)
@@ -66,7 +84,10 @@ class ToldCaps:
             self._failures += 1
             delay = self._backoff.delay(self._failures, self._rng)
             self._not_before = self._clock.monotonic() + delay
-            log.warning("node agents cannot be told their caps", extra={"error": str(error), "delay": round(delay, 1)})
+            log.warning(
+                "node agents cannot be told their caps",
+                extra={"configmap": self._name, "error": str(error), "delay": round(delay, 1)},
+            )
         else:
             self._failures = 0
 
@@ -79,7 +100,7 @@ class ToldCaps:
             try:
                 written = await self._client.merge_patch(
                     CONFIGMAPS,
-                    CAPS_CONFIGMAP,
+                    self._name,
                     {"data": patch},
                     self._namespace,
                     resource_version=version,
@@ -96,7 +117,7 @@ class ToldCaps:
 
     async def _current(self) -> tuple[str, Mapping[str, str]]:
         if self._there is None or self._clock.monotonic() - self._read_at >= READ_SECONDS:
-            found = await self._client.get(CONFIGMAPS, CAPS_CONFIGMAP, self._namespace, timeout=TIMEOUT_SECONDS)
+            found = await self._client.get(CONFIGMAPS, self._name, self._namespace, timeout=TIMEOUT_SECONDS)
             self._read_at = self._clock.monotonic()
             return self._keep(found)
         return self._there

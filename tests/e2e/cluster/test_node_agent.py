@@ -17,7 +17,7 @@ from cluster.errors import CommandFailed
 from cluster.faults import pod_processes, set_capacity
 from cluster.kubectl import get, kubectl
 from cluster.layout import Node, run_dir
-from drivetrain_api.power import REPORTS_CONFIGMAP, NodeReport
+from drivetrain_api.power import REPORTS_CONFIGMAPS, NodeReport
 from e2e.cluster.conftest import CHART, SYSTEM, helm
 from e2e.cluster.job import Job, wait_until
 from unit.nodeagent.fake_cards import Cards, build
@@ -43,8 +43,9 @@ class Hall:
     cards: dict[str, Cards]
 
     def reports(self) -> dict[str, NodeReport]:
-        data = get("configmap", REPORTS_CONFIGMAP, "--namespace", SYSTEM).get("data") or {}
-        return {node: NodeReport.model_validate_json(text) for node, text in data.items()}
+        found = get("configmaps", "--namespace", SYSTEM)["items"]
+        told = [each.get("data") or {} for each in found if each["metadata"]["name"] in REPORTS_CONFIGMAPS]
+        return {node: NodeReport.model_validate_json(text) for data in told for node, text in data.items()}
 
     def computes(self, job: Job) -> list[str]:
         """Let the job's processes be on the cards of their nodes; the nodes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP
+from drivetrain_api.power import CAPS_CONFIGMAPS, REPORTS_CONFIGMAPS
 from drivetrain_nodeagent.main import main
 from drivetrain_operator.settings import parse
 from harness.helm import NAMESPACE, Objects, container, rendered
@@ -21,14 +21,14 @@ def test_off_there_is_nothing_of_it() -> None:
     assert not [name for kind, name in rendered() if "nodeagent" in name or "power-" in name or kind == "DaemonSet"]
 
 
-def test_its_rights_are_two_objects_by_name(objects: Objects) -> None:
+def test_its_rights_are_objects_by_name(objects: Objects) -> None:
     rules = objects["Role", NAME]["rules"]
     assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in rules] == [
-        (["configmaps"], [CAPS_CONFIGMAP], ["get", "list", "watch"]),
-        (["configmaps"], [REPORTS_CONFIGMAP], ["patch"]),
+        (["configmaps"], [*CAPS_CONFIGMAPS], ["get", "list", "watch"]),
+        (["configmaps"], [*REPORTS_CONFIGMAPS], ["patch"]),
     ]
     assert not [name for kind, name in objects if kind.startswith("ClusterRole") and "nodeagent" in name]
-    for name in (CAPS_CONFIGMAP, REPORTS_CONFIGMAP):
+    for name in (*CAPS_CONFIGMAPS, *REPORTS_CONFIGMAPS):
         assert "data" not in objects["ConfigMap", name], "an upgrade would take away what stands there"
 
 
@@ -68,8 +68,8 @@ def test_the_operator_is_told_of_it_and_may_what_it_takes(objects: Objects) -> N
     assert not parse(container(rendered())["args"], environment).node_agents
     rules = objects["Role", "drivetrain-operator-power"]["rules"]
     assert {(*rule["resources"], *rule["resourceNames"], *rule["verbs"]) for rule in rules} == {
-        ("configmaps", REPORTS_CONFIGMAP, "get", "patch"),
-        ("configmaps", CAPS_CONFIGMAP, "get", "patch"),
+        ("configmaps", *REPORTS_CONFIGMAPS, "get", "patch"),
+        ("configmaps", *CAPS_CONFIGMAPS, "get", "patch"),
     }
     bound = objects["RoleBinding", "drivetrain-operator-power"]
     assert [each["name"] for each in bound["subjects"]] == ["drivetrain-operator"]
@@ -84,5 +84,5 @@ def test_in_a_namespace_of_its_own_it_talks_to_the_operator_s() -> None:
     assert pods["containers"][0]["args"] == [f"--namespace={NAMESPACE}"]
     assert objects["ServiceAccount", f"agents/{NAME}"]
     assert objects["RoleBinding", NAME]["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": "agents"}]
-    for name in (CAPS_CONFIGMAP, REPORTS_CONFIGMAP):
+    for name in (*CAPS_CONFIGMAPS, *REPORTS_CONFIGMAPS):
         assert ("ConfigMap", name) in objects, "in the operator's"

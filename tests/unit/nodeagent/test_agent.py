@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP, NodeCaps, NodeReport
+from drivetrain_api.power import CAPS_CONFIGMAPS, REPORTS_CONFIGMAPS, NodeCaps, NodeReport, shard
 from drivetrain_nodeagent.main import main
 from harness.ports import free_port
 from harness.served import Served, served
@@ -23,6 +23,7 @@ from unit.nodeagent.fake_cards import Cards
 
 POD, PID = "0a0a0a0a-1111-2222-3333-444444444444", 4242
 MAPS = "/api/v1/namespaces/drivetrain-system/configmaps"
+CAPS, REPORTS = CAPS_CONFIGMAPS[shard("node-a")], REPORTS_CONFIGMAPS[shard("node-a")]
 
 
 class Node:
@@ -46,10 +47,10 @@ class Node:
     def tell(self, watts: float, seconds: float = 600) -> None:
         """As the operator does."""
         caps = NodeCaps(until=time.time() + seconds, pods={POD: watts})
-        self.api.patch(f"{MAPS}/{CAPS_CONFIGMAP}", {"data": {"node-a": caps.model_dump_json()}})
+        self.api.patch(f"{MAPS}/{CAPS}", {"data": {"node-a": caps.model_dump_json()}})
 
     def report(self) -> NodeReport | None:
-        text = (self.api.get(f"{MAPS}/{REPORTS_CONFIGMAP}").get("data") or {}).get("node-a")
+        text = (self.api.get(f"{MAPS}/{REPORTS}").get("data") or {}).get("node-a")
         return NodeReport.model_validate_json(text) if text else None
 
     def child(self) -> int:
@@ -67,7 +68,7 @@ def node(tmp_path: Path, cards: Cards) -> Iterator[Node]:
     cards.add(limit=350)
     with served(tmp_path) as api:
         api.post("/api/v1/namespaces", {"metadata": {"name": "drivetrain-system"}})
-        for name in (CAPS_CONFIGMAP, REPORTS_CONFIGMAP):
+        for name in (CAPS, REPORTS):
             api.post(MAPS, {"metadata": {"name": name}})
         node = Node(api, cards, tmp_path)
         try:
@@ -129,7 +130,7 @@ def test_killed_with_its_guardian(node: Node) -> None:
     node.process.wait(30)
     until(lambda: not Path(f"/proc/{agent}").exists() or _is_dead(agent), "the agent outlives its guardian")
     assert node.cards.limit() == 250
-    node.api.patch(f"{MAPS}/{CAPS_CONFIGMAP}", {"data": {"node-a": None}})
+    node.api.patch(f"{MAPS}/{CAPS}", {"data": {"node-a": None}})
     node.process = node.start()
     until(lambda: node.cards.limit() == 350, "the next one does not give back what the former left")
 
@@ -152,7 +153,7 @@ def test_an_operator_that_is_gone(node: Node) -> None:
 
 def test_caps_that_are_nonsense(node: Node) -> None:
     capped(node)
-    node.api.patch(f"{MAPS}/{CAPS_CONFIGMAP}", {"data": {"node-a": json.dumps({"until": "never"})}})
+    node.api.patch(f"{MAPS}/{CAPS}", {"data": {"node-a": json.dumps({"until": "never"})}})
     until(lambda: node.cards.limit() == 350, "caps that cannot be read are in force")
 
 

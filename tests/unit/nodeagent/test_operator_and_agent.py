@@ -22,7 +22,7 @@ from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.told_caps import ToldCaps
 from drivetrain_operator.kube.auth import KubeConfig
 from drivetrain_operator.kube.client import KubeClient
-from unit.nodeagent.test_agent import PID, POD, Node, node
+from unit.nodeagent.test_agent import CAPS, PID, POD, Node, node
 from unit.plan import builders as b
 
 __all__ = ["node"]
@@ -82,7 +82,7 @@ async def test_a_limit_becomes_a_cap_in_force_and_is_over(node: Node) -> None:
         await leader.until(lambda: leader.agents.cards["job"].cap == cap)
         leader.limit = None
         await leader.until(lambda: node.cards.limit() == 350 and leader.domain.idle)
-        assert not node.api.get(f"/api/v1/namespaces/{WHERE}/configmaps/drivetrain-power-caps").get("data")
+        assert not node.api.get(f"/api/v1/namespaces/{WHERE}/configmaps/{CAPS}").get("data")
 
     await talk(node, told)
 

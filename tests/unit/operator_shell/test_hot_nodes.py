@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from drivetrain_api.power import DeviceReport, NodeReport
+from drivetrain_api.power import REPORTS_CONFIGMAPS, DeviceReport, NodeReport, shard
 from drivetrain_energy.heat import COOL_S, DRAIN_S, RELAPSE_S, STEP_S, STEPS
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.clock import SystemClock
@@ -170,9 +170,9 @@ class Leader:
         pods = (b.worker(0, uid="x0", node="a", created=BEGAN),)
         self.agents = Agents(reports, told, self.clock, lambda: [Placed("x", None, pods)], lambda: True)
 
-    async def get(self, *args: Any, **options: Any) -> dict[str, Any]:
+    async def get(self, kind: Any, name: str, *args: Any, **options: Any) -> dict[str, Any]:
         said = report(self.celsius).model_copy(update={"at": self.clock.now().timestamp()})
-        return {"data": {"a": said.model_dump_json()}}
+        return {"data": {"a": said.model_dump_json()}} if name == REPORTS_CONFIGMAPS[shard("a")] else {}
 
     async def run(self, seconds: float) -> bool:
         """Whether anything was news."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from drivetrain_api.power import REPORTS_CONFIGMAP, NodeReport
+from drivetrain_api.power import REPORTS_CONFIGMAPS, NodeReport, shard
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy.reports import GONE_SECONDS, OLD_SECONDS, Reports
 from drivetrain_operator.kube.client import KubeClient
@@ -32,10 +32,14 @@ class At(SystemClock):
 
 @dataclass
 class Cluster:
-    """One ConfigMap, or none, or an API server that does not answer."""
+    """The ConfigMaps, or none, or an API server that does not answer."""
 
     data: dict[str, Any] | None = None
     error: KubeError | None = None
+    lost: tuple[str, ...] = ()
+    """Nodes whose entries stand in all of them."""
+    broken: str = ""
+    """One that cannot be read."""
     refuses: KubeError | None = None
     """Of patches."""
     tries: int = 0
@@ -43,11 +47,12 @@ class Cluster:
 
     async def get(self, resource: Any, name: str, namespace: str, *, timeout: float) -> dict[str, Any]:
         self.asked.append((namespace, name))
-        if self.error is not None:
-            raise self.error
+        if self.error is not None or name == self.broken:
+            raise self.error or Forbidden(403, message="no")
         if self.data is None:
             raise NotFound(404, message=f"{name} not found")
-        return {"data": dict(self.data)}
+        number = REPORTS_CONFIGMAPS.index(name)
+        return {"data": {node: text for node, text in self.data.items() if shard(node) == number or node in self.lost}}
 
     async def merge_patch(
         self, resource: Any, name: str, patch: dict[str, Any], namespace: str, *, timeout: float
@@ -90,7 +95,7 @@ async def test_a_report_is_known_by_its_node() -> None:
     assert await world.look(node_1=report(watts=70.0)) == {"node-1"}
     assert world.reports.by_node["node-1"].host_watts == 70.0
     assert world.reports.looked
-    assert world.cluster.asked == [("ns", REPORTS_CONFIGMAP)]
+    assert world.cluster.asked == [("ns", name) for name in REPORTS_CONFIGMAPS]
     assert await world.look() == set()
 
 
@@ -103,7 +108,7 @@ async def test_an_entry_that_cannot_be_read_is_said_once_and_hides_no_other(
         for _ in range(3):
             assert await world.look(5, bad=text, good=report()) == {"good"}
     assert [getattr(each, "error", "") for each in caplog.records] == [
-        f"ConfigMap {REPORTS_CONFIGMAP}, node bad: no report of an agent of this version"
+        f"ConfigMap {REPORTS_CONFIGMAPS[shard('bad')]}, node bad: no report of an agent of this version"
     ]
 
 
@@ -131,6 +136,35 @@ async def test_what_is_known_grows_old_while_the_api_server_says_nothing() -> No
     assert set(world.reports.by_node) == {"node"}
     world.clock.seconds += 1
     assert set(world.reports.by_node) == set()
+
+
+async def test_while_the_configmap_is_gone_what_is_known_grows_old() -> None:
+    """It counted as no agents at once: caps were taken back, and plans made anew, for a mistake of seconds."""
+    world = World()
+    await world.look(node=report())
+    world.cluster.data = None
+    world.clock.seconds += OLD_SECONDS
+    await world.reports.look()
+    assert (set(world.reports.by_node), world.reports.looked) == ({"node"}, True)
+    world.clock.seconds += 1
+    assert set(world.reports.by_node) == set()
+
+
+async def test_one_configmap_that_cannot_be_read_hides_no_other() -> None:
+    nodes = {f"n{n}": report() for n in range(100)}
+    assert {shard(node) for node in nodes} == set(range(len(REPORTS_CONFIGMAPS)))
+    world = World()
+    await world.look(0, **nodes)
+    world.cluster.broken = REPORTS_CONFIGMAPS[3]
+    alive = await world.look(OLD_SECONDS + 1, **{node: report(OLD_SECONDS) for node in nodes})
+    assert alive == {node for node in nodes if shard(node) != 3}
+
+
+async def test_an_entry_in_a_configmap_that_is_not_its_node_s_is_none() -> None:
+    """No agent looks, or writes, there."""
+    world = World(Cluster(lost=("node",)))
+    assert await world.look(node=report(watts=70.0)) == {"node"}
+    assert world.reports.by_node["node"].host_watts == 70.0
 
 
 async def test_without_agents_nobody_is_asked() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_api.energy_status import EnergyStatus
-from drivetrain_api.power import CAPS_CONFIGMAP, REPORTS_CONFIGMAP, DeviceReport, NodeCaps, NodeReport
+from drivetrain_api.power import CAPS_CONFIGMAPS, REPORTS_CONFIGMAPS, DeviceReport, NodeCaps, NodeReport, shard
 from drivetrain_operator.energy.agents import PATIENCE_SECONDS, Agents
 from drivetrain_operator.energy.capped import Placed, capped, placed
 from drivetrain_operator.energy.reports import Reports
@@ -89,7 +89,9 @@ def test_a_cap_is_within_what_the_cards_of_its_node_take() -> None:
 
 def test_pods_on_thousands_of_nodes_that_are_not_there_take_nobody_his_cap() -> None:
     """The ConfigMap would be above what the API server takes, and nothing of it be told."""
-    forged = Placed("f", 200.0, tuple(b.worker(n, uid=f"f{n}", node=f"{n:0250}") for n in range(4000)))
+    names = [name for n in range(80_000) if shard(name := f"{n:0250}") == shard("a")]
+    assert len(names) > 4000
+    forged = Placed("f", 200.0, tuple(b.worker(n, uid=f"f{n}", node=node) for n, node in enumerate(names)))
     honest = [a_job(200, uid="x")]
     assert capped([forged, *honest], {"a": card(100, 400), "b": card(100, 400)}) == {
         "a": {"x-0": 200},
@@ -128,17 +130,33 @@ class Leader:
         return {node: caps.pods for node, caps in self.told().items() if caps.until >= self.now}
 
     def told(self) -> dict[str, NodeCaps]:
-        data = self.stored().get("data") or {}
-        return {node: NodeCaps.model_validate_json(text) for node, text in data.items()}
-
-    def stored(self) -> dict[str, Any]:
-        found: dict[str, Any] | None = self.world.api.store.get("configmaps", NAMESPACE, CAPS_CONFIGMAP)
-        assert found is not None
+        found = {}
+        for name, stored in self.stored().items():
+            for node, text in (stored.get("data") or {}).items():
+                assert name == CAPS_CONFIGMAPS[shard(node)], "its agent looks there"
+                found[node] = NodeCaps.model_validate_json(text)
         return found
 
+    def stored(self) -> dict[str, Any]:
+        found = {name: self.world.api.store.get("configmaps", NAMESPACE, name) for name in CAPS_CONFIGMAPS}
+        return {name: each for name, each in found.items() if each is not None}
+
     @property
-    def version(self) -> str:
-        return str(self.stored()["metadata"]["resourceVersion"])
+    def version(self) -> list[str]:
+        return [str(each["metadata"]["resourceVersion"]) for each in self.stored().values()]
+
+    async def by_hand(self, **caps: str) -> None:
+        """Somebody writes these."""
+        await self._write(CAPS_CONFIGMAPS, caps)
+
+    async def reports(self, **reports: str) -> None:
+        """Agents of nodes write these."""
+        await self._write(REPORTS_CONFIGMAPS, reports)
+
+    async def _write(self, names: tuple[str, ...], entries: dict[str, str]) -> None:
+        for node, text in entries.items():
+            path = f"{MAPS}/{names[shard(node)]}"
+            await self.world.request("PATCH", path, {"data": {node: text}}, "application/merge-patch+json")
 
     @property
     def now(self) -> float:
@@ -147,7 +165,8 @@ class Leader:
 
 @pytest.fixture
 async def leader(world: World) -> AsyncIterator[Leader]:
-    await world.request("POST", MAPS, {"metadata": {"name": CAPS_CONFIGMAP}})
+    for name in CAPS_CONFIGMAPS:
+        await world.request("POST", MAPS, {"metadata": {"name": name}})
     async with KubeClient(FixedCredentials(world.api.address, token=world.api.token), world.clock) as client:
         yield Leader(world, client)
 
@@ -195,28 +214,28 @@ async def test_a_namespace_that_cannot_be_read_does_not_keep_caps_for_ever(leade
 
 async def test_what_another_wrote_is_read_before_it_is_written_over(leader: Leader) -> None:
     await leader.tell(a_job(250))
-    body = {"data": {"a": "by hand", "c": "by hand"}}
-    await leader.world.request("PATCH", f"{MAPS}/{CAPS_CONFIGMAP}", body, "application/merge-patch+json")
+    await leader.by_hand(a="by hand")
     assert await leader.tell(a_job(200)) == {"a": {"job-0": 200}, "b": {"job-1": 200}}
-    await leader.world.request("PATCH", f"{MAPS}/{CAPS_CONFIGMAP}", body, "application/merge-patch+json")
+    await leader.by_hand(a="by hand", c="by hand")
     assert await leader.tell(a_job(200), after=61) == {"a": {"job-0": 200}, "b": {"job-1": 200}}
 
 
 async def test_a_clock_that_was_ahead_caps_no_longer_than_ours_says(leader: Leader) -> None:
     caps = NodeCaps(until=leader.now + 86400, pods={"job-0": 250})
-    body = {"data": {"a": caps.model_dump_json(), "x": "{"}}
-    await leader.world.request("PATCH", f"{MAPS}/{CAPS_CONFIGMAP}", body, "application/merge-patch+json")
+    await leader.by_hand(a=caps.model_dump_json(), x="{")
     await leader.tell(a_job(250, nodes=("a",)))
     assert set(leader.told()) == {"a"}
     assert leader.told()["a"].until <= leader.now + HOLD_SECONDS + 1
 
 
 async def test_without_the_config_map_it_pauses_and_goes_on_when_it_is_there(leader: Leader) -> None:
-    await leader.world.request("DELETE", f"{MAPS}/{CAPS_CONFIGMAP}")
+    for name in CAPS_CONFIGMAPS:
+        await leader.world.request("DELETE", f"{MAPS}/{name}")
     leader.jobs = [a_job(250)]
     for _ in range(8):
         await leader.agents.tell()
-    await leader.world.request("POST", MAPS, {"metadata": {"name": CAPS_CONFIGMAP}})
+    for name in CAPS_CONFIGMAPS:
+        await leader.world.request("POST", MAPS, {"metadata": {"name": name}})
     assert await leader.tell(a_job(250)) == {}, "it pauses"
     assert await leader.tell(a_job(250), after=31) == {"a": {"job-0": 250}, "b": {"job-1": 250}}
 
@@ -228,20 +247,21 @@ def planned(*, gpus: int = 1, cap: float | None = None) -> JobView:
 
 
 async def test_caps_count_in_plans_only_where_agents_report(leader: Leader) -> None:
-    agents, reports = leader.agents, f"{MAPS}/{REPORTS_CONFIGMAP}"
+    agents = leader.agents
+    for name in REPORTS_CONFIGMAPS:
+        await leader.world.request("POST", MAPS, {"metadata": {"name": name}})
     assert [agents.sets_caps(planned(cap=cap)) for cap in (None, 250.0)] == [False, True], "as its predecessor thought"
     await agents.hear()
     assert not agents.sets_caps(planned(cap=250.0)), "there are no agents"
     text = card().model_copy(update={"at": leader.now}).model_dump_json()
-    await leader.world.request("POST", MAPS, {"metadata": {"name": REPORTS_CONFIGMAP}, "data": {"a": text}})
+    await leader.reports(a=text)
     await agents.hear()
     assert agents.sets_caps(planned()), "it has no workers yet, and may come there"
     assert not agents.sets_caps(planned(gpus=0))
     leader.jobs = [a_job()]
     await agents.hear()
     assert not agents.sets_caps(planned()), "one of its nodes has no agent"
-    patch = {"data": {"b": text}}
-    await leader.world.request("PATCH", reports, patch, "application/merge-patch+json")
+    await leader.reports(b=text)
     await agents.hear()
     assert agents.sets_caps(planned())
     assert set(agents.cards) == {"job"}
