@@ -162,6 +162,7 @@ BOUNDS: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "energy.profile[].capWatts": ([1, 10_000], [0, 10_001]),
     "energy.budget.grams": ([1, 10**12], [0, 10**12 + 1]),
     "energy.budget.kilowattHours": ([0.1, 10**9], [0, 10**9 + 1]),
+    "energy.budget.cost": ([0.01, 10**12], [0, 10**12 + 1]),
     "energy.budget.onExceed": (["warn", "shrink", "suspend"], ["stop", ""]),
     "energy.power.capWatts": ([1, 10_000], [0, 10_001]),
     "energy.power.maxSlowdownPercent": ([0, 100], [-1, 101]),
