@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from drivetrain_api.bounds import Seconds
+from drivetrain_api.figures import plain
 from drivetrain_api.older_python import StrEnum
 
 
@@ -58,6 +59,6 @@ class Recovered(BaseModel):
 def sentence(cause: str, detected: float, formed: float, copied: float, first_step: float) -> str:
     """The one of events and of the command line."""
     return (
-        f"{cause} lost: detected in {detected:.2g} s, formed in {formed:.2g} s, state copied in {copied:.2g} s, "
-        f"first step in {first_step:.2g} s"
+        f"{cause} lost: detected in {plain(detected, 2)} s, formed in {plain(formed, 2)} s, "
+        f"state copied in {plain(copied, 2)} s, first step in {plain(first_step, 2)} s"
     )

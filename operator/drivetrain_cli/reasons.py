@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from drivetrain_api.constants import LABEL_ROLE, ROLE_COORDINATOR
+from drivetrain_api.figures import plain
 from drivetrain_api.recovery import sentence
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.stale import ACTIVE, differences
@@ -241,7 +242,7 @@ def _recoveries(status: Json) -> str:
     """What that means depends on the script: a stock one goes on from its own checkpoint."""
     number, took, how = status["recoveries"], status.get("lastRecoverySeconds"), status.get("runtime")
     times = f"{number} time{'s' if number != 1 else ''} after a loss"
-    last = f", last after {took:g} s" if took is not None else ""
+    last = f", last after {plain(took, 6)} s" if took is not None else ""
     last += f" ({_in_phases(status['lastRecovery'])})" if status.get("lastRecovery") else ""
     if how == "torchrun":
         return (

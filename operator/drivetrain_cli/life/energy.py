@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from drivetrain_api.energy import EnergySource
+from drivetrain_api.figures import short
 from drivetrain_cli import output
 from drivetrain_cli import where as which
 from drivetrain_cli.cluster import connect
 from drivetrain_cli.errors import Exit
 from drivetrain_cli.printable import printable_lines
 from drivetrain_cli.table import aligned
-from drivetrain_operator.plan.energy_words import short
 
 Json = dict[str, Any]
 JOULES_A_KWH: Final = 3.6e6

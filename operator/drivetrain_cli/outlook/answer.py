@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from drivetrain_api.energy_spec import EnergyBudget
+from drivetrain_api.figures import plain
 from drivetrain_api.older_python import UTC
 from drivetrain_cli.table import aligned
 from drivetrain_energy.plan import Plan, PlanSlot, Totals
@@ -99,10 +100,7 @@ def lines(
     text += ["", *aligned(rows).splitlines()]
     saved = _saved(found)
     if saved:
-        told = ", ".join(
-            f"{abs(100 * share):.0f}% {'less' if share >= 0 else 'more'} {what}" for what, share in saved.items()
-        )
-        text.append(f"Beside running at once: {told}.")
+        text.append(f"Beside running at once: {', '.join(_beside(what, share) for what, share in saved.items())}.")
     return text + [f"{each}." for each in _beyond(found, request, budget)]
 
 
@@ -129,10 +127,10 @@ def _row(slot: PlanSlot, request: Request) -> list[str]:
         datetime.fromtimestamp(slot.start, UTC).strftime("%a %d %b %H:%M"),
         duration(slot.end - slot.start),
         str(slot.workers) if slot.workers else "waits",
-        f"{slot.cap_watts:g}" if slot.cap_watts is not None else "",
-        f"{slot.throughput:.4g}" if slot.workers else "",
+        plain(slot.cap_watts, 4) if slot.cap_watts is not None else "",
+        plain(slot.throughput, 4) if slot.workers else "",
         f"{slot.watts:.0f}" if slot.workers else "",
-        f"{known:g}" if known is not None else "",
+        plain(known, 4) if known is not None else "",
     ]
 
 
@@ -140,11 +138,16 @@ def _sum(name: str, seconds: float, found: Totals, currency: str) -> list[str]:
     return [
         name,
         duration(seconds),
-        f"{found.joules / JOULES_PER_KWH:.3g}",
-        f"{found.grams:.4g}" if found.grams is not None else "?",
-        f"{found.cost:.4g} {currency}".strip() if found.cost is not None else "",
-        f"{found.node_hours:.3g}",
+        plain(found.joules / JOULES_PER_KWH, 3),
+        plain(found.grams, 4) if found.grams is not None else "?",
+        f"{plain(found.cost, 4)} {currency}".strip() if found.cost is not None else "",
+        plain(found.node_hours, 3),
     ]
+
+
+def _beside(what: str, saved: float) -> str:
+    percent = round(100 * abs(saved))
+    return f"{percent}% {'less' if saved > 0 else 'more'} {what}" if percent else f"as much {what}"
 
 
 def _saved(found: Plan) -> Mapping[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from drivetrain_api.figures import short
 from drivetrain_cli.life.energy import KNOWN_BY, account, by_component, sentences
 from drivetrain_cli.report import axis
 from drivetrain_cli.report.axis import elapsed, number
@@ -11,7 +12,6 @@ from drivetrain_cli.report.markup import Html, Ids, tag
 from drivetrain_cli.report.plot import Line, Plot, Point, Span, bars, drawn, folded, shades, table
 from drivetrain_cli.report.told import Told
 from drivetrain_cli.table import parsed
-from drivetrain_operator.plan.energy_words import short
 
 Json = dict[str, Any]
 MADE: Final = "before this plan was made"

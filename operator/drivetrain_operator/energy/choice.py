@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from drivetrain_api.figures import plain
 from drivetrain_api.node_match import selects, untolerated
 from drivetrain_api.power import NodeReport
 from drivetrain_energy.curve import Point
@@ -243,14 +244,14 @@ def _said(
     ]
     if where and others:
         low, high = min(others), max(others)
-        parts.append(f"elsewhere {low:.3g}" + (f" to {high:.3g}" if high > low else ""))
+        parts.append(f"elsewhere {plain(low, 3)}" + (f" to {plain(high, 3)}" if high > low else ""))
     if avoid:
         parts.append(f"keep off {_few([f'{name} ({places[name].bad})' for name in avoid])}")
     return "; ".join(parts)
 
 
 def _site(site: Site) -> str:
-    return f"{site.name} ({site.zone}" + (f", {site.cost:.3g} {site.unit})" if site.cost is not None else ")")
+    return f"{site.name} ({site.zone}" + (f", {plain(site.cost, 3)} {site.unit})" if site.cost is not None else ")")
 
 
 def _few(names: Sequence[str]) -> str:

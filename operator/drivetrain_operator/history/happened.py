@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
+from drivetrain_api.figures import plain
 from drivetrain_api.history import LOSS, MAX_TEXT, RANKS, RATE, STEP, Happening, Kind, own
 from drivetrain_api.holdup_status import HoldUpStatus
 from drivetrain_api.report import JobState, Report
@@ -98,7 +99,7 @@ def _held_up(before: HoldUpStatus | None, after: HoldUpStatus | None) -> str | N
         return None
     where = f" in {after.pod}" if after.pod else ""
     why = f" ({after.stage})" if after.stage else ""
-    return f"rank {after.rank}{where} holds the others up by {after.slower_by_seconds:.2g} s in each step{why}"
+    return f"rank {after.rank}{where} holds the others up by {plain(after.slower_by_seconds, 2)} s in each step{why}"
 
 
 def _recovery(after: TrainingJobStatus, number: int) -> tuple[str, dict[str, float]]:
@@ -112,7 +113,7 @@ def _recovery(after: TrainingJobStatus, number: int) -> tuple[str, dict[str, flo
         "copied": last.copied_seconds,
         "first_step": last.first_step_seconds,
     }
-    return f"{text} {took:.2g} s after the loss ({last.cause})", {"seconds": took, **phases}
+    return f"{text} {plain(took, 2)} s after the loss ({last.cause})", {"seconds": took, **phases}
 
 
 def _cut(text: str) -> str:

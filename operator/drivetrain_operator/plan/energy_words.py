@@ -14,6 +14,7 @@ from drivetrain_api.energy_status import (
     IntensityTrace,
     UsedEnergy,
 )
+from drivetrain_api.figures import short
 from drivetrain_api.older_python import UTC
 from drivetrain_energy.ledger import Covered, Drawn, Ledger
 from drivetrain_energy.replay import Replayed, Trace
@@ -112,15 +113,8 @@ def what_it_took(used: UsedEnergy, first: ForeseenEnergy | None = None) -> str:
     return ", ".join(parts)
 
 
-def short(value: float) -> str:
-    """About three digits that matter; never in the manner of 1e+06."""
-    size = abs(value)
-    digits = 0 if size >= 100 or not size else 1 if size >= 10 else 2 if size >= 1 else 4
-    return f"{value:.{digits}f}"
-
-
 def _plain(drawn: Drawn) -> dict[str, dict[str, float]]:
     return {component: dict(by_source) for component, by_source in drawn.joules.items()}
 
 
-__all__ = ["from_status", "short", "to_status", "what_it_took"]
+__all__ = ["from_status", "to_status", "what_it_took"]

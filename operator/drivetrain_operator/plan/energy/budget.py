@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from drivetrain_api.energy import total
 from drivetrain_api.energy_spec import Energy, EnergyBudget
 from drivetrain_api.energy_status import EnergyStatus, UsedEnergy
+from drivetrain_api.figures import plain
 from drivetrain_energy.request import JOULES_PER_KWH
 
 WHOLE = 0.99
@@ -38,7 +39,7 @@ class _Bound:
 def exceeded(wish: Energy, known: EnergyStatus | None) -> str:
     """Which bound is reached, for a person; empty: none."""
     reached = (bound for bound in _bounds(wish, known.used if known is not None else None) if bound.over)
-    return next((f"{_name(bound.field)} ({bound.most:g}) is used up" for bound in reached), "")
+    return next((f"{_name(bound.field)} ({plain(bound.most, 6)}) is used up" for bound in reached), "")
 
 
 def unwatched(wish: Energy, known: EnergyStatus, pue: float) -> list[str]:
@@ -63,7 +64,7 @@ def insufficient(budget: EnergyBudget, kwh: float, grams: float | None, cost: fl
         ("cost", budget.cost, cost),
     )
     return [
-        f"{_name(field)} ({most:g}) will not suffice: all of it takes {will:.3g}"
+        f"{_name(field)} ({plain(most, 6)}) will not suffice: all of it takes {plain(will, 3)}"
         for field, most, will in bounds
         if most is not None and will is not None and will > most
     ]

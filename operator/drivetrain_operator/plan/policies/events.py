@@ -5,6 +5,7 @@ So an event is recorded once, after the status that it tells of was written, and
 
 from __future__ import annotations
 
+from drivetrain_api.figures import plain
 from drivetrain_api.holdup_status import HoldUpStatus
 from drivetrain_api.late_status import LateRankStatus
 from drivetrain_api.recovery import sentence
@@ -45,7 +46,7 @@ def _told(view: View, old: TrainingJobStatus, new: TrainingJobStatus) -> list[Re
         if f not in old.failures
     )
     if new.recoveries > old.recoveries:
-        took = f" after {new.last_recovery_seconds:g} s" if new.last_recovery_seconds is not None else ""
+        took = f" after {plain(new.last_recovery_seconds, 6)} s" if new.last_recovery_seconds is not None else ""
         took += f" ({_in_phases(new.last_recovery)})" if new.last_recovery is not None else ""
         # None trains when the next loss came before this was told.
         world = f", world size {new.workers.world}" if new.workers.world else ""
