@@ -16,6 +16,7 @@ from drivetrain_local.client import Client
 
 Json = dict[str, Any]
 JOBS = "/apis/drivetrain.dev/v1alpha1/namespaces/{}/trainingjobs"
+_CRD = custom_resource_definition()
 _T = TypeVar("_T")
 
 
@@ -119,6 +120,6 @@ def _complete(phase: str) -> list[Json]:
 
 
 async def _started() -> ApiServer:
-    server = ApiServer(crds=[custom_resource_definition()])
+    server = ApiServer(crds=[_CRD])
     await server.start()
     return server

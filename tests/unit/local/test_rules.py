@@ -18,13 +18,14 @@ from unit.api.cases import RULE_CASES, STARTED, RuleCase, job
 
 Obj = dict[str, Any]
 _JOBS = f"/apis/{API_VERSION}/namespaces/default/{PLURAL}"
+_CRD = custom_resource_definition()  # made once: it takes as long as a server's start
 _RULES = {rule.name: rule for rule in RULES}
 _MERGE, _JSON = "application/merge-patch+json", "application/json-patch+json"
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with ApiServer(crds=[custom_resource_definition()]) as api, api.session() as session:
+    async with ApiServer(crds=[_CRD]) as api, api.session() as session:
         yield session
 
 

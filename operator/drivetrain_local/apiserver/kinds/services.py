@@ -7,6 +7,8 @@ listens. There is no DNS: clients use the address.
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
+from itertools import islice
 
 from drivetrain_local.address import RESERVED_HOSTS
 from drivetrain_local.apiserver import errors
@@ -19,26 +21,22 @@ class Services(Kind):
     """Services of type ClusterIP, headless ones and ExternalName; node ports and load balancers are not served."""
 
     def __init__(self, cidr: str) -> None:
-        network = ipaddress.ip_network(cidr)
         self._cidr = cidr
-        self._free = [str(host) for host in list(network.hosts())[RESERVED_HOSTS:]]
-        self._free.reverse()
+        # As they are asked for: 65,000 texts at once would take longer than all else at a server's start.
+        self._unused = map(str, islice(ipaddress.ip_network(cidr).hosts(), RESERVED_HOSTS, None))
+        self._released: deque[str] = deque()
         self._taken: set[str] = set()
 
     def prepare_create(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
         _defaults(spec)
         if spec["type"] == "ClusterIP" and not spec.get("clusterIP"):
-            if not self._free:
-                raise errors.ApiError(500, "InternalError", f"service range {self._cidr} is full")
-            spec["clusterIP"] = self._free.pop()
+            spec["clusterIP"] = self._free()
         if spec.get("clusterIP") not in (None, "", "None"):
             if spec["clusterIP"] in self._taken:
                 detail = "failed to allocate IP " + spec["clusterIP"] + ": provided IP is already allocated"
                 finding = errors.bad_value("spec.clusterIPs", [spec["clusterIP"]], detail)
                 raise errors.invalid("Service", "", obj["metadata"].get("name", ""), [finding])
-            if spec["clusterIP"] in self._free:
-                self._free.remove(spec["clusterIP"])
             self._taken.add(spec["clusterIP"])
         if spec.get("clusterIP"):
             spec["clusterIPs"] = [spec["clusterIP"]]
@@ -80,7 +78,17 @@ class Services(Kind):
         address = dig(obj, "spec", "clusterIP", default="")
         if address in self._taken:
             self._taken.discard(address)
-            self._free.insert(0, address)
+            self._released.append(address)
+
+    def _free(self) -> str:
+        """The next one that nobody had; else the one that has been free for longest."""
+        for address in self._unused:
+            if address not in self._taken:  # a Service may have asked for it by name
+                return address
+        while self._released:
+            if (address := self._released.popleft()) not in self._taken:
+                return address
+        raise errors.ApiError(500, "InternalError", f"service range {self._cidr} is full")
 
 
 def _defaults(spec: Obj) -> None:
