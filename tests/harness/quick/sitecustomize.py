@@ -3,7 +3,7 @@ the call that makes algorithms deterministic does, too.
 
 That takes as long as torch itself, and these jobs start hundreds of ranks. This folder is on the path of `LocalJob`, of
 the embedded plane and of torchrun in tests, and this file is a part of the script that most tests on a real cluster
-run. `drivetrain run` and `demo`, examples, and other scripts on a cluster start as for a user.
+run. The first test of `drivetrain run`, and examples and other scripts on a cluster, start as for a user.
 """
 
 import functools

@@ -21,6 +21,7 @@ from drivetrain_operator.plan import slots, stored
 from drivetrain_operator.plan.observe import job_view
 from drivetrain_operator.plan.patch import status_json, status_patch
 from drivetrain_operator.plan.plan import plan
+from harness.often import often
 from unit.plan.builders import process_failure, report, running
 
 GOOD = status_json(plan(running(report=report(failures=[process_failure(0, 0)]))).status)
@@ -241,7 +242,7 @@ odd_values = st.recursive(
 
 
 @given(st.lists(st.tuples(st.sampled_from(paths(GOOD)), odd_values), min_size=1, max_size=4))
-@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=often(500, 100), suppress_health_check=list(HealthCheck), deadline=None)
 def test_whatever_stands_there_is_taken_or_refused(changes: list[tuple[str, Any]]) -> None:
     raw = json.loads(json.dumps(GOOD))
     for path, value in changes:
@@ -270,7 +271,7 @@ texts = st.text("0123456789-, ", max_size=30)
 
 
 @given(texts)
-@settings(max_examples=300)
+@settings(max_examples=often(300, 100))
 def test_any_text_of_slots_is_taken_or_refused(text: str) -> None:
     try:
         found = slots.parse(text)

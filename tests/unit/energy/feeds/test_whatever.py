@@ -24,6 +24,7 @@ from drivetrain_energy.feeds.providers import adapter, measured
 from drivetrain_energy.feeds.reading import Reading
 from drivetrain_energy.feeds.transport import Answer, Request
 from drivetrain_energy.signal import Measure
+from harness.often import often
 from unit.energy.feeds.providers import ALL, OPENADR, Provider
 from unit.energy.feeds.server import NOW, SECRETS, Cluster, Files
 from unit.energy.feeds.test_faults import sound
@@ -100,7 +101,7 @@ async def tried(feed: Adapter) -> Reading | FeedError:
 
 
 @pytest.mark.parametrize("provider", ALL, ids=lambda each: each.name)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300, 60), deadline=None)
 @given(data=st.data())
 def test_it_ends_in_a_signal_or_in_an_error_of_its_own(provider: Provider, data: st.DataObject) -> None:
     number = data.draw(st.sampled_from([2, 8]))
@@ -132,7 +133,7 @@ def test_it_ends_in_a_signal_or_in_an_error_of_its_own(provider: Provider, data:
         sound(judge(found, "Z", of[0], "it", of[1], NOW))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300, 60), deadline=None)
 @given(data=st.data())
 def test_limits_are_limits_or_an_error(data: st.DataObject) -> None:
     payload = {"payloadType": "IMPORT_CAPACITY_LIMIT", "units": data.draw(st.sampled_from(["KW", "PERCENT", None]))}
