@@ -51,6 +51,21 @@ class EnergySource(StrEnum):
     """The node's counters; of them, the worker's share of the processor time that was used."""
     MODEL = "model"
     """From processor time and two constants: nothing was measured."""
+    DCGM = "dcgm"
+    """The GPU's counter of energy as dcgm-exporter has it, through Prometheus: where workers cannot read it."""
+    KEPLER = "kepler"
+    """What Kepler takes for the pod's part of the node's counters, through Prometheus: where workers have only the
+    model."""
+
+
+WORKERS_MEASURE: Final = (EnergySource.NVML, EnergySource.NVML_POWER, EnergySource.RAPL)
+WORKERS_TELL: Final = (*WORKERS_MEASURE, EnergySource.MODEL)
+"""Nobody else's word comes from launchers and coordinators, which are the tenant's."""
+CLUSTER_TELLS: Final[Mapping[EnergySource, tuple[Component, ...]]] = {
+    EnergySource.DCGM: (Component.GPU,),
+    EnergySource.KEPLER: (Component.CPU, Component.DRAM),
+}
+"""What the cluster's own exporters know better than the model."""
 
 
 WATTS_AT_MOST: Final[Mapping[str, float]] = {Component.GPU: 5e3, Component.CPU: 5e3, Component.DRAM: 2e3}
@@ -138,7 +153,7 @@ def possible_joules(told: Any, most: float = MAX_JOULES) -> dict[str, dict[str, 
         str(component): found
         for component in Component
         if isinstance(of := told.get(component), dict)
-        and (found := {str(source): float(of[source]) for source in EnergySource if _possible(of.get(source), most)})
+        and (found := {str(source): float(of[source]) for source in WORKERS_TELL if _possible(of.get(source), most)})
     }
 
 

@@ -6,13 +6,15 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from drivetrain_api.energy import MAX_JOULES, Component, EnergySource
+from drivetrain_api.energy import CLUSTER_TELLS, MAX_JOULES, Component, EnergySource
 from drivetrain_api.energy_plan import MAX_MEASURED, EnergyCounting, EnergyMeasured, EnergyOrder, EnergyPlan, EnergyTry
 from drivetrain_api.status_model import Count, Elapsed, Named, StatusModel, Time
 
 MAX_TRACE: Final = 672
 """Quarters of an hour: a week."""
 MAX_MONEY: Final = 1e15
+MAX_INSTANT: Final = 1e11
+"""Seconds since 1970."""
 MAX_WORKER_SECONDS: Final = 1e13
 """4,096 workers for thirty years, and more."""
 
@@ -33,6 +35,7 @@ Money = Annotated[float, Field(ge=-MAX_MONEY, le=MAX_MONEY), AfterValidator(lamb
 BySource = Annotated[dict[str, Energy], Field(max_length=len(EnergySource)), AfterValidator(_thousandths)]
 ByComponent = Annotated[dict[str, BySource], Field(max_length=len(Component))]
 Measured = Annotated[Elapsed, AfterValidator(_rounded)]
+Instant = Annotated[float, Field(ge=0, le=MAX_INSTANT), AfterValidator(_rounded)]
 WorkerSeconds = Annotated[float, Field(ge=0, le=MAX_WORKER_SECONDS), AfterValidator(_rounded)]
 
 
@@ -74,6 +77,16 @@ class IntensityTrace(StatusModel):
     )
 
 
+class AwaitedEnergy(StatusModel):
+    """What workers have told, or not, of components that one of the cluster's exporters knows better. Not counted yet."""
+
+    since: Instant = Field(default=0.0, description="Up to there it is counted, by Prometheus' clock; 0: up to start.")
+    start: Instant = Field(default=0.0, description="By the operator's clock: what is set aside was drawn since then.")
+    until: Instant = Field(default=0.0, description="The same: until then.")
+    joules: ByComponent = Field(default_factory=dict, description="What workers told of it.")
+    worker_seconds: WorkerSeconds = Field(default=0.0, description="For how long they were measured, all together.")
+
+
 class CountedEnergy(StatusModel):
     """What the operator remembers over its own death, and its coordinator's."""
 
@@ -89,6 +102,11 @@ class CountedEnergy(StatusModel):
     )
     until: Time | None = Field(default=None, description="When it was counted last.")
     trace: IntensityTrace = Field(default=IntensityTrace(), description="For `avoided`, of a job that waited.")
+    awaited: dict[Annotated[str, Field(max_length=16)], AwaitedEnergy] = Field(
+        default_factory=dict,
+        max_length=len(CLUSTER_TELLS),
+        description="By source, dcgm or kepler: what is counted once Prometheus has told of that time.",
+    )
 
 
 class UsedEnergy(StatusModel):

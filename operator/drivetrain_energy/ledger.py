@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from drivetrain_api.energy import EnergySource, Joules
+from drivetrain_energy.awaited import Awaited, Settled, aside, extended, measured_by_workers, settled
+from drivetrain_energy.counters import Metered
 from drivetrain_energy.replay import Replayed, Trace, remembered, replayed
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_energy.spans import JOULES_A_KWH, held
-
-Joules = Mapping[str, Mapping[str, float]]
-"""By component and source."""
 
 CARBON: Final = (Measure.AVERAGE, Measure.MARGINAL)
 SLACK_SECONDS: Final = 60.0
@@ -120,6 +120,10 @@ class Site:
     workers_at_most: int = 1
     watts_at_most: float = 5e4
     """Of a worker."""
+    metered: Mapping[EnergySource, Metered | None] = field(default_factory=dict)
+    """What the cluster's own exporters know of the job, of those that are asked; None: nothing so far."""
+    ended: bool = False
+    """The job has: nothing is drawn any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,14 @@ class Ledger:
     term: int = 0
     """Of the coordinator that told last."""
     told: Drawn = Drawn()
-    """What is counted of that term."""
+    """What is counted of that term, or set aside."""
+    awaited: Mapping[EnergySource, Awaited] = field(default_factory=dict)
+    """What is set aside, because exporters know better."""
+
+    @property
+    def pending(self) -> bool:
+        """Something is set aside."""
+        return any(each.pending for each in self.awaited.values())
 
 
 def booked(before: Ledger, told: Told | None, created: float, now: float, site: Site) -> Ledger:
@@ -147,8 +158,15 @@ def booked(before: Ledger, told: Told | None, created: float, now: float, site: 
     compares = _compares(before, site)
     trace = remembered(before.trace, compares, created + before.used.seconds, now)
     found = replace(before, trace=trace, until=max(now, before.until or 0.0))
-    if told is None or told.term < before.term:
-        return found
+    if told is not None and told.term >= before.term:
+        found = _heard(found, before, told, created, now, site, compares)
+    return _settled(found, created, now, site, compares) if found.awaited else found
+
+
+def _heard(
+    found: Ledger, before: Ledger, told: Told, created: float, now: float, site: Site, compares: Signal | None
+) -> Ledger:
+    """With what is news."""
     known = before.told if told.term == before.term else Drawn()
     news = told.drawn.since(known)
     # Longer than it is old no job has drawn anything. What is more than that waits.
@@ -156,7 +174,49 @@ def booked(before: Ledger, told: Told | None, created: float, now: float, site: 
     room = SET_BACK_SECONDS if set_back else max(0.0, told.at - created + SLACK_SECONDS - before.used.seconds)
     believed = news.times(room / news.seconds) if news.seconds > room else news
     found = replace(found, term=told.term, told=known.plus(believed))
-    return _priced(found, _bounded(believed, site), max(told.at, created), created, site, compares)
+    at, bounded = max(told.at, created), _bounded(believed, site)
+    found, counted = _set_aside(found, bounded, at, site) if site.metered else (found, bounded)
+    return _priced(found, counted, max(created, at - counted.seconds), at, created, site, compares)
+
+
+def _set_aside(before: Ledger, news: Drawn, at: float, site: Site) -> tuple[Ledger, Drawn]:
+    """Of components that exporters tell of, and workers do not measure, in this term."""
+    if not news.seconds:
+        return before, news
+    awaited, counted = dict(before.awaited), news
+    for source, metered in site.metered.items():
+        if measured_by_workers(before.told.joules, source):
+            continue
+        kept, model = aside(counted.joules, source)
+        counted = replace(counted, joules=kept)
+        skew = metered.skew if metered is not None else None
+        awaited[source] = extended(awaited.get(source), model, news.worker_seconds, news.seconds, at, skew)
+    return replace(before, awaited=awaited), counted
+
+
+def _settled(before: Ledger, created: float, now: float, site: Site, compares: Signal | None) -> Ledger:
+    """With what Prometheus has told of what was set aside."""
+    found, awaited = before, dict[EnergySource, Awaited]()
+    most = site.workers_at_most * site.watts_at_most
+    for source, each in before.awaited.items():
+        closes = source not in site.metered or measured_by_workers(before.told.joules, source)
+        metered = site.metered.get(source)
+        told = settled(each, source, metered, now, most, ended=site.ended, closes=closes)
+        if told.joules:
+            found = _priced_late(found, told, each, created, site, compares)
+        if not closes:
+            awaited[source] = told.rest
+    return replace(found, awaited=awaited)
+
+
+def _priced_late(
+    before: Ledger, told: Settled, awaited: Awaited, created: float, site: Site, compares: Signal | None
+) -> Ledger:
+    """Its seconds are counted already, and the replay has gone by where it belongs."""
+    late = max(0.0, awaited.until - told.start)
+    news = Drawn(told.joules, refused=told.refused)
+    end = max(told.end, told.start)
+    return _priced(before, news, told.start, end, created, site, compares, late=late)
 
 
 def _bounded(news: Drawn, site: Site) -> Drawn:
@@ -168,9 +228,17 @@ def _bounded(news: Drawn, site: Site) -> Drawn:
     return replace(news.times(cut), worker_seconds=worker_seconds, seconds=news.seconds, refused=refused)
 
 
-def _priced(before: Ledger, news: Drawn, at: float, created: float, site: Site, compares: Signal | None) -> Ledger:
-    """With these joules, drawn in the last `news.seconds` before `at`."""
-    start = max(created, at - news.seconds)
+def _priced(
+    before: Ledger,
+    news: Drawn,
+    start: float,
+    at: float,
+    created: float,
+    site: Site,
+    compares: Signal | None,
+    late: float = 0.0,
+) -> Ledger:
+    """With these joules, drawn from `start` to `at`; `late`: so many of its seconds ago."""
     kwh = news.total * site.pue / JOULES_A_KWH
     carbon = dict(before.carbon)
     for measure in CARBON:
@@ -180,6 +248,7 @@ def _priced(before: Ledger, news: Drawn, at: float, created: float, site: Site, 
     if price is not None and currency in ("", of_unit(price.unit)):
         cost, currency = _covered(cost or Covered(), price, start, at, kwh), of_unit(price.unit)
     grams = site.embodied_grams_a_worker_second
+    baseline = created + max(0.0, before.used.seconds - late)
     return replace(
         before,
         used=before.used.plus(news),
@@ -187,7 +256,7 @@ def _priced(before: Ledger, news: Drawn, at: float, created: float, site: Site, 
         cost=cost if cost is not None and cost.kwh > 0 else None,
         currency=currency if cost is not None and cost.kwh > 0 else "",
         embodied=before.embodied if grams is None else (before.embodied or 0.0) + grams * news.worker_seconds,
-        replayed=replayed(before.replayed, before.trace, compares, start, at, created + before.used.seconds, kwh),
+        replayed=replayed(before.replayed, before.trace, compares, start, at, baseline, kwh),
     )
 
 

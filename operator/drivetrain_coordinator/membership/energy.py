@@ -16,10 +16,10 @@ from drivetrain_api.bounds import MAX_SECONDS
 from drivetrain_api.energy import (
     MAX_METER_JOULES,
     WATTS_AT_MOST,
+    WORKERS_TELL,
     Component,
     EnergyAsked,
     EnergyCounted,
-    EnergySource,
     EnergyTold,
     Meter,
     Metered,
@@ -29,7 +29,7 @@ JITTER_SECONDS: Final = 10.0
 """A launcher's word may be so much older than it is when it comes."""
 LENT_SECONDS: Final = 1.5
 _COMPONENTS: Final = frozenset(map(str, Component))
-_SOURCES: Final = frozenset(map(str, EnergySource))
+_SOURCES: Final = frozenset(map(str, WORKERS_TELL))
 
 _Key = tuple[str, str, str]
 

@@ -67,6 +67,11 @@ class _Counted:
             raise Unavailable(f"no whole answer within {self._seconds:g} s", answered=False) from None
 
 
+def counted(http: Http, counts: Counts, seconds: float) -> Http:
+    """The same, whose requests are counted and end after so many seconds."""
+    return _Counted(http, counts, seconds)
+
+
 class Fetched:
     """`run` asks; all else is a look at what was said."""
 
@@ -83,7 +88,7 @@ class Fetched:
         self._clock = clock
         self._jitter = jitter
         self._adapter: Adapter = adapter(
-            source, replace(ports, http=_Counted(ports.http, counts, polling.timeout_seconds))
+            source, replace(ports, http=counted(ports.http, counts, polling.timeout_seconds))
         )
         interval = polling.minutes * 60.0 if self.measured is not None else float(polling.limit_seconds)
         self.zones = {zone: Asked(interval) for zone in (source.zones if self.measured is not None else ("",))}
@@ -143,4 +148,4 @@ class Fetched:
             log.warning("a feed fails", extra={"source": self.source.name, "failures": asked.failures, "why": problem})
 
 
-__all__ = ["Counts", "Fetched", "summed"]
+__all__ = ["Counts", "Fetched", "counted", "summed"]

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from drivetrain_energy.settings.domains import PowerDomain
+from drivetrain_energy.settings.joules import JoulesSource
 from drivetrain_energy.settings.model import Part, ZoneName
 from drivetrain_energy.settings.placement import Placement
 from drivetrain_energy.settings.sources import Source
@@ -56,11 +57,16 @@ class EnergySettings(Part):
     means: tuple[Mean, ...] = Field(default=(), max_length=500)
     polling: Polling = Polling()
     placement: Placement | None = Field(default=None, description="Default: workers are not steered.")
+    joules: tuple[JoulesSource, ...] = Field(
+        default=(), max_length=2, description="Who else measures what pods draw. Default: only workers do."
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> EnergySettings:
         said = [
             *_twice("sources", [each.name for each in self.sources]),
+            *_twice("joules", [each.name for each in self.joules]),
+            *self._told_twice(),
             *_twice("tariffs", [each.name for each in self.tariffs]),
             *_twice("powerDomains", [each.name for each in self.power_domains]),
             *_twice("means", [each.zone for each in self.means]),
@@ -69,6 +75,14 @@ class EnergySettings(Part):
         if said:
             raise ValueError("; ".join(said))
         return self
+
+    def _told_twice(self) -> Iterable[str]:
+        for exporter in ("dcgm", "kepler"):
+            if len([each for each in self.joules if getattr(each, exporter) is not None]) > 1:
+                yield f"joules: only one of them can have {exporter}: of two, each joule would count twice"
+        for number, each in enumerate(self.joules):
+            if any(each.name == source.name for source in self.sources):
+                yield f"joules[{number}]: a source is called {each.name}, too"
 
     def _pointing_nowhere(self) -> Iterable[str]:
         for number, tariff in enumerate(self.tariffs):

@@ -22,6 +22,7 @@ from drivetrain_energy.feeds.adapter import Ports
 from drivetrain_energy.feeds.errors import Unavailable, Unset
 from drivetrain_energy.feeds.feeds import Feeds
 from drivetrain_energy.feeds.openadr import Limit
+from drivetrain_energy.feeds.source import summed
 from drivetrain_energy.feeds.transport import AiohttpHttp, MountedFolder
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.settings import EnergySettings, PowerDomain
@@ -32,6 +33,7 @@ from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain, full_watts
 from drivetrain_operator.energy.fleets import Fleets
+from drivetrain_operator.energy.joules import Joules
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound
@@ -46,6 +48,8 @@ LOOK_SECONDS: Final = 5.0
 CAPPING_SECONDS: Final = 1.0
 """The same while a domain is limited whose jobs can be capped: caps are in force within seconds, and heard of then."""
 RETRY_SECONDS: Final = 30.0
+MAX_BODY: Final = 16 << 20
+"""Of what Prometheus says of joules: of 32,768 GPUs of one job."""
 SILENT_SECONDS: Final = 600.0
 """So long what a domain was told before is kept, where its source of limits says nothing to a leader that begins."""
 FIRST_SECONDS: Final = 30.0
@@ -114,6 +118,7 @@ class Supplies:
         self._maps = ClusterConfigMaps(client, namespace)
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
+        self._joules = Joules(lambda: document.settings, clock, jobs)
         self._began = 0.0
         self._heard: frozenset[str] = frozenset()
         """Domains whose limits are known, by all who may set one."""
@@ -138,6 +143,7 @@ class Supplies:
             async with asyncio.TaskGroup() as group:
                 group.create_task(feeds.run(), name="feeds")
                 group.create_task(self._fleets.run(lambda: self._document.settings), name="fleets")
+                group.create_task(self._joules.run(replace(ports, http=AiohttpHttp(session, max_body=MAX_BODY))))
                 while True:
                     if self._document.look():
                         log.info("settings of energy have changed")
@@ -155,17 +161,24 @@ class Supplies:
         feeds = self._feeds
         if feeds is None:
             return Feeding()
-        return Feeding(feeds.ages(self._clock.now().timestamp()), feeds.by_provider())
+        ages = [*feeds.ages(self._clock.now().timestamp()), *self._joules.ages()]
+        return Feeding(ages, summed([*feeds.by_provider(), *self._joules.counts()]))
 
     def of(self, job: JobView) -> Supply:
         """Never waits. Without settings it says that there are none."""
         settings, feeds = self._document.settings, self._feeds
+        metered = self._joules.of(job)
         if job.spec is None or feeds is None:
-            return Supply(why=self._document.problem, sets_caps=self.agents.sets_caps(job), limits_known=False)
+            return Supply(
+                why=self._document.problem,
+                sets_caps=self.agents.sets_caps(job),
+                limits_known=False,
+                metered=metered,
+            )
         domain = self._domain(job)
         around = self._around(feeds, domain, _zone(job.spec, domain, settings))
         order, shared = self._order(domain, job), self._fleets.of(domain, job)
-        return replace(around, sets_caps=self.agents.sets_caps(job), order=order, shared=shared)
+        return replace(around, sets_caps=self.agents.sets_caps(job), order=order, shared=shared, metered=metered)
 
     def _around(self, feeds: Feeds, domain: PowerDomain | None, zone: str) -> Supply:
         """What is the same for all jobs of a domain that draw from one zone."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from drivetrain_api.bounds import MAX_EXACT
+from drivetrain_api.energy import CLUSTER_TELLS
 from drivetrain_api.energy_status import (
     AvoidedCarbon,
+    AwaitedEnergy,
     CarbonUsed,
     CostUsed,
     CountedEnergy,
@@ -16,6 +18,7 @@ from drivetrain_api.energy_status import (
 )
 from drivetrain_api.figures import short
 from drivetrain_api.older_python import UTC
+from drivetrain_energy.awaited import Awaited
 from drivetrain_energy.ledger import Covered, Drawn, Ledger
 from drivetrain_energy.replay import Replayed, Trace
 from drivetrain_energy.signal import Measure
@@ -49,6 +52,11 @@ def from_status(known: UsedEnergy | None) -> Ledger:
         until=told.until.timestamp() if told.until is not None else None,
         term=told.term,
         told=Drawn(told.joules, told.worker_seconds, told.seconds, told.refused, told.uptime),
+        awaited={
+            source: Awaited(of.since, of.start, of.until, of.joules, of.worker_seconds)
+            for source in CLUSTER_TELLS
+            if (of := told.awaited.get(source)) is not None
+        },
     )
 
 
@@ -95,6 +103,16 @@ def to_status(ledger: Ledger, *, why: str, prefers: Measure | None = None) -> Us
                 start=ledger.trace.start,
                 values=[UNKNOWN if value is None else value for value in ledger.trace.values],
             ),
+            awaited={
+                str(source): AwaitedEnergy(
+                    since=each.since,
+                    start=max(0.0, each.start),
+                    until=max(0.0, each.until),
+                    joules={component: dict(by_source) for component, by_source in each.joules.items()},
+                    worker_seconds=each.worker_seconds,
+                )
+                for source, each in ledger.awaited.items()
+            },
         ),
     )
 

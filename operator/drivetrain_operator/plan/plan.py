@@ -20,7 +20,7 @@ from drivetrain_operator.plan.policies.corruption import corruption
 from drivetrain_operator.plan.policies.deadline import deadline
 from drivetrain_operator.plan.policies.energy import energy
 from drivetrain_operator.plan.policies.energy_foreseen import energy_foreseen
-from drivetrain_operator.plan.policies.energy_used import energy_used
+from drivetrain_operator.plan.policies.energy_used import energy_settled, energy_used
 from drivetrain_operator.plan.policies.events import events
 from drivetrain_operator.plan.policies.failure import failure
 from drivetrain_operator.plan.policies.finished import finished
@@ -131,6 +131,8 @@ def _decided(view: View, defect: Exception | None = None) -> Plan:
             decisions.append(policy(view, status))
             status = decisions[-1].status
         decisions.append(unusable_report(view, status, defect))
+    else:
+        decisions.append(energy_settled(view, status))
     return _outcome(view, decisions)
 
 

@@ -13,11 +13,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from drivetrain_api.energy import EnergySource
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_api.wishes import Wishes, wishes
+from drivetrain_energy.counters import Metered
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.render.platform import Neighbours
 
@@ -335,6 +337,8 @@ class Supply:
     """None: it is planned alone."""
     pending: bool = False
     """This process has just begun to ask for its zone: a job that never ran waits for the first answer."""
+    metered: Mapping[EnergySource, Metered | None] = field(default_factory=dict)
+    """What the cluster's own exporters know of its draw, of those that the platform asks; None: nothing so far."""
     why: str = ""
     """Why nothing is known, for a person: no source, or settings that cannot be used."""
 

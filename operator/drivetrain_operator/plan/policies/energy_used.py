@@ -23,6 +23,8 @@ COUNT_SECONDS: Final = 900.0
 """Of a job that draws electricity, and ..."""
 REST_SECONDS: Final = 3600.0
 """... of one that waits: what intensity there was meanwhile has to be remembered."""
+SETTLE_SECONDS: Final = 30.0
+"""Of one that has ended, and waits for Prometheus."""
 YEAR_SECONDS: Final = 365.25 * 86_400
 NO_SOURCE: Final = "no source of carbon intensity is set for its zone"
 
@@ -35,6 +37,7 @@ def energy_used(view: View, status: TrainingJobStatus) -> Decision:
         return Decision(status)
     before = from_status(known)
     draws = told is not None and (told.term > before.term or told.drawn.since(before.told).total > 0)
+    draws = draws or before.pending  # what is waited for is looked at as often
     due = (COUNT_SECONDS if draws else REST_SECONDS) - _age(view.now, before.until)
     if status == view.job.status and known is not None and due > 0:
         return Decision(status, after=due if draws or _may_wait(view) else None)
@@ -43,8 +46,29 @@ def energy_used(view: View, status: TrainingJobStatus) -> Decision:
     after = booked(before, told, created, view.now.timestamp(), site)
     used = to_status(after, why=_why(view.supply), prefers=site.prefers)
     energy = (status.energy if status.energy is not None else EnergyStatus()).model_copy(update={"used": used})
-    after_that = COUNT_SECONDS if draws else REST_SECONDS if _may_wait(view) else None
+    after_that = COUNT_SECONDS if draws or after.pending else REST_SECONDS if _may_wait(view) else None
     return Decision(status.model_copy(update={"energy": energy}), after=after_that)
+
+
+def energy_settled(view: View, status: TrainingJobStatus) -> Decision:
+    """The same of a job that has ended, as long as something of it is waited for that Prometheus has yet to tell."""
+    known = status.energy.used if status.energy is not None else None
+    if known is None or not awaits(status):
+        return Decision(status)
+    before, site = from_status(known), _site(view, status)
+    after = booked(before, None, view.job.created.timestamp(), view.now.timestamp(), site)
+    if after.awaited == before.awaited:
+        return Decision(status, after=SETTLE_SECONDS)
+    used = to_status(after, why=known.why, prefers=site.prefers)
+    assert status.energy is not None
+    new = status.model_copy(update={"energy": status.energy.model_copy(update={"used": used})})
+    return Decision(new, after=SETTLE_SECONDS if after.pending else None)
+
+
+def awaits(status: TrainingJobStatus) -> bool:
+    """Something is set aside until Prometheus tells of it."""
+    used = status.energy.used if status.energy is not None else None
+    return used is not None and from_status(used).pending
 
 
 def _told(view: View) -> Told | None:
@@ -82,6 +106,8 @@ def _site(view: View, status: TrainingJobStatus) -> Site:
         # Some are on their way out, while their successors are there.
         workers_at_most=max(1, 2 * max(len(workers), status.workers.current, view.job.status.workers.current)),
         watts_at_most=WORKER_WATTS_AT_MOST,
+        metered=supply.metered,
+        ended=status.finished,
     )
 
 
@@ -101,4 +127,4 @@ def _why(supply: Supply) -> str:
     return next((signal.why for signal in signals if signal.why), "") or supply.why or NO_SOURCE
 
 
-__all__ = ["COUNT_SECONDS", "REST_SECONDS", "energy_used"]
+__all__ = ["COUNT_SECONDS", "REST_SECONDS", "SETTLE_SECONDS", "awaits", "energy_settled", "energy_used"]

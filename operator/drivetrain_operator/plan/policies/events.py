@@ -18,6 +18,7 @@ from drivetrain_operator.plan.energy.budget import exceeded
 from drivetrain_operator.plan.energy_words import what_it_took
 from drivetrain_operator.plan.policies.corruption import of_one_finding
 from drivetrain_operator.plan.policies.corruption import summary as of_corruption
+from drivetrain_operator.plan.policies.energy_used import awaits
 from drivetrain_operator.plan.policies.obstacles import obstacle
 from drivetrain_operator.plan.view import View
 from drivetrain_operator.render.templates import template_problem, unknown
@@ -116,10 +117,14 @@ def _late(found: LateRankStatus) -> str:
     return f"rank {found.rank}{place} holds the others up{f' at {found.where}' if found.where else ''}{last}"
 
 
+def _is_counted(status: TrainingJobStatus) -> bool:
+    return status.finished and not awaits(status)
+
+
 def _electricity(old: TrainingJobStatus, new: TrainingJobStatus) -> list[RecordEvent]:
-    """Of a job that has ended."""
+    """Of a job that has ended, and of which all is counted."""
     energy = new.energy
-    if not new.finished or old.finished or energy is None or energy.used is None or not energy.used.kwh:
+    if not _is_counted(new) or _is_counted(old) or energy is None or energy.used is None or not energy.used.kwh:
         return []
     return [RecordEvent("Normal", "EnergyUsed", what_it_took(energy.used, energy.first))]
 

@@ -1,0 +1,162 @@
+"""PURE: what did each pod draw, by samples of counters that Prometheus has taken? Stretches of even power.
+
+Raw samples are looked at, not `increase()`: that one guesses beyond the first and the last of them, so that two looks
+side by side would not add up to one look at both. Here the same two samples always give the same stretch, of which
+each look takes its part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+EDGE_SECONDS: Final = 60.0
+"""A pod that is there at one of two samples only has half of what lies between, and never more than so long."""
+SLACK_SECONDS: Final = 60.0
+"""Exporters read devices now and then: between two samples a counter may rise by what was drawn before."""
+DISORDER_SECONDS: Final = 5.0
+"""So close together two samples of one counter, scraped twice, may have come in the wrong order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a counter stood at, and who had it."""
+
+    at: float
+    joules: float
+    holders: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """So much one pod drew, evenly, from `start` to `end`."""
+
+    start: float
+    end: float
+    joules: float
+    component: str
+    holder: str
+
+    def within(self, start: float, end: float) -> float:
+        """Seconds of it."""
+        return max(0.0, min(end, self.end) - max(start, self.start))
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """Of one job, by one exporter. Times are Prometheus' own, of which only `skew` compares with ours."""
+
+    since: float
+    """It was asked from there on."""
+    until: float
+    """Complete up to there: the next sample of each counter begins where this ends."""
+    stretches: tuple[Stretch, ...] = ()
+    asked: float = 0.0
+    """When it was asked."""
+    skew: float = 0.0
+    """Seconds by which Prometheus' clock is ahead of ours."""
+    refused: int = 0
+    """Samples that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What is known of a time."""
+
+    joules: dict[str, float] = field(default_factory=dict)
+    """By component."""
+    pod_seconds: float = 0.0
+    """For how long pods were measured, over all of them."""
+
+
+def drawn(stretches: Iterable[Stretch], start: float, end: float) -> Drawn:
+    """From `start` to `end`. A pod that has several counters is measured once."""
+    joules: defaultdict[str, float] = defaultdict(float)
+    pieces: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for each in stretches:
+        if (seconds := each.within(start, end)) > 0:
+            joules[each.component] += each.joules * seconds / (each.end - each.start)
+            pieces[each.holder].append((max(start, each.start), min(end, each.end)))
+    return Drawn(dict(joules), sum(_union(of) for of in pieces.values()))
+
+
+def _union(pieces: list[tuple[float, float]]) -> float:
+    seconds, reached = 0.0, float("-inf")
+    for start, end in sorted(pieces):
+        seconds += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return seconds
+
+
+def stretches(
+    samples: Sequence[Sample], mine: frozenset[str], component: str, watts_at_most: float
+) -> tuple[list[Stretch], int]:
+    """Of one counter, what `mine` of its holders drew, and how many samples cannot be. Of a device that several hold at
+    a time each has an equal part, so that all together have it once. What a counter that began anew shows was drawn
+    since it did; one that jumps by more than can be drawn tells nothing."""
+    merged = _merged(samples)
+    steps = sorted(b.at - a.at for a, b in pairwise(merged))
+    usual = steps[len(steps) // 2] if steps else 0.0
+    found: list[Stretch] = []
+    refused, before = 0, merged[0] if merged else None
+    for now in merged[1:]:
+        assert before is not None
+        seconds, gained, start = now.at - before.at, now.joules - before.joules, before.at
+        if gained < 0 and seconds <= DISORDER_SECONDS and now.joules > before.joules / 2:
+            continue  # the one before stays: two scrapes have overtaken each other
+        if gained < 0:
+            gained, start = now.joules, max(before.at, now.at - usual)
+        if gained > watts_at_most * (seconds + SLACK_SECONDS):
+            refused += 1
+        else:
+            found += _shared(before, now, start, gained, mine, component)
+        before = now
+    return found, refused
+
+
+def _merged(samples: Iterable[Sample]) -> list[Sample]:
+    """By time; of several with one time, all holders."""
+    by_time: dict[float, Sample] = {}
+    for each in samples:
+        known = by_time.get(each.at)
+        if known is not None:
+            each = Sample(each.at, max(known.joules, each.joules), known.holders | each.holders)
+        by_time[each.at] = each
+    return [by_time[at] for at in sorted(by_time)]
+
+
+def _shared(
+    before: Sample, now: Sample, start: float, gained: float, mine: frozenset[str], component: str
+) -> Iterable[Stretch]:
+    seconds = now.at - start
+    edge = min(0.5, EDGE_SECONDS / seconds)
+    for holder in sorted((before.holders | now.holders) & mine):
+        first = 1 / len(before.holders) if holder in before.holders else 0.0
+        last = 1 / len(now.holders) if holder in now.holders else 0.0
+        if first and last:
+            yield Stretch(start, now.at, gained * (first + last) / 2, component, holder)
+        elif first:
+            yield Stretch(start, start + seconds * edge, gained * edge * first, component, holder)
+        else:
+            yield Stretch(now.at - seconds * edge, now.at, gained * edge * last, component, holder)
+
+
+def complete_until(last: Iterable[float], since: float, stale: float) -> float:
+    """`last`: when each counter was sampled last. One that others are ahead of by `stale` seconds has ended."""
+    known = sorted(last)
+    return max(since, min(at for at in known if at >= known[-1] - stale)) if known else since
+
+
+__all__ = [
+    "EDGE_SECONDS",
+    "Drawn",
+    "Metered",
+    "Sample",
+    "Stretch",
+    "complete_until",
+    "drawn",
+    "stretches",
+]

@@ -1,0 +1,251 @@
+"""What do the cluster's own exporters know of what jobs draw? Asked of Prometheus beside the leader, for all jobs at
+once; passes read what is here, and never wait.
+
+Only of jobs that wait for it: up to where each is settled stands in its status, so nothing here has to outlive the
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from drivetrain_api.energy import EnergySource
+from drivetrain_energy.awaited import Awaited
+from drivetrain_energy.counters import Metered
+from drivetrain_energy.feeds import exporters
+from drivetrain_energy.feeds.adapter import Ports
+from drivetrain_energy.feeds.asked import Asked
+from drivetrain_energy.feeds.errors import FeedError
+from drivetrain_energy.feeds.feeds import Age
+from drivetrain_energy.feeds.joules import JobAsked, JoulesFeed, literal
+from drivetrain_energy.feeds.source import Counts, counted
+from drivetrain_energy.settings import EnergySettings
+from drivetrain_energy.settings.joules import JoulesSource
+from drivetrain_operator.clock import Clock
+from drivetrain_operator.plan.energy_words import from_status
+from drivetrain_operator.plan.view import JobView
+from drivetrain_operator.render import names
+
+log = logging.getLogger(__name__)
+
+MAX_JOBS: Final = 100
+MAX_WORKERS: Final = 2000
+"""In one request, unless one job has more."""
+MAX_BATCHES: Final = 20
+"""In one look; who is not asked for is asked first in the next one."""
+NEAR_SECONDS: Final = 1800.0
+"""So far from each other may times be that are asked for together, and so much is asked for at a time, ..."""
+FAR_SECONDS: Final = 86_400.0
+"""... or up to so much, where there is nothing in less."""
+TICK_SECONDS: Final = 5.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of one job and exporter."""
+
+    metered: Metered
+    reach: float = NEAR_SECONDS
+
+
+@dataclass(slots=True)
+class _Exporter:
+    """One, at one Prometheus."""
+
+    settings: JoulesSource
+    source: EnergySource
+    feed: JoulesFeed
+    asked: Asked
+    began: float
+    skew: float = 0.0
+    known: dict[str, _Known] = field(default_factory=dict)
+    """By uid."""
+    tried: dict[str, float] = field(default_factory=dict)
+    """When each was asked for, whatever came of it."""
+
+    @property
+    def measure(self) -> str:
+        """How metrics call it."""
+        return self.source.value
+
+
+class Joules:
+    """`run` asks, `of` tells. Without `joules` in the settings nothing is ever asked."""
+
+    def __init__(
+        self,
+        settings: Callable[[], EnergySettings],
+        clock: Clock,
+        jobs: Callable[[], Iterable[JobView]],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`jitter`: from 0 to 1."""
+        self._settings = settings
+        self._clock = clock
+        self._jobs = jobs
+        self._jitter = jitter
+        self._given: object = None
+        self._exporters: list[_Exporter] = []
+        self._counts: dict[str, Counts] = {}
+
+    async def run(self, ports: Ports) -> None:
+        """Ask for ever."""
+        self._given = None  # what was there asks through ports that are closed
+        while True:
+            await self.poll(ports)
+            await self._clock.sleep(TICK_SECONDS)
+
+    async def poll(self, ports: Ports) -> None:
+        """Ask once what is due. Never raises."""
+        settings = self._settings()
+        if (settings.joules, settings.polling) != self._given:
+            self._configure(settings, ports)
+        due = [each for each in self._exporters if each.asked.due <= self._clock.monotonic()]
+        await asyncio.gather(*(self._look(each) for each in due))
+
+    def of(self, job: JobView) -> Mapping[EnergySource, Metered | None]:
+        """By exporter that is asked for this job; None: nothing is known so far."""
+        asked = {source for each in self._settings().joules for source in _sources(each)}
+        if job.spec is not None and not job.spec.gpus_per_worker:
+            asked.discard(EnergySource.DCGM)
+        known = {each.source: each.known.get(job.uid) for each in self._exporters}
+        return {each: found.metered if (found := known.get(each)) is not None else None for each in sorted(asked)}
+
+    def ages(self) -> list[Age]:
+        """Of each exporter, with those of other sources."""
+        now = self._clock.now().timestamp()
+        return [
+            Age(each.settings.name, "", each.measure, max(0.0, now - (each.asked.good_at or each.began)),
+                each.asked.interval)
+            for each in self._exporters
+        ]  # fmt: skip
+
+    def counts(self) -> list[Counts]:
+        """What was asked, and how it ended."""
+        return list(self._counts.values())
+
+    def _configure(self, settings: EnergySettings, ports: Ports) -> None:
+        before, self._given = self._exporters, (settings.joules, settings.polling)
+        self._exporters = []
+        for given in settings.joules:
+            counts = self._counts.setdefault(given.name, Counts(given.provider))
+            limited = replace(ports, http=counted(ports.http, counts, settings.polling.timeout_seconds))
+            for source, exporter in _sources(given).items():
+                now = self._clock.now().timestamp()
+                new = _Exporter(given, source, JoulesFeed(given, exporter, limited), Asked(given.look_seconds), now)
+                for same in [each for each in before if each.settings == given and each.source is source]:
+                    new = replace(same, feed=new.feed)
+                self._exporters.append(new)
+
+    async def _look(self, exporter: _Exporter) -> None:
+        asked, began, counts = exporter.asked, self._clock.monotonic(), self._counts[exporter.settings.name]
+        error: FeedError | None = None
+        reason = problem = ""
+        try:
+            await self._ask(exporter)
+        except FeedError as caught:
+            error, reason, problem = caught, caught.reason, f"{exporter.settings.name} {caught}"
+        except Exception as caught:
+            log.exception("joules cannot be read, by a defect", extra={"source": exporter.settings.name})
+            reason = "defect"
+            problem = f"{exporter.settings.name} cannot be read, by a defect: {type(caught).__name__}"
+        if not reason:
+            asked.due, asked.failures, asked.problem = began + asked.interval, 0, ""
+            asked.good_at = self._clock.now().timestamp()
+            counts.answers += 1
+            return
+        asked.failed(problem)
+        asked.due = began + asked.wait(error, self._jitter())
+        counts.failures[reason] += 1
+        if asked.failures & (asked.failures - 1) == 0:  # one outage, few lines
+            log.warning(
+                "joules cannot be read",
+                extra={"source": exporter.settings.name, "failures": asked.failures, "why": problem},
+            )
+
+    async def _ask(self, exporter: _Exporter) -> None:
+        now = self._clock.now().timestamp()
+        wanted = list(self._wanted(exporter, now + exporter.skew))
+        waiting = {job.uid for job, _ in wanted}
+        exporter.known = {uid: each for uid, each in exporter.known.items() if uid in waiting}
+        exporter.tried = {uid: at for uid, at in exporter.tried.items() if uid in waiting}
+        for batch in _batches(wanted, exporter.tried)[:MAX_BATCHES]:
+            now = self._clock.now().timestamp()
+            exporter.tried |= {job.uid: self._clock.monotonic() for job, _ in batch}
+            reach = max(_reach(exporter, job) for job, _ in batch)
+            end = min(now + exporter.skew, max(job.since for job, _ in batch) + reach)
+            found = await exporter.feed.fetch([job for job, _ in batch], end, now)
+            for job, _ in batch:
+                self._learn(exporter, job, found[job.uid], now)
+
+    def _learn(self, exporter: _Exporter, job: JobAsked, found: Metered, now: float) -> None:
+        exporter.skew = found.skew
+        reach = NEAR_SECONDS
+        if found.until <= job.since and found.asked < now + found.skew - TICK_SECONDS:
+            reach = min(FAR_SECONDS, 2 * _reach(exporter, job))
+        exporter.known[job.uid] = _Known(found, reach)
+
+    def _wanted(self, exporter: _Exporter, now: float) -> Iterator[tuple[JobAsked, int]]:
+        """Jobs that wait, with how many workers they have. `now`: by Prometheus' clock."""
+        for job in self._jobs():
+            used = job.status.energy.used if job.status.energy is not None else None
+            awaited = (
+                from_status(used).awaited.get(exporter.source) if used is not None and used.counted.awaited else None
+            )
+            if awaited is None or not awaited.pending:
+                continue
+            yield (
+                _asked(job, awaited, exporter.skew, now),
+                max(1, job.status.workers.current, job.status.workers.target),
+            )
+
+
+def _asked(job: JobView, awaited: Awaited, skew: float, now: float) -> JobAsked:
+    suffix = names.of(job.status)
+    end = f"-{literal(suffix)}" if suffix else ""
+    since = awaited.since or awaited.start + skew
+    return JobAsked(job.uid, job.namespace, f"{literal(job.name)}-[0-9]+-[0-9]+{end}", max(since, now - FAR_SECONDS))
+
+
+def _sources(given: JoulesSource) -> dict[EnergySource, exporters.Exporter]:
+    found: dict[EnergySource, exporters.Exporter] = {}
+    if given.dcgm is not None:
+        found[EnergySource.DCGM] = exporters.dcgm(given.dcgm)
+    if given.kepler is not None:
+        found[EnergySource.KEPLER] = exporters.kepler(given.kepler)
+    return found
+
+
+def _reach(exporter: _Exporter, job: JobAsked) -> float:
+    known = exporter.known.get(job.uid)
+    return known.reach if known is not None else NEAR_SECONDS
+
+
+def _batches(
+    wanted: Iterable[tuple[JobAsked, int]], tried: Mapping[str, float]
+) -> Sequence[Sequence[tuple[JobAsked, int]]]:
+    """Jobs whose times are near each other, together. Who was asked for the longest ago comes first."""
+    found: list[list[tuple[JobAsked, int]]] = []
+    workers = 0
+    for job, size in sorted(wanted, key=lambda each: each[0].since):
+        last = found[-1] if found else []
+        if (
+            not last
+            or len(last) >= MAX_JOBS
+            or workers + size > MAX_WORKERS
+            or job.since > last[0][0].since + NEAR_SECONDS
+        ):
+            found.append([])
+            workers = 0
+        found[-1].append((job, size))
+        workers += size
+
+    return sorted(found, key=lambda batch: min(tried.get(job.uid, float("-inf")) for job, _ in batch))
+
+
+__all__ = ["Joules"]
