@@ -78,11 +78,13 @@ class IntensityTrace(StatusModel):
 
 
 class AwaitedEnergy(StatusModel):
-    """What workers have told, or not, of components that one of the cluster's exporters knows better. Not counted yet."""
+    """What workers have told, or not, of what one of the cluster's exporters knows better. It is not counted yet."""
 
-    since: Instant = Field(default=0.0, description="Up to there it is counted, by Prometheus' clock; 0: up to start.")
-    start: Instant = Field(default=0.0, description="By the operator's clock: what is set aside was drawn since then.")
-    until: Instant = Field(default=0.0, description="The same: until then.")
+    since: Instant = Field(
+        default=0.0,
+        description="Up to there all is counted, by Prometheus' clock; 0: that is not known, and until is a duration.",
+    )
+    until: Instant = Field(default=0.0, description="Up to there workers have told, by Prometheus' clock.")
     joules: ByComponent = Field(default_factory=dict, description="What workers told of it.")
     worker_seconds: WorkerSeconds = Field(default=0.0, description="For how long they were measured, all together.")
 

@@ -3,7 +3,8 @@
 Where workers measure a component themselves, that stands. Where they have only the model, or nothing, what they tell is
 set aside until Prometheus tells of the same time: then that counts, and the model for those workers and seconds only of
 which it knows nothing. Where it is silent for too long, the model counts after all. Each moment is settled once: up to
-where it is, stands in status, by Prometheus' own clock, so that what two looks know of one stretch are its two parts.
+where it is, stands in status, by Prometheus' own clock. The operator's, which may be another one's tomorrow, decides
+neither that nor for how long silence has lasted.
 """
 
 from __future__ import annotations
@@ -12,40 +13,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from drivetrain_api.energy import CLUSTER_TELLS, WORKERS_MEASURE, Component, EnergySource, Joules
+from drivetrain_api.energy import CLUSTER_TELLS, WORKERS_MEASURE, EnergySource, Joules
 from drivetrain_energy.counters import Metered, drawn
 
 PATIENCE_SECONDS: Final[Mapping[EnergySource, float]] = {EnergySource.DCGM: 6 * 3600.0, EnergySource.KEPLER: 900.0}
-"""So long silence of Prometheus is waited out. There is no model of a GPU that could stand in."""
+"""So much of a job that runs may be unsettled. There is no model of a GPU that could stand in."""
 ENDED_SECONDS: Final = 900.0
-"""The same of a job that has ended."""
+"""So long after its end it is waited for what Prometheus has yet to tell."""
 BEFORE_SECONDS: Final = 300.0
 """So long before what was told of last may have been what nobody told of: a worker that was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """Of one exporter. Nothing of it is counted yet."""
+    """Of one exporter: nothing of it is counted yet. Times are by Prometheus' clock."""
 
     since: float = 0.0
-    """By Prometheus' clock: up to there it is counted. 0: as `start`."""
-    start: float = 0.0
-    """By the operator's: what is set aside was drawn from then on, ..."""
+    """Up to there all is settled. 0: that clock is not known yet, and `until` is for how long something is awaited."""
     until: float = 0.0
-    """... up to then."""
+    """Up to there workers have told."""
     joules: Joules = field(default_factory=dict)
-    """By the model."""
+    """What they have: by the model."""
     worker_seconds: float = 0.0
 
     @property
     def pending(self) -> bool:
-        """There is a time of which neither is counted."""
-        return self.until > self.start and self.worker_seconds > 0
+        """There is a time that is not settled."""
+        return self.until > self.since and self.worker_seconds > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What counts now, drawn from `start` to `end` by the operator's clock, and what is still awaited."""
+    """What counts now, drawn from `start` to `end` by Prometheus' clock, and what is still awaited."""
 
     rest: Awaited
     start: float
@@ -74,20 +73,19 @@ def aside(news: Joules, source: EnergySource) -> tuple[Joules, Joules]:
 
 
 def extended(
-    before: Awaited | None, joules: Joules, worker_seconds: float, seconds: float, at: float, skew: float | None
+    before: Awaited, joules: Joules, worker_seconds: float, seconds: float, passed: float, now: float | None
 ) -> Awaited:
-    """With news that were drawn in the last `seconds` before `at`."""
-    began = at - seconds
-    if before is None:
-        return Awaited(began + skew if skew is not None else 0.0, began, at, joules, worker_seconds)
-    until = before.until if before.until <= at else began  # a clock was set back
+    """With news of `seconds`, since which `passed` were told of last; told `now`, if Prometheus' clock is known."""
+    passed = max(seconds, passed) if before.until else seconds
+    after = replace(before, joules=_plus(before.joules, joules), worker_seconds=before.worker_seconds + worker_seconds)
+    if now is None:
+        return replace(after, until=before.until + passed)
+    if not before.since:
+        return replace(after, since=now - before.until - passed, until=now)
+    until = max(before.until, now)
     if before.pending:
-        start = min(before.start, began) if before.until > at else before.start
-        return Awaited(before.since, start, at, _plus(before.joules, joules), before.worker_seconds + worker_seconds)
-    # Before that it has waited: nobody drew.
-    start = max(until, began - BEFORE_SECONDS)
-    since = max(before.since, began - BEFORE_SECONDS + skew) if before.since and skew is not None else before.since
-    return Awaited(since, start, at, joules, worker_seconds)
+        return replace(after, until=until)
+    return replace(after, since=max(before.since, until - seconds - BEFORE_SECONDS), until=until)  # it had waited
 
 
 def settled(
@@ -100,60 +98,45 @@ def settled(
     ended: bool = False,
     closes: bool = False,
 ) -> Settled:
-    """`watts_at_most`: of all that may draw. `ended`: nothing will come after it. `closes`: what is not told by now
-    is not waited for, because workers measure it themselves from now on, or nobody is asked any more."""
-    found = Settled(before, before.start, before.start)
+    """`now`: by Prometheus' clock. `watts_at_most`: of all that may draw. `ended`: no news will come.
+    `closes`: what is not told by now is not waited for, because workers measure it themselves from now on, or nobody is
+    asked any more."""
+    found = Settled(before, before.since, before.since)
     if metered is not None and before.pending:
         found = _by(before, source, metered, watts_at_most)
     rest = found.rest
     if not rest.pending:
         return found
-    over = rest.until if closes else min(rest.until, _waited_out(rest, source, metered, now, ended=ended))
-    if over <= rest.start:
+    over = rest.until - PATIENCE_SECONDS[source]
+    if closes or (ended and now > rest.until + ENDED_SECONDS):
+        over = rest.until
+    if over <= rest.since:
         return found
-    after, by_model, _ = _split(rest, rest.until if ended else over)
-    since = rest.since + (after.start - rest.start) if rest.since else 0.0
-    return replace(found, rest=replace(after, since=since), end=after.start, joules=_plus(found.joules, by_model))
-
-
-def _waited_out(rest: Awaited, source: EnergySource, metered: Metered | None, now: float, *, ended: bool) -> float:
-    """Up to when silence was waited out. Where Prometheus answers, its own clock says how long it has said nothing of
-    the job: that of an operator may be another one than what is awaited was written by."""
-    patience = min(PATIENCE_SECONDS[source], ENDED_SECONDS) if ended else PATIENCE_SECONDS[source]
-    if metered is not None and rest.since and now - (metered.asked - metered.skew) < patience:
-        return rest.start + metered.asked - patience - rest.since
-    return now - patience
+    after, by_model, _ = _split(rest, over)
+    return replace(found, rest=after, end=over, joules=_plus(found.joules, by_model))
 
 
 def _by(before: Awaited, source: EnergySource, metered: Metered, watts_at_most: float) -> Settled:
     """As far as Prometheus has told, and no farther than workers have."""
-    since = before.since or before.start + metered.skew
-    end = min(metered.until, before.until + metered.skew)
-    if end <= since or metered.since > since:
-        return Settled(before, before.start, before.start)
+    since, end = before.since, min(metered.until, before.until)
+    if not since or end <= since or metered.since > since:
+        return Settled(before, since, since)
     told = drawn(metered.stretches, since, end)
-    until = min(before.until, max(before.start, end - metered.skew))
-    after, by_model, worker_seconds = _split(before, until)
-    unknown = max(0.0, 1 - told.pod_seconds / worker_seconds) if worker_seconds > 0 else 0.0
+    after, by_model, worker_seconds = _split(before, end)
+    unknown = max(0.0, 1 - told.pod_seconds / worker_seconds)
     total = sum(told.joules.values())
     most = watts_at_most * (end - since)
     cut = most / total if total > most else 1.0
-    by_exporter = {c: {source.value: value * cut} for c, value in told.joules.items() if c in set(map(str, Component))}
-    joules = _plus(by_exporter, _times(by_model, unknown))
-    return Settled(
-        replace(after, since=end), before.start, max(until, before.start), joules, int(cut < 1) + metered.refused
-    )
+    by_exporter = {component: {source.value: value * cut} for component, value in told.joules.items()}
+    refused = metered.refused + (cut < 1)
+    return Settled(after, since, end, _plus(by_exporter, _times(by_model, unknown)), refused)
 
 
 def _split(before: Awaited, at: float) -> tuple[Awaited, Joules, float]:
     """What remains after that moment, and what is before it: joules, and workers' seconds."""
-    part = min(1.0, max(0.0, (at - before.start) / (before.until - before.start)))
-    after = replace(
-        before,
-        start=max(before.start, at),
-        joules=_times(before.joules, 1 - part) if part < 1 else {},
-        worker_seconds=before.worker_seconds * (1 - part),
-    )
+    part = min(1.0, max(0.0, (at - before.since) / (before.until - before.since)))
+    joules = _times(before.joules, 1 - part) if part < 1 else {}
+    after = replace(before, since=at, joules=joules, worker_seconds=before.worker_seconds * (1 - part))
     return after, _times(before.joules, part), before.worker_seconds * part
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Final
 
 EDGE_SECONDS: Final = 60.0
-"""A pod that is there at one of two samples only has half of what lies between, and never more than so long."""
+"""Who is there at one of two samples only has half of what lies between, and never more than so long."""
 SLACK_SECONDS: Final = 60.0
 """Exporters read devices now and then: between two samples a counter may rise by what was drawn before."""
 DISORDER_SECONDS: Final = 5.0
@@ -132,16 +132,18 @@ def _shared(
     before: Sample, now: Sample, start: float, gained: float, mine: frozenset[str], component: str
 ) -> Iterable[Stretch]:
     seconds = now.at - start
+    first = len(before.holders & mine) / max(1, len(before.holders))
+    last = len(now.holders & mine) / max(1, len(now.holders))
+    if not first and not last:
+        return
+    holder = min((before.holders | now.holders) & mine)
     edge = min(0.5, EDGE_SECONDS / seconds)
-    for holder in sorted((before.holders | now.holders) & mine):
-        first = 1 / len(before.holders) if holder in before.holders else 0.0
-        last = 1 / len(now.holders) if holder in now.holders else 0.0
-        if first and last:
-            yield Stretch(start, now.at, gained * (first + last) / 2, component, holder)
-        elif first:
-            yield Stretch(start, start + seconds * edge, gained * edge * first, component, holder)
-        else:
-            yield Stretch(now.at - seconds * edge, now.at, gained * edge * last, component, holder)
+    if first and last:  # also where one of mine has followed another
+        yield Stretch(start, now.at, gained * (first + last) / 2, component, holder)
+    elif first:
+        yield Stretch(start, start + seconds * edge, gained * edge * first, component, holder)
+    else:
+        yield Stretch(now.at - seconds * edge, now.at, gained * edge * last, component, holder)
 
 
 def complete_until(last: Iterable[float], since: float, stale: float) -> float:

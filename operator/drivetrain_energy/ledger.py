@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from drivetrain_api.energy import EnergySource, Joules
-from drivetrain_energy.awaited import Awaited, Settled, aside, extended, measured_by_workers, settled
+from drivetrain_energy.awaited import Awaited, aside, extended, measured_by_workers, settled
 from drivetrain_energy.counters import Metered
 from drivetrain_energy.replay import Replayed, Trace, remembered, replayed
 from drivetrain_energy.signal import Measure, Signal
@@ -189,8 +189,9 @@ def _set_aside(before: Ledger, news: Drawn, at: float, site: Site) -> tuple[Ledg
             continue
         kept, model = aside(counted.joules, source)
         counted = replace(counted, joules=kept)
-        skew = metered.skew if metered is not None else None
-        awaited[source] = extended(awaited.get(source), model, news.worker_seconds, news.seconds, at, skew)
+        now = at + metered.skew if metered is not None else None
+        known = awaited.get(source, Awaited())
+        awaited[source] = extended(known, model, news.worker_seconds, news.seconds, news.uptime, now)
     return replace(before, awaited=awaited), counted
 
 
@@ -201,22 +202,17 @@ def _settled(before: Ledger, created: float, now: float, site: Site, compares: S
     for source, each in before.awaited.items():
         closes = source not in site.metered or measured_by_workers(before.told.joules, source)
         metered = site.metered.get(source)
-        told = settled(each, source, metered, now, most, ended=site.ended, closes=closes)
+        skew = metered.skew if metered is not None else 0.0
+        told = settled(each, source, metered, now + skew, most, ended=site.ended, closes=closes)
         if told.joules:
-            found = _priced_late(found, told, each, created, site, compares)
+            # Its seconds are counted already: the replay has gone by where it belongs.
+            start = told.start - skew if told.start else now - each.until
+            end, late = start + max(0.0, told.end - told.start), each.until - told.start
+            news = Drawn(told.joules, refused=told.refused)
+            found = _priced(found, news, max(created, start), max(created, end), created, site, compares, late)
         if not closes:
             awaited[source] = told.rest
     return replace(found, awaited=awaited)
-
-
-def _priced_late(
-    before: Ledger, told: Settled, awaited: Awaited, created: float, site: Site, compares: Signal | None
-) -> Ledger:
-    """Its seconds are counted already, and the replay has gone by where it belongs."""
-    late = max(0.0, awaited.until - told.start)
-    news = Drawn(told.joules, refused=told.refused)
-    end = max(told.end, told.start)
-    return _priced(before, news, told.start, end, created, site, compares, late=late)
 
 
 def _bounded(news: Drawn, site: Site) -> Drawn:
@@ -225,7 +221,9 @@ def _bounded(news: Drawn, site: Site) -> Drawn:
     most = worker_seconds * site.watts_at_most
     cut = most / news.total if news.total > most else 1.0
     refused = news.refused + (cut < 1.0 or worker_seconds < news.worker_seconds)
-    return replace(news.times(cut), worker_seconds=worker_seconds, seconds=news.seconds, refused=refused)
+    return replace(
+        news.times(cut), worker_seconds=worker_seconds, seconds=news.seconds, refused=refused, uptime=news.uptime
+    )
 
 
 def _priced(

@@ -24,6 +24,8 @@ KNOWN_BY: Final[Mapping[EnergySource, str]] = {
     EnergySource.NVML_POWER: "measured: the GPU's power each second",
     EnergySource.RAPL: "measured on the node, and shared out by processor time",
     EnergySource.MODEL: "not measured: assumed from processor time",
+    EnergySource.DCGM: "measured: the GPU's own counter, by DCGM through Prometheus",
+    EnergySource.KEPLER: "measured on the node, and shared out by Kepler, without what it draws when idle",
 }
 
 

@@ -2,8 +2,10 @@
 
 NVIDIA/dcgm-exporter (`etc/default-counters.csv`, `internal/pkg/transformation`): a series for each GPU and pod that has
 it, in mJ since the driver was loaded; labels `pod` and `namespace`, which are `exported_*` where Prometheus has labels
-of its own by these names; parts of a GPU (MIG) have GPU_I_ID, and no counter of their own. Kepler
-(`docs/user/metrics.md` and, before 0.10, `pkg/metrics/consts`): joules of each pod since Kepler saw it first, by zone; of containers, by mode.
+of its own by these names; parts of a GPU (MIG) have GPU_I_ID, and no counter of their own.
+
+Kepler (`docs/user/metrics.md` and, before 0.10, `pkg/metrics/consts`): joules of each pod since Kepler saw it first, by
+zone; of containers, by mode.
 """
 
 from __future__ import annotations

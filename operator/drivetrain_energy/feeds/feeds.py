@@ -41,9 +41,9 @@ class Age:
 
     source: str
     zone: str
-    """Empty: of limits."""
+    """Empty: of limits, and of joules."""
     measure: str
-    """`average`, `marginal`, `price` or `limit`."""
+    """`average`, `marginal`, `price` or `limit`; of joules `dcgm` or `kepler`."""
     seconds: float
     """Since the last good answer; without any, since it is asked."""
     interval: float

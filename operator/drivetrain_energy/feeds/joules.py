@@ -68,8 +68,18 @@ class JoulesFeed:
         self._exporter = exporter
         self._ports = ports
 
-    async def fetch(self, jobs: Sequence[JobAsked], end: float, now: float) -> dict[str, Metered]:
-        """By uid, what they drew up to `end`, which is by Prometheus' clock; `now` is by ours."""
+    async def clock(self, now: float) -> float:
+        """What time it is there; `now`: here."""
+        told_so = await self._ask("time()", None, now)
+        result = items(mapping(mapping(told_so.found, "the answer").get("data"), "data").get("result"), "result")
+        found = within(number(result[0])) if result else None
+        if found is None:
+            raise Unreadable("time() is no time")
+        return found
+
+    async def fetch(self, jobs: Sequence[JobAsked], end: float, now: float, skew: float) -> dict[str, Metered]:
+        """By uid, what they drew up to `end`, which is by Prometheus' clock; `now` is by ours, which that one is ahead
+        of by `skew`."""
         start = min(job.since for job in jobs) - BEFORE_SECONDS
         seconds = max(1, int(end - start))
         first = await self._ask(self._counters(jobs, seconds), end, now)
@@ -80,14 +90,15 @@ class JoulesFeed:
             query = f'{{{self._exporter.selector},{self._exporter.id_label}=~"{wanted}"}}[{seconds}s]'
             answer = await self._ask(query, end, now)
             await asyncio.to_thread(self._collect, answer, found)
-        return await asyncio.to_thread(self._metered, jobs, by_id, found, end, first.skew)
+        return await asyncio.to_thread(self._metered, jobs, by_id, found, end, skew)
 
-    async def _ask(self, query: str, at: float, now: float) -> Told:
+    async def _ask(self, query: str, at: float | None, now: float) -> Told:
         headers = {"Accept": "application/json"}
         if self._settings.token_file is not None:
             headers["Authorization"] = f"Bearer {secret(self._ports.secrets, self._settings.token_file)}"
         url = joined(self._settings.base_url, "api/v1/query")
-        answer = await self._ports.http.send(Request(url, headers=headers, form={"query": query, "time": f"{at:.3f}"}))
+        form = {"query": query} | ({"time": f"{at:.3f}"} if at is not None else {})
+        answer = await self._ports.http.send(Request(url, headers=headers, form=form))
         return await asyncio.to_thread(_read, answer, now)
 
     def _counters(self, jobs: Sequence[JobAsked], seconds: int) -> str:

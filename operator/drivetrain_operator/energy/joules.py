@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from drivetrain_api.energy import EnergySource
-from drivetrain_energy.awaited import Awaited
+from drivetrain_energy.awaited import BEFORE_SECONDS, Awaited
 from drivetrain_energy.counters import Metered
 from drivetrain_energy.feeds import exporters
 from drivetrain_energy.feeds.adapter import Ports
 from drivetrain_energy.feeds.asked import Asked
+from drivetrain_energy.feeds.clock import Clock
 from drivetrain_energy.feeds.errors import FeedError
 from drivetrain_energy.feeds.feeds import Age
 from drivetrain_energy.feeds.joules import JobAsked, JoulesFeed, literal
 from drivetrain_energy.feeds.source import Counts, counted
 from drivetrain_energy.settings import EnergySettings
 from drivetrain_energy.settings.joules import JoulesSource
-from drivetrain_operator.clock import Clock
 from drivetrain_operator.plan.energy_words import from_status
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import names
@@ -39,18 +40,13 @@ MAX_WORKERS: Final = 2000
 MAX_BATCHES: Final = 20
 """In one look; who is not asked for is asked first in the next one."""
 NEAR_SECONDS: Final = 1800.0
-"""So far from each other may times be that are asked for together, and so much is asked for at a time, ..."""
+"""So far from each other may times be that are asked for together, and so much is asked for at a time."""
 FAR_SECONDS: Final = 86_400.0
-"""... or up to so much, where there is nothing in less."""
+"""What is older is not asked for."""
 TICK_SECONDS: Final = 5.0
 
 
-@dataclass(slots=True)
-class _Known:
-    """Of one job and exporter."""
-
-    metered: Metered
-    reach: float = NEAR_SECONDS
+_NOTHING: Final = Metered(since=math.inf, until=0.0)
 
 
 @dataclass(slots=True)
@@ -62,8 +58,9 @@ class _Exporter:
     feed: JoulesFeed
     asked: Asked
     began: float
-    skew: float = 0.0
-    known: dict[str, _Known] = field(default_factory=dict)
+    there: tuple[float, float] | None = None
+    """What time it was there, at a time of our monotonic clock."""
+    known: dict[str, Metered] = field(default_factory=dict)
     """By uid."""
     tried: dict[str, float] = field(default_factory=dict)
     """When each was asked for, whatever came of it."""
@@ -113,8 +110,16 @@ class Joules:
         asked = {source for each in self._settings().joules for source in _sources(each)}
         if job.spec is not None and not job.spec.gpus_per_worker:
             asked.discard(EnergySource.DCGM)
-        known = {each.source: each.known.get(job.uid) for each in self._exporters}
-        return {each: found.metered if (found := known.get(each)) is not None else None for each in sorted(asked)}
+        known = {each.source: self._metered(each, job.uid) for each in self._exporters}
+        return {each: known.get(each) for each in sorted(asked)}
+
+    def _metered(self, exporter: _Exporter, uid: str) -> Metered | None:
+        """Our wall clock may have been set since: what time it is there, our monotonic one knows."""
+        if exporter.there is None:
+            return None
+        at, told_so = exporter.there
+        skew = told_so + self._clock.monotonic() - at - self._clock.now().timestamp()
+        return replace(exporter.known.get(uid, _NOTHING), skew=skew)
 
     def ages(self) -> list[Age]:
         """Of each exporter, with those of other sources."""
@@ -170,25 +175,30 @@ class Joules:
 
     async def _ask(self, exporter: _Exporter) -> None:
         now = self._clock.now().timestamp()
-        wanted = list(self._wanted(exporter, now + exporter.skew))
+        at = self._clock.monotonic()
+        there = await exporter.feed.clock(now)
+        exporter.there, skew = (at, there), there - now
+        wanted = list(self._wanted(exporter, there))
         waiting = {job.uid for job, _ in wanted}
         exporter.known = {uid: each for uid, each in exporter.known.items() if uid in waiting}
         exporter.tried = {uid: at for uid, at in exporter.tried.items() if uid in waiting}
         for batch in _batches(wanted, exporter.tried)[:MAX_BATCHES]:
-            now = self._clock.now().timestamp()
             exporter.tried |= {job.uid: self._clock.monotonic() for job, _ in batch}
-            reach = max(_reach(exporter, job) for job, _ in batch)
-            end = min(now + exporter.skew, max(job.since for job, _ in batch) + reach)
-            found = await exporter.feed.fetch([job for job, _ in batch], end, now)
-            for job, _ in batch:
-                self._learn(exporter, job, found[job.uid], now)
+            await self._batch(exporter, [job for job, _ in batch], skew)
 
-    def _learn(self, exporter: _Exporter, job: JobAsked, found: Metered, now: float) -> None:
-        exporter.skew = found.skew
+    async def _batch(self, exporter: _Exporter, jobs: Sequence[JobAsked], skew: float) -> None:
+        """Where there is nothing in a while, there may be in a longer one: counters tell of gaps, too."""
         reach = NEAR_SECONDS
-        if found.until <= job.since and found.asked < now + found.skew - TICK_SECONDS:
-            reach = min(FAR_SECONDS, 2 * _reach(exporter, job))
-        exporter.known[job.uid] = _Known(found, reach)
+        while jobs:
+            now = self._clock.now().timestamp()
+            latest = now + skew
+            end = min(latest, max(job.since for job in jobs) + reach)
+            found = await exporter.feed.fetch(jobs, end, now, skew)
+            exporter.known |= found
+            if end >= latest:
+                return
+            jobs = [job for job in jobs if found[job.uid].until <= job.since]
+            reach *= 2
 
     def _wanted(self, exporter: _Exporter, now: float) -> Iterator[tuple[JobAsked, int]]:
         """Jobs that wait, with how many workers they have. `now`: by Prometheus' clock."""
@@ -200,15 +210,15 @@ class Joules:
             if awaited is None or not awaited.pending:
                 continue
             yield (
-                _asked(job, awaited, exporter.skew, now),
+                _asked(job, awaited, now),
                 max(1, job.status.workers.current, job.status.workers.target),
             )
 
 
-def _asked(job: JobView, awaited: Awaited, skew: float, now: float) -> JobAsked:
+def _asked(job: JobView, awaited: Awaited, now: float) -> JobAsked:
     suffix = names.of(job.status)
     end = f"-{literal(suffix)}" if suffix else ""
-    since = awaited.since or awaited.start + skew
+    since = awaited.since or now - awaited.until - BEFORE_SECONDS
     return JobAsked(job.uid, job.namespace, f"{literal(job.name)}-[0-9]+-[0-9]+{end}", max(since, now - FAR_SECONDS))
 
 
@@ -219,11 +229,6 @@ def _sources(given: JoulesSource) -> dict[EnergySource, exporters.Exporter]:
     if given.kepler is not None:
         found[EnergySource.KEPLER] = exporters.kepler(given.kepler)
     return found
-
-
-def _reach(exporter: _Exporter, job: JobAsked) -> float:
-    known = exporter.known.get(job.uid)
-    return known.reach if known is not None else NEAR_SECONDS
 
 
 def _batches(

@@ -53,7 +53,7 @@ def from_status(known: UsedEnergy | None) -> Ledger:
         term=told.term,
         told=Drawn(told.joules, told.worker_seconds, told.seconds, told.refused, told.uptime),
         awaited={
-            source: Awaited(of.since, of.start, of.until, of.joules, of.worker_seconds)
+            source: Awaited(of.since, of.until, of.joules, of.worker_seconds)
             for source in CLUSTER_TELLS
             if (of := told.awaited.get(source)) is not None
         },
@@ -105,8 +105,7 @@ def to_status(ledger: Ledger, *, why: str, prefers: Measure | None = None) -> Us
             ),
             awaited={
                 str(source): AwaitedEnergy(
-                    since=each.since,
-                    start=max(0.0, each.start),
+                    since=max(0.0, each.since),
                     until=max(0.0, each.until),
                     joules={component: dict(by_source) for component, by_source in each.joules.items()},
                     worker_seconds=each.worker_seconds,

@@ -28,6 +28,9 @@ powerDomains:
      tiers: [{name: research, keep: 0.5, suspend: true, namespaces: [research]}, {name: rest, keep: 0.9}]}
 means: [{zone: westeurope, gramsPerKWh: 268, year: 2024, source: CBS}]
 polling: {minutes: 30, staleMinutes: 120}
+joules:
+  - {name: gpus, provider: prometheus, baseURL: "http://prometheus:9090", tokenFile: t, dcgm: {}, lookSeconds: 60}
+  - {name: nodes, provider: prometheus, baseURL: "http://thanos:9090", kepler: {exports: containers}}
 """
 
 
@@ -51,6 +54,20 @@ def test_nothing_is_all_defaults(text: str) -> None:
 
 EM = "name: a, provider: electricityMaps, zones: [DE], tokenFile: t"
 REFUSED = {
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p'}]": "joules[0]: dcgm or kepler is needed",
+    "joules: [{name: a, provider: thanos, baseURL: 'http://p', dcgm: {}}]": "joules[0].provider: ",
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', dcgm: true}]": "joules[0].dcgm: ",
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', dcgm: {metric: 'a{'}}]": "joules[0].dcgm.metric: ",
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', dcgm: {podLabel: pod}}]":
+        "joules[0].dcgm: podLabel and namespaceLabel belong together",
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', kepler: {exports: nodes}}]":
+        "joules[0].kepler.exports: ",
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', kepler: {}, lookSeconds: 1}]":
+        "joules[0].lookSeconds: ",
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', dcgm: {}},"
+    " {name: b, provider: prometheus, baseURL: 'http://q', dcgm: {}}]": "joules: only one of them can have dcgm",
+    "sources: [{name: a, provider: neso, zones: [GB]}]\n"
+    "joules: [{name: a, provider: prometheus, baseURL: 'http://p', dcgm: {}}]": "joules[0]: a source is called a, too",
     "sources: [{name: a, provider: neso, zones: []}]": "sources[0].zones: ",
     "sources: [{name: a, provider: neso}]": "sources[0].zones: ",
     "sources: [{name: a, provider: nezo, zones: [GB]}]": "sources[0]: Input tag 'nezo'",

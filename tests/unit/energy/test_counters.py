@@ -1,0 +1,79 @@
+"""What did each pod draw, by samples of counters?"""
+
+from __future__ import annotations
+
+import pytest
+
+from drivetrain_energy.counters import Sample, Stretch, complete_until, drawn, stretches
+
+MINE = frozenset({"ns/a"})
+
+
+def sample(at: float, joules: float, *holders: str) -> Sample:
+    return Sample(at, joules, frozenset(f"ns/{each}" for each in holders))
+
+
+@pytest.mark.parametrize(
+    ("what", "samples", "joules", "refused"),
+    [
+        ("nothing", [], 0, 0),
+        ("one sample tells nothing", [sample(0, 500, "a")], 0, 0),
+        ("what has risen", [sample(0, 500, "a"), sample(10, 1500, "a"), sample(20, 4500, "a")], 4000, 0),
+        ("in any order", [sample(20, 4500, "a"), sample(0, 500, "a"), sample(10, 1500, "a")], 4000, 0),
+        ("over a gap", [sample(0, 500, "a"), sample(7200, 720_500, "a")], 720_000, 0),
+        ("a counter that began anew", [sample(0, 9000, "a"), sample(10, 9500, "a"), sample(20, 700, "a")], 1200, 0),
+        ("that did so in a long gap", [sample(0, 9e5, "a"), sample(3600, 2000, "a")], 2000, 0),
+        ("one that jumps", [sample(0, 0, "a"), sample(10, 1e15, "a"), sample(20, 1e15 + 600, "a")], 600, 1),
+        ("that jumps down to what cannot be", [sample(0, 9e14, "a"), sample(60, 8e14, "a")], 0, 1),
+        ("two scrapes that overtook each other", [sample(0, 9000, "a"), sample(15, 9900, "a"), sample(15.1, 9800, "a"),
+                                                  sample(30, 10_000, "a")], 1000, 0),
+        ("another one's", [sample(0, 0, "b"), sample(10, 1000, "b")], 0, 0),
+        ("nobody's", [sample(0, 0), sample(10, 1000)], 0, 0),
+        ("shared by two", [sample(0, 0, "a", "b"), sample(10, 1000, "a", "b")], 500, 0),
+        ("and one that leaves", [sample(0, 0, "a", "b"), sample(10, 1000, "a"), sample(20, 2000, "a")], 1750, 0),
+        ("told once for each, at one time", [sample(0, 0, "a"), sample(0, 0, "b"), sample(10, 1000, "a"),
+                                              sample(10, 1000, "b")], 500, 0),
+        ("that came between two samples", [sample(0, 0), sample(10, 1000, "a"), sample(20, 2000, "a")], 1500, 0),
+        ("that followed another one", [sample(0, 0, "b"), sample(10, 1000, "a"), sample(20, 2000, "a")], 1500, 0),
+        ("that was last seen an hour ago", [sample(0, 0, "a"), sample(3600, 360_000)], 6000, 0),
+    ],
+)  # fmt: skip
+def test_what_is_a_pods(what: str, samples: list[Sample], joules: float, refused: int) -> None:
+    found, wrong = stretches(samples, MINE, "gpu", 5e3)
+    assert sum(each.joules for each in found) == pytest.approx(joules)
+    assert wrong == refused
+    assert all(each.end > each.start for each in found)
+
+
+def test_all_holders_of_a_device_have_it_once() -> None:
+    samples = [sample(n * 15.0, n * 3000.0, *{0: "ab", 1: "b", 2: "bc"}[n % 3]) for n in range(60)]
+    whole = sum(sum(x.joules for x in stretches(samples, frozenset({f"ns/{pod}"}), "gpu", 5e3)[0]) for pod in "abc")
+    assert whole == pytest.approx(59 * 3000)
+
+
+def test_two_looks_add_up_to_one_wherever_they_meet() -> None:
+    samples = [sample(n * 15.0, n * 3000.0 % 60_000, "a") for n in range(100)]
+    found, _ = stretches(samples, MINE, "gpu", 5e3)
+    whole = drawn(found, 100, 1300).joules["gpu"]
+    for middle in (100.0, 101.5, 607.0, 1299.9):
+        parts = [drawn(found, 100, middle), drawn(found, middle, 1300)]
+        assert sum(each.joules.get("gpu", 0.0) for each in parts) == pytest.approx(whole)
+
+
+def test_a_pod_with_two_counters_is_measured_once() -> None:
+    known = [Stretch(0, 60, 600, "cpu", "ns/a"), Stretch(30, 90, 60, "dram", "ns/a"), Stretch(0, 90, 9, "cpu", "ns/b")]
+    assert drawn(known, 0, 100).pod_seconds == 180
+    assert drawn(known, 0, 100).joules == {"cpu": 609, "dram": 60}
+
+
+@pytest.mark.parametrize(
+    ("what", "last", "until"),
+    [
+        ("no counter", [], 100),
+        ("the one that is behind", [500, 480, 490], 480),
+        ("without one that has ended", [500, 150, 490], 490),
+        ("none is news", [90, 95], 100),
+    ],
+)
+def test_up_to_where_it_is_complete(what: str, last: list[float], until: float) -> None:
+    assert complete_until(last, 100, 300) == until
