@@ -113,6 +113,8 @@ def settled(
     if over <= rest.since:
         return found
     after, by_model, _ = _split(rest, over)
+    if not rest.since:
+        after = replace(after, since=0.0, until=rest.until - over)
     return replace(found, rest=after, end=over, joules=_plus(found.joules, by_model))
 
 

@@ -175,7 +175,7 @@ def _heard(
     believed = news.times(room / news.seconds) if news.seconds > room else news
     found = replace(found, term=told.term, told=known.plus(believed))
     at, bounded = max(told.at, created), _bounded(believed, site)
-    found, counted = _set_aside(found, bounded, at, site) if site.metered else (found, bounded)
+    found, counted = _set_aside(found, bounded, told.at, site) if site.metered else (found, bounded)
     return _priced(found, counted, max(created, at - counted.seconds), at, created, site, compares)
 
 

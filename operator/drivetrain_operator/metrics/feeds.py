@@ -53,8 +53,8 @@ class FeedsCollector(Collector):
 def _families(found: Feeding) -> Iterator[Metric]:
     ages = GaugeMetricFamily(
         f"{PREFIX}_energy_feed_age_seconds",
-        "Since the last good answer of a source of carbon intensity, prices, limits or joules; without any, since it is "
-        "asked.",
+        "Since the last good answer of a source of carbon intensity, prices, limits or joules; without any, since it "
+        "is asked.",
         labels=FEED_LABELS[f"{PREFIX}_energy_feed_age_seconds"],
     )
     intervals = GaugeMetricFamily(

@@ -1,0 +1,175 @@
+"""How does the operator account for what DCGM and Kepler know better than workers?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from drivetrain_api.energy import EnergySource, EnergyTold
+from drivetrain_api.energy_status import UsedEnergy
+from drivetrain_api.messages import Progress
+from drivetrain_api.report import JobState
+from drivetrain_api.status import TrainingJobStatus
+from drivetrain_energy.counters import Metered, Stretch
+from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.patch import status_json
+from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.view import Supply, View
+from unit.plan.builders import NOW, report, running
+
+T = NOW.timestamp()
+DCGM, KEPLER = EnergySource.DCGM, EnergySource.KEPLER
+
+
+def told(seconds: float = 600.0, **joules: dict[str, float]) -> EnergyTold:
+    return EnergyTold(
+        joules=joules or {"cpu": {"model": 21 * seconds}}, seconds=seconds, worker_seconds=3 * seconds, uptime=seconds
+    )
+
+
+def metered(until: float, gpus: float = 900.0, cpus: float = 60.0, pods: int = 3, **fields: Any) -> dict[Any, Any]:
+    """What three pods have drawn since long ago, and up to so many seconds from now."""
+    since, end = T - 2000, T + until
+    known = Metered(since, end, asked=end)
+    parts = {DCGM: ("gpu", gpus), KEPLER: ("cpu", cpus)}
+    return {
+        source: replace(
+            known,
+            stretches=tuple(
+                Stretch(since, end, watts / pods * (end - since), component, f"ns/{n}") for n in range(pods)
+            ),
+            **fields,
+        )
+        for source, (component, watts) in parts.items()
+    }
+
+
+def booked(view: View, seconds: float = 0.0) -> tuple[View, UsedEnergy]:
+    """The view with what a pass writes so many seconds later."""
+    view = replace(view, now=view.now + timedelta(seconds=seconds))
+    status = TrainingJobStatus.model_validate_json(json.dumps(status_json(plan(view).status)))
+    assert status.energy is not None
+    assert status.energy.used is not None
+    return replace(view, job=replace(view.job, status=status)), status.energy.used
+
+
+def with_energy(energy: EnergyTold, known: dict[Any, Any], **fields: Any) -> View:
+    return running(report=report(age=0.0, energy=energy), supply=Supply(metered=known, **fields))
+
+
+def test_off_it_is_as_it_was() -> None:
+    _, used = booked(with_energy(told(), {}))
+    assert used.joules == {"cpu": {"model": 12_600}}
+    assert not used.counted.awaited
+
+
+def test_until_prometheus_tells_it_waits_and_then_its_joules_count() -> None:
+    view, used = booked(with_energy(told(), metered(-2000)))
+    assert (used.joules, used.seconds, used.worker_seconds) == ({}, 600, 1800)
+    assert used.counted.joules == {"cpu": {"model": 12_600}}, "the coordinator need not tell it again"
+    assert {source: (each.since, each.until) for source, each in used.counted.awaited.items()} == {
+        "dcgm": (T - 600, T), "kepler": (T - 600, T),
+    }  # fmt: skip
+    view = replace(view, supply=Supply(metered=metered(840)), report=report(age=0.0, energy=told(1500)))
+    view, used = booked(view, 901)
+    assert used.joules == {"gpu": {"dcgm": 900 * 1440}, "cpu": {"kepler": 60 * 1440}}
+    _, again = booked(replace(view, job=replace(view.job, status=view.job.status.model_copy(update={"message": "x"}))))
+    assert again.joules == used.joules, "the same answer tells nothing twice"
+
+
+@pytest.mark.parametrize(
+    ("what", "energy", "known", "joules"),
+    [
+        ("workers read their GPUs", told(gpu={"nvml": 5e5}, cpu={"model": 12_600}), metered(0),
+         {"gpu": {"nvml": 5e5}, "cpu": {"kepler": 36_000}}),
+        ("by their power", told(gpu={"nvml-power": 5e5}), metered(0),
+         {"gpu": {"nvml-power": 5e5}, "cpu": {"kepler": 36_000}}),
+        ("and their processors", told(gpu={"nvml": 5e5}, cpu={"rapl": 9e4}, dram={"rapl": 9e3}), metered(0),
+         {"gpu": {"nvml": 5e5}, "cpu": {"rapl": 9e4}, "dram": {"rapl": 9e3}}),
+        ("some have the model", told(cpu={"rapl": 9e4, "model": 4200}), metered(0),
+         {"gpu": {"dcgm": 540_000}, "cpu": {"rapl": 9e4, "model": 4200}}),
+        ("of one of three pods nothing is known", told(), metered(0, gpus=600, cpus=40, pods=2),
+         {"gpu": {"dcgm": 360_000}, "cpu": {"kepler": 24_000, "model": 4200}}),
+        ("more than workers can draw", told(), metered(0, gpus=1e9),
+         {"gpu": {"dcgm": 6 * 5e4 * 600}, "cpu": {"kepler": 36_000}}),
+        ("it is asked for later times only", told(), {
+            source: replace(each, since=T - 300) for source, each in metered(0).items()}, {}),
+        ("its clock is ahead", told(), {
+            source: replace(each, since=each.since + 500, until=each.until + 500, skew=500.0,
+                            stretches=tuple(replace(s, start=s.start + 500, end=s.end + 500) for s in each.stretches))
+            for source, each in metered(0).items()}, {"gpu": {"dcgm": 540_000}, "cpu": {"kepler": 36_000}}),
+        ("only Kepler is asked", told(), {KEPLER: metered(0)[KEPLER]}, {"cpu": {"kepler": 36_000}}),
+    ],
+)  # fmt: skip
+def test_whose_word_counts(what: str, energy: EnergyTold, known: dict[Any, Any], joules: Any) -> None:
+    _, used = booked(with_energy(energy, known))
+    assert used.joules == {c: {s: pytest.approx(v) for s, v in of.items()} for c, of in joules.items()}
+
+
+def test_after_a_quarter_of_an_hour_of_silence_the_model_counts_and_later_words_of_that_time_do_not() -> None:
+    view, _ = booked(with_energy(told(), {DCGM: None, KEPLER: None}))
+    view, used = booked(replace(view, report=report(age=0.0, energy=told(1900))), 1300)
+    assert used.joules == {"cpu": {"model": pytest.approx(21 * 1000)}}
+    assert sum(each.worker_seconds for each in used.counted.awaited.values()) == pytest.approx(3 * (900 + 1900))
+    known = {source: replace(each, since=T - 5000) for source, each in metered(1400).items()}
+    energy = report(age=0.0, energy=told(2000), progress=Progress(step=50, steps=100))
+    view, used = booked(replace(view, report=energy, supply=Supply(metered=known)), 100)
+    assert used.joules["cpu"]["model"] == pytest.approx(21 * 1000)
+    assert used.joules["cpu"]["kepler"] == pytest.approx(60 * 1000, rel=0.001)
+    assert used.joules["gpu"] == {"dcgm": pytest.approx(900 * 2000, rel=0.001)}, "which has no model"
+
+
+def test_where_it_is_turned_off_or_workers_begin_to_measure_nothing_is_left_waiting() -> None:
+    view, _ = booked(with_energy(told(), {DCGM: None, KEPLER: None}))
+    off = replace(view, supply=Supply(), report=report(age=0.0, energy=told(700)))
+    _, used = booked(off, 901)
+    assert (used.joules, used.counted.awaited) == ({"cpu": {"model": pytest.approx(21 * 700)}}, {})
+    measure = told(700, cpu={"model": 12_600, "rapl": 5000}, gpu={"nvml": 7e4})
+    _, used = booked(replace(view, report=report(age=0.0, energy=measure)), 901)
+    assert used.joules == {"cpu": {"model": pytest.approx(12_600), "rapl": 5000}, "gpu": {"nvml": 7e4}}
+    assert not used.counted.awaited
+
+
+def test_its_grams_are_those_of_the_hours_in_which_it_was_drawn() -> None:
+    slots = (Slot(T - 3600, T, 100.0), Slot(T, T + 3600, 900.0))
+    signals = {Measure.AVERAGE: Signal("DE", Measure.AVERAGE, Quality.HISTORY, slots, T, "em", "g/kWh")}
+    view, _ = booked(with_energy(told(), metered(-2000), zone="DE", signals=signals))
+    late = Supply(zone="DE", signals=signals, metered=metered(0))
+    view = replace(view, supply=late, report=report(age=0.0, energy=told(601), progress=Progress(step=50, steps=100)))
+    _, used = booked(view, 100)
+    kwh = 600 * 960 / 3.6e6
+    assert used.carbon["average"].kwh == pytest.approx(kwh, rel=0.01)
+    assert used.carbon["average"].grams == pytest.approx(100 * kwh, rel=0.02)
+
+
+def test_a_job_that_ends_tells_what_it_used_once_all_of_it_is_known() -> None:
+    view, _ = booked(with_energy(told(), metered(-2000)))
+    done = replace(view, report=report(age=0.0, state=JobState.COMPLETE, energy=told(700)))
+    outcome = plan(replace(done, now=done.now + timedelta(seconds=100)))
+    assert outcome.status.finished
+    assert "EnergyUsed" not in _events(outcome.effects)
+    view = replace(done, now=done.now + timedelta(seconds=160), job=replace(done.job, status=outcome.status))
+    again = plan(view).requeue_after
+    assert again is not None
+    assert again <= 30
+    outcome = plan(replace(view, supply=Supply(metered=metered(100))))
+    assert "EnergyUsed" in _events(outcome.effects)
+    assert outcome.status.energy is not None
+    assert outcome.status.energy.used is not None
+    assert outcome.status.energy.used.joules["gpu"] == {"dcgm": pytest.approx(900 * 700)}
+    outcome = plan(
+        replace(view, now=view.now + timedelta(seconds=1000), supply=Supply(metered={DCGM: None, KEPLER: None}))
+    )
+    assert "EnergyUsed" in _events(outcome.effects), "it is not waited for for ever"
+    assert outcome.status.energy is not None
+    assert outcome.status.energy.used is not None
+    assert outcome.status.energy.used.joules == {"cpu": {"model": pytest.approx(21 * 700)}}
+
+
+def _events(effects: Any) -> set[str]:
+    return {effect.reason for effect in effects if isinstance(effect, RecordEvent)}
