@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -108,7 +108,7 @@ async def _asked(prometheus: str, folder: Path) -> None:
         await runner.cleanup()
 
 
-async def _known(joules: dict[str, object]) -> dict[EnergySource, Metered]:
+async def _known(joules: Mapping[str, object]) -> dict[EnergySource, Metered]:
     """Once it has four seconds of the job."""
     settings = of({"joules": [{**joules, "lookSeconds": 15}]})
     async with asyncio.timeout(60), ports(seconds=10.0) as given:
