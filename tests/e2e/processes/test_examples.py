@@ -32,7 +32,7 @@ async def test_an_example_reaches_its_loss(manifest: Path, tmp_path: Path) -> No
     command = [sys.executable, *[str(ROOT / word) if word.endswith(".py") else word for word in spec.command[1:]]]
     # Nobody dies here, so spares would only load torch in twice as many processes.
     runtime = to_runtime(spec).model_copy(update={"spares": 0})
-    async with LocalJob.run(tmp_path, runtime, command, {"OUTPUT": str(tmp_path)}) as running:
+    async with LocalJob.run(tmp_path, runtime, command, {"OUTPUT": str(tmp_path)}, forked=True) as running:
         assert set(await running.completed()) == {ExitCode.COMPLETE}
         told = TOLD.findall(running.logs(100_000))
     assert told

@@ -73,7 +73,7 @@ async def job(
     training = TRAINING.model_copy(update={"zero": stage, **fields})
     spec = RuntimeSpec(workers=workers, min_workers=1, spares=spares, replicas=replicas, training=training)
     environment = {"FOLDER": str(folder), "EVERY": str(every), "SLOW": "0.05"}
-    async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment) as running:
+    async with LocalJob.run(folder, spec, [sys.executable, str(SCRIPT)], environment, forked=True) as running:
         yield running
 
 
@@ -119,16 +119,18 @@ async def test_deaths_cost_nothing_where_parts_have_copies(
 ) -> None:
     async with job(tmp_path, 3, workers=3, every=0, spares=1, replicas=1) as running:
         pids: set[int] = set()
-        epoch = None
+        epoch, step = None, 0
         for rank in (1, 0, 2, 1):
             before = await running.wait_for(
-                lambda report, last=epoch: (
+                lambda report, last=epoch, step=step: (
                     report.world == 3  # type: ignore[misc]
                     and report.epoch != last
                     and report.progress is not None
-                    and report.progress.step >= 2
+                    and report.progress.step >= step + 2  # who has come has its part, and a copy of another's
                 )
             )
+            assert before.progress is not None
+            step = before.progress.step
             epoch = before.epoch
             members = {each.pid for each in before.members}
             assert pids <= members, "the survivors have kept their processes"
