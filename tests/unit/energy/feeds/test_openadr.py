@@ -155,7 +155,11 @@ PRICES = {
 async def test_prices_are_of_the_unit_that_they_say(units: str) -> None:
     server = Server(lambda asked: Said([event("PRICE", 0.3, 0.2, units=units)]), Clock())
     async with server.running(), ports() as given:
-        settings = {**source(server.url).model_dump(by_alias=True, mode="json"), "measure": "price", "currency": "EUR"}
+        settings = {
+            **source(server.url).model_dump(by_alias=True, mode="json", exclude_none=True),
+            "measure": "price",
+            "currency": "EUR",
+        }
         feeds = Feeds(settings_of({"sources": [settings]}), given, Clock())
         await feeds.poll()
         signal = feeds.signal("hall", Measure.PRICE, NOW)
@@ -168,7 +172,11 @@ async def test_prices_are_of_the_unit_that_they_say(units: str) -> None:
 async def test_prices_in_another_currency_are_refused() -> None:
     server = Server(lambda asked: Said([event("PRICE", 0.3, 0.2, units="KWH", currency="USD")]), Clock())
     async with server.running(), ports() as given:
-        settings = {**source(server.url).model_dump(by_alias=True, mode="json"), "measure": "price", "currency": "EUR"}
+        settings = {
+            **source(server.url).model_dump(by_alias=True, mode="json", exclude_none=True),
+            "measure": "price",
+            "currency": "EUR",
+        }
         feeds = Feeds(settings_of({"sources": [settings]}), given, Clock())
         await feeds.poll()
         assert "tells prices in 'USD', not in EUR" in feeds.signal("hall", Measure.PRICE, NOW).why
@@ -200,7 +208,10 @@ async def test_limits_of_a_domain_are_asked_for_often_and_kept_while_the_server_
     clock = Clock()
     server = Server(lambda asked: Said([event(LIMIT, 0.75, units="PERCENT", eventName="evening")]), clock)
     async with server.running(), ports() as given:
-        settings = {"sources": [source(server.url).model_dump(by_alias=True, mode="json")], "powerDomains": [DOMAIN]}
+        settings = {
+            "sources": [source(server.url).model_dump(by_alias=True, mode="json", exclude_none=True)],
+            "powerDomains": [DOMAIN],
+        }
         feeds = Feeds(settings_of(settings), given, clock, jitter=lambda: 0.5)
         for _ in range(4):
             await feeds.poll()
@@ -228,7 +239,10 @@ async def test_limits_of_a_domain_are_asked_for_often_and_kept_while_the_server_
 async def test_ghg_is_marginal() -> None:
     server = Server(lambda asked: Said([event("GHG", 300, 200, 250, 240, units="GHG")]), Clock())
     async with server.running(), ports() as given:
-        settings = {**source(server.url).model_dump(by_alias=True, mode="json"), "measure": "marginal"}
+        settings = {
+            **source(server.url).model_dump(by_alias=True, mode="json", exclude_none=True),
+            "measure": "marginal",
+        }
         feeds = Feeds(settings_of({"sources": [settings]}), given, Clock())
         await feeds.poll()
         assert feeds.signal("hall", Measure.MARGINAL, NOW).quality is Quality.FORECAST
