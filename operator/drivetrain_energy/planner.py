@@ -26,6 +26,8 @@ from drivetrain_energy.runs import Search, begin
 from drivetrain_energy.signal import Signal
 from drivetrain_energy.windows import Window, usable, windows
 
+WORTH = 10.0
+"""So many times as long as changing it takes, a size within a window lasts at least."""
 HOLDS = 60.0
 """Seconds that a plan lasts at least, however little is left: what ends at once is made anew, and written, at once."""
 
@@ -125,7 +127,7 @@ def _optimum(request: Request, spans: list[Window]) -> list[PlanSlot] | None:
     spans, on = begin(spans, found)
     runs = Ladder(spans, request.curve, may_idle=False)
     tried = Search(request, runs, work).best(on)
-    return None if tried is None else _slots(spans, runs.rungs, tried.useful, tried.filled)
+    return None if tried is None else _slots(spans, runs.rungs, tried.useful, tried.filled, request.switch.resize)
 
 
 def _free(request: Request) -> bool:
@@ -136,16 +138,24 @@ def _free(request: Request) -> bool:
 
 
 def _slots(
-    spans: Sequence[Window], ways: Sequence[Sequence[Point]], useful: Sequence[float], filled: Filled
+    spans: Sequence[Window],
+    ways: Sequence[Sequence[Point]],
+    useful: Sequence[float],
+    filled: Filled,
+    resize: float = 0.0,
 ) -> list[PlanSlot]:
-    """Windows as slots; the one between two rungs as two, the higher next to what is higher."""
-    slots = []
+    """Windows as slots; the one between two rungs as two, the higher next to what is higher. Of a part that is not
+    worth what `resize` takes, none."""
+    slots, least = [], WORTH * resize
     for at, (span, rungs, level) in enumerate(zip(spans, ways, filled.levels, strict=True)):
         progress = useful[at] / span.seconds if level or useful[at] else 1.0
         if filled.partial is None or filled.partial[0] != at:
             slots.append(_slot(span.start, span.end, rungs[level], progress))
             continue
         high, low, share = rungs[level + 1], rungs[level], filled.partial[1]
+        if min(share, 1 - share) * span.seconds < least:
+            slots.append(_slot(span.start, span.end, high, progress))
+            continue
         late = at + 1 < len(spans) and filled.levels[at + 1] > level
         middle = span.end - share * span.seconds if late else span.start + share * span.seconds
         first, second = (low, high) if late else (high, low)

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
 from drivetrain_energy.hull import fastest
+from drivetrain_energy.keep import kept, switching, workers_now
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
-from drivetrain_energy.planner import least, plan
+from drivetrain_energy.planner import answer, least, plan
 from drivetrain_energy.request import HORIZON, Request
 from drivetrain_energy.windows import Window, usable, windows
 
 REAL = 0.05
 """Share by which progress, rates, watts or the objective have to differ."""
 
+FRESH = 10.0
+"""Seconds by which what is known of progress may be late where the time is short: so often it is told at most, ..."""
 TOLD = 60.0
-"""Seconds by which what is known of progress may be late: that alone is no news, also of a job that is almost done."""
+"""... and at least. That alone is no news, also of a job that is almost done."""
 
 
 def renew(old: Plan | None, request: Request, patience: float = 0.0) -> tuple[Plan, str] | None:
@@ -27,7 +30,7 @@ def renew(old: Plan | None, request: Request, patience: float = 0.0) -> tuple[Pl
     if request.work_steps <= 0:
         return None  # it ends by itself
     if (reason := overtaken(old, request, patience)) is not None:
-        return plan(request), reason
+        return successor(old, request), reason
     if tuple(s.vintage for s in (request.signal, request.tariff) if s is not None) == old.vintages:
         return None
     request = foreseen(request, min(old.deadline, request.now + HORIZON))
@@ -39,6 +42,25 @@ def renew(old: Plan | None, request: Request, patience: float = 0.0) -> tuple[Pl
     spans = windows(request, max(_end(new), _end(old), request.now + 1))
     before, after = (worth(one.slots, spans, request.work_steps, request.now) for one in (old, new))
     return (new, "newer signals make another one better") if after < before * (1 - REAL) else None
+
+
+def successor(old: Plan, request: Request) -> Plan:
+    """In place of one that is overtaken: another optimum, or the old plan with another end. Nobody is moved unless the
+    first is really better, also of what changing sizes takes."""
+    new = plan(request)
+    if must_run(request, old.deadline) or new.deadline != old.deadline or Mode.NOW in (new.mode, old.mode):
+        return new
+    stays = kept(old, request)
+    if stays is None:
+        return new
+    asked = foreseen(request, min(old.deadline, request.now + HORIZON))
+    spans = windows(asked, max(stays[-1].end, _end(new), request.now + 1))
+    has = workers_now(old, request)
+    before, after = (
+        worth(slots, spans, request.work_steps, request.now) + switching(slots, has, spans, request.switch)
+        for slots in (stays, new.slots)
+    )
+    return new if after < before * (1 - REAL) else answer(request, old.deadline, old.mode, list(stays), old.why)
 
 
 def _cannot_be_beaten(old: Plan, request: Request) -> bool:
@@ -61,7 +83,7 @@ def overtaken(old: Plan, request: Request, patience: float = 0.0) -> str | None:
         return _other_rates(old, request)
     if request.work_steps > 0 and request.now >= _end(old):
         return "the plan has ended before the work"
-    told = min(TOLD, REAL * max(0.0, old.deadline - old.made_at))
+    told = max(min(TOLD, REAL * max(0.0, old.deadline - old.made_at)), FRESH)
     noise = max(REAL * old.work_steps, told * fastest(request.curve).throughput)
     if abs(old.work_steps - old.steps_by(request.now) - request.work_steps) > noise:
         return "progress is not what was expected"
@@ -109,4 +131,4 @@ def _end(old: Plan) -> float:
     return old.slots[-1].end if old.slots else old.made_at
 
 
-__all__ = ["REAL", "overtaken", "renew", "worth"]
+__all__ = ["REAL", "overtaken", "renew", "successor", "worth"]

@@ -17,7 +17,7 @@ from drivetrain_energy.hull import fastest
 from drivetrain_energy.load import peaks
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
 from drivetrain_energy.planner import latest, plan
-from drivetrain_energy.replan import REAL, overtaken, worth
+from drivetrain_energy.replan import REAL, overtaken, successor, worth
 from drivetrain_energy.request import Objective
 from drivetrain_energy.windows import Window, windows
 
@@ -61,10 +61,11 @@ def settle(jobs: Iterable[Standing], capacity: Capacity, among: str, news: bool,
     if not due and not news:
         return {}
     keeps = {**pinned, **holds}
-    small: Offers = {**holds, **_planned(due, capacity, keeps)}
+    had = {job.key: job.plan for job in jobs if job.plan is not None and job.key not in holds}
+    small: Offers = {**holds, **_planned(due, capacity, keeps, had)}
     chosen = small
     if holds and (news or not _all_in_time(small, free)):
-        anew = _planned(list(free.values()), capacity, pinned)
+        anew = _planned(list(free.values()), capacity, pinned, {})
         chosen = anew if _better(anew, small, free, now) else small
     busy = _busy([*chosen.values(), *pinned.values()], now)
     found: Plans = {}
@@ -93,10 +94,16 @@ def _same(offer: Plan | Granted, before: Plan | None, now: float) -> bool:
     return offer.slots == ahead
 
 
-def _planned(members: Sequence[Member], capacity: Capacity, held: Mapping[Key, Plan]) -> Offers:
-    """New plans of all of them, beside those that are `held`."""
+def _planned(
+    members: Sequence[Member], capacity: Capacity, held: Mapping[Key, Plan], before: Mapping[Key, Plan]
+) -> Offers:
+    """New plans of all of them, beside those that are `held`. `before`: what some of them had."""
     if len(members) <= ALONE:
-        alone: Offers = {(each.namespace, each.name): plan(each.request) for each in members}
+        alone: Offers = {
+            key: successor(before[key], each.request) if key in before else plan(each.request)
+            for each in members
+            for key in [(each.namespace, each.name)]
+        }
         if _fits(alone, held, capacity):
             return alone
     granted = share(members, capacity, [each.slots for each in held.values()])

@@ -293,6 +293,18 @@ def test_who_is_resumed_has_only_the_work_left_that_it_had() -> None:
     assert again.energy == resumed.energy
 
 
+def test_what_is_left_is_what_was_told_last() -> None:
+    """Status is up to a minute old: of a plan of minutes that alone made another plan every few seconds."""
+    status, seen = running(spec(), step=2000)
+    status = status.model_copy(update={"progress": ProgressStatus(step=1000, steps=10_000)})
+    now = view(spec(), status, given=NIGHT, **seen)
+    assert now.job.spec is not None
+    assert now.job.spec.energy is not None
+    question = asked(now, status, now.job.spec, now.job.spec.energy)
+    assert isinstance(question, Request)
+    assert question.work_steps == 8000
+
+
 @pytest.mark.parametrize("later", [HOUR + 1, 7.9 * HOUR, 9 * HOUR])
 def test_who_has_done_all_steps_is_let_end(later: float) -> None:
     """Whatever its plan says of this hour, and though its deadline is close or over: nothing is planned, or written."""

@@ -18,6 +18,7 @@ from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.energy.stamps import written_time
 from drivetrain_operator.plan.energy.written import from_status
+from drivetrain_operator.plan.steps import steps_done
 from drivetrain_operator.plan.view import View
 
 OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}
@@ -60,7 +61,7 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
     delay = energy.max_start_delay_seconds
     return Request(
         now=now,
-        work_steps=_left(status, spec, known, total),
+        work_steps=_left(view, status, spec, known, total),
         curve=ways,
         signal=signal,
         tariff=view.supply.signals.get(Measure.PRICE),
@@ -98,10 +99,10 @@ def _due(energy: Energy) -> str:
     return energy.deadline if energy.deadline is not None else f"factor {energy.max_completion_factor:g}"
 
 
-def _left(status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus, total: int) -> float:
+def _left(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, known: EnergyStatus, total: int) -> float:
     """Steps. Who is resumed goes on from its snapshots: until it tells its first step, what the plan left holds."""
-    if status.progress is not None:
-        return float(max(0, total - status.progress.step))
+    if (done := steps_done(view, status)) is not None:
+        return float(max(0, total - done))
     if known.plan is None or spec.snapshots is None or not status.membership.term or status.start_time is None:
         return float(total)
     plan = from_status(known.plan)

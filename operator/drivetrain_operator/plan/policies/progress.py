@@ -24,6 +24,7 @@ from drivetrain_api.status import (
 from drivetrain_operator.plan.children import fresh_report
 from drivetrain_operator.plan.conditions import stamp
 from drivetrain_operator.plan.decision import Decision
+from drivetrain_operator.plan.steps import step_of
 from drivetrain_operator.plan.view import View
 
 AT_MOST_EVERY: Final = 10.0
@@ -75,8 +76,7 @@ def last_seen(view: View, status: TrainingJobStatus) -> ProgressStatus | None:
 
 def _progress(view: View, told: Progress, old: ProgressStatus | None) -> ProgressStatus:
     steps = told.steps or (view.job.spec.training.steps if view.job.spec is not None else None)
-    # Told by another rank after a loss, the number may be one or two behind what was said before.
-    step = max(told.step + 1, old.step if old is not None and not told.goes_back else 0)
+    step = step_of(told, old.step if old is not None else None)
     if steps is not None:
         step = min(step, steps)
     left = (steps - step) * told.step_seconds if steps is not None and told.step_seconds is not None else None
