@@ -161,4 +161,7 @@ class EnergyStatus(StatusModel):
     first: ForeseenEnergy | None = Field(default=None, description="What the first plan foresaw of the whole job.")
     foreseen: ForeseenEnergy | None = Field(default=None, description="The same of the plan that holds.")
     counting: EnergyCounting | None = Field(default=None, description="What its pace is measured from.")
+    pace_paid: Annotated[float, Field(ge=0, le=1e12)] = Field(
+        default=0.0, description="Until when writes are paid for that its pace alone was worth, in seconds since 1970."
+    )
     summary: str = Field(default="", max_length=40, description="The order, for kubectl get.")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drivetrain_api.energy_plan import EnergyMeasured
 from drivetrain_api.energy_status import EnergyStatus
@@ -106,6 +108,89 @@ def test_noise_moves_nobody(mean: float, every: float) -> None:
     assert job.measured() == pytest.approx((job.done - true) / 3600, rel=0.03)
     assert job.writes <= 65  # progress is written once a minute anyway
     assert job.plans <= 2
+
+
+def in_turn(*parts: tuple[float, float]) -> Callable[[float], float]:
+    """So many seconds at such a pace, then as the next, over and over."""
+    whole = sum(seconds for seconds, _ in parts)
+
+    def pace(second: float) -> float:
+        at = second % whole
+        for seconds, steps in parts:
+            if at < seconds:
+                return steps
+            at -= seconds
+        return parts[-1][1]
+
+    return pace
+
+
+def written_in_an_hour(job: Trains) -> int:
+    """After ten minutes; what another plan wrote is not of the pace."""
+    job.seconds(600)
+    job.writes = job.plans = 0
+    job.seconds(3600)
+    return job.writes - job.plans
+
+
+STANDS = 0.0001
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [
+        pytest.param(in_turn((30, 5.0), (30, STANDS)), id="stands still half of each minute"),
+        pytest.param(in_turn((20, 5.0), (40, STANDS)), id="two thirds of it"),
+        pytest.param(in_turn((25, 5.0), (20, STANDS)), id="out of step with minutes"),
+        pytest.param(in_turn((55, 1.0), (5, 60.0)), id="bursts"),
+        pytest.param(in_turn(*((10, float(n)) for n in range(1, 10))), id="sawtooth"),
+        pytest.param(in_turn((45, 3.0), (45, 8.0)), id="two paces"),
+        pytest.param(wobbling(5.0, 0.9, 30.0), id="anything"),
+    ],
+)
+def test_a_pattern_writes_no_more_than_noise(pace: Callable[[float], float]) -> None:
+    """180 an hour before."""
+    job = Trains(pace)
+    assert written_in_an_hour(job) <= 65
+    assert job.plans <= 2
+
+
+def test_who_stands_still_half_of_each_minute_has_half_the_pace() -> None:
+    assert Trains(in_turn((30, 5.0), (30, STANDS))).seconds(4200).measured() == pytest.approx(2.5, rel=0.1)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from([5.0, 10.0, 30.0, 60.0, 300.0]), st.sampled_from([STANDS, 0.5, 3.0, 5.0, 9.0])),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_whatever_it_does_its_pace_is_worth_few_writes(parts: list[tuple[float, float]]) -> None:
+    assert written_in_an_hour(Trains(in_turn(*parts))) <= 66
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_steps_that_are_taken_back_again_and_again_are_worth_few_writes(known: bool) -> None:
+    """As by a job whose state is lost every quarter of a minute, also before its pace is known."""
+    job = Trains(lambda _: 5.0).seconds(600 if known else 0)
+    job.writes = job.plans = 0
+    for _ in range(240):
+        job.seconds(15)
+        job.done = max(0.0, job.done - 70)
+    assert job.writes - job.plans <= 66
+
+
+def test_a_clock_that_was_ahead_for_years_does_not_silence_it() -> None:
+    job = Trains(lambda second: 5.0 if second <= 3600 else 2.5).seconds(1200)
+    assert job.status.energy is not None
+    ahead = job.status.energy.model_copy(update={"pace_paid": 1e12})
+    job.status = job.status.model_copy(update={"energy": ahead})
+    job.seconds(2400)
+    assert job.measured() == pytest.approx(5.0, rel=0.02)
+    job.seconds(90)
+    assert job.measured() == pytest.approx(2.5, rel=0.05)
 
 
 @pytest.mark.parametrize("change", [0.7, 1.3, 0.5, 2.0])

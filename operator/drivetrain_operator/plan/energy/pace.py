@@ -2,7 +2,7 @@
 
 A single step, or a window of fifty, says little: machines, stores and networks come and go by 20 %, and a plan made
 anew for each of that moves the job for noise. So it is a mean that forgets within the hour, of what is counted between
-writes that are made anyway. The first steps of a membership compile, fill caches and fetch data: they do not count.
+writes that are made anyway, and by few of its own. The first steps of a membership compile, fill caches and fetch data: they do not count.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ SLOWEST, FASTEST = 1e-9, 1e6
 """Steps a second that a status can carry: what a job's own coordinator tells may be anything."""
 HURRY: Final = 2.0
 """So many times `BRIEF` is a jump counted before it is worth a write of its own."""
+OWN: Final = 4
+"""Writes that pace alone may be worth, one soon after the other: to know a new size takes three, another pace two."""
+OWN_EVERY: Final = 1800.0
+"""Seconds until one of them may be made again. Who stands still half of each minute would write for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +53,53 @@ def brief(plan_seconds: float | None) -> float:
 
 def paced(known: EnergyStatus, heard: Heard, at_least: float, writes: bool) -> EnergyStatus:
     """`known` with what is counted by now. `writes`: status is written anyhow; else it is the same, unless the job's
-    size was never measured, or its pace jumps."""
-    count = known.counting
+    size was never measured, or its pace jumps, and that was not so too often of late."""
     before = next((each for each in known.measured if each.workers == heard.workers), None)
-    may = writes or before is None
+    if writes:
+        return _counted(known, heard, at_least, before)
+    if (paid := _paid(known, heard.at)) is None:
+        return known
+    if before is not None and not _jumps(known.counting, heard, at_least, before):
+        return known
+    new = _counted(known, heard, at_least, before)
+    return new.model_copy(update={"pace_paid": paid}) if new != known else known
+
+
+def _paid(known: EnergyStatus, now: float) -> float | None:
+    """Until when they are paid for with one more; None: there is none. A clock that was ahead is not waited for."""
+    paid = known.pace_paid if now < known.pace_paid <= now + OWN * OWN_EVERY else now
+    return round(paid + OWN_EVERY, 1) if paid - now <= (OWN - 1) * OWN_EVERY else None
+
+
+def _jumps(count: EnergyCounting | None, heard: Heard, at_least: float, before: EnergyMeasured) -> bool:
+    """For so long, and by so much, that it is worth a write."""
+    if count is None or not count.warm or not _goes_on(count, heard):
+        return False
+    steps, seconds = heard.step - count.step, heard.at - count.at
+    return steps >= 1 and seconds >= HURRY * at_least and _apart(_held(steps / seconds), before, steps) != 0
+
+
+def _counted(known: EnergyStatus, heard: Heard, at_least: float, before: EnergyMeasured | None) -> EnergyStatus:
+    count = known.counting
     if count is None or not _goes_on(count, heard):
-        return _from(known, heard) if may else known
+        return _from(known, heard)
     steps, seconds = heard.step - count.step, heard.at - count.at
     if not count.warm:
-        warm = steps >= WARM_STEPS and seconds >= at_least
-        return _from(known, heard, warm=True) if may and warm else known
+        return _from(known, heard, warm=True) if steps >= WARM_STEPS and seconds >= at_least else known
     if steps < 1 or seconds < at_least:
         return known
-    rate, seconds = min(max(steps / seconds, SLOWEST), FASTEST), min(seconds, MEMORY)
+    rate, seconds = _held(steps / seconds), min(seconds, MEMORY)
     apart = _apart(rate, before, steps)
-    if not may and not (apart and seconds >= HURRY * at_least):
-        return known
     jumped = apart != 0 and apart == count.apart
     new = EnergyMeasured(workers=heard.workers, steps_per_second=rate, seconds=seconds)
     if before is not None and before.seconds and not jumped:
         new = _mean(before, rate, seconds)
     after = _from(known, heard, warm=True, apart=0 if jumped else apart)
     return after.model_copy(update={"measured": _with(known.measured, new)})
+
+
+def _held(rate: float) -> float:
+    return min(max(rate, SLOWEST), FASTEST)
 
 
 def _goes_on(count: EnergyCounting, heard: Heard) -> bool:
@@ -112,7 +141,7 @@ def _with(known: Sequence[EnergyMeasured], new: EnergyMeasured) -> list[EnergyMe
     """The one that was measured last stands last; the oldest goes."""
     new = new.model_copy(
         update={
-            "steps_per_second": float(f"{min(max(new.steps_per_second, SLOWEST), FASTEST):.4g}"),
+            "steps_per_second": float(f"{_held(new.steps_per_second):.4g}"),
             "seconds": round(min(new.seconds, MEMORY), 1),
         }
     )
