@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -145,6 +145,9 @@ class ForeseenEnergy(StatusModel):
     finish: Time = Field(description="When the job is done by it.")
     kwh: Kwh = Field(description="Of its devices, without the site's overhead: as used.")
     grams: Grams | None = Field(default=None, description="Of CO2 equivalent, operational; absent: not known.")
+    measure: Literal["average", "marginal"] | None = Field(
+        default=None, description="By which intensity grams are; absent: nobody wrote it down."
+    )
     cost: Money | None = Field(default=None, description="By the tariff; absent: not known.")
 
 

@@ -136,10 +136,10 @@ def _planned(found: Json) -> list[str]:
     if first is None:
         return []
     now, ended = planned.get("foreseen") or first, planned.get("ended")
-    carbon = found.get("carbon") or {}
+    carbon, measure = found.get("carbon") or {}, str(planned.get("measure"))
     used = {
         "kwh": found["kilowattHours"],
-        "grams": carbon.get(planned.get("measure"), {}).get("grams"),
+        "grams": carbon.get(measure, {}).get("grams"),
         "cost": (found.get("spent") or {}).get("amount"),
         "finish": ended,
     }
@@ -147,8 +147,23 @@ def _planned(found: Json) -> list[str]:
         ["", "FIRST PLAN", "FORESEEN NOW", "SO FAR"] if not ended else ["", "FIRST PLAN", "LAST PLAN", "IN THE END"]
     ]
     for name, of in (("kWh", "kwh"), ("g CO2e", "grams"), ("cost", "cost")):
-        values = [each.get(of) for each in (first, now, used)]
+        values = [each.get(of) if of != "grams" or _alike(each, measure) else None for each in (first, now, used)]
         if any(value is not None for value in values[:2]):
             rows.append([name, *(short(value) if value is not None else "-" for value in values)])
     rows.append(["done", *(each.get("finish") or "-" for each in (first, now, used))])
-    return [f"What plans foresaw of all of it; the first was made at {first['made']}:", *aligned(rows).splitlines()]
+    head = f"What plans foresaw of all of it; the first was made at {first['made']}:"
+    return [head, *aligned(rows).splitlines(), *_other_grams(first, measure)]
+
+
+def _alike(each: Json, measure: str) -> bool:
+    """What says nothing was written by an older release."""
+    return each.get("measure") in (None, measure)
+
+
+def _other_grams(first: Json, measure: str) -> list[str]:
+    if _alike(first, measure) or first.get("grams") is None:
+        return []
+    return [
+        f"Its first plan was made by the {first['measure']} intensity, and spec.energy.measure is {measure} now: "
+        "its grams are left out, as they are not of the same kind."
+    ]

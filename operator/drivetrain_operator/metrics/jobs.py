@@ -46,9 +46,7 @@ def samples(objects: Iterable[dict[str, Any]]) -> Iterator[JobSample]:
             grams=_grams(used, _measure(obj)) if used is not None else {},
             cost=used.spent.amount if used is not None and used.spent is not None else None,
             avoided=used.avoided.grams if used is not None and used.avoided is not None else None,
-            planned=status.energy.first.grams
-            if status.energy is not None and status.energy.first is not None
-            else None,
+            planned=_planned(status, _measure(obj)),
         )
 
 
@@ -56,6 +54,12 @@ def _grams(used: UsedEnergy, wished: str) -> dict[tuple[str, str], float]:
     measure = wished if wished in used.carbon else next(iter(sorted(used.carbon)), "")
     found = {("operational", measure): used.carbon[measure].grams} if measure else {}
     return found | ({("embodied", ""): used.embodied_grams} if used.embodied_grams is not None else {})
+
+
+def _planned(status: TrainingJobStatus, wished: str) -> float | None:
+    """Grams of another measure than those that are counted would stand beside them as if they were the same."""
+    first = status.energy.first if status.energy is not None else None
+    return first.grams if first is not None and first.measure in (None, wished) else None
 
 
 def _measure(obj: dict[str, Any]) -> str:

@@ -125,7 +125,8 @@ def what_it_took(used: UsedEnergy, first: ForeseenEnergy | None = None) -> str:
         word = "less" if used.avoided.grams >= 0 else "more"
         parts.append(f"{short(abs(used.avoided.grams))} g {word} than at once and without a pause")
     if first is not None:
-        grams = f" and {short(first.grams)} g" if first.grams is not None else ""
+        measure = f" ({first.measure})" if first.measure is not None and first.measure not in used.carbon else ""
+        grams = f" and {short(first.grams)} g{measure}" if first.grams is not None else ""
         parts.append(f"its first plan foresaw {short(first.kwh)} kWh{grams}")
     return ", ".join(parts)
 

@@ -98,6 +98,20 @@ def test_plans_stand_beside_grams_of_their_own_measure(measure: str, grams: str)
     assert lines(account(only))[-2].split()[-1] == ("1000" if measure == "average" else "-")
 
 
+def test_grams_of_a_first_plan_by_another_measure_are_left_out_and_it_says_why() -> None:
+    """spec.energy.measure was edited meanwhile."""
+    first, foreseen = PLANNED["first"] | {"measure": "average"}, PLANNED["foreseen"] | {"measure": "marginal"}
+    status = {"energy": {"used": USED, "first": first, "foreseen": foreseen}}
+    made = {"metadata": {"name": "lm"}, "spec": {"energy": {"measure": "marginal"}}, "status": status}
+    *_, grams, _, why = lines(account(made))
+    assert grams.split() == ["g", "CO2e", "-", "1100", "-"]
+    assert "by the average intensity, and spec.energy.measure is marginal now" in why
+    made["spec"] = {"energy": {"measure": "average"}}
+    *_, grams, done = lines(account(made))
+    assert grams.split() == ["g", "CO2e", "900", "-", "1000"]
+    assert done.startswith("done")
+
+
 def test_also_before_anything_was_drawn() -> None:
     text = lines(account({"metadata": {"name": "lm"}, "status": {"energy": PLANNED}}))
     assert text[0] == "Nobody has told of electricity of lm."

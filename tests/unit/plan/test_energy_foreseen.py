@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_the_first_plan_is_remembered() -> None:
     assert first.first == first.foreseen
     assert first.first.kwh == pytest.approx(4.0, rel=0.02)
     assert first.first.grams == pytest.approx(4 * 1.25 * 50, rel=0.02)
+    assert first.first.measure == "average"
 
 
 def test_another_plan_is_told_with_what_was_used_before_it() -> None:
@@ -76,8 +78,19 @@ def test_what_is_not_known_of_what_was_used_is_not_known_in_all() -> None:
     assert found.first.kwh == pytest.approx(5.0, rel=0.02)
 
 
-@pytest.mark.parametrize(("grams", "told"), [(900.0, "2.00 kWh and 900 g"), (None, "2.00 kWh")])
-def test_the_event_at_its_end_has_both(grams: float | None, told: str) -> None:
-    used = UsedEnergy(kwh="1.00", joules={"gpu": {"nvml": 3.6e6}}, seconds=900.0)
-    first = ForeseenEnergy(made=b.NOW, finish=b.NOW, kwh=2.0, grams=grams)
-    assert what_it_took(used, first) == f"1.00 kWh, its first plan foresaw {told}"
+@pytest.mark.parametrize(
+    ("grams", "measure", "told"),
+    [
+        (900.0, None, "2.00 kWh and 900 g"),
+        (900.0, "average", "2.00 kWh and 900 g"),
+        (900.0, "marginal", "2.00 kWh and 900 g (marginal)"),
+        (None, None, "2.00 kWh"),
+    ],
+)
+def test_the_event_at_its_end_has_both(
+    grams: float | None, measure: Literal["average", "marginal"] | None, told: str
+) -> None:
+    carbon = {"average": CarbonUsed(grams=800, kwh=1.0)}
+    used = UsedEnergy(kwh="1.00", joules={"gpu": {"nvml": 3.6e6}}, seconds=900.0, carbon=carbon)
+    first = ForeseenEnergy(made=b.NOW, finish=b.NOW, kwh=2.0, grams=grams, measure=measure)
+    assert what_it_took(used, first) == f"1.00 kWh, 800 g CO2e (average), its first plan foresaw {told}"

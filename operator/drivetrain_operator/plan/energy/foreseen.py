@@ -22,6 +22,7 @@ def in_all(plan: EnergyPlan, used: UsedEnergy | None, pue: float) -> ForeseenEne
         finish=plan.finish,
         kwh=min(kwh, MAX_JOULES),
         grams=min(grams, MAX_JOULES) if grams is not None else None,
+        measure=plan.measure if plan.measure != "price" and grams is not None else None,
         cost=min(max(cost, -MAX_MONEY), MAX_MONEY) if cost is not None else None,
     )
 
