@@ -49,6 +49,16 @@ class EnergySignal(StatusModel):
     )
 
 
+class EnergyHeld(StatusModel):
+    """What the limit of its power domain left the job when the plan was made."""
+
+    until: Time = Field(description="When the limit ends.")
+    workers: Count = Field(description="Workers that it may have until then; 0: none.")
+    pace: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Share of their pace, under the limit's power cap."
+    )
+
+
 class EnergyPlan(StatusModel):
     """When, and with how many workers, the job is to run."""
 
@@ -74,6 +84,9 @@ class EnergyPlan(StatusModel):
     end: Time = Field(description="When its last slot ends.")
     signal: EnergySignal | None = Field(
         default=None, description="The signal that it is of; absent where it waits for none."
+    )
+    held: EnergyHeld | None = Field(
+        default=None, description="The limit that it was made with; absent: none, or nobody says until when it holds."
     )
     slots: list[EnergySlot] = Field(default_factory=list, max_length=MAX_SLOTS, description="By time.")
 
@@ -120,6 +133,6 @@ class EnergyOrder(StatusModel):
 
 
 __all__ = [
-    "MAX_MEASURED", "MAX_SLOTS", "MAX_VALUES", "EnergyCounting", "EnergyMeasured", "EnergyOrder", "EnergyPlan",
+    "MAX_MEASURED", "MAX_SLOTS", "MAX_VALUES", "EnergyCounting", "EnergyHeld", "EnergyMeasured", "EnergyOrder", "EnergyPlan",
     "EnergySignal", "EnergySlot", "EnergyTotals", "EnergyTry",
 ]  # fmt: skip

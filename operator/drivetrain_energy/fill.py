@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from drivetrain_energy.curve import Point
+from drivetrain_energy.held import Held, ways
 from drivetrain_energy.hull import SUSPENDED, hull
 from drivetrain_energy.windows import Window
 
@@ -76,13 +77,15 @@ class Ladder:
 
 
 def _rungs(windows: Sequence[Window], points: Sequence[Point], may_idle: bool) -> list[tuple[Point, ...]]:
-    """Hulls differ only where nodes have a price of their own."""
-    hulls: dict[float, tuple[Point, ...]] = {}
+    """Hulls differ only where nodes have a price of their own, or the job is held back."""
+    hulls: dict[tuple[float, Held | None], tuple[Point, ...]] = {}
     for window in windows:
-        if window.node_watts not in hulls:
-            way = hull((SUSPENDED, *points) if may_idle else points, window.node_watts)
-            hulls[window.node_watts] = way if may_idle else (SUSPENDED, *way)
-    return [hulls[window.node_watts] for window in windows]
+        key = window.node_watts, window.held
+        if key not in hulls:
+            there = ways(tuple(points), window.held)
+            way = hull((SUSPENDED, *there) if may_idle else there, window.node_watts)
+            hulls[key] = way if may_idle else (SUSPENDED, *way)
+    return [hulls[window.node_watts, window.held] for window in windows]
 
 
 __all__ = ["Filled", "Ladder"]

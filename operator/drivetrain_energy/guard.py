@@ -5,6 +5,7 @@ Asked at every tick with what was measured last; whoever is told yes runs flat o
 
 from __future__ import annotations
 
+from drivetrain_energy.held import ways
 from drivetrain_energy.hull import fastest
 from drivetrain_energy.request import Request
 
@@ -15,11 +16,20 @@ def must_run(request: Request, deadline: float) -> bool:
 
 
 def slack(request: Request, deadline: float) -> float:
-    """Seconds that the job may still stand still, before it has to run flat out; below 0: the reserve is being used."""
-    rate = fastest(request.curve).throughput
+    """Seconds that the job may still stand still, before it has to run flat out; below 0: the reserve is being used.
+    While it is held back, flat out is what it may do then."""
+    rate, work = fastest(request.curve).throughput, request.work_steps * (1 + request.margin)
     starting = 0.0 if request.running_since is not None else request.switch.resume
-    takes = starting + request.work_steps * (1 + request.margin) / rate
-    return deadline - request.reserve - request.now - takes
+    end, held = deadline - request.reserve, request.held
+    if held is None or held.until <= request.now or end <= request.now:
+        return end - request.now - starting - work / rate
+    until = min(held.until, end)
+    slow = max((point.throughput for point in ways(request.curve, held)), default=0.0)
+    while_held = slow * max(0.0, until - request.now - starting)
+    spare = while_held + rate * (end - until) - work
+    if spare <= 0:
+        return spare / rate
+    return spare / slow if spare <= while_held else until - request.now + (spare - while_held) / rate
 
 
 __all__ = ["must_run", "slack"]

@@ -17,6 +17,8 @@ from drivetrain_energy.windows import Window
 def kept(old: Plan, request: Request) -> tuple[PlanSlot, ...] | None:
     """From `request.now` on, by the rates that hold now, until work and margin are done. None: they are not before the
     reserve, or it may not run so any more."""
+    if request.held is not None or old.held is not None:
+        return None  # its sizes are those of the limit
     ways = {(point.workers, point.cap_watts): point for point in request.curve}
     left, until = request.work_steps * (1 + request.margin), old.deadline - request.reserve
     before, lost, slots = workers_now(old, request), 0.0, list[PlanSlot]()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from drivetrain_energy.held import Held
 from drivetrain_energy.signal import Measure
 
 MOST_SLOTS = 200
@@ -72,6 +73,8 @@ class Plan:
     """Of the signals that it was made of."""
     why: str
     """For a person: one sentence."""
+    held: Held | None = None
+    """What it was to keep to for now."""
 
     def at(self, time: float) -> PlanSlot | None:
         """What to do at `time`; None: nothing more, or it is before the plan."""
@@ -101,6 +104,7 @@ class Plan:
             "measure": self.measure and self.measure.value,
             "vintages": list(self.vintages),
             "why": self.why,
+            "held": [self.held.until, self.held.workers, self.held.pace] if self.held is not None else None,
             "slots": [
                 [round(s.start), round(s.end), s.workers, s.cap_watts, _short(s.throughput), _short(s.watts)]
                 for s in self.slots
@@ -123,6 +127,7 @@ class Plan:
             measure=Measure(given["measure"]) if given.get("measure") else None,
             vintages=tuple(map(float, given["vintages"])),
             why=str(given["why"]),
+            held=_held(given.get("held")),
             slots=tuple(
                 PlanSlot(
                     float(start),
@@ -148,6 +153,13 @@ def _totals_dict(totals: Totals) -> dict[str, float | None]:
         "cost": None if totals.cost is None else _short(totals.cost),
         "nodeHours": _short(totals.node_hours),
     }
+
+
+def _held(given: Any) -> Held | None:
+    if given is None:
+        return None
+    until, workers, pace = given
+    return Held(float(until), int(workers), float(pace))
 
 
 def _totals(given: Mapping[str, Any]) -> Totals:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from drivetrain_energy.curve import Point
 from drivetrain_energy.fill import Filled, Ladder
 from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
+from drivetrain_energy.held import Held, ways
 from drivetrain_energy.hull import fastest
 from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan, PlanSlot, Totals, merged
 from drivetrain_energy.request import HORIZON, Request, check
@@ -35,9 +37,13 @@ HOLDS = 60.0
 def plan(request: Request) -> Plan:
     """Raises `RequestInvalid`, with the field's name, for what cannot be planned."""
     check(request)
+    if request.held is not None and request.held.until <= request.now:
+        request = replace(request, held=None)
     deadline = latest(request)
     if request.work_steps <= 0:
         return answer(request, deadline, Mode.NOW, [], "all work is done")
+    if request.held is not None and not ways(request.curve, request.held):
+        return _after(request, request.held, deadline)
     if must_run(request, deadline):
         return _flat_out(request, deadline, "the time left is what the work takes at full speed")
     if request.objective.time:
@@ -66,6 +72,14 @@ def least(request: Request, until: float) -> float:
     spans = windows(request, until)
     found = Ladder(spans, request.curve, may_idle=True).fill(request.work_steps, [span.seconds for span in spans])
     return 0.0 if found is None else found.cost
+
+
+def _after(request: Request, held: Held, deadline: float) -> Plan:
+    """It stands still as long as it is held."""
+    begins = replace(request, now=held.until, running_since=None, held=None, deadline=deadline, max_start_delay=None)
+    after = plan(begins)
+    rests = PlanSlot(request.now, held.until, 0, None, 0.0, 0.0)
+    return answer(request, deadline, after.mode, [rests, *after.slots], after.why)
 
 
 def _nothing_to_go_by(request: Request) -> str | None:
@@ -105,11 +119,19 @@ def _at_once(request: Request, deadline: float, why: str) -> Plan:
 
 
 def _constant(request: Request, point: Point) -> list[PlanSlot]:
-    """From now until the work and its margin are done."""
-    steps, lost = request.work_steps * (1 + request.margin), _starting(request)
+    """From now until the work and its margin are done; as much of it as it may, while it is held."""
+    slots, now, steps, lost = [], request.now, request.work_steps * (1 + request.margin), _starting(request)
+    if request.held is not None:
+        slow = fastest([way for way in ways(request.curve, request.held) if way.workers <= point.workers] or [point])
+        seconds = request.held.until - now
+        if (done := slow.throughput * max(0.0, seconds - lost)) < steps:
+            slots.append(_slot(now, request.held.until, slow, max(0.0, seconds - lost) / seconds))
+            now, steps, lost = request.held.until, steps - done, max(0.0, lost - seconds)
+        else:
+            point = slow
     takes = lost + steps / point.throughput  # may be less than a float of today can be told from
-    end = request.now + max(takes, HOLDS)
-    return [PlanSlot(request.now, end, point.workers, point.cap_watts, steps / takes, point.watts)]
+    end = now + max(takes, HOLDS)
+    return [*slots, PlanSlot(now, end, point.workers, point.cap_watts, steps / takes, point.watts)]
 
 
 def _starting(request: Request) -> float:
@@ -190,8 +212,18 @@ def answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot],
         usual=_totals(usual, usual_end, spans, request),
         measure=request.signal.measure if request.signal is not None else None,
         vintages=tuple(signal.vintage for signal in known),
-        why=why,
+        why=f"{why}{_held(request)}",
+        held=request.held,
     )
+
+
+def _held(request: Request) -> str:
+    held = request.held
+    if held is None:
+        return ""
+    until = f"{datetime.fromtimestamp(held.until, UTC):%d %b %H:%MZ}"
+    pace = f" at {100 * held.pace:.0f} % of their pace" if held.pace < 1 else ""
+    return f" Until {until} its power domain leaves it {held.workers} workers{pace}; that is planned with."
 
 
 def _lasting(slots: tuple[PlanSlot, ...], now: float) -> tuple[PlanSlot, ...]:

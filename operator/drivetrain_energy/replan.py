@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
+from drivetrain_energy.held import Held
 from drivetrain_energy.hull import fastest
 from drivetrain_energy.keep import kept, switching, workers_now
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
@@ -79,10 +80,14 @@ def overtaken(old: Plan, request: Request, patience: float = 0.0) -> str | None:
         return "its deadline is close"
     if request.deadline is not None and request.deadline != old.deadline:
         return "its deadline is another one"
+    if old.held is not None and request.held is None and old.held.until > request.now + TOLD:
+        return "what held it back is over"
     if request.now < old.made_at + patience:
         return _other_rates(old, request)
     if request.work_steps > 0 and request.now >= _end(old):
         return "the plan has ended before the work"
+    if request.held is not None and not _as_before(old.held, request.held, request.now):
+        return "what holds it back is another"
     told = max(min(TOLD, REAL * max(0.0, old.deadline - old.made_at)), FRESH)
     noise = max(REAL * old.work_steps, told * fastest(request.curve).throughput)
     if abs(old.work_steps - old.steps_by(request.now) - request.work_steps) > noise:
@@ -95,12 +100,21 @@ def _other_rates(old: Plan, request: Request) -> str | None:
     for slot in old.slots:
         if slot.end <= request.now or not slot.workers:
             continue
+        if old.held is not None and slot.start < old.held.until:
+            continue  # the limit's, not the curve's
         point = ways.get((slot.workers, slot.cap_watts))
         if point is None:
             return "it may not run as planned any more"
         if _apart(point.watts, slot.watts) or point.throughput < slot.throughput * (1 - REAL):
             return "steps a second, or watts, are not what was expected"
     return None
+
+
+def _as_before(before: Held | None, held: Held, now: float) -> bool:
+    """Ends that are told anew wander by seconds."""
+    if before is None or before.workers != held.workers or _apart(before.pace, held.pace):
+        return False
+    return abs(before.until - held.until) <= max(TOLD, REAL * (held.until - now))
 
 
 def _apart(one: float, other: float) -> bool:

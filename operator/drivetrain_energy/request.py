@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from drivetrain_energy.curve import Curve
+from drivetrain_energy.held import Held
 from drivetrain_energy.signal import Measure, Signal
 
 JOULES_PER_KWH = 3.6e6
@@ -98,6 +99,8 @@ class Request:
     pue: float = 1.0
     """What the building draws for each watt of the machines."""
     objective: Objective = CARBON
+    held: Held | None = None
+    """What a limit of its power domain lets it do for now, if it is known until when."""
 
     def usual(self) -> float:
         """Steps a second when nobody plans."""
@@ -122,6 +125,8 @@ def check(request: Request) -> None:
         raise RequestInvalid(f"pue: {request.pue:g} is below 1: a building draws what its machines draw, and more")
     if request.running_since is not None:
         _finite("running_since", request.running_since)
+    if request.held is not None:
+        _finite("held.until", request.held.until)
     _check_curve(request.curve)
     _check_objective(request)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from drivetrain_energy.curve import Point
+from drivetrain_energy.held import Held
 from drivetrain_energy.request import JOULES_PER_KWH, Request
 from drivetrain_energy.signal import Quality, Signal
 
@@ -36,6 +37,8 @@ class Window:
     cost: float | None
     node_price: float = 0.0
     """Of a second of one worker's node, beside its power."""
+    held: Held | None = None
+    """What it may do meanwhile; None: all that it can."""
 
     @property
     def seconds(self) -> float:
@@ -60,7 +63,9 @@ def usable(signal: Signal | None) -> bool:
 
 def windows(request: Request, until: float) -> list[Window]:
     """From now until then, in order and without gaps."""
-    return priced(request, grid([s for s in (request.signal, request.tariff) if s is not None], request.now, until))
+    signals = [s for s in (request.signal, request.tariff) if s is not None]
+    edges = [request.held.until] if request.held is not None else []
+    return priced(request, grid(signals, request.now, until, edges=edges))
 
 
 def priced(request: Request, cuts: Sequence[float]) -> list[Window]:
@@ -68,7 +73,7 @@ def priced(request: Request, cuts: Sequence[float]) -> list[Window]:
     nobody there, and keeps nobody away."""
     carbon, tariff = Means(request.signal, request.now), Means(request.tariff, request.now)
     weights, joule = request.objective, request.pue / JOULES_PER_KWH
-    found = []
+    found, held = [], request.held
     for start, end in pairwise(cuts):
         grams, cost = carbon.mean(start, end), tariff.mean(start, end)
         price = weights.carbon * (grams or 0.0) + weights.cost * (cost or 0.0) + weights.energy
@@ -80,23 +85,28 @@ def priced(request: Request, cuts: Sequence[float]) -> list[Window]:
                 grams=None if grams is None else grams * joule,
                 cost=None if cost is None else cost * joule,
                 node_price=weights.node_hour / 3600,
+                held=held if held is not None and end <= held.until else None,
             )
         )
     return found
 
 
-def grid(signals: Sequence[Signal], now: float, until: float, most: int = MOST) -> list[float]:
-    """Where prices change, from now until then; at even distances if that is too often, `most` of them."""
-    edges = {now, until}
+def grid(
+    signals: Sequence[Signal], now: float, until: float, most: int = MOST, edges: Iterable[float] = ()
+) -> list[float]:
+    """Where prices change, from now until then; at even distances if that is too often, `most` of them. And in any case
+    at those `edges`, which are few."""
+    fixed = {now, until, *(edge for edge in edges if now < edge < until)}
+    cuts = set(fixed)
     for signal in signals:
         for slot in signal.slots:
-            edges.update(edge for edge in (slot.start, slot.end) if now < edge < until)
+            cuts.update(edge for edge in (slot.start, slot.end) if now < edge < until)
     finest = min(FINEST, max(until - now, 1.0) / FEWEST)
-    if (until - now) / finest >= len(edges) - 1 <= most:
-        return sorted(edges)
-    step = finest * math.ceil(max(until - now, 1.0) / finest / (most - 2))
+    if (until - now) / finest >= len(cuts) - 1 <= most:
+        return sorted(cuts)
+    step = finest * math.ceil(max(until - now, 1.0) / finest / (most - len(fixed)))
     first = math.floor(now / step) + 1
-    return sorted({now, until, *(step * k for k in range(first, math.ceil(until / step)))})
+    return sorted({*fixed, *(step * k for k in range(first, math.ceil(until / step)))})
 
 
 class Means:

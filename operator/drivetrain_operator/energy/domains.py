@@ -19,7 +19,7 @@ from drivetrain_energy.assumed_caps import with_caps
 from drivetrain_energy.caps import Limits
 from drivetrain_energy.course import SETTLE_S, Course, Seen, advance
 from drivetrain_energy.curve import Curve
-from drivetrain_energy.demand import Job, Means
+from drivetrain_energy.demand import Job, Means, Order
 from drivetrain_energy.settings import PowerDomain, Tier
 from drivetrain_operator.energy.cards import Cards
 from drivetrain_operator.energy.limits import Limited
@@ -75,12 +75,14 @@ class Domain:
         if limit is None and self.idle:
             changed, self.orders = bool(self.orders), {}
             return changed
+        jobs = list(jobs)
         members = [member for job in jobs if (member := _member(job)) is not None]
+        asked = {each.job.uid: _asked(each, given, cards.get(each.job.uid)) for each in members}
         found = advance(
             self._course,
             now,
             limit.watts if limit is not None else None,
-            [_asked(each, given, cards.get(each.job.uid)) for each in members],
+            list(asked.values()),
             {each.job.uid: _seen(each, cards.get(each.job.uid)) for each in members},
             measured=measured(self._course.changed + SETTLE_S),
             cap_patience=PATIENCE_SECONDS,
@@ -88,13 +90,25 @@ class Domain:
         self._course = found.course
         why = limit.why if limit is not None else f"the limit of {given.name} is over: it comes back step by step"
         wanted = {member.job.uid: member.wanted for member in members}
+        until = limit.until if limit is not None else 0.0
         orders = {
-            each.name: PowerOrder(each.workers, each.cap, why)
+            each.name: PowerOrder(each.workers, each.cap, why, until, _pace(each, asked[each.name]))
             for each in found.orders
             if each.cap is not None or (each.means is not Means.NOTHING and each.workers < wanted[each.name])
         }
+        if limit is not None:  # who rests by its plan, which was made with its order, is told the same meanwhile
+            rest = {job.uid for job in jobs} - wanted.keys()
+            orders |= {uid: replace(order, why=why, until=until) for uid, order in self.orders.items() if uid in rest}
         changed, self.orders = orders != self.orders, orders
         return changed
+
+
+def _pace(order: Order, job: Job) -> float:
+    """Of its workers' pace, what the cap leaves."""
+    if order.cap is None or not order.workers:
+        return 1.0
+    line = job.line(order.workers)
+    return line.at_cap(order.cap).throughput / line.most.throughput if line.most.throughput else 1.0
 
 
 def full_watts(given: PowerDomain, jobs: Iterable[JobView]) -> float:

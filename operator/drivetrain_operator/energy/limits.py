@@ -30,6 +30,8 @@ class Limited:
 
     watts: float
     why: str
+    until: float | None = None
+    """When it ends, in seconds since 1970; None: nobody says."""
 
 
 class WrittenLimits:

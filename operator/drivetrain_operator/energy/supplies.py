@@ -255,7 +255,8 @@ class Supplies:
             key = domain.name if domain is not None else "", zone
             if key not in known:
                 known[key] = self._around(feeds, domain, zone)
-            return domain, replace(known[key], sets_caps=self.agents.sets_caps(job))
+            sets_caps, order = self.agents.sets_caps(job), self._order(domain, job)
+            return domain, replace(known[key], sets_caps=sets_caps, order=order)
 
         return of
 
@@ -291,7 +292,7 @@ class Supplies:
         for limit in told:
             if limit.start <= now < limit.end:
                 watts = limit.watts if limit.watts is not None else (limit.share or 0.0) * whole
-                found.append(Limited(watts, f"event {limit.event} limits {domain.name} to {watts:.0f} W"))
+                found.append(Limited(watts, f"event {limit.event} limits {domain.name} to {watts:.0f} W", limit.end))
         return min((each for each in found if each is not None), key=lambda each: each.watts, default=None)
 
     def _signal(self, feeds: Feeds, zone: str, measure: Measure, now: float) -> Signal:

@@ -290,6 +290,10 @@ class PowerOrder:
     """Of each device; None: as it comes."""
     why: str
     """Whose limit it is, for a person."""
+    until: float | None = None
+    """When the limit ends, in seconds since 1970; None: nobody says; 0: it is over."""
+    pace: float = 1.0
+    """Share of their pace that its workers keep at that cap."""
 
 
 @dataclass(frozen=True, slots=True)

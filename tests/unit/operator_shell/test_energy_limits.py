@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_api.energy_spec import EnergyPoint
+from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.energy import supplies
 from drivetrain_operator.energy.domains import Domain, full_watts, tier_of
@@ -77,6 +79,21 @@ def test_what_a_job_says_that_it_draws_is_believed_within_reason(claimed: float,
     boast = replace(boast, spec=boast.spec.model_copy(update={"energy": wish}))
     unbounded = hall().model_copy(update={"watts": None})
     assert full_watts(unbounded, [*others, boast]) == pytest.approx(full_watts(unbounded, others) + believed)
+
+
+def test_orders_say_until_when_also_to_who_rests_by_his_plan_meanwhile() -> None:
+    jobs = [of("a", "x"), of("b", "x")]
+    held = Domain()
+    held.tick(hall(), Limited(400.0, "a limit", until=5000.0), jobs, 0.0)
+    assert {order.until for order in held.orders.values()} == {5000.0}
+    before = held.orders[jobs[0].uid]
+    rests = EnergyStatus(order=EnergyOrder(workers=0, by="plan", why=""))
+    jobs[0] = replace(jobs[0], status=jobs[0].status.model_copy(update={"energy": rests}))
+    held.tick(hall(), Limited(400.0, "a limit", until=6000.0), jobs, 1.0)
+    assert held.orders[jobs[0].uid] == replace(before, until=6000.0)
+    held.tick(hall(), None, jobs, 2.0)
+    assert jobs[0].uid not in held.orders
+    assert {order.until for order in held.orders.values()} <= {0.0}
 
 
 GRID = """

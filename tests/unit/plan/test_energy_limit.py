@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from drivetrain_api.status import ConditionType
 from drivetrain_energy.signal import Measure
+from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
+from drivetrain_operator.plan.stored import read
 from drivetrain_operator.plan.view import PowerOrder, Supply
+from unit.plan import builders as b
 from unit.plan.test_energy import CLEAN, DIRTY, HOUR, running, signal, spec, told, view
 
 
@@ -81,3 +86,69 @@ def test_and_at_once_when_the_limit_is_over() -> None:
     status = plan(view(of, status, supply=free, later=HOUR / 6, **seen)).status
     assert status.energy is not None
     assert status.energy.plan != before
+
+
+def held(until: float | None, workers: int = 1, **fields: Any) -> Supply:
+    """`until`: hours from now."""
+    end = b.NOW.timestamp() + until * HOUR if until is not None else None
+    order = PowerOrder(workers, None, "hall", until=end)
+    return Supply("DE", {Measure.AVERAGE: FIRST}, order=order, **fields)
+
+
+def test_a_limit_whose_end_is_known_is_planned_with() -> None:
+    of = spec(12.0, steps=60_000)
+    status, seen = running(of)
+    status = plan(view(of, status, supply=held(6.0), **seen)).status
+    assert status.energy is not None
+    made = status.energy.plan
+    assert made is not None
+    assert made.held is not None
+    assert made.held.workers == 1
+    end = b.NOW + timedelta(hours=6)
+    assert made.held.until == end
+    assert all(slot.workers <= 1 for slot in made.slots if slot.start < end)
+    assert any(slot.workers > 1 for slot in made.slots if slot.start >= end)
+    assert status.energy.order is not None
+    assert status.energy.order.by == "limit", "or its domain would think that it wants no more"
+    stored, mended = read(status_json(status))
+    assert not mended
+    again = plan(view(of, stored, supply=held(6.0), later=30.0, **seen)).status
+    assert again.energy is not None
+    assert again.energy.plan == made
+
+
+@pytest.mark.parametrize("until", [None, -1.0, 24 * 365 * 50, 24 * 20, float("nan"), float("inf"), -float("inf")])
+def test_an_end_that_is_none_is_not_planned_with_and_that_is_said(until: float | None) -> None:
+    of = spec(12.0, steps=20_000)
+    status, seen = running(of)
+    done = plan(view(of, status, supply=held(until), **seen)).status
+    assert done.energy is not None
+    assert done.energy.plan is not None
+    assert done.energy.plan.held is None
+    found = done.condition(ConditionType.ENERGY_PLANNED)
+    assert found is not None
+    assert "Nobody says until when its power domain's limit holds" in found.message
+
+
+def test_a_leader_that_has_not_looked_yet_goes_by_what_the_plan_was_made_with() -> None:
+    of = spec(12.0, steps=20_000)
+    status, seen = running(of)
+    status = plan(view(of, status, supply=held(6.0), **seen)).status
+    begins = replace(held(6.0), order=None, limits_known=False)
+    after = plan(view(of, status, supply=begins, later=60.0, **seen)).status
+    assert after.energy == status.energy
+    over = plan(view(of, status, supply=replace(begins, limits_known=True), later=60.0, **seen)).status
+    assert over.energy is not None
+    assert over.energy.plan is not None
+    assert over.energy.plan.held is None
+
+
+def test_who_may_have_no_worker_is_told_when_that_changes() -> None:
+    """While its plan has it wait for the end of the limit, its domain still counts it as one that would run."""
+    of = spec(12.0, steps=20_000)
+    status, seen = running(of)
+    status = plan(view(of, status, supply=held(6.0, workers=0), **seen)).status
+    assert status.is_true(ConditionType.SUSPENDED)
+    assert status.energy is not None
+    assert status.energy.order is not None
+    assert status.energy.order.by == "limit"

@@ -13,13 +13,15 @@ from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
 from drivetrain_energy.curve import Curve
+from drivetrain_energy.held import Held
+from drivetrain_energy.held import known as held
 from drivetrain_energy.request import CARBON, COST, ENERGY, LEAST_PACE, TIME, Objective, Request, Switch
 from drivetrain_energy.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.energy.stamps import written_time
-from drivetrain_operator.plan.energy.written import from_status
+from drivetrain_operator.plan.energy.written import from_status, held_of
 from drivetrain_operator.plan.steps import steps_done
-from drivetrain_operator.plan.view import View
+from drivetrain_operator.plan.view import PowerOrder, View
 
 OBJECTIVES: Final[dict[str, Objective]] = {"carbon": CARBON, "cost": COST, "energy": ENERGY, "time": TIME}
 START_SECONDS: Final = 30.0
@@ -77,7 +79,21 @@ def asked(view: View, status: TrainingJobStatus, spec: TrainingJobSpec, energy: 
         switch=_switch(status),
         pue=max(1.0, view.supply.pue),
         objective=OBJECTIVES[energy.objective],
+        held=_held(view, known, now),
     )
+
+
+def held_back(order: PowerOrder, now: float) -> Held | None:
+    """What a limit of its power domain lets it do, if it is known until when."""
+    return held(order.until, order.workers, order.pace, now)
+
+
+def _held(view: View, known: EnergyStatus, now: float) -> Held | None:
+    """Who leads since a moment ago, and has not looked for limits yet, goes by what the plan was made with."""
+    if view.supply.order is not None:
+        return held_back(view.supply.order, now)
+    before = held_of(known.plan) if known.plan is not None and not view.supply.limits_known else None
+    return held(before.until, before.workers, before.pace, now) if before is not None else None
 
 
 def may_rest(spec: TrainingJobSpec, energy: Energy, status: TrainingJobStatus) -> bool:
@@ -149,4 +165,4 @@ def _switch(status: TrainingJobStatus) -> Switch:
     return Switch(suspend=2.0, resume=took, resize=took if stock else 1.0)
 
 
-__all__ = ["START_SECONDS", "Unasked", "asked", "may_rest", "source", "worker_watts"]
+__all__ = ["START_SECONDS", "Unasked", "asked", "held_back", "may_rest", "source", "worker_watts"]

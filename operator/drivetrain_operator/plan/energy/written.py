@@ -6,7 +6,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
-from drivetrain_api.energy_plan import EnergyPlan, EnergySlot, EnergyTotals
+from drivetrain_api.energy_plan import EnergyHeld, EnergyPlan, EnergySlot, EnergyTotals
+from drivetrain_energy.held import Held
 from drivetrain_energy.plan import Mode, Plan, PlanSlot, Totals
 from drivetrain_energy.request import JOULES_PER_KWH, Request
 from drivetrain_energy.signal import Measure
@@ -33,6 +34,7 @@ def to_status(plan: Plan, asked: str, question: Request) -> EnergyPlan:
         vintages=list(plan.vintages),
         why=plan.why,
         end=written_time(plan.slots[-1].end if plan.slots else plan.made_at),
+        held=_held_to_status(plan.held),
         signal=signal_to_status(counting(question), plan) if plan.mode is Mode.PLANNED else None,
         slots=[
             EnergySlot(
@@ -68,7 +70,20 @@ def from_status(written: EnergyPlan) -> Plan:
         measure=Measure(written.measure) if written.measure is not None else None,
         vintages=tuple(written.vintages),
         why=written.why,
+        held=held_of(written),
     )
+
+
+def held_of(written: EnergyPlan) -> Held | None:
+    """The limit that it was made with."""
+    held = written.held
+    return Held(held.until.timestamp(), held.workers, held.pace) if held is not None else None
+
+
+def _held_to_status(held: Held | None) -> EnergyHeld | None:
+    if held is None:
+        return None
+    return EnergyHeld(until=written_time(held.until), workers=held.workers, pace=_short(held.pace))
 
 
 def _short(value: float) -> float:
@@ -92,4 +107,4 @@ def _of(written: EnergyTotals) -> Totals:
     return Totals(written.kwh * JOULES_PER_KWH, written.grams, written.cost, written.node_hours)
 
 
-__all__ = ["from_status", "to_status"]
+__all__ = ["from_status", "held_of", "to_status"]

@@ -22,7 +22,7 @@ from drivetrain_energy.replan import renew
 from drivetrain_energy.request import Request, RequestInvalid
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
-from drivetrain_operator.plan.energy.asked import Unasked, asked, may_rest, source, worker_watts
+from drivetrain_operator.plan.energy.asked import Unasked, asked, held_back, may_rest, source, worker_watts
 from drivetrain_operator.plan.energy.budget import exceeded, insufficient, unwatched
 from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.energy.foreseen import in_all
@@ -77,7 +77,7 @@ def energy(view: View, status: TrainingJobStatus) -> Decision:
     rests_on = profile(spec, known.measured, worker_watts(known), view.supply.sets_caps).told()
     known = known.model_copy(update={"plan": written})
     budget = "".join(f" {each}." for each in _of_budget(view, wish, known))
-    message = f"{plan.why}{late} Its curve: {rests_on}.{_advice(view, spec)}{budget}"
+    message = f"{plan.why}{late}{_endless(view)} Its curve: {rests_on}.{_advice(view, spec)}{budget}"
     status = with_condition(view, status, ConditionType.ENERGY_PLANNED, holds, _REASONS[plan.mode], message)
     order = _outer(view, spec, wish, known, status, plan, question)
     return Decision(_with(view, status, known, order), after=_next(plan, question))
@@ -148,7 +148,7 @@ def _outer(
         most = wanted.workers if wanted is not None else base
         fits = min(limit.workers, most)
         fits = max(fits, least) if fits or not rests else 0
-        if fits < most or (fits and limit.cap_watts is not None):
+        if fits < most or fits == limit.workers or (fits and limit.cap_watts is not None):
             caps = [
                 cap for cap in (limit.cap_watts, wanted.cap_watts if wanted is not None else None) if cap is not None
             ]
@@ -160,6 +160,13 @@ def _outer(
     if wanted is not None and not wanted.workers and not rests:
         return wanted.model_copy(update={"workers": least})
     return wanted
+
+
+def _endless(view: View) -> str:
+    order = view.supply.order
+    if order is None or order.until == 0 or held_back(order, view.now.timestamp()) is not None:
+        return ""
+    return " Nobody says until when its power domain's limit holds: it is planned as if there were none."
 
 
 def _advice(view: View, spec: TrainingJobSpec) -> str:
