@@ -1,4 +1,4 @@
-"""Many jobs on the same nodes and watts: who gets what, in which window?
+"""Many jobs on the same nodes and watts, of which there may be fewer for a while: who gets what, in which window?
 
 A node and a watt get a price in each window (shadow prices): what they would have to cost so that no more are wanted
 than there are. Each job in turn fills its cheapest rungs at those prices from what is left. Last, each fills again at
@@ -52,6 +52,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """From `start` to before `end`, all of them draw at most so many watts."""
+
+    start: float
+    end: float
+    watts: float
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """What all of them share, at every time."""
 
@@ -59,6 +68,25 @@ class Capacity:
     """A worker takes one."""
     watts: float | None = None
     """Of the machines; None: as much as they draw."""
+    ceilings: tuple[Ceiling, ...] = ()
+    """Limits that are known until when they hold; few."""
+
+    def watts_in(self, start: float, end: float) -> float:
+        """The least that holds at any time between."""
+        there = (each.watts for each in self.ceilings if each.start < end and start < each.end)
+        return min([math.inf if self.watts is None else self.watts, *there])
+
+    def edges(self) -> list[float]:
+        """Where that changes."""
+        return [edge for each in self.ceilings for edge in (each.start, each.end)]
+
+    def less(self, nodes: int, watts: float) -> Capacity:
+        """What others leave who keep so much."""
+        return Capacity(
+            max(0, self.nodes - nodes),
+            max(0.0, self.watts - watts) if self.watts is not None else None,
+            tuple(replace(each, watts=max(0.0, each.watts - watts)) for each in self.ceilings),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +121,7 @@ class Granted:
 def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence[PlanSlot]] = ()) -> list[Granted]:
     """By namespace and name. `held`: what others have already, and keep. Raises `RequestInvalid` for what cannot be
     planned, with the name of the job."""
-    jobs = _jobs(members)
+    jobs = _jobs(members, capacity.edges())
     if not jobs:
         return []
     cuts = jobs[0].cuts
@@ -121,9 +149,10 @@ def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence
 def _room(capacity: Capacity, cuts: Sequence[float], held: Sequence[Sequence[PlanSlot]]) -> Pool:
     """What is there in each window, beside those who keep what they have."""
     pool = Pool.of(capacity.nodes, capacity.watts, len(cuts) - 1)
-    for at, (workers, watts) in enumerate(peaks(held, cuts)):
+    spans = zip(pairwise(cuts), peaks(held, cuts), strict=True)
+    for at, ((start, end), (workers, watts)) in enumerate(spans):
         pool.nodes[at] = max(0, pool.nodes[at] - workers)
-        pool.watts[at] = max(0.0, pool.watts[at] - watts)
+        pool.watts[at] = max(0.0, capacity.watts_in(start, end) - watts)
     return pool
 
 
@@ -147,7 +176,7 @@ class _Job:
         return Mode.NOW if self.soon else Mode.PLANNED
 
 
-def _jobs(members: Iterable[Member]) -> list[_Job]:
+def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[_Job]:
     ordered = sorted(members, key=lambda member: (member.namespace, member.name))
     for member in ordered:
         try:
@@ -161,7 +190,7 @@ def _jobs(members: Iterable[Member]) -> list[_Job]:
     told = _foreseen(ordered, now, max(ends))
     ordered = [replace(member, request=asked) for member, asked in zip(ordered, told, strict=True)]
     signals = {id(s): s for m in ordered for s in (m.request.signal, m.request.tariff) if s is not None}
-    cuts = grid(list(signals.values()), now, max(ends), WINDOWS)
+    cuts = grid(list(signals.values()), now, max(ends), WINDOWS, edges)
     spans: dict[tuple[object, ...], tuple[list[float], list[float]]] = {}
     curves: dict[Curve, int] = {}
     jobs = []
@@ -314,4 +343,4 @@ def _slot(start: float, end: float, point: Point | None) -> PlanSlot:
     return PlanSlot(start, end, point.workers, point.cap_watts, point.throughput, point.watts)
 
 
-__all__ = ["Capacity", "Granted", "Member", "may_wait", "share"]
+__all__ = ["Capacity", "Ceiling", "Granted", "Member", "may_wait", "share"]

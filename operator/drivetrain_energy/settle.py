@@ -7,10 +7,10 @@ served better, or the same is had for less. Pure; what comes out does not depend
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from drivetrain_energy.fleet import Capacity, Granted, Member, may_wait, share
 from drivetrain_energy.hull import fastest
@@ -129,12 +129,13 @@ def _told(granted: Granted, among: str, free: int) -> Plan:
 def _fits(plans: Mapping[Key, Plan | Granted], held: Mapping[Key, Plan], capacity: Capacity) -> bool:
     """Beside those that are held, which may take more than there is: then what they leave is nothing."""
     both = [each.slots for each in (*plans.values(), *held.values())]
-    cuts = sorted({edge for slots in both for slot in slots for edge in (slot.start, slot.end)})
-    room = math.inf if capacity.watts is None else capacity.watts * (1 + 1e-9)
+    begin = min((slots[0].start for slots in both if slots), default=0.0)
+    edges = {edge for edge in capacity.edges() if edge > begin}
+    cuts = sorted({*edges, *(edge for slots in both for slot in slots for edge in (slot.start, slot.end))})
     before = peaks([each.slots for each in held.values()], cuts)
     return all(
-        workers <= max(capacity.nodes, least) and watts <= max(room, drawn)
-        for (workers, watts), (least, drawn) in zip(peaks(both, cuts), before, strict=True)
+        workers <= max(capacity.nodes, least) and watts <= max(capacity.watts_in(*span) * (1 + 1e-9), drawn)
+        for span, (workers, watts), (least, drawn) in zip(pairwise(cuts), peaks(both, cuts), before, strict=True)
     )
 
 

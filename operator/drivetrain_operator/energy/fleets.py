@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from drivetrain_energy.fleet import Capacity
+from drivetrain_energy.fleet import Capacity, Ceiling
 from drivetrain_energy.settings import EnergySettings, PowerDomain
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.plan.energy.together import Look, look
@@ -46,11 +46,13 @@ class Fleets:
         jobs: Callable[[], Iterable[JobView]],
         sources: Callable[[], Callable[[JobView], tuple[PowerDomain | None, Supply]]],
         moved: Callable[[Iterable[str]], None],
+        ceilings: Callable[[PowerDomain, Iterable[JobView]], Iterable[Ceiling]] = lambda domain, jobs: (),
     ) -> None:
         self._clock = clock
         self._jobs = jobs
         self._sources = sources
         self._moved = moved
+        self._ceilings = ceilings
         self._held: dict[str, _Held] = {}
         self._began = clock.monotonic()
 
@@ -99,7 +101,8 @@ class Fleets:
                 )
 
     async def _look(self, domain: PowerDomain, jobs: list[tuple[JobView, Supply]], held: _Held) -> None:
-        bounds = Capacity(domain.workers or 0, domain.watts)
+        ceilings = self._ceilings(domain, [job for job, _ in jobs])
+        bounds = Capacity(domain.workers or 0, domain.watts, tuple(ceilings))
         now, serving = self._clock.now().replace(microsecond=0), self._clock.monotonic() - self._began
         held.found = await asyncio.to_thread(look, domain.name, bounds, jobs, held.found, now, serving)
         held.at = self._clock.monotonic()

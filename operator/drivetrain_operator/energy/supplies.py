@@ -24,7 +24,9 @@ from drivetrain_energy.feeds.feeds import Feeds
 from drivetrain_energy.feeds.openadr import Limit
 from drivetrain_energy.feeds.source import summed
 from drivetrain_energy.feeds.transport import AiohttpHttp, MountedFolder
+from drivetrain_energy.fleet import Ceiling
 from drivetrain_energy.forecast import extend
+from drivetrain_energy.held import known
 from drivetrain_energy.settings import EnergySettings, PowerDomain
 from drivetrain_energy.signal import Measure, Quality, Signal
 from drivetrain_energy.windows import usable
@@ -54,6 +56,8 @@ SILENT_SECONDS: Final = 600.0
 """So long what a domain was told before is kept, where its source of limits says nothing to a leader that begins."""
 FIRST_SECONDS: Final = 30.0
 """So long may the first answers take until a job starts without them."""
+CEILINGS: Final = 16
+"""Limits of a domain that shared plans know of: the next ones."""
 AHEAD_SECONDS: Final = 7 * 86400.0
 """So far ahead is guessed what a source does not say; what is farther counts as the mean of that."""
 Known = tuple[str, Measure]
@@ -114,7 +118,7 @@ class Supplies:
         self._domains: dict[str, Domain] = {}
         self._clock = clock
         self._changed = changed
-        self._fleets = Fleets(clock, jobs, self._sources, moved)
+        self._fleets = Fleets(clock, jobs, self._sources, moved, self._ceilings)
         self._maps = ClusterConfigMaps(client, namespace)
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
@@ -291,9 +295,18 @@ class Supplies:
         found = [self._limits.of(domain, whole)]
         for limit in told:
             if limit.start <= now < limit.end:
-                watts = limit.watts if limit.watts is not None else (limit.share or 0.0) * whole
+                watts = _watts(limit, whole)
                 found.append(Limited(watts, f"event {limit.event} limits {domain.name} to {watts:.0f} W", limit.end))
         return min((each for each in found if each is not None), key=lambda each: each.watts, default=None)
+
+    def _ceilings(self, domain: PowerDomain, jobs: Iterable[JobView]) -> list[Ceiling]:
+        """Limits of the domain, now and later, of which it is known until when they hold."""
+        if self._feeds is None:
+            return []
+        now, whole = self._clock.now().timestamp(), full_watts(domain, jobs)
+        told = sorted(self._feeds.limits(domain.name, now).limits, key=lambda limit: limit.start)
+        ends = [limit for limit in told if known(limit.end, 0, 1.0, now) is not None]
+        return [Ceiling(limit.start, limit.end, _watts(limit, whole)) for limit in ends[:CEILINGS]]
 
     def _signal(self, feeds: Feeds, zone: str, measure: Measure, now: float) -> Signal:
         return self._whole(feeds.signal(zone, measure, now), now)
@@ -319,6 +332,10 @@ class Supplies:
         news = found != self._vintages
         self._vintages = found
         return news
+
+
+def _watts(limit: Limit, whole: float) -> float:
+    return limit.watts if limit.watts is not None else (limit.share or 0.0) * whole
 
 
 def domain_of(spec: TrainingJobSpec, settings: EnergySettings) -> PowerDomain | None:

@@ -144,9 +144,7 @@ def test_deadlines_are_met_that_can_be(seed: int, share: float, workers: int, lo
     slow = next((point.throughput for point in AMDAHL if point.workers == workers), 0.0)
     most = slow * limit.until + RATE * max(0.0, (hours - 2) * HOUR - limit.until)
     told = signal([rng.uniform(50, 500) for _ in range(hours + 8)])
-    asked = request(
-        signal=told, work_steps=load * most / 1.1, deadline=hours * HOUR, margin=0.1, reserve=2 * HOUR
-    )
+    asked = request(signal=told, work_steps=load * most / 1.1, deadline=hours * HOUR, margin=0.1, reserve=2 * HOUR)
     late, _ = lived(asked, limit, True, rng)
     assert not late
 

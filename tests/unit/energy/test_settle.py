@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.fleet import Capacity, Member, share
+from drivetrain_energy.fleet import Capacity, Ceiling, Member, share
 from drivetrain_energy.plan import Mode, Plan
 from drivetrain_energy.settle import Standing, settle
 from harness.energy import AMDAHL, HOUR, can_be_in_time, request, signal
@@ -93,6 +93,34 @@ def test_no_deadline_is_missed_that_a_plan_can_meet(seed: int, linear: bool) -> 
         return
     jobs = settled(new(*members), Capacity(nodes))
     assert [job.key for job in jobs if job.plan is None or not job.plan.meets_deadline] == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_while_the_domain_is_limited_no_more_is_planned_and_afterwards_all(seed: int) -> None:
+    """Half of the watts for six hours, of which it is known until when, alone or together, and whoever comes later."""
+    rng = random.Random(seed)
+    limit = Ceiling(2 * HOUR, 8.5 * HOUR, 1500.0)
+    capacity = Capacity(10, 3000.0, (limit,))
+    jobs = new(*(member(f"job-{at}", rng.choice("ab"), rng.uniform(2, 16), 24, margin=0.1) for at in range(4)))
+    jobs = settled(jobs, capacity)
+    jobs = settled([*jobs, *new(member("later", hours=4))], capacity)
+    slots = [slot for job in jobs if job.plan is not None for slot in job.plan.slots]
+    for quarter in range(96):
+        at = quarter * HOUR / 4 + 1
+        drawn = sum(slot.watts for slot in slots if slot.start <= at < slot.end)
+        assert drawn <= (1500.0 if limit.start <= at < limit.end else 3000.0) + 1e-6
+    assert all(job.plan is not None and job.plan.meets_deadline for job in jobs)
+
+
+def test_a_limit_that_is_told_of_moves_those_whose_plans_do_not_fit() -> None:
+    free = Capacity(8, 2400.0)
+    jobs = settled(new(member("a", hours=12, signal=signal([100.0] * 4 + [300.0] * 20))), free)
+    limited = replace(free, ceilings=(Ceiling(0.0, 4 * HOUR, 600.0),))
+    after = settled(jobs, limited)
+    assert most(jobs, 0.0, "watts") > 600.0
+    assert after[0].plan is not None
+    assert all(slot.watts <= 600.0 for slot in after[0].plan.slots if slot.start < 4 * HOUR)
+    assert settled(after, limited) == after
 
 
 def test_who_gets_by_without_the_others_has_a_plan_of_its_own() -> None:

@@ -75,9 +75,7 @@ def look(
             alone.append(job.uid)
             taken = _has(job, now)
             workers, watts = workers + taken, watts + taken * _watts(job)
-    capacity = Capacity(
-        max(0, bounds.nodes - workers), max(0.0, bounds.watts - watts) if bounds.watts is not None else None
-    )
+    capacity = bounds.less(workers, watts)
     names = {each.standing.key: each for each in asking}
     news = (capacity, frozenset(each.job.uid for each in asking), frozenset(_vintages(asking)))
     plans = settle([each.standing for each in asking], capacity, domain, news != before.news, float(now.timestamp()))
