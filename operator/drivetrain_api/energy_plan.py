@@ -133,6 +133,6 @@ class EnergyOrder(StatusModel):
 
 
 __all__ = [
-    "MAX_MEASURED", "MAX_SLOTS", "MAX_VALUES", "EnergyCounting", "EnergyHeld", "EnergyMeasured", "EnergyOrder", "EnergyPlan",
-    "EnergySignal", "EnergySlot", "EnergyTotals", "EnergyTry",
+    "MAX_MEASURED", "MAX_SLOTS", "MAX_VALUES", "EnergyCounting", "EnergyHeld", "EnergyMeasured", "EnergyOrder",
+    "EnergyPlan", "EnergySignal", "EnergySlot", "EnergyTotals", "EnergyTry",
 ]  # fmt: skip

@@ -2,7 +2,8 @@
 
 A single step, or a window of fifty, says little: machines, stores and networks come and go by 20 %, and a plan made
 anew for each of that moves the job for noise. So it is a mean that forgets within the hour, of what is counted between
-writes that are made anyway, and by few of its own. The first steps of a membership compile, fill caches and fetch data: they do not count.
+writes that are made anyway, and by few of its own. The first steps of a membership compile, fill caches and fetch data:
+they do not count.
 """
 
 from __future__ import annotations
