@@ -8,7 +8,7 @@ Fair: the namespace that was granted the fewest node-seconds chooses next, with 
 jobs that have to run flat out to be in time; after all come those that are late whatever is done, so that they make no
 other late: they take what is left, as early as they can. What comes out depends on the set of jobs, not on their order.
 
-What switching costs, and a `min_run` above the length of a window, are not seen here.
+What switching takes is done on top, and runs that are too short are left out, job after job in what is free by then.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from drivetrain_energy.charged import charged, short_runs
 from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.guard import must_run, slack
@@ -36,6 +37,8 @@ WORK = 120_000
 """Windows that are filled to find shadow prices, and again to fill at the true ones: what bounds the time it takes."""
 AGAIN = 3
 """Times that each job fills again, at most."""
+SWITCHED = 3
+"""Times that what switching takes is added to a job's work: another start costs another start."""
 WINDOWS = MOST_SLOTS - 4
 """At most, so that no plan has to be shortened: neighbours that go together, at the larger size, take others' room."""
 WAITS = 3600.0
@@ -141,9 +144,9 @@ def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence
     rounds = min(AGAIN, WORK // (len(jobs) * len(cuts)))
     for _ in range(rounds):
         _fill_again(jobs, pool, taken)
-    return [
-        Granted(job.member, _slots(job, one, cuts), one.done, job.mode) for job, one in zip(jobs, taken, strict=True)
-    ]
+    for at in sorted(range(len(jobs)), key=lambda at: (jobs[at].slack, at)):
+        taken[at] = _with_switching(jobs[at], pool, taken[at], cuts)
+    return [_granted(job, one, cuts) for job, one in zip(jobs, taken, strict=True)]
 
 
 def _room(capacity: Capacity, cuts: Sequence[float], held: Sequence[Sequence[PlanSlot]]) -> Pool:
@@ -318,6 +321,41 @@ def _fill_again(jobs: Sequence[_Job], pool: Pool, taken: list[Taken]) -> None:
         if again.left < taken[at].left or (again.left == taken[at].left and again.cost < taken[at].cost):
             taken[at] = again
         pool.grant(taken[at])
+
+
+def _with_switching(job: _Job, pool: Pool, one: Taken, cuts: Sequence[float]) -> Taken:
+    """The same with what switching takes done on top, and without runs that are too short, as far as there is room."""
+    asked = job.member.request
+    if not (asked.switch.resume or asked.switch.resize or asked.switch.suspend or asked.min_run):
+        return one
+    wants = job.wants
+    for _ in range(SWITCHED):
+        slots = _slots(job, one, cuts)
+        short = [] if job.soon or not one.done else short_runs(slots, asked)
+        work = job.wants.work + charged(slots, asked)[1]
+        if not short and work <= wants.work * (1 + 1e-9):
+            return one
+        kept = [
+            0.0 if any(start - 1e-6 <= cut < end for start, end in short) else seconds
+            for cut, seconds in zip(cuts, wants.seconds, strict=False)
+        ]
+        wants = replace(wants, work=max(work, wants.work), seconds=kept)
+        pool.give_back(one)
+        again = soonest(wants, pool) if job.soon else take(wants, pool)
+        if short and not again.done:  # rather a short run than a late job
+            again = take(replace(wants, seconds=job.wants.seconds), pool)
+            pool.grant(again)
+            return again
+        one = again
+        pool.grant(one)
+    return one
+
+
+def _granted(job: _Job, one: Taken, cuts: Sequence[float]) -> Granted:
+    asked = job.member.request
+    slots, lost = charged(_slots(job, one, cuts), asked)
+    done = sum(slot.throughput * (slot.end - slot.start) for slot in slots) >= job.wants.work * (1 - 1e-3)
+    return Granted(job.member, tuple(slots), done if lost else one.done, job.mode)
 
 
 def _slots(job: _Job, taken: Taken, cuts: Sequence[float]) -> tuple[PlanSlot, ...]:
