@@ -4,7 +4,8 @@ FeedError
 ├── Refused       401, 403: credentials, or what the plan does not include
 ├── Limited       429, with when to ask again
 ├── Unavailable   5xx, no answer, too slow
-├── Unreadable    no JSON, not the documented shape, too large
+├── Unreadable    no JSON, not the documented shape
+│   └── TooLarge  more than is read: a smaller question may have an answer
 ├── Mismatch      another zone, unit or measure than was asked for
 └── Unset         a file of credentials or a ConfigMap is missing
 """
@@ -49,6 +50,10 @@ class Unreadable(FeedError):
     reason = "unreadable"
 
 
+class TooLarge(Unreadable):
+    pass
+
+
 class Mismatch(FeedError):
     reason = "mismatch"
 
@@ -58,4 +63,4 @@ class Unset(FeedError):
     answered = False
 
 
-__all__ = ["FeedError", "Limited", "Mismatch", "Refused", "Unavailable", "Unreadable", "Unset"]
+__all__ = ["FeedError", "Limited", "Mismatch", "Refused", "TooLarge", "Unavailable", "Unreadable", "Unset"]

@@ -39,7 +39,8 @@ class Exporter:
     id_label: str
     """By which counters are told apart and asked for."""
     holders: tuple[tuple[str, str], ...]
-    """Labels of pod and namespace; the first ones that a series has count."""
+    """Labels of pod and namespace; the first ones that a counter has count. The last ones may be Prometheus' own, of
+    the exporter."""
     unit: float
     """Joules."""
     stale: float
@@ -58,11 +59,11 @@ class Exporter:
             return Component.GPU
         return OF_CONTAINERS.get(labels.get("__name__", "")) or ZONES.get(labels.get("zone", ""))
 
-    def holder(self, labels: Labels) -> tuple[str, str] | None:
-        """Namespace and name of the pod; None: nobody."""
-        for pod, namespace in self.holders:
+    def holder(self, labels: Labels) -> tuple[int, str, str] | None:
+        """By which of `holders`, and namespace and name of the pod; None: nobody."""
+        for rank, (pod, namespace) in enumerate(self.holders):
             if labels.get(pod) and labels.get(namespace):
-                return labels[namespace], labels[pod]
+                return rank, labels[namespace], labels[pod]
         return None
 
 
@@ -76,7 +77,12 @@ def dcgm(given: Dcgm) -> Exporter:
     )
     parts = ",".join(f'{part}=""' for part in PARTS)
     return Exporter(
-        EnergySource.DCGM, f'__name__="{given.metric}",{parts}', given.uuid_label, holders, 1e-3, stale=900.0
+        EnergySource.DCGM,
+        f'__name__="{given.metric}",{parts}{_of(given.labels)}',
+        given.uuid_label,
+        holders,
+        1e-3,
+        stale=900.0,
     )
 
 
@@ -90,7 +96,11 @@ def kepler(given: Kepler) -> Exporter:
         selector, id_label = f'__name__=~"{"|".join(OF_CONTAINERS)}"', "container_id"
         namespace = "container_namespace"
     holders = ((given.pod_label, given.namespace_label or namespace),)
-    return Exporter(EnergySource.KEPLER, selector, id_label, holders, 1.0, stale=300.0)
+    return Exporter(EnergySource.KEPLER, selector + _of(given.labels), id_label, holders, 1.0, stale=300.0)
+
+
+def _of(labels: Labels) -> str:
+    return "".join(f',{name}="{value}"' for name, value in labels.items())
 
 
 __all__ = ["PARTS", "Exporter", "dcgm", "kepler"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Final
 from drivetrain_api.energy import WATTS_AT_MOST
 from drivetrain_energy.counters import Metered, Sample, Stretch, complete_until, stretches
 from drivetrain_energy.feeds.adapter import Ports, Told, joined, told
-from drivetrain_energy.feeds.errors import Unreadable
+from drivetrain_energy.feeds.errors import TooLarge, Unreadable
 from drivetrain_energy.feeds.exporters import Exporter
 from drivetrain_energy.feeds.reading import items, mapping
 from drivetrain_energy.feeds.transport import Answer, Request, secret
@@ -30,6 +31,10 @@ SAMPLES: Final = 40_000
 """In one answer: about a megabyte."""
 SCRAPED_SECONDS: Final = 15.0
 """As often as is usual at most."""
+MAX_STRETCHES: Final = 1 << 20
+"""Of a job in one look: 4,096 pods in half an hour are half a million."""
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+"""Of a counter. Who can have something scraped chooses its labels: others do not get into a query."""
 
 Counter = tuple[str, ...]
 
@@ -43,6 +48,18 @@ class JobAsked:
     pods: str
     since: float
     """By Prometheus' clock."""
+    counters: int
+    """More its pods cannot have had: then nothing of them is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """`rank`: by which of the exporter's labels its holder is known."""
+
+    target: str
+    rank: int
+    holder: str | None
+    samples: tuple[tuple[float, float], ...]
 
 
 @dataclass(slots=True)
@@ -50,14 +67,32 @@ class _Found:
     """Of one counter."""
 
     component: str
-    by_target: defaultdict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
-    """By what was scraped."""
+    series: list[_Series] = field(default_factory=list)
 
     @property
     def samples(self) -> list[Sample]:
-        """Without those of targets that know of no pods, where others do."""
-        told = [of for of in self.by_target.values() if any(each.holders for each in of)]
-        return [each for of in told for each in of]
+        """Without those of targets that know of no pods, where others do. Where the exporter's own labels name pods,
+        those that Prometheus gives a target are the exporter's pod."""
+        best = min((each.rank for each in self.series if each.holder is not None), default=0)
+        knows = {each.target for each in self.series if each.holder is not None and each.rank == best}
+        return [
+            Sample(at, joules, holders)
+            for each in self.series
+            if each.target in knows
+            for holders in [frozenset({each.holder} if each.holder is not None and each.rank == best else ())]
+            for at, joules in each.samples
+        ]
+
+
+@dataclass(slots=True)
+class _Job:
+    """What is found of one, counter by counter. What its pods' devices drew in one time is one stretch."""
+
+    joules: defaultdict[tuple[float, float, str, str], float] = field(default_factory=lambda: defaultdict(float))
+    """By start, end, component and pod."""
+    refused: int = 0
+    last: list[float] = field(default_factory=list)
+    """When each counter was sampled last."""
 
 
 class JoulesFeed:
@@ -84,13 +119,21 @@ class JoulesFeed:
         seconds = max(1, int(end - start))
         first = await self._ask(self._counters(jobs, seconds), end, now)
         by_id = await asyncio.to_thread(self._ids, first, jobs)
-        found: dict[Counter, _Found] = {}
-        for batch in _batches(sorted(by_id), max(1, int(SAMPLES * SCRAPED_SECONDS / seconds))):
+        found = {job.uid: _Job() for job in jobs}
+        batches = list(_batches(sorted(by_id), max(1, int(SAMPLES * SCRAPED_SECONDS / seconds))))
+        while batches:
+            batch = batches.pop()
             wanted = "|".join(literal(each) for each in batch)
             query = f'{{{self._exporter.selector},{self._exporter.id_label}=~"{wanted}"}}[{seconds}s]'
-            answer = await self._ask(query, end, now)
-            await asyncio.to_thread(self._collect, answer, found)
-        return await asyncio.to_thread(self._metered, jobs, by_id, found, end, skew)
+            try:
+                answer = await self._ask(query, end, now)
+            except TooLarge:
+                if len(batch) == 1:
+                    raise
+                batches += _batches(batch, (len(batch) + 1) // 2)  # scraped oftener, or shared by many
+                continue
+            await asyncio.to_thread(self._add, answer, jobs, by_id, found)
+        return await asyncio.to_thread(lambda: {job.uid: self._metered(job, found[job.uid], end, skew) for job in jobs})
 
     async def _ask(self, query: str, at: float | None, now: float) -> Told:
         headers = {"Accept": "application/json"}
@@ -99,6 +142,8 @@ class JoulesFeed:
         url = joined(self._settings.base_url, "api/v1/query")
         form = {"query": query} | ({"time": f"{at:.3f}"} if at is not None else {})
         answer = await self._ports.http.send(Request(url, headers=headers, form=form))
+        if answer.status == 422:
+            raise TooLarge("cannot be computed (422), for too many samples or such")
         return await asyncio.to_thread(_read, answer, now)
 
     def _counters(self, jobs: Sequence[JobAsked], seconds: int) -> str:
@@ -114,57 +159,71 @@ class JoulesFeed:
 
     def _ids(self, answer: Told, jobs: Sequence[JobAsked]) -> dict[str, set[str]]:
         """Of counters, with the uids of jobs whose pods had them."""
-        pods = [(job.namespace, re.compile(job.pods), job.uid) for job in jobs]
+        pods: defaultdict[str, list[tuple[re.Pattern[str], str]]] = defaultdict(list)
+        for job in jobs:
+            pods[job.namespace].append((re.compile(job.pods), job.uid))
         found: defaultdict[str, set[str]] = defaultdict(set)
+        of_job: Counts[str] = Counts()
         for each in _result(answer, "vector"):
             labels = mapping(each.get("metric"), "metric")
             name, holder = labels.get(self._exporter.id_label), self._exporter.holder(labels)
-            if not isinstance(name, str) or not name or len(name) > 128 or holder is None:
+            if not isinstance(name, str) or ID.fullmatch(name) is None or holder is None:
                 continue
-            found[name] |= {uid for where, named, uid in pods if where == holder[0] and named.fullmatch(holder[1])}
-        return found
+            uids = {uid for named, uid in pods.get(holder[1], ()) if named.fullmatch(holder[2])}
+            of_job.update(uids - found[name])
+            found[name] |= uids
+        many = {job.uid for job in jobs if of_job[job.uid] > job.counters}
+        return {name: uids - many for name, uids in found.items() if uids - many}
 
-    def _collect(self, answer: Told, found: dict[Counter, _Found]) -> None:
+    def _add(
+        self, answer: Told, jobs: Sequence[JobAsked], by_id: Mapping[str, set[str]], known: Mapping[str, _Job]
+    ) -> None:
+        """Counters are in one answer with all of their samples, which are not kept."""
+        found: dict[Counter, _Found] = {}
         for each in _result(answer, "matrix"):
             labels = mapping(each.get("metric"), "metric")
             counter, component = self._exporter.counter(labels), self._exporter.component(labels)
             if counter is None or component is None:
                 continue
             holder = self._exporter.holder(labels)
-            holders = frozenset({"/".join(holder)} if holder is not None else ())
             of = found.setdefault(counter, _Found(str(component)))
-            of.by_target[str(labels.get("instance"))] += _samples(
-                items(each.get("values"), "values"), self._exporter.unit, holders
+            of.series.append(
+                _Series(
+                    str(labels.get("instance")),
+                    holder[0] if holder is not None else 0,
+                    f"{holder[1]}/{holder[2]}" if holder is not None else None,
+                    tuple(_samples(items(each.get("values"), "values"), self._exporter.unit)),
+                )
             )
-
-    def _metered(
-        self,
-        jobs: Sequence[JobAsked],
-        by_id: Mapping[str, set[str]],
-        found: Mapping[Counter, _Found],
-        asked: float,
-        skew: float,
-    ) -> dict[str, Metered]:
-        known: dict[str, list[_Found]] = {job.uid: [] for job in jobs}
+        by_uid = {job.uid: job for job in jobs}
         for counter, of in found.items():
+            samples = of.samples
             for uid in by_id.get(counter[0], ()):
-                known[uid].append(of)
-        return {job.uid: self._of(job, known[job.uid], asked, skew) for job in jobs}
+                _measure(by_uid[uid], of.component, samples, known[uid])
 
-    def _of(self, job: JobAsked, counters: Sequence[_Found], asked: float, skew: float) -> Metered:
-        pods, drawn, refused, last = re.compile(job.pods), list[Stretch](), 0, list[float]()
-        for each in counters:
-            samples = each.samples
-            holders = {holder for sample in samples for holder in sample.holders}
-            mine = frozenset(holder for holder in holders if _is_of(holder, job.namespace, pods))
-            if not mine:
-                continue
-            found, wrong = stretches(samples, mine, each.component, WATTS_AT_MOST[each.component])
-            drawn += [stretch for stretch in found if stretch.end > job.since]
-            refused += wrong
-            last.append(max(sample.at for sample in samples))
-        until = complete_until(last, job.since, self._exporter.stale)
-        return Metered(job.since, min(until, asked), tuple(drawn), asked, skew, refused)
+    def _metered(self, job: JobAsked, found: _Job, asked: float, skew: float) -> Metered:
+        until = complete_until(found.last, job.since, self._exporter.stale)
+        drawn = tuple(
+            Stretch(start, end, joules, component, holder)
+            for (start, end, component, holder), joules in found.joules.items()
+        )
+        return Metered(job.since, min(until, asked), drawn, asked, skew, found.refused)
+
+
+def _measure(job: JobAsked, component: str, samples: Sequence[Sample], found: _Job) -> None:
+    pods = re.compile(job.pods)
+    holders = {holder for sample in samples for holder in sample.holders}
+    mine = frozenset(holder for holder in holders if _is_of(holder, job.namespace, pods))
+    if not mine:
+        return
+    drew, refused = stretches(samples, mine, component, WATTS_AT_MOST[component])
+    for each in drew:
+        if each.end > job.since:
+            found.joules[each.start, each.end, component, each.holder] += each.joules
+    if len(found.joules) > MAX_STRETCHES:
+        raise TooLarge(f"more than {MAX_STRETCHES} samples of the pods of one job")
+    found.refused += refused
+    found.last.append(max(sample.at for sample in samples))
 
 
 def _is_of(holder: str, namespace: str, pods: re.Pattern[str]) -> bool:
@@ -190,13 +249,13 @@ def _result(answer: Told, kind: str) -> Iterator[Mapping[str, Any]]:
         yield mapping(each, "a series")
 
 
-def _samples(pairs: Iterable[Any], unit: float, holders: frozenset[str]) -> Iterator[Sample]:
+def _samples(pairs: Iterable[Any], unit: float) -> Iterator[tuple[float, float]]:
     for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
             continue
         at, value = within(number(pair[0])), number(pair[1])
         if at is not None and value is not None and value >= 0:
-            yield Sample(at, value * unit, holders)
+            yield at, value * unit
 
 
 def literal(text: str) -> str:

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from drivetrain_energy.feeds.errors import Limited, Refused, Unavailable, Unreadable, Unset
+from drivetrain_energy.feeds.errors import Limited, Refused, TooLarge, Unavailable, Unreadable, Unset
 
 MAX_BODY: Final = 4 << 20
 """A week of a zone in steps of five minutes is 200 kB."""
@@ -99,7 +99,7 @@ class AiohttpHttp:
                 async for part in answer.content.iter_chunked(65536):
                     body += part
                     if len(body) > self._max_body:
-                        raise Unreadable(f"the answer has more than {self._max_body} bytes")
+                        raise TooLarge(f"the answer has more than {self._max_body} bytes")
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, bytes(body))
         except TimeoutError:
             raise Unavailable(f"no whole answer within {self._seconds:g} s", answered=False) from None

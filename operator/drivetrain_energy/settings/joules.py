@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,13 @@ from drivetrain_energy.settings.model import FileName, Name, Part, Url
 
 MetricName = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]{0,127}$")]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,127}$")]
+
+
+LabelValue = Annotated[str, Field(pattern=r"^[^\"\\\x00-\x1f\x7f\ufffd]{1,128}$")]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=8)]
+_LABELS: Final = (
+    "Labels that its series have, such as job: who else may have something scraped can say anything of anybody."
+)
 
 
 class Dcgm(Part):
@@ -23,6 +30,7 @@ class Dcgm(Part):
     )
     namespace_label: LabelName | None = Field(default=None, description="The same of its namespace.")
     uuid_label: LabelName = Field(default="UUID", description="Which GPU it is.")
+    labels: Labels = Field(default={}, description=_LABELS)
 
     @model_validator(mode="after")
     def _both(self) -> Dcgm:
@@ -44,6 +52,7 @@ class Kepler(Part):
         default=None,
         description="The same of its namespace. Default: pod_namespace; of containers container_namespace.",
     )
+    labels: Labels = Field(default={}, description=_LABELS)
 
 
 class JoulesSource(Part):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from drivetrain_energy.feeds import exporters
 from drivetrain_energy.feeds.adapter import Ports
 from drivetrain_energy.feeds.asked import Asked
 from drivetrain_energy.feeds.clock import Clock
-from drivetrain_energy.feeds.errors import FeedError
+from drivetrain_energy.feeds.errors import FeedError, TooLarge
 from drivetrain_energy.feeds.feeds import Age
 from drivetrain_energy.feeds.joules import JobAsked, JoulesFeed, literal
 from drivetrain_energy.feeds.source import Counts, counted
@@ -44,6 +44,12 @@ NEAR_SECONDS: Final = 1800.0
 FAR_SECONDS: Final = 86_400.0
 """What is older is not asked for."""
 TICK_SECONDS: Final = 5.0
+COUNTERS_A_WORKER: Final = 64
+"""GPUs, or pods, that a worker has had in one time: what is more is made up."""
+MAX_COUNTERS: Final = 1 << 16
+"""Of a job: of 4,096 workers with 16 GPUs each."""
+MAX_TOO_LARGE: Final = 32
+"""So many questions of one look may be too large."""
 
 
 _NOTHING: Final = Metered(since=math.inf, until=0.0)
@@ -64,6 +70,8 @@ class _Exporter:
     """By uid."""
     tried: dict[str, float] = field(default_factory=dict)
     """When each was asked for, whatever came of it."""
+    alone: set[str] = field(default_factory=set)
+    """Uids of jobs of which nothing could be answered: they are asked for alone."""
 
     @property
     def measure(self) -> str:
@@ -182,9 +190,28 @@ class Joules:
         waiting = {job.uid for job, _ in wanted}
         exporter.known = {uid: each for uid, each in exporter.known.items() if uid in waiting}
         exporter.tried = {uid: at for uid, at in exporter.tried.items() if uid in waiting}
-        for batch in _batches(wanted, exporter.tried)[:MAX_BATCHES]:
-            exporter.tried |= {job.uid: self._clock.monotonic() for job, _ in batch}
-            await self._batch(exporter, [job for job, _ in batch], skew)
+        exporter.alone &= waiting
+        left = [[job for job, _ in batch] for batch in _batches(wanted, exporter.tried, exporter.alone)[:MAX_BATCHES]]
+        too_large = 0
+        while left and too_large < MAX_TOO_LARGE:
+            batch = left.pop(0)
+            exporter.tried |= {job.uid: self._clock.monotonic() for job in batch}
+            try:
+                await self._batch(exporter, batch, skew)
+            except TooLarge as error:
+                # What one job's pods have scraped is their tenant's: it makes no other one's unknown.
+                too_large += 1
+                self._counts[exporter.settings.name].failures[error.reason] += 1
+                half = len(batch) // 2
+                left[:0] = [each for each in (batch[:half], batch[half:]) if half]
+                if not half and batch[0].uid not in exporter.alone:
+                    exporter.alone.add(batch[0].uid)
+                    log.warning(
+                        "joules of a job cannot be asked for",
+                        extra={"source": exporter.settings.name, "job": batch[0].uid, "why": str(error)},
+                    )
+            else:
+                exporter.alone -= {job.uid for job in batch}
 
     async def _batch(self, exporter: _Exporter, jobs: Sequence[JobAsked], skew: float) -> None:
         """Where there is nothing in a while, there may be in a longer one: counters tell of gaps, too."""
@@ -209,17 +236,21 @@ class Joules:
             )
             if awaited is None or not awaited.pending:
                 continue
-            yield (
-                _asked(job, awaited, now),
-                max(1, job.status.workers.current, job.status.workers.target),
-            )
+            size = max(1, job.status.workers.current, job.status.workers.target)
+            yield _asked(job, awaited, now, size), size
 
 
-def _asked(job: JobView, awaited: Awaited, now: float) -> JobAsked:
+def _asked(job: JobView, awaited: Awaited, now: float, size: int) -> JobAsked:
     suffix = names.of(job.status)
     end = f"-{literal(suffix)}" if suffix else ""
     since = awaited.since or now - awaited.until - BEFORE_SECONDS
-    return JobAsked(job.uid, job.namespace, f"{literal(job.name)}-[0-9]+-[0-9]+{end}", max(since, now - FAR_SECONDS))
+    return JobAsked(
+        job.uid,
+        job.namespace,
+        f"{literal(job.name)}-[0-9]+-[0-9]+{end}",
+        max(since, now - FAR_SECONDS),
+        min(COUNTERS_A_WORKER * (1 + size), MAX_COUNTERS),
+    )
 
 
 def _sources(given: JoulesSource) -> dict[EnergySource, exporters.Exporter]:
@@ -232,7 +263,7 @@ def _sources(given: JoulesSource) -> dict[EnergySource, exporters.Exporter]:
 
 
 def _batches(
-    wanted: Iterable[tuple[JobAsked, int]], tried: Mapping[str, float]
+    wanted: Iterable[tuple[JobAsked, int]], tried: Mapping[str, float], alone: Set[str] = frozenset()
 ) -> Sequence[Sequence[tuple[JobAsked, int]]]:
     """Jobs whose times are near each other, together. Who was asked for the longest ago comes first."""
     found: list[list[tuple[JobAsked, int]]] = []
@@ -242,6 +273,8 @@ def _batches(
         if (
             not last
             or len(last) >= MAX_JOBS
+            or job.uid in alone
+            or last[-1][0].uid in alone
             or workers + size > MAX_WORKERS
             or job.since > last[0][0].since + NEAR_SECONDS
         ):

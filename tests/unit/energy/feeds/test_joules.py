@@ -71,8 +71,8 @@ class Case:
     every: float = 15.0
     gap: tuple[float, float] = (0.0, 0.0)
     """Not scraped: from when to when, after SINCE."""
-    dcgm: Mapping[str, str] = field(default_factory=dict)
-    kepler: Mapping[str, str] = field(default_factory=dict)
+    dcgm: Mapping[str, Any] = field(default_factory=dict)
+    kepler: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
     reason: str = ""
     refused: int = 0
@@ -130,6 +130,25 @@ CASES: Final[dict[str, Case]] = {
     "by another exporter, too, that knows of no pods": Case(
         lambda passed: [*usual(passed), *(({"__name__": DCGM, "UUID": f"GPU-{n}", "instance": "other"},
                                            (1e6 + 300 * passed) * 1000) for n in range(2))]),
+    "by another one whose own pod Prometheus names": Case(
+        lambda passed: [each for n in range(2) for each in (
+            gpu(n, 300 * passed, "dcgm-exporter-x", namespace="gpu-operator", exported_pod=pod(n),
+                exported_namespace="ns"),
+            gpu(n, 300 * passed, "other-exporter-y", namespace="monitoring", instance="other"))]
+        + without(DCGM)(passed)),
+    "a stranger's exporter says another number of a GPU": Case(
+        lambda passed: [each for n in range(2) for each in (
+            gpu(n, 300 * passed, job="dcgm-exporter"), gpu(n, 4000 * passed, job="mine", instance="strange"))]
+        + without(DCGM)(passed), dcgm={"labels": {"job": "dcgm-exporter"}}),
+    "and of processors": Case(
+        lambda passed: [each for n in range(2) for each in (
+            kepler(n, 20 * passed, job="kepler"), kepler(n, 4000 * passed, job="mine", pod_id=f"mine-{n}"))]
+        + without("kepler_pod_cpu_joules_total")(passed), kepler={"labels": {"job": "kepler"}}),
+    "a GPU's name is a piece of a query": Case(
+        lambda passed: [*usual(passed), *(gpu(0, 4000 * passed, UUID=name, instance="strange") for name in (
+            'x"} or vector(1) or {a="', "GPU-\ufffd", ".*", "a|b", "GPU-0\n", "x" * 129))],
+        says=lambda asked, found: Said({}, 400) if asked.form["query"].count('"') > 40
+        or not asked.form["query"].isascii() else Said(found)),
     "two workers have one GPU": Case(
         lambda passed: [gpu(0, 300 * passed, pod(n)) for n in range(2)] + without(DCGM)(passed),
         {"dcgm": GPU / 2, "kepler": CPU}),

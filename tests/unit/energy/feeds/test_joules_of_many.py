@@ -1,0 +1,141 @@
+"""Joules of many jobs are asked for together: does what one tenant has scraped keep others from theirs?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from drivetrain_api.energy import EnergySource
+from drivetrain_energy.feeds import Ports
+from drivetrain_energy.feeds.errors import TooLarge, Unavailable
+from drivetrain_energy.feeds.transport import Answer, Request
+from drivetrain_energy.settings import of
+from drivetrain_operator.energy.joules import Joules
+from drivetrain_operator.plan.view import JobView
+from unit.energy.feeds.prometheus import Prometheus
+from unit.energy.feeds.server import NOW, Clock, Cluster, Files
+from unit.energy.feeds.test_joules import SINCE, UNTIL, gpu, waiting
+from unit.plan.builders import job, spec
+
+SETTINGS = of({"joules": [{"name": "p", "provider": "prometheus", "baseURL": "http://p", "dcgm": {}}]})
+
+
+class Http:
+    """Refuses questions of which `evil` says so."""
+
+    def __init__(self, prometheus: Prometheus, evil: Callable[[str], bool], how: str) -> None:
+        self.prometheus = prometheus
+        self.evil = evil
+        self.how = how
+        self.queries: list[str] = []
+
+    async def send(self, request: Request) -> Answer:
+        assert request.form is not None
+        query = request.form["query"]
+        if query != "time()":
+            self.queries.append(query)
+            if self.evil(query):
+                if self.how == "too large":
+                    raise TooLarge("the answer has more than 1 bytes")
+                if self.how == "away":
+                    raise Unavailable("fails (503)")
+                return Answer(422, {}, b"{}")
+        return await self.prometheus.send(request)
+
+    def ports(self) -> Ports:
+        return Ports(self, Files(), Files(), Cluster())
+
+
+def named(name: str, namespace: str = "ns") -> JobView:
+    return job(spec(gpusPerWorker=1), waiting(SINCE, UNTIL), name=name, uid=f"uid-of-{name}", namespace=namespace)
+
+
+def scraped(clock: Clock, names: list[str], of_one: int = 1, namespace: str = "ns") -> Prometheus:
+    prometheus = Prometheus(lambda: clock.at)
+    for passed in range(0, 600, 15):
+        clock.at = SINCE - 60 + passed
+        prometheus.scrape(
+            gpu(n, 1e6 + 300.0 * passed, f"{name}-0-0-11111", UUID=f"GPU-{name}-{n}", namespace=namespace)
+            for name in names
+            for n in range(of_one)
+        )
+    clock.at = NOW
+    return prometheus
+
+
+def known(reader: Joules, job_: JobView) -> bool:
+    found = reader.of(job_)[EnergySource.DCGM]
+    return found is not None and bool(found.stretches)
+
+
+@pytest.mark.parametrize("how", ["too large", "too many samples"])
+def test_a_job_of_which_nothing_can_be_answered_is_alone_with_that(how: str) -> None:
+    asyncio.run(_alone(how))
+
+
+async def _alone(how: str) -> None:
+    clock = Clock()
+    jobs = [named(f"lm{n}") for n in range(30)]
+    http = Http(scraped(clock, [each.name for each in jobs]), lambda query: "lm7-" in query, how)
+    reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
+    await reader.poll(http.ports())
+    assert [each.name for each in jobs if not known(reader, each)] == ["lm7"]
+    (counts,) = reader.counts()
+    assert counts.failures["unreadable"] > 0
+    first, http.queries = len(http.queries), []
+    clock.passed += 300
+    await reader.poll(http.ports())
+    assert [each.name for each in jobs if not known(reader, each)] == ["lm7"]
+    assert len(http.queries) < first / 2, "it is not looked for again"
+    http.evil = lambda query: False
+    clock.passed += 300
+    await reader.poll(http.ports())
+    assert all(known(reader, each) for each in jobs)
+
+
+def test_where_prometheus_itself_fails_it_is_not_asked_for_each_job() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        jobs = [named(f"lm{n}") for n in range(30)]
+        http = Http(scraped(clock, []), lambda query: True, "away")
+        await Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0).poll(http.ports())
+        assert len(http.queries) == 1
+
+    asyncio.run(asked())
+
+
+def test_more_counters_than_a_job_can_have_are_not_asked_for() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        jobs = [named("lm"), named("evil", "elsewhere")]
+        prometheus = scraped(clock, ["lm"])
+        clock.at = UNTIL
+        prometheus.scrape(
+            gpu(n, 1.0, "evil-0-0-11111", UUID=f"GPU-evil-{n}", namespace="elsewhere") for n in range(3000)
+        )
+        clock.at = NOW
+        http = Http(prometheus, lambda query: False, "")
+        reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
+        await reader.poll(http.ports())
+        assert (known(reader, jobs[0]), known(reader, jobs[1])) == (True, False)
+        assert not any("GPU-evil" in each for each in http.queries)
+
+    asyncio.run(asked())
+
+
+def test_where_one_answer_is_too_large_fewer_counters_are_asked_for() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        lm = named("lm")
+        http = Http(scraped(clock, ["lm"], 50), lambda query: query.count("GPU-") > 20, "too large")
+        reader = Joules(lambda: SETTINGS, clock, lambda: [lm], lambda: 0.0)
+        await reader.poll(http.ports())
+        found = reader.of(lm)[EnergySource.DCGM]
+        assert found is not None
+        watts = sum(each.joules for each in found.stretches) / sum(each.end - each.start for each in found.stretches)
+        assert watts == pytest.approx(50 * 300, rel=0.01)
+        assert len(found.stretches) < 50, "what one pod's GPUs drew in one time is one stretch"
+
+    asyncio.run(asked())
