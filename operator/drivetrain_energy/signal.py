@@ -55,6 +55,9 @@ class Signal:
     unit: str = "g/kWh"
     why: str = ""
     """Why it is worth no more, for a person; empty if all is well."""
+    past: tuple[Slot, ...] = ()
+    """What a forecast said of hours that are over and that it says nothing of any more: for accounts, which come late.
+    By time, before `slots`."""
 
     def at(self, time: float) -> float | None:
         """The value that holds at `time`, if one is known."""

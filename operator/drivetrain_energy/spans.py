@@ -16,13 +16,14 @@ def held(signal: Signal, start: float, end: float) -> tuple[float, float]:
         value = signal.at(start)
         return (value, 1.0) if value is not None else (0.0, 0.0)
     sum_ = known = 0.0
-    first = max(0, bisect_right(signal.slots, start, key=lambda slot: slot.start) - 1)
-    for slot in signal.slots[first:]:
-        if slot.start >= end:
-            break
-        seconds = min(end, slot.end) - max(start, slot.start)
-        if seconds > 0:
-            sum_, known = sum_ + slot.value * seconds, known + seconds
+    for slots in (signal.past, signal.slots):
+        first = max(0, bisect_right(slots, start, key=lambda slot: slot.start) - 1)
+        for slot in slots[first:]:
+            if slot.start >= end:
+                break
+            seconds = min(end, slot.end) - max(start, slot.start)
+            if seconds > 0:
+                sum_, known = sum_ + slot.value * seconds, known + seconds
     return (sum_ / known, known / (end - start)) if known else (0.0, 0.0)
 
 

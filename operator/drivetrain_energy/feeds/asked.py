@@ -6,6 +6,7 @@ last good answer is kept while a later one fails.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +21,8 @@ MOST: Final = 4 * 3600.0
 """Between two tries of a source that keeps failing."""
 KEPT: Final = 8 * 86400.0
 """Of a history: a week has a shape."""
+PAST: Final = 7 * 3600.0
+"""Of a forecast: what was drawn is counted up to six hours later, by what was said of that time last."""
 PLANNABLE: Final = (Quality.FORECAST, Quality.HISTORY)
 
 
@@ -83,9 +86,17 @@ def _continued(before: Signal | None, after: Signal, now: float, *, stated: bool
         first = after.slots[0].start
         slots = (*(slot for slot in old if slot.end <= first and slot.start >= now - KEPT), *after.slots)
         return replace(after, slots=slots, vintage=slots[-1].end)
-    if stated or before is None or before.quality is not after.quality:
+    if before is None or before.quality is not after.quality:
         return after
-    return replace(after, vintage=before.vintage) if _unchanged(before.slots, after.slots) else after
+    kept = replace(after, past=tuple(_past((*before.past, *before.slots), after.slots[0].start, now)))
+    return replace(kept, vintage=before.vintage) if not stated and _unchanged(before.slots, after.slots) else kept
+
+
+def _past(before: tuple[Slot, ...], first: float, now: float) -> Iterator[Slot]:
+    """What was said of the time before `first`, of which nothing is said any more."""
+    for slot in before:
+        if slot.start < first and slot.end > now - PAST:
+            yield replace(slot, end=min(slot.end, first))
 
 
 def _unchanged(before: tuple[Slot, ...], after: tuple[Slot, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from drivetrain_energy.feeds.feeds import Age
 from drivetrain_energy.settings import EnergySettings
 from drivetrain_energy.settings import of as settings_of
 from drivetrain_energy.signal import Measure, Quality
+from drivetrain_energy.spans import held
 from unit.energy.feeds.providers import CONFIG_MAP, MAPS, MAPS_PAID, NESO, TRACE, WATTTIME, Provider, encoded
 from unit.energy.feeds.server import HOUR, NOW, Asked, Clock, Cluster, Files, Said, Server, ports
 
@@ -384,3 +386,25 @@ async def test_what_never_answered_is_as_old_as_it_is_asked() -> None:
             world.clock.advance(1000)
         assert [each.seconds for each in feeds.ages(world.clock.at)] == [3000.0]
         assert [sum(each.failures.values()) for each in feeds.by_provider()] == [feeds.counts["it"].requests]
+
+
+@pytest.mark.parametrize("provider", [MAPS_PAID, WATTTIME], ids=lambda each: each.name)
+async def test_what_a_forecast_said_of_the_last_hours_stays_for_accounts(provider: Provider) -> None:
+    """What exporters know of is counted up to six hours after it was drawn."""
+    world = World(provider)
+    async with world.feeds() as feeds:
+        began = world.clock.at
+        await world.steps(feeds, 12 * 12, seconds=300.0)
+        now = world.clock.at
+        measure = Measure.MARGINAL if provider is WATTTIME else AVERAGE
+        signal = feeds.signal("Z", measure, now)
+        assert signal.quality is Quality.FORECAST
+        assert signal.slots[0].end > now - HOUR, "plans see what they saw"
+        _, known = held(signal, now - 6 * HOUR, now)
+        assert known == pytest.approx(1.0)
+        hour = now // HOUR - 3
+        mean, _ = held(signal, hour * HOUR, (hour + 1) * HOUR)
+        assert mean == pytest.approx((200 + hour % 24) * provider.scale)
+        assert signal.past[0].end > now - 8 * HOUR > began, "and no more than is needed"
+        both = (*signal.past, *signal.slots)
+        assert all(one.end <= other.start for one, other in itertools.pairwise(both))
