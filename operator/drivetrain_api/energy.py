@@ -162,6 +162,10 @@ def _possible(value: Any, most: float) -> bool:
 
 
 def _possible_seconds(told: Any) -> Any:
+    return told if _possible(told, MAX_SECONDS) else 0.0
+
+
+def _possible_sum(told: Any) -> Any:
     return told if _possible(told, MAX_EXACT) else 0.0
 
 
@@ -174,7 +178,7 @@ class EnergyTold(_Told):
 
     joules: Annotated[dict[str, dict[str, float]], BeforeValidator(possible_joules)] = {}
     """By `Component` and `EnergySource`."""
-    worker_seconds: Annotated[float, BeforeValidator(_possible_seconds)] = 0.0
+    worker_seconds: Annotated[float, BeforeValidator(_possible_sum)] = 0.0
     """For how long workers were measured, over all of them."""
     seconds: Annotated[float, BeforeValidator(_possible_seconds)] = 0.0
     """For how long at least one was."""

@@ -20,6 +20,9 @@ PATIENCE_SECONDS: Final[Mapping[EnergySource, float]] = {EnergySource.DCGM: 6 * 
 """So much of a job that runs may be unsettled. There is no model of a GPU that could stand in."""
 ENDED_SECONDS: Final = 900.0
 """So long after its end it is waited for what Prometheus has yet to tell."""
+SET_BACK_SECONDS: Final = 900.0
+"""A Prometheus whose clock is so far behind what it was when workers told of last has another clock now: what was set
+aside by the other one will not be found by it."""
 BEFORE_SECONDS: Final = 300.0
 """So long before what was told of last may have been what nobody told of: a worker that was replaced."""
 
@@ -98,7 +101,8 @@ def settled(
     ended: bool = False,
     closes: bool = False,
 ) -> Settled:
-    """`now`: by Prometheus' clock. `watts_at_most`: of all that may draw. `ended`: no news will come.
+    """`now`: by Prometheus' clock, or by what has passed since something was told.
+    `watts_at_most`: of all that may draw. `ended`: no news will come.
     `closes`: what is not told by now is not waited for, because workers measure it themselves from now on, or nobody is
     asked any more."""
     found = Settled(before, before.since, before.since)
@@ -107,6 +111,8 @@ def settled(
     rest = found.rest
     if not rest.pending:
         return found
+    if metered is not None and rest.since and rest.until > now + SET_BACK_SECONDS:
+        return replace(found, rest=Awaited(), end=rest.until, joules=_plus(found.joules, rest.joules))
     over = rest.until - PATIENCE_SECONDS[source]
     if closes or (ended and now > rest.until + ENDED_SECONDS):
         over = rest.until

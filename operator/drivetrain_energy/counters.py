@@ -102,11 +102,16 @@ def stretches(
     usual = steps[len(steps) // 2] if steps else 0.0
     found: list[Stretch] = []
     refused, before = 0, merged[0] if merged else None
-    for now in merged[1:]:
+    for now, after in pairwise([*merged[1:], None]):
         assert before is not None
+        assert now is not None
         seconds, gained, start = now.at - before.at, now.joules - before.joules, before.at
         if gained < 0 and seconds <= DISORDER_SECONDS and now.joules > before.joules / 2:
             continue  # the one before stays: two scrapes have overtaken each other
+        impossible = gained < 0 or gained > watts_at_most * (seconds + SLACK_SECONDS)
+        if impossible and after is not None and _goes_on(before, now, after, watts_at_most):
+            refused += 1
+            continue  # one sample alone is wrong
         if gained < 0:
             gained, start = now.joules, max(before.at, now.at - usual)
         if gained > watts_at_most * (seconds + SLACK_SECONDS):
@@ -115,6 +120,13 @@ def stretches(
             found += _shared(before, now, start, gained, mine, component)
         before = now
     return found, refused
+
+
+def _goes_on(before: Sample, now: Sample, after: Sample, watts_at_most: float) -> bool:
+    """As if there had been no `now`, which is above or below both others."""
+    gained = after.joules - before.joules
+    apart = now.joules < before.joules or now.joules > after.joules
+    return apart and 0 <= gained <= watts_at_most * (after.at - before.at + SLACK_SECONDS)
 
 
 def _merged(samples: Iterable[Sample]) -> list[Sample]:

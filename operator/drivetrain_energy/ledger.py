@@ -160,7 +160,8 @@ def booked(before: Ledger, told: Told | None, created: float, now: float, site: 
     found = replace(before, trace=trace, until=max(now, before.until or 0.0))
     if told is not None and told.term >= before.term:
         found = _heard(found, before, told, created, now, site, compares)
-    return _settled(found, created, now, site, compares) if found.awaited else found
+    silent = now - (before.until if before.until is not None else now)
+    return _settled(found, created, now, silent, site, compares) if found.awaited else found
 
 
 def _heard(
@@ -175,6 +176,7 @@ def _heard(
     believed = news.times(room / news.seconds) if news.seconds > room else news
     found = replace(found, term=told.term, told=known.plus(believed))
     at, bounded = max(told.at, created), _bounded(believed, site)
+    bounded = replace(bounded, uptime=min(bounded.uptime, max(bounded.seconds, told.at - created + SLACK_SECONDS)))
     found, counted = _set_aside(found, bounded, told.at, site) if site.metered else (found, bounded)
     return _priced(found, counted, max(created, at - counted.seconds), at, created, site, compares)
 
@@ -195,18 +197,20 @@ def _set_aside(before: Ledger, news: Drawn, at: float, site: Site) -> tuple[Ledg
     return replace(before, awaited=awaited), counted
 
 
-def _settled(before: Ledger, created: float, now: float, site: Site, compares: Signal | None) -> Ledger:
-    """With what Prometheus has told of what was set aside."""
+def _settled(before: Ledger, created: float, now: float, silent: float, site: Site, compares: Signal | None) -> Ledger:
+    """With what Prometheus has told of what was set aside. `silent`: so long ago something was counted."""
     found, awaited = before, dict[EnergySource, Awaited]()
     most = site.workers_at_most * site.watts_at_most
     for source, each in before.awaited.items():
         closes = source not in site.metered or measured_by_workers(before.told.joules, source)
         metered = site.metered.get(source)
         skew = metered.skew if metered is not None else 0.0
-        told = settled(each, source, metered, now + skew, most, ended=site.ended, closes=closes)
+        there = now + skew if metered is not None else each.until + silent
+        told = settled(each, source, metered, there, most, ended=site.ended, closes=closes)
         if told.joules:
             # Its seconds are counted already: the replay has gone by where it belongs.
             start = told.start - skew if told.start else now - each.until
+            start = min(start, now - max(0.0, told.end - told.start))  # also by a clock that was set back
             end, late = start + max(0.0, told.end - told.start), each.until - told.start
             news = Drawn(told.joules, refused=told.refused)
             found = _priced(found, news, max(created, start), max(created, end), created, site, compares, late)

@@ -18,6 +18,8 @@ class Document:
         self._text: str | None = None
         self.settings = EnergySettings()
         self.problem = "" if path is not None else "the operator was given no settings of energy"
+        self.known = path is None
+        """What is off is off. False: it could not be read since this process began, and nothing follows from that."""
 
     def look(self) -> bool:
         """Read it again. Whether other settings hold now."""
@@ -36,7 +38,7 @@ class Document:
         except SettingsError as error:
             self._tell(f"energy.yaml: {error}")
             return False
-        self.problem = ""
+        self.problem, self.known = "", True
         changed, self.settings = found != self.settings, found
         return changed
 

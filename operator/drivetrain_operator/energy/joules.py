@@ -84,12 +84,12 @@ class Joules:
 
     def __init__(
         self,
-        settings: Callable[[], EnergySettings],
+        settings: Callable[[], EnergySettings | None],
         clock: Clock,
         jobs: Callable[[], Iterable[JobView]],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`jitter`: from 0 to 1."""
+        """`settings`: None while they are not known. `jitter`: from 0 to 1."""
         self._settings = settings
         self._clock = clock
         self._jobs = jobs
@@ -108,6 +108,8 @@ class Joules:
     async def poll(self, ports: Ports) -> None:
         """Ask once what is due. Never raises."""
         settings = self._settings()
+        if settings is None:
+            return
         if (settings.joules, settings.polling) != self._given:
             self._configure(settings, ports)
         due = [each for each in self._exporters if each.asked.due <= self._clock.monotonic()]
@@ -115,7 +117,10 @@ class Joules:
 
     def of(self, job: JobView) -> Mapping[EnergySource, Metered | None]:
         """By exporter that is asked for this job; None: nothing is known so far."""
-        asked = {source for each in self._settings().joules for source in _sources(each)}
+        settings = self._settings()
+        if settings is None:  # who was asked before may still be: what is set aside stays so
+            return dict.fromkeys(_awaited(job))
+        asked = {source for each in settings.joules for source in _sources(each)}
         if job.spec is not None and not job.spec.gpus_per_worker:
             asked.discard(EnergySource.DCGM)
         known = {each.source: self._metered(each, job.uid) for each in self._exporters}
@@ -230,14 +235,16 @@ class Joules:
     def _wanted(self, exporter: _Exporter, now: float) -> Iterator[tuple[JobAsked, int]]:
         """Jobs that wait, with how many workers they have. `now`: by Prometheus' clock."""
         for job in self._jobs():
-            used = job.status.energy.used if job.status.energy is not None else None
-            awaited = (
-                from_status(used).awaited.get(exporter.source) if used is not None and used.counted.awaited else None
-            )
+            awaited = _awaited(job).get(exporter.source)
             if awaited is None or not awaited.pending:
                 continue
             size = max(1, job.status.workers.current, job.status.workers.target)
             yield _asked(job, awaited, now, size), size
+
+
+def _awaited(job: JobView) -> Mapping[EnergySource, Awaited]:
+    used = job.status.energy.used if job.status.energy is not None else None
+    return from_status(used).awaited if used is not None and used.counted.awaited else {}
 
 
 def _asked(job: JobView, awaited: Awaited, now: float, size: int) -> JobAsked:

@@ -122,7 +122,7 @@ class Supplies:
         self._maps = ClusterConfigMaps(client, namespace)
         self._folders = MountedFolder(credentials), MountedFolder(traces)
         self._feeds: Feeds | None = None
-        self._joules = Joules(lambda: document.settings, clock, jobs)
+        self._joules = Joules(lambda: document.settings if document.known else None, clock, jobs)
         self._began = 0.0
         self._heard: frozenset[str] = frozenset()
         """Domains whose limits are known, by all who may set one."""

@@ -27,6 +27,10 @@ def sample(at: float, joules: float, *holders: str) -> Sample:
         ("that jumps down to what cannot be", [sample(0, 9e14, "a"), sample(60, 8e14, "a")], 0, 1),
         ("two scrapes that overtook each other", [sample(0, 9000, "a"), sample(15, 9900, "a"), sample(15.1, 9800, "a"),
                                                   sample(30, 10_000, "a")], 1000, 0),
+        ("one sample that is too low", [sample(0, 9000, "a"), sample(15, 0, "a"), sample(30, 9900, "a")], 900, 1),
+        ("one that is too high", [sample(0, 9000, "a"), sample(15, 1e300, "a"), sample(30, 9900, "a")], 900, 1),
+        ("every second one is somebody else's", [sample(n * 15.0, 9000 + n * 15.0 if n % 2 == 0 else 7.0 * n, "a")
+                                                 for n in range(11)], 150, 5),
         ("another one's", [sample(0, 0, "b"), sample(10, 1000, "b")], 0, 0),
         ("nobody's", [sample(0, 0), sample(10, 1000)], 0, 0),
         ("shared by two", [sample(0, 0, "a", "b"), sample(10, 1000, "a", "b")], 500, 0),

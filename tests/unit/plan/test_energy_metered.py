@@ -136,6 +136,44 @@ def test_where_it_is_turned_off_or_workers_begin_to_measure_nothing_is_left_wait
     assert not used.counted.awaited
 
 
+def test_a_prometheus_whose_clock_is_set_back_is_not_waited_for_until_it_is_as_late_again() -> None:
+    ahead = {source: replace(each, skew=90_000.0) for source, each in metered(-2000).items()}
+    view, used = booked(with_energy(told(), ahead))
+    assert used.counted.awaited["kepler"].until == T + 90_000
+    view = replace(view, supply=Supply(metered=metered(100)), report=report(age=0.0, energy=told(1500)))
+    view, used = booked(view, 901)
+    assert used.joules == {"cpu": {"model": pytest.approx(21 * 1500)}}, "of what it had been told until then"
+    done = replace(view, supply=Supply(metered=metered(1100)),
+                   report=report(age=0.0, state=JobState.COMPLETE, energy=told(1600)))  # fmt: skip
+    outcome = plan(replace(done, now=done.now + timedelta(seconds=100)))
+    assert "EnergyUsed" in _events(outcome.effects)
+    assert outcome.status.energy is not None
+    assert outcome.status.energy.used is not None
+    assert outcome.status.energy.used.joules["cpu"]["kepler"] == pytest.approx(60 * 100, rel=0.01)
+
+
+def test_what_a_prometheus_told_by_another_clock_ends_when_ours_has_gone_on() -> None:
+    ahead = {source: replace(each, skew=90_000.0) for source, each in metered(-2000).items()}
+    view, _ = booked(with_energy(told(), ahead))
+    done = replace(view, supply=Supply(metered={DCGM: None, KEPLER: None}), now=view.now + timedelta(seconds=60),
+                   report=report(age=0.0, state=JobState.COMPLETE, energy=told(650)))  # fmt: skip
+    outcome = plan(done)
+    assert "EnergyUsed" not in _events(outcome.effects)
+    view = replace(done, now=done.now + timedelta(seconds=1000), job=replace(done.job, status=outcome.status))
+    outcome = plan(view)
+    assert "EnergyUsed" in _events(outcome.effects)
+
+
+@pytest.mark.parametrize("uptime", [9e15, 1e9])
+def test_a_term_that_cannot_be_so_long_is_no_reason_not_to_hear_its_coordinator(uptime: float) -> None:
+    energy = EnergyTold.model_validate(told().model_dump() | {"uptime": uptime})
+    view, used = booked(with_energy(energy, {DCGM: None, KEPLER: None}))
+    assert used.seconds == 600
+    assert used.counted.awaited["kepler"].until <= 1000
+    _, used = booked(replace(view, supply=Supply(metered=metered(-2000))), 60)
+    assert used.joules == {}, "it is still waited for"
+
+
 def test_its_grams_are_those_of_the_hours_in_which_it_was_drawn() -> None:
     slots = (Slot(T - 3600, T, 100.0), Slot(T, T + 3600, 900.0))
     signals = {Measure.AVERAGE: Signal("DE", Measure.AVERAGE, Quality.HISTORY, slots, T, "em", "g/kWh")}

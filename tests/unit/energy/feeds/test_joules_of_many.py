@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from drivetrain_energy.feeds import Ports
 from drivetrain_energy.feeds.errors import TooLarge, Unavailable
 from drivetrain_energy.feeds.transport import Answer, Request
 from drivetrain_energy.settings import of
+from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.joules import Joules
 from drivetrain_operator.plan.view import JobView
 from unit.energy.feeds.prometheus import Prometheus
@@ -139,3 +141,19 @@ def test_where_one_answer_is_too_large_fewer_counters_are_asked_for() -> None:
         assert len(found.stretches) < 50, "what one pod's GPUs drew in one time is one stretch"
 
     asyncio.run(asked())
+
+
+def test_settings_that_cannot_be_read_after_a_start_are_no_word_that_it_is_off(tmp_path: Path) -> None:
+    file = tmp_path / "energy.yaml"
+    file.write_text("joules: [{name: p, provider: prometheus")
+    document = Document(file)
+    reader = Joules(lambda: document.settings if document.known else None, Clock(), list, lambda: 0.0)
+    lm = named("lm")
+    for _ in range(2):  # before it is looked at, and after that
+        assert reader.of(lm) == {EnergySource.DCGM: None, EnergySource.KEPLER: None}, "what is set aside stays so"
+        assert not reader.of(job(spec(gpusPerWorker=1)))
+        document.look()
+    file.write_text("{}")
+    document.look()
+    assert not reader.of(lm)
+    assert Document(None).known, "a platform without settings has it off"
