@@ -28,6 +28,11 @@ KNOWN_BY: Final[Mapping[EnergySource, str]] = {
     EnergySource.KEPLER: "measured on the node, and shared out by Kepler, without what it draws when idle",
 }
 
+_EXPORTERS: Final[Mapping[str, str]] = {
+    EnergySource.DCGM: "the GPUs are",
+    EnergySource.KEPLER: "processors and memory are",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `drivetrain energy`."""
@@ -56,7 +61,10 @@ def account(job: Json) -> Json:
     meta, status = job["metadata"], job.get("status") or {}
     energy = status.get("energy") or {}
     used = dict(energy.get("used") or {})
-    used.pop("counted", None)
+    counted = used.pop("counted", None) or {}
+    awaited = {source: each.get("workerSeconds", 0.0) for source, each in (counted.get("awaited") or {}).items()}
+    if awaited := {source: seconds for source, seconds in sorted(awaited.items()) if seconds}:
+        used["awaited"] = awaited
     planned: Json = {name: energy[name] for name in ("first", "foreseen") if energy.get(name)}
     if planned:
         planned["measure"] = ((job.get("spec") or {}).get("energy") or {}).get("measure", "average")
@@ -71,7 +79,8 @@ def account(job: Json) -> Json:
 def lines(found: Json) -> list[str]:
     """PURE: for people."""
     if not found.get("joules"):
-        return [f"Nobody has told of electricity of {found['job']}.", *_planned(found)]
+        nothing = f"Nobody has told of electricity of {found['job']}."
+        return [*(_awaited(found) or [nothing]), *_planned(found)]
     rows = [["COMPONENT", "KWH", "SHARE", "HOW IT IS KNOWN"]]
     for component, source, kwh in by_component(found):
         share = f"{100 * kwh / found['kilowattHours']:.1f}%" if found["kilowattHours"] else "-"
@@ -93,6 +102,7 @@ def sentences(found: Json) -> list[str]:
     if (spent := found.get("spent")) is not None:
         text.append(f"It cost {short(spent['amount'])} {spent['currency']}.")
     text += _avoided(found)
+    text += _awaited(found)
     if found.get("refused"):
         text.append(f"{found['refused']} readings could not be, and were cut or left out.")
     return text
@@ -100,7 +110,18 @@ def sentences(found: Json) -> list[str]:
 
 def _watts(found: Json) -> str:
     seconds = found.get("seconds") or 0
+    if found.get("awaited"):
+        return ""
     return f", {short(found['kilowattHours'] * JOULES_A_KWH / seconds)} W on average" if seconds else ""
+
+
+def _awaited(found: Json) -> list[str]:
+    """What is not counted yet."""
+    return [
+        f"Of {seconds / 3600:.2g} hours of its workers {_EXPORTERS[source]} not counted yet: Prometheus is waited for."
+        for source, seconds in (found.get("awaited") or {}).items()
+        if source in _EXPORTERS
+    ]
 
 
 def _carbon(found: Json) -> list[str]:

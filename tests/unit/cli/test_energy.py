@@ -52,11 +52,27 @@ def test_all_that_is_known() -> None:
     [
         ("no source", {"carbon": {}, "why": "no zone"}, "What that emitted is not known: no zone."),
         ("the source fails now", {"why": "HTTP 401"}, "What it emits now is not known: HTTP 401."),
+        (
+            "Prometheus is waited for",
+            {"counted": {"awaited": {"dcgm": {"workerSeconds": 7200.0}}}},
+            "Of 2 hours of its workers the GPUs are not counted yet: Prometheus is waited for.",
+        ),
+        (
+            "from the beginning",
+            {"joules": {}, "counted": {"awaited": {"kepler": {"workerSeconds": 360.0}}}},
+            "Of 0.1 hours of its workers processors and memory are not counted yet: Prometheus is waited for.",
+        ),
         ("readings that lie", {"refused": 3}, "3 readings could not be, and were cut or left out."),
     ],
 )
 def test_what_is_not_known_is_said(what: str, used: Json, line: str) -> None:
     assert line in of(**used)
+
+
+def test_what_is_not_counted_yet_is_in_no_average() -> None:
+    text = of(counted={"awaited": {"dcgm": {"workerSeconds": 7200.0}}})
+    assert text[0] == "lm has used 2.50 kWh."
+    assert not any("Nobody" in line for line in text)
 
 
 def test_it_may_have_been_worse() -> None:

@@ -95,6 +95,7 @@ def test_a_budget_that_does_nothing_or_will_not_do_is_said_before(
         ({"grams": 1e9, "cost": 1e9}, None),
         ({"grams": 1e9}, UsedEnergy(joules={"gpu": {"nvml": 100.0}}, seconds=59.0)),
         ({}, USED.model_copy(update={"carbon": {}, "spent": None})),
+        ({"grams": 1e9, "cost": 1e9}, UsedEnergy(seconds=600.0, worker_seconds=2400.0)),  # Prometheus is waited for
     ],
     ids=str,
 )

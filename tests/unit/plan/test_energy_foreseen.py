@@ -94,3 +94,12 @@ def test_the_event_at_its_end_has_both(
     used = UsedEnergy(kwh="1.00", joules={"gpu": {"nvml": 3.6e6}}, seconds=900.0, carbon=carbon)
     first = ForeseenEnergy(made=b.NOW, finish=b.NOW, kwh=2.0, grams=grams, measure=measure)
     assert what_it_took(used, first) == f"1.00 kWh, 800 g CO2e (average), its first plan foresaw {told}"
+
+
+def test_where_nothing_is_counted_yet_it_is_what_the_plan_takes() -> None:
+    """Prometheus has yet to tell of the first minutes."""
+    status = TrainingJobStatus(energy=EnergyStatus(used=UsedEnergy(seconds=600.0, worker_seconds=2400.0)))
+    found = passed(spec(), status).energy
+    assert found is not None
+    assert found.foreseen is not None
+    assert found.foreseen.grams == pytest.approx(4 * 1.25 * 50, rel=0.02)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from drivetrain_api.energy import EnergySource, EnergyTold
-from drivetrain_api.energy_status import UsedEnergy
+from drivetrain_api.energy_status import AwaitedEnergy, CountedEnergy, EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_energy.counters import Metered, Stretch
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.energy.asked import worker_watts
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import Supply, View
@@ -172,6 +173,29 @@ def test_a_term_that_cannot_be_so_long_is_no_reason_not_to_hear_its_coordinator(
     assert used.counted.awaited["kepler"].until <= 1000
     _, used = booked(replace(view, supply=Supply(metered=metered(-2000))), 60)
     assert used.joules == {}, "it is still waited for"
+
+
+@pytest.mark.parametrize(
+    ("what", "joules", "late", "watts"),
+    [
+        ("nothing is waited for", {"gpu": {"nvml": 9e5}, "cpu": {"model": 7e3}}, {}, 907.0),
+        (
+            "processors are, of the last minutes",
+            {"gpu": {"nvml": 9e5}, "cpu": {"kepler": 14e3}},
+            {"kepler": 300.0},
+            920.0,
+        ),
+        ("GPUs are, of most of the time", {"gpu": {"dcgm": 9e4}, "cpu": {"model": 7e3}}, {"dcgm": 900.0}, 907.0),
+        ("of all of it", {"cpu": {"model": 7e3}}, {"dcgm": 1000.0}, None),
+        ("nothing is known", {}, {}, None),
+    ],
+)
+def test_what_is_not_counted_yet_is_no_power_of_nothing(
+    what: str, joules: Any, late: dict[str, float], watts: float | None
+) -> None:
+    counted = CountedEnergy(awaited={source: AwaitedEnergy(until=1.0, worker_seconds=s) for source, s in late.items()})
+    known = EnergyStatus(used=UsedEnergy(joules=joules, worker_seconds=1000.0, counted=counted))
+    assert worker_watts(known) == (pytest.approx(watts) if watts is not None else None)
 
 
 def test_its_grams_are_those_of_the_hours_in_which_it_was_drawn() -> None:

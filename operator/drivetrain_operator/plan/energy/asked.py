@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_api.energy import CLUSTER_TELLS, Component
 from drivetrain_api.energy_spec import Energy, moment
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
@@ -137,11 +138,23 @@ def _deadline(view: View, energy: Energy, known: EnergyStatus, ways: Curve, base
 
 
 def worker_watts(known: EnergyStatus) -> float | None:
-    """What a worker drew on average, once a minute of it was measured."""
-    if known.used is None or known.used.worker_seconds < 60:
+    """What a worker drew on average, once a minute of each of its components was measured: of a time that waits for
+    Prometheus nothing is counted yet."""
+    if known.used is None:
         return None
-    joules = sum(value for sources in known.used.joules.values() for value in sources.values())
-    return joules / known.used.worker_seconds if joules > 0 else None
+    used, watts = known.used, 0.0
+    late = {
+        component: of.worker_seconds
+        for source, components in CLUSTER_TELLS.items()
+        if (of := used.counted.awaited.get(source)) is not None
+        for component in components
+    }
+    for component in Component:
+        seconds = used.worker_seconds - late.get(component, 0.0)
+        if seconds < 60:
+            return None
+        watts += sum(used.joules.get(component, {}).values()) / seconds
+    return watts or None
 
 
 def _reserve(signal: Signal | None, created: float, deadline: float) -> float:

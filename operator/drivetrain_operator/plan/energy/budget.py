@@ -46,8 +46,9 @@ def unwatched(wish: Energy, known: EnergyStatus, pue: float) -> list[str]:
     """Of which bounds cannot be said whether they are reached, as sentences without their stop."""
     if known.used is None or known.used.seconds < LEAST_SECONDS:
         return []
-    kwh = total(known.used.joules) / JOULES_PER_KWH * pue
-    found = []
+    kwh, found = total(known.used.joules) / JOULES_PER_KWH * pue, list[str]()
+    if not kwh:  # all of it waits for Prometheus
+        return []
     for bound in _bounds(wish, known.used):
         if bound.used is None:
             found.append(f"{_name(bound.field)} cannot be watched: no {bound.by} is known")

@@ -12,7 +12,7 @@ def in_all(plan: EnergyPlan, used: UsedEnergy | None, pue: float) -> ForeseenEne
     """Not known of the rest, or of what was used: not known."""
     kwh = plan.expected.kwh / pue
     grams, cost = plan.expected.grams, plan.expected.cost
-    if used is not None and used.seconds:
+    if used is not None and used.seconds and total(used.joules):
         kwh += total(used.joules) / JOULES_PER_KWH
         emitted = used.carbon.get(plan.measure or "")
         grams = grams + emitted.grams if grams is not None and emitted is not None else None
