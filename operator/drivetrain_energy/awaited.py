@@ -129,7 +129,7 @@ def _by(before: Awaited, source: EnergySource, metered: Metered, watts_at_most: 
     since, end = before.since, min(metered.until, before.until)
     if not since or end <= since or metered.since > since:
         return Settled(before, since, since)
-    told = drawn(metered.stretches, since, end)
+    told = drawn(metered.buckets, since, end)
     after, by_model, worker_seconds = _split(before, end)
     unknown = max(0.0, 1 - told.pod_seconds / worker_seconds)
     total = sum(told.joules.values())

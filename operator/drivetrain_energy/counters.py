@@ -1,4 +1,5 @@
-"""PURE: what did each pod draw, by samples of counters that Prometheus has taken? Stretches of even power.
+"""PURE: what did each pod draw, by samples of counters that Prometheus has taken? Stretches of even power, and of all
+pods of a job together sums of each half minute, which are kept.
 
 Raw samples are looked at, not `increase()`: that one guesses beyond the first and the last of them, so that two looks
 side by side would not add up to one look at both. Here the same two samples always give the same stretch, of which
@@ -8,7 +9,7 @@ each look takes its part.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -17,6 +18,9 @@ EDGE_SECONDS: Final = 60.0
 """Who is there at one of two samples only has half of what lies between, and never more than so long."""
 SLACK_SECONDS: Final = 60.0
 """Exporters read devices now and then: between two samples a counter may rise by what was drawn before."""
+BUCKET_SECONDS: Final = 30.0
+"""Thousands of pods have millions of stretches; nobody who asks needs them finer. At whole half minutes of Prometheus'
+clock, so that two looks have the same ones."""
 DISORDER_SECONDS: Final = 5.0
 """So close together two samples of one counter, scraped twice, may have come in the wrong order."""
 
@@ -40,9 +44,16 @@ class Stretch:
     component: str
     holder: str
 
-    def within(self, start: float, end: float) -> float:
-        """Seconds of it."""
-        return max(0.0, min(end, self.end) - max(start, self.start))
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What all of a job drew from `start` on, for BUCKET_SECONDS."""
+
+    start: float
+    joules: Mapping[str, float]
+    """By component."""
+    pod_seconds: float = 0.0
+    """For how long pods were measured, over all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,9 @@ class Metered:
     since: float
     """It was asked from there on."""
     until: float
-    """Complete up to there: the next sample of each counter begins where this ends."""
-    stretches: tuple[Stretch, ...] = ()
+    """Complete up to there."""
+    buckets: tuple[Bucket, ...] = ()
+    """By time; there are none for where nothing was measured."""
     asked: float = 0.0
     """When it was asked."""
     skew: float = 0.0
@@ -72,23 +84,65 @@ class Drawn:
     """For how long pods were measured, over all of them."""
 
 
-def drawn(stretches: Iterable[Stretch], start: float, end: float) -> Drawn:
-    """From `start` to `end`. A pod that has several counters is measured once."""
+def drawn(buckets: Iterable[Bucket], start: float, end: float) -> Drawn:
+    """From `start` to `end`."""
     joules: defaultdict[str, float] = defaultdict(float)
-    pieces: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-    for each in stretches:
-        if (seconds := each.within(start, end)) > 0:
-            joules[each.component] += each.joules * seconds / (each.end - each.start)
-            pieces[each.holder].append((max(start, each.start), min(end, each.end)))
-    return Drawn(dict(joules), sum(_union(of) for of in pieces.values()))
+    pod_seconds = 0.0
+    for each in buckets:
+        part = (min(end, each.start + BUCKET_SECONDS) - max(start, each.start)) / BUCKET_SECONDS
+        if part > 0:
+            pod_seconds += each.pod_seconds * part
+            for component, value in each.joules.items():
+                joules[component] += value * part
+    return Drawn(dict(joules), pod_seconds)
 
 
-def _union(pieces: list[tuple[float, float]]) -> float:
-    seconds, reached = 0.0, float("-inf")
-    for start, end in sorted(pieces):
-        seconds += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return seconds
+class Gathered:
+    """What pods of one job drew since a time, counter by counter."""
+
+    def __init__(self, since: float) -> None:
+        self.refused = 0
+        """Samples that cannot be."""
+        self.last: list[float] = []
+        """When each counter was sampled last."""
+        self._first = int(since // BUCKET_SECONDS)
+        self._joules: defaultdict[int, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._there: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        """By pod, when it was measured."""
+
+    def add(self, found: Iterable[Stretch]) -> None:
+        """Of one counter, by time."""
+        for each in found:
+            watts = each.joules / (each.end - each.start)
+            for place, seconds in self._parts(each.start, each.end):
+                self._joules[place][each.component] += watts * seconds
+            there = self._there[each.holder]
+            if there and there[-1][1] == each.start:
+                there[-1] = there[-1][0], each.end
+            else:
+                there.append((each.start, each.end))
+
+    def buckets(self, until: float) -> tuple[Bucket, ...]:
+        """Those that are over by then. A pod that has several counters is measured once."""
+        pod_seconds: defaultdict[int, float] = defaultdict(float)
+        for pieces in self._there.values():
+            reached = float("-inf")
+            for start, end in sorted(pieces):
+                for place, seconds in self._parts(max(start, reached), end):
+                    pod_seconds[place] += seconds
+                reached = max(reached, end)
+        return tuple(
+            Bucket(place * BUCKET_SECONDS, dict(self._joules[place]), pod_seconds[place])
+            for place in sorted(self._joules)
+            if (place + 1) * BUCKET_SECONDS <= until
+        )
+
+    def _parts(self, start: float, end: float) -> Iterable[tuple[int, float]]:
+        """Places of buckets, and seconds in each."""
+        place = max(self._first, int(start // BUCKET_SECONDS))
+        while (begins := place * BUCKET_SECONDS) < end:
+            yield place, min(end, begins + BUCKET_SECONDS) - max(start, begins)
+            place += 1
 
 
 def stretches(
@@ -161,12 +215,16 @@ def _shared(
 def complete_until(last: Iterable[float], since: float, stale: float) -> float:
     """`last`: when each counter was sampled last. One that others are ahead of by `stale` seconds has ended."""
     known = sorted(last)
-    return max(since, min(at for at in known if at >= known[-1] - stale)) if known else since
+    until = min(at for at in known if at >= known[-1] - stale) if known else since
+    return max(since, until // BUCKET_SECONDS * BUCKET_SECONDS)
 
 
 __all__ = [
+    "BUCKET_SECONDS",
     "EDGE_SECONDS",
+    "Bucket",
     "Drawn",
+    "Gathered",
     "Metered",
     "Sample",
     "Stretch",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drivetrain_api.energy import WATTS_AT_MOST
-from drivetrain_energy.counters import Metered, Sample, Stretch, complete_until, stretches
+from drivetrain_energy.counters import Gathered, Metered, Sample, complete_until, stretches
 from drivetrain_energy.feeds.adapter import Ports, Told, joined, told
 from drivetrain_energy.feeds.errors import TooLarge, Unreadable
 from drivetrain_energy.feeds.exporters import Exporter
@@ -31,8 +31,6 @@ SAMPLES: Final = 40_000
 """In one answer: about a megabyte."""
 SCRAPED_SECONDS: Final = 15.0
 """As often as is usual at most."""
-MAX_STRETCHES: Final = 1 << 20
-"""Of a job in one look: 4,096 pods in half an hour are half a million."""
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 """Of a counter. Who can have something scraped chooses its labels: others do not get into a query."""
 
@@ -84,17 +82,6 @@ class _Found:
         ]
 
 
-@dataclass(slots=True)
-class _Job:
-    """What is found of one, counter by counter. What its pods' devices drew in one time is one stretch."""
-
-    joules: defaultdict[tuple[float, float, str, str], float] = field(default_factory=lambda: defaultdict(float))
-    """By start, end, component and pod."""
-    refused: int = 0
-    last: list[float] = field(default_factory=list)
-    """When each counter was sampled last."""
-
-
 class JoulesFeed:
     """Of one exporter. Raises FeedError, and nothing else whatever is answered."""
 
@@ -119,7 +106,7 @@ class JoulesFeed:
         seconds = max(1, int(end - start))
         first = await self._ask(self._counters(jobs, seconds), end, now)
         by_id = await asyncio.to_thread(self._ids, first, jobs)
-        found = {job.uid: _Job() for job in jobs}
+        found = {job.uid: Gathered(job.since) for job in jobs}
         batches = list(_batches(sorted(by_id), max(1, int(SAMPLES * SCRAPED_SECONDS / seconds))))
         while batches:
             batch = batches.pop()
@@ -176,7 +163,7 @@ class JoulesFeed:
         return {name: uids - many for name, uids in found.items() if uids - many}
 
     def _add(
-        self, answer: Told, jobs: Sequence[JobAsked], by_id: Mapping[str, set[str]], known: Mapping[str, _Job]
+        self, answer: Told, jobs: Sequence[JobAsked], by_id: Mapping[str, set[str]], known: Mapping[str, Gathered]
     ) -> None:
         """Counters are in one answer with all of their samples, which are not kept."""
         found: dict[Counter, _Found] = {}
@@ -201,27 +188,19 @@ class JoulesFeed:
             for uid in by_id.get(counter[0], ()):
                 _measure(by_uid[uid], of.component, samples, known[uid])
 
-    def _metered(self, job: JobAsked, found: _Job, asked: float, skew: float) -> Metered:
+    def _metered(self, job: JobAsked, found: Gathered, asked: float, skew: float) -> Metered:
         until = complete_until(found.last, job.since, self._exporter.stale)
-        drawn = tuple(
-            Stretch(start, end, joules, component, holder)
-            for (start, end, component, holder), joules in found.joules.items()
-        )
-        return Metered(job.since, min(until, asked), drawn, asked, skew, found.refused)
+        return Metered(job.since, min(until, asked), found.buckets(until), asked, skew, found.refused)
 
 
-def _measure(job: JobAsked, component: str, samples: Sequence[Sample], found: _Job) -> None:
+def _measure(job: JobAsked, component: str, samples: Sequence[Sample], found: Gathered) -> None:
     pods = re.compile(job.pods)
     holders = {holder for sample in samples for holder in sample.holders}
     mine = frozenset(holder for holder in holders if _is_of(holder, job.namespace, pods))
     if not mine:
         return
     drew, refused = stretches(samples, mine, component, WATTS_AT_MOST[component])
-    for each in drew:
-        if each.end > job.since:
-            found.joules[each.start, each.end, component, each.holder] += each.joules
-    if len(found.joules) > MAX_STRETCHES:
-        raise TooLarge(f"more than {MAX_STRETCHES} samples of the pods of one job")
+    found.add(drew)
     found.refused += refused
     found.last.append(max(sample.at for sample in samples))
 

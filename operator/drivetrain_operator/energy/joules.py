@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -48,6 +48,8 @@ COUNTERS_A_WORKER: Final = 64
 """GPUs, or pods, that a worker has had in one time: what is more is made up."""
 MAX_COUNTERS: Final = 1 << 16
 """Of a job: of 4,096 workers with 16 GPUs each."""
+AT_ONCE: Final = 50
+"""So many jobs are read without a breath."""
 MAX_TOO_LARGE: Final = 32
 """So many questions of one look may be too large."""
 
@@ -191,7 +193,7 @@ class Joules:
         at = self._clock.monotonic()
         there = await exporter.feed.clock(now)
         exporter.there, skew = (at, there), there - now
-        wanted = list(self._wanted(exporter, there))
+        wanted = await self._wanted(exporter, there)
         waiting = {job.uid for job, _ in wanted}
         exporter.known = {uid: each for uid, each in exporter.known.items() if uid in waiting}
         exporter.tried = {uid: at for uid, at in exporter.tried.items() if uid in waiting}
@@ -232,14 +234,18 @@ class Joules:
             jobs = [job for job in jobs if found[job.uid].until <= job.since]
             reach *= 2
 
-    def _wanted(self, exporter: _Exporter, now: float) -> Iterator[tuple[JobAsked, int]]:
+    async def _wanted(self, exporter: _Exporter, now: float) -> list[tuple[JobAsked, int]]:
         """Jobs that wait, with how many workers they have. `now`: by Prometheus' clock."""
-        for job in self._jobs():
+        found: list[tuple[JobAsked, int]] = []
+        for number, job in enumerate(self._jobs()):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # each is read from its status as it comes
             awaited = _awaited(job).get(exporter.source)
             if awaited is None or not awaited.pending:
                 continue
             size = max(1, job.status.workers.current, job.status.workers.target)
-            yield _asked(job, awaited, now, size), size
+            found.append((_asked(job, awaited, now, size), size))
+        return found
 
 
 def _awaited(job: JobView) -> Mapping[EnergySource, Awaited]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drivetrain_energy.counters import Sample, Stretch, complete_until, drawn, stretches
+from drivetrain_energy.counters import Gathered, Sample, Stretch, complete_until, drawn, stretches
 
 MINE = frozenset({"ns/a"})
 
@@ -55,27 +55,53 @@ def test_all_holders_of_a_device_have_it_once() -> None:
     assert whole == pytest.approx(59 * 3000)
 
 
+def gathered(since: float, *found: list[Stretch]) -> Gathered:
+    of = Gathered(since)
+    for each in found:
+        of.add(each)
+    return of
+
+
 def test_two_looks_add_up_to_one_wherever_they_meet() -> None:
-    samples = [sample(n * 15.0, n * 3000.0 % 60_000, "a") for n in range(100)]
-    found, _ = stretches(samples, MINE, "gpu", 5e3)
-    whole = drawn(found, 100, 1300).joules["gpu"]
-    for middle in (100.0, 101.5, 607.0, 1299.9):
-        parts = [drawn(found, 100, middle), drawn(found, middle, 1300)]
+    samples = [sample(n * 15.0 + 4, n * 3000.0 % 60_000, "a") for n in range(100)]
+    whole = drawn(gathered(100, stretches(samples, MINE, "gpu", 5e3)[0]).buckets(1320), 100, 1300).joules["gpu"]
+    for middle in (120.0, 121.5, 607.0, 1299.9):
+        first, _ = stretches([each for each in samples if each.at < middle + 60], MINE, "gpu", 5e3)
+        second, _ = stretches([each for each in samples if each.at > middle - 120], MINE, "gpu", 5e3)
+        parts = [
+            drawn(gathered(100, first).buckets(middle + 30), 100, middle),
+            drawn(gathered(middle, second).buckets(1320), middle, 1300),
+        ]
         assert sum(each.joules.get("gpu", 0.0) for each in parts) == pytest.approx(whole)
 
 
 def test_a_pod_with_two_counters_is_measured_once() -> None:
-    known = [Stretch(0, 60, 600, "cpu", "ns/a"), Stretch(30, 90, 60, "dram", "ns/a"), Stretch(0, 90, 9, "cpu", "ns/b")]
-    assert drawn(known, 0, 100).pod_seconds == 180
-    assert drawn(known, 0, 100).joules == {"cpu": 609, "dram": 60}
+    known = gathered(
+        0,
+        [Stretch(0, 60, 600, "cpu", "ns/a")],
+        [Stretch(30, 90, 60, "dram", "ns/a")],
+        [Stretch(0, 90, 9, "cpu", "ns/b")],
+    )
+    assert drawn(known.buckets(120), 0, 100).pod_seconds == pytest.approx(180)
+    assert drawn(known.buckets(120), 0, 100).joules == pytest.approx({"cpu": 609, "dram": 60})
+
+
+def test_what_is_kept_of_thousands_of_pods_is_as_much_as_of_one() -> None:
+    samples = [sample(n * 15.0, n * 3000.0, "a") for n in range(100)]
+    found, _ = stretches(samples, MINE, "gpu", 5e3)
+    known = gathered(300, *([Stretch(s.start, s.end, s.joules, "gpu", f"ns/{n}") for s in found] for n in range(50)))
+    buckets = known.buckets(1485)
+    assert len(buckets) == (1470 - 300) / 30
+    assert drawn(buckets, 300, 1470).joules["gpu"] == pytest.approx(50 * 200 * 1170)
+    assert drawn(buckets, 300, 1470).pod_seconds == pytest.approx(50 * 1170)
 
 
 @pytest.mark.parametrize(
     ("what", "last", "until"),
     [
         ("no counter", [], 100),
-        ("the one that is behind", [500, 480, 490], 480),
-        ("without one that has ended", [500, 150, 490], 490),
+        ("the one that is behind", [500, 485, 490], 480),
+        ("without one that has ended", [515, 150, 511], 510),
         ("none is news", [90, 95], 100),
     ],
 )

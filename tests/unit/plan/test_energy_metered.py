@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from drivetrain_api.energy_status import AwaitedEnergy, CountedEnergy, EnergySta
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_energy.counters import Metered, Stretch
+from drivetrain_energy.counters import BUCKET_SECONDS, Bucket, Metered
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import RecordEvent
 from drivetrain_operator.plan.energy.asked import worker_watts
@@ -41,8 +42,9 @@ def metered(until: float, gpus: float = 900.0, cpus: float = 60.0, pods: int = 3
     return {
         source: replace(
             known,
-            stretches=tuple(
-                Stretch(since, end, watts / pods * (end - since), component, f"ns/{n}") for n in range(pods)
+            buckets=tuple(
+                Bucket(since + n * BUCKET_SECONDS, {component: watts * BUCKET_SECONDS}, pods * BUCKET_SECONDS)
+                for n in range(math.ceil((end - since) / BUCKET_SECONDS))
             ),
             **fields,
         )
@@ -102,7 +104,7 @@ def test_until_prometheus_tells_it_waits_and_then_its_joules_count() -> None:
             source: replace(each, since=T - 300) for source, each in metered(0).items()}, {}),
         ("its clock is ahead", told(), {
             source: replace(each, since=each.since + 500, until=each.until + 500, skew=500.0,
-                            stretches=tuple(replace(s, start=s.start + 500, end=s.end + 500) for s in each.stretches))
+                            buckets=tuple(replace(b, start=b.start + 500) for b in each.buckets))
             for source, each in metered(0).items()}, {"gpu": {"dcgm": 540_000}, "cpu": {"kepler": 36_000}}),
         ("only Kepler is asked", told(), {KEPLER: metered(0)[KEPLER]}, {"cpu": {"kepler": 36_000}}),
     ],

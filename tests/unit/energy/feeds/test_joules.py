@@ -173,7 +173,7 @@ CASES: Final[dict[str, Case]] = {
         {"dcgm": GPU, "kepler": CPU - 2 * 20 * 5}),
     "it has not scraped for a while": Case(gap=(200.0, 400.0)),
     "it does not scrape any more": Case(
-        gap=(300.0, 1e9), counts={"dcgm": GPU / 2, "kepler": CPU / 2, "model": MODEL / 2}),
+        gap=(315.0, 1e9), counts={"dcgm": GPU * 310 / 600, "kepler": CPU * 310 / 600, "model": MODEL * 290 / 600}),
     "one node has no exporter": Case(only("node0"), {"dcgm": GPU / 2, "kepler": CPU / 2, "model": MODEL / 2}),
     "no Kepler": Case(without("kepler_pod_cpu_joules_total"), {"dcgm": GPU, "model": MODEL}),
     "no exporter": Case(lambda passed: [], NOTHING),
