@@ -124,6 +124,8 @@ class Site:
     """What the cluster's own exporters know of the job, of those that are asked; None: nothing so far."""
     ended: bool = False
     """The job has: nothing is drawn any more."""
+    last: bool = False
+    """It is deleted now: what is not known will not be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def _settled(before: Ledger, created: float, now: float, silent: float, site: Si
     found, awaited = before, dict[EnergySource, Awaited]()
     most = site.workers_at_most * site.watts_at_most
     for source, each in before.awaited.items():
-        closes = source not in site.metered or measured_by_workers(before.told.joules, source)
+        closes = site.last or source not in site.metered or measured_by_workers(before.told.joules, source)
         metered = site.metered.get(source)
         skew = metered.skew if metered is not None else 0.0
         there = now + skew if metered is not None else each.until + silent

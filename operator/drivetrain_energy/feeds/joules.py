@@ -18,7 +18,7 @@ from typing import Any, Final
 from drivetrain_api.energy import WATTS_AT_MOST
 from drivetrain_energy.counters import Gathered, Metered, Sample, complete_until, stretches
 from drivetrain_energy.feeds.adapter import Ports, Told, joined, told
-from drivetrain_energy.feeds.errors import TooLarge, Unreadable
+from drivetrain_energy.feeds.errors import TooLarge, Unavailable, Unreadable
 from drivetrain_energy.feeds.exporters import Exporter
 from drivetrain_energy.feeds.reading import items, mapping
 from drivetrain_energy.feeds.transport import Answer, Request, secret
@@ -129,6 +129,8 @@ class JoulesFeed:
         url = joined(self._settings.base_url, "api/v1/query")
         form = {"query": query} | ({"time": f"{at:.3f}"} if at is not None else {})
         answer = await self._ports.http.send(Request(url, headers=headers, form=form))
+        if answer.status == 404:
+            raise Unavailable("answered 404: is baseURL what stands before /api/v1/query?")
         if answer.status == 422:
             raise TooLarge("cannot be computed (422), for too many samples or such")
         return await asyncio.to_thread(_read, answer, now)

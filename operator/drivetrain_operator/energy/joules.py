@@ -48,6 +48,8 @@ COUNTERS_A_WORKER: Final = 64
 """GPUs, or pods, that a worker has had in one time: what is more is made up."""
 MAX_COUNTERS: Final = 1 << 16
 """Of a job: of 4,096 workers with 16 GPUs each."""
+STRANGE_SECONDS: Final = 600.0
+"""A job that has waited for so long has been scraped, if anybody scrapes it."""
 AT_ONCE: Final = 50
 """So many jobs are read without a breath."""
 MAX_TOO_LARGE: Final = 32
@@ -64,6 +66,8 @@ class _Exporter:
     settings: JoulesSource
     source: EnergySource
     feed: JoulesFeed
+    selector: str
+    """Of its series."""
     asked: Asked
     began: float
     there: tuple[float, float] | None = None
@@ -74,6 +78,8 @@ class _Exporter:
     """When each was asked for, whatever came of it."""
     alone: set[str] = field(default_factory=set)
     """Uids of jobs of which nothing could be answered: they are asked for alone."""
+    knows_nothing: bool = False
+    """Of none of the jobs that have waited for a while: said once."""
 
     @property
     def measure(self) -> str:
@@ -157,7 +163,8 @@ class Joules:
             limited = replace(ports, http=counted(ports.http, counts, settings.polling.timeout_seconds))
             for source, exporter in _sources(given).items():
                 now = self._clock.now().timestamp()
-                new = _Exporter(given, source, JoulesFeed(given, exporter, limited), Asked(given.look_seconds), now)
+                feed = JoulesFeed(given, exporter, limited)
+                new = _Exporter(given, source, feed, exporter.selector, Asked(given.look_seconds), now)
                 for same in [each for each in before if each.settings == given and each.source is source]:
                     new = replace(same, feed=new.feed)
                 self._exporters.append(new)
@@ -219,6 +226,22 @@ class Joules:
                     )
             else:
                 exporter.alone -= {job.uid for job in batch}
+        self._say(exporter, [job for job, _ in wanted if there - job.since > STRANGE_SECONDS])
+
+    def _say(self, exporter: _Exporter, old: Sequence[JobAsked]) -> None:
+        """A label that has another name than is thought is no failure of Prometheus': it knows nothing."""
+        nothing = bool(old) and not any(each.buckets for each in exporter.known.values())
+        if nothing and not exporter.knows_nothing:
+            log.warning(
+                "no joules of any pod are found: are the metric and its labels as joules has them?",
+                extra={
+                    "source": exporter.settings.name,
+                    "exporter": exporter.source.value,
+                    "jobs": len(old),
+                    "series": exporter.selector,
+                },
+            )
+        exporter.knows_nothing = nothing
 
     async def _batch(self, exporter: _Exporter, jobs: Sequence[JobAsked], skew: float) -> None:
         """Where there is nothing in a while, there may be in a longer one: counters tell of gaps, too."""

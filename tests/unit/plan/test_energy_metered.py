@@ -17,12 +17,12 @@ from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_energy.counters import BUCKET_SECONDS, Bucket, Metered
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
-from drivetrain_operator.plan.effects import RecordEvent
+from drivetrain_operator.plan.effects import DeleteJob, RecordEvent
 from drivetrain_operator.plan.energy.asked import worker_watts
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import Supply, View
-from unit.plan.builders import NOW, report, running
+from unit.plan.builders import NOW, report, running, spec
 
 T = NOW.timestamp()
 DCGM, KEPLER = EnergySource.DCGM, EnergySource.KEPLER
@@ -234,6 +234,28 @@ def test_a_job_that_ends_tells_what_it_used_once_all_of_it_is_known() -> None:
     assert outcome.status.energy is not None
     assert outcome.status.energy.used is not None
     assert outcome.status.energy.used.joules == {"cpu": {"model": pytest.approx(21 * 700)}}
+
+
+@pytest.mark.parametrize(("ttl", "later"), [(0, 0), (120, 150)])
+def test_a_job_that_is_deleted_before_all_is_known_tells_what_is(ttl: int, later: float) -> None:
+    view, _ = booked(with_energy(told(), metered(-2000)))
+    of = spec(ttlSecondsAfterFinished=ttl)
+    done = replace(view, job=replace(view.job, spec=of),
+                   report=report(age=0.0, state=JobState.COMPLETE, energy=told(700)))  # fmt: skip
+    done = replace(done, now=done.now + timedelta(seconds=100), supply=Supply(metered=metered(0)))
+    outcome = plan(done)
+    if later:
+        assert "EnergyUsed" not in _events(outcome.effects)
+        done = replace(done, now=done.now + timedelta(seconds=later), job=replace(done.job, status=outcome.status))
+        outcome = plan(done)
+    assert any(isinstance(effect, DeleteJob) for effect in outcome.effects)
+    assert "EnergyUsed" in _events(outcome.effects)
+    assert outcome.status.energy is not None
+    assert outcome.status.energy.used is not None
+    assert outcome.status.energy.used.joules == {
+        "gpu": {"dcgm": pytest.approx(900 * 600)},
+        "cpu": {"kepler": pytest.approx(60 * 600), "model": pytest.approx(21 * 100)},
+    }
 
 
 def _events(effects: Any) -> set[str]:

@@ -17,6 +17,7 @@ from drivetrain_energy.ledger import CARBON, Drawn, Site, Told, booked, embodied
 from drivetrain_energy.signal import Measure, Quality
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.energy_words import from_status, to_status
+from drivetrain_operator.plan.policies.finished import expired
 from drivetrain_operator.plan.view import Supply, View
 
 COUNT_SECONDS: Final = 900.0
@@ -108,6 +109,7 @@ def _site(view: View, status: TrainingJobStatus) -> Site:
         watts_at_most=WORKER_WATTS_AT_MOST,
         metered=supply.metered,
         ended=status.finished,
+        last=expired(view, status),
     )
 
 

@@ -54,12 +54,20 @@ def finished(view: View, status: TrainingJobStatus) -> Decision:
     after = soonest(after, due)
     ttl = view.job.wishes.ttl_seconds_after_finished
     if ttl is not None:
-        if since >= ttl:
+        if expired(view, status):
             effects.append(DeleteJob(view.job.uid))
         else:
             after = soonest(after, ttl - since)
     told = results(view, status).status  # the last copy is made after the end
     return Decision(told, tuple(effects), after, final=True)
+
+
+def expired(view: View, status: TrainingJobStatus) -> bool:
+    """Its time to live is over."""
+    ttl = view.job.wishes.ttl_seconds_after_finished
+    if not status.finished or status.completion_time is None or ttl is None:
+        return False
+    return (view.now - status.completion_time).total_seconds() >= ttl
 
 
 def _copies_results(view: View) -> bool:

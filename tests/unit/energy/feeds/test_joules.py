@@ -186,6 +186,7 @@ CASES: Final[dict[str, Case]] = {
     "nonsense for samples": Case(says=lambda asked, found: Said(_values(found, lambda at, value: "x")), counts=NOTHING),
     "it refuses": Case(says=fails(Said({}, 401)), counts=NOTHING, problem="refused (401)", reason="refused"),
     "too many requests": Case(says=fails(Said({}, 429)), counts=NOTHING, problem="429", reason="limited"),
+    "another path": Case(says=fails(Said(b"", 404)), counts=NOTHING, problem="baseURL", reason="unavailable"),
     "it fails": Case(says=fails(Said(b"oops", 503)), counts=NOTHING, problem="fails (503)", reason="unavailable"),
     "the query fails": Case(
         says=fails(Said({"status": "error", "error": "out of memory"})), counts=NOTHING, problem="out of memory",

@@ -157,3 +157,20 @@ def test_settings_that_cannot_be_read_after_a_start_are_no_word_that_it_is_off(t
     document.look()
     assert not reader.of(lm)
     assert Document(None).known, "a platform without settings has it off"
+
+
+@pytest.mark.parametrize(("label", "said"), [("pod", False), ("pood", True)])
+def test_labels_of_another_name_are_told_once(label: str, said: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def asked() -> None:
+        clock = Clock()
+        lm = named("lm")
+        labels = {"dcgm": {"podLabel": label, "namespaceLabel": "namespace"}}
+        settings = of({"joules": [{"name": "p", "provider": "prometheus", "baseURL": "http://p", **labels}]})
+        http = Http(scraped(clock, ["lm"]), lambda query: False, "")
+        reader = Joules(lambda: settings, clock, lambda: [lm], lambda: 0.0)
+        for _ in range(3):
+            await reader.poll(http.ports())
+            clock.passed += 300
+
+    asyncio.run(asked())
+    assert caplog.text.count("no joules of any pod are found") == said
