@@ -102,7 +102,7 @@ def settled(
     closes: bool = False,
 ) -> Settled:
     """`now`: by Prometheus' clock, or by what has passed since something was told.
-    `watts_at_most`: of all that may draw. `ended`: no news will come.
+    `watts_at_most`: of a worker, of all that may draw. `ended`: no news will come.
     `closes`: what is not told by now is not waited for, because workers measure it themselves from now on, or nobody is
     asked any more."""
     found = Settled(before, before.since, before.since)
@@ -133,7 +133,7 @@ def _by(before: Awaited, source: EnergySource, metered: Metered, watts_at_most: 
     after, by_model, worker_seconds = _split(before, end)
     unknown = max(0.0, 1 - told.pod_seconds / worker_seconds)
     total = sum(told.joules.values())
-    most = watts_at_most * (end - since)
+    most = watts_at_most * worker_seconds  # of those that there were then, not now
     cut = most / total if total > most else 1.0
     by_exporter = {component: {source.value: value * cut} for component, value in told.joules.items()}
     refused = metered.refused + (cut < 1)

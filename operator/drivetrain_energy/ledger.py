@@ -202,13 +202,12 @@ def _set_aside(before: Ledger, news: Drawn, at: float, site: Site) -> tuple[Ledg
 def _settled(before: Ledger, created: float, now: float, silent: float, site: Site, compares: Signal | None) -> Ledger:
     """With what Prometheus has told of what was set aside. `silent`: so long ago something was counted."""
     found, awaited = before, dict[EnergySource, Awaited]()
-    most = site.workers_at_most * site.watts_at_most
     for source, each in before.awaited.items():
         closes = site.last or source not in site.metered or measured_by_workers(before.told.joules, source)
         metered = site.metered.get(source)
         skew = metered.skew if metered is not None else 0.0
         there = now + skew if metered is not None else each.until + silent
-        told = settled(each, source, metered, there, most, ended=site.ended, closes=closes)
+        told = settled(each, source, metered, there, site.watts_at_most, ended=site.ended, closes=closes)
         if told.joules:
             # Its seconds are counted already: the replay has gone by where it belongs.
             start = told.start - skew if told.start else now - each.until

@@ -267,7 +267,7 @@ class Joules:
             if awaited is None or not awaited.pending:
                 continue
             size = max(1, job.status.workers.current, job.status.workers.target)
-            found.append((_asked(job, awaited, now, size), size))
+            found.append((_asked(job, awaited, now), size))
         return found
 
 
@@ -276,7 +276,15 @@ def _awaited(job: JobView) -> Mapping[EnergySource, Awaited]:
     return from_status(used).awaited if used is not None and used.counted.awaited else {}
 
 
-def _asked(job: JobView, awaited: Awaited, now: float, size: int) -> JobAsked:
+def _most_workers(job: JobView) -> int:
+    """That it has had: one that has ended or rests has none now."""
+    known = [job.status.workers.current, job.status.workers.target]
+    if job.spec is not None:
+        known += [job.spec.workers, job.spec.elastic.max_workers if job.spec.elastic is not None else 0]
+    return max(known)
+
+
+def _asked(job: JobView, awaited: Awaited, now: float) -> JobAsked:
     suffix = names.of(job.status)
     end = f"-{literal(suffix)}" if suffix else ""
     since = awaited.since or now - awaited.until - BEFORE_SECONDS
@@ -285,7 +293,7 @@ def _asked(job: JobView, awaited: Awaited, now: float, size: int) -> JobAsked:
         job.namespace,
         f"{literal(job.name)}-[0-9]+-[0-9]+{end}",
         max(since, now - FAR_SECONDS),
-        min(COUNTERS_A_WORKER * (1 + size), MAX_COUNTERS),
+        min(COUNTERS_A_WORKER * (1 + _most_workers(job)), MAX_COUNTERS),
     )
 
 

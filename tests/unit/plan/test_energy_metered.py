@@ -15,7 +15,10 @@ from drivetrain_api.energy_status import AwaitedEnergy, CountedEnergy, EnergySta
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
+from drivetrain_energy.awaited import Awaited
 from drivetrain_energy.counters import BUCKET_SECONDS, Bucket, Metered
+from drivetrain_energy.ledger import Drawn, Ledger, Site
+from drivetrain_energy.ledger import booked as ledger_of
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import DeleteJob, RecordEvent
 from drivetrain_operator.plan.energy.asked import worker_watts
@@ -65,6 +68,15 @@ def with_energy(energy: EnergyTold, known: dict[Any, Any], **fields: Any) -> Vie
     return running(report=report(age=0.0, energy=energy), supply=Supply(metered=known, **fields))
 
 
+def test_what_many_workers_drew_is_not_cut_to_what_is_left_of_them() -> None:
+    """It rests since then, or has become small."""
+    awaited = {DCGM: Awaited(T - 600, T, worker_seconds=600 * 100.0)}
+    before = Ledger(used=Drawn({}, 60_000, 600), awaited=awaited, until=T)
+    after = ledger_of(before, None, T - 3600, T + 60, Site(metered=metered(60, gpus=560e3, pods=100)))
+    assert after.used.joules == {"gpu": {"dcgm": pytest.approx(560e3 * 600)}}
+    assert not after.used.refused
+
+
 def test_off_it_is_as_it_was() -> None:
     _, used = booked(with_energy(told(), {}))
     assert used.joules == {"cpu": {"model": 12_600}}
@@ -99,7 +111,7 @@ def test_until_prometheus_tells_it_waits_and_then_its_joules_count() -> None:
         ("of one of three pods nothing is known", told(), metered(0, gpus=600, cpus=40, pods=2),
          {"gpu": {"dcgm": 360_000}, "cpu": {"kepler": 24_000, "model": 4200}}),
         ("more than workers can draw", told(), metered(0, gpus=1e9),
-         {"gpu": {"dcgm": 6 * 5e4 * 600}, "cpu": {"kepler": 36_000}}),
+         {"gpu": {"dcgm": 3 * 5e4 * 600}, "cpu": {"kepler": 36_000}}),
         ("it is asked for later times only", told(), {
             source: replace(each, since=T - 300) for source, each in metered(0).items()}, {}),
         ("its clock is ahead", told(), {

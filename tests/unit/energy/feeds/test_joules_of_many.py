@@ -128,6 +128,23 @@ def test_more_counters_than_a_job_can_have_are_not_asked_for() -> None:
     asyncio.run(asked())
 
 
+def test_a_job_that_rests_has_all_that_its_workers_had() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        status = waiting(SINCE, UNTIL)
+        rests = job(
+            spec(gpusPerWorker=8, workers=40),
+            status.model_copy(update={"workers": status.workers.model_copy(update={"target": 0})}),
+            uid="uid-of-lm",
+        )
+        http = Http(scraped(clock, ["lm"], 320), lambda query: False, "")
+        reader = Joules(lambda: SETTINGS, clock, lambda: [rests], lambda: 0.0)
+        await reader.poll(http.ports())
+        assert known(reader, rests)
+
+    asyncio.run(asked())
+
+
 def test_where_one_answer_is_too_large_fewer_counters_are_asked_for() -> None:
     async def asked() -> None:
         clock = Clock()
