@@ -31,19 +31,4 @@ def charged(slots: Sequence[PlanSlot], request: Request) -> tuple[list[PlanSlot]
     return found, steps
 
 
-def short_runs(slots: Sequence[PlanSlot], request: Request) -> list[tuple[float, float]]:
-    """Runs that `min_run` forbids, from when to when: not the one that goes on now, nor the last, which ends because
-    the job does."""
-    runs: list[list[float]] = []
-    for slot in slots:
-        if not slot.workers:
-            continue
-        if runs and runs[-1][1] >= slot.start - 1e-6:
-            runs[-1][1] = slot.end
-        else:
-            runs.append([slot.start, slot.end])
-    goes_on = request.running_since is not None and bool(runs) and runs[0][0] <= request.now
-    return [(start, end) for start, end in runs[1 if goes_on else 0 : -1] if end - start < request.min_run * (1 - 1e-9)]
-
-
-__all__ = ["charged", "short_runs"]
+__all__ = ["charged"]

@@ -8,7 +8,8 @@ Fair: the namespace that was granted the fewest node-seconds chooses next, with 
 jobs that have to run flat out to be in time; after all come those that are late whatever is done, so that they make no
 other late: they take what is left, as early as they can. What comes out depends on the set of jobs, not on their order.
 
-What switching takes is done on top, and runs that are too short are left out, job after job in what is free by then.
+What switching takes is done on top, job after job in what is free by then. A `min_run` above the length of a window is
+not seen here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from drivetrain_energy.charged import charged, short_runs
+from drivetrain_energy.charged import charged
 from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.guard import must_run, slack
@@ -39,6 +40,8 @@ AGAIN = 3
 """Times that each job fills again, at most."""
 SWITCHED = 3
 """Times that what switching takes is added to a job's work: another start costs another start."""
+IN_MARGIN = 0.05
+"""Of its margin a job may lose so much by switching, before it is filled again."""
 WINDOWS = MOST_SLOTS - 4
 """At most, so that no plan has to be shortened: neighbours that go together, at the larger size, take others' room."""
 WAITS = 3600.0
@@ -144,9 +147,10 @@ def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence
     rounds = min(AGAIN, WORK // (len(jobs) * len(cuts)))
     for _ in range(rounds):
         _fill_again(jobs, pool, taken)
+    granted = dict[int, Granted]()
     for at in sorted(range(len(jobs)), key=lambda at: (jobs[at].slack, at)):
-        taken[at] = _with_switching(jobs[at], pool, taken[at], cuts)
-    return [_granted(job, one, cuts) for job, one in zip(jobs, taken, strict=True)]
+        granted[at] = _with_switching(jobs[at], pool, taken[at], cuts)
+    return [granted[at] for at in range(len(jobs))]
 
 
 def _room(capacity: Capacity, cuts: Sequence[float], held: Sequence[Sequence[PlanSlot]]) -> Pool:
@@ -323,38 +327,21 @@ def _fill_again(jobs: Sequence[_Job], pool: Pool, taken: list[Taken]) -> None:
         pool.grant(taken[at])
 
 
-def _with_switching(job: _Job, pool: Pool, one: Taken, cuts: Sequence[float]) -> Taken:
-    """The same with what switching takes done on top, and without runs that are too short, as far as there is room."""
-    asked = job.member.request
-    if not (asked.switch.resume or asked.switch.resize or asked.switch.suspend or asked.min_run):
-        return one
-    wants = job.wants
-    for _ in range(SWITCHED):
-        slots = _slots(job, one, cuts)
-        short = [] if job.soon or not one.done else short_runs(slots, asked)
-        work = job.wants.work + charged(slots, asked)[1]
-        if not short and work <= wants.work * (1 + 1e-9):
-            return one
-        kept = [
-            0.0 if any(start - 1e-6 <= cut < end for start, end in short) else seconds
-            for cut, seconds in zip(cuts, wants.seconds, strict=False)
-        ]
-        wants = replace(wants, work=max(work, wants.work), seconds=kept)
+def _with_switching(job: _Job, pool: Pool, one: Taken, cuts: Sequence[float]) -> Granted:
+    """The same with what switching takes done on top, as far as there is room."""
+    asked, wants = job.member.request, job.wants
+    tolerance = IN_MARGIN * asked.margin
+    for left in reversed(range(SWITCHED + 1)):
+        slots, lost = charged(_slots(job, one, cuts), asked)
+        work = job.wants.work + lost
+        if not left or work <= wants.work * (1 + max(1e-9, tolerance)):
+            break
+        wants = replace(wants, work=work)
         pool.give_back(one)
-        again = soonest(wants, pool) if job.soon else take(wants, pool)
-        if short and not again.done:  # rather a short run than a late job
-            again = take(replace(wants, seconds=job.wants.seconds), pool)
-            pool.grant(again)
-            return again
-        one = again
+        one = soonest(wants, pool) if job.soon else take(wants, pool)
         pool.grant(one)
-    return one
-
-
-def _granted(job: _Job, one: Taken, cuts: Sequence[float]) -> Granted:
-    asked = job.member.request
-    slots, lost = charged(_slots(job, one, cuts), asked)
-    done = sum(slot.throughput * (slot.end - slot.start) for slot in slots) >= job.wants.work * (1 - 1e-3)
+    needed = job.wants.work * (1 - max(1e-3, tolerance))
+    done = sum(slot.throughput * (slot.end - slot.start) for slot in slots) >= needed
     return Granted(job.member, tuple(slots), done if lost else one.done, job.mode)
 
 

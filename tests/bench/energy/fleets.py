@@ -17,7 +17,7 @@ from bench.energy.single import signal
 from bench.energy.zones import Zone
 from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.fleet import Capacity, Granted, Member, share
-from drivetrain_energy.request import Request
+from drivetrain_energy.request import Request, Switch
 
 HOUR = 3600.0
 JOBS, HOURS, NODES = 40, 96, 40
@@ -77,7 +77,9 @@ def seconds_for(count: int, hours: int) -> float:
     told = signal(values, 0, hours)
     members = [
         Member(
-            f"team-{at % 20}", job.name + str(at), Request(0.0, job.work * 3, job.curve, told, deadline=hours * HOUR)
+            f"team-{at % 20}",
+            job.name + str(at),
+            Request(0.0, job.work * 3, job.curve, told, deadline=hours * HOUR, switch=Switch(2.0, 30.0, 1.0)),
         )
         for at, job in enumerate(jobs(1, count))
     ]
