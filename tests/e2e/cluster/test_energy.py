@@ -63,7 +63,7 @@ def test_a_day(grid: day.Day, start: Callable[..., Job], claim: str) -> None:
     plan is given up for that: who may rest does so in the dirty hours after it, by what the dead feed had said."""
     wish = {"deadline": grid.deadline(), "minRunSeconds": 0, "marginPercent": 5, "profile": PROFILE}
     volume = {"storage": {"persistentVolumeClaim": claim}}
-    rests = start("rests", steps=420, energy=wish, snapshots=volume, **COMMON)
+    rests = start("rests", steps=360, energy=wish, snapshots=volume, **COMMON)
     shrinks = start("shrinks", steps=340, energy=wish, **COMMON)
     jobs = {"rests": rests, "shrinks": shrinks}
     for job in jobs.values():
