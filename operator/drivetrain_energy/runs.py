@@ -50,8 +50,9 @@ class Search:
         """From the windows that are on to begin with; None: the work fits no runs that are allowed."""
         if not self._request.may_suspend:
             return self._single(begin)
-        starts = [self._allowed(_runs(begin)), ((0, len(self._windows)),)]
-        judged = [found for runs in starts if (found := self._judge(runs)) is not None]
+        free = (self._judge(self._allowed(runs)) for runs in self._earlier(_runs(begin)))
+        fits = next((found for found in free if found is not None), None)
+        judged = [found for found in (fits, self._judge(((0, len(self._windows)),))) if found is not None]
         if not judged:
             return None
         best = min(judged, key=_cost)
@@ -175,8 +176,13 @@ class Search:
                     run[0] -= 1
         return _joined(grown)
 
+    def _earlier(self, runs: Runs) -> Iterator[Runs]:
+        """The same; then with starts that come earlier, where what they take is so long that all does not fit."""
+        for by in (0, 1, 2, 4, 8):
+            yield _joined([[max(0, start - by), end] for start, end in runs])
+
     def _neighbours(self, runs: Runs) -> Iterator[Runs]:
-        """One run dropped, joined with the next, or with another end."""
+        """One run dropped, joined with the next, with another end, or with a rest in its dearest windows."""
         count = len(self._windows)
         for at, (start, end) in enumerate(runs):
             rest = [list(run) for run in runs if run != (start, end)]
@@ -188,9 +194,22 @@ class Search:
                 for first, last in ((start - by, end), (start + by, end), (start, end - by), (start, end + by)):
                     if 0 <= first < last <= count:
                         yield _joined([*rest, [first, last]])
+            if (rest_in := self._dearest(start, end)) is not None:
+                yield _joined([*rest, [start, rest_in[0]], [rest_in[1], end]])
             for by in (1, -1):
                 if start + by >= 0 and end + by <= count:
                     yield _joined([*rest, [start + by, end + by]])
+
+    def _dearest(self, start: int, end: int) -> tuple[int, int] | None:
+        """Within a run, the windows around the dearest that are dearer than its mean; None: they are at its ends."""
+        prices = [window.price for window in self._windows[start:end]]
+        mean = sum(prices) / len(prices)
+        first = last = max(range(len(prices)), key=prices.__getitem__)
+        while first > 0 and prices[first - 1] > mean:
+            first -= 1
+        while last + 1 < len(prices) and prices[last + 1] > mean:
+            last += 1
+        return (start + first, start + last + 1) if first > 0 and last + 1 < len(prices) else None
 
 
 def begin(windows: Sequence[Window], free: Filled) -> tuple[list[Window], list[bool]]:
