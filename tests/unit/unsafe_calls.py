@@ -73,6 +73,7 @@ ALLOWED: Final[dict[str, dict[str, str]]] = {
     "tests/unit/runtime/test_backend.py": {"all_gather_object": "torch's own, over our backend, as scripts may use it"},
     "tests/unit/runtime/test_programs.py": {"exec": "scripts that the test has made up"},
     "tests/unit/runtime/zygote.py": {"exec": "scripts of the test, from its own socketpair"},
+    "tests/harness/nursery.py": {"exec": "the script of a test's own rank, which its launcher names over a socketpair"},
 }
 """By file and name: why it is no danger."""
 
