@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_api.status import Condition, ConditionType, TrainingJobStatus
+from drivetrain_api.status import Condition, ConditionType, ProgressStatus, TrainingJobStatus
 from drivetrain_energy.fleet import Capacity
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_operator.plan.energy.remembered import newest
 from drivetrain_operator.plan.energy.together import Look, look
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import JobView, Shared, Supply, View
 from unit.plan import builders as b
-from unit.plan.test_energy import CLEAN, DIRTY, HOUR, NIGHT, running, signal, spec
+from unit.plan.test_energy import CLEAN, DIRTY, HOUR, NIGHT, STRIPES, fresh, running, signal, spec
 
 HALL = Capacity(4)
 
@@ -295,3 +297,73 @@ def test_a_week_of_quarter_hours_fits_into_the_places_as_it_is_written() -> None
     assert hall.most() <= 4
     hall.later += 10
     assert hall.look() == frozenset()
+
+
+def late(hall: Hall, name: str, step: int) -> None:
+    """It has done so many steps, which is less than was expected."""
+    status = hall.jobs[name].status.model_copy(update={"progress": ProgressStatus(step=step, steps=10_000)})
+    hall.jobs[name] = replace(hall.jobs[name], status=status)
+
+
+@pytest.mark.parametrize("feed", [None, replace(STRIPES, quality=Quality.NONE)], ids=["gone", "doubtful"])
+def test_without_a_feed_who_is_behind_is_planned_anew_by_what_was_known(feed: Signal | None) -> None:
+    """It kept a plan that does not do its work, until its deadline came, and ran flat out in the dirty hours."""
+    halls = Hall(given=fresh(STRIPES)), Hall(given=fresh(STRIPES))
+    for hall, then in zip(halls, (feed, replace(STRIPES, vintage=b.NOW.timestamp())), strict=True):
+        hall.add("a", spec(8.0, marginPercent=0))
+        hall.add("b", spec(8.0, 2_000, marginPercent=0))
+        hall.look()
+        hall.passes()
+        hall.given, hall.later = then, HOUR + 1
+        late(hall, "a", 3_000)
+        assert uid("a") in hall.look()
+        hall.passes()
+        assert hall.most() <= 4
+    after, beside = halls
+    assert after.plan_of("a").mode == "planned"
+    assert after.plan_of("a").meets_deadline
+    assert after.plan_of("a").slots == beside.plan_of("a").slots, "as with the feed"
+    assert after.jobs["a"].status.workers.target == 0, "it rests in the dirty hours"
+    after.later += 60
+    assert after.look() == frozenset(), "it holds"
+
+
+def test_a_job_remembers_what_the_newest_plan_of_its_zone_knows() -> None:
+    """Each by its own plan, two would plan for hours of different prices, and all would be planned anew for that."""
+    hall = Hall(given=fresh(STRIPES))
+    hall.add("a", spec(8.0, marginPercent=0))
+    hall.look()
+    hall.passes()
+    dirtier = replace(STRIPES.slots[5], value=DIRTY + 50)
+    slots = (*STRIPES.slots[:5], dirtier, *STRIPES.slots[6:])
+    hall.given, hall.later = replace(STRIPES, slots=slots, vintage=b.NOW.timestamp() + 60), 60.0
+    late(hall, "a", 110)
+    hall.add("b", spec(8.0, 2_000, marginPercent=0))
+    assert hall.look() == {uid("b")}
+    hall.passes()
+    hall.given, hall.later = None, HOUR + 1
+    late(hall, "a", 3_000)
+    assert uid("a") in hall.look()
+    told = hall.found.grants[uid("a")].signal
+    assert told is not None
+    assert DIRTY + 50 in told.values
+
+
+def test_what_is_remembered_is_one_signal_whatever_the_order() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        told = []
+        for _ in range(rng.randint(1, 5)):
+            start, step = rng.randint(0, 9) * 100.0, rng.choice([50.0, 100.0])
+            slots = tuple(
+                Slot(start + k * step, start + (k + 1) * step, rng.random()) for k in range(rng.randint(1, 9))
+            )
+            made = float(rng.randint(0, 2))
+            told.append(Signal(rng.choice("XY"), Measure.AVERAGE, Quality.FORECAST, slots, made, "its plan"))
+        found = newest(told)
+        assert found == newest(rng.sample(told, len(told)))
+        for zone in {each.zone for each in told}:
+            of, one = [each for each in told if each.zone == zone], found[zone, Measure.AVERAGE]
+            assert one.vintage == max(each.vintage for each in of)
+            assert one.slots[-1].end == max(each.slots[-1].end for each in of)
+            assert all(before.end <= after.start < after.end for before, after in pairwise(one.slots))

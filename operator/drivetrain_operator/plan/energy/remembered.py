@@ -1,8 +1,10 @@
 """PURE: what a plan's signal said, as it stands in status. While no source answers, a job that is slower than was
-expected is planned anew by that, in place of running through the hours that its plan wanted to avoid."""
+expected is planned anew by that, in place of running through the hours that its plan wanted to avoid. Jobs that share
+nodes remember as one: by the newest of their plans, and by older ones where that says nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
@@ -14,6 +16,9 @@ from drivetrain_energy.request import Request
 from drivetrain_energy.signal import Measure, Quality, Signal, Slot
 from drivetrain_energy.windows import Means, usable
 from drivetrain_operator.plan.energy.stamps import written_time
+
+Kind = tuple[str, Measure]
+"""Its zone, and what it counts."""
 
 
 def counting(question: Request) -> Signal | None:
@@ -53,8 +58,26 @@ def remembering(question: Request, written: EnergyPlan, zone: str) -> tuple[Requ
     return found, (vintage,)
 
 
+def newest(told: Iterable[Signal]) -> Mapping[Kind, Signal]:
+    """One signal of all that plans remember, of each kind, whatever their order."""
+    found: dict[Kind, Signal] = {}
+    for each in sorted(told, key=_newest_first):
+        kind = (each.zone, each.measure)
+        known = found.setdefault(kind, each)
+        end = known.slots[-1].end
+        more = tuple(replace(slot, start=max(slot.start, end)) for slot in each.slots if slot.end > end)
+        if more:
+            found[kind] = replace(known, slots=known.slots + more)
+    return found
+
+
+def _newest_first(told: Signal) -> tuple[float, ...]:
+    each = (number for slot in told.slots for number in (slot.start, slot.end, slot.value))
+    return -told.vintage, -told.slots[0].start, -told.slots[-1].end, *each
+
+
 def _short(value: float) -> float:
     return float(f"{min(max(value, -1e9), 1e9):.4g}")
 
 
-__all__ = ["counting", "remembering", "signal_to_status"]
+__all__ = ["Kind", "counting", "newest", "remembering", "signal_to_status"]

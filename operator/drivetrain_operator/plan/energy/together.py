@@ -1,13 +1,14 @@
 """PURE: which plans have the jobs of a power domain that share its places for workers?
 
 Those that have wishes, and work left, are planned together; what all others have is taken off the places first. A plan
-in a job's status holds until it does no more, whoever made it.
+in a job's status holds until it does no more, whoever made it. While no source answers they are planned by what their
+plans remember.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -15,11 +16,12 @@ from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.fleet import Capacity, Member
+from drivetrain_energy.fleet import Capacity, Member, may_wait
 from drivetrain_energy.request import Request, RequestInvalid, check
 from drivetrain_energy.settle import Standing, settle
 from drivetrain_operator.plan.energy.asked import Unasked, asked, source, worker_watts
 from drivetrain_operator.plan.energy.curve import GPU_WATTS, WATTS
+from drivetrain_operator.plan.energy.remembered import counting, newest, remembering
 from drivetrain_operator.plan.energy.standing import AHEAD, LIMITED_SECONDS, outlives, standing
 from drivetrain_operator.plan.energy.written import from_status, to_status
 from drivetrain_operator.plan.view import JobView, Supply, View
@@ -53,6 +55,8 @@ class _Asking:
     job: JobView
     standing: Standing
     wishes: str
+    remembers: bool = False
+    """Its question is of its plan's own signal."""
 
 
 def look(
@@ -76,6 +80,7 @@ def look(
             taken = _has(job, now)
             workers, watts = workers + taken, watts + taken * _watts(job)
     capacity = bounds.less(workers, watts)
+    asking = _as_one(asking)
     names = {each.standing.key: each for each in asking}
     news = (capacity, frozenset(each.job.uid for each in asking), frozenset(_vintages(asking)))
     plans = settle([each.standing for each in asking], capacity, domain, news != before.news, float(now.timestamp()))
@@ -117,10 +122,35 @@ def _asking(view: View, granted: EnergyPlan | None, serving_seconds: float) -> _
     )
     written = standing(known, question, wishes, serving_seconds)
     plan = from_status(written) if written is not None else None
-    pinned = plan is not None and outlives(plan, question, serving_seconds)
     order = status.energy.order if status.energy is not None else None
     patience = LIMITED_SECONDS if order is not None and order.by == "limit" else 0.0
-    return _Asking(job, Standing(Member(job.namespace, job.name, question), plan, pinned, patience), wishes)
+    unknown = plan is not None and outlives(plan, question, serving_seconds)
+    remembers = False
+    if unknown and plan is not None and written is not None:
+        by_memory, vintages = remembering(question, written, view.supply.zone)
+        remembers = may_wait(by_memory)
+        if remembers:
+            question, plan = by_memory, replace(plan, vintages=vintages)
+    pinned = unknown and not remembers
+    member = Member(job.namespace, job.name, question)
+    return _Asking(job, Standing(member, plan, pinned, patience), wishes, remembers)
+
+
+def _as_one(asking: Sequence[_Asking]) -> list[_Asking]:
+    """Who remembers does by the same signal as all others of its zone: plans that are made together have one."""
+    signals = {id(each): counting(each.standing.member.request) for each in asking if each.remembers}
+    known = newest(signal for signal in signals.values() if signal is not None)
+    found = []
+    for each in asking:
+        signal = signals.get(id(each))
+        if signal is not None:
+            member = each.standing.member
+            one = known[signal.zone, signal.measure]
+            carbon = bool(member.request.objective.carbon)
+            asked = replace(member.request, signal=one if carbon else None, tariff=None if carbon else one)
+            each = replace(each, standing=replace(each.standing, member=replace(member, request=asked)))
+        found.append(each)
+    return found
 
 
 def _has(job: JobView, now: datetime) -> int:
