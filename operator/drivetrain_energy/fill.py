@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from drivetrain_energy.curve import Point
+from drivetrain_energy.curve import Curve, Point
 from drivetrain_energy.held import Held, ways
 from drivetrain_energy.hull import SUSPENDED, hull
-from drivetrain_energy.windows import Window
+from drivetrain_energy.windows import Room, Window
 
 ENOUGH = 1 - 1e-12
 """Of the work: sums of floats end a hair below."""
@@ -43,31 +43,37 @@ class Ladder:
         order = []
         for at, (window, rungs) in enumerate(zip(windows, self.rungs, strict=True)):
             for rung, (low, high) in enumerate(pairwise(rungs)):
-                cost = window.rate(high) - window.rate(low)
-                order.append((cost / (high.throughput - low.throughput), at, rung))
+                cost, rate = window.rate(high) - window.rate(low), high.throughput - low.throughput
+                order.append((cost / rate, at, rung, rate, cost * window.seconds))
         order.sort()
-        self._order = [(at, rung) for _, at, rung in order]
+        self._order = [step[1:] for step in order]
+        self._costs = [
+            [window.rate(point) * window.seconds for point in rungs]
+            for window, rungs in zip(windows, self.rungs, strict=True)
+        ]
+        """Of all of a window at each rung."""
 
     def fill(self, work: float, useful: Sequence[float], floor: int = 0) -> Filled | None:
         """`useful` seconds of each window make progress: 0 keeps it out. Windows that are in are at rung `floor` at
         least, for all of their time. None: the work does not fit."""
         levels = [floor if seconds > 0 else 0 for seconds in useful]
         cost, left = 0.0, work
-        for window, rungs, seconds, level in zip(self.windows, self.rungs, useful, levels, strict=True):
-            if level:
-                left -= rungs[level].throughput * seconds
-                cost += window.rate(rungs[level]) * window.seconds
+        if floor:
+            for at, seconds in enumerate(useful):
+                if seconds > 0:
+                    left -= self.rungs[at][floor].throughput * seconds
+                    cost += self._costs[at][floor]
         partial = None
         slack = work * (1 - ENOUGH)
-        for at, rung in self._order:
+        for at, rung, rate, takes in self._order:
             if left <= slack:
                 break
-            if rung < floor or useful[at] <= 0:
+            seconds = useful[at]
+            if rung < floor or seconds <= 0:
                 continue
-            window, low, high = self.windows[at], self.rungs[at][rung], self.rungs[at][rung + 1]
-            gain = (high.throughput - low.throughput) * useful[at]
+            gain = rate * seconds
             share = min(left / gain, 1.0)
-            cost += share * (window.rate(high) - window.rate(low)) * window.seconds
+            cost += share * takes
             left -= share * gain
             if share < 1.0:
                 partial = (at, share)
@@ -77,15 +83,24 @@ class Ladder:
 
 
 def _rungs(windows: Sequence[Window], points: Sequence[Point], may_idle: bool) -> list[tuple[Point, ...]]:
-    """Hulls differ only where nodes have a price of their own, or the job is held back."""
-    hulls: dict[tuple[float, Held | None], tuple[Point, ...]] = {}
+    """Hulls differ only where nodes have a price of their own, the job is held back, or others leave no more. Where
+    there is no room for it at all, nothing is above no work."""
+    hulls: dict[tuple[float, Held | None, Room | None], tuple[Point, ...]] = {}
+    found = []
     for window in windows:
-        key = window.node_watts, window.held
+        key = window.node_watts, window.held, window.room
         if key not in hulls:
-            there = ways(tuple(points), window.held)
+            there = _in_room(ways(tuple(points), window.held), window.room)
             way = hull((SUSPENDED, *there) if may_idle else there, window.node_watts)
             hulls[key] = way if may_idle else (SUSPENDED, *way)
-    return [hulls[window.node_watts, window.held] for window in windows]
+        found.append(hulls[key])
+    return found
+
+
+def _in_room(points: Curve, room: Room | None) -> Curve:
+    if room is None:
+        return points
+    return tuple(point for point in points if point.workers <= room.workers and point.watts <= room.watts)
 
 
 __all__ = ["Filled", "Ladder"]

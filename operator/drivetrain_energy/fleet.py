@@ -8,53 +8,39 @@ Fair: the namespace that was granted the fewest node-seconds chooses next, with 
 jobs that have to run flat out to be in time; after all come those that are late whatever is done, so that they make no
 other late: they take what is left, as early as they can. What comes out depends on the set of jobs, not on their order.
 
-What switching takes is done on top, job after job in what is free by then. A `min_run` above the length of a window is
-not seen here.
+What switching takes is done on top, job after job in what is free by then. Who may not run and rest as it likes is
+planned by itself then, in what is free (`lasting`), if what it was granted breaks that; and who runs and stops for
+nobody has what it has least before all others.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from drivetrain_energy.charged import charged
-from drivetrain_energy.curve import Curve, Point
+from drivetrain_energy.curve import Curve
+from drivetrain_energy.dealing import BOUND, fill_again, in_turn, unbroken, with_switching
 from drivetrain_energy.forecast import extend
 from drivetrain_energy.guard import must_run, slack
+from drivetrain_energy.lasting import breaks, stays
 from drivetrain_energy.load import peaks
-from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan, PlanSlot, merged
-from drivetrain_energy.planner import answer, latest
+from drivetrain_energy.member import Granted, Job, Member
+from drivetrain_energy.plan import MOST_SLOTS, PlanSlot
+from drivetrain_energy.planner import latest
 from drivetrain_energy.request import HORIZON, Request, RequestInvalid, check
-from drivetrain_energy.share import Pool, Taken, Wants, soonest, take
+from drivetrain_energy.shadow import shadow_prices
+from drivetrain_energy.share import Pool, Wants
 from drivetrain_energy.signal import Quality, Signal
 from drivetrain_energy.windows import grid, priced, usable
 
-SAMPLE = 40
-"""Jobs that shadow prices are found on, with their share of the capacity."""
 WORK = 120_000
 """Windows that are filled to find shadow prices, and again to fill at the true ones: what bounds the time it takes."""
 AGAIN = 3
 """Times that each job fills again, at most."""
-SWITCHED = 3
-"""Times that what switching takes is added to a job's work: another start costs another start."""
-IN_MARGIN = 0.05
-"""Of its margin a job may lose so much by switching, before it is filled again."""
 WINDOWS = MOST_SLOTS - 4
 """At most, so that no plan has to be shortened: neighbours that go together, at the larger size, take others' room."""
-WAITS = 3600.0
-"""Seconds that a plan with nothing in it holds at least: what gets free before is reason enough for another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One job of the fleet. Names are unique within a namespace; all requests have the same `now`."""
-
-    namespace: str
-    name: str
-    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,35 +81,6 @@ class Capacity:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """How one job is to run."""
-
-    member: Member
-    slots: tuple[PlanSlot, ...]
-    done: bool
-    """False: what is free before its deadline is not enough for work and margin; this is what there is."""
-    mode: Mode = Mode.PLANNED
-
-    def plan(self, among: str = "its fleet") -> Plan:
-        """The same as a plan of its own. Made when it is asked for: most of a fleet's plans stay as they were. What
-        finds too little waits for the rest: somebody may end before he said. `among`: whom it shares with."""
-        asked = self.member.request
-        slots = list(self.slots)
-        if not self.done or not slots:
-            begin, end = slots[-1].end if slots else asked.now, max(latest(asked), asked.now + WAITS)
-            slots.append(_slot(begin, min(end, asked.now + HORIZON), None))
-        return answer(asked, latest(asked), self.mode, slots, self._why(among))
-
-    def _why(self, among: str) -> str:
-        if not self.done:
-            return f"All that the other jobs of {among} leave it."
-        if self.mode is Mode.PLANNED:
-            return f"The least of its objective in what the other jobs of {among} leave it."
-        what = "As fast as it can" if self.mode is Mode.FLAT_OUT else "As soon as it can, at its usual size at most"
-        return f"{what}, in what the other jobs of {among} leave it."
-
-
 def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence[PlanSlot]] = ()) -> list[Granted]:
     """By namespace and name. `held`: what others have already, and keep. Raises `RequestInvalid` for what cannot be
     planned, with the name of the job."""
@@ -132,24 +89,31 @@ def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence
         return []
     cuts = jobs[0].cuts
     room = _room(capacity, cuts, held)
-    prices = _shadow_prices([job.wants for job in jobs if not job.soon], room, len(cuts) - 1)
+    prices = shadow_prices([job.wants for job in jobs if not job.soon], room, len(cuts) - 1, WORK)
     first: set[int] = set()
-    pool, taken = _in_turn(jobs, room, cuts, prices, first)
+    dealt = in_turn(jobs, room, cuts, prices, first)
     for _ in range(2):  # who found too little because others were before him goes first
-        short = {at for at, job in enumerate(jobs) if not taken[at].done and not job.soon}
+        short = {at for at, job in enumerate(jobs) if not dealt.taken[at].done and not job.soon}
         if not short - first:
             break
         first |= short
-        again = _in_turn(jobs, room, cuts, prices, first)
-        if sum(one.done for one in again[1]) <= sum(one.done for one in taken):
+        again = in_turn(jobs, room, cuts, prices, first)
+        if again.done() <= dealt.done():
             break
-        pool, taken = again
+        dealt = again
     rounds = min(AGAIN, WORK // (len(jobs) * len(cuts)))
     for _ in range(rounds):
-        _fill_again(jobs, pool, taken)
-    granted = dict[int, Granted]()
+        fill_again(jobs, dealt)
+    granted, tries = dict[int, Granted](), BOUND
     for at in sorted(range(len(jobs)), key=lambda at: (jobs[at].slack, at)):
-        granted[at] = _with_switching(jobs[at], pool, taken[at], cuts)
+        job = jobs[at]
+        if at in dealt.fixed:
+            granted[at] = Granted(job.member, dealt.fixed[at], True, job.mode)
+            continue
+        granted[at] = with_switching(job, dealt, at, cuts)
+        if tries and not job.soon and breaks(granted[at].slots, job.member.request):
+            tries -= 1
+            granted[at] = unbroken(job, dealt, at, cuts) or granted[at]
     return [granted[at] for at in range(len(jobs))]
 
 
@@ -163,27 +127,7 @@ def _room(capacity: Capacity, cuts: Sequence[float], held: Sequence[Sequence[Pla
     return pool
 
 
-@dataclass(slots=True)
-class _Job:
-    member: Member
-    cuts: Sequence[float]
-    wants: Wants
-    soon: bool
-    """It takes what is free, as early as it can."""
-    urgent: bool
-    late: bool
-    """Even alone it would be."""
-    slack: float
-
-    @property
-    def mode(self) -> Mode:
-        """What a plan of its own would be."""
-        if self.urgent or self.late or self.member.request.objective.time:
-            return Mode.FLAT_OUT
-        return Mode.NOW if self.soon else Mode.PLANNED
-
-
-def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[_Job]:
+def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[Job]:
     ordered = sorted(members, key=lambda member: (member.namespace, member.name))
     for member in ordered:
         try:
@@ -200,7 +144,7 @@ def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[_Job]:
     cuts = grid(list(signals.values()), now, max(ends), WINDOWS, edges)
     spans: dict[tuple[object, ...], tuple[list[float], list[float]]] = {}
     curves: dict[Curve, int] = {}
-    jobs = []
+    jobs: list[Job] = []
     for member, end in zip(ordered, ends, strict=True):
         asked = member.request
         kind = (id(asked.signal), id(asked.tariff), asked.objective, asked.pue)
@@ -208,7 +152,9 @@ def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[_Job]:
             found = priced(asked, cuts)
             spans[kind] = [window.price for window in found], [window.node_watts for window in found]
         urgent = must_run(asked, latest(asked))
-        soon = urgent or asked.objective.time or not may_wait(asked)
+        waits = may_wait(asked)
+        many = stays(asked) and len(jobs) >= BOUND
+        soon = urgent or asked.objective.time or not waits or many
         curve = asked.curve
         if soon and not urgent and not asked.objective.time:
             curve = tuple(point for point in curve if point.throughput <= asked.usual())
@@ -223,7 +169,7 @@ def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[_Job]:
             work=asked.work_steps * (1 + asked.margin),
         )
         late = asked.now + asked.work_steps / wants.fastest > latest(asked)
-        jobs.append(_Job(member, cuts, wants, soon, urgent and not late, late, slack(asked, latest(asked))))
+        jobs.append(Job(member, cuts, wants, waits, soon, urgent and not late, late, slack(asked, latest(asked))))
     return jobs
 
 
@@ -245,127 +191,4 @@ def may_wait(asked: Request) -> bool:
     return (not weights.carbon or usable(asked.signal)) and (not weights.cost or usable(asked.tariff))
 
 
-def _shadow_prices(wants: Sequence[Wants], room: Pool, count: int) -> list[tuple[float, float]]:
-    """Of a node, in watts, and of a watt, as a share of its price, in each window."""
-    if not wants:
-        return [(0.0, 0.0)] * count
-    sample = wants[:: max(1, -(-len(wants) // SAMPLE))]
-    part = sum(one.work / one.fastest for one in sample) / max(sum(one.work / one.fastest for one in wants), 1e-9)
-    nodes = [max(each * part, 1e-9) for each in room.nodes]
-    watts = [max(each * part, 1e-9) for each in room.watts]
-    bounded = min(watts) < math.inf
-    unit = sum(one.watts_a_worker for one in sample) / len(sample)
-    node, watt = [0.0] * count, [0.0] * count
-    sums, taken = [[0.0, 0.0] for _ in range(count)], 0
-    rounds = max(4, min(60, WORK // (len(sample) * count)))
-    for turn in range(rounds):
-        wanted, drawn = [0.0] * count, [0.0] * count
-        pool = Pool.boundless(count)
-        for one in sample:
-            for at, use in take(one, pool, list(zip(node, watt, strict=True))).ways.items():
-                wanted[at] += use.workers * one.seconds[at]
-                drawn[at] += use.watts * one.seconds[at]
-        step = 1.0 / (1 + turn / 6)
-        for at in range(count):
-            seconds = max((one.seconds[at] for one in sample if at < len(one.seconds)), default=1.0)
-            node[at] = max(0.0, node[at] + step * unit * _over(wanted[at] / seconds, nodes[at]))
-            if bounded:
-                watt[at] = max(0.0, watt[at] + step * _over(drawn[at] / seconds, watts[at]))
-        if turn >= rounds // 2:
-            taken += 1
-            for total, one_node, one_watt in zip(sums, node, watt, strict=True):
-                total[0] += one_node
-                total[1] += one_watt
-    return [(one_node / taken, one_watt / taken) for one_node, one_watt in sums]
-
-
-def _over(wanted: float, there: float) -> float:
-    return min(max(wanted / there - 1, -0.5), 1.0)
-
-
-def _in_turn(
-    jobs: Sequence[_Job],
-    room: Pool,
-    cuts: Sequence[float],
-    prices: Sequence[tuple[float, float]],
-    first: set[int],
-) -> tuple[Pool, list[Taken]]:
-    """Urgent jobs, those that go first, the rest, late ones; namespaces by what they were granted so far."""
-    pool = Pool(room.nodes.copy(), room.watts.copy())
-    taken: list[Taken] = [Taken({}, 0.0, False)] * len(jobs)
-    granted: dict[str, float] = {}
-    groups: list[list[int]] = [[], [], [], []]
-    for at, job in enumerate(jobs):
-        groups[3 if job.late else 0 if job.urgent else 1 if at in first else 2].append(at)
-    for group in groups:
-        waiting: dict[str, list[int]] = {}
-        for at in sorted(group, key=lambda at: (-jobs[at].slack, jobs[at].member.name)):
-            waiting.setdefault(jobs[at].member.namespace, []).append(at)
-        turns = [(granted.get(namespace, 0.0), namespace) for namespace in waiting]
-        heapq.heapify(turns)
-        while turns:
-            _, namespace = heapq.heappop(turns)
-            at = waiting[namespace].pop()
-            job = jobs[at]
-            taken[at] = soonest(job.wants, pool) if job.soon else take(job.wants, pool, prices)
-            pool.grant(taken[at])
-            used = sum(use.workers * job.wants.seconds[when] for when, use in taken[at].ways.items())
-            granted[namespace] = granted.get(namespace, 0.0) + used
-            if waiting[namespace]:
-                heapq.heappush(turns, (granted[namespace], namespace))
-    return pool, taken
-
-
-def _fill_again(jobs: Sequence[_Job], pool: Pool, taken: list[Taken]) -> None:
-    for at, job in enumerate(jobs):
-        if job.soon:
-            continue
-        pool.give_back(taken[at])
-        again = take(job.wants, pool)
-        if again.left < taken[at].left or (again.left == taken[at].left and again.cost < taken[at].cost):
-            taken[at] = again
-        pool.grant(taken[at])
-
-
-def _with_switching(job: _Job, pool: Pool, one: Taken, cuts: Sequence[float]) -> Granted:
-    """The same with what switching takes done on top, as far as there is room."""
-    asked, wants = job.member.request, job.wants
-    tolerance = IN_MARGIN * asked.margin
-    for left in reversed(range(SWITCHED + 1)):
-        slots, lost = charged(_slots(job, one, cuts), asked)
-        work = job.wants.work + lost
-        if not left or work <= wants.work * (1 + max(1e-9, tolerance)):
-            break
-        wants = replace(wants, work=work)
-        pool.give_back(one)
-        one = soonest(wants, pool) if job.soon else take(wants, pool)
-        pool.grant(one)
-    needed = job.wants.work * (1 - max(1e-3, tolerance))
-    done = sum(slot.throughput * (slot.end - slot.start) for slot in slots) >= needed
-    return Granted(job.member, tuple(slots), done if lost else one.done, job.mode)
-
-
-def _slots(job: _Job, taken: Taken, cuts: Sequence[float]) -> tuple[PlanSlot, ...]:
-    slots: list[PlanSlot] = []
-    for at, use in sorted(taken.ways.items()):
-        start = cuts[at]
-        if (slots and slots[-1].end < start) or (not slots and start > cuts[0]):
-            slots.append(_slot(slots[-1].end if slots else cuts[0], start, None))
-        middle = start + use.share * job.wants.seconds[at]
-        end = start + job.wants.seconds[at]
-        if use.share:
-            slots.append(_slot(start, middle, use.high))
-        if use.share < 1:
-            slots.append(_slot(middle, end, use.low))
-    while slots and not slots[-1].workers:
-        slots.pop()
-    return merged(slots)
-
-
-def _slot(start: float, end: float, point: Point | None) -> PlanSlot:
-    if point is None:
-        return PlanSlot(start, end, 0, None, 0.0, 0.0)
-    return PlanSlot(start, end, point.workers, point.cap_watts, point.throughput, point.watts)
-
-
-__all__ = ["Capacity", "Ceiling", "Granted", "Member", "may_wait", "share"]
+__all__ = ["Capacity", "Ceiling", "may_wait", "share"]

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from drivetrain_energy.curve import Point
-from drivetrain_energy.fill import Filled, Ladder
+from drivetrain_energy.fill import Ladder
 from drivetrain_energy.forecast import foreseen
 from drivetrain_energy.guard import must_run
 from drivetrain_energy.held import Held, ways
@@ -26,10 +26,9 @@ from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan, PlanSlot, Totals, mer
 from drivetrain_energy.request import HORIZON, Request, check
 from drivetrain_energy.runs import Search, begin
 from drivetrain_energy.signal import Signal
+from drivetrain_energy.slotted import slot_of, slotted
 from drivetrain_energy.windows import Window, usable, windows
 
-WORTH = 10.0
-"""So many times as long as changing it takes, a size within a window lasts at least."""
 HOLDS = 60.0
 """Seconds that a plan lasts at least, however little is left: what ends at once is made anew, and written, at once."""
 
@@ -125,7 +124,7 @@ def _constant(request: Request, point: Point) -> list[PlanSlot]:
         slow = fastest([way for way in ways(request.curve, request.held) if way.workers <= point.workers] or [point])
         seconds = request.held.until - now
         if (done := slow.throughput * max(0.0, seconds - lost)) < steps:
-            slots.append(_slot(now, request.held.until, slow, max(0.0, seconds - lost) / seconds))
+            slots.append(slot_of(now, request.held.until, slow, max(0.0, seconds - lost) / seconds))
             now, steps, lost = request.held.until, steps - done, max(0.0, lost - seconds)
         else:
             point = slow
@@ -145,11 +144,11 @@ def _optimum(request: Request, spans: list[Window]) -> list[PlanSlot] | None:
     if found is None:
         return None
     if _free(request):
-        return _slots(spans, free.rungs, [span.seconds for span in spans], found)
+        return slotted(spans, free.rungs, [span.seconds for span in spans], found)
     spans, on = begin(spans, found)
     runs = Ladder(spans, request.curve, may_idle=False)
     tried = Search(request, runs, work).best(on)
-    return None if tried is None else _slots(spans, runs.rungs, tried.useful, tried.filled, request.switch.resize)
+    return None if tried is None else slotted(spans, runs.rungs, tried.useful, tried.filled, request.switch.resize)
 
 
 def _free(request: Request) -> bool:
@@ -157,38 +156,6 @@ def _free(request: Request) -> bool:
     switch = request.switch
     bound = request.max_start_delay is not None and not request.started
     return request.may_suspend and not (request.min_run or switch.suspend or switch.resume or switch.resize or bound)
-
-
-def _slots(
-    spans: Sequence[Window],
-    ways: Sequence[Sequence[Point]],
-    useful: Sequence[float],
-    filled: Filled,
-    resize: float = 0.0,
-) -> list[PlanSlot]:
-    """Windows as slots; the one between two rungs as two, the higher next to what is higher. Of a part that is not
-    worth what `resize` takes, none."""
-    slots, least = [], WORTH * resize
-    for at, (span, rungs, level) in enumerate(zip(spans, ways, filled.levels, strict=True)):
-        progress = useful[at] / span.seconds if level or useful[at] else 1.0
-        if filled.partial is None or filled.partial[0] != at:
-            slots.append(_slot(span.start, span.end, rungs[level], progress))
-            continue
-        high, low, share = rungs[level + 1], rungs[level], filled.partial[1]
-        if min(share, 1 - share) * span.seconds < least:
-            slots.append(_slot(span.start, span.end, high, progress))
-            continue
-        late = at + 1 < len(spans) and filled.levels[at + 1] > level
-        middle = span.end - share * span.seconds if late else span.start + share * span.seconds
-        first, second = (low, high) if late else (high, low)
-        slots += [_slot(span.start, middle, first, progress), _slot(middle, span.end, second, progress)]
-    while slots and not slots[-1].workers:
-        slots.pop()
-    return slots
-
-
-def _slot(start: float, end: float, point: Point, progress: float) -> PlanSlot:
-    return PlanSlot(start, end, point.workers, point.cap_watts, point.throughput * progress, point.watts)
 
 
 def answer(request: Request, deadline: float, mode: Mode, slots: list[PlanSlot], why: str) -> Plan:

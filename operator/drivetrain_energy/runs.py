@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from drivetrain_energy.fill import Filled, Ladder
+from drivetrain_energy.relaxed import relaxed
 from drivetrain_energy.request import Request
 from drivetrain_energy.windows import Window
 
-MOST_TRIES = 200
-"""Sets of runs that are judged, for one plan."""
+MOST_TRIES = 400
+"""Sets of runs that are judged for one plan, or a few more."""
+
+LONG = 0.05
+"""Of a window: a start that takes more moves where it is worth to run. Less does not, and guesses take time."""
+BEGUN = 3
+"""Guesses that the search begins with: one ends where another does not."""
+ALONE = 16
+"""Single runs that are judged before any others."""
 
 Runs = tuple[tuple[int, int], ...]
 """Windows from … to before …, in order, with at least one window between them."""
@@ -35,11 +43,15 @@ class Found:
 class Search:
     """Over runs of one request."""
 
-    def __init__(self, request: Request, ladder: Ladder, work: float) -> None:
-        """`ladder` has the least size above no work."""
-        self._request, self._ladder, self._work = request, ladder, work
+    def __init__(self, request: Request, ladder: Ladder, work: float, most: int = MOST_TRIES) -> None:
+        """`ladder` has the least size above no work. `most`: sets of runs that are judged, more or less."""
+        self._request, self._ladder, self._work, self._most = request, ladder, work, most
         self._windows = ladder.windows
+        self._closed = list(accumulate((len(rungs) < 2 for rungs in ladder.rungs), initial=0))
+        """Windows without room for it, before each one."""
         self._tries = 0
+        mean = (self._windows[-1].end - self._windows[0].start) / len(self._windows) if self._windows else 0.0
+        self._long_starts = request.switch.resume + request.switch.suspend > LONG * mean
         since = request.running_since
         on_until = request.now if since is None else max(request.now, since + request.min_run)
         self._on_until = min(on_until, self._windows[-1].end) if self._windows else on_until
@@ -50,16 +62,27 @@ class Search:
         """From the windows that are on to begin with; None: the work fits no runs that are allowed."""
         if not self._request.may_suspend:
             return self._single(begin)
+        return min((self._climbed(found) for found in self._begun(begin)), key=_cost, default=None)
+
+    def _begun(self, begin: Sequence[bool]) -> list[Found]:
+        """Where it is worth to begin: the cheapest guesses, of which there are more where a start takes long."""
         free = (self._judge(self._allowed(runs)) for runs in self._earlier(_runs(begin)))
-        fits = next((found for found in free if found is not None), None)
-        judged = [found for found in (fits, self._judge(((0, len(self._windows)),))) if found is not None]
-        if not judged:
-            return None
-        best = min(judged, key=_cost)
+        judged = [next((found for found in free if found is not None), None), self._judge(self._open())]
+        if self._long_starts:
+            guesses = relaxed(self._windows, self._ladder.rungs, self._request, self._work)
+            judged += [self._judge(self._allowed(runs)) for runs in guesses]
+            judged += [self._judge(runs) for runs in self._alone()]
+        distinct = {found.runs: found for found in judged if found is not None}
+        return sorted(distinct.values(), key=_cost)[: BEGUN if self._long_starts else 1]
+
+    def _climbed(self, best: Found) -> Found:
+        """With any change of one run that makes it cheaper, until none does."""
         better: Found | None = best
-        while better is not None and self._tries < MOST_TRIES:
+        while better is not None:
             best, better = better, None
             for runs in self._neighbours(best.runs):
+                if self._tries >= self._most:
+                    return best
                 found = self._judge(runs)
                 if found is not None and _cost(found) < _cost(best) * (1 - 1e-9):
                     better = found
@@ -71,7 +94,7 @@ class Search:
         windows, rungs = self._windows, self._ladder.rungs
         worth = self._worth_of_work(begin)
         gains = [
-            min(window.rate(rung) - worth * rung.throughput for rung in ways[1:]) * window.seconds
+            min((window.rate(rung) - worth * rung.throughput for rung in ways[1:]), default=0.0) * window.seconds
             for window, ways in zip(windows, rungs, strict=True)
         ]
         sums = [0.0]
@@ -83,10 +106,11 @@ class Search:
             for start in range(last + 1)
             if self._start_by is None or windows[start].start <= self._start_by
             for end in range(start + 1, len(windows) + 1)
+            if self._closed[start] == self._closed[end]
         ]
         best: Found | None = None
         for bound, end, start in sorted(pairs):
-            if (best is not None and bound >= _cost(best)) or self._tries > MOST_TRIES:
+            if (best is not None and bound >= _cost(best)) or self._tries > self._most:
                 break
             found = self._judge(((start, end),))
             if found is not None and (best is None or _cost(found) < _cost(best)):
@@ -139,6 +163,8 @@ class Search:
     def _holds(self, runs: Runs) -> bool:
         """Are they allowed? The last run may be short: it ends because the job does."""
         first = runs[0][0]
+        if any(self._closed[start] < self._closed[end] for start, end in runs):
+            return False
         if self._on_until > self._request.now and (
             first > 0 or self._seconds(runs[0]) < self._on_until - self._request.now
         ):
@@ -153,28 +179,42 @@ class Search:
     def _seconds(self, run: tuple[int, int]) -> float:
         return self._windows[run[1] - 1].end - self._windows[run[0]].start
 
+    def _price(self, at: int) -> float:
+        """Without end where it cannot run."""
+        there = 0 <= at < len(self._windows) and self._closed[at] == self._closed[at + 1]
+        return self._windows[at].price if there else float("inf")
+
     def _allowed(self, runs: Runs) -> Runs:
         """The nearest runs that are long enough, begin in time, and go on while they must."""
         grown = [list(run) for run in runs]
         if self._start_by is not None and (not grown or self._windows[grown[0][0]].start > self._start_by):
             early = [at for at, window in enumerate(self._windows) if window.start <= self._start_by]
-            cheapest = min(early, key=lambda at: (self._windows[at].price, at))
+            cheapest = min(early, key=lambda at: (self._price(at), at))
             grown.insert(0, [cheapest, cheapest + 1])
         if self._on_until > self._request.now:
             grown.insert(0, [0, 1])
             while grown[0][1] < len(self._windows) and self._windows[grown[0][1]].start < self._on_until:
                 grown[0][1] += 1
         for run in grown:
-            while self._seconds((run[0], run[1])) < self._request.min_run and (
-                run[0] > 0 or run[1] < len(self._windows)
-            ):
-                before = self._windows[run[0] - 1].price if run[0] > 0 else float("inf")
-                after = self._windows[run[1]].price if run[1] < len(self._windows) else float("inf")
+            while self._seconds((run[0], run[1])) < self._request.min_run:
+                before, after = self._price(run[0] - 1), self._price(run[1])
+                if min(before, after) == float("inf"):
+                    break
                 if after <= before:
                     run[1] += 1
                 else:
                     run[0] -= 1
-        return _joined(grown)
+        return self._long(_joined(grown))
+
+    def _open(self) -> Runs:
+        """Whenever there is room for it."""
+        there = [self._closed[at] == self._closed[at + 1] for at in range(len(self._windows))]
+        return self._long(_runs(there))
+
+    def _long(self, runs: Runs) -> Runs:
+        """Without those that have no room to be long enough, but for the first, which may have begun, and the last."""
+        ends = (runs[0], runs[-1]) if runs else ()
+        return tuple(run for run in runs if run in ends or self._seconds(run) >= self._request.min_run)
 
     def _earlier(self, runs: Runs) -> Iterator[Runs]:
         """The same; then with starts that come earlier, where what they take is so long that all does not fit."""
@@ -199,6 +239,39 @@ class Search:
             for by in (1, -1):
                 if start + by >= 0 and end + by <= count:
                     yield _joined([*rest, [start + by, end + by]])
+
+        yield from self._with_another(runs)
+
+    def _with_another(self, runs: Runs) -> Iterator[Runs]:
+        """And one run more, in the cheapest windows of each rest."""
+        rests = pairwise([0, *(edge for run in runs for edge in run), len(self._windows)])
+        for number, (start, end) in enumerate(rests):
+            if number % 2 or end - start < 1:
+                continue
+            best = min(range(start, end), key=lambda at: (self._price(at), at))
+            for length in (1, 2, 4):
+                for first in {max(start, best - length + 1), min(best, end - length)}:
+                    if start <= first and first + length <= end:
+                        yield _joined([*(list(run) for run in runs), [first, first + length]])
+
+    def _alone(self) -> list[Runs]:
+        """Single runs that are just long enough at full speed, or a little longer: the cheapest at a glance."""
+        lost, count = self._request.switch.resume, len(self._windows)
+        steps, costs = [0.0], [0.0]
+        for window, rungs in zip(self._windows, self._ladder.rungs, strict=True):
+            steps.append(steps[-1] + rungs[-1].throughput * window.seconds)
+            costs.append(costs[-1] + window.rate(rungs[-1]) * window.seconds)
+        found, end = [], 1
+        for start in range(count):
+            least = self._work + self._ladder.rungs[start][-1].throughput * lost
+            end = max(end, start + 1)
+            while end < count and steps[end] - steps[start] < least:
+                end += 1
+            for last in range(end, min(end + 3, count) + 1):
+                done = steps[last] - steps[start]
+                if done > 0 and self._closed[start] == self._closed[last]:
+                    found.append(((costs[last] - costs[start]) / done, start, last))
+        return [((start, end),) for _, start, end in sorted(found)[:ALONE]]
 
     def _dearest(self, start: int, end: int) -> tuple[int, int] | None:
         """Within a run, the windows around the dearest that are dearer than its mean; None: they are at its ends."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from drivetrain_energy.fleet import Capacity, Granted, Member, may_wait, share
+from drivetrain_energy.fleet import Capacity, may_wait, share
 from drivetrain_energy.hull import fastest
+from drivetrain_energy.lasting import stays
 from drivetrain_energy.load import peaks
+from drivetrain_energy.member import Granted, Member
 from drivetrain_energy.plan import Mode, Plan, PlanSlot
 from drivetrain_energy.planner import latest, plan
 from drivetrain_energy.replan import REAL, overtaken, successor, worth
@@ -64,7 +66,7 @@ def settle(jobs: Iterable[Standing], capacity: Capacity, among: str, news: bool,
     had = {job.key: job.plan for job in jobs if job.plan is not None and job.key not in holds}
     small: Offers = {**holds, **_planned(due, capacity, keeps, had)}
     chosen = small
-    if holds and (news or not _all_in_time(small, free)):
+    if holds and (news or not _all_in_time(small, free) or _standing_still(small, free, now)):
         anew = _planned(list(free.values()), capacity, pinned, {})
         chosen = anew if _better(anew, small, free, now) else small
     busy = _busy([*chosen.values(), *pinned.values()], now)
@@ -153,7 +155,10 @@ def _served(slots: Sequence[PlanSlot], member: Member) -> float:
 
 
 def _better(anew: Offers, now_is: Offers, members: Mapping[Key, Member], now: float) -> bool:
-    """Really: no job is moved for less."""
+    """Really: no job is moved for less. But who stops for nobody has its places in any case."""
+    stand = [_standing_still(plans, members, now) for plans in (anew, now_is)]
+    if stand[0] != stand[1]:
+        return stand[0] < stand[1]
     new, old = ({key: _served(plans[key].slots, each) for key, each in members.items()} for plans in (anew, now_is))
     in_time = [sum(served >= 1 for served in each.values()) for each in (new, old)]
     if in_time[0] != in_time[1]:
@@ -171,6 +176,14 @@ def _better(anew: Offers, now_is: Offers, members: Mapping[Key, Member], now: fl
         return waits[0] < waits[1]
     both = {key: each for key, each in members.items() if new[key] >= 1 and old[key] >= 1}
     return _cost(anew, now_is, both, now) < 1 - REAL
+
+
+def _standing_still(plans: Offers, members: Mapping[Key, Member], now: float) -> int:
+    """How many are without workers that will not stop."""
+    return sum(
+        stays(each.request) and not any(slot.workers for slot in plans[key].slots if slot.start <= now < slot.end)
+        for key, each in members.items()
+    )
 
 
 def _takes(slots: Sequence[PlanSlot], member: Member) -> float:

@@ -25,6 +25,14 @@ _FREE = 1e12
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What others leave."""
+
+    workers: int
+    watts: float
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """From `start` to before `end`, one price holds."""
 
@@ -39,6 +47,8 @@ class Window:
     """Of a second of one worker's node, beside its power."""
     held: Held | None = None
     """What it may do meanwhile; None: all that it can."""
+    room: Room | None = None
+    """And what there is for it; None: as much as it takes."""
 
     @property
     def seconds(self) -> float:
@@ -134,4 +144,4 @@ class Means:
         return (total + (end - start - seconds) * self._mean) / (end - start)
 
 
-__all__ = ["Means", "Window", "grid", "priced", "usable", "windows"]
+__all__ = ["Means", "Room", "Window", "grid", "priced", "usable", "windows"]

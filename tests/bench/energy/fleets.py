@@ -16,7 +16,8 @@ from bench.energy.profiles import workers_only
 from bench.energy.single import signal
 from bench.energy.zones import Zone
 from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.fleet import Capacity, Granted, Member, share
+from drivetrain_energy.fleet import Capacity, share
+from drivetrain_energy.member import Granted, Member
 from drivetrain_energy.request import Request, Switch
 
 HOUR = 3600.0

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from bench.energy import fleets
 from bench.energy.zones import zones
 from drivetrain_energy.curve import Point
-from drivetrain_energy.fleet import Capacity, Granted, Member, share
+from drivetrain_energy.fleet import Capacity, share
+from drivetrain_energy.member import Granted, Member
 from drivetrain_energy.request import RequestInvalid
 from harness.energy import AMDAHL, HOUR, request, signal
 

@@ -62,7 +62,10 @@ def beside_the_best(seed: int) -> float | None:
 
 
 def test_it_is_near_the_best_of_all_runs() -> None:
-    """The mean was 1.06: what has one run without a rest never got two."""
+    """The mean was 1.06: what has one run without a rest never got two; then 1.02, and 2.2 at worst, until guesses came
+    from prices of a step, and the search began with several."""
     ratios = [ratio for seed in range(150) if (ratio := beside_the_best(seed)) is not None]
     assert len(ratios) > 100
-    assert sum(ratios) / len(ratios) < 1.03
+    assert sum(ratios) / len(ratios) < 1.005
+    assert sum(ratio > 1.02 for ratio in ratios) < 0.05 * len(ratios)
+    assert max(ratios) < 1.4

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.fleet import Capacity, Ceiling, Member, share
+from drivetrain_energy.fleet import Capacity, Ceiling, share
+from drivetrain_energy.member import Member
 from drivetrain_energy.plan import Mode, Plan
 from drivetrain_energy.request import Switch
 from drivetrain_energy.settle import Standing, settle

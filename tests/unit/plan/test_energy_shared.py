@@ -299,6 +299,19 @@ def test_a_week_of_quarter_hours_fits_into_the_places_as_it_is_written() -> None
     assert hall.look() == frozenset()
 
 
+def test_who_has_no_snapshots_is_not_planned_to_rest_once_it_runs() -> None:
+    """It does not rest, whatever its plan says, and others were granted its places meanwhile."""
+    hall = Hall(given=fresh(STRIPES))
+    of = spec(8.0, 12_000, marginPercent=0).model_copy(update={"snapshots": None})
+    hall.add("fixed", of, running(of)[0])
+    hall.add("a", spec(8.0, 30_000, marginPercent=0))
+    hall.look()
+    hall.passes()
+    assert all(slot.workers for slot in hall.plan_of("fixed").slots)
+    assert hall.most() <= 4
+    assert hall.plan_of("fixed").meets_deadline
+
+
 def late(hall: Hall, name: str, step: int) -> None:
     """It has done so many steps, which is less than was expected."""
     status = hall.jobs[name].status.model_copy(update={"progress": ProgressStatus(step=step, steps=10_000)})

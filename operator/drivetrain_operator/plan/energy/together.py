@@ -16,7 +16,8 @@ from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.fleet import Capacity, Member, may_wait
+from drivetrain_energy.fleet import Capacity, may_wait
+from drivetrain_energy.member import Member
 from drivetrain_energy.request import Request, RequestInvalid, check
 from drivetrain_energy.settle import Standing, settle
 from drivetrain_operator.plan.energy.asked import Unasked, asked, source, worker_watts
