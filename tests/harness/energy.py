@@ -10,9 +10,9 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import lil_matrix
 
-from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.job.curve import Curve, Point
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 
 HOUR = 3600.0
 AMDAHL: Curve = tuple(Point(n, n**0.8, 300.0 * n) for n in range(1, 9))

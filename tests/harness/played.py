@@ -7,10 +7,10 @@ import random
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.plan import Plan
-from drivetrain_energy.replan import renew
-from drivetrain_energy.request import Request, Switch
+from drivetrain_energy.job.curve import Curve, Point
+from drivetrain_energy.job.plan import Plan
+from drivetrain_energy.job.replan import renew
+from drivetrain_energy.job.request import Request, Switch
 from harness.energy import signal
 
 DAY = (*[500.0] * 8, *[50.0] * 5, *[500.0] * 6, *[50.0] * 8, *[500.0] * 8)

@@ -11,10 +11,10 @@ from drivetrain_api.energy_spec import EnergyBudget
 from drivetrain_api.figures import plain
 from drivetrain_api.older_python import UTC
 from drivetrain_cli.table import aligned
-from drivetrain_energy.plan import Plan, PlanSlot, Totals
-from drivetrain_energy.planner import plan
-from drivetrain_energy.request import JOULES_PER_KWH, Request
-from drivetrain_energy.signal import Signal
+from drivetrain_energy.job.plan import Plan, PlanSlot, Totals
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.request import JOULES_PER_KWH, Request
+from drivetrain_energy.signals.signal import Signal
 from drivetrain_operator.plan.energy.budget import insufficient
 from drivetrain_operator.plan.policies.progress import duration
 

@@ -16,10 +16,10 @@ from drivetrain_cli.outlook.picture import picture
 from drivetrain_cli.outlook.question import manifest, question, trace
 from drivetrain_cli.printable import printable_lines
 from drivetrain_energy.feeds.means import mean
-from drivetrain_energy.planner import plan
-from drivetrain_energy.request import RequestInvalid
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.request import RequestInvalid
 from drivetrain_energy.settings import EnergySettings
-from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.signals.signal import Measure, Signal
 
 SVG: Final = (".svg",)
 

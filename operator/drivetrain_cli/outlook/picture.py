@@ -10,9 +10,9 @@ from html import escape
 from typing import Final
 
 from drivetrain_api.older_python import UTC
-from drivetrain_energy.plan import Plan
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Slot
+from drivetrain_energy.job.plan import Plan
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.signal import Slot
 
 WIDE: Final = 960.0
 HIGH: Final = 320.0

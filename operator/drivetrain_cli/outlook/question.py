@@ -25,8 +25,8 @@ from drivetrain_cli.errors import CliError, UsageError
 from drivetrain_cli.manifests import documents
 from drivetrain_energy.feeds.errors import FeedError
 from drivetrain_energy.feeds.trace import rows
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy.asked import Unasked, asked
 from drivetrain_operator.plan.observe import job_view, read_spec
 from drivetrain_operator.plan.view import Supply, View

@@ -13,7 +13,7 @@ from typing import Final
 from drivetrain_energy.feeds.errors import FeedError
 from drivetrain_energy.feeds.judge import OLD_HISTORY
 from drivetrain_energy.feeds.values import told
-from drivetrain_energy.signal import Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Quality, Signal, Slot
 
 SOON: Final = 60.0
 """Until the second try of a source that was not reached."""

@@ -22,7 +22,7 @@ from drivetrain_energy.feeds.openadr import Limit
 from drivetrain_energy.feeds.source import Counts, Fetched, summed
 from drivetrain_energy.feeds.tariff import prices
 from drivetrain_energy.settings.document import EnergySettings
-from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.signals.signal import Measure, Signal
 
 
 @dataclass(frozen=True, slots=True)

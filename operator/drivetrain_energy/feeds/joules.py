@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drivetrain_api.energy import WATTS_AT_MOST
-from drivetrain_energy.counters import Gathered, Metered, Sample, complete_until, stretches
+from drivetrain_energy.accounts.counters import Gathered, Metered, Sample, complete_until, stretches
 from drivetrain_energy.feeds.adapter import Ports, Told, joined, told
 from drivetrain_energy.feeds.errors import TooLarge, Unavailable, Unreadable
 from drivetrain_energy.feeds.exporters import Exporter

@@ -12,7 +12,7 @@ from typing import Final
 
 from drivetrain_energy.feeds.reading import Point, Reading
 from drivetrain_energy.feeds.values import LATEST, told, within
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 
 MAX_GRAMS: Final = 2500.0
 """Twice what the dirtiest plant emits; more is another unit."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from drivetrain_energy.feeds.judge import FOREVER
 from drivetrain_energy.settings.document import EnergySettings
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 
 COUNTRY: Final = re.compile(r"([A-Z]{2})(-.*)?")
 ALSO: Final = {"UK": "GB"}

@@ -12,7 +12,7 @@ from drivetrain_energy.feeds.prometheus import PrometheusFeed
 from drivetrain_energy.feeds.trace import TraceFeed
 from drivetrain_energy.feeds.watttime import WattTimeFeed
 from drivetrain_energy.settings import sources
-from drivetrain_energy.signal import Measure
+from drivetrain_energy.signals.signal import Measure
 
 
 def adapter(source: sources.Source, ports: Ports) -> Adapter:

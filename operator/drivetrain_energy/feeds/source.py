@@ -19,7 +19,7 @@ from drivetrain_energy.feeds.providers import adapter, measured
 from drivetrain_energy.feeds.transport import Answer, Http, Request
 from drivetrain_energy.settings.document import Polling
 from drivetrain_energy.settings.sources import Source
-from drivetrain_energy.signal import Quality
+from drivetrain_energy.signals.signal import Quality
 
 log = logging.getLogger(__name__)
 

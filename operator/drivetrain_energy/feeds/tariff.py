@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from drivetrain_energy.feeds.judge import FOREVER
 from drivetrain_energy.settings.tariffs import DAYS, Tariff, Window
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 
 BEFORE: Final = 1
 AFTER: Final = 9

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from drivetrain_api.power import DeviceReport, NodeReport
-from drivetrain_energy.caps import Limits
+from drivetrain_energy.power.caps import Limits
 from drivetrain_operator.energy.capped import Placed
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from drivetrain_api.figures import plain
 from drivetrain_api.node_match import selects, untolerated
 from drivetrain_api.power import NodeReport
-from drivetrain_energy.curve import Point
-from drivetrain_energy.placement import HEADROOM_C, Gang, Node, place
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.power.placement import HEADROOM_C, Gang, Node, place
 from drivetrain_energy.settings import Placement
 from drivetrain_operator.energy.hot import hottest
 from drivetrain_operator.energy.nodes import NodeView

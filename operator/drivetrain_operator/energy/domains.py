@@ -15,11 +15,11 @@ from drivetrain_api.energy_spec import Energy
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_energy.assumed_caps import with_caps
-from drivetrain_energy.caps import Limits
-from drivetrain_energy.course import SETTLE_S, Course, Seen, advance
-from drivetrain_energy.curve import Curve
-from drivetrain_energy.demand import Job, Means, Order
+from drivetrain_energy.job.curve import Curve
+from drivetrain_energy.power.assumed_caps import with_caps
+from drivetrain_energy.power.caps import Limits
+from drivetrain_energy.power.course import SETTLE_S, Course, Seen, advance
+from drivetrain_energy.power.demand import Job, Means, Order
 from drivetrain_energy.settings import PowerDomain, Tier
 from drivetrain_operator.energy.cards import Cards
 from drivetrain_operator.energy.limits import Limited

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from drivetrain_energy.fleet import Capacity, Ceiling
+from drivetrain_energy.fleet.sharing import Capacity, Ceiling
 from drivetrain_energy.settings import EnergySettings, PowerDomain
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.plan.energy.together import Look, look

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from drivetrain_api.power import NodeReport
-from drivetrain_energy.caps import Limits
-from drivetrain_energy.heat import RELAPSE_S, Heat, Level, read
+from drivetrain_energy.power.caps import Limits
+from drivetrain_energy.power.heat import RELAPSE_S, Heat, Level, read
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.energy.capped import Placed
 from drivetrain_operator.energy.cards import limits

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from drivetrain_api.energy_status import EnergyStatus
-from drivetrain_energy.plan import PlanSlot
-from drivetrain_energy.signal import Signal
+from drivetrain_energy.job.plan import PlanSlot
+from drivetrain_energy.signals.signal import Signal
 from drivetrain_operator.plan.energy.written import from_status
 
 DAY_SECONDS: Final = 86400.0

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from drivetrain_api.energy import EnergySource
-from drivetrain_energy.awaited import BEFORE_SECONDS, Awaited
-from drivetrain_energy.counters import Metered
+from drivetrain_energy.accounts.awaited import BEFORE_SECONDS, Awaited
+from drivetrain_energy.accounts.counters import Metered
 from drivetrain_energy.feeds import exporters
 from drivetrain_energy.feeds.adapter import Ports
 from drivetrain_energy.feeds.asked import Asked

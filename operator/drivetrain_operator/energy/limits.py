@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from drivetrain_energy.demand import watts_of
+from drivetrain_energy.power.demand import watts_of
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.kube.client import KubeClient
 from drivetrain_operator.kube.errors import KubeError, NotFound

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from drivetrain_api.node_match import requests
 from drivetrain_api.power import NodeReport
 from drivetrain_energy.settings import EnergySettings
-from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.signals.signal import Measure, Signal
 from drivetrain_operator.act.creator import fields
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.choice import Choice, Ground, Site, Wish, choose

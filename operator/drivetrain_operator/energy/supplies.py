@@ -24,12 +24,12 @@ from drivetrain_energy.feeds.feeds import Feeds
 from drivetrain_energy.feeds.openadr import Limit
 from drivetrain_energy.feeds.source import summed
 from drivetrain_energy.feeds.transport import AiohttpHttp, MountedFolder
-from drivetrain_energy.fleet import Ceiling
-from drivetrain_energy.forecast import extend
-from drivetrain_energy.held import known
+from drivetrain_energy.fleet.sharing import Ceiling
+from drivetrain_energy.job.held import known
+from drivetrain_energy.job.windows import usable
 from drivetrain_energy.settings import EnergySettings, PowerDomain
-from drivetrain_energy.signal import Measure, Quality, Signal
-from drivetrain_energy.windows import usable
+from drivetrain_energy.signals.forecast import extend
+from drivetrain_energy.signals.signal import Measure, Quality, Signal
 from drivetrain_operator.clock import Clock
 from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document

@@ -18,11 +18,11 @@ from drivetrain_api.energy_status import (
 )
 from drivetrain_api.figures import short
 from drivetrain_api.older_python import UTC
-from drivetrain_energy.awaited import Awaited
-from drivetrain_energy.ledger import Covered, Drawn, Ledger
-from drivetrain_energy.replay import Replayed, Trace
-from drivetrain_energy.signal import Measure
-from drivetrain_energy.spans import JOULES_A_KWH
+from drivetrain_energy.accounts.awaited import Awaited
+from drivetrain_energy.accounts.ledger import Covered, Drawn, Ledger
+from drivetrain_energy.accounts.replay import Replayed, Trace
+from drivetrain_energy.signals.signal import Measure
+from drivetrain_energy.signals.spans import JOULES_A_KWH
 from drivetrain_operator.plan.conditions import stamp
 
 UNKNOWN = -1.0

@@ -19,8 +19,8 @@ from drivetrain_api.report import Report
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
 from drivetrain_api.wishes import Wishes, wishes
-from drivetrain_energy.counters import Metered
-from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.accounts.counters import Metered
+from drivetrain_energy.signals.signal import Measure, Signal
 from drivetrain_operator.render.platform import Neighbours
 
 

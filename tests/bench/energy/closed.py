@@ -10,10 +10,10 @@ from bench.energy.profiles import workers_only
 from bench.energy.simulate import Ran, World, run
 from bench.energy.single import LENGTH, SLACK, signal
 from bench.energy.zones import Zone
-from drivetrain_energy.curve import Curve
-from drivetrain_energy.forecast import extend
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Quality, Signal, Slot
+from drivetrain_energy.job.curve import Curve
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.forecast import extend
+from drivetrain_energy.signals.signal import Quality, Signal, Slot
 
 HOUR = 3600.0
 HISTORY = 168

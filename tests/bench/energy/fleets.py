@@ -15,10 +15,10 @@ from scipy.optimize import linprog
 from bench.energy.profiles import workers_only
 from bench.energy.single import signal
 from bench.energy.zones import Zone
-from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.fleet import Capacity, share
-from drivetrain_energy.member import Granted, Member
-from drivetrain_energy.request import Request, Switch
+from drivetrain_energy.fleet.member import Granted, Member
+from drivetrain_energy.fleet.sharing import Capacity, share
+from drivetrain_energy.job.curve import Curve, Point
+from drivetrain_energy.job.request import Request, Switch
 
 HOUR = 3600.0
 JOBS, HOURS, NODES = 40, 96, 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from drivetrain_energy.curve import Curve, Point
+from drivetrain_energy.job.curve import Curve, Point
 
 DATA = Path(__file__).parent / "data"
 HOST_SHARE = 0.3

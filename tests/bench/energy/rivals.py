@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.optimize import linprog
 
-from drivetrain_energy.curve import Curve, Point
+from drivetrain_energy.job.curve import Curve, Point
 
 HOUR = 3600.0
 IDLE = Point(0, 0.0, 0.0)

@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from drivetrain_energy.curve import Curve
-from drivetrain_energy.plan import Plan
-from drivetrain_energy.replan import renew
-from drivetrain_energy.request import JOULES_PER_KWH, Request
-from drivetrain_energy.signal import Signal
+from drivetrain_energy.job.curve import Curve
+from drivetrain_energy.job.plan import Plan
+from drivetrain_energy.job.replan import renew
+from drivetrain_energy.job.request import JOULES_PER_KWH, Request
+from drivetrain_energy.signals.signal import Signal
 
 HOUR = 3600.0
 TICK = 1800.0

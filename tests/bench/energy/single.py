@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from bench.energy import rivals
 from bench.energy.profiles import uncapped, with_caps, workers_only
 from bench.energy.zones import Zone
-from drivetrain_energy.curve import Curve
-from drivetrain_energy.planner import plan
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.job.curve import Curve
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 
 HOUR = rivals.HOUR
 LENGTH = 24

@@ -17,11 +17,11 @@ from bench.energy.profiles import workers_only
 from bench.energy.simulate import HOUR
 from bench.energy.single import signal
 from bench.energy.zones import Zone
-from drivetrain_energy.curve import Curve
-from drivetrain_energy.plan import Plan
-from drivetrain_energy.profile import Profile
-from drivetrain_energy.replan import renew
-from drivetrain_energy.request import JOULES_PER_KWH, Request
+from drivetrain_energy.job.curve import Curve
+from drivetrain_energy.job.plan import Plan
+from drivetrain_energy.job.profile import Profile
+from drivetrain_energy.job.replan import renew
+from drivetrain_energy.job.request import JOULES_PER_KWH, Request
 
 TICK = 300.0
 """Seconds after which what a size does is known."""

@@ -1,8 +1,8 @@
 """Do 256 GPUs get to where they are told, in time, and what is left of their work? SIMULATED: see cluster.py.
 
 For each target a cluster of random jobs draws its full power, is told a part of it for three minutes, and then that
-it is over. The operator's own code (`drivetrain_energy.course`) decides, each second, by what a noisy meter and late
-reports tell it.
+it is over. The operator's own code (`drivetrain_energy.power.course`) decides, each second, by what a noisy meter and
+late reports tell it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from random import Random
 
 from bench.power.cluster import TICK_S, Cluster, build
 from bench.power.profiles import IDLE_WATTS, LIMITS, Profile, published
-from drivetrain_energy.course import Course, advance
+from drivetrain_energy.power.course import Course, advance
 
 GPUS = 256
 BEFORE_S, EVENT_S, AFTER_S = 20, 180, 100

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from bench.power.profiles import IDLE_WATTS, LIMITS, Profile
-from drivetrain_energy.course import Seen
-from drivetrain_energy.curve import Point
-from drivetrain_energy.demand import Job
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.power.course import Seen
+from drivetrain_energy.power.demand import Job
 
 TICK_S = 0.2
 GPUS_A_WORKER = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from drivetrain_energy.caps import Limits
+from drivetrain_energy.power.caps import Limits
 
 LIMITS = Limits(100, 400)
 IDLE_WATTS = 55.0

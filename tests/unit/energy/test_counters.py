@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drivetrain_energy.counters import Gathered, Sample, Stretch, complete_until, drawn, stretches
+from drivetrain_energy.accounts.counters import Gathered, Sample, Stretch, complete_until, drawn, stretches
 
 MINE = frozenset({"ns/a"})
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.caps import Limits
-from drivetrain_energy.course import MARGIN, Course, Seen, Tick, advance
-from drivetrain_energy.curve import Point
-from drivetrain_energy.demand import Job, Means
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.power.caps import Limits
+from drivetrain_energy.power.course import MARGIN, Course, Seen, Tick, advance
+from drivetrain_energy.power.demand import Job, Means
 
 LIMITS = Limits(100, 400)
 CAPS = ((200, 195, 0.78), (250, 240, 0.88), (300, 287, 0.94), (None, 350, 1.0))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivetrain_energy.caps import Limits
-from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.demand import Job, Means, least_share, shed, watts_of
+from drivetrain_energy.job.curve import Curve, Point
+from drivetrain_energy.power.caps import Limits
+from drivetrain_energy.power.demand import Job, Means, least_share, shed, watts_of
 
 LIMITS = Limits(100, 400)
 CAPS = ((200, 195, 0.78), (250, 240, 0.88), (300, 287, 0.94), (None, 350, 1.0))

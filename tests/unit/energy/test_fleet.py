@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from bench.energy import fleets
 from bench.energy.zones import zones
-from drivetrain_energy.curve import Point
-from drivetrain_energy.fleet import Capacity, share
-from drivetrain_energy.member import Granted, Member
-from drivetrain_energy.request import RequestInvalid
+from drivetrain_energy.fleet.member import Granted, Member
+from drivetrain_energy.fleet.sharing import Capacity, share
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.request import RequestInvalid
 from harness.energy import AMDAHL, HOUR, request, signal
 
 DAY = signal([100.0, 300.0, 200.0, 400.0] * 12)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from drivetrain_energy.forecast import extend
-from drivetrain_energy.plan import Mode
-from drivetrain_energy.planner import plan
-from drivetrain_energy.signal import Measure, Quality, Signal
+from drivetrain_energy.job.plan import Mode
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.signals.forecast import extend
+from drivetrain_energy.signals.signal import Measure, Quality, Signal
 from harness.energy import HOUR, request, signal
 
 NOW = 168 * HOUR

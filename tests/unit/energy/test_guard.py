@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.energy.simulate import World, run
-from drivetrain_energy.guard import must_run, slack
-from drivetrain_energy.request import Switch
+from drivetrain_energy.job.guard import must_run, slack
+from drivetrain_energy.job.request import Switch
 from harness.energy import AMDAHL, HOUR, request, signal
 
 

@@ -1,7 +1,7 @@
 """A node that is too hot: capped step by step, then left; and cool again."""
 
-from drivetrain_energy.caps import Limits
-from drivetrain_energy.heat import Heat, Level, read
+from drivetrain_energy.power.caps import Limits
+from drivetrain_energy.power.heat import Heat, Level, read
 
 LIMIT = 85.0
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.guard import must_run, slack
-from drivetrain_energy.held import Held, known
-from drivetrain_energy.plan import Mode, Plan
-from drivetrain_energy.planner import plan
-from drivetrain_energy.replan import renew
-from drivetrain_energy.request import Request, Switch
+from drivetrain_energy.job.guard import must_run, slack
+from drivetrain_energy.job.held import Held, known
+from drivetrain_energy.job.plan import Mode, Plan
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.replan import renew
+from drivetrain_energy.job.request import Request, Switch
 from harness.energy import AMDAHL, HOUR, request, signal
 
 RATE = AMDAHL[-1].throughput

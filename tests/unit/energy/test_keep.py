@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.curve import Point
-from drivetrain_energy.keep import kept, switching
-from drivetrain_energy.plan import Mode, Plan, PlanSlot
-from drivetrain_energy.planner import plan
-from drivetrain_energy.replan import successor
-from drivetrain_energy.request import Request, Switch
-from drivetrain_energy.windows import windows
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.keep import kept, switching
+from drivetrain_energy.job.plan import Mode, Plan, PlanSlot
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.replan import successor
+from drivetrain_energy.job.request import Request, Switch
+from drivetrain_energy.job.windows import windows
 from harness.energy import HOUR, request, signal
 from harness.played import DAY, SUN, Played, play, random_day
 

@@ -25,7 +25,7 @@ from drivetrain_api.messages import LauncherState
 from drivetrain_api.report import Report
 from drivetrain_api.status import Membership, TrainingJobStatus
 from drivetrain_coordinator.membership.energy import Drawn
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.policies.energy_used import energy_used
 from drivetrain_operator.plan.roster import roster

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from drivetrain_energy.dealing import BOUND
-from drivetrain_energy.fleet import Capacity, share
-from drivetrain_energy.lasting import breaks, stays
-from drivetrain_energy.member import Granted, Member
-from drivetrain_energy.plan import Mode, PlanSlot
-from drivetrain_energy.request import Request, Switch
-from drivetrain_energy.settle import Standing, settle
+from drivetrain_energy.fleet.dealing import BOUND
+from drivetrain_energy.fleet.lasting import breaks, stays
+from drivetrain_energy.fleet.member import Granted, Member
+from drivetrain_energy.fleet.settle import Standing, settle
+from drivetrain_energy.fleet.sharing import Capacity, share
+from drivetrain_energy.job.plan import Mode, PlanSlot
+from drivetrain_energy.job.request import Request, Switch
 from harness.energy import HOUR, request, signal
 from unit.energy.test_fleet import most
 from unit.energy.test_settle import later, member

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.curve import Point
-from drivetrain_energy.placement import Gang, Node, feasible, greedy, place, score
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.power.placement import Gang, Node, feasible, greedy, place, score
 
 
 def gang(name: str, workers: int = 1, devices: int = 4, weight: float = 1.0) -> Gang:

@@ -12,9 +12,9 @@ import pytest
 
 from drivetrain_api.energy_plan import EnergyPlan, EnergySlot, EnergyTotals
 from drivetrain_api.energy_status import EnergyStatus
-from drivetrain_energy.plan import Mode
+from drivetrain_energy.job.plan import Mode
 from drivetrain_energy.settings import of
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy import places
 from drivetrain_operator.energy.choice import choose

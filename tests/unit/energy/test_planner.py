@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivetrain_energy.curve import Point
-from drivetrain_energy.hull import SUSPENDED, hull
-from drivetrain_energy.plan import MOST_SLOTS, Mode, Plan
-from drivetrain_energy.planner import plan
-from drivetrain_energy.request import COST, ENERGY, TIME, Objective, Request, RequestInvalid, Switch
-from drivetrain_energy.signal import Measure, Quality
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.hull import SUSPENDED, hull
+from drivetrain_energy.job.plan import MOST_SLOTS, Mode, Plan
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.request import COST, ENERGY, TIME, Objective, Request, RequestInvalid, Switch
+from drivetrain_energy.signals.signal import Measure, Quality
 from harness.energy import HOUR, least, request, signal
 
 POINTS = st.builds(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.caps import Limits, Line, line
-from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.power import HYSTERESIS_WATTS, Change, Gang, at_once, fill, steady
+from drivetrain_energy.job.curve import Curve, Point
+from drivetrain_energy.power.caps import Limits, Line, line
+from drivetrain_energy.power.waterfill import HYSTERESIS_WATTS, Change, Gang, at_once, fill, steady
 
 LIMITS = Limits(100, 400)
 

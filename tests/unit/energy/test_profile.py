@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from drivetrain_energy.curve import Point
-from drivetrain_energy.profile import Profile
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.profile import Profile
 
 SIZES = range(1, 9)
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from drivetrain_energy.curve import Point
-from drivetrain_energy.plan import Mode
-from drivetrain_energy.planner import plan
-from drivetrain_energy.replan import renew
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Quality
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.plan import Mode
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.replan import renew
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.signal import Quality
 from harness.energy import AMDAHL, HOUR, request, signal
 
 START = request(signal=signal([100.0, 300.0] * 12), margin=0.1)

@@ -7,13 +7,13 @@ from itertools import combinations_with_replacement
 
 import pytest
 
-from drivetrain_energy.curve import Point
-from drivetrain_energy.fill import Ladder
-from drivetrain_energy.planner import plan
-from drivetrain_energy.request import Request, Switch
-from drivetrain_energy.runs import Search, begin
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
-from drivetrain_energy.windows import windows
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.fill import Ladder
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.request import Request, Switch
+from drivetrain_energy.job.runs import Search, begin
+from drivetrain_energy.job.windows import windows
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 
 CURVE = tuple(Point(n, 1.5 * n**0.95, 100 * n**1.2) for n in (1, 2, 3))
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain_energy.fleet import Capacity, Ceiling, share
-from drivetrain_energy.member import Member
-from drivetrain_energy.plan import Mode, Plan
-from drivetrain_energy.request import Switch
-from drivetrain_energy.settle import Standing, settle
+from drivetrain_energy.fleet.member import Member
+from drivetrain_energy.fleet.settle import Standing, settle
+from drivetrain_energy.fleet.sharing import Capacity, Ceiling, share
+from drivetrain_energy.job.plan import Mode, Plan
+from drivetrain_energy.job.request import Switch
 from harness.energy import AMDAHL, HOUR, can_be_in_time, request, signal
 
 DAYS = signal([100.0, 300.0, 200.0, 400.0] * 24)

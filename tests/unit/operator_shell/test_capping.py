@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from drivetrain_api.power import DeviceReport, NodeReport
-from drivetrain_energy.assumed_caps import SHARES, with_caps
-from drivetrain_energy.caps import Limits, line
-from drivetrain_energy.curve import Point
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.power.assumed_caps import SHARES, with_caps
+from drivetrain_energy.power.caps import Limits, line
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.energy.capped import Placed
 from drivetrain_operator.energy.cards import Cards, cards, drawn

@@ -15,7 +15,7 @@ import pytest
 
 from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_energy.settings import PowerDomain, read
-from drivetrain_energy.signal import Measure, Quality
+from drivetrain_energy.signals.signal import Measure, Quality
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document

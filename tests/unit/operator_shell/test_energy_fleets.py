@@ -12,7 +12,7 @@ import pytest
 
 from drivetrain_api.energy_plan import EnergySlot
 from drivetrain_energy.settings import PowerDomain
-from drivetrain_energy.signal import Measure
+from drivetrain_energy.signals.signal import Measure
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy import fleets
 from drivetrain_operator.energy.fleets import LOST_SECONDS, NEW_SECONDS, Fleets

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from drivetrain_api.power import REPORTS_CONFIGMAPS, DeviceReport, NodeReport, shard
-from drivetrain_energy.heat import COOL_S, DRAIN_S, RELAPSE_S, STEP_S, STEPS
+from drivetrain_energy.power.heat import COOL_S, DRAIN_S, RELAPSE_S, STEP_S, STEPS
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.clock import SystemClock
 from drivetrain_operator.energy.agents import Agents

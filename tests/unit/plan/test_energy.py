@@ -11,8 +11,8 @@ import pytest
 from drivetrain_api.messages import Progress
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, ConditionType, ProgressStatus, TrainingJobStatus
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import CreateWorker, DeletePod, Plan
 from drivetrain_operator.plan.energy.asked import START_SECONDS, asked
 from drivetrain_operator.plan.patch import status_json

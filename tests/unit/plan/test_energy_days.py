@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from drivetrain_api.status import ProgressStatus
-from drivetrain_energy.fleet import Capacity
+from drivetrain_energy.fleet.sharing import Capacity
 from unit.plan import builders as b
 from unit.plan.test_energy import HOUR, signal, spec
 from unit.plan.test_energy_shared import Hall

@@ -10,7 +10,7 @@ import pytest
 from drivetrain_api.energy_status import CarbonUsed, EnergyStatus, ForeseenEnergy, UsedEnergy
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy_words import what_it_took
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan

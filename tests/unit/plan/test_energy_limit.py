@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from drivetrain_api.status import ConditionType
-from drivetrain_energy.signal import Measure
+from drivetrain_energy.signals.signal import Measure
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.stored import read

@@ -15,11 +15,11 @@ from drivetrain_api.energy_status import AwaitedEnergy, CountedEnergy, EnergySta
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_energy.awaited import Awaited
-from drivetrain_energy.counters import BUCKET_SECONDS, Bucket, Metered
-from drivetrain_energy.ledger import Drawn, Ledger, Site
-from drivetrain_energy.ledger import booked as ledger_of
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.accounts.awaited import Awaited
+from drivetrain_energy.accounts.counters import BUCKET_SECONDS, Bucket, Metered
+from drivetrain_energy.accounts.ledger import Drawn, Ledger, Site
+from drivetrain_energy.accounts.ledger import booked as ledger_of
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.effects import DeleteJob, RecordEvent
 from drivetrain_operator.plan.energy.asked import worker_watts
 from drivetrain_operator.plan.patch import status_json

@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drivetrain_api.status import ProgressStatus, TrainingJobStatus
-from drivetrain_energy.curve import Point
-from drivetrain_energy.plan import Mode
-from drivetrain_energy.planner import plan as planned
-from drivetrain_energy.request import CARBON, COST, Objective, Request
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.job.curve import Point
+from drivetrain_energy.job.plan import Mode
+from drivetrain_energy.job.planner import plan as planned
+from drivetrain_energy.job.request import CARBON, COST, Objective, Request
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy.remembered import remembering
 from drivetrain_operator.plan.energy.written import to_status
 from drivetrain_operator.plan.patch import status_json

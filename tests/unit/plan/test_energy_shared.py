@@ -13,8 +13,8 @@ import pytest
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Condition, ConditionType, ProgressStatus, TrainingJobStatus
-from drivetrain_energy.fleet import Capacity
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.fleet.sharing import Capacity
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy.remembered import newest
 from drivetrain_operator.plan.energy.together import Look, look
 from drivetrain_operator.plan.plan import plan

@@ -14,8 +14,8 @@ from drivetrain_api.energy_status import EnergyStatus, UsedEnergy
 from drivetrain_api.messages import Progress
 from drivetrain_api.report import JobState
 from drivetrain_api.status import Membership, TrainingJobStatus
-from drivetrain_energy.ledger import Drawn, Ledger
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.accounts.ledger import Drawn, Ledger
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy_words import to_status
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan

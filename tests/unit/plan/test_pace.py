@@ -17,7 +17,7 @@ from drivetrain_api.messages import EpochId, Progress
 from drivetrain_api.places import Standstill
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import Membership, TrainingJobStatus
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.stored import read

@@ -8,7 +8,7 @@ import pytest
 
 from drivetrain_api.energy_plan import EnergyOrder
 from drivetrain_api.status import ConditionType
-from drivetrain_energy.signal import Measure
+from drivetrain_energy.signals.signal import Measure
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.view import PowerOrder, Supply
 from unit.plan import builders as b

@@ -13,7 +13,7 @@ from drivetrain_api.messages import EpochId, Progress
 from drivetrain_api.report import MemberReport
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
 from drivetrain_operator.plan.policies.tries import TRY_SECONDS

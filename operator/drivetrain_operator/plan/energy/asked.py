@@ -13,11 +13,11 @@ from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.curve import Curve
-from drivetrain_energy.held import Held
-from drivetrain_energy.held import known as held
-from drivetrain_energy.request import CARBON, COST, ENERGY, LEAST_PACE, TIME, Objective, Request, Switch
-from drivetrain_energy.signal import Measure, Signal
+from drivetrain_energy.job.curve import Curve
+from drivetrain_energy.job.held import Held
+from drivetrain_energy.job.held import known as held
+from drivetrain_energy.job.request import CARBON, COST, ENERGY, LEAST_PACE, TIME, Objective, Request, Switch
+from drivetrain_energy.signals.signal import Measure, Signal
 from drivetrain_operator.plan.energy.curve import profile
 from drivetrain_operator.plan.energy.stamps import written_time
 from drivetrain_operator.plan.energy.written import from_status, held_of

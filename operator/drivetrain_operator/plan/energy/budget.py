@@ -10,7 +10,7 @@ from drivetrain_api.energy import total
 from drivetrain_api.energy_spec import Energy, EnergyBudget
 from drivetrain_api.energy_status import EnergyStatus, UsedEnergy
 from drivetrain_api.figures import plain
-from drivetrain_energy.request import JOULES_PER_KWH
+from drivetrain_energy.job.request import JOULES_PER_KWH
 
 WHOLE = 0.99
 """Of a job's electricity: of so much has to be known what it emitted and cost, or it is said."""

@@ -10,8 +10,8 @@ from drivetrain_api.energy_plan import EnergyMeasured
 from drivetrain_api.energy_spec import Energy, EnergyPoint
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
-from drivetrain_energy.curve import Curve, Point
-from drivetrain_energy.profile import Profile
+from drivetrain_energy.job.curve import Curve, Point
+from drivetrain_energy.job.profile import Profile
 
 WATTS: Final = 100.0
 """Assumed of a worker without GPUs that nobody has measured."""

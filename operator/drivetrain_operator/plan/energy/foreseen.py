@@ -5,7 +5,7 @@ from __future__ import annotations
 from drivetrain_api.energy import MAX_JOULES, total
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.energy_status import MAX_MONEY, ForeseenEnergy, UsedEnergy
-from drivetrain_energy.request import JOULES_PER_KWH
+from drivetrain_energy.job.request import JOULES_PER_KWH
 
 
 def in_all(plan: EnergyPlan, used: UsedEnergy | None, pue: float) -> ForeseenEnergy:

@@ -11,10 +11,10 @@ from math import ceil
 from statistics import median
 
 from drivetrain_api.energy_plan import MAX_VALUES, EnergyPlan, EnergySignal
-from drivetrain_energy.plan import Plan
-from drivetrain_energy.request import Request
-from drivetrain_energy.signal import Measure, Quality, Signal, Slot
-from drivetrain_energy.windows import Means, usable
+from drivetrain_energy.job.plan import Plan
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.job.windows import Means, usable
+from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy.stamps import written_time
 
 Kind = tuple[str, Measure]

@@ -6,9 +6,9 @@ from typing import Final
 
 from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.energy_status import EnergyStatus
-from drivetrain_energy.plan import Mode, Plan
-from drivetrain_energy.request import Request
-from drivetrain_energy.windows import usable
+from drivetrain_energy.job.plan import Mode, Plan
+from drivetrain_energy.job.request import Request
+from drivetrain_energy.job.windows import usable
 
 AHEAD: Final = 60.0
 """A plan that was made later than this was made by a clock that is wrong, ours or another's."""

@@ -16,10 +16,10 @@ from drivetrain_api.energy_plan import EnergyPlan
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.fleet import Capacity, may_wait
-from drivetrain_energy.member import Member
-from drivetrain_energy.request import Request, RequestInvalid, check
-from drivetrain_energy.settle import Standing, settle
+from drivetrain_energy.fleet.member import Member
+from drivetrain_energy.fleet.settle import Standing, settle
+from drivetrain_energy.fleet.sharing import Capacity, may_wait
+from drivetrain_energy.job.request import Request, RequestInvalid, check
 from drivetrain_operator.plan.energy.asked import Unasked, asked, source, worker_watts
 from drivetrain_operator.plan.energy.curve import GPU_WATTS, WATTS
 from drivetrain_operator.plan.energy.remembered import counting, newest, remembering

@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Final
 
 from drivetrain_api.energy_plan import EnergyHeld, EnergyPlan, EnergySlot, EnergyTotals
-from drivetrain_energy.held import Held
-from drivetrain_energy.plan import Mode, Plan, PlanSlot, Totals
-from drivetrain_energy.request import JOULES_PER_KWH, Request
-from drivetrain_energy.signal import Measure
+from drivetrain_energy.job.held import Held
+from drivetrain_energy.job.plan import Mode, Plan, PlanSlot, Totals
+from drivetrain_energy.job.request import JOULES_PER_KWH, Request
+from drivetrain_energy.signals.signal import Measure
 from drivetrain_operator.plan.energy.remembered import counting, signal_to_status
 from drivetrain_operator.plan.energy.stamps import written_time
 

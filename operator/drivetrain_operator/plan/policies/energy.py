@@ -16,10 +16,10 @@ from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.resolve import target_workers
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.guard import must_run, slack
-from drivetrain_energy.plan import Mode, Plan
-from drivetrain_energy.replan import renew
-from drivetrain_energy.request import Request, RequestInvalid
+from drivetrain_energy.job.guard import must_run, slack
+from drivetrain_energy.job.plan import Mode, Plan
+from drivetrain_energy.job.replan import renew
+from drivetrain_energy.job.request import Request, RequestInvalid
 from drivetrain_operator.plan.conditions import with_condition
 from drivetrain_operator.plan.decision import Decision, soonest
 from drivetrain_operator.plan.energy.asked import Unasked, asked, held_back, may_rest, source, worker_watts

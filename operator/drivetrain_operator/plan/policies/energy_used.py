@@ -13,8 +13,8 @@ from drivetrain_api.constants import ROLE_WORKER
 from drivetrain_api.energy import WORKER_WATTS_AT_MOST
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_energy.ledger import CARBON, Drawn, Site, Told, booked, embodied
-from drivetrain_energy.signal import Measure, Quality
+from drivetrain_energy.accounts.ledger import CARBON, Drawn, Site, Told, booked, embodied
+from drivetrain_energy.signals.signal import Measure, Quality
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.energy_words import from_status, to_status
 from drivetrain_operator.plan.policies.finished import expired

@@ -15,7 +15,7 @@ from drivetrain_api.energy_spec import Energy
 from drivetrain_api.energy_status import EnergyStatus
 from drivetrain_api.spec import TrainingJobSpec
 from drivetrain_api.status import ConditionType, TrainingJobStatus
-from drivetrain_energy.guard import slack
+from drivetrain_energy.job.guard import slack
 from drivetrain_operator.plan.conditions import stamp, with_condition
 from drivetrain_operator.plan.decision import Decision
 from drivetrain_operator.plan.energy.asked import Unasked, asked

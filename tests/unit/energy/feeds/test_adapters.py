@@ -13,7 +13,7 @@ from drivetrain_energy.feeds.errors import FeedError
 from drivetrain_energy.feeds.judge import judge
 from drivetrain_energy.feeds.providers import adapter, measured
 from drivetrain_energy.settings import Source
-from drivetrain_energy.signal import Quality, Signal
+from drivetrain_energy.signals.signal import Quality, Signal
 from unit.energy.feeds.providers import (
     ALL,
     CONFIG_MAP,

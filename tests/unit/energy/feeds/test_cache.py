@@ -13,8 +13,8 @@ from drivetrain_energy.feeds import Feeds, Ports
 from drivetrain_energy.feeds.feeds import Age
 from drivetrain_energy.settings import EnergySettings
 from drivetrain_energy.settings import of as settings_of
-from drivetrain_energy.signal import Measure, Quality
-from drivetrain_energy.spans import held
+from drivetrain_energy.signals.signal import Measure, Quality
+from drivetrain_energy.signals.spans import held
 from unit.energy.feeds.providers import CONFIG_MAP, MAPS, MAPS_PAID, NESO, TRACE, WATTTIME, Provider, encoded
 from unit.energy.feeds.server import HOUR, NOW, Asked, Clock, Cluster, Files, Said, Server, ports
 

@@ -14,7 +14,7 @@ from drivetrain_energy.feeds.tariff import prices
 from drivetrain_energy.feeds.trace import rows
 from drivetrain_energy.settings import Tariff
 from drivetrain_energy.settings import of as settings_of
-from drivetrain_energy.signal import Measure, Quality
+from drivetrain_energy.signals.signal import Measure, Quality
 from unit.energy.feeds.providers import at
 
 BERLIN = ZoneInfo("Europe/Berlin")

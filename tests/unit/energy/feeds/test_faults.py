@@ -14,7 +14,7 @@ import pytest
 
 from drivetrain_energy.feeds import Feeds, Ports
 from drivetrain_energy.settings import EnergySettings, Source
-from drivetrain_energy.signal import Measure, Quality, Signal
+from drivetrain_energy.signals.signal import Measure, Quality, Signal
 from unit.energy.feeds.providers import (
     ALL,
     CONFIG_MAP,

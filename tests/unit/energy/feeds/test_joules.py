@@ -14,7 +14,7 @@ import pytest
 
 from drivetrain_api.energy_status import AwaitedEnergy, CountedEnergy, EnergyStatus, UsedEnergy
 from drivetrain_api.status import TrainingJobStatus
-from drivetrain_energy.awaited import settled
+from drivetrain_energy.accounts.awaited import settled
 from drivetrain_energy.settings import of
 from drivetrain_operator.energy.joules import Joules
 from drivetrain_operator.plan.energy_words import from_status

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drivetrain_api.energy import EnergySource
-from drivetrain_energy.counters import BUCKET_SECONDS
+from drivetrain_energy.accounts.counters import BUCKET_SECONDS
 from drivetrain_energy.feeds import Ports
 from drivetrain_energy.feeds.errors import TooLarge, Unavailable
 from drivetrain_energy.feeds.transport import Answer, Request

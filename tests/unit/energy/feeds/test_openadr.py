@@ -12,7 +12,7 @@ from drivetrain_energy.feeds.openadr import OpenAdrFeed
 from drivetrain_energy.feeds.openadr_events import HORIZON, stretches
 from drivetrain_energy.settings import of as settings_of
 from drivetrain_energy.settings.sources import OpenAdr
-from drivetrain_energy.signal import Measure, Quality
+from drivetrain_energy.signals.signal import Measure, Quality
 from unit.energy.feeds.server import HOUR, NOW, Asked, Clock, Said, Server, iso, ports
 
 START: Final = NOW - NOW % HOUR

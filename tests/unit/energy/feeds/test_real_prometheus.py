@@ -14,8 +14,8 @@ import yaml
 from aiohttp import web
 
 from drivetrain_api.energy import EnergySource
-from drivetrain_energy import counters
-from drivetrain_energy.counters import Metered, drawn
+from drivetrain_energy.accounts import counters
+from drivetrain_energy.accounts.counters import Metered, drawn
 from drivetrain_energy.settings import of
 from drivetrain_operator.energy.joules import Joules
 from harness.ports import reserve_port

@@ -23,7 +23,7 @@ from drivetrain_energy.feeds.openadr import OpenAdrFeed
 from drivetrain_energy.feeds.providers import adapter, measured
 from drivetrain_energy.feeds.reading import Reading
 from drivetrain_energy.feeds.transport import Answer, Request
-from drivetrain_energy.signal import Measure
+from drivetrain_energy.signals.signal import Measure
 from harness.often import often
 from unit.energy.feeds.providers import ALL, OPENADR, Provider
 from unit.energy.feeds.server import NOW, SECRETS, Cluster, Files

@@ -1,0 +1,1 @@
+"""What was drawn, emitted and paid, and what would it have been?"""

@@ -1,0 +1,1 @@
+"""What does a kilowatt-hour emit, or cost, from when to when?"""
