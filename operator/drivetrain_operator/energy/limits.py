@@ -1,8 +1,9 @@
 """How many watts may a power domain draw now? What a person or a program wrote into a ConfigMap, or a feed tells.
 
 The ConfigMap is not the chart's: `kubectl create configmap drivetrain-power-limits --from-literal=hall-1=75%`, and
-`kubectl delete` when it is over. An entry that cannot be read is said, and the one before it
-holds: a typing error in an emergency is no leave to draw more.
+`kubectl delete` when it is over; or `'hall-1=75% until 2026-12-01T18:00:00Z'`, which ends by itself and is planned
+with. An entry that cannot be read is said, and the one before it holds: a typing error in an emergency is no leave to
+draw more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from drivetrain_api.energy_spec import moment
 from drivetrain_energy.power.demand import watts_of
 from drivetrain_energy.settings import PowerDomain
 from drivetrain_operator.kube.client import KubeClient
@@ -64,22 +66,24 @@ class WrittenLimits:
         data = found.get("data")
         self.entries = {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
 
-    def of(self, domain: PowerDomain, whole: float) -> Limited | None:
+    def of(self, domain: PowerDomain, whole: float, now: float) -> Limited | None:
         """`whole`: watts that it draws, or may draw, without a limit."""
         entry = self.entries.get(domain.name)
         if entry is None:
             self._readable.pop(domain.name, None)
             return None
         try:
-            watts = watts_of(entry, whole)
+            watts, until = read(entry, whole)
         except ValueError as error:
             self._tell({f"ConfigMap {self._name}, {domain.name}: {error}"})
             entry = self._readable.get(domain.name)
             if entry is None:
                 return None
-            watts = watts_of(entry, whole)
+            watts, until = read(entry, whole)
         self._readable[domain.name] = entry
-        return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry.strip()[:SHOWN]}")
+        if until is not None and until <= now:
+            return None
+        return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry.strip()[:SHOWN]}", until)
 
     def _tell(self, problems: set[str]) -> None:
         for problem in problems - self._said:
@@ -87,4 +91,27 @@ class WrittenLimits:
         self._said = frozenset(problems)
 
 
-__all__ = ["Limited", "WrittenLimits"]
+def read(entry: str, whole: float) -> tuple[float, float | None]:
+    """`75%`, `12000`, or either with `until` and a time: its watts, and its end in seconds since 1970. ValueError if it
+    is none of those."""
+    amount, *rest = entry.split() or [entry]
+    if not rest:
+        return watts_of(amount, whole), None
+    if len(rest) != 2 or rest[0] != "until":
+        raise ValueError(f"a limit is such as 75%, 12000 or 75% until 2026-12-01T18:00:00Z, not {entry[:SHOWN]!r}")
+    return watts_of(amount, whole), _end(rest[1])
+
+
+def _end(text: str) -> float:
+    try:
+        end = moment(text)
+    except ValueError:
+        end = None
+    if end is None or end.tzinfo is None:
+        raise ValueError(
+            f"the end of a limit is a time with its zone, such as 2026-12-01T18:00:00Z, not {text[:SHOWN]!r}"
+        )
+    return end.timestamp()
+
+
+__all__ = ["Limited", "WrittenLimits", "read"]

@@ -292,7 +292,7 @@ class Supplies:
         return changed
 
     def _strictest(self, domain: PowerDomain, whole: float, told: Iterable[Limit], now: float) -> Limited | None:
-        found = [self._limits.of(domain, whole)]
+        found = [self._limits.of(domain, whole, now)]
         for limit in told:
             if limit.start <= now < limit.end:
                 watts = _watts(limit, whole)
@@ -305,8 +305,11 @@ class Supplies:
             return []
         now, whole = self._clock.now().timestamp(), full_watts(domain, jobs)
         told = sorted(self._feeds.limits(domain.name, now).limits, key=lambda limit: limit.start)
-        ends = [limit for limit in told if known(limit.end, 0, 1.0, now) is not None]
-        return [Ceiling(limit.start, limit.end, _watts(limit, whole)) for limit in ends[:CEILINGS]]
+        found = [Ceiling(limit.start, limit.end, _watts(limit, whole)) for limit in told]
+        written = self._limits.of(domain, whole, now)
+        if written is not None and written.until is not None:
+            found.insert(0, Ceiling(0.0, written.until, written.watts))  # the same at each look
+        return [each for each in found if known(each.end, 0, 1.0, now) is not None][:CEILINGS]
 
     def _signal(self, feeds: Feeds, zone: str, measure: Measure, now: float) -> Signal:
         return self._whole(feeds.signal(zone, measure, now), now)

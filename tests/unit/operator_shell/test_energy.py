@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from drivetrain_operator.energy.agents import Agents
 from drivetrain_operator.energy.document import Document
 from drivetrain_operator.energy.domains import Domain
 from drivetrain_operator.energy.limits import Limited, WrittenLimits
+from drivetrain_operator.energy.limits import read as limit_of
 from drivetrain_operator.energy.reports import Reports
 from drivetrain_operator.energy.supplies import Supplies, domain_of
 from drivetrain_operator.energy.told_caps import ToldCaps
@@ -200,10 +202,67 @@ async def test_a_template_of_any_shape_frees_nobody_of_a_limit(tmp_path: Path, t
 def test_an_entry_of_a_megabyte_is_a_limit_and_no_status() -> None:
     limits = WrittenLimits(cast(KubeClient, Cluster()), "ns", "limits")
     limits.entries = {"hall-1": f"{'0' * 10_000}50%\n"}
-    found = limits.of(DOMAIN, 1000.0)
+    found = limits.of(DOMAIN, 1000.0, 0.0)
     assert found is not None
     assert found.watts == 500.0
     assert EnergyOrder(workers=1, by="limit", why=found.why)
+
+
+@pytest.mark.parametrize(
+    ("entry", "watts", "until"),
+    [
+        ("75%", 750.0, None),
+        (" 500\n", 500.0, None),
+        ("75% until 2026-12-01T18:00:00Z", 750.0, 1796148000.0),
+        ("75%  until  2026-12-01t19:00:00+01:00\n", 750.0, 1796148000.0),
+        ("0 until 2026-12-01T18:00:00.5Z", 0.0, 1796148000.5),
+    ],
+)
+def test_a_written_limit_may_say_when_it_ends(entry: str, watts: float, until: float | None) -> None:
+    assert limit_of(entry, 1000.0) == (watts, until)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("", "a limit is watts"),
+        ("much until 2026-12-01T18:00:00Z", "a limit is watts, such as 12000"),
+        ("75% until", "a limit is such as 75%"),
+        ("75% 2026-12-01T18:00:00Z", "a limit is such as 75%"),
+        ("75% until 2026-12-01T18:00:00Z or so", "a limit is such as 75%"),
+        ("75% until 2026-12-01T18:00:00", "a time with its zone"),
+        ("75% until 2026-13-01T18:00:00Z", "a time with its zone"),
+        ("75% until tomorrow", "a time with its zone, such as 2026-12-01T18:00:00Z, not 'tomorrow'"),
+        (f"75% until {'9' * 5000}", "a time with its zone"),
+    ],
+)
+def test_what_is_no_written_limit_is_said_and_the_one_before_holds(
+    entry: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        limit_of(entry, 1000.0)
+    limits = WrittenLimits(cast(KubeClient, Cluster()), "ns", "limits")
+    limits.entries = {"hall-1": "50% until 2026-12-01T18:00:00Z"}
+    before = limits.of(DOMAIN, 1000.0, 0.0)
+    limits.entries = {"hall-1": entry}
+    assert limits.of(DOMAIN, 1000.0, 0.0) == before
+    assert limits.of(DOMAIN, 1000.0, 1796148000.0) is None, "it ended, whatever is there now"
+
+
+async def test_a_written_limit_ends_by_itself(tmp_path: Path) -> None:
+    of, end = job(), datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
+    async with platform(tmp_path, SETTINGS, of) as found:
+        await found.until(lambda: found.supplies.of(of).zone == "DE")
+        found.cluster.data = {"hall-1": f"50% until {end:%Y-%m-%dT%H:%M:%SZ}"}
+        await found.until(lambda: found.supplies.of(of).order is not None)
+        order = found.supplies.of(of).order
+        assert order is not None
+        assert order.until == end.timestamp()
+        told = found.supplies._ceilings(DOMAIN, [of])
+        assert [each.end for each in told] == [end.timestamp()], "what is shared is planned with it, too"
+        assert told == found.supplies._ceilings(DOMAIN, [of]), "and no look makes news of it"
+        await found.until(lambda: found.supplies.of(of).order != order)
+        assert datetime.now(UTC) >= end
 
 
 def test_no_zone_of_its_own_takes_a_job_out_of_its_hall() -> None:
