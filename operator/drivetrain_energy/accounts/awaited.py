@@ -1,10 +1,10 @@
 """PURE: what do the cluster's own exporters know better than workers, and what until they have told it?
 
-Where workers measure a component themselves, that stands. Where they have only the model, or nothing, what they tell is
-set aside until Prometheus tells of the same time: then that counts, and the model for those workers and seconds only of
-which it knows nothing. Where it is silent for too long, the model counts after all. Each moment is settled once: up to
-where it is, stands in status, by Prometheus' own clock. The operator's, which may be another one's tomorrow, decides
-neither that nor for how long silence has lasted.
+Where workers measure a component themselves, that stands. Where they have only the model, or nothing, or less than any
+device draws, what they tell is set aside until Prometheus tells of the same time: then that counts, and theirs for
+those workers and seconds only of which it knows nothing. Where it is silent for too long, theirs counts after all. Each
+moment is settled once: up to where it is, stands in status, by Prometheus' own clock. The operator's, which may be
+another one's tomorrow, decides neither that nor for how long silence has lasted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from drivetrain_api.energy import CLUSTER_TELLS, WORKERS_MEASURE, EnergySource, Joules
+from drivetrain_api.energy import CLUSTER_TELLS, WORKERS_MEASURE, Component, EnergySource, Joules
 from drivetrain_energy.accounts.counters import Metered, drawn
 
 PATIENCE_SECONDS: Final[Mapping[EnergySource, float]] = {EnergySource.DCGM: 6 * 3600.0, EnergySource.KEPLER: 900.0}
@@ -27,6 +27,14 @@ BEFORE_SECONDS: Final = 300.0
 """So long before what was told of last may have been what nobody told of: a worker that was replaced."""
 
 
+LEAST_WATTS: Final[Mapping[EnergySource, tuple[Component, float]]] = {
+    EnergySource.DCGM: (Component.GPU, 20.0),
+    EnergySource.KEPLER: (Component.CPU, 1.0),
+}
+"""What a worker draws at least, on average over its term's workers, where they measure what the exporter knows: GPUs at
+work, and a package's share. Less is of few of them, or made up, and keeps no exporter's joules out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Awaited:
     """Of one exporter: nothing of it is counted yet. Times are by Prometheus' clock."""
@@ -36,7 +44,7 @@ class Awaited:
     until: float = 0.0
     """Up to there workers have told."""
     joules: Joules = field(default_factory=dict)
-    """What they have: by the model."""
+    """What they have, which stands for what the exporter does not know: by the model, or measured by few."""
     worker_seconds: float = 0.0
 
     @property
@@ -56,23 +64,18 @@ class Settled:
     refused: int = 0
 
 
-def measured_by_workers(told: Joules, source: EnergySource) -> bool:
-    """They tell of what the exporter knows, too."""
-    return any(told.get(c, {}).get(each, 0.0) > 0 for c in CLUSTER_TELLS[source] for each in WORKERS_MEASURE)
+def measured_by_workers(told: Joules, seconds: float, source: EnergySource) -> bool:
+    """They tell of what the exporter knows, too. `told`: of a term, in so many seconds of workers. Over the term, not
+    of the news: who was not heard for a while tells of times that were settled without it."""
+    component, watts = LEAST_WATTS[source]
+    measured = sum(told.get(component, {}).get(each, 0.0) for each in WORKERS_MEASURE)
+    return 0 < measured >= watts * seconds
 
 
 def aside(news: Joules, source: EnergySource) -> tuple[Joules, Joules]:
-    """What is counted at once, and what is set aside."""
-    model = {
-        component: {EnergySource.MODEL.value: by_source[EnergySource.MODEL]}
-        for component, by_source in news.items()
-        if component in CLUSTER_TELLS[source] and EnergySource.MODEL in by_source
-    }
-    kept = {
-        component: {each: value for each, value in by_source.items() if each not in model.get(component, {})}
-        for component, by_source in news.items()
-    }
-    return kept, model
+    """What is counted at once, and what is set aside: all of what the exporter tells of, or it would count twice."""
+    late = CLUSTER_TELLS[source]
+    return {c: of for c, of in news.items() if c not in late}, {c: of for c, of in news.items() if c in late}
 
 
 def extended(
@@ -137,7 +140,9 @@ def _by(before: Awaited, source: EnergySource, metered: Metered, watts_at_most: 
     cut = most / total if total > most else 1.0
     by_exporter = {component: {source.value: value * cut} for component, value in told.joules.items()}
     refused = metered.refused + (cut < 1)
-    return Settled(after, since, end, _plus(by_exporter, _times(by_model, unknown)), refused)
+    # A component of which the exporter knows nothing at all, as memory without counters, it has not replaced.
+    rest = {c: _times({c: of}, unknown if told.joules.get(c) else 1.0)[c] for c, of in by_model.items()}
+    return Settled(after, since, end, _plus(by_exporter, rest), refused)
 
 
 def _split(before: Awaited, at: float) -> tuple[Awaited, Joules, float]:
@@ -164,6 +169,7 @@ def _plus(one: Joules, other: Joules) -> Joules:
 __all__ = [
     "BEFORE_SECONDS",
     "ENDED_SECONDS",
+    "LEAST_WATTS",
     "PATIENCE_SECONDS",
     "Awaited",
     "Settled",

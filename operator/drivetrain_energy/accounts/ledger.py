@@ -189,7 +189,7 @@ def _set_aside(before: Ledger, news: Drawn, at: float, site: Site) -> tuple[Ledg
         return before, news
     awaited, counted = dict(before.awaited), news
     for source, metered in site.metered.items():
-        if measured_by_workers(before.told.joules, source):
+        if _measured(before, source):
             continue
         kept, model = aside(counted.joules, source)
         counted = replace(counted, joules=kept)
@@ -203,7 +203,7 @@ def _settled(before: Ledger, created: float, now: float, silent: float, site: Si
     """With what Prometheus has told of what was set aside. `silent`: so long ago something was counted."""
     found, awaited = before, dict[EnergySource, Awaited]()
     for source, each in before.awaited.items():
-        closes = site.last or source not in site.metered or measured_by_workers(before.told.joules, source)
+        closes = site.last or source not in site.metered or _measured(before, source)
         metered = site.metered.get(source)
         skew = metered.skew if metered is not None else 0.0
         there = now + skew if metered is not None else each.until + silent
@@ -218,6 +218,11 @@ def _settled(before: Ledger, created: float, now: float, silent: float, site: Si
         if not closes:
             awaited[source] = told.rest
     return replace(found, awaited=awaited)
+
+
+def _measured(ledger: Ledger, source: EnergySource) -> bool:
+    """By workers themselves, in this term. Whoever says for how long says so of one worker at least."""
+    return measured_by_workers(ledger.told.joules, max(ledger.told.worker_seconds, ledger.told.seconds), source)
 
 
 def _bounded(news: Drawn, site: Site) -> Drawn:

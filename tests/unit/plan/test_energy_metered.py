@@ -118,6 +118,17 @@ def test_until_prometheus_tells_it_waits_and_then_its_joules_count() -> None:
             source: replace(each, since=each.since + 500, until=each.until + 500, skew=500.0,
                             buckets=tuple(replace(b, start=b.start + 500) for b in each.buckets))
             for source, each in metered(0).items()}, {"gpu": {"dcgm": 540_000}, "cpu": {"kepler": 36_000}}),
+        ("workers say a thousandth of a joule", told(gpu={"nvml": 0.001}, cpu={"rapl": 0.001, "model": 12_600}),
+         metered(0), {"gpu": {"dcgm": 540_000}, "cpu": {"kepler": 36_000}}),
+        ("and say it in hardly any worker's seconds", EnergyTold(joules={"gpu": {"nvml": 0.001}}, seconds=600.0,
+         worker_seconds=1e-6, uptime=600.0), {DCGM: metered(0)[DCGM]}, {"gpu": {"dcgm": pytest.approx(0.05)}}),
+        ("memory only", told(cpu={"model": 12_600}, dram={"rapl": 9e3}), metered(0),
+         {"gpu": {"dcgm": 540_000}, "cpu": {"kepler": 36_000}, "dram": {"rapl": 9e3}}),
+        ("one worker of many measures", told(gpu={"nvml": 19 * 1800.0}, cpu={"model": 12_600}), metered(0),
+         {"gpu": {"dcgm": 540_000}, "cpu": {"kepler": 36_000}}),
+        ("and of a pod nothing is known", told(gpu={"nvml": 9000.0}, cpu={"model": 12_600}),
+         metered(0, gpus=600, cpus=40, pods=2),
+         {"gpu": {"dcgm": 360_000, "nvml": 3000}, "cpu": {"kepler": 24_000, "model": 4200}}),
         ("only Kepler is asked", told(), {KEPLER: metered(0)[KEPLER]}, {"cpu": {"kepler": 36_000}}),
     ],
 )  # fmt: skip
@@ -137,6 +148,19 @@ def test_after_a_quarter_of_an_hour_of_silence_the_model_counts_and_later_words_
     assert used.joules["cpu"]["model"] == pytest.approx(21 * 1000)
     assert used.joules["cpu"]["kepler"] == pytest.approx(60 * 1000, rel=0.001)
     assert used.joules["gpu"] == {"dcgm": pytest.approx(900 * 2000, rel=0.001)}, "which has no model"
+
+
+def test_a_little_that_workers_measured_keeps_the_exporter_out_of_nothing_and_is_not_lost() -> None:
+    view, used = booked(with_energy(told(gpu={"nvml": 0.5}), {DCGM: None}))
+    assert used.joules == {}, "who knows whether that is all?"
+    view = replace(view, supply=Supply(metered={DCGM: metered(0)[DCGM]}))
+    view, used = booked(replace(view, report=report(age=0.0, energy=told(1500, gpu={"nvml": 0.6}))), 900)
+    assert used.joules == {"gpu": {"dcgm": pytest.approx(900 * 600)}}, "what it tells of has no joule twice"
+    enough = told(2500, gpu={"nvml": 900.0 * 1000})
+    _, used = booked(replace(view, report=report(age=0.0, energy=enough)), 1000)
+    assert used.joules["gpu"]["dcgm"] == pytest.approx(900 * 600), "from now on workers are heard"
+    assert used.joules["gpu"]["nvml"] == pytest.approx(900.0 * 1000)
+    assert not used.counted.awaited
 
 
 def test_where_it_is_turned_off_or_workers_begin_to_measure_nothing_is_left_waiting() -> None:
