@@ -3,7 +3,8 @@
 FeedError
 ├── Refused       401, 403: credentials, or what the plan does not include
 ├── Limited       429, with when to ask again
-├── Unavailable   5xx, no answer, too slow
+├── Unavailable   5xx, no answer
+│   └── Slow      reached, and no whole answer in time: another question may have one
 ├── Unreadable    no JSON, not the documented shape
 │   └── TooLarge  more than is read: a smaller question may have an answer
 ├── Mismatch      another zone, unit or measure than was asked for
@@ -46,6 +47,11 @@ class Unavailable(FeedError):
         self.retry_after = retry_after
 
 
+class Slow(Unavailable):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, answered=False)
+
+
 class Unreadable(FeedError):
     reason = "unreadable"
 
@@ -63,4 +69,4 @@ class Unset(FeedError):
     answered = False
 
 
-__all__ = ["FeedError", "Limited", "Mismatch", "Refused", "TooLarge", "Unavailable", "Unreadable", "Unset"]
+__all__ = ["FeedError", "Limited", "Mismatch", "Refused", "Slow", "TooLarge", "Unavailable", "Unreadable", "Unset"]

@@ -18,10 +18,10 @@ from typing import Any, Final
 from drivetrain_api.energy import WATTS_AT_MOST
 from drivetrain_energy.accounts.counters import Gathered, Metered, Sample, complete_until, stretches
 from drivetrain_energy.feeds.adapter import Ports, Told, joined, told
-from drivetrain_energy.feeds.errors import TooLarge, Unavailable, Unreadable
+from drivetrain_energy.feeds.errors import Slow, TooLarge, Unavailable, Unreadable
 from drivetrain_energy.feeds.exporters import Exporter
 from drivetrain_energy.feeds.reading import items, mapping
-from drivetrain_energy.feeds.transport import Answer, Request, secret
+from drivetrain_energy.feeds.transport import Answer, Request, document, secret
 from drivetrain_energy.feeds.values import number, within
 from drivetrain_energy.settings.joules import JoulesSource
 
@@ -133,6 +133,8 @@ class JoulesFeed:
             raise Unavailable("answered 404: is baseURL what stands before /api/v1/query?")
         if answer.status == 422:
             raise TooLarge("cannot be computed (422), for too many samples or such")
+        if answer.status == 504 or (answer.status == 503 and _timed_out(answer)):
+            raise Slow(f"the query has taken too long there ({answer.status})")
         return await asyncio.to_thread(_read, answer, now)
 
     def _counters(self, jobs: Sequence[JobAsked], seconds: int) -> str:
@@ -220,6 +222,15 @@ def _read(answer: Answer, now: float) -> Told:
     if said.get("warnings"):
         raise Unreadable(f"the answer may be in part: {str(said['warnings'])[:200]}")
     return found
+
+
+def _timed_out(answer: Answer) -> bool:
+    """Of a Prometheus that is well, and whose `--query.timeout` is over; one that is not has no such document."""
+    try:
+        found = document(answer.body)
+    except Unreadable:
+        return False
+    return isinstance(found, dict) and found.get("errorType") == "timeout"
 
 
 def _result(answer: Told, kind: str) -> Iterator[Mapping[str, Any]]:

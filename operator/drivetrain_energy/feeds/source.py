@@ -12,7 +12,7 @@ from typing import Final
 from drivetrain_energy.feeds.adapter import Adapter, Ports
 from drivetrain_energy.feeds.asked import Asked
 from drivetrain_energy.feeds.clock import Clock
-from drivetrain_energy.feeds.errors import FeedError, Unavailable
+from drivetrain_energy.feeds.errors import FeedError, Slow
 from drivetrain_energy.feeds.judge import judge
 from drivetrain_energy.feeds.openadr import Limit, OpenAdrFeed
 from drivetrain_energy.feeds.providers import adapter, measured
@@ -64,7 +64,7 @@ class _Counted:
             async with asyncio.timeout(self._seconds):
                 return await self._http.send(request)
         except TimeoutError:
-            raise Unavailable(f"no whole answer within {self._seconds:g} s", answered=False) from None
+            raise Slow(f"no whole answer within {self._seconds:g} s") from None
 
 
 def counted(http: Http, counts: Counts, seconds: float) -> Http:

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from drivetrain_energy.feeds.errors import Limited, Refused, TooLarge, Unavailable, Unreadable, Unset
+from drivetrain_energy.feeds.errors import Limited, Refused, Slow, TooLarge, Unavailable, Unreadable, Unset
 
 MAX_BODY: Final = 4 << 20
 """A week of a zone in steps of five minutes is 200 kB."""
@@ -101,8 +101,10 @@ class AiohttpHttp:
                     if len(body) > self._max_body:
                         raise TooLarge(f"the answer has more than {self._max_body} bytes")
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, bytes(body))
+        except aiohttp.ConnectionTimeoutError:
+            raise Unavailable(f"not reached within {timeout.connect:g} s", answered=False) from None
         except TimeoutError:
-            raise Unavailable(f"no whole answer within {self._seconds:g} s", answered=False) from None
+            raise Slow(f"no whole answer within {self._seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             raise Unavailable(f"not reached: {type(error).__name__}", answered=False) from None
 

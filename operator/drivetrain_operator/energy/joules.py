@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,25 +22,19 @@ from drivetrain_energy.feeds import exporters
 from drivetrain_energy.feeds.adapter import Ports
 from drivetrain_energy.feeds.asked import Asked
 from drivetrain_energy.feeds.clock import Clock
-from drivetrain_energy.feeds.errors import FeedError, TooLarge
+from drivetrain_energy.feeds.errors import FeedError, Slow, TooLarge, Unreadable
 from drivetrain_energy.feeds.feeds import Age
 from drivetrain_energy.feeds.joules import JobAsked, JoulesFeed, literal
 from drivetrain_energy.feeds.source import Counts, counted
 from drivetrain_energy.settings import EnergySettings
 from drivetrain_energy.settings.joules import JoulesSource
+from drivetrain_operator.energy.turns import NEAR_SECONDS, Turns
 from drivetrain_operator.plan.energy_words import from_status
 from drivetrain_operator.plan.view import JobView
 from drivetrain_operator.render import names
 
 log = logging.getLogger(__name__)
 
-MAX_JOBS: Final = 100
-MAX_WORKERS: Final = 2000
-"""In one request, unless one job has more."""
-MAX_BATCHES: Final = 20
-"""In one look; who is not asked for is asked first in the next one."""
-NEAR_SECONDS: Final = 1800.0
-"""So far from each other may times be that are asked for together, and so much is asked for at a time."""
 FAR_SECONDS: Final = 86_400.0
 """What is older is not asked for."""
 TICK_SECONDS: Final = 5.0
@@ -54,6 +48,14 @@ AT_ONCE: Final = 50
 """So many jobs are read without a breath."""
 MAX_TOO_LARGE: Final = 32
 """So many questions of one look may be too large."""
+MAX_FAILED: Final = 4
+"""So many of one look may have no answer for other reasons: each may take as long as one may."""
+BEGIN_SECONDS: Final = 120.0
+"""So long after a look began no other question does: who is left comes first in the next one."""
+BATCH_SECONDS: Final = 300.0
+"""For all requests of one question."""
+NAMED: Final = 5
+"""So many jobs a line of the log names."""
 
 
 _NOTHING: Final = Metered(since=math.inf, until=0.0)
@@ -74,10 +76,9 @@ class _Exporter:
     """What time it was there, at a time of our monotonic clock."""
     known: dict[str, Metered] = field(default_factory=dict)
     """By uid."""
-    tried: dict[str, float] = field(default_factory=dict)
-    """When each was asked for, whatever came of it."""
-    alone: set[str] = field(default_factory=set)
-    """Uids of jobs of which nothing could be answered: they are asked for alone."""
+    turns: Turns = field(default_factory=Turns)
+    partial: int = 0
+    """Looks in a row that had no answer for some jobs."""
     knows_nothing: bool = False
     """Of none of the jobs that have waited for a while: said once."""
 
@@ -203,30 +204,76 @@ class Joules:
         wanted = await self._wanted(exporter, there)
         waiting = {job.uid for job, _ in wanted}
         exporter.known = {uid: each for uid, each in exporter.known.items() if uid in waiting}
-        exporter.tried = {uid: at for uid, at in exporter.tried.items() if uid in waiting}
-        exporter.alone &= waiting
-        left = [[job for job, _ in batch] for batch in _batches(wanted, exporter.tried, exporter.alone)[:MAX_BATCHES]]
-        too_large = 0
-        while left and too_large < MAX_TOO_LARGE:
+        batches = exporter.turns.batches(wanted, at)
+        await self._all(exporter, batches, at, skew)
+        self._say(exporter, [job for job, _ in wanted if there - job.since > STRANGE_SECONDS])
+
+    async def _all(self, exporter: _Exporter, left: list[list[JobAsked]], began: float, skew: float) -> None:
+        """What one question has no answer to keeps nobody else's out, and what came is kept. Raises where nothing
+        came."""
+        failed: list[FeedError] = []
+        unanswered: set[str] = set()
+        good = too_large = 0
+        while left and too_large < MAX_TOO_LARGE and len(failed) < MAX_FAILED:
+            if self._clock.monotonic() - began > BEGIN_SECONDS:
+                break
             batch = left.pop(0)
-            exporter.tried |= {job.uid: self._clock.monotonic() for job in batch}
+            exporter.turns.begins(batch)
+            unanswered |= {job.uid for job in batch}
             try:
-                await self._batch(exporter, batch, skew)
+                await self._within(exporter, batch, skew)
             except TooLarge as error:
                 # What one job's pods have scraped is their tenant's: it makes no other one's unknown.
                 too_large += 1
                 self._counts[exporter.settings.name].failures[error.reason] += 1
-                half = len(batch) // 2
-                left[:0] = [each for each in (batch[:half], batch[half:]) if half]
-                if not half and batch[0].uid not in exporter.alone:
-                    exporter.alone.add(batch[0].uid)
-                    log.warning(
-                        "joules of a job cannot be asked for",
-                        extra={"source": exporter.settings.name, "job": batch[0].uid, "why": str(error)},
-                    )
+                if len(batch) == 1:
+                    self._say_alone(exporter, batch[0].uid, error)
+                    unanswered.discard(batch[0].uid)
+                left[:0] = exporter.turns.failed(batch)
+            except (Slow, Unreadable) as error:
+                failed.append(error)
+                if len(batch) == 1:
+                    exporter.turns.rests(batch[0], self._clock.monotonic(), exporter.asked.interval)
+                left += exporter.turns.failed(batch)  # others come first
             else:
-                exporter.alone -= {job.uid for job in batch}
-        self._say(exporter, [job for job, _ in wanted if there - job.since > STRANGE_SECONDS])
+                good += 1
+                exporter.turns.answered(batch)
+                unanswered -= {job.uid for job in batch}
+        counts = self._counts[exporter.settings.name]
+        counts.failures.update(each.reason for each in (failed if good else failed[:-1]))
+        if failed and not good:
+            raise failed[-1]
+        unanswered |= {job.uid for batch in left for job in batch}
+        self._say_partial(exporter, sorted(unanswered), failed)
+
+    async def _within(self, exporter: _Exporter, batch: Sequence[JobAsked], skew: float) -> None:
+        try:
+            async with asyncio.timeout(BATCH_SECONDS):
+                await self._batch(exporter, batch, skew)
+        except TimeoutError:
+            raise Slow(f"no whole answer of all counters within {BATCH_SECONDS:g} s") from None
+
+    def _say_alone(self, exporter: _Exporter, uid: str, error: FeedError) -> None:
+        if uid not in exporter.turns.told_of:
+            exporter.turns.told_of.add(uid)
+            log.warning(
+                "joules of a job cannot be asked for",
+                extra={"source": exporter.settings.name, "job": uid, "why": str(error)},
+            )
+
+    def _say_partial(self, exporter: _Exporter, uids: Sequence[str], failed: Sequence[FeedError]) -> None:
+        exporter.partial = exporter.partial + 1 if uids else 0
+        if uids and exporter.partial & (exporter.partial - 1) == 0:  # few lines
+            log.warning(
+                "joules of some jobs are not known: others have theirs",
+                extra={
+                    "source": exporter.settings.name,
+                    "exporter": exporter.source.value,
+                    "jobs": len(uids),
+                    "first": ", ".join(uids[:NAMED]),
+                    "why": str(failed[-1]) if failed else "no time is left in this look",
+                },
+            )
 
     def _say(self, exporter: _Exporter, old: Sequence[JobAsked]) -> None:
         """A label that has another name than is thought is no failure of Prometheus': it knows nothing."""
@@ -304,30 +351,6 @@ def _sources(given: JoulesSource) -> dict[EnergySource, exporters.Exporter]:
     if given.kepler is not None:
         found[EnergySource.KEPLER] = exporters.kepler(given.kepler)
     return found
-
-
-def _batches(
-    wanted: Iterable[tuple[JobAsked, int]], tried: Mapping[str, float], alone: Set[str] = frozenset()
-) -> Sequence[Sequence[tuple[JobAsked, int]]]:
-    """Jobs whose times are near each other, together. Who was asked for the longest ago comes first."""
-    found: list[list[tuple[JobAsked, int]]] = []
-    workers = 0
-    for job, size in sorted(wanted, key=lambda each: each[0].since):
-        last = found[-1] if found else []
-        if (
-            not last
-            or len(last) >= MAX_JOBS
-            or job.uid in alone
-            or last[-1][0].uid in alone
-            or workers + size > MAX_WORKERS
-            or job.since > last[0][0].since + NEAR_SECONDS
-        ):
-            found.append([])
-            workers = 0
-        found[-1].append((job, size))
-        workers += size
-
-    return sorted(found, key=lambda batch: min(tried.get(job.uid, float("-inf")) for job, _ in batch))
 
 
 __all__ = ["Joules"]

@@ -11,7 +11,7 @@ import pytest
 from drivetrain_api.energy import EnergySource
 from drivetrain_energy.accounts.counters import BUCKET_SECONDS
 from drivetrain_energy.feeds import Ports
-from drivetrain_energy.feeds.errors import TooLarge, Unavailable
+from drivetrain_energy.feeds.errors import Slow, TooLarge, Unavailable
 from drivetrain_energy.feeds.transport import Answer, Request
 from drivetrain_energy.settings import of
 from drivetrain_operator.energy.document import Document
@@ -42,6 +42,12 @@ class Http:
             if self.evil(query):
                 if self.how == "too large":
                     raise TooLarge("the answer has more than 1 bytes")
+                if self.how == "slow":
+                    raise Slow("no whole answer within 10 s")
+                if self.how == "its own time is over":
+                    return Answer(503, {}, b'{"status": "error", "errorType": "timeout", "error": "query timed out"}')
+                if self.how == "in part":
+                    return Answer(200, {}, b'{"status": "success", "data": {}, "warnings": ["mixed samples"]}')
                 if self.how == "away":
                     raise Unavailable("fails (503)")
                 return Answer(422, {}, b"{}")
@@ -96,6 +102,89 @@ async def _alone(how: str) -> None:
     clock.passed += 300
     await reader.poll(http.ports())
     assert all(known(reader, each) for each in jobs)
+
+
+@pytest.mark.parametrize("how", ["slow", "its own time is over", "in part"])
+def test_a_question_that_is_slow_keeps_no_other_jobs_answers_out(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.run(_slow(how))
+    assert "uid-of-lm7" in str([vars(each).get("first") for each in caplog.records]), "it is said whose are missing"
+
+
+async def _slow(how: str) -> None:
+    clock = Clock()
+    jobs = [named(f"lm{n}") for n in range(30)]
+    http = Http(scraped(clock, [each.name for each in jobs]), lambda query: "lm7-" in query, how)
+    reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
+    await reader.poll(http.ports())
+    assert sum(known(reader, each) for each in jobs) > 20
+    for _ in range(3):
+        clock.passed += 300
+        await reader.poll(http.ports())
+    assert [each.name for each in jobs if not known(reader, each)] == ["lm7"]
+    http.queries = []
+    for _ in range(12):
+        clock.passed += 300
+        await reader.poll(http.ports())
+    asked = sum("lm7-" in each for each in http.queries)
+    assert 1 <= asked <= 4, "it is asked for more seldom each time"
+    http.evil = lambda query: False
+    for _ in range(13):
+        clock.passed += 300
+        await reader.poll(http.ports())
+    assert all(known(reader, each) for each in jobs)
+
+
+def test_where_all_questions_are_slow_a_look_ends_soon_and_is_a_failure() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        jobs = [named(f"lm{n}") for n in range(30)]
+        http = Http(scraped(clock, []), lambda query: True, "slow")
+        reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
+        await reader.poll(http.ports())
+        assert len(http.queries) == 4
+        (counts,) = reader.counts()
+        assert (counts.answers, dict(counts.failures)) == (0, {"unavailable": 4})
+        await reader.poll(http.ports())
+        assert len(http.queries) == 4, "it is not asked at once again"
+
+    asyncio.run(asked())
+
+
+def test_of_more_jobs_than_a_look_has_time_for_the_same_are_not_always_left_out() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        jobs = [named(f"lm{n}") for n in range(400)]
+        prometheus = scraped(clock, [])
+        http = Http(prometheus, lambda query: bool(clock.advance(50.0)), "")  # each question takes so long
+        reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
+        firsts = []
+        for _ in range(3):
+            http.queries = []
+            await reader.poll(http.ports())
+            clock.advance(300.0)
+            assert len(http.queries) < 5
+            firsts.append({each.name for each in jobs if any(f"{each.name}-" in query for query in http.queries)})
+        assert set.union(*firsts[:2]) == {each.name for each in jobs}
+        assert firsts[0] != firsts[1] != firsts[2]
+
+    asyncio.run(asked())
+
+
+def test_looks_begin_with_other_jobs_each_time() -> None:
+    async def asked() -> None:
+        clock = Clock()
+        jobs = [named(f"lm{n}") for n in range(300)]
+        http = Http(scraped(clock, []), lambda query: False, "")
+        reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
+        firsts = set()
+        for _ in range(3):
+            http.queries = []
+            await reader.poll(http.ports())
+            clock.passed += 300.0
+            firsts.add(http.queries[0])
+        assert len(firsts) == 3
+
+    asyncio.run(asked())
 
 
 def test_where_prometheus_itself_fails_it_is_not_asked_for_each_job() -> None:
