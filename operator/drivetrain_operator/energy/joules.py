@@ -235,6 +235,9 @@ class Joules:
                 if len(batch) == 1:
                     exporter.turns.rests(batch[0], self._clock.monotonic(), exporter.asked.interval)
                 left += exporter.turns.failed(batch)  # others come first
+            except FeedError:
+                self._counts[exporter.settings.name].failures.update(each.reason for each in failed)
+                raise
             else:
                 good += 1
                 exporter.turns.answered(batch)

@@ -155,7 +155,12 @@ def test_of_more_jobs_than_a_look_has_time_for_the_same_are_not_always_left_out(
         clock = Clock()
         jobs = [named(f"lm{n}") for n in range(400)]
         prometheus = scraped(clock, [])
-        http = Http(prometheus, lambda query: bool(clock.advance(50.0)), "")  # each question takes so long
+
+        def takes_long(query: str) -> bool:
+            clock.advance(50.0)
+            return False
+
+        http = Http(prometheus, takes_long, "")
         reader = Joules(lambda: SETTINGS, clock, lambda: jobs, lambda: 0.0)
         firsts = []
         for _ in range(3):
