@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from drivetrain_energy.fleet.lasting import Lasting, lasting, least, stays
+from drivetrain_energy.fleet.lasting import Lasting, going_on, lasting, least, stays
 from drivetrain_energy.fleet.member import Granted, Job
-from drivetrain_energy.fleet.taking import Pool, Taken, soonest, take
+from drivetrain_energy.fleet.taking import Pool, Taken, Wants, soonest, take
 from drivetrain_energy.job.charged import charged
 from drivetrain_energy.job.hull import SUSPENDED
 from drivetrain_energy.job.plan import PlanSlot, merged
@@ -55,9 +55,10 @@ def in_turn(
     dealt = Dealt(Pool(room.nodes.copy(), room.watts.copy()), [Taken({}, 0.0, False)] * len(jobs))
     staying = [at for at, job in enumerate(jobs) if stays(job.member.request)]
     for at in staying:
-        dealt.exchange(at, least(jobs[at].wants))
-    whole = [at for at, job in enumerate(jobs) if not job.member.request.may_suspend and at not in staying]
-    own_runs = set([*staying, *whole][:BOUND])
+        dealt.exchange(at, least(jobs[at].member.request, jobs[at].wants, cuts))
+    whole = [at for at, job in enumerate(jobs) if not job.member.request.may_suspend]
+    going = [at for at in staying if not jobs[at].member.request.may_suspend]
+    own_runs = set(list(dict.fromkeys([*going, *whole, *staying]))[:BOUND])
     granted: dict[str, float] = {}
     groups: list[list[int]] = [[], [], [], []]
     for at, job in enumerate(jobs):
@@ -78,7 +79,7 @@ def in_turn(
                 dealt.fixed[at] = found.slots
                 one = found.taken
             else:
-                one = soonest(job.wants, dealt.pool) if job.soon else take(job.wants, dealt.pool, prices)
+                one = _filled(job, job.wants, dealt.pool, cuts, prices)
             dealt.exchange(at, one)
             used = sum(use.workers * job.wants.seconds[when] for when, use in one.ways.items())
             granted[namespace] = granted.get(namespace, 0.0) + used
@@ -87,13 +88,23 @@ def in_turn(
     return dealt
 
 
-def fill_again(jobs: Sequence[Job], dealt: Dealt) -> None:
+def _filled(
+    job: Job, wants: Wants, pool: Pool, cuts: Sequence[float], prices: Sequence[tuple[float, float]] | None = None
+) -> Taken:
+    """From what is left, whatever else it asks of its runs."""
+    asked = job.member.request
+    if job.soon or (stays(asked) and not asked.may_suspend):
+        return soonest(wants, pool)
+    return going_on(asked, wants, pool, cuts, prices) if stays(asked) else take(wants, pool, prices)
+
+
+def fill_again(jobs: Sequence[Job], dealt: Dealt, cuts: Sequence[float]) -> None:
     for at, job in enumerate(jobs):
         if job.soon or at in dealt.fixed:
             continue
         one = dealt.taken[at]
         dealt.pool.give_back(one)
-        again = take(job.wants, dealt.pool)
+        again = _filled(job, job.wants, dealt.pool, cuts)
         if again.left < one.left or (again.left == one.left and again.cost < one.cost):
             dealt.taken[at] = one = again
         dealt.pool.grant(one)
@@ -125,7 +136,7 @@ def with_switching(job: Job, dealt: Dealt, at: int, cuts: Sequence[float]) -> Gr
             break
         wants = replace(wants, work=work)
         dealt.exchange(at, Taken({}, 0.0, False))
-        dealt.exchange(at, soonest(wants, pool) if job.soon else take(wants, pool))
+        dealt.exchange(at, _filled(job, wants, pool, cuts))
     needed = job.wants.work * (1 - max(1e-3, tolerance))
     done = sum(slot.throughput * (slot.end - slot.start) for slot in slots) >= needed
     return Granted(job.member, tuple(slots), done if lost else dealt.taken[at].done, job.mode)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from drivetrain_energy.fleet.taking import Pool, Taken, Use, Wants
+from drivetrain_energy.fleet.taking import Pool, Taken, Use, Wants, take
 from drivetrain_energy.job.curve import Point
 from drivetrain_energy.job.fill import Ladder
 from drivetrain_energy.job.hull import SUSPENDED
-from drivetrain_energy.job.plan import PlanSlot
+from drivetrain_energy.job.plan import PlanSlot, merged
 from drivetrain_energy.job.request import Request
 from drivetrain_energy.job.runs import Search, begin
 from drivetrain_energy.job.slotted import slotted
@@ -38,9 +38,12 @@ class Lasting:
 
 def stays(asked: Request) -> bool:
     """It runs, and does not stop for anybody: what it has least is not there for others."""
-    if asked.running_since is None:
-        return False
-    return not asked.may_suspend or asked.now < asked.running_since + asked.min_run
+    return asked.running_since is not None and (not asked.may_suspend or asked.now < _stops_from(asked))
+
+
+def _stops_from(asked: Request) -> float:
+    """When it has run for so long that it may rest, if it may at all."""
+    return (asked.now if asked.running_since is None else asked.running_since) + asked.min_run
 
 
 def breaks(slots: Sequence[PlanSlot], asked: Request) -> bool:
@@ -71,7 +74,7 @@ def lasting(
 ) -> Lasting | None:
     """The cheapest of some runs that it may have, in what is left of `pool`; None: no such runs do its work.
     `prices`: as `take` has them. Time: of tens of fills of one job."""
-    spans = _windows(wants, pool, cuts, prices)
+    spans = _windows(asked, wants, pool, cuts, prices)
     free = Ladder(spans, wants.points, may_idle=True).fill(wants.work, [span.seconds for span in spans])
     if free is None:
         return None
@@ -82,32 +85,59 @@ def lasting(
         return None
     slots = slotted(spans, ladder.rungs, found.useful, found.filled, asked.switch.resize)
     own = dict(zip(cuts, wants.prices, strict=False))
-    return Lasting(tuple(slots), _taken(slots, cuts, own))
+    return Lasting(merged(slots), _taken(slots, cuts, own))
 
 
-def least(wants: Wants) -> Taken:
-    """What it has at least until its work would be done so, or its time is over."""
+def least(asked: Request, wants: Wants, cuts: Sequence[float], pool: Pool | None = None) -> Taken:
+    """What it has at least until it may stop, its work would be done so, or its time is over. `pool`: only where there
+    is room for that."""
     point = min(wants.points, key=lambda point: (point.workers, point.watts))
-    left, ways = wants.work, {}
+    until = _stops_from(asked) if asked.may_suspend else math.inf
+    left, ways, cost, enough = wants.work, dict[int, Use](), 0.0, wants.work * 1e-12
     for at, seconds in enumerate(wants.seconds):
-        if left <= 0:
+        if left <= enough or (at and cuts[at] >= until):
             break
-        ways[at] = Use(point, point, 0.0)
-        left -= point.throughput * seconds
-    return Taken(ways, 0.0, left <= 0, max(left, 0.0))
+        if pool is not None and (point.workers > pool.nodes[at] or point.watts > pool.watts[at]):
+            continue
+        gain = point.throughput * seconds
+        share = min(left / gain, 1.0) if gain else 1.0
+        ways[at] = Use(point, point, 0.0) if share == 1 else Use(SUSPENDED, point, share)
+        cost += share * wants.prices[at] * seconds * point.watts
+        left -= share * gain
+    return Taken(ways, cost, left <= enough, max(left, 0.0))
+
+
+def going_on(
+    asked: Request,
+    wants: Wants,
+    pool: Pool,
+    cuts: Sequence[float],
+    prices: Sequence[tuple[float, float]] | None = None,
+) -> Taken:
+    """The same as `take`, for one that has begun a short while ago: until it may stop it has what it has least."""
+    first = least(asked, wants, cuts, pool)
+    if first.done or not first.ways:
+        return first if first.done else take(wants, pool, prices)
+    seconds = [0.0 if at in first.ways else each for at, each in enumerate(wants.seconds)]
+    rest = take(replace(wants, seconds=seconds, work=first.left), pool, prices)
+    return Taken({**first.ways, **rest.ways}, first.cost + rest.cost, rest.done, rest.left)
 
 
 def _windows(
-    wants: Wants, pool: Pool, cuts: Sequence[float], prices: Sequence[tuple[float, float]] | None
+    asked: Request,
+    wants: Wants,
+    pool: Pool,
+    cuts: Sequence[float],
+    prices: Sequence[tuple[float, float]] | None,
 ) -> list[Window]:
     """Up to its end, with what is free in each."""
     found = []
     for at, seconds in enumerate(wants.seconds):
         node, watt = prices[at] if prices is not None else (0.0, 0.0)
         price = max(wants.prices[at] * (1 + watt), LEAST_PRICE)
-        node_watts = wants.node_price[at] + node / (1 + watt)
+        node_price = asked.objective.node_hour / 3600 + node * max(wants.prices[at], LEAST_PRICE)
         room = Room(min(pool.nodes[at], wants.most), pool.watts[at])
-        found.append(Window(cuts[at], cuts[at] + seconds, price, None, None, node_watts * price, room=room))
+        found.append(Window(cuts[at], cuts[at] + seconds, price, None, None, node_price, room=room))
     return found
 
 
@@ -141,4 +171,4 @@ def _runs(slots: Sequence[PlanSlot]) -> list[tuple[float, float]]:
     return runs
 
 
-__all__ = ["Lasting", "breaks", "lasting", "least", "stays"]
+__all__ = ["Lasting", "breaks", "going_on", "lasting", "least", "stays"]

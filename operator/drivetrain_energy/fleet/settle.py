@@ -148,6 +148,8 @@ def _all_in_time(plans: Offers, members: Mapping[Key, Member]) -> bool:
 def _served(slots: Sequence[PlanSlot], member: Member) -> float:
     """The share of its work that is done before its deadline."""
     asked, until = member.request, latest(member.request)
+    if asked.work_steps <= 0:
+        return 1.0
     done = sum(
         slot.throughput * max(0.0, min(slot.end, until) - max(slot.start, asked.now)) for slot in slots if slot.workers
     )

@@ -103,7 +103,7 @@ def share(members: Iterable[Member], capacity: Capacity, held: Sequence[Sequence
         dealt = again
     rounds = min(AGAIN, WORK // (len(jobs) * len(cuts)))
     for _ in range(rounds):
-        fill_again(jobs, dealt)
+        fill_again(jobs, dealt, cuts)
     granted, tries = dict[int, Granted](), BOUND
     for at in sorted(range(len(jobs)), key=lambda at: (jobs[at].slack, at)):
         job = jobs[at]
@@ -144,7 +144,7 @@ def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[Job]:
     cuts = grid(list(signals.values()), now, max(ends), WINDOWS, edges)
     spans: dict[tuple[object, ...], tuple[list[float], list[float]]] = {}
     curves: dict[Curve, int] = {}
-    jobs: list[Job] = []
+    jobs, whole = list[Job](), 0
     for member, end in zip(ordered, ends, strict=True):
         asked = member.request
         kind = (id(asked.signal), id(asked.tariff), asked.objective, asked.pue)
@@ -153,7 +153,9 @@ def _jobs(members: Iterable[Member], edges: Sequence[float]) -> list[Job]:
             spans[kind] = [window.price for window in found], [window.node_watts for window in found]
         urgent = must_run(asked, latest(asked))
         waits = may_wait(asked)
-        many = stays(asked) and len(jobs) >= BOUND
+        lasts = stays(asked) and not asked.may_suspend
+        many = lasts and whole >= BOUND
+        whole += lasts
         soon = urgent or asked.objective.time or not waits or many
         curve = asked.curve
         if soon and not urgent and not asked.objective.time:

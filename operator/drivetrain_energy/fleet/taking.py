@@ -174,8 +174,9 @@ def _priced(wants: Wants, prices: Sequence[tuple[float, float]] | None) -> tuple
 def soonest(wants: Wants, pool: Pool) -> Taken:
     """As much as is free, from the first window on, until the work fits."""
     used, cost, left = {}, 0.0, wants.work
+    least = left * 1e-12  # sums of floats end a hair above: that is no reason to start again
     for at, seconds in enumerate(wants.seconds):
-        if left <= 0:
+        if left <= least:
             break
         fits = [p for p in wants.points if p.workers <= pool.nodes[at] and p.watts <= pool.watts[at]]
         if not fits:
@@ -186,7 +187,7 @@ def soonest(wants: Wants, pool: Pool) -> Taken:
             used[at] = Use(SUSPENDED, point, share) if share < 1 else Use(point, point, 0.0)
             cost += share * wants.prices[at] * seconds * point.watts
             left -= share * seconds * point.throughput
-    return Taken(used, cost, left <= wants.work * 1e-12, max(left, 0.0))
+    return Taken(used, cost, left <= least, max(left, 0.0))
 
 
 __all__ = ["Pool", "Taken", "Use", "Wants", "soonest", "take"]

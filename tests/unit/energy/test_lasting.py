@@ -13,8 +13,12 @@ from drivetrain_energy.fleet.lasting import breaks, stays
 from drivetrain_energy.fleet.member import Granted, Member
 from drivetrain_energy.fleet.settle import Standing, settle
 from drivetrain_energy.fleet.sharing import Capacity, share
+from drivetrain_energy.fleet.taking import Pool, Wants, soonest
+from drivetrain_energy.job.curve import Point
 from drivetrain_energy.job.plan import Mode, PlanSlot
-from drivetrain_energy.job.request import Request, Switch
+from drivetrain_energy.job.planner import plan
+from drivetrain_energy.job.request import Objective, Request, Switch
+from drivetrain_energy.signals.signal import Measure
 from harness.energy import HOUR, request, signal
 from unit.energy.test_fleet import most
 from unit.energy.test_settle import later, member
@@ -92,6 +96,69 @@ def test_many_that_stop_for_nobody_do_not_either(count: int) -> None:
     assert not any(rests(one) for one in granted)
     assert all(one.done and one.mode is Mode.PLANNED for one in granted)
     assert most(granted, "workers") <= count
+
+
+@pytest.mark.parametrize("way", ["stays", "has just begun"])
+@pytest.mark.parametrize("name", ["0-first", "z-last"])
+def test_its_name_is_no_reason_to_run_when_it_is_dear(name: str, way: str) -> None:
+    """Whoever came after 64 others, by name, and stopped for nobody was told to run at once: 2.8 times the carbon."""
+    given = signal([500.0, 50.0] * 12)
+    asked = request(signal=given, deadline=24 * HOUR, **WAYS[way])
+    rest = [Member("m", f"job-{at}", request(signal=given, work_steps=HOUR)) for at in range(BOUND + 10)]
+    granted = share([*rest, Member(name, name, asked)], Capacity(1000))
+    one = next(one for one in granted if one.member.name == name)
+    grams = one.plan().totals.grams
+    assert grams is not None
+    assert grams <= (plan(asked).totals.grams or 0.0) * 1.05
+
+
+def test_many_that_have_just_begun_wait_for_what_is_clean() -> None:
+    """After a restart all may be in their first quarter of an hour. More than 64 did not wait: 5.4 times the carbon."""
+    given = signal([500.0, 50.0] * 12)
+    asked = request(
+        signal=given, work_steps=6 * HOUR, deadline=24 * HOUR, min_run=900.0, started=True, running_since=-60.0
+    )
+    count = BOUND + 40
+    granted = share([Member("a", f"job-{at}", asked) for at in range(count)], Capacity(8 * count))
+    grams = [one.plan().totals.grams or 0.0 for one in granted]
+    assert max(grams) <= min(grams) * 1.05
+    assert all(one.done and one.slots[0].workers and not breaks(one.slots, asked) for one in granted)
+
+
+def test_a_place_is_kept_for_as_long_as_somebody_may_not_rest() -> None:
+    """Not to the end of his work: who is urgent was late for nodes that nobody used."""
+    given = signal([100.0] * 12 + [300.0] * 12)
+    begun = request(signal=given, deadline=100 * HOUR, min_run=900.0, started=True, running_since=-60.0)
+    others = [Member("a", f"job-{at}", begun) for at in range(4)]
+    fast = max(point.throughput for point in begun.curve)
+    urgent = Member("b", "urgent", request(signal=given, work_steps=7.1 * HOUR * fast, deadline=8 * HOUR, reserve=HOUR))
+    granted = share([*others, urgent], Capacity(8))
+    one = next(one for one in granted if one.member.name == "urgent")
+    assert one.done
+    assert one.plan().meets_deadline
+    assert all(each.slots[0].workers for each in granted)
+
+
+def test_hours_in_which_power_is_free_are_not_left_out() -> None:
+    """A node's price was a million times what it is, where a kilowatt-hour cost nothing or less."""
+    prices = signal([0.2] * 6 + [0.0, -0.1] * 3 + [0.2] * 12, measure=Measure.PRICE, unit="EUR/kWh")
+    asked = request(
+        signal=None, tariff=prices, objective=Objective(cost=1.0, node_hour=0.01), work_steps=6 * HOUR,
+        may_suspend=False,
+    )  # fmt: skip
+    (one,) = share([Member("a", "job", asked)], Capacity(8))
+    assert [(slot.start, slot.end) for slot in one.slots if slot.workers] == [(6 * HOUR, 12 * HOUR)]
+
+
+def test_who_runs_as_soon_as_he_can_does_not_start_again_for_nothing() -> None:
+    """What is left of a sum of floats was taken for work: a plan ended with a start of no length, hours later."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        hours = [rng.uniform(0.1, 1.0) * HOUR for _ in range(20)]
+        way = Point(1, rng.uniform(0.1, 30), 300.0)
+        done = sum(each * way.throughput for each in hours[:3]) + rng.uniform(0.0, 1.0) * hours[3] * way.throughput
+        wants = Wants(0, (way,), [1.0] * 20, [0.0] * 20, hours, done)
+        assert max(soonest(wants, Pool.of(4, None, 20)).ways) <= 3
 
 
 @pytest.mark.parametrize(

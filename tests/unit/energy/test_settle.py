@@ -251,3 +251,11 @@ def test_held_slots_are_left_alone() -> None:
     found = share([member("b", hours=10, curve=AMDAHL[:2])], Capacity(2), [held.plan.slots])
     both = [held, Standing(found[0].member, found[0].plan())]
     assert most(both, 0.0) <= 2
+
+
+def test_a_job_that_has_nothing_left_to_do_stops_no_look() -> None:
+    """Its last step may be counted before it is seen to be over."""
+    jobs = settled(new(member("a", hours=4), member("b", hours=4)), Capacity(4))
+    over = replace(jobs[0].member.request, now=HOUR, work_steps=0.0)
+    jobs = [replace(jobs[0], member=replace(jobs[0].member, request=over)), later(jobs[1], HOUR)]
+    settled([*jobs, *new(member("c", hours=4, now=HOUR))], Capacity(4), HOUR)
