@@ -42,9 +42,10 @@ async def get(
     headers: Mapping[str, str] | None = None,
     *,
     secret: bool = False,
+    ca: str | None = None,
 ) -> Told:
     """GET of a JSON document. Raises FeedError."""
-    answer = await http.send(Request(url, params, {"Accept": "application/json", **(headers or {})}))
+    answer = await http.send(Request(url, params, {"Accept": "application/json", **(headers or {})}, ca=ca))
     return told(answer, now, secret=secret)
 
 

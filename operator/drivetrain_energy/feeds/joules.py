@@ -20,8 +20,9 @@ from drivetrain_energy.accounts.counters import Gathered, Metered, Sample, compl
 from drivetrain_energy.feeds.adapter import Ports, Told, joined, told
 from drivetrain_energy.feeds.errors import Slow, TooLarge, Unavailable, Unreadable
 from drivetrain_energy.feeds.exporters import Exporter
+from drivetrain_energy.feeds.reached import asking
 from drivetrain_energy.feeds.reading import items, mapping
-from drivetrain_energy.feeds.transport import Answer, Request, document, secret
+from drivetrain_energy.feeds.transport import Answer, Request, document
 from drivetrain_energy.feeds.values import number, within
 from drivetrain_energy.settings.joules import JoulesSource
 
@@ -123,12 +124,10 @@ class JoulesFeed:
         return await asyncio.to_thread(lambda: {job.uid: self._metered(job, found[job.uid], end, skew) for job in jobs})
 
     async def _ask(self, query: str, at: float | None, now: float) -> Told:
-        headers = {"Accept": "application/json"}
-        if self._settings.token_file is not None:
-            headers["Authorization"] = f"Bearer {secret(self._ports.secrets, self._settings.token_file)}"
+        by = asking(self._settings, self._ports.secrets)
         url = joined(self._settings.base_url, "api/v1/query")
         form = {"query": query} | ({"time": f"{at:.3f}"} if at is not None else {})
-        answer = await self._ports.http.send(Request(url, headers=headers, form=form))
+        answer = await self._ports.http.send(Request(url, headers=by.headers, form=form, ca=by.ca))
         if answer.status == 404:
             raise Unavailable("answered 404: is baseURL what stands before /api/v1/query?")
         if answer.status == 422:

@@ -6,8 +6,8 @@ from typing import Any
 
 from drivetrain_energy.feeds.adapter import Ports, get, joined
 from drivetrain_energy.feeds.errors import Mismatch, Unreadable
+from drivetrain_energy.feeds.reached import asking
 from drivetrain_energy.feeds.reading import Point, Reading, items, mapping
-from drivetrain_energy.feeds.transport import secret
 from drivetrain_energy.feeds.values import number, within
 from drivetrain_energy.settings.sources import Prometheus
 
@@ -29,10 +29,8 @@ class PrometheusFeed:
             "end": str(end),
             "step": str(step),
         }
-        headers = {}
-        if given.token_file is not None:
-            headers["Authorization"] = f"Bearer {secret(self._ports.secrets, given.token_file)}"
-        told = await get(self._ports.http, joined(given.base_url, "api/v1/query_range"), params, now, headers)
+        by, url = asking(given, self._ports.secrets), joined(given.base_url, "api/v1/query_range")
+        told = await get(self._ports.http, url, params, now, by.headers, ca=by.ca)
         found = mapping(told.found, "the answer")
         if found.get("status") != "success":
             raise Unreadable(f"the query fails: {str(found.get('error') or 'no status')[:200]}")

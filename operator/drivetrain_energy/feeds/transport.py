@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeGuard
@@ -20,6 +21,8 @@ from drivetrain_energy.feeds.errors import Limited, Refused, Slow, TooLarge, Una
 
 MAX_BODY: Final = 4 << 20
 """A week of a zone in steps of five minutes is 200 kB."""
+MAX_CONTEXTS: Final = 32
+_CA: Final = "is caFile who signed it, and has it the name in baseURL?"
 LONGEST_WAIT: Final = 86400.0
 """More than that nobody is told to wait."""
 
@@ -30,8 +33,11 @@ class Request:
 
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """They may be credentials."""
     form: Mapping[str, str] | None = None
+    ca: str | None = field(default=None, repr=False)
+    """Certificates in PEM of who may sign the server's; None: those of the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,10 @@ class AiohttpHttp:
         self._session = session
         self._seconds = seconds
         self._max_body = max_body
+        self._contexts: dict[str, ssl.SSLContext] = {}
 
     async def send(self, request: Request) -> Answer:
+        context = await self._context(request.ca) if request.ca is not None else True
         timeout = aiohttp.ClientTimeout(total=self._seconds, connect=min(5.0, self._seconds))
         try:
             async with self._session.request(
@@ -94,6 +102,7 @@ class AiohttpHttp:
                 allow_redirects=False,
                 proxy=environment_proxy(request.url),
                 timeout=timeout,
+                ssl=context,
             ) as answer:
                 body = bytearray()
                 async for part in answer.content.iter_chunked(65536):
@@ -105,8 +114,31 @@ class AiohttpHttp:
             raise Unavailable(f"not reached within {timeout.connect:g} s", answered=False) from None
         except TimeoutError:
             raise Slow(f"no whole answer within {self._seconds:g} s") from None
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+            raise Unavailable(f"not believed: {_of_tls(error)}; {_CA}", answered=False) from None
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             raise Unavailable(f"not reached: {type(error).__name__}", answered=False) from None
+
+    async def _context(self, ca: str) -> ssl.SSLContext:
+        """One for all requests by the same certificates, or connections would not be used again."""
+        known = self._contexts.get(ca)
+        if known is None:
+            try:
+                known = await asyncio.to_thread(ssl.create_default_context, cadata=ca)
+            except (ssl.SSLError, ValueError) as error:
+                raise Unset(f"caFile cannot be used: {error}") from None
+            if len(self._contexts) >= MAX_CONTEXTS:  # of files that were renewed
+                self._contexts.clear()
+            self._contexts[ca] = known
+        return known
+
+
+def _of_tls(error: aiohttp.ClientError) -> str:
+    """Why, in OpenSSL's words."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is {cause.verify_message}"
+    return type(cause if cause is not None else error).__name__
 
 
 class MountedFolder:

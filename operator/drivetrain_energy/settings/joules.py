@@ -6,7 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from drivetrain_energy.settings.model import FileName, Name, Part, Url
+from drivetrain_energy.settings.model import Name, Part
+from drivetrain_energy.settings.reached import Reached
 
 MetricName = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]{0,127}$")]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,127}$")]
@@ -55,13 +56,11 @@ class Kepler(Part):
     labels: Labels = Field(default={}, description=_LABELS)
 
 
-class JoulesSource(Part):
+class JoulesSource(Reached):
     """A Prometheus that scrapes them."""
 
     name: Name = Field(description="By which logs and metrics call it.")
     provider: Literal["prometheus"]
-    base_url: Url = Field(alias="baseURL")
-    token_file: FileName | None = None
     dcgm: Dcgm | None = Field(default=None, description="GPUs; {} is enough. Default: not asked for.")
     kepler: Kepler | None = Field(default=None, description="Processors and memory; {} is enough. Default: as dcgm.")
     look_seconds: int = Field(default=300, ge=15, le=900, description="Between two looks, for all jobs together.")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from drivetrain_energy.settings.model import Currency, FileName, Name, Part, TimeZone, Url, ZoneName
+from drivetrain_energy.settings.reached import Reached
 
 Carbon = Literal["average", "marginal"]
 Any3 = Literal["average", "marginal", "price"]
@@ -110,13 +111,11 @@ class Trace(_Priced):
         return self
 
 
-class Prometheus(_Priced):
+class Prometheus(Reached, _Priced):
     """A query whose result is one series: $zone in it is replaced by the zone's name."""
 
     provider: Literal["prometheus"]
-    base_url: Url = Field(alias="baseURL")
     query: str = Field(min_length=1, max_length=4096)
-    token_file: FileName | None = None
     multiply_by: float = Field(default=1.0, gt=0, description="Makes grams (or money) a kilowatt-hour of its values.")
     hours: int = Field(default=168, ge=1, le=336, description="How far back.")
     step_minutes: int = Field(default=60, ge=1, le=60)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from drivetrain_energy.settings import EnergySettings, SettingsError, read
@@ -53,6 +55,7 @@ def test_nothing_is_all_defaults(text: str) -> None:
 
 
 EM = "name: a, provider: electricityMaps, zones: [DE], tokenFile: t"
+JOULES: Final = "joules: [{{name: a, provider: prometheus, baseURL: '{}://p', kepler: {{}}, {}}}]"
 REFUSED = {
     "joules: [{name: a, provider: prometheus, baseURL: 'http://p'}]": "joules[0]: dcgm or kepler is needed",
     "joules: [{name: a, provider: thanos, baseURL: 'http://p', dcgm: {}}]": "joules[0].provider: ",
@@ -64,6 +67,22 @@ REFUSED = {
         "joules[0].kepler.exports: ",
     "joules: [{name: a, provider: prometheus, baseURL: 'http://p', kepler: {}, lookSeconds: 1}]":
         "joules[0].lookSeconds: ",
+    JOULES.format("http", "caFile: ca"): "joules[0]: caFile is for a baseURL that begins with https://",
+    JOULES.format("https", "caFile: ../ca"): "joules[0].caFile: ",
+    JOULES.format("https", "headers: {'X Y': a}"): "joules[0].headers",
+    JOULES.format("https", "headers: {'X:Y': a}"): "joules[0].headers",
+    JOULES.format("https", 'headers: {"X-A\\r\\nB": a}'): "joules[0].headers",
+    JOULES.format("https", 'headers: {X-Scope-OrgID: "a\\nCookie: b"}'): "joules[0].headers.X-Scope-OrgID: ",
+    JOULES.format("https", 'headers: {X-Scope-OrgID: "a\\n"}'): "joules[0].headers.X-Scope-OrgID: ",
+    JOULES.format("https", "headers: {X-Scope-OrgID: ''}"): "joules[0].headers.X-Scope-OrgID: ",
+    JOULES.format("https", "headers: {X-Scope-OrgID: 'é'}"): "joules[0].headers.X-Scope-OrgID: ",
+    JOULES.format("https", "headers: {Host: a}"): "joules[0]: headers, headerFiles: host is not for settings",
+    JOULES.format("https", "headers: {Authorization: Basic hidden}"): "joules[0]: headers: authorization is secret",
+    JOULES.format("https", "headers: {X-A: a}, headerFiles: {x-a: f}"): "headers, headerFiles: x-a stands there twice",
+    JOULES.format("https", "tokenFile: t, headerFiles: {Authorization: f}"): "tokenFile, headerFiles: only one",
+    JOULES.format("https", "headerFiles: {X-A: ../f}"): "joules[0].headerFiles.X-A: ",
+    "sources: [{name: a, provider: prometheus, zones: [x], baseURL: 'http://p', query: q, headers: {Host: a}}]":
+        "sources[0]: headers, headerFiles: host",
     "joules: [{name: a, provider: prometheus, baseURL: 'http://p', dcgm: {}},"
     " {name: b, provider: prometheus, baseURL: 'http://q', dcgm: {}}]": "joules: only one of them can have dcgm",
     "sources: [{name: a, provider: neso, zones: [GB]}]\n"
@@ -130,6 +149,7 @@ def test_what_is_refused_and_with_which_field(text: str) -> None:
         read(text)
     assert REFUSED[text] in str(caught.value)
     assert len(str(caught.value)) < 2000
+    assert "hidden" not in str(caught.value)
 
 
 def test_many_errors_are_counted() -> None:
