@@ -139,7 +139,7 @@ def _by(before: Awaited, source: EnergySource, metered: Metered, watts_at_most: 
     most = watts_at_most * worker_seconds  # of those that there were then, not now
     cut = most / total if total > most else 1.0
     by_exporter = {component: {source.value: value * cut} for component, value in told.joules.items()}
-    refused = metered.refused + (cut < 1)
+    refused = told.refused + (cut < 1)
     # A component of which the exporter knows nothing at all, as memory without counters, it has not replaced.
     rest = {c: _times({c: of}, unknown if told.joules.get(c) else 1.0)[c] for c, of in by_model.items()}
     return Settled(after, since, end, _plus(by_exporter, rest), refused)

@@ -8,7 +8,7 @@ each look takes its part.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -54,6 +54,8 @@ class Bucket:
     """By component."""
     pod_seconds: float = 0.0
     """For how long pods were measured, over all of them."""
+    refused: int = 0
+    """Samples that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,6 @@ class Metered:
     """When it was asked."""
     skew: float = 0.0
     """Seconds by which Prometheus' clock is ahead of ours."""
-    refused: int = 0
-    """Samples that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +82,35 @@ class Drawn:
     """By component."""
     pod_seconds: float = 0.0
     """For how long pods were measured, over all of them."""
+    refused: int = 0
+    """Samples that cannot be."""
 
 
 def drawn(buckets: Iterable[Bucket], start: float, end: float) -> Drawn:
-    """From `start` to `end`."""
+    """From `start` to `end`. What is refused counts in the middle of its half minute: in one of several times that
+    follow each other, whoever looks at it how often."""
     joules: defaultdict[str, float] = defaultdict(float)
-    pod_seconds = 0.0
+    pod_seconds, refused = 0.0, 0
     for each in buckets:
+        if start <= each.start + BUCKET_SECONDS / 2 < end:
+            refused += each.refused
         part = (min(end, each.start + BUCKET_SECONDS) - max(start, each.start)) / BUCKET_SECONDS
         if part > 0:
             pod_seconds += each.pod_seconds * part
             for component, value in each.joules.items():
                 joules[component] += value * part
-    return Drawn(dict(joules), pod_seconds)
+    return Drawn(dict(joules), pod_seconds, refused)
 
 
 class Gathered:
     """What pods of one job drew since a time, counter by counter."""
 
     def __init__(self, since: float) -> None:
-        self.refused = 0
-        """Samples that cannot be."""
         self.last: list[float] = []
         """When each counter was sampled last."""
         self._first = int(since // BUCKET_SECONDS)
         self._joules: defaultdict[int, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._refused: Counter[int] = Counter()
         self._there: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         """By pod, when it was measured."""
 
@@ -122,6 +126,10 @@ class Gathered:
             else:
                 there.append((each.start, each.end))
 
+    def refuse(self, at: Iterable[float]) -> None:
+        """Samples that cannot be."""
+        self._refused.update(place for each in at if (place := int(each // BUCKET_SECONDS)) >= self._first)
+
     def buckets(self, until: float) -> tuple[Bucket, ...]:
         """Those that are over by then. A pod that has several counters is measured once."""
         pod_seconds: defaultdict[int, float] = defaultdict(float)
@@ -132,8 +140,8 @@ class Gathered:
                     pod_seconds[place] += seconds
                 reached = max(reached, end)
         return tuple(
-            Bucket(place * BUCKET_SECONDS, dict(self._joules[place]), pod_seconds[place])
-            for place in sorted(self._joules)
+            Bucket(place * BUCKET_SECONDS, dict(self._joules[place]), pod_seconds[place], self._refused[place])
+            for place in sorted({*self._joules, *self._refused})
             if (place + 1) * BUCKET_SECONDS <= until
         )
 
@@ -147,15 +155,16 @@ class Gathered:
 
 def stretches(
     samples: Sequence[Sample], mine: frozenset[str], component: str, watts_at_most: float
-) -> tuple[list[Stretch], int]:
-    """Of one counter, what `mine` of its holders drew, and how many samples cannot be. Of a device that several hold at
-    a time each has an equal part, so that all together have it once. What a counter that began anew shows was drawn
-    since it did; one that jumps by more than can be drawn tells nothing."""
+) -> tuple[list[Stretch], list[float]]:
+    """Of one counter, what `mine` of its holders drew, and when samples were taken that cannot be. Of a device that
+    several hold at a time each has an equal part, so that all together have it once. What a counter that began anew
+    shows was drawn since it did; one that jumps by more than can be drawn tells nothing."""
     merged = _merged(samples)
     steps = sorted(b.at - a.at for a, b in pairwise(merged))
     usual = steps[len(steps) // 2] if steps else 0.0
     found: list[Stretch] = []
-    refused, before = 0, merged[0] if merged else None
+    refused: list[float] = []
+    before = merged[0] if merged else None
     for now, after in pairwise([*merged[1:], None]):
         assert before is not None
         assert now is not None
@@ -164,12 +173,12 @@ def stretches(
             continue  # the one before stays: two scrapes have overtaken each other
         impossible = gained < 0 or gained > watts_at_most * (seconds + SLACK_SECONDS)
         if impossible and after is not None and _goes_on(before, now, after, watts_at_most):
-            refused += 1
+            refused.append(now.at)
             continue  # one sample alone is wrong
         if gained < 0:
             gained, start = now.joules, max(before.at, now.at - usual)
         if gained > watts_at_most * (seconds + SLACK_SECONDS):
-            refused += 1
+            refused.append(now.at)
         else:
             found += _shared(before, now, start, gained, mine, component)
         before = now

@@ -208,7 +208,7 @@ def _settled(before: Ledger, created: float, now: float, silent: float, site: Si
         skew = metered.skew if metered is not None else 0.0
         there = now + skew if metered is not None else each.until + silent
         told = settled(each, source, metered, there, site.watts_at_most, ended=site.ended, closes=closes)
-        if told.joules:
+        if told.joules or told.refused:
             # Its seconds are counted already: the replay has gone by where it belongs.
             start = told.start - skew if told.start else now - each.until
             start = min(start, now - max(0.0, told.end - told.start))  # also by a clock that was set back

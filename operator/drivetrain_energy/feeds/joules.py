@@ -193,7 +193,7 @@ class JoulesFeed:
 
     def _metered(self, job: JobAsked, found: Gathered, asked: float, skew: float) -> Metered:
         until = complete_until(found.last, job.since, self._exporter.stale)
-        return Metered(job.since, min(until, asked), found.buckets(until), asked, skew, found.refused)
+        return Metered(job.since, min(until, asked), found.buckets(until), asked, skew)
 
 
 def _measure(job: JobAsked, component: str, samples: Sequence[Sample], found: Gathered) -> None:
@@ -204,7 +204,7 @@ def _measure(job: JobAsked, component: str, samples: Sequence[Sample], found: Ga
         return
     drew, refused = stretches(samples, mine, component, WATTS_AT_MOST[component])
     found.add(drew)
-    found.refused += refused
+    found.refuse(refused)
     found.last.append(max(sample.at for sample in samples))
 
 

@@ -45,7 +45,7 @@ def sample(at: float, joules: float, *holders: str) -> Sample:
 def test_what_is_a_pods(what: str, samples: list[Sample], joules: float, refused: int) -> None:
     found, wrong = stretches(samples, MINE, "gpu", 5e3)
     assert sum(each.joules for each in found) == pytest.approx(joules)
-    assert wrong == refused
+    assert len(wrong) == refused
     assert all(each.end > each.start for each in found)
 
 
@@ -73,6 +73,26 @@ def test_two_looks_add_up_to_one_wherever_they_meet() -> None:
             drawn(gathered(middle, second).buckets(1320), middle, 1300),
         ]
         assert sum(each.joules.get("gpu", 0.0) for each in parts) == pytest.approx(whole)
+
+
+def test_what_is_refused_counts_once_wherever_two_looks_meet() -> None:
+    samples = [sample(n * 15.0 + 4, n * 3000.0 + (1e12 if n == 40 else 0), "a") for n in range(100)]
+    for middle in (580.0, 599.9, 604.0, 607.0, 615.0, 620.0, 700.0, 890.0):
+        looks = []
+        for since, until, of in ((100.0, middle, [x for x in samples if x.at < middle + 60]),
+                                 (middle, 1300.0, [x for x in samples if x.at > middle - 300])):  # fmt: skip
+            found, refused = stretches(of, MINE, "gpu", 5e3)
+            known = gathered(since, found)
+            known.refuse(refused)
+            looks.append(drawn(known.buckets(until + 30), since, until).refused)
+        assert sum(looks) == 1, f"looks meet at {middle}"
+
+
+def test_a_time_of_which_all_is_refused_says_so() -> None:
+    known = Gathered(0)
+    known.refuse([100.0, 110.0])
+    assert drawn(known.buckets(300), 0, 300).refused == 2
+    assert drawn(known.buckets(300), 0, 300).joules == {}
 
 
 def test_a_pod_with_two_counters_is_measured_once() -> None:

@@ -77,6 +77,21 @@ def test_what_many_workers_drew_is_not_cut_to_what_is_left_of_them() -> None:
     assert not after.used.refused
 
 
+def test_what_one_look_refused_counts_once_though_it_settles_its_time_in_parts() -> None:
+    (known,) = [replace(each, buckets=(replace(each.buckets[0], start=T - 300, refused=3),))
+                for each in [metered(600)[DCGM]]]  # fmt: skip
+    before = Ledger(awaited={DCGM: Awaited(T - 600, T, worker_seconds=1800.0)}, until=T)
+    site = Site(metered={DCGM: known}, workers_at_most=3)
+    for told_until in (0, 200, 400):
+        before = ledger_of(before, None, T - 3600, T + told_until + 1, site)
+        assert before.used.refused == 3
+        awaited = replace(before.awaited[DCGM], until=T + told_until + 200, worker_seconds=600.0)
+        before = replace(before, awaited={DCGM: awaited})
+    only = replace(known, buckets=(Bucket(T - 300, {}, refused=2),))
+    rest = Ledger(awaited={DCGM: Awaited(T - 600, T, worker_seconds=1800.0)}, until=T)
+    assert ledger_of(rest, None, T - 3600, T + 1, replace(site, metered={DCGM: only})).used.refused == 2
+
+
 def test_off_it_is_as_it_was() -> None:
     _, used = booked(with_energy(told(), {}))
     assert used.joules == {"cpu": {"model": 12_600}}
