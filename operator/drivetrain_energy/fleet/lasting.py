@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from drivetrain_energy.fleet.taking import Pool, Taken, Use, Wants, take
+from drivetrain_energy.fleet.taking import HAIR, Pool, Taken, Use, Wants, take
 from drivetrain_energy.job.curve import Point
 from drivetrain_energy.job.fill import Ladder
 from drivetrain_energy.job.hull import SUSPENDED
@@ -97,7 +97,7 @@ def least(asked: Request, wants: Wants, cuts: Sequence[float], pool: Pool | None
     for at, seconds in enumerate(wants.seconds):
         if left <= enough or (at and cuts[at] >= until):
             break
-        if pool is not None and (point.workers > pool.nodes[at] or point.watts > pool.watts[at]):
+        if pool is not None and (point.workers > pool.nodes[at] or point.watts > pool.watts[at] + HAIR):
             continue
         gain = point.throughput * seconds
         share = min(left / gain, 1.0) if gain else 1.0
@@ -136,7 +136,7 @@ def _windows(
         node, watt = prices[at] if prices is not None else (0.0, 0.0)
         price = max(wants.prices[at] * (1 + watt), LEAST_PRICE)
         node_price = asked.objective.node_hour / 3600 + node * max(wants.prices[at], LEAST_PRICE)
-        room = Room(min(pool.nodes[at], wants.most), pool.watts[at])
+        room = Room(min(pool.nodes[at], wants.most), pool.watts[at] + HAIR)
         found.append(Window(cuts[at], cuts[at] + seconds, price, None, None, node_price, room=room))
     return found
 

@@ -26,6 +26,7 @@ def peaks(plans: Iterable[Sequence[PlanSlot]], cuts: Sequence[float]) -> list[tu
     for start, end in pairwise(cuts):
         while at < len(steps) and steps[at][0] <= start:
             workers, watts, at = workers + steps[at][1], watts + steps[at][2], at + 1
+        watts = watts if workers else 0.0  # not the hair that sums of floats leave
         most, drawn = workers, watts
         while at < len(steps) and steps[at][0] < end:
             workers, watts, at = workers + steps[at][1], watts + steps[at][2], at + 1

@@ -65,8 +65,7 @@ class Granted:
         asked = self.member.request
         slots = list(self.slots)
         if not self.done or not slots:
-            begin, end = slots[-1].end if slots else asked.now, max(latest(asked), asked.now + WAITS)
-            slots.append(slot_of(begin, min(end, asked.now + HORIZON), SUSPENDED))
+            slots.append(slot_of(slots[-1].end if slots else asked.now, waits_until(asked), SUSPENDED))
         return answer(asked, latest(asked), self.mode, slots, self._why(among))
 
     def _why(self, among: str) -> str:
@@ -78,4 +77,9 @@ class Granted:
         return f"{what}, in what the other jobs of {among} leave it."
 
 
-__all__ = ["Granted", "Job", "Member"]
+def waits_until(asked: Request) -> float:
+    """To when a plan lasts that has found too little."""
+    return min(max(latest(asked), asked.now + WAITS), asked.now + HORIZON)
+
+
+__all__ = ["Granted", "Job", "Member", "waits_until"]

@@ -14,8 +14,9 @@ from itertools import pairwise
 
 from drivetrain_energy.fleet.lasting import stays
 from drivetrain_energy.fleet.load import peaks
-from drivetrain_energy.fleet.member import Granted, Member
+from drivetrain_energy.fleet.member import Granted, Member, waits_until
 from drivetrain_energy.fleet.sharing import Capacity, may_wait, share
+from drivetrain_energy.fleet.taking import HAIR
 from drivetrain_energy.job.hull import fastest
 from drivetrain_energy.job.plan import Mode, Plan, PlanSlot
 from drivetrain_energy.job.planner import latest, plan
@@ -25,6 +26,8 @@ from drivetrain_energy.job.windows import Window, windows
 
 ALONE = 64
 """Jobs that are planned one by one, at most, to see whether they get by without sharing: each takes milliseconds."""
+SHORT = 2e-3
+"""Share of its work that a plan may lack, and all the same is one for all of it."""
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -54,11 +57,11 @@ def settle(jobs: Iterable[Standing], capacity: Capacity, among: str, news: bool,
     """Plans of those that have another one from now on. `news`: not only the time has passed since the last call.
     `among`: whom they share with, for a person. Raises `RequestInvalid` with the name of the job."""
     jobs = sorted(jobs, key=lambda job: job.key)
-    pinned = {job.key: job.plan for job in jobs if job.pinned and job.plan is not None}
-    free = {job.key: job.member for job in jobs if job.key not in pinned}
-    holds = {job.key: job.plan for job in jobs if job.key in free and job.plan is not None and _holds(job.plan, job)}
-    if not _fits(holds, pinned, capacity):
-        holds = {}
+    over = {job.key for job in jobs if job.member.request.work_steps <= 0}  # they end by themselves
+    pinned = {job.key: job.plan for job in jobs if (job.pinned or job.key in over) and job.plan is not None}
+    free = {job.key: job.member for job in jobs if job.key not in pinned and job.key not in over}
+    known = {job.key: job.plan for job in jobs if job.key in free and job.plan is not None and _holds(job.plan, job)}
+    holds = known if _fits(known, pinned, capacity) else {}
     due = [member for key, member in free.items() if key not in holds]
     if not due and not news:
         return {}
@@ -72,7 +75,7 @@ def settle(jobs: Iterable[Standing], capacity: Capacity, among: str, news: bool,
     busy = _busy([*chosen.values(), *pinned.values()], now)
     found: Plans = {}
     for key, offer in chosen.items():
-        before = holds.get(key)
+        before = known.get(key)
         if offer is before or _same(offer, before, now):
             continue
         made = offer if isinstance(offer, Plan) else _told(offer, among, capacity.nodes - busy)
@@ -136,7 +139,7 @@ def _fits(plans: Mapping[Key, Plan | Granted], held: Mapping[Key, Plan], capacit
     cuts = sorted({*edges, *(edge for slots in both for slot in slots for edge in (slot.start, slot.end))})
     before = peaks([each.slots for each in held.values()], cuts)
     return all(
-        workers <= max(capacity.nodes, least) and watts <= max(capacity.watts_in(*span) * (1 + 1e-9), drawn)
+        workers <= max(capacity.nodes, least) and watts <= max(capacity.watts_in(*span) * (1 + 1e-9), drawn) + 2 * HAIR
         for span, (workers, watts), (least, drawn) in zip(pairwise(cuts), peaks(both, cuts), before, strict=True)
     )
 
@@ -148,8 +151,6 @@ def _all_in_time(plans: Offers, members: Mapping[Key, Member]) -> bool:
 def _served(slots: Sequence[PlanSlot], member: Member) -> float:
     """The share of its work that is done before its deadline."""
     asked, until = member.request, latest(member.request)
-    if asked.work_steps <= 0:
-        return 1.0
     done = sum(
         slot.throughput * max(0.0, min(slot.end, until) - max(slot.start, asked.now)) for slot in slots if slot.workers
     )
@@ -189,7 +190,7 @@ def _standing_still(plans: Offers, members: Mapping[Key, Member], now: float) ->
 
 
 def _takes(slots: Sequence[PlanSlot], member: Member) -> float:
-    """Seconds until its work is done; what no slot does comes after the last one."""
+    """Seconds until its work is done; what no slot does comes after its plan, which is said to wait for so long."""
     asked = member.request
     left, time = asked.work_steps, asked.now
     for slot in slots:
@@ -198,6 +199,8 @@ def _takes(slots: Sequence[PlanSlot], member: Member) -> float:
         if steps >= left > 0:
             return start + left / slot.throughput - asked.now
         left, time = left - steps, max(time, slot.end)
+    if left > SHORT * asked.work_steps:
+        time = max(time, waits_until(asked))
     return time - asked.now + left / fastest(asked.curve).throughput
 
 

@@ -14,6 +14,8 @@ from itertools import pairwise
 from drivetrain_energy.job.curve import Curve, Point
 from drivetrain_energy.job.hull import SUSPENDED, fastest, hull
 
+HAIR = 1e-6
+"""Watts: sums of floats end so much above or below, at most, and what fits exactly has to fit."""
 STEPS = 8
 """A node's price is rounded to as many parts of the watts of a worker: so few hulls differ that they can be kept."""
 
@@ -136,7 +138,7 @@ def take(wants: Wants, pool: Pool, prices: Sequence[tuple[float, float]] | None 
     while heap and left > least:
         _, at, rung = heap[0]
         rungs = ways[at]
-        if rungs.points[rung + 1].watts > watts[at]:
+        if rungs.points[rung + 1].watts > watts[at] + HAIR:
             heapq.heappop(heap)
             continue
         gain = rungs.rates[rung] * seconds[at]
@@ -178,7 +180,7 @@ def soonest(wants: Wants, pool: Pool) -> Taken:
     for at, seconds in enumerate(wants.seconds):
         if left <= least:
             break
-        fits = [p for p in wants.points if p.workers <= pool.nodes[at] and p.watts <= pool.watts[at]]
+        fits = [p for p in wants.points if p.workers <= pool.nodes[at] and p.watts <= pool.watts[at] + HAIR]
         if not fits:
             continue
         point = fastest(fits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from drivetrain_energy.fleet.lasting import breaks, stays
 from drivetrain_energy.fleet.member import Granted, Member
 from drivetrain_energy.fleet.settle import Standing, settle
 from drivetrain_energy.fleet.sharing import Capacity, share
-from drivetrain_energy.fleet.taking import Pool, Wants, soonest
+from drivetrain_energy.fleet.taking import Pool, Taken, Use, Wants, soonest, take
 from drivetrain_energy.job.curve import Point
 from drivetrain_energy.job.plan import Mode, PlanSlot
 from drivetrain_energy.job.planner import plan
@@ -159,6 +160,18 @@ def test_who_runs_as_soon_as_he_can_does_not_start_again_for_nothing() -> None:
         done = sum(each * way.throughput for each in hours[:3]) + rng.uniform(0.0, 1.0) * hours[3] * way.throughput
         wants = Wants(0, (way,), [1.0] * 20, [0.0] * 20, hours, done)
         assert max(soonest(wants, Pool.of(4, None, 20)).ways) <= 3
+
+
+@pytest.mark.parametrize("fill", [take, soonest])
+def test_what_fits_exactly_has_room_after_others_came_and_went(fill: Callable[[Wants, Pool], Taken]) -> None:
+    """Watts that are taken and given back are not what they were, by a hair."""
+    pool = Pool.of(8, 2016.7, 1)
+    for watts in (108.7, 553.4, 249.7):
+        pool.grant(Taken({0: Use(one := Point(1, 1.0, watts), one, 0.0)}, 0.0, True))
+    for watts in (553.4, 249.7, 108.7):
+        pool.give_back(Taken({0: Use(one := Point(1, 1.0, watts), one, 0.0)}, 0.0, True))
+    assert pool.watts[0] < 2016.7, "what this is about"
+    assert fill(Wants(0, (Point(4, 4.0, 2016.7),), [1.0], [0.0], [HOUR], HOUR), pool).done
 
 
 @pytest.mark.parametrize(

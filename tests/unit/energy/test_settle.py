@@ -14,7 +14,7 @@ from drivetrain_energy.fleet.member import Member
 from drivetrain_energy.fleet.settle import Standing, settle
 from drivetrain_energy.fleet.sharing import Capacity, Ceiling, share
 from drivetrain_energy.job.plan import Mode, Plan
-from drivetrain_energy.job.request import Switch
+from drivetrain_energy.job.request import TIME, Objective, Switch
 from harness.energy import AMDAHL, HOUR, can_be_in_time, request, signal
 
 DAYS = signal([100.0, 300.0, 200.0, 400.0] * 24)
@@ -253,9 +253,44 @@ def test_held_slots_are_left_alone() -> None:
     assert most(both, 0.0) <= 2
 
 
-def test_a_job_that_has_nothing_left_to_do_stops_no_look() -> None:
+def test_a_job_that_has_nothing_left_to_do_stops_no_look_and_is_told_nothing() -> None:
     """Its last step may be counted before it is seen to be over."""
     jobs = settled(new(member("a", hours=4), member("b", hours=4)), Capacity(4))
     over = replace(jobs[0].member.request, now=HOUR, work_steps=0.0)
     jobs = [replace(jobs[0], member=replace(jobs[0].member, request=over)), later(jobs[1], HOUR)]
-    settled([*jobs, *new(member("c", hours=4, now=HOUR))], Capacity(4), HOUR)
+    plans = settle([*jobs, *new(member("c", hours=4, now=HOUR))], Capacity(4), "hall-1", True, HOUR)
+    assert ("one", "a") not in plans
+    assert settle(new(member("d", work_steps=0.0)), Capacity(4), "hall-1", True, 0.0) == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nobody_is_told_the_same_again_where_a_limit_leaves_nothing(seed: int) -> None:
+    """Sums of floats left a hair above no watts at all: no plan fitted, and all were told theirs at every look."""
+    rng = random.Random(seed)
+    ways = [tuple(replace(point, watts=point.watts * rng.uniform(0.5, 2)) for point in LINEAR) for _ in range(9)]
+    jobs = [member(f"job-{at}", hours=20, curve=way, objective=TIME) for at, way in enumerate(ways)]
+    capacity = Capacity(40, None, (Ceiling(2 * HOUR, 4 * HOUR, 0.0),))
+    first = settled(new(*jobs), capacity)
+    assert most(first, 0.0) == 36
+    assert settle(first, capacity, "hall-1", True, 0.0) == {}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_who_finds_too_little_is_not_moved_at_the_next_look(seed: int) -> None:
+    """What was offered and what was told of it were judged by different ends: an hour of waiting stood in one only."""
+    rng, now, jobs = random.Random(seed), 0.0, list[Standing]()
+    for step in range(5):
+        jobs = [job for job in (later(job, now) for job in jobs) if job.member.request.work_steps >= 1]
+        came = [
+            member(
+                f"job-{step}-{at}", rng.choice("abc"), rng.choice([0.01, 0.2, 3.0]),
+                now / HOUR + rng.choice([0.01, 0.5, 6.0]), now=now,
+                objective=rng.choice([Objective(carbon=1.0), Objective(energy=1.0), TIME]),
+                switch=Switch(5, 120, 5),
+            )
+            for at in range(rng.randrange(4))
+        ]  # fmt: skip
+        capacity = Capacity(6, 1300.0)
+        jobs = settled([*jobs, *new(*came)], capacity, now)
+        assert settle(jobs, capacity, "hall-1", True, now) == {}
+        now += rng.choice([60.0, 900.0, 2 * HOUR])
