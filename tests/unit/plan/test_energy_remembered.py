@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from drivetrain_energy.job.plan import Mode
 from drivetrain_energy.job.planner import plan as planned
 from drivetrain_energy.job.request import CARBON, COST, Objective, Request
 from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
-from drivetrain_operator.plan.energy.remembered import remembering
+from drivetrain_operator.plan.energy.remembered import newest, remembering
 from drivetrain_operator.plan.energy.written import to_status
 from drivetrain_operator.plan.patch import status_json
 from drivetrain_operator.plan.plan import plan
@@ -101,10 +102,19 @@ def test_what_is_written_is_what_was_known(step: float, count: int, offset: floa
     known = [slot for slot in slots if now < slot.end and slot.start < made.deadline]
     whole = sum((s.end - max(s.start, now)) * s.value for s in known)
     again = sum((s.end - max(s.start, now)) * s.value for s in found.slots if s.end > now)
+    assert all(before.end == after.start for before, after in pairwise(found.slots)), "or each edge counts twice"
     length = found.slots[0].end - found.slots[0].start
     assert again == pytest.approx(whole, rel=0.02, abs=2 * DIRTY * length)
     if len(known) <= 168 and offset == int(offset):
         assert all(found.at((s.start + s.end) / 2) == pytest.approx(s.value, rel=1e-3) for s in known[1:])
+
+
+def test_edges_that_two_plans_wrote_do_not_make_windows_of_no_length() -> None:
+    """Each hour of a long plan had two ends, a quarter of a microsecond apart: twice the windows to plan in."""
+    first = Signal("DE", Measure.AVERAGE, Quality.FORECAST, (Slot(0.0, 10.0, 1.0), Slot(10.0, 20.3, 2.0)), 9.0, "a")
+    other = replace(first, slots=(Slot(0.0, 20.6, 5.0), Slot(20.6, 30.0, 6.0), Slot(30.0, 40.0, 7.0)), vintage=1.0)
+    (found,) = newest([other, first]).values()
+    assert found.slots == (*first.slots, Slot(20.3, 30.0, 6.0), Slot(30.0, 40.0, 7.0))
 
 
 @pytest.mark.parametrize("deadline", ["2026-11-22T00:00:00Z", "9999-12-31T23:59:59Z"])

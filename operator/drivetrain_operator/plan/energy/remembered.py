@@ -17,6 +17,8 @@ from drivetrain_energy.job.windows import Means, usable
 from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
 from drivetrain_operator.plan.energy.stamps import written_time
 
+HAIR = 1.0
+"""Seconds: edges of the same hour, as two plans have written it, are that far apart at most."""
 Kind = tuple[str, Measure]
 """Its zone, and what it counts."""
 
@@ -49,8 +51,8 @@ def remembering(question: Request, written: EnergyPlan, zone: str) -> tuple[Requ
     told = written.signal
     if told is None or not told.values or not written.vintages:
         return replace(question, signal=None, tariff=None), ()
-    starts = [told.start.timestamp() + told.seconds * number for number in range(len(told.values))]
-    slots = tuple(Slot(start, start + told.seconds, value) for start, value in zip(starts, told.values, strict=True))
+    edges = [told.start.timestamp() + told.seconds * number for number in range(len(told.values) + 1)]
+    slots = tuple(Slot(*span, value) for span, value in zip(pairwise(edges), told.values, strict=True))
     carbon, vintage = bool(question.objective.carbon), min(written.vintages)
     measure = Measure(written.measure) if carbon and written.measure is not None else Measure.PRICE
     signal = Signal(zone, measure, Quality.FORECAST, slots, vintage, "its plan")
@@ -65,7 +67,11 @@ def newest(told: Iterable[Signal]) -> Mapping[Kind, Signal]:
         kind = (each.zone, each.measure)
         known = found.setdefault(kind, each)
         end = known.slots[-1].end
-        more = tuple(replace(slot, start=max(slot.start, end)) for slot in each.slots if slot.end > end)
+        more = tuple(
+            replace(slot, start=slot.start if slot.start > end + HAIR else end)
+            for slot in each.slots
+            if slot.end > end + HAIR
+        )
         if more:
             found[kind] = replace(known, slots=known.slots + more)
     return found
