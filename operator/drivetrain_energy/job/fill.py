@@ -6,9 +6,11 @@ with Σ throughput·seconds = work: a single row couples its windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from drivetrain_energy.job.curve import Curve, Point
 from drivetrain_energy.job.held import Held, ways
@@ -47,34 +49,42 @@ class Ladder:
                 order.append((cost / rate, at, rung, rate, cost * window.seconds))
         order.sort()
         self._order = [step[1:] for step in order]
+        self._above = [step for step in self._order if step[1]]
+        """The same, above the least size."""
         self._costs = [
             [window.rate(point) * window.seconds for point in rungs]
             for window, rungs in zip(windows, self.rungs, strict=True)
         ]
         """Of all of a window at each rung."""
 
-    def fill(self, work: float, useful: Sequence[float], floor: int = 0) -> Filled | None:
+    def fill(
+        self, work: float, useful: Sequence[float], floor: Literal[0, 1] = 0, below: float = math.inf
+    ) -> Filled | None:
         """`useful` seconds of each window make progress: 0 keeps it out. Windows that are in are at rung `floor` at
-        least, for all of their time. None: the work does not fit."""
-        levels = [floor if seconds > 0 else 0 for seconds in useful]
+        least, for all of their time. None: the work does not fit, or costs no less than `below`."""
+        levels: list[int] = [floor if seconds > 0 else 0 for seconds in useful]
         cost, left = 0.0, work
         if floor:
             for at, seconds in enumerate(useful):
                 if seconds > 0:
                     left -= self.rungs[at][floor].throughput * seconds
                     cost += self._costs[at][floor]
+            if cost >= below:
+                return None
         partial = None
         slack = work * (1 - ENOUGH)
-        for at, rung, rate, takes in self._order:
+        for at, rung, rate, takes in self._above if floor else self._order:
             if left <= slack:
                 break
             seconds = useful[at]
-            if rung < floor or seconds <= 0:
+            if seconds <= 0:
                 continue
             gain = rate * seconds
             share = min(left / gain, 1.0)
             cost += share * takes
             left -= share * gain
+            if cost >= below:
+                return None
             if share < 1.0:
                 partial = (at, share)
             else:

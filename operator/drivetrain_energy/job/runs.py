@@ -7,6 +7,7 @@ not the optimum of that (it is a problem with fixed charges), but never dearer t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -83,9 +84,8 @@ class Search:
             for runs in self._neighbours(best.runs):
                 if self._tries >= self._most:
                     return best
-                found = self._judge(runs)
-                if found is not None and _cost(found) < _cost(best) * (1 - 1e-9):
-                    better = found
+                better = self._judge(runs, _cost(best) * (1 - 1e-9))
+                if better is not None:
                     break
         return best
 
@@ -112,9 +112,7 @@ class Search:
         for bound, end, start in sorted(pairs):
             if (best is not None and bound >= _cost(best)) or self._tries > self._most:
                 break
-            found = self._judge(((start, end),))
-            if found is not None and (best is None or _cost(found) < _cost(best)):
-                best = found
+            best = self._judge(((start, end),), math.inf if best is None else _cost(best)) or best
         return best or self._judge(((0, len(windows)),))
 
     def _worth_of_work(self, begin: Sequence[bool]) -> float:
@@ -122,16 +120,20 @@ class Search:
         ways = zip(self._windows, self._ladder.rungs, begin, strict=True)
         return max((window.rate(rungs[-1]) / rungs[-1].throughput for window, rungs, on in ways if on), default=0.0)
 
-    def _judge(self, runs: Runs | None) -> Found | None:
+    def _judge(self, runs: Runs | None, below: float = math.inf) -> Found | None:
+        """None: they are not allowed, do not do the work, or cost no less than `below`."""
         if not runs or not self._holds(runs):
             return None
         self._tries += 1
         useful = self._useful(runs)
-        filled = self._ladder.fill(self._work, useful, floor=1)
+        filled, lost = self._ladder.fill(self._work, useful, 1, below), 0.0
         for _ in range(2):  # what resizing loses has to be done, too, and hardly changes how often it is resized
             if filled is None or not self._request.switch.resize:
                 break
-            filled = self._ladder.fill(self._work + self._lost_by_resizing(filled), useful, floor=1)
+            before, lost = lost, self._lost_by_resizing(filled)
+            if lost == before:
+                break
+            filled = self._ladder.fill(self._work + lost, useful, 1, below)
         return None if filled is None else Found(runs, useful, filled)
 
     def _useful(self, runs: Runs) -> tuple[float, ...]:
@@ -149,16 +151,16 @@ class Search:
         return tuple(useful)
 
     def _lost_by_resizing(self, filled: Filled) -> float:
-        ways = [rungs[level] for rungs, level in zip(self._ladder.rungs, filled.levels, strict=True)]
-        steps = [
-            after.throughput
-            for before, after in pairwise(ways)
-            if before.workers and after.workers and before.workers != after.workers
-        ]
+        steps, before = 0.0, 0
+        for rungs, level in zip(self._ladder.rungs, filled.levels, strict=True):
+            way = rungs[level]
+            if before and way.workers and before != way.workers:
+                steps += way.throughput
+            before = way.workers
         if filled.partial is not None:
             at = filled.partial[0]
-            steps.append(self._ladder.rungs[at][filled.levels[at] + 1].throughput)
-        return self._request.switch.resize * sum(steps)
+            steps += self._ladder.rungs[at][filled.levels[at] + 1].throughput
+        return self._request.switch.resize * steps
 
     def _holds(self, runs: Runs) -> bool:
         """Are they allowed? The last run may be short: it ends because the job does."""
