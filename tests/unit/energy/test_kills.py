@@ -6,12 +6,10 @@ and who lives, are made up. What was drawn in truth is added up beside them.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,18 +17,11 @@ import pytest
 from drivetrain.energy.host import Host
 from drivetrain.energy.meter import EnergyMeter
 from drivetrain.energy.nvml import Gpus
-from drivetrain_api.energy import Component, EnergyTold, total
-from drivetrain_api.energy_status import UsedEnergy
-from drivetrain_api.messages import LauncherState
-from drivetrain_api.report import Report
-from drivetrain_api.status import Membership, TrainingJobStatus
-from drivetrain_coordinator.membership.energy import Drawn
+from drivetrain_api.energy import Component, total
 from drivetrain_energy.signals.signal import Measure, Quality, Signal, Slot
-from drivetrain_operator.plan.patch import status_json
-from drivetrain_operator.plan.policies.energy_used import energy_used
-from drivetrain_operator.plan.roster import roster
-from drivetrain_operator.plan.view import ReportView, Supply, View
-from unit.plan.builders import NOW, job, report, worker
+from drivetrain_operator.plan.view import Supply
+from harness.counted import Counted
+from unit.plan.builders import NOW, job
 
 STEP = 2.0
 """Seconds: launchers look twice as often."""
@@ -55,6 +46,7 @@ def signal(measure: Measure, seed: int) -> Signal:
 
 SIGNALS = {measure: signal(measure, seed) for seed, measure in enumerate(Measure)}
 PUE = 1.25
+SUPPLY = Supply(zone="DE", signals=SIGNALS, pue=PUE, embodied_kg=1000.0, lifespan_years=4.0)
 
 
 @dataclass
@@ -144,77 +136,6 @@ class Seat:
     back_at: float = 0.0
 
 
-class Job:
-    """A job, its coordinators, and what the operator has written of it."""
-
-    def __init__(self, seats: list[Seat]) -> None:
-        self.seats = seats
-        self.term = 0
-        self.coordinator: Drawn | None = None
-        self.coordinator_at = 0.0
-        self.status = TrainingJobStatus()
-        self.heard: tuple[float, EnergyTold, int] | None = None
-        self.last: dict[str, dict[str, float]] = {}
-
-    def used(self) -> UsedEnergy:
-        assert self.status.energy is not None
-        assert self.status.energy.used is not None
-        return self.status.energy.used
-
-    def coordinate(self, now: float) -> None:
-        if self.coordinator is None:
-            if now < self.coordinator_at:
-                return
-            # What the operator's roster says to a coordinator of a new term.
-            self.term, self.coordinator = self.term + 1, Drawn(began=now)
-            self.status = self.status.model_copy(update={"membership": Membership(term=self.term)})
-            self.coordinator.counts_from(roster(self.view(now, 0.0, None)).energy)
-            for seat in self.seats:
-                if seat.launcher is not None:
-                    seat.launcher.asked = False
-        for seat in self.seats:
-            if (launcher := seat.launcher) is None:
-                continue
-            launcher.seq += 1
-            if not launcher.asked:
-                launcher.meter.asked(self.term, self.coordinator.asked(now))
-                launcher.asked = True
-            metered = launcher.meter.told(whole=False)
-            state = LauncherState(seq=launcher.seq, processes=[], energy=metered)
-            if (said := LauncherState.model_validate_json(state.model_dump_json()).energy) is not None:
-                self.coordinator.hear(launcher.pod, launcher.boot, said, now)
-        if (told := self.coordinator.told()) is not None:
-            self.heard = (now, told, self.term)
-
-    def view(self, now: float, skew: float, found: ReportView | None) -> View:
-        return View(
-            job=job(status=self.status, created=NOW),
-            now=datetime.fromtimestamp(T0 + now + skew, UTC),
-            pods=tuple(worker(n) for n in range(len(self.seats))),
-            report=found,
-            supply=Supply(zone="DE", signals=SIGNALS, pue=PUE, embodied_kg=1000.0, lifespan_years=4.0),
-        )
-
-    def reconcile(self, now: float, skew: float, *, hears: bool) -> None:
-        """A pass of the operator, through what the API server stores."""
-        found = None
-        if hears and self.heard is not None:
-            at, told, term = self.heard
-            base = report().report.model_copy(update={"energy": told, "term": term})
-            found = ReportView(Report.model_validate_json(base.model_dump_json()), now - at)
-        view = self.view(now, skew, found)
-        # As when something else is written in every other pass.
-        message = str(now) if random.Random(now).random() < 0.5 else self.status.message
-        decided = energy_used(view, self.status.model_copy(update={"message": message})).status
-        self.status = TrainingJobStatus.model_validate_json(json.dumps(status_json(decided)))
-        if self.status.energy is not None:
-            now_joules = self.used().joules
-            for component, by_source in self.last.items():
-                for source, value in by_source.items():
-                    assert now_joules[component][source] >= value, "nothing is taken back"
-            self.last = now_joules
-
-
 class History:
     """Two jobs on two nodes, for hours; job `a` shares a GPU between two of its workers."""
 
@@ -226,9 +147,10 @@ class History:
         gpus = [Device(f"GPU-{n}") for n in range(4)]
         self.nodes = [Node(folder / "n0", gpus[:2]), Node(folder / "n1", gpus[2:])]
         one, two = self.nodes
+        of = job(created=NOW)
         self.jobs = [
-            Job([Seat("a0", one, gpus[:1]), Seat("a1", one, gpus[:1]), Seat("a2", two, gpus[2:3])]),
-            Job([Seat("b0", one, gpus[1:2]), Seat("b1", two, gpus[3:])]),
+            Counted(of, [Seat("a0", one, gpus[:1]), Seat("a1", one, gpus[:1]), Seat("a2", two, gpus[2:3])]),
+            Counted(of, [Seat("b0", one, gpus[1:2]), Seat("b1", two, gpus[3:])]),
         ]
         self.operator_back = 0.0
         self.deaf_until = 0.0
@@ -291,7 +213,7 @@ class History:
                     seat.launcher = Launcher(seat.pod, boot, seat.node, seat.gpus, self.clock)
             each.coordinate(self.now)
             if self.now >= self.operator_back and self.random.random() < 0.4:
-                each.reconcile(self.now, self.skew, hears=self.now >= self.deaf_until)
+                each.reconcile(self.now, self.skew, SUPPLY, hears=self.now >= self.deaf_until)
 
 
 def short_of(counted: float, truth: float) -> float:

@@ -8,7 +8,6 @@ Prometheus are made up. What was drawn in truth is added up beside them.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,22 +19,14 @@ import pytest
 
 from drivetrain.energy.host import Host
 from drivetrain.energy.meter import EnergyMeter
-from drivetrain_api.energy import EnergyTold
-from drivetrain_api.energy_status import UsedEnergy
-from drivetrain_api.messages import LauncherState
-from drivetrain_api.report import Report
-from drivetrain_api.status import Membership, TrainingJobStatus
-from drivetrain_coordinator.membership.energy import Drawn
 from drivetrain_energy.feeds import Ports
 from drivetrain_energy.settings import EnergySettings, of
 from drivetrain_operator.energy.joules import Joules
-from drivetrain_operator.plan.patch import status_json
-from drivetrain_operator.plan.policies.energy_used import energy_used
-from drivetrain_operator.plan.roster import roster
-from drivetrain_operator.plan.view import JobView, ReportView, Supply, View
+from drivetrain_operator.plan.view import Supply
+from harness.counted import Counted
 from unit.energy.feeds.prometheus import Prometheus
 from unit.energy.feeds.server import Cluster, Files
-from unit.plan.builders import NOW, job, report, spec, worker
+from unit.plan.builders import NOW, job, spec
 
 STEP = 2.0
 SCRAPED = 15.0
@@ -142,78 +133,8 @@ class Launcher:
         self.meter.look()
 
 
-class Job:
-    """A job, its coordinators, and what the operator has written of it."""
-
-    def __init__(self, name: str, seats: list[Seat]) -> None:
-        self.name = name
-        self.seats = seats
-        self.term = 0
-        self.coordinator: Drawn | None = None
-        self.coordinator_at = 0.0
-        self.status = TrainingJobStatus()
-        self.heard: tuple[float, EnergyTold, int] | None = None
-        self.last: dict[str, dict[str, float]] = {}
-
-    def used(self) -> UsedEnergy:
-        assert self.status.energy is not None
-        assert self.status.energy.used is not None
-        return self.status.energy.used
-
-    def coordinate(self, now: float) -> None:
-        if self.coordinator is None:
-            if now < self.coordinator_at:
-                return
-            self.term, self.coordinator = self.term + 1, Drawn(began=now)
-            self.status = self.status.model_copy(update={"membership": Membership(term=self.term)})
-            self.coordinator.counts_from(roster(self.view(now, 0.0, None, Supply())).energy)
-            for seat in self.seats:
-                if seat.launcher is not None:
-                    seat.launcher.asked = False
-        for seat in self.seats:
-            if (launcher := seat.launcher) is None:
-                continue
-            launcher.seq += 1
-            if not launcher.asked:
-                launcher.meter.asked(self.term, self.coordinator.asked(now))
-                launcher.asked = True
-            metered = launcher.meter.told(whole=False)
-            state = LauncherState(seq=launcher.seq, processes=[], energy=metered)
-            if (said := LauncherState.model_validate_json(state.model_dump_json()).energy) is not None:
-                self.coordinator.hear(seat.pod, launcher.boot, said, now)
-        if (told := self.coordinator.told()) is not None:
-            self.heard = (now, told, self.term)
-
-    def seen(self) -> JobView:
-        return job(spec(gpusPerWorker=1), self.status, created=NOW, name=self.name, uid=f"uid-of-{self.name}")
-
-    def view(self, now: float, skew: float, found: ReportView | None, supply: Supply) -> View:
-        return View(
-            job=self.seen(),
-            now=datetime.fromtimestamp(T0 + now + skew, UTC),
-            pods=tuple(worker(n) for n in range(len(self.seats))),
-            report=found,
-            supply=supply,
-        )
-
-    def reconcile(self, now: float, skew: float, reader: Joules, *, hears: bool, written: bool) -> None:
-        found = None
-        if hears and self.heard is not None:
-            at, told, term = self.heard
-            base = report().report.model_copy(update={"energy": told, "term": term})
-            found = ReportView(Report.model_validate_json(base.model_dump_json()), now - at)
-        view = self.view(now, skew, found, Supply(metered=reader.of(self.seen())))
-        message = str(now) if random.Random(now).random() < 0.5 else self.status.message
-        decided = energy_used(view, self.status.model_copy(update={"message": message})).status
-        if not written:
-            return
-        self.status = TrainingJobStatus.model_validate_json(json.dumps(status_json(decided)))
-        if self.status.energy is not None:
-            now_joules = self.used().joules
-            for component, by_source in self.last.items():
-                for source, value in by_source.items():
-                    assert now_joules[component][source] >= value, "nothing is taken back"
-            self.last = now_joules
+def counted(name: str, seats: list[Seat]) -> Counted[Seat]:
+    return Counted(job(spec(gpusPerWorker=1), created=NOW, name=name, uid=f"uid-of-{name}"), seats)
 
 
 class History:
@@ -228,7 +149,7 @@ class History:
         self.gpus = [Gpu(f"GPU-{n}") for n in range(4)]
         g = self.gpus
         a = [Seat("a", 0, g[0]), Seat("a", 1, g[0]), Seat("a", 2, g[1]), Seat("a", 3, g[2])]
-        self.jobs = [Job("a", a), Job("b", [Seat("b", 0, g[2]), Seat("b", 1, g[3])])]
+        self.jobs = [counted("a", a), counted("b", [Seat("b", 0, g[2]), Seat("b", 1, g[3])])]
         self.prometheus = Prometheus(lambda: T0 + self.clock[0] + ahead)
         self.ports = Ports(self.prometheus, Files(), Files(), Cluster())
         self.reader = self._reader()
@@ -315,7 +236,8 @@ class History:
             each.coordinate(self.now)
             if leads and self.random.random() < 0.4:
                 hears, written = self.now >= self.deaf_until, self.now >= self.conflicts_until
-                each.reconcile(self.now, self.operators.skew, self.reader, hears=hears, written=written)
+                supply = Supply(metered=self.reader.of(each.seen()))
+                each.reconcile(self.now, self.operators.skew, supply, hears=hears, written=written)
 
     def scrape(self) -> None:
         gpu, kepler = (f"exporter-{n}" for n in self.instances)
