@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,10 @@ def as_it_was() -> Iterator[None]:
 
 def pytest_configure() -> None:
     activity.mark()
+    # A shell starts what is in its background without ears for Ctrl-C, and so are all children: those that tests press
+    # it on would not end.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool | None:
