@@ -28,7 +28,7 @@ demo-energy: setup ## A day in two minutes: a job grows in green hours, shrinks 
 	@$(PYTHON) -m drivetrain_cli demo --energy
 
 .PHONY: test
-test: setup ## All tests that need no cluster (about 25 minutes on 2 cores)
+test: setup ## All tests that need no cluster (about 32 minutes on 2 cores)
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup -q $(ARGS)
 
 .PHONY: test-torch gpu-check
