@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +35,15 @@ PODS: Final = "/api/v1/namespaces/default/pods"
 NAME: Final = "watched"
 MACROS: Final = {"$__rate_interval": "30s", "$__interval": "5s", "$namespace": "default", "$job": NAME}
 LIMIT_SECONDS: Final = 120.0
+STEPS: Final = 100_000
+"""More than it does while it is watched."""
 QUIET: Final = {
     "drivetrain_reconcile_errors_total": "no look at a job failed",
     "drivetrain_restarts_total": "nothing was charged",
     "drivetrain_job_restarts_total": "nothing was charged",
     "drivetrain_coordinators_replaced_total": "no coordinator was given up",
     "drivetrain_operator_refused_total": "nobody was turned away",
+    "drivetrain_energy_feed_failures_total": "no source failed",
     'category="queued"': "all found room at once",
 }
 """What may be empty where all goes well, and why."""
@@ -51,6 +55,7 @@ async def plane(folder: Path, port: str) -> AsyncIterator[Client]:
     os.environ["PYTHONPATH"] = os.pathsep.join(str(ROOT / name) for name in ("operator", "worker-image", "tests"))
     argv = [sys.executable, "-m", "drivetrain_operator.main", "--no-leader-election", "--allow-own-namespace"]
     argv += ["--metrics-host", "127.0.0.1", "--metrics-port", port]
+    argv += ["--energy-settings", str(supply(folder / "energy")), "--energy-traces", str(folder / "energy")]
     options = Options(state=folder / "plane", crds=[ROOT / "crds"], commands=[("operator", argv)])
     client = Client.from_kubeconfig(await up(options), user_agent="observe")
     try:
@@ -58,6 +63,20 @@ async def plane(folder: Path, port: str) -> AsyncIterator[Client]:
     finally:
         await client.close()
         down(folder / "plane")
+
+
+def supply(folder: Path) -> Path:
+    """energy.yaml, with a trace of three days whose hours differ, and a tariff."""
+    folder.mkdir()
+    first = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
+    rows = [f"{(first + timedelta(hours=hour)).isoformat()},{300 + 20 * (hour % 12)}" for hour in range(72)]
+    (folder / "here.csv").write_text("\n".join(["timestamp,g_per_kwh", *rows]))
+    settings = {
+        "sources": [{"name": "here", "provider": "trace", "zones": ["HERE"], "file": "here.csv"}],
+        "tariffs": [{"name": "contract", "currency": "EUR", "perKWh": 0.3}],
+    }
+    (folder / "energy.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "energy.yaml"
 
 
 class Job:
@@ -77,6 +96,7 @@ class Job:
             "workers": 3,
             "elastic": {"minWorkers": 1, "maxWorkers": 4},
             "snapshots": {"storage": {"path": str(self._folder / "snapshots")}},
+            "training": {"steps": STEPS},
         }
         kind = {"apiVersion": "drivetrain.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": NAME}}
         await self._client.post(JOBS, {**kind, "spec": spec})
@@ -136,6 +156,10 @@ async def story(job: Job) -> None:
     await asyncio.sleep(3)
     await job.change({"suspend": False})
     await job.until("four train again", lambda s: (s.get("workers") or {}).get("world") == 4)
+    profile = [{"workers": 4, "stepsPerSecond": 15, "watts": 80}]
+    deadline = (datetime.now(UTC) + timedelta(seconds=STEPS / 10)).isoformat(timespec="seconds")
+    await job.change({"energy": {"deadline": deadline, "profile": profile, "suspend": False}})
+    await job.until("it has a plan", lambda s: bool((s.get("energy") or {}).get("plan")))
     await asyncio.sleep(25)
 
 

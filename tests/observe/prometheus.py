@@ -60,12 +60,17 @@ class Prometheus:
             stderr=asyncio.subprocess.DEVNULL,
         )
         async with asyncio.timeout(30):
-            while True:
-                try:
-                    await self.ask("query", query="1")
-                    return self
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.2)
+            while not await self._is_ready(self._session):
+                await asyncio.sleep(0.2)
+        return self
+
+    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
+        """It listens before that, and answers in plain text."""
+        try:
+            async with session.get(f"http://127.0.0.1:{self._port.value}/-/ready") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
