@@ -43,7 +43,8 @@ class WrittenLimits:
         self._client = client
         self._namespace = namespace
         self._name = name
-        self._said: frozenset[str] = frozenset()
+        self._said: dict[str, str] = {}
+        """What is wrong with each domain's entry, and ("") with reading at all."""
         self._readable: dict[str, str] = {}
         """The last entry of each domain that was."""
         self.entries: Mapping[str, str] = {}
@@ -60,9 +61,10 @@ class WrittenLimits:
             self.entries, self.known = {}, True
             return
         except KubeError as error:
-            self._tell({f"ConfigMap {self._name}: {error}"})
+            self._tell("", f"ConfigMap {self._name}: {error}")
             return
         self.known = True
+        self._said.pop("", None)
         data = found.get("data")
         self.entries = {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
 
@@ -71,11 +73,13 @@ class WrittenLimits:
         entry = self.entries.get(domain.name)
         if entry is None:
             self._readable.pop(domain.name, None)
+            self._said.pop(domain.name, None)
             return None
         try:
             watts, until = read(entry, whole)
+            self._said.pop(domain.name, None)
         except ValueError as error:
-            self._tell({f"ConfigMap {self._name}, {domain.name}: {error}"})
+            self._tell(domain.name, f"ConfigMap {self._name}, {domain.name}: {error}")
             entry = self._readable.get(domain.name)
             if entry is None:
                 return None
@@ -85,10 +89,11 @@ class WrittenLimits:
             return None
         return Limited(watts, f"ConfigMap {self._name} limits {domain.name} to {entry.strip()[:SHOWN]}", until)
 
-    def _tell(self, problems: set[str]) -> None:
-        for problem in problems - self._said:
+    def _tell(self, of: str, problem: str) -> None:
+        """Once, until it is another."""
+        if self._said.get(of) != problem:
             log.error("a limit of power cannot be read", extra={"error": problem})
-        self._said = frozenset(problems)
+        self._said[of] = problem
 
 
 def read(entry: str, whole: float) -> tuple[float, float | None]:

@@ -249,6 +249,22 @@ def test_what_is_no_written_limit_is_said_and_the_one_before_holds(
     assert limits.of(DOMAIN, 1000.0, 1796148000.0) is None, "it ended, whatever is there now"
 
 
+def test_each_entry_that_cannot_be_read_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Two of them took turns, and both were logged at every look."""
+    limits = WrittenLimits(cast(KubeClient, Cluster()), "ns", "limits")
+    halls = [DOMAIN, DOMAIN.model_copy(update={"name": "hall-2"})]
+    limits.entries = {"hall-1": "half", "hall-2": "75% until tomorrow"}
+    for _ in range(3):
+        assert [limits.of(hall, 1000.0, 0.0) for hall in halls] == [None, None]
+    assert [record.getMessage() for record in caplog.records] == ["a limit of power cannot be read"] * 2
+    limits.entries = {"hall-1": "50%", "hall-2": "75% until tomorrow"}
+    assert limits.of(halls[0], 1000.0, 0.0) is not None
+    limits.entries = {"hall-1": "half", "hall-2": "75% until tomorrow"}
+    for hall in halls:
+        limits.of(hall, 1000.0, 0.0)
+    assert len(caplog.records) == 3, "it was well in between"
+
+
 async def test_a_written_limit_ends_by_itself(tmp_path: Path) -> None:
     of, end = job(), datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
     async with platform(tmp_path, SETTINGS, of) as found:
