@@ -21,6 +21,8 @@ SWITCHED = 3
 IN_MARGIN = 0.05
 """Of its margin a job may lose so much by switching, before it is filled again."""
 
+NOTHING = Taken({}, 0.0, False)
+
 
 @dataclass(slots=True)
 class Dealt:
@@ -52,7 +54,7 @@ def in_turn(
 ) -> Dealt:
     """Urgent jobs, those that go first, the rest, late ones; namespaces by what they were granted so far. What those
     have least who stop for nobody is kept for them until it is their turn."""
-    dealt = Dealt(Pool(room.nodes.copy(), room.watts.copy()), [Taken({}, 0.0, False)] * len(jobs))
+    dealt = Dealt(Pool(room.nodes.copy(), room.watts.copy()), [NOTHING] * len(jobs))
     staying = [at for at, job in enumerate(jobs) if stays(job.member.request)]
     for at in staying:
         dealt.exchange(at, least(jobs[at].member.request, jobs[at].wants, cuts))
@@ -73,7 +75,7 @@ def in_turn(
             _, namespace = heapq.heappop(turns)
             at = waiting[namespace].pop()
             job = jobs[at]
-            dealt.exchange(at, Taken({}, 0.0, False))
+            dealt.exchange(at, NOTHING)
             found = _own(job, dealt, cuts, prices) if at in own_runs else None
             if found is not None:
                 dealt.fixed[at] = found.slots
@@ -119,7 +121,7 @@ def _own(
 def unbroken(job: Job, dealt: Dealt, at: int, cuts: Sequence[float]) -> Granted | None:
     """In runs that it may have, if there is room for such."""
     before = dealt.taken[at]
-    dealt.exchange(at, Taken({}, 0.0, False))
+    dealt.exchange(at, NOTHING)
     found = _own(job, dealt, cuts)
     dealt.exchange(at, before if found is None else found.taken)
     return None if found is None else Granted(job.member, found.slots, True, job.mode)
@@ -135,7 +137,7 @@ def with_switching(job: Job, dealt: Dealt, at: int, cuts: Sequence[float]) -> Gr
         if not left or work <= wants.work * (1 + max(1e-9, tolerance)):
             break
         wants = replace(wants, work=work)
-        dealt.exchange(at, Taken({}, 0.0, False))
+        dealt.exchange(at, NOTHING)
         dealt.exchange(at, _filled(job, wants, pool, cuts))
     needed = job.wants.work * (1 - max(1e-3, tolerance))
     done = sum(slot.throughput * (slot.end - slot.start) for slot in slots) >= needed

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from drivetrain_energy.job.fill import Filled, Ladder
-from drivetrain_energy.job.relaxed import relaxed
+from drivetrain_energy.job.relaxed import Runs, relaxed
 from drivetrain_energy.job.request import Request
 from drivetrain_energy.job.windows import Window
 
@@ -26,9 +26,6 @@ BEGUN = 3
 """Guesses that the search begins with: one ends where another does not."""
 ALONE = 16
 """Single runs that are judged before any others."""
-
-Runs = tuple[tuple[int, int], ...]
-"""Windows from … to before …, in order, with at least one window between them."""
 
 
 @dataclass(frozen=True, slots=True)
